@@ -1,0 +1,124 @@
+//! What can go wrong, grouped by who must act, and the exit code of each group.
+
+use std::path::{Path, PathBuf};
+
+/// The result of everything in this library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure that ends a stage. Each message names the thing, what is wrong with it and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Bad input: whoever supplies the data must act.
+    #[error("{}: {problem}", path.display())]
+    Input {
+        /// The file or folder that is wrong.
+        path: PathBuf,
+        /// What is wrong with it, and what was expected.
+        problem: String,
+    },
+    /// Bad configuration: whoever wrote the flag or the settings file must act.
+    #[error("setting '{setting}': {problem}")]
+    Config {
+        /// The setting or flag by its name.
+        setting: String,
+        /// What is wrong with its value, and which values are right.
+        problem: String,
+    },
+    /// A table of another schema than this version reads: rebuild it, or use the version that wrote it.
+    #[error("{}: expected {expected}, found {found}", path.display())]
+    Schema {
+        /// The table.
+        path: PathBuf,
+        /// What this version reads.
+        expected: String,
+        /// What the file holds.
+        found: String,
+    },
+    /// ONNX Runtime or the model: reinstall the one or rebuild the other.
+    #[error("{subject}: {problem}")]
+    Runtime {
+        /// The library, session or tensor.
+        subject: String,
+        /// What is wrong and which command mends it.
+        problem: String,
+    },
+    /// A limit was reached: raise it or give less.
+    #[error("{what}: {problem}")]
+    Limit {
+        /// What is limited (memory, pixels, disk space).
+        what: String,
+        /// The limit, what was asked for, and the setting that moves it.
+        problem: String,
+    },
+    /// More rejects than allowed; everything good was published all the same.
+    #[error(
+        "{stage}: {rejected} of {total} {items} were rejected, more than the allowed share of {allowed} \
+         (max_reject_fraction); {} says which and why; what is good was published", table.display()
+    )]
+    TooManyRejects {
+        /// The stage that rejected them.
+        stage: &'static str,
+        /// How many items were rejected.
+        rejected: u64,
+        /// How many items there were.
+        total: u64,
+        /// What an item is, in the plural.
+        items: &'static str,
+        /// The largest share that passes, 0 to 1.
+        allowed: f64,
+        /// The table of rejects.
+        table: PathBuf,
+    },
+    /// Another run holds the output folder.
+    #[error("{}: another run is writing this folder (lock {}); wait for it to end", output.display(), lock.display())]
+    Locked {
+        /// The output folder.
+        output: PathBuf,
+        /// The lock file, held by the kernel for as long as that run lives.
+        lock: PathBuf,
+    },
+    /// The environment: a disk, a permission, a folder. Whoever runs the machine must act.
+    #[error("{}: cannot {action}", path.display())]
+    Io {
+        /// What was to be done, as in "read".
+        action: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// Bad input at `path`.
+    pub fn input(path: impl AsRef<Path>, problem: impl std::fmt::Display) -> Self {
+        Self::Input { path: path.as_ref().to_owned(), problem: problem.to_string() }
+    }
+
+    /// A bad value of `setting`.
+    pub fn config(setting: impl Into<String>, problem: impl std::fmt::Display) -> Self {
+        Self::Config { setting: setting.into(), problem: problem.to_string() }
+    }
+
+    /// A failure of ONNX Runtime, a session or a model.
+    pub fn runtime(subject: impl Into<String>, problem: impl std::fmt::Display) -> Self {
+        Self::Runtime { subject: subject.into(), problem: problem.to_string() }
+    }
+
+    /// For `map_err` where a file is opened, read, written or renamed.
+    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// The exit code of the program: 1 failed, 2 usage, 3 more rejects than allowed, 75 another run holds the lock.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config { .. } => 2,
+            Self::TooManyRejects { .. } => 3,
+            Self::Locked { .. } => 75,
+            Self::Input { .. } | Self::Schema { .. } | Self::Runtime { .. } | Self::Limit { .. } | Self::Io { .. } => 1,
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! `lookbook` turns a fashion-parsing data set into tables that analysts read, every night, unattended:
+//!
+//! ```text
+//! .mat file + photos -convert-> dataset tables -train-> model -segment-> feature tables
+//!                                                  feature tables -similarity-> matrix + neighbours
+//!                                                                 -recommend / report-> people
+//! ```
+//!
+//! Each arrow is a stage: one subcommand, one module, one `Config` with defaults, one `run(&Config, &Common) ->
+//! Result<Summary>`. Stages meet only in files.
+
+pub mod error;
+pub mod labels;
+pub mod progress;
+pub mod stage;
+pub mod table;
+
+// In the order of the flow.
+pub mod color;
+pub mod dataset;
+pub mod doctor;
+pub mod evaluate;
+pub mod features;
+pub mod graph;
+pub mod mat;
+pub mod photo;
+pub mod picture;
+pub mod predict;
+pub mod recommend;
+pub mod report;
+pub mod runtime;
+pub mod sample;
+pub mod segment;
+pub mod similarity;
+pub mod train;
+
+pub use error::{Error, Result};

@@ -1,0 +1,1 @@
+//! `.mat` files to plain records.

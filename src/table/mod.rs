@@ -1,0 +1,193 @@
+//! Every table on disk: how one is written whole, how one is read, and (in the modules) which columns it has.
+//!
+//! Every table carries `lookbook.table` (its name) and `lookbook.schema_version` in its metadata; a reader that meets
+//! another name, version or column set refuses the file by name.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::{ArrowWriter, ProjectionMask};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+
+use crate::error::{Error, Result};
+
+pub mod rejects;
+
+/// Version of all schemas of this program; raised when a column changes its name, type or meaning.
+pub const SCHEMA_VERSION: &str = "1";
+/// Metadata key of [`SCHEMA_VERSION`].
+pub const SCHEMA_VERSION_KEY: &str = "lookbook.schema_version";
+/// Metadata key of the table's name.
+pub const TABLE_KEY: &str = "lookbook.table";
+/// Zstandard level of all tables: the best ratio that still writes faster than the stages produce.
+const ZSTD_LEVEL: i32 = 3;
+
+/// The schema of the table `name`, with the metadata that all tables carry.
+#[must_use]
+pub fn schema(name: &str, fields: Vec<Field>) -> SchemaRef {
+    let metadata = [(TABLE_KEY, name), (SCHEMA_VERSION_KEY, SCHEMA_VERSION)];
+    let metadata: HashMap<_, _> = metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    Arc::new(Schema::new_with_metadata(fields, metadata))
+}
+
+/// Writes one Parquet file: zstd, statistics on, metadata of the schema in the footer too.
+#[derive(Debug)]
+pub struct TableWriter {
+    path: PathBuf,
+    schema: SchemaRef,
+    rows: usize,
+    writer: ArrowWriter<File>,
+}
+
+impl TableWriter {
+    /// Starts the file at `path` with row groups of at most `row_group_rows` rows.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the file cannot be made.
+    pub fn create(path: &Path, schema: SchemaRef, row_group_rows: usize) -> Result<Self> {
+        let file = File::create(path).map_err(Error::io("create", path))?;
+        let level = ZstdLevel::try_new(ZSTD_LEVEL).expect("the level is a valid constant");
+        let metadata = schema.metadata().iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(level))
+            .set_max_row_group_row_count(Some(row_group_rows))
+            .set_created_by(concat!("lookbook ", env!("CARGO_PKG_VERSION")).to_owned())
+            .set_key_value_metadata(Some(metadata))
+            .build();
+        let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(failed("write", path))?;
+        Ok(Self { path: path.to_owned(), schema, rows: 0, writer })
+    }
+
+    /// Appends rows.
+    ///
+    /// # Errors
+    /// [`Error::Io`], as on a full disk.
+    pub fn write(&mut self, rows: &RecordBatch) -> Result<()> {
+        self.rows += rows.num_rows();
+        self.writer.write(rows).map_err(failed("write", &self.path))
+    }
+
+    /// Ends the file, flushes it to disk, opens it again and checks schema and row count. Returns the number of rows.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Schema`] where what was written does not read back.
+    pub fn close(self) -> Result<usize> {
+        let file = self.writer.into_inner().map_err(failed("write", &self.path))?;
+        file.sync_all().map_err(Error::io("flush", &self.path))?;
+        let reader = open(&self.path)?;
+        let rows = reader.metadata().file_metadata().num_rows();
+        if reader.schema().fields() != self.schema.fields() || rows != self.rows as i64 {
+            return Err(Error::Schema {
+                path: self.path,
+                expected: format!("the {} rows written", self.rows),
+                found: format!("{rows} rows of {:?}", reader.schema().fields()),
+            });
+        }
+        Ok(self.rows)
+    }
+}
+
+/// Writes a table that fits into one batch.
+///
+/// # Errors
+/// As [`TableWriter`].
+pub fn write_table(path: &Path, rows: &RecordBatch) -> Result<()> {
+    let mut writer = TableWriter::create(path, rows.schema(), 1 << 20)?;
+    writer.write(rows)?;
+    writer.close().map(drop)
+}
+
+/// Reads the columns `columns` (all where empty) of the table `name` at `path`, in batches of `batch_rows` rows.
+///
+/// # Errors
+/// [`Error::Input`] where the file cannot be opened or is no Parquet file, [`Error::Schema`] where it is another table,
+/// another version, or lacks a column.
+pub fn read_table(path: &Path, name: &str, columns: &[&str], batch_rows: usize) -> Result<TableReader> {
+    let builder = open(path)?;
+    check_identity(path, name, builder.schema())?;
+    let found = builder.schema().fields();
+    if let Some(missing) = columns.iter().find(|column| found.find(column).is_none()) {
+        return Err(Error::Schema {
+            path: path.to_owned(),
+            expected: format!("a column '{missing}'"),
+            found: found.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", "),
+        });
+    }
+    let mask = if columns.is_empty() {
+        ProjectionMask::all()
+    } else {
+        let roots = found.iter().enumerate().filter(|(_, field)| columns.contains(&field.name().as_str()));
+        ProjectionMask::roots(builder.parquet_schema(), roots.map(|(index, _)| index))
+    };
+    let rows = builder.metadata().file_metadata().num_rows() as usize;
+    let reader = builder.with_projection(mask).with_batch_size(batch_rows).build().map_err(failed("read", path))?;
+    Ok(TableReader { path: path.to_owned(), rows, reader })
+}
+
+/// The batches of a table; made by [`read_table`].
+#[derive(Debug)]
+pub struct TableReader {
+    path: PathBuf,
+    rows: usize,
+    reader: ParquetRecordBatchReader,
+}
+
+impl TableReader {
+    /// Number of rows of the whole file.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+}
+
+impl Iterator for TableReader {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let batch = self.reader.next()?;
+        Some(batch.map_err(|cause| Error::input(&self.path, format!("is damaged: {cause}; make it again"))))
+    }
+}
+
+/// The column `name` of `batch` as the array type `A`.
+///
+/// # Errors
+/// [`Error::Schema`] naming `path` where the column is missing or of another type.
+pub fn column<'a, A: arrow::array::Array + 'static>(path: &Path, batch: &'a RecordBatch, name: &str) -> Result<&'a A> {
+    let found = batch.column_by_name(name);
+    found.and_then(|array| array.as_any().downcast_ref()).ok_or_else(|| Error::Schema {
+        path: path.to_owned(),
+        expected: format!("column '{name}' as {}", std::any::type_name::<A>()),
+        found: found.map_or("no such column".to_owned(), |array| array.data_type().to_string()),
+    })
+}
+
+fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    ParquetRecordBatchReaderBuilder::try_new(file)
+        .map_err(|cause| Error::input(path, format!("is not a whole Parquet file: {cause}; make it again")))
+}
+
+fn check_identity(path: &Path, name: &str, schema: &Schema) -> Result<()> {
+    let found = [TABLE_KEY, SCHEMA_VERSION_KEY].map(|key| schema.metadata().get(key).map_or("none", String::as_str));
+    if found == [name, SCHEMA_VERSION] {
+        return Ok(());
+    }
+    Err(Error::Schema {
+        path: path.to_owned(),
+        expected: format!("the table '{name}' of schema version {SCHEMA_VERSION}"),
+        found: format!("'{}' of version {}; make it again with this version of lookbook", found[0], found[1]),
+    })
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(parquet::errors::ParquetError) -> Error {
+    let path = path.to_owned();
+    move |cause| Error::io(action, path)(std::io::Error::other(cause))
+}

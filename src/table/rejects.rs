@@ -1,0 +1,61 @@
+//! `rejects.parquet`: one row for each input that a stage left out, with a stable reason code.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::StringArray;
+use arrow::datatypes::{DataType, Field};
+use arrow::record_batch::RecordBatch;
+
+use crate::error::{Error, Result};
+use crate::stage::Summary;
+
+/// File name of the table in every folder that has one.
+pub const FILE: &str = "rejects.parquet";
+/// Default of the settings `max_reject_fraction`: the largest share of inputs that may be rejected.
+pub const DEFAULT_MAX_REJECT_FRACTION: f64 = 0.05;
+
+/// One input that was left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reject {
+    /// The photo's name or path.
+    pub item: String,
+    /// A stable code in snake case, as `photo_truncated`.
+    pub reason: &'static str,
+    /// What was found, for people.
+    pub detail: String,
+}
+
+impl Reject {
+    /// An input `item` left out for `reason`.
+    pub fn new(item: impl Into<String>, reason: &'static str, detail: impl std::fmt::Display) -> Self {
+        Self { item: item.into(), reason, detail: detail.to_string() }
+    }
+}
+
+/// Writes the table of a stage's rejects; also where there are none.
+///
+/// # Errors
+/// As [`super::write_table`].
+pub fn write(path: &Path, stage: &str, rejects: &[Reject]) -> Result<()> {
+    let text = |name| Field::new(name, DataType::Utf8, false);
+    let schema = super::schema("rejects", ["stage", "item", "reason", "detail"].map(text).to_vec());
+    let column = |of: fn(&Reject) -> &str| Arc::new(StringArray::from_iter_values(rejects.iter().map(of)));
+    let stages = Arc::new(StringArray::from_iter_values(rejects.iter().map(|_| stage)));
+    let columns: Vec<arrow::array::ArrayRef> =
+        vec![stages, column(|r| &r.item), column(|r| r.reason), column(|r| &r.detail)];
+    let rows = RecordBatch::try_new(schema, columns).expect("the columns match the schema above");
+    super::write_table(path, &rows)
+}
+
+/// Fails where more than the share `allowed` of `total` items was rejected; to be called after publishing.
+///
+/// # Errors
+/// [`Error::TooManyRejects`].
+pub fn check(summary: Summary, stage: &'static str, rejected: u64, total: u64, allowed: f64) -> Result<Summary> {
+    if rejected as f64 > allowed * total as f64 {
+        let table = summary.output.join(FILE);
+        return Err(Error::TooManyRejects { stage, rejected, total, items: "photos", allowed, table });
+    }
+    Ok(summary)
+}

@@ -1,0 +1,3 @@
+//! `train`: dataset tables to a model.
+
+pub mod history;
