@@ -1,6 +1,24 @@
 //! ONNX Runtime: the library found and checked, the execution provider chosen, sessions made.
 
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use ort::ep::{self, ExecutionProvider};
+use ort::session::Session;
+use ort::session::builder::GraphOptimizationLevel;
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Environment variable that names the library before any other place.
+pub const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
+/// Folder that `scripts/install_onnxruntime.sh` fills.
+pub const LIBRARY_FOLDER: &str = ".runtime";
+/// File name of the library.
+pub const LIBRARY_FILE: &str = "libonnxruntime.so";
+/// The command that installs the library.
+const INSTALL: &str = "run 'scripts/install_onnxruntime.sh' in the project's folder, or set ORT_DYLIB_PATH to an ONNX \
+                       Runtime library";
 
 /// Where the network runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -13,4 +31,153 @@ pub enum Device {
     Cpu,
     /// CUDA; fails where it does not work.
     Cuda,
+}
+
+/// The execution provider that a session really has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    /// The CPU.
+    Cpu,
+    /// CUDA.
+    Cuda,
+}
+
+impl Provider {
+    /// Its name in `run.json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+}
+
+/// The ONNX Runtime library in use.
+#[derive(Debug, Clone)]
+pub struct LibraryInfo {
+    /// The file.
+    pub path: PathBuf,
+    /// Its version, as `1.31.0`.
+    pub version: String,
+    /// Names of the execution providers that it was built with, as `CUDAExecutionProvider`.
+    pub providers: Vec<String>,
+}
+
+/// Loads the library and tells what it is.
+///
+/// # Errors
+/// [`Error::Runtime`] naming the file and the command that mends it, where it is missing, damaged or too old.
+pub fn library() -> Result<LibraryInfo> {
+    let loaded = loaded()?;
+    let mut providers = vec!["CPUExecutionProvider".to_owned()];
+    if <ep::CUDA as ExecutionProvider>::is_available().map_err(failed("ONNX Runtime"))? {
+        providers.push("CUDAExecutionProvider".to_owned());
+    }
+    Ok(LibraryInfo { path: loaded.path.clone(), version: loaded.version.clone(), providers })
+}
+
+/// Makes a session of a model on a device, with `threads` threads within an operator.
+///
+/// # Errors
+/// [`Error::Runtime`] where the library is missing, the model is no good, or `device` asks for CUDA and it does not work.
+pub fn session(name: &str, model: &[u8], device: Device, threads: usize) -> Result<(Session, Provider)> {
+    let loaded = loaded()?;
+    if device != Device::Cpu {
+        match cuda_session(loaded, model, threads) {
+            Ok(session) => return Ok((session, Provider::Cuda)),
+            Err(cause) if device == Device::Cuda => {
+                let problem = format!(
+                    "CUDA does not work here ({cause}); 'lookbook doctor' says what is missing, '--device cpu' does without"
+                );
+                return Err(Error::runtime(name, problem));
+            }
+            Err(cause) => tracing::debug!("{name}: no CUDA, the CPU runs it ({cause})"),
+        }
+    }
+    let builder = builder(loaded, threads).map_err(failed(name))?;
+    Ok((commit(builder, model).map_err(failed(name))?, Provider::Cpu))
+}
+
+/// For `map_err`: what ONNX Runtime said about `subject`.
+pub fn failed(subject: &str) -> impl FnOnce(ort::Error) -> Error {
+    let subject = subject.to_owned();
+    move |cause| Error::runtime(subject, cause)
+}
+
+struct Loaded {
+    environment: ort::environment::Environment,
+    path: PathBuf,
+    version: String,
+}
+
+/// The library, loaded once. It is always loaded by a path that was checked: left to itself, the `ort` crate hangs where
+/// the library is missing and panics where it is too old.
+fn loaded() -> Result<&'static Loaded> {
+    static LOADED: OnceLock<Result<Loaded, (String, String)>> = OnceLock::new();
+    let loaded = LOADED.get_or_init(|| {
+        load().map_err(|error| match error {
+            Error::Runtime { subject, problem } => (subject, problem),
+            other => ("ONNX Runtime".to_owned(), other.to_string()),
+        })
+    });
+    loaded.as_ref().map_err(|(subject, problem)| Error::runtime(subject.clone(), problem))
+}
+
+fn load() -> Result<Loaded> {
+    let path = find_library()?;
+    let builder = ort::init_from(&path).map_err(|cause| {
+        let problem = match cause {
+            ort::LoadDynamicError::BadVersion { version_str, .. } => {
+                format!("version {version_str} is too old, 1.{} or newer is needed; {INSTALL}", ort::MINOR_VERSION)
+            }
+            other => format!("is not a usable ONNX Runtime library ({other}); {INSTALL}"),
+        };
+        Error::runtime(path.display().to_string(), problem)
+    })?;
+    let environment = builder.with_name("lookbook").with_telemetry(false).build().map_err(failed("ONNX Runtime"))?;
+    let version = library_version();
+    Ok(Loaded { environment, path, version })
+}
+
+/// `ORT_DYLIB_PATH`, then `.runtime/` beside the program or above it, then `.runtime/` in the working folder.
+fn find_library() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os(LIBRARY_VARIABLE).filter(|value| !value.is_empty()) {
+        let path = PathBuf::from(named);
+        let path = std::path::absolute(&path).unwrap_or(path);
+        if path.is_file() {
+            return Ok(path);
+        }
+        let problem = format!("{LIBRARY_VARIABLE} names it, but there is no such file; {INSTALL}");
+        return Err(Error::runtime(path.display().to_string(), problem));
+    }
+    let program = std::env::current_exe().unwrap_or_default();
+    let folders = program.ancestors().skip(1).map(Path::to_owned).chain(std::env::current_dir());
+    let found = folders.map(|folder| folder.join(LIBRARY_FOLDER).join(LIBRARY_FILE)).find(|path| path.is_file());
+    found.ok_or_else(|| {
+        Error::runtime("ONNX Runtime", format!("no {LIBRARY_FOLDER}/{LIBRARY_FILE} beside the program; {INSTALL}"))
+    })
+}
+
+/// The version out of the library's build information.
+fn library_version() -> String {
+    let info = ort::info();
+    let branch = info.split([',', ' ']).find_map(|part| part.strip_prefix("git-branch="));
+    branch.map_or(info, |branch| branch.trim_start_matches("rel-")).to_owned()
+}
+
+fn builder(loaded: &Loaded, threads: usize) -> ort::Result<ort::session::builder::SessionBuilder> {
+    Ok(Session::builder(&loaded.environment)?
+        .with_intra_threads(threads)?
+        .with_optimization_level(GraphOptimizationLevel::All)?)
+}
+
+fn cuda_session(loaded: &Loaded, model: &[u8], threads: usize) -> ort::Result<Session> {
+    let provider = ep::CUDA::default().build().error_on_failure();
+    let builder = builder(loaded, threads)?.with_execution_providers([provider])?;
+    commit(builder, model)
+}
+
+fn commit(mut builder: ort::session::builder::SessionBuilder, model: &[u8]) -> ort::Result<Session> {
+    builder.commit_from_memory(model)
 }

@@ -239,7 +239,11 @@ pub fn checksum(path: &Path) -> Result<(u64, String)> {
 /// Bytes as lower-case hexadecimal.
 #[must_use]
 pub fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Writes a value as indented JSON, whole or not at all: into a temporary file beside `path`, flushed, then renamed.

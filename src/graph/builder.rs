@@ -1,0 +1,453 @@
+//! Builds an ONNX graph operator by operator, and the gradients of what was built by going back over it.
+//!
+//! All tensors of the network are f32 `[batch, channels, height, width]`. Only the operators that the network needs are
+//! differentiable: each of them leaves a step on the tape, and [`Builder::gradients`] walks the tape backwards
+//! (reverse-mode differentiation; Griewank and Walther, "Evaluating Derivatives", 2008).
+
+use std::collections::HashMap;
+
+use prost::Message;
+
+use super::onnx::{
+    Attribute, Dimension, FLOAT, Graph, INT32, INT64, IR_VERSION, Model, Node, OPSET_VERSION, OperatorSetId, Shape,
+    Size, StringStringEntry, Tensor, TensorType, Type, ValueInfo,
+};
+
+/// A value of the graph, by its name in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Value(String);
+
+impl Value {
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A dimension of an input or output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dim {
+    /// The same in every run.
+    Fixed(usize),
+    /// The number of photos, chosen by each run.
+    Batch,
+}
+
+/// A differentiable step that was taken.
+#[derive(Debug, Clone)]
+enum Step {
+    /// Stride 1, 'same' padding, kernel `kernel x kernel`; `weight` is `[out, in, kernel, kernel]`.
+    Convolution {
+        x: Value,
+        weight: Value,
+        bias: Value,
+        y: Value,
+        kernel: usize,
+    },
+    Relu {
+        x: Value,
+        y: Value,
+    },
+    /// 2x2 windows, stride 2.
+    MaxPool {
+        x: Value,
+        y: Value,
+    },
+    /// Transposed convolution, 2x2 kernel, stride 2; `weight` is `[in, out, 2, 2]`.
+    UpConvolution {
+        x: Value,
+        weight: Value,
+        bias: Value,
+        y: Value,
+        out_channels: usize,
+    },
+    /// Along the channels.
+    Concat {
+        a: Value,
+        b: Value,
+        y: Value,
+        channels: [usize; 2],
+    },
+}
+
+/// A graph under construction.
+#[derive(Debug, Default)]
+pub struct Builder {
+    graph: Graph,
+    constants: HashMap<(i32, Vec<i64>, Vec<u8>), Value>,
+    names: HashMap<String, usize>,
+    tape: Vec<Step>,
+    scope: String,
+}
+
+impl Builder {
+    /// Declares an input.
+    pub fn input(&mut self, name: &str, elem_type: i32, dims: &[Dim]) -> Value {
+        self.graph.input.push(value_info(name, elem_type, dims));
+        Value(name.to_owned())
+    }
+
+    /// Declares `value` as the output `name`.
+    pub fn output(&mut self, name: &str, value: &Value, elem_type: i32, dims: &[Dim]) {
+        let node = Node {
+            input: vec![value.0.clone()],
+            output: vec![name.to_owned()],
+            name: format!("output/{name}"),
+            op_type: "Identity".to_owned(),
+            attribute: Vec::new(),
+        };
+        self.graph.node.push(node);
+        self.graph.output.push(value_info(name, elem_type, dims));
+    }
+
+    /// Names of nodes that follow begin with `scope`.
+    pub fn scope(&mut self, scope: impl Into<String>) {
+        self.scope = scope.into();
+    }
+
+    /// A named f32 constant.
+    pub fn weight(&mut self, name: &str, dims: &[usize], elements: &[f32]) -> Value {
+        self.graph.initializer.push(Tensor {
+            dims: dims.iter().map(|&dim| dim as i64).collect(),
+            data_type: FLOAT,
+            name: name.to_owned(),
+            raw_data: elements.iter().flat_map(|element| element.to_le_bytes()).collect(),
+        });
+        Value(name.to_owned())
+    }
+
+    /// An f32 scalar.
+    pub fn scalar(&mut self, value: f32) -> Value {
+        self.constant(FLOAT, vec![], value.to_le_bytes().to_vec())
+    }
+
+    /// An f32 vector.
+    pub fn floats(&mut self, values: &[f32]) -> Value {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constant(FLOAT, vec![values.len() as i64], bytes)
+    }
+
+    /// An i64 vector: shapes, axes, bounds.
+    pub fn integers(&mut self, values: &[i64]) -> Value {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constant(INT64, vec![values.len() as i64], bytes)
+    }
+
+    /// An i32 tensor of the given shape.
+    pub fn integers_32(&mut self, dims: &[i64], values: &[i32]) -> Value {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constant(INT32, dims.to_vec(), bytes)
+    }
+
+    fn constant(&mut self, data_type: i32, dims: Vec<i64>, raw_data: Vec<u8>) -> Value {
+        let key = (data_type, dims, raw_data);
+        if let Some(value) = self.constants.get(&key) {
+            return value.clone();
+        }
+        let value = Value(format!("constant/{}", self.constants.len()));
+        let (data_type, dims, raw_data) = key.clone();
+        self.graph.initializer.push(Tensor { dims, data_type, name: value.0.clone(), raw_data });
+        self.constants.insert(key, value.clone());
+        value
+    }
+
+    /// Adds any ONNX operator with one output.
+    pub fn node(&mut self, op_type: &str, inputs: &[&Value], attributes: Vec<Attribute>) -> Value {
+        self.nodes(op_type, inputs, attributes, 1).remove(0)
+    }
+
+    fn nodes(&mut self, op_type: &str, inputs: &[&Value], attributes: Vec<Attribute>, outputs: usize) -> Vec<Value> {
+        let base = format!("{}/{op_type}", self.scope);
+        let count = self.names.entry(base.clone()).or_default();
+        let name = format!("{base}_{count}");
+        *count += 1;
+        let values: Vec<Value> = (0..outputs).map(|index| Value(format!("{name}:{index}"))).collect();
+        self.graph.node.push(Node {
+            input: inputs.iter().map(|value| value.0.clone()).collect(),
+            output: values.iter().map(|value| value.0.clone()).collect(),
+            name,
+            op_type: op_type.to_owned(),
+            attribute: attributes,
+        });
+        values
+    }
+
+    /// `x` in another shape; 0 keeps a dimension, -1 takes the rest.
+    pub fn reshape(&mut self, x: &Value, shape: &[i64]) -> Value {
+        let shape = self.integers(shape);
+        self.node("Reshape", &[x, &shape], vec![])
+    }
+
+    /// The axes in another order.
+    pub fn transpose(&mut self, x: &Value, order: &[i64]) -> Value {
+        self.node("Transpose", &[x], vec![Attribute::ints("perm", order)])
+    }
+
+    /// `starts..ends` of `axes`, as ONNX counts (negative from the end).
+    pub fn slice(&mut self, x: &Value, starts: &[i64], ends: &[i64], axes: &[i64], steps: &[i64]) -> Value {
+        let bounds = [starts, ends, axes, steps].map(|it| self.integers(it));
+        self.node("Slice", &[x, &bounds[0], &bounds[1], &bounds[2], &bounds[3]], vec![])
+    }
+
+    /// Reduces `axes` by "`ReduceSum`", "`ReduceMean`" or "`ReduceMax`"; they vanish.
+    pub fn reduce(&mut self, op_type: &str, x: &Value, axes: &[i64], keep: bool) -> Value {
+        let axes = self.integers(axes);
+        self.node(op_type, &[x, &axes], vec![Attribute::int("keepdims", i64::from(keep))])
+    }
+
+    /// Splits along `axis` into parts of the given sizes.
+    pub fn split(&mut self, x: &Value, sizes: &[usize], axis: i64) -> Vec<Value> {
+        let parts = self.integers(&sizes.iter().map(|&size| size as i64).collect::<Vec<_>>());
+        self.nodes("Split", &[x, &parts], vec![Attribute::int("axis", axis)], sizes.len())
+    }
+
+    /// Joins along `axis`.
+    pub fn concat(&mut self, values: &[&Value], axis: i64) -> Value {
+        self.node("Concat", values, vec![Attribute::int("axis", axis)])
+    }
+
+    /// Another element type.
+    pub fn cast(&mut self, x: &Value, elem_type: i32) -> Value {
+        self.node("Cast", &[x], vec![Attribute::int("to", i64::from(elem_type))])
+    }
+
+    /// Convolution, stride 1, 'same' padding with zeros: `weight` `[out, in, kernel, kernel]`, `bias` `[out]`.
+    pub fn convolution(&mut self, x: &Value, weight: &Value, bias: &Value, kernel: usize) -> Value {
+        let y = self.node("Conv", &[x, weight, bias], same(kernel));
+        let (x, weight, bias) = (x.clone(), weight.clone(), bias.clone());
+        self.tape.push(Step::Convolution { x, weight, bias, y: y.clone(), kernel });
+        y
+    }
+
+    /// max(x, 0).
+    pub fn relu(&mut self, x: &Value) -> Value {
+        let y = self.node("Relu", &[x], vec![]);
+        self.tape.push(Step::Relu { x: x.clone(), y: y.clone() });
+        y
+    }
+
+    /// Maximum of 2x2 windows, stride 2.
+    pub fn max_pool(&mut self, x: &Value) -> Value {
+        let y = self.node("MaxPool", &[x], vec![Attribute::ints("kernel_shape", &[2, 2]), strides_2()]);
+        self.tape.push(Step::MaxPool { x: x.clone(), y: y.clone() });
+        y
+    }
+
+    /// Transposed convolution, 2x2 kernel, stride 2: `weight` `[in, out_channels, 2, 2]`.
+    pub fn up_convolution(&mut self, x: &Value, weight: &Value, bias: &Value, out_channels: usize) -> Value {
+        let attributes = vec![Attribute::ints("kernel_shape", &[2, 2]), strides_2()];
+        let y = self.node("ConvTranspose", &[x, weight, bias], attributes);
+        let (x, weight, bias) = (x.clone(), weight.clone(), bias.clone());
+        self.tape.push(Step::UpConvolution { x, weight, bias, y: y.clone(), out_channels });
+        y
+    }
+
+    /// The channels of `a`, then those of `b`.
+    pub fn concat_channels(&mut self, a: &Value, b: &Value, channels: [usize; 2]) -> Value {
+        let y = self.concat(&[a, b], 1);
+        self.tape.push(Step::Concat { a: a.clone(), b: b.clone(), y: y.clone(), channels });
+        y
+    }
+
+    /// The gradients of a loss with respect to `weights`, from its gradient `seed` with respect to `output`.
+    ///
+    /// The loss is taken as a mean over the batch: what the batch adds up to is divided by its size. Weights that the
+    /// output does not depend on have no entry.
+    pub fn gradients(&mut self, output: &Value, seed: Value, weights: &[Value]) -> HashMap<Value, Value> {
+        let needed = self.values_that_depend_on(weights);
+        let mut gradients = Gradients { of: HashMap::from([(output.clone(), seed)]), needed };
+        for step in std::mem::take(&mut self.tape).iter().rev() {
+            self.step_back(step, &mut gradients);
+        }
+        gradients.of.retain(|value, _| weights.contains(value));
+        gradients.of
+    }
+
+    fn values_that_depend_on(&self, weights: &[Value]) -> std::collections::HashSet<Value> {
+        let mut needed: std::collections::HashSet<Value> = weights.iter().cloned().collect();
+        for step in &self.tape {
+            let (inputs, y) = match step {
+                Step::Convolution { x, weight, bias, y, .. } | Step::UpConvolution { x, weight, bias, y, .. } => {
+                    (vec![x, weight, bias], y)
+                }
+                Step::Relu { x, y } | Step::MaxPool { x, y } => (vec![x], y),
+                Step::Concat { a, b, y, .. } => (vec![a, b], y),
+            };
+            if inputs.into_iter().any(|input| needed.contains(input)) {
+                needed.insert(y.clone());
+            }
+        }
+        needed
+    }
+
+    fn step_back(&mut self, step: &Step, gradients: &mut Gradients) {
+        match step {
+            Step::Convolution { x, weight, bias, y, kernel } => {
+                let Some(dy) = gradients.of.remove(y) else { return };
+                self.scope(format!("gradient/{}", weight.name()));
+                gradients.add(self, bias, |it| it.bias_gradient(&dy));
+                gradients.add(self, weight, |it| it.kernel_gradient(x, &dy, *kernel));
+                gradients.add(self, x, |it| it.convolution_input_gradient(weight, &dy, *kernel));
+            }
+            Step::Relu { x, y } => {
+                let Some(dy) = gradients.of.remove(y) else { return };
+                gradients.add(self, x, |it| {
+                    let positive = it.node("Sign", &[y], vec![]);
+                    it.node("Mul", &[&dy, &positive], vec![])
+                });
+            }
+            Step::MaxPool { x, y } => {
+                let Some(dy) = gradients.of.remove(y) else { return };
+                gradients.add(self, x, |it| it.max_pool_gradient(x, y, &dy));
+            }
+            Step::UpConvolution { x, weight, bias, y, out_channels } => {
+                let Some(dy) = gradients.of.remove(y) else { return };
+                self.scope(format!("gradient/{}", weight.name()));
+                gradients.add(self, bias, |it| it.bias_gradient(&dy));
+                gradients.add(self, weight, |it| it.up_kernel_gradient(x, &dy, *out_channels));
+                gradients.add(self, x, |it| {
+                    it.node("Conv", &[&dy, weight], vec![Attribute::ints("kernel_shape", &[2, 2]), strides_2()])
+                });
+            }
+            Step::Concat { a, b, y, channels } => {
+                let Some(dy) = gradients.of.remove(y) else { return };
+                let parts = self.split(&dy, channels, 1);
+                gradients.add(self, a, |_| parts[0].clone());
+                gradients.add(self, b, |_| parts[1].clone());
+            }
+        }
+    }
+
+    /// Sum over the pixels, mean over the batch: `[channels]`.
+    fn bias_gradient(&mut self, dy: &Value) -> Value {
+        let per_photo = self.reduce("ReduceSum", dy, &[2, 3], false);
+        self.reduce("ReduceMean", &per_photo, &[0], false)
+    }
+
+    /// Each tap of the kernel is one product of the output gradient with the input shifted by that tap.
+    fn kernel_gradient(&mut self, x: &Value, dy: &Value, kernel: usize) -> Value {
+        let reach = kernel as i64 / 2;
+        let padded = if reach == 0 {
+            x.clone()
+        } else {
+            let pads = self.integers(&[0, 0, reach, reach, 0, 0, reach, reach]);
+            self.node("Pad", &[x, &pads], vec![])
+        };
+        let dy = self.reshape(dy, &[0, 0, -1]);
+        let mut taps = Vec::with_capacity(kernel * kernel);
+        for row in 0..kernel as i64 {
+            for column in 0..kernel as i64 {
+                let end = |start: i64| if start == 2 * reach { i64::MAX } else { start - 2 * reach };
+                let shifted = if reach == 0 {
+                    padded.clone()
+                } else {
+                    self.slice(&padded, &[row, column], &[end(row), end(column)], &[2, 3], &[1, 1])
+                };
+                let shifted = self.reshape(&shifted, &[0, 0, -1]);
+                let shifted = self.transpose(&shifted, &[0, 2, 1]);
+                let product = self.node("MatMul", &[&dy, &shifted], vec![]);
+                let product = self.reduce("ReduceMean", &product, &[0], false);
+                taps.push(self.reshape(&product, &[0, 0, 1]));
+            }
+        }
+        let taps = self.concat(&taps.iter().collect::<Vec<_>>(), 2);
+        self.reshape(&taps, &[0, 0, kernel as i64, kernel as i64])
+    }
+
+    /// A convolution of the output gradient with the kernel turned by 180 degrees, inputs and outputs exchanged.
+    fn convolution_input_gradient(&mut self, weight: &Value, dy: &Value, kernel: usize) -> Value {
+        let mut turned = self.transpose(weight, &[1, 0, 2, 3]);
+        if kernel > 1 {
+            turned = self.slice(&turned, &[-1, -1], &[i64::MIN, i64::MIN], &[2, 3], &[-1, -1]);
+        }
+        self.node("Conv", &[dy, &turned], same(kernel))
+    }
+
+    /// The gradient goes to the first maximum of each window alone, in row order, as Keras has it: the four corners of the
+    /// windows are compared one after the other, and what one takes is gone for those that follow.
+    fn max_pool_gradient(&mut self, x: &Value, y: &Value, dy: &Value) -> Value {
+        let zero = self.scalar(0.0);
+        let mut left = dy.clone();
+        let mut corners = Vec::with_capacity(4);
+        for [row, column] in [[0, 0], [0, 1], [1, 0]] {
+            let corner = self.slice(x, &[row, column], &[i64::MAX, i64::MAX], &[2, 3], &[2, 2]);
+            let is_maximum = self.node("Equal", &[&corner, y], vec![]);
+            corners.push(self.node("Where", &[&is_maximum, &left, &zero], vec![]));
+            left = self.node("Where", &[&is_maximum, &zero, &left], vec![]);
+        }
+        corners.push(left);
+        let corners = self.concat(&corners.iter().collect::<Vec<_>>(), 1);
+        self.node("DepthToSpace", &[&corners], vec![Attribute::int("blocksize", 2), Attribute::string("mode", "DCR")])
+    }
+
+    /// The four taps are one product with the output gradient's 2x2 blocks laid out as channels.
+    fn up_kernel_gradient(&mut self, x: &Value, dy: &Value, out_channels: usize) -> Value {
+        let blocks = self.node("SpaceToDepth", &[dy], vec![Attribute::int("blocksize", 2)]);
+        let blocks = self.reshape(&blocks, &[0, 0, -1]);
+        let blocks = self.transpose(&blocks, &[0, 2, 1]);
+        let x = self.reshape(x, &[0, 0, -1]);
+        let product = self.node("MatMul", &[&x, &blocks], vec![]);
+        let product = self.reduce("ReduceMean", &product, &[0], false);
+        let taps = self.reshape(&product, &[0, 2, 2, out_channels as i64]);
+        self.transpose(&taps, &[0, 3, 1, 2])
+    }
+
+    /// The finished file.
+    #[must_use]
+    pub fn finish(mut self, name: &str, doc: &str, metadata: &[(&str, String)]) -> Vec<u8> {
+        name.clone_into(&mut self.graph.name);
+        let entry = |(key, value): &(&str, String)| StringStringEntry { key: (*key).to_owned(), value: value.clone() };
+        let model = Model {
+            ir_version: IR_VERSION,
+            producer_name: "lookbook".to_owned(),
+            producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+            doc_string: doc.to_owned(),
+            graph: Some(self.graph),
+            opset_import: vec![OperatorSetId { domain: String::new(), version: OPSET_VERSION }],
+            metadata_props: metadata.iter().map(entry).collect(),
+        };
+        model.encode_to_vec()
+    }
+}
+
+/// Gradients found so far, on the way back.
+struct Gradients {
+    of: HashMap<Value, Value>,
+    needed: std::collections::HashSet<Value>,
+}
+
+impl Gradients {
+    /// Adds a contribution to the gradient of `value`, if anything needs it.
+    fn add(&mut self, builder: &mut Builder, value: &Value, contribution: impl FnOnce(&mut Builder) -> Value) {
+        if !self.needed.contains(value) {
+            return;
+        }
+        let mut gradient = contribution(builder);
+        if let Some(before) = self.of.get(value) {
+            gradient = builder.node("Add", &[before, &gradient], vec![]);
+        }
+        self.of.insert(value.clone(), gradient);
+    }
+}
+
+fn same(kernel: usize) -> Vec<Attribute> {
+    let (kernel, reach) = (kernel as i64, kernel as i64 / 2);
+    vec![Attribute::ints("kernel_shape", &[kernel; 2]), Attribute::ints("pads", &[reach; 4])]
+}
+
+fn strides_2() -> Attribute {
+    Attribute::ints("strides", &[2, 2])
+}
+
+fn value_info(name: &str, elem_type: i32, dims: &[Dim]) -> ValueInfo {
+    let size = |dim: &Dim| match dim {
+        Dim::Fixed(size) => Size::Fixed(*size as i64),
+        Dim::Batch => Size::Named("batch".to_owned()),
+    };
+    let shape = Shape { dim: dims.iter().map(|dim| Dimension { size: Some(size(dim)) }).collect() };
+    ValueInfo {
+        name: name.to_owned(),
+        r#type: Some(Type { tensor_type: Some(TensorType { elem_type, shape: Some(shape) }) }),
+    }
+}

@@ -1,0 +1,14 @@
+//! Where tests find data that is not in this repository.
+
+use std::path::PathBuf;
+
+/// A path below the folder of shared data (`LOOKBOOK_SHARED`, else `../shared`); `None`, said aloud, where it is missing.
+pub fn shared(path: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("LOOKBOOK_SHARED").map_or_else(|| PathBuf::from("../shared"), PathBuf::from);
+    let path = root.join(path);
+    if path.exists() {
+        return Some(path);
+    }
+    eprintln!("SKIPPED: {} is not there (LOOKBOOK_SHARED names the folder of shared data)", path.display());
+    None
+}
