@@ -1,0 +1,17 @@
+#!/bin/sh
+# All checks, the cheapest first; stops at the first that fails. Needs Rust, a C compiler and Python 3 with pip.
+# One profile (release) throughout: the dependencies are compiled once.
+set -eu
+cd -- "$(dirname -- "$0")/.."
+
+step() {
+    echo "check: $*" >&2
+    "$@"
+}
+
+step cargo fmt --check
+step cargo clippy --release --locked --all-targets -- -D warnings
+step scripts/install_onnxruntime.sh
+step cargo test --release --locked
+RUSTDOCFLAGS="-D warnings" step cargo doc --release --locked --no-deps
+echo "check: all is well" >&2
