@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// A path below the folder of shared data (`LOOKBOOK_SHARED`, else `../shared`); `None`, said aloud, where it is missing.
-pub fn shared(path: &str) -> Option<PathBuf> {
+pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("LOOKBOOK_SHARED").map_or_else(|| PathBuf::from("../shared"), PathBuf::from);
     let path = root.join(path);
     if path.exists() {
