@@ -37,38 +37,16 @@ pub enum Dim {
 /// A differentiable step that was taken.
 #[derive(Debug, Clone)]
 enum Step {
-    /// Stride 1, 'same' padding, kernel `kernel x kernel`; `weight` is `[out, in, kernel, kernel]`.
-    Convolution {
-        x: Value,
-        weight: Value,
-        bias: Value,
-        y: Value,
-        kernel: usize,
-    },
-    Relu {
-        x: Value,
-        y: Value,
-    },
-    /// 2x2 windows, stride 2.
-    MaxPool {
-        x: Value,
-        y: Value,
-    },
+    /// Stride 1, 'same' padding; `weight` is `[out, in, kernel, kernel]`, `channels` is in and out.
+    Convolution { x: Value, weight: Value, bias: Value, y: Value, kernel: usize, channels: [usize; 2] },
+    /// max(x, 0).
+    Relu { x: Value, y: Value },
+    /// 2x2 windows, stride 2; `size` is channels and columns of `y`.
+    MaxPool { x: Value, y: Value, size: [usize; 2] },
     /// Transposed convolution, 2x2 kernel, stride 2; `weight` is `[in, out, 2, 2]`.
-    UpConvolution {
-        x: Value,
-        weight: Value,
-        bias: Value,
-        y: Value,
-        out_channels: usize,
-    },
+    UpConvolution { x: Value, weight: Value, bias: Value, y: Value, out_channels: usize },
     /// Along the channels.
-    Concat {
-        a: Value,
-        b: Value,
-        y: Value,
-        channels: [usize; 2],
-    },
+    Concat { a: Value, b: Value, y: Value, channels: [usize; 2] },
 }
 
 /// A graph under construction.
@@ -212,11 +190,18 @@ impl Builder {
         self.node("Cast", &[x], vec![Attribute::int("to", i64::from(elem_type))])
     }
 
-    /// Convolution, stride 1, 'same' padding with zeros: `weight` `[out, in, kernel, kernel]`, `bias` `[out]`.
-    pub fn convolution(&mut self, x: &Value, weight: &Value, bias: &Value, kernel: usize) -> Value {
+    /// Convolution, stride 1, 'same' padding with zeros: `weight` `[out, in, kernel, kernel]`, `bias` `[out]`; `channels`
+    /// is in and out.
+    pub fn convolution(
+        &mut self,
+        x: &Value,
+        [weight, bias]: [&Value; 2],
+        kernel: usize,
+        channels: [usize; 2],
+    ) -> Value {
         let y = self.node("Conv", &[x, weight, bias], same(kernel));
         let (x, weight, bias) = (x.clone(), weight.clone(), bias.clone());
-        self.tape.push(Step::Convolution { x, weight, bias, y: y.clone(), kernel });
+        self.tape.push(Step::Convolution { x, weight, bias, y: y.clone(), kernel, channels });
         y
     }
 
@@ -227,10 +212,10 @@ impl Builder {
         y
     }
 
-    /// Maximum of 2x2 windows, stride 2.
-    pub fn max_pool(&mut self, x: &Value) -> Value {
+    /// Maximum of 2x2 windows, stride 2; `size` is channels and columns of the result.
+    pub fn max_pool(&mut self, x: &Value, size: [usize; 2]) -> Value {
         let y = self.node("MaxPool", &[x], vec![Attribute::ints("kernel_shape", &[2, 2]), strides_2()]);
-        self.tape.push(Step::MaxPool { x: x.clone(), y: y.clone() });
+        self.tape.push(Step::MaxPool { x: x.clone(), y: y.clone(), size });
         y
     }
 
@@ -271,7 +256,7 @@ impl Builder {
                 Step::Convolution { x, weight, bias, y, .. } | Step::UpConvolution { x, weight, bias, y, .. } => {
                     (vec![x, weight, bias], y)
                 }
-                Step::Relu { x, y } | Step::MaxPool { x, y } => (vec![x], y),
+                Step::Relu { x, y } | Step::MaxPool { x, y, .. } => (vec![x], y),
                 Step::Concat { a, b, y, .. } => (vec![a, b], y),
             };
             if inputs.into_iter().any(|input| needed.contains(input)) {
@@ -283,23 +268,24 @@ impl Builder {
 
     fn step_back(&mut self, step: &Step, gradients: &mut Gradients) {
         match step {
-            Step::Convolution { x, weight, bias, y, kernel } => {
+            Step::Convolution { x, weight, bias, y, kernel, channels } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
                 self.scope(format!("gradient/{}", weight.name()));
                 gradients.add(self, bias, |it| it.bias_gradient(&dy));
-                gradients.add(self, weight, |it| it.kernel_gradient(x, &dy, *kernel));
+                gradients.add(self, weight, |it| it.kernel_gradient(x, &dy, *kernel, *channels));
                 gradients.add(self, x, |it| it.convolution_input_gradient(weight, &dy, *kernel));
             }
             Step::Relu { x, y } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
                 gradients.add(self, x, |it| {
-                    let positive = it.node("Sign", &[y], vec![]);
-                    it.node("Mul", &[&dy, &positive], vec![])
+                    let zero = it.scalar(0.0);
+                    let positive = it.node("Greater", &[y, &zero], vec![]);
+                    it.node("Where", &[&positive, &dy, &zero], vec![])
                 });
             }
-            Step::MaxPool { x, y } => {
+            Step::MaxPool { x, y, size } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
-                gradients.add(self, x, |it| it.max_pool_gradient(x, y, &dy));
+                gradients.add(self, x, |it| it.max_pool_gradient(x, y, &dy, *size));
             }
             Step::UpConvolution { x, weight, bias, y, out_channels } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
@@ -325,34 +311,40 @@ impl Builder {
         self.reduce("ReduceMean", &per_photo, &[0], false)
     }
 
-    /// Each tap of the kernel is one product of the output gradient with the input shifted by that tap.
-    fn kernel_gradient(&mut self, x: &Value, dy: &Value, kernel: usize) -> Value {
-        let reach = kernel as i64 / 2;
-        let padded = if reach == 0 {
-            x.clone()
-        } else {
-            let pads = self.integers(&[0, 0, reach, reach, 0, 0, reach, reach]);
-            self.node("Pad", &[x, &pads], vec![])
-        };
-        let dy = self.reshape(dy, &[0, 0, -1]);
+    /// Each tap of the kernel is one product of the output gradient with the input, the one shifted against the other by
+    /// that tap. Whichever has fewer channels is shifted: shifting copies.
+    fn kernel_gradient(&mut self, x: &Value, dy: &Value, kernel: usize, channels: [usize; 2]) -> Value {
+        let [in_channels, out_channels] = channels;
+        let shift_input = in_channels <= out_channels;
+        let (still, moved) = if shift_input { (dy, x) } else { (x, dy) };
+        let still = self.reshape(still, &[0, 0, -1]);
         let mut taps = Vec::with_capacity(kernel * kernel);
-        for row in 0..kernel as i64 {
-            for column in 0..kernel as i64 {
-                let end = |start: i64| if start == 2 * reach { i64::MAX } else { start - 2 * reach };
-                let shifted = if reach == 0 {
-                    padded.clone()
-                } else {
-                    self.slice(&padded, &[row, column], &[end(row), end(column)], &[2, 3], &[1, 1])
-                };
-                let shifted = self.reshape(&shifted, &[0, 0, -1]);
-                let shifted = self.transpose(&shifted, &[0, 2, 1]);
-                let product = self.node("MatMul", &[&dy, &shifted], vec![]);
-                let product = self.reduce("ReduceMean", &product, &[0], false);
-                taps.push(self.reshape(&product, &[0, 0, 1]));
-            }
+        for shifted in self.shifts(moved, kernel, shift_input) {
+            let shifted = self.reshape(&shifted, &[0, 0, -1]);
+            let factors = if shift_input { [&still, &shifted] } else { [&shifted, &still] };
+            let transposed = self.transpose(factors[1], &[0, 2, 1]);
+            let product = self.node("MatMul", &[factors[0], &transposed], vec![]);
+            let product = self.reduce("ReduceMean", &product, &[0], false);
+            taps.push(self.reshape(&product, &[0, 0, 1]));
         }
         let taps = self.concat(&taps.iter().collect::<Vec<_>>(), 2);
         self.reshape(&taps, &[0, 0, kernel as i64, kernel as i64])
+    }
+
+    /// `x` shifted by each tap of a kernel, in row order, zeros coming in; against the taps' direction where not `forward`.
+    fn shifts(&mut self, x: &Value, kernel: usize, forward: bool) -> Vec<Value> {
+        if kernel == 1 {
+            return vec![x.clone()];
+        }
+        let (kernel, reach) = (kernel as i64, kernel as i64 / 2);
+        let pads = self.integers(&[0, 0, reach, reach, 0, 0, reach, reach]);
+        let padded = self.node("Pad", &[x, &pads], vec![]);
+        let end = |start: i64| if start == kernel - 1 { i64::MAX } else { start - (kernel - 1) };
+        let taps = (0..kernel).flat_map(|row| (0..kernel).map(move |column| [row, column]));
+        let starts = taps.map(|tap| if forward { tap } else { tap.map(|at| kernel - 1 - at) });
+        starts
+            .map(|[row, column]| self.slice(&padded, &[row, column], &[end(row), end(column)], &[2, 3], &[1, 1]))
+            .collect()
     }
 
     /// A convolution of the output gradient with the kernel turned by 180 degrees, inputs and outputs exchanged.
@@ -366,7 +358,7 @@ impl Builder {
 
     /// The gradient goes to the first maximum of each window alone, in row order, as Keras has it: the four corners of the
     /// windows are compared one after the other, and what one takes is gone for those that follow.
-    fn max_pool_gradient(&mut self, x: &Value, y: &Value, dy: &Value) -> Value {
+    fn max_pool_gradient(&mut self, x: &Value, y: &Value, dy: &Value, [channels, columns]: [usize; 2]) -> Value {
         let zero = self.scalar(0.0);
         let mut left = dy.clone();
         let mut corners = Vec::with_capacity(4);
@@ -377,8 +369,18 @@ impl Builder {
             left = self.node("Where", &[&is_maximum, &zero, &left], vec![]);
         }
         corners.push(left);
-        let corners = self.concat(&corners.iter().collect::<Vec<_>>(), 1);
-        self.node("DepthToSpace", &[&corners], vec![Attribute::int("blocksize", 2), Attribute::string("mode", "DCR")])
+        self.interleave(&corners, channels, columns)
+    }
+
+    /// The corners of 2x2 windows, each `[batch, channels, rows, columns]`, back in their places:
+    /// `[batch, channels, 2 rows, 2 columns]`.
+    fn interleave(&mut self, corners: &[Value], channels: usize, columns: usize) -> Value {
+        let (channels, columns) = (channels as i64, columns as i64);
+        let lines: Vec<Value> = corners.iter().map(|it| self.reshape(it, &[0, channels, -1, 1, columns])).collect();
+        let lines = self.concat(&lines.iter().collect::<Vec<_>>(), 3);
+        let pairs = self.reshape(&lines, &[0, channels, -1, 2, columns]);
+        let pairs = self.transpose(&pairs, &[0, 1, 2, 4, 3]);
+        self.reshape(&pairs, &[0, channels, -1, 2 * columns])
     }
 
     /// The four taps are one product with the output gradient's 2x2 blocks laid out as channels.

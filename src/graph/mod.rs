@@ -100,13 +100,13 @@ pub fn train_step(spec: &Spec, category_weights: &[f32; CATEGORY_COUNT]) -> Vec<
 
     let photos = network_input(&mut builder, &photos);
     let by_name = unpack(&mut builder, &weights);
-    let logits = unet::forward(&mut builder, &photos, &by_name);
+    let logits = unet::forward(&mut builder, &photos, spec.columns(), &by_name);
     let truth = Truth::new(&mut builder, &labels);
     let learnt = match spec.loss {
         Loss::Bce => binary_cross_entropy(&mut builder, &logits, &truth),
         Loss::Softmax => cross_entropy(&mut builder, &logits, &truth, category_weights),
     };
-    let accuracy = pixel_accuracy(&mut builder, spec, &learnt.probabilities, &truth);
+    let accuracy = pixel_accuracy(&mut builder, spec, &logits, &truth);
 
     let names: Vec<Value> = unet::parameters().iter().map(|it| by_name[&it.name].clone()).collect();
     let gradients = builder.gradients(&logits, learnt.logit_gradient, &names);
@@ -137,17 +137,18 @@ pub fn evaluation(spec: &Spec) -> Vec<u8> {
     let weights = builder.input("weights", FLOAT, &[Dim::Fixed(unet::PARAMETER_COUNT)]);
     let photos = network_input(&mut builder, &photos);
     let by_name = unpack(&mut builder, &weights);
-    let logits = unet::forward(&mut builder, &photos, &by_name);
+    let logits = unet::forward(&mut builder, &photos, spec.columns(), &by_name);
     let truth = Truth::new(&mut builder, &labels);
     let probabilities = activation(&mut builder, spec.loss, &logits);
     let right = right_probability(&mut builder, &probabilities, &truth);
-    let bce = negative_log_mean(&mut builder, spec, &right);
+    let right = spec.real_part(&mut builder, &right);
+    let bce = mean_negative_log(&mut builder, &right, None);
     let loss = match spec.loss {
         Loss::Bce => bce.clone(),
         Loss::Softmax => {
-            let of_truth = builder.node("Mul", &[&probabilities, &truth.maps], vec![]);
-            let of_truth = builder.reduce("ReduceSum", &of_truth, &[1], true);
-            negative_log_mean(&mut builder, spec, &of_truth)
+            let of_truth = probability_of_truth(&mut builder, &probabilities, &truth);
+            let of_truth = spec.real_part(&mut builder, &of_truth);
+            mean_negative_log(&mut builder, &of_truth, None)
         }
     };
     let label_map = label_map(&mut builder, &logits);
@@ -171,7 +172,7 @@ pub fn predict(spec: &Spec, weights: &[f32]) -> Vec<u8> {
         by_name.insert(parameter.name, value);
         rest = after;
     }
-    let logits = unet::forward(&mut builder, &photos, &by_name);
+    let logits = unet::forward(&mut builder, &photos, spec.columns(), &by_name);
     let label_map = label_map(&mut builder, &logits);
     let probabilities = activation(&mut builder, spec.loss, &logits);
     let [batch, rows, columns] = spec.map_dims();
@@ -207,8 +208,8 @@ fn unpack(builder: &mut Builder, weights: &Value) -> HashMap<String, Value> {
 struct Truth {
     /// i32 `[batch, 1, rows, columns]`.
     labels: Value,
-    /// One-hot f32 `[batch, 23, rows, columns]`.
-    maps: Value,
+    /// Where a pixel is of a map's category: bool `[batch, 23, rows, columns]`.
+    hit: Value,
 }
 
 impl Truth {
@@ -220,8 +221,7 @@ impl Truth {
         let ids: Vec<i32> = (0..CATEGORY_COUNT as i32).collect();
         let ids = builder.integers_32(&[1, CATEGORY_COUNT as i64, 1, 1], &ids);
         let hit = builder.node("Equal", &[&labels, &ids], vec![]);
-        let maps = builder.cast(&hit, FLOAT);
-        Self { labels, maps }
+        Self { labels, hit }
     }
 }
 
@@ -229,8 +229,6 @@ impl Truth {
 struct Learnt {
     /// The mean loss, a scalar.
     loss: Value,
-    /// `[batch, 23, rows, columns]`.
-    probabilities: Value,
     /// Gradient of the sum over a photo's pixels, times 1 / `gradient_scale`.
     logit_gradient: Value,
     /// What each pixel's gradient is to be multiplied by.
@@ -241,71 +239,85 @@ fn activation(builder: &mut Builder, loss: Loss, logits: &Value) -> Value {
     builder.scope("head");
     match loss {
         Loss::Bce => builder.node("Sigmoid", &[logits], vec![]),
-        Loss::Softmax => builder.node("Softmax", &[logits], vec![onnx::Attribute::int("axis", 1)]),
+        Loss::Softmax => softmax(builder, logits),
     }
+}
+
+/// Softmax over the maps, in parts: ONNX Runtime's own turns the tensor round for any axis but the last, at four times the
+/// cost.
+fn softmax(builder: &mut Builder, logits: &Value) -> Value {
+    let highest = builder.reduce("ReduceMax", logits, &[1], true);
+    let below = builder.node("Sub", &[logits, &highest], vec![]);
+    let powers = builder.node("Exp", &[&below], vec![]);
+    let sum = builder.reduce("ReduceSum", &powers, &[1], true);
+    builder.node("Div", &[&powers, &sum], vec![])
 }
 
 /// Mean binary cross-entropy over all pixels and maps; its gradient by the logits is (p - y) / count.
 fn binary_cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth) -> Learnt {
     let probabilities = activation(builder, Loss::Bce, logits);
-    let difference = builder.node("Sub", &[&probabilities, &truth.maps], vec![]);
-    let right = right_of_difference(builder, &difference);
-    let loss = negative_log(builder, &right);
-    let loss = builder.reduce("ReduceMean", &loss, &[0, 1, 2, 3], false);
-    Learnt { loss, probabilities, logit_gradient: difference, gradient_scale: 1.0 / CATEGORY_COUNT as f32 }
+    let right = right_probability(builder, &probabilities, truth);
+    let loss = mean_negative_log(builder, &right, None);
+    let logit_gradient = difference(builder, &probabilities, truth);
+    Learnt { loss, logit_gradient, gradient_scale: 1.0 / CATEGORY_COUNT as f32 }
 }
 
 /// Mean cross-entropy over all pixels, each weighed by its category; its gradient by the logits is w (p - y) / count.
 fn cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth, weights: &[f32; CATEGORY_COUNT]) -> Learnt {
     let probabilities = activation(builder, Loss::Softmax, logits);
-    let mut difference = builder.node("Sub", &[&probabilities, &truth.maps], vec![]);
-    let of_truth = builder.node("Mul", &[&probabilities, &truth.maps], vec![]);
-    let of_truth = builder.reduce("ReduceSum", &of_truth, &[1], true);
-    let mut loss = negative_log(builder, &of_truth);
+    let of_truth = probability_of_truth(builder, &probabilities, truth);
+    let mut logit_gradient = difference(builder, &probabilities, truth);
+    let mut of_pixels = None;
     if weights.iter().any(|&weight| weight != 1.0) {
         let weights = builder.floats(weights);
-        let of_pixels = builder.node("Gather", &[&weights, &truth.labels], vec![]);
-        difference = builder.node("Mul", &[&difference, &of_pixels], vec![]);
-        loss = builder.node("Mul", &[&loss, &of_pixels], vec![]);
+        let weights = builder.node("Gather", &[&weights, &truth.labels], vec![]);
+        logit_gradient = builder.node("Mul", &[&logit_gradient, &weights], vec![]);
+        of_pixels = Some(weights);
     }
-    let loss = builder.reduce("ReduceMean", &loss, &[0, 1, 2, 3], false);
-    Learnt { loss, probabilities, logit_gradient: difference, gradient_scale: 1.0 }
+    let loss = mean_negative_log(builder, &of_truth, of_pixels.as_ref());
+    Learnt { loss, logit_gradient, gradient_scale: 1.0 }
 }
 
-/// What each map gives to the truth: p where the pixel is of that category, 1 - p where it is not.
-fn right_probability(builder: &mut Builder, probabilities: &Value, truth: &Truth) -> Value {
-    let difference = builder.node("Sub", &[probabilities, &truth.maps], vec![]);
-    right_of_difference(builder, &difference)
-}
-
-/// 1 - |p - y|: one logarithm a map instead of two.
-fn right_of_difference(builder: &mut Builder, difference: &Value) -> Value {
+/// p - y.
+fn difference(builder: &mut Builder, probabilities: &Value, truth: &Truth) -> Value {
     let one = builder.scalar(1.0);
-    let wrong = builder.node("Abs", &[difference], vec![]);
-    builder.node("Sub", &[&one, &wrong], vec![])
+    let less = builder.node("Sub", &[probabilities, &one], vec![]);
+    builder.node("Where", &[&truth.hit, &less, probabilities], vec![])
 }
 
-/// -log of probabilities, clipped from below.
-fn negative_log(builder: &mut Builder, probability: &Value) -> Value {
+/// What each map gives to the truth: p where the pixel is of that category, 1 - p where it is not. One logarithm a map
+/// instead of two.
+fn right_probability(builder: &mut Builder, probabilities: &Value, truth: &Truth) -> Value {
+    let one = builder.scalar(1.0);
+    let rest = builder.node("Sub", &[&one, probabilities], vec![]);
+    builder.node("Where", &[&truth.hit, probabilities, &rest], vec![])
+}
+
+/// The probability of each pixel's true category, `[batch, 1, rows, columns]`.
+fn probability_of_truth(builder: &mut Builder, probabilities: &Value, truth: &Truth) -> Value {
+    let zero = builder.scalar(0.0);
+    let of_truth = builder.node("Where", &[&truth.hit, probabilities, &zero], vec![]);
+    builder.reduce("ReduceSum", &of_truth, &[1], true)
+}
+
+/// Mean of -log of probabilities, clipped from below, each times its weight.
+fn mean_negative_log(builder: &mut Builder, probability: &Value, weights: Option<&Value>) -> Value {
     let least = builder.scalar(EPSILON);
     let clipped = builder.node("Max", &[probability, &least], vec![]);
-    let log = builder.node("Log", &[&clipped], vec![]);
-    builder.node("Neg", &[&log], vec![])
+    let mut log = builder.node("Log", &[&clipped], vec![]);
+    if let Some(weights) = weights {
+        log = builder.node("Mul", &[&log, weights], vec![]);
+    }
+    let mean = builder.reduce("ReduceMean", &log, &[0, 1, 2, 3], false);
+    builder.node("Neg", &[&mean], vec![])
 }
 
-fn negative_log_mean(builder: &mut Builder, spec: &Spec, probability: &Value) -> Value {
-    let real = spec.real_part(builder, probability);
-    let loss = negative_log(builder, &real);
-    builder.reduce("ReduceMean", &loss, &[0, 1, 2, 3], false)
-}
-
-/// Share of the photos' own pixels whose true category has the highest probability.
-fn pixel_accuracy(builder: &mut Builder, spec: &Spec, probabilities: &Value, truth: &Truth) -> Value {
+/// Share of the photos' own pixels whose true category has the highest logit.
+fn pixel_accuracy(builder: &mut Builder, spec: &Spec, logits: &Value, truth: &Truth) -> Value {
     builder.scope("accuracy");
-    let of_truth = builder.node("Mul", &[probabilities, &truth.maps], vec![]);
-    let of_truth = builder.reduce("ReduceSum", &of_truth, &[1], true);
-    let highest = builder.reduce("ReduceMax", probabilities, &[1], true);
-    let right = builder.node("GreaterOrEqual", &[&of_truth, &highest], vec![]);
+    let categories = builder.node("ArgMax", &[logits], vec![onnx::Attribute::int("axis", 1)]);
+    let categories = builder.cast(&categories, INT32);
+    let right = builder.node("Equal", &[&categories, &truth.labels], vec![]);
     let right = builder.cast(&right, FLOAT);
     let right = spec.real_part(builder, &right);
     builder.reduce("ReduceMean", &right, &[0, 1, 2, 3], false)

@@ -83,16 +83,23 @@ pub fn initial_weights(seed: u64) -> Vec<f32> {
 
 /// The forward pass: photos f32 `[batch, 3, rows, columns]`, 0 to 1, to one map of logits a category,
 /// `[batch, 23, rows, columns]`. `weights` holds every one of [`parameters`] by name.
-pub(super) fn forward(builder: &mut Builder, photos: &Value, weights: &HashMap<String, Value>) -> Value {
+pub(super) fn forward(
+    builder: &mut Builder,
+    photos: &Value,
+    columns: usize,
+    weights: &HashMap<String, Value>,
+) -> Value {
     let mut x = photos.clone();
+    let mut input = 3;
     let mut skips = Vec::new();
-    for level in 1..=CHANNELS.len() {
+    for (level, channels) in (1..).zip(CHANNELS) {
         if level > 1 {
             skips.push(x.clone());
-            x = builder.max_pool(&x);
+            x = builder.max_pool(&x, [input, columns >> (level - 1)]);
         }
-        x = layer(builder, &x, weights, &format!("down{level}a"));
-        x = layer(builder, &x, weights, &format!("down{level}b"));
+        x = layer(builder, &x, weights, &format!("down{level}a"), [input, channels]);
+        x = layer(builder, &x, weights, &format!("down{level}b"), [channels; 2]);
+        input = channels;
     }
     for (level, channels) in (1..).zip(CHANNELS.into_iter().rev().skip(1)) {
         let name = format!("up{level}t");
@@ -101,19 +108,24 @@ pub(super) fn forward(builder: &mut Builder, photos: &Value, weights: &HashMap<S
         x = builder.up_convolution(&x, weight, bias, channels);
         let skip = skips.pop().expect("there is a skip a level");
         x = builder.concat_channels(&x, &skip, [channels; 2]);
-        x = layer(builder, &x, weights, &format!("up{level}a"));
-        x = layer(builder, &x, weights, &format!("up{level}b"));
+        x = layer(builder, &x, weights, &format!("up{level}a"), [2 * channels, channels]);
+        x = layer(builder, &x, weights, &format!("up{level}b"), [channels; 2]);
+        input = channels;
     }
     builder.scope("out");
-    let [weight, bias] = tensors(weights, "out");
-    builder.convolution(&x, weight, bias, 1)
+    builder.convolution(&x, tensors(weights, "out"), 1, [input, CATEGORY_COUNT])
 }
 
 /// A 3x3 convolution with `ReLU`.
-fn layer(builder: &mut Builder, x: &Value, weights: &HashMap<String, Value>, name: &str) -> Value {
+fn layer(
+    builder: &mut Builder,
+    x: &Value,
+    weights: &HashMap<String, Value>,
+    name: &str,
+    channels: [usize; 2],
+) -> Value {
     builder.scope(name);
-    let [weight, bias] = tensors(weights, name);
-    let y = builder.convolution(x, weight, bias, 3);
+    let y = builder.convolution(x, tensors(weights, name), 3, channels);
     builder.relu(&y)
 }
 
