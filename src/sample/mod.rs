@@ -1,0 +1,163 @@
+//! `sample`: draws the built-in data set, dressed figures before varied backdrops, in the layout of the Colorful Fashion
+//! Parsing data set: `fashon_parsing_data.mat` (v7.3) and `image/`.
+//!
+//! Every photo is drawn from a random stream of its own, so that the same seed gives the same bytes on any number of
+//! threads.
+
+use std::path::{Path, PathBuf};
+
+use image::codecs::jpeg::JpegEncoder;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::mat::write::{self, Entry};
+use crate::progress::Progress;
+use crate::stage::{self, Common, Stage, Summary};
+use canvas::{Canvas, Rgb, Shape, View, at};
+use outfit::Outfit;
+use texture::{hash, mix};
+
+mod backdrop;
+mod canvas;
+mod figure;
+mod outfit;
+mod superpixels;
+mod texture;
+
+/// Name of this stage.
+pub const STAGE: &str = "sample";
+/// Default of the setting `photos`.
+pub const DEFAULT_PHOTOS: u32 = 64;
+/// Most photos: their names have four digits, as in the data set.
+pub const MAX_PHOTOS: u32 = 9999;
+/// Width of a photo of the data set.
+pub const WIDTH_PX: usize = 400;
+/// Height of a photo of the data set.
+pub const HEIGHT_PX: usize = 600;
+/// Quality of the JPEG files, of 100.
+const JPEG_QUALITY: u8 = 90;
+
+/// Settings of `sample`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The folder of the data set.
+    pub output: PathBuf,
+    /// Number of photos, 1 to 9999.
+    pub photos: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { output: PathBuf::from("data/sample"), photos: DEFAULT_PHOTOS }
+    }
+}
+
+/// Draws the data set.
+///
+/// # Errors
+/// [`Error::Config`] for a number of photos out of range; [`Error::Io`].
+pub fn run(config: &Config, common: &Common) -> Result<Summary> {
+    if !(1..=MAX_PHOTOS).contains(&config.photos) {
+        return Err(Error::config("photos", format!("{} is not in the range 1 to {MAX_PHOTOS}", config.photos)));
+    }
+    if common.dry_run {
+        let mut summary = stage::planned(STAGE, &config.output, common, config);
+        summary.counts.insert("photos".to_owned(), config.photos.into());
+        return Ok(summary);
+    }
+    let mut stage = Stage::begin(STAGE, &config.output, common, config)?;
+    let images = stage.create_folder("image")?;
+    let outfits = outfit::plan(config.photos as usize, common.seed);
+    let progress = Progress::new("drawing", u64::from(config.photos), "photos");
+    let pool = pool(common.threads)?;
+    let entries: Result<Vec<Entry>> = pool.install(|| {
+        let numbered: Vec<_> = outfits.iter().enumerate().collect();
+        numbered
+            .into_par_iter()
+            .map(|(index, outfit)| {
+                let entry = draw(index, outfit, common.seed, &images)?;
+                progress.inc(1);
+                Ok(entry)
+            })
+            .collect()
+    });
+    let entries = entries?;
+    write::write_cfpd(&stage.path(crate::mat::cfpd::FILE), &entries)?;
+    stage.count("photos", config.photos);
+    stage.publish()
+}
+
+/// Draws one photo, writes it and returns its entry.
+fn draw(index: usize, outfit: &Outfit, seed: u64, images: &Path) -> Result<Entry> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    // Stream 0 deals the outfits.
+    rng.set_stream(index as u64 + 1);
+    let mut canvas = Canvas::new(WIDTH_PX, HEIGHT_PX);
+    backdrop::paint(&mut canvas, index + (index / 8) * 3, &mut rng);
+    canvas.view = view(&mut rng);
+    shadow(&mut canvas);
+    figure::paint(&mut canvas, outfit, &mut rng);
+    let file_name = format!("{:04}.jpg", index + 1);
+    let rgb = canvas.picture(light(&mut rng));
+    write_jpeg(&images.join(&file_name), &rgb)?;
+    let cut = superpixels::cut(&canvas.label_map(), WIDTH_PX, HEIGHT_PX, &mut rng);
+    Ok(Entry {
+        file_name,
+        width_px: WIDTH_PX,
+        height_px: HEIGHT_PX,
+        superpixels: cut.numbers,
+        superpixel_category: cut.labels.iter().map(|label| label.category).collect(),
+        superpixel_color: cut.labels.iter().map(|label| label.color).collect(),
+    })
+}
+
+/// A stand of its own: size, place, lean, and which side is left.
+fn view(rng: &mut ChaCha8Rng) -> View {
+    View {
+        scale: rng.random_range(0.93..1.04f32),
+        turn: rng.random_range(-0.035..0.035f32),
+        mirrored: rng.random_bool(0.5),
+        shift: at(rng.random_range(-34.0..34.0f32), rng.random_range(-3.0..9.0f32)),
+    }
+}
+
+fn shadow(canvas: &mut Canvas) {
+    let ground = Shape::Ellipse { center: at(206.0, 560.0), rx: 100.0, ry: 17.0 };
+    canvas.paint(&ground, None, |spot, under| {
+        let away = (spot.place.x - 206.0).abs() / 100.0;
+        mix(under, [30.0, 28.0, 32.0], 0.45 * (1.0 - away))
+    });
+}
+
+/// The light of the day: brightness, warmth, darker corners, and the grain of the sensor.
+fn light(rng: &mut ChaCha8Rng) -> impl Fn(usize, usize, Rgb) -> Rgb + use<> {
+    let bright = rng.random_range(0.88..1.06f32);
+    let warm = rng.random_range(-0.05..0.05f32);
+    let (corner, grain) = (rng.random_range(0.0..0.22f32), rng.random_range(2.0..9.0f32));
+    let phase = rng.random_range(0..1 << 20);
+    move |x, y, rgb| {
+        let (u, v) = (x as f32 / WIDTH_PX as f32 - 0.5, y as f32 / HEIGHT_PX as f32 - 0.5);
+        let fall = bright * (1.0 - corner * 2.0 * (u * u + v * v));
+        let noise = (hash(x as i32 + phase, y as i32) - 0.5) * grain;
+        [rgb[0] * fall * (1.0 + warm) + noise, rgb[1] * fall + noise, rgb[2] * fall * (1.0 - warm) + noise]
+    }
+}
+
+fn write_jpeg(path: &Path, rgb: &[u8]) -> Result<()> {
+    let mut bytes = Vec::new();
+    JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
+        .encode(rgb, WIDTH_PX as u32, HEIGHT_PX as u32, image::ExtendedColorType::Rgb8)
+        .map_err(|cause| Error::io("encode", path)(std::io::Error::other(cause)))?;
+    std::fs::write(path, bytes).map_err(Error::io("write", path))
+}
+
+fn pool(threads: usize) -> Result<rayon::ThreadPool> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|cause| Error::config("threads", format!("cannot start {threads} threads: {cause}")))
+}

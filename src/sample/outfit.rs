@@ -1,0 +1,145 @@
+//! Who wears what: drawn in rounds, so that any six photos in a row show nearly every category.
+
+use rand::RngExt;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::labels::CATEGORIES;
+
+/// Photos of a round: each upper garment comes once.
+const ROUND: usize = 6;
+
+/// What covers the upper body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Upper {
+    Tshirt,
+    Blouse,
+    Sweater,
+    Blazer,
+    Coat,
+    Dress,
+}
+
+/// What covers the hips and legs; `None` under a dress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lower {
+    Jeans,
+    Pants,
+    Legging,
+    Shorts,
+    Skirt,
+}
+
+/// What bare legs wear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Legwear {
+    Bare,
+    Stocking,
+    Socks,
+}
+
+/// One photo's clothes. Colours are ids of [`crate::labels::COLORS`], 1 to 12.
+#[derive(Debug, Clone)]
+pub(super) struct Outfit {
+    pub(super) upper: Upper,
+    pub(super) lower: Option<Lower>,
+    pub(super) legwear: Legwear,
+    pub(super) hat: bool,
+    pub(super) sunglass: bool,
+    pub(super) scarf: bool,
+    pub(super) bag: bool,
+    pub(super) belt: bool,
+    colors: [u8; CATEGORIES.len()],
+}
+
+impl Outfit {
+    /// The colour of a category in this photo.
+    pub(super) fn color(&self, category: u8) -> u8 {
+        self.colors[usize::from(category)]
+    }
+}
+
+/// The outfits of all photos.
+pub(super) fn plan(photos: usize, seed: u64) -> Vec<Outfit> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut decks = vec![Vec::new(); CATEGORIES.len()];
+    (0..photos.div_ceil(ROUND)).flat_map(|_| round(&mut rng, &mut decks)).take(photos).collect()
+}
+
+fn round(rng: &mut ChaCha8Rng, decks: &mut [Vec<u8>]) -> Vec<Outfit> {
+    let mut uppers = [Upper::Tshirt, Upper::Blouse, Upper::Sweater, Upper::Blazer, Upper::Coat, Upper::Dress];
+    shuffle(rng, &mut uppers);
+    let mut lowers = [Lower::Jeans, Lower::Pants, Lower::Legging, Lower::Shorts, Lower::Skirt];
+    let long = |lower: Option<&Lower>| !matches!(lower, Some(Lower::Shorts | Lower::Skirt));
+    // The coat is the second in line below; it reaches the knees, so that only long legs show under it.
+    shuffle(rng, &mut lowers);
+    while !long(lowers.first()) {
+        shuffle(rng, &mut lowers);
+    }
+    let (for_coat, mut others) = (lowers[0], lowers[1..].to_vec());
+    let mut legwears = [Legwear::Stocking, Legwear::Socks, Legwear::Bare];
+    shuffle(rng, &mut legwears);
+    let mut legwears = legwears.into_iter().cycle();
+    let (hats, glasses, scarves) = (flags(rng, 3), flags(rng, 3), flags(rng, 2));
+    let (bags, belts) = (flags(rng, 3), flags(rng, 3));
+    let mut outfits = Vec::with_capacity(ROUND);
+    for (index, upper) in uppers.into_iter().enumerate() {
+        let lower = match upper {
+            Upper::Dress => None,
+            Upper::Coat => Some(for_coat),
+            _ => others.pop(),
+        };
+        let bare = matches!(lower, None | Some(Lower::Shorts | Lower::Skirt));
+        let legwear = if bare { legwears.next().unwrap_or(Legwear::Bare) } else { Legwear::Bare };
+        outfits.push(Outfit {
+            upper,
+            lower,
+            legwear,
+            hat: hats[index],
+            sunglass: glasses[index],
+            scarf: scarves[index],
+            bag: bags[index],
+            belt: belts[index],
+            colors: colors(rng, decks),
+        });
+    }
+    outfits
+}
+
+/// A colour for each category, dealt from a shuffled deck of its own, so that all come up.
+fn colors(rng: &mut ChaCha8Rng, decks: &mut [Vec<u8>]) -> [u8; CATEGORIES.len()] {
+    let mut colors = [0; CATEGORIES.len()];
+    for (category, color) in colors.iter_mut().enumerate().skip(1) {
+        let deck = &mut decks[category];
+        if deck.is_empty() {
+            *deck = match CATEGORIES[category] {
+                // Blue, blue, blue, black, gray, white, then the odd fashion colour.
+                "jeans" => vec![3, 3, 3, 3, 2, 5, 11, 4],
+                "hair" => vec![2, 2, 4, 4, 4, 12, 7, 5],
+                "face" | "skin" => vec![1, 1, 4],
+                "sunglass" => vec![2, 2, 4, 10],
+                "belt" => vec![2, 4, 4, 10, 7],
+                "shoe" => vec![2, 2, 4, 11, 10, 12, 1, 3],
+                _ => (1..=12).collect(),
+            };
+            shuffle(rng, deck);
+        }
+        *color = deck.pop().unwrap_or(2);
+    }
+    // One skin: the face has the colour of the rest.
+    colors[8] = colors[17];
+    colors
+}
+
+fn flags(rng: &mut ChaCha8Rng, count: usize) -> [bool; ROUND] {
+    let mut flags = [false; ROUND];
+    flags[..count].fill(true);
+    shuffle(rng, &mut flags);
+    flags
+}
+
+fn shuffle<T>(rng: &mut ChaCha8Rng, items: &mut [T]) {
+    for last in (1..items.len()).rev() {
+        items.swap(last, rng.random_range(0..=last as u32) as usize);
+    }
+}
