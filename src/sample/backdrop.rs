@@ -66,7 +66,8 @@ fn bricks(canvas: &mut Canvas, rng: &mut ChaCha8Rng) {
 }
 
 fn street(canvas: &mut Canvas, rng: &mut ChaCha8Rng) {
-    let (sky, haze) = (muted(rng, 185.0, 225.0), muted(rng, 215.0, 240.0));
+    let (gray, haze) = (rng.random_range(165.0..205.0f32), muted(rng, 215.0, 240.0));
+    let sky = [gray, gray + 14.0, gray + 30.0];
     fill(canvas, -1.0, 601.0, |p| mix(sky, haze, (p.y / 400.0).min(1.0)));
     let mut left = -30.0;
     while left < WIDTH {
@@ -96,7 +97,10 @@ fn park(canvas: &mut Canvas, rng: &mut ChaCha8Rng) {
         let (rx, ry) = (rng.random_range(45.0..95.0f32), rng.random_range(50.0..110.0f32));
         let leaf = [rng.random_range(95.0..135.0f32), rng.random_range(125.0..165.0), rng.random_range(85.0..115.0)];
         canvas.paint(&Shape::Ellipse { center, rx, ry }, None, |spot, _| {
-            let tone = 0.72 + 0.45 * noise(spot.place.x * 0.09, spot.place.y * 0.09) - 0.12 * spot.along / ry;
+            let tone = 0.72
+                + 0.22 * noise(spot.place.x * 0.07, spot.place.y * 0.07)
+                + 0.22 * noise(spot.place.y * 0.23, spot.place.x * 0.19)
+                - 0.12 * spot.along / ry;
             leaf.map(|value| value * tone)
         });
     }

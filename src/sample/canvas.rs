@@ -33,13 +33,24 @@ pub(super) struct Spot {
     pub(super) place: Point,
 }
 
+/// The two ends of a tube.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ends {
+    /// Both round.
+    Round,
+    /// Round where it begins, cut off flat where it ends: a sleeve.
+    Open,
+    /// Both cut off flat.
+    Flat,
+}
+
 /// What can be painted.
 #[derive(Debug, Clone)]
 pub(super) enum Shape {
     /// An ellipse with its half axes.
     Ellipse { center: Point, rx: f32, ry: f32 },
-    /// A bent limb: nodes with half widths; its ends are round or cut off flat.
-    Tube { nodes: Vec<(Point, f32)>, flat: bool },
+    /// A bent limb: nodes with half widths.
+    Tube { nodes: Vec<(Point, f32)>, ends: Ends },
     /// A garment hanging straight: half width by height around a centre line `(y, center_x, half_width)`, open by
     /// `(y, half_width)` in the middle, its hem waved by some pixels.
     Profile { nodes: Vec<(f32, f32, f32)>, gap: Vec<(f32, f32)>, wave: f32 },
@@ -73,7 +84,7 @@ impl Shape {
                 let across = x / (1.0 - y * y).max(1e-4).sqrt();
                 (x * x + y * y <= 1.0).then_some(Spot { along: place.y - center.y + ry, across, place })
             }
-            Self::Tube { nodes, flat } => tube_spot(nodes, *flat, place),
+            Self::Tube { nodes, ends } => tube_spot(nodes, *ends, place),
             Self::Profile { nodes, gap, wave } => profile_spot(nodes, gap, *wave, place),
             Self::Polygon(points) => {
                 let [left, top, right, _] = self.bounds();
@@ -84,7 +95,7 @@ impl Shape {
     }
 }
 
-fn tube_spot(nodes: &[(Point, f32)], flat: bool, place: Point) -> Option<Spot> {
+fn tube_spot(nodes: &[(Point, f32)], ends: Ends, place: Point) -> Option<Spot> {
     let mut best: Option<(f32, Spot)> = None;
     let mut before = 0.0;
     for (index, pair) in nodes.windows(2).enumerate() {
@@ -92,7 +103,8 @@ fn tube_spot(nodes: &[(Point, f32)], flat: bool, place: Point) -> Option<Spot> {
         let (dx, dy) = (b.x - a.x, b.y - a.y);
         let length = dx.hypot(dy).max(1e-3);
         let raw = ((place.x - a.x) * dx + (place.y - a.y) * dy) / (length * length);
-        let cut = flat && ((index == 0 && raw < 0.0) || (index + 2 == nodes.len() && raw > 1.0));
+        let cut = (ends == Ends::Flat && index == 0 && raw < 0.0)
+            || (ends != Ends::Round && index + 2 == nodes.len() && raw > 1.0);
         let share = raw.clamp(0.0, 1.0);
         let radius = ra + (rb - ra) * share;
         let off = (place.x - a.x - dx * share).hypot(place.y - a.y - dy * share);

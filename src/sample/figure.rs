@@ -5,7 +5,7 @@ use std::f32::consts::PI;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::canvas::{Canvas, Label, Point, Rgb, Shape, at, linear};
+use super::canvas::{Canvas, Ends, Label, Point, Rgb, Shape, at, linear};
 use super::outfit::{Legwear, Lower, Outfit, Upper};
 use super::texture::{Texture, mix, toned};
 use crate::labels::COLOR_RGB;
@@ -151,7 +151,7 @@ impl<'a> Figure<'a> {
 
     /// A line on the look alone.
     fn line(&self, canvas: &mut Canvas, from: Point, to: Point, half: f32, rgb: Rgb) {
-        let shape = Shape::Tube { nodes: vec![(from, half), (to, half)], flat: false };
+        let shape = Shape::Tube { nodes: vec![(from, half), (to, half)], ends: Ends::Round };
         canvas.paint(&shape, None, |_, _| rgb);
     }
 
@@ -173,20 +173,23 @@ impl<'a> Figure<'a> {
     fn legs(&self, canvas: &mut Canvas) {
         let skin = self.cloth(SKIN, Texture::Plain);
         for leg in self.legs {
-            skin.paint(canvas, &along(&leg, &[(0.0, 24.0), (0.3, 21.0), (0.5, 14.5), (0.66, 16.0), (1.0, 8.5)], false));
+            skin.paint(
+                canvas,
+                &along(&leg, &[(0.0, 24.0), (0.3, 21.0), (0.5, 14.5), (0.66, 16.0), (1.0, 8.5)], Ends::Round),
+            );
         }
         match self.outfit.legwear {
             Legwear::Bare => {}
             Legwear::Stocking => {
                 for leg in self.legs {
                     let widths = [(0.0, 25.0), (0.3, 22.0), (0.5, 15.5), (0.66, 17.0), (1.0, 9.5)];
-                    self.cloth(STOCKING, Texture::Net(13.0)).paint(canvas, &along(&leg, &widths, false));
+                    self.cloth(STOCKING, Texture::Net(13.0)).paint(canvas, &along(&leg, &widths, Ends::Round));
                 }
             }
             Legwear::Socks => {
                 for leg in self.legs {
                     let widths = [(0.56, 17.5), (0.68, 19.0), (0.9, 13.0), (1.0, 12.0)];
-                    self.cloth(SOCKS, Texture::Stripes(18.0)).paint(canvas, &along(&leg, &widths, true));
+                    self.cloth(SOCKS, Texture::Stripes(18.0)).paint(canvas, &along(&leg, &widths, Ends::Flat));
                 }
             }
         }
@@ -198,12 +201,14 @@ impl<'a> Figure<'a> {
     fn shoe(&self, canvas: &mut Canvas, ankle: Point, side: f32) {
         let shoe = self.cloth(SHOE, Texture::Plain);
         let toe = at(ankle.x + side * 17.0, ankle.y + 20.0);
-        let upper =
-            Shape::Tube { nodes: vec![(at(ankle.x - side * 3.0, ankle.y + 6.0), 13.0), (toe, 11.5)], flat: false };
+        let upper = Shape::Tube {
+            nodes: vec![(at(ankle.x - side * 3.0, ankle.y + 6.0), 13.0), (toe, 11.5)],
+            ends: Ends::Round,
+        };
         shoe.paint(canvas, &upper);
         let sole = Shape::Tube {
             nodes: vec![(at(ankle.x - side * 10.0, ankle.y + 27.0), 5.0), (at(toe.x + side * 6.0, toe.y + 8.0), 5.0)],
-            flat: false,
+            ends: Ends::Round,
         };
         shoe.shaded(0.6).paint(canvas, &sole);
         for step in 0..3 {
@@ -220,7 +225,7 @@ impl<'a> Figure<'a> {
                 let cloth = self.cloth(JEANS, Texture::Denim);
                 self.trousers(canvas, cloth, &[(0.0, 27.0), (0.3, 24.0), (0.5, 19.0), (0.75, 18.0), (0.98, 15.0)]);
                 for (leg, side) in self.legs.iter().zip(SIDES) {
-                    let cuff = along(leg, &[(0.91, 17.5), (0.98, 16.5)], true);
+                    let cuff = along(leg, &[(0.91, 17.5), (0.98, 16.5)], Ends::Flat);
                     cloth.with(Texture::Plain).shaded(1.55).paint(canvas, &cuff);
                     let pocket = at(self.center(262.0) + side * 30.0, 266.0);
                     self.line(canvas, pocket, at(pocket.x + side * 12.0, 252.0), 1.2, [214.0, 160.0, 84.0]);
@@ -241,7 +246,7 @@ impl<'a> Figure<'a> {
                 let end = 0.36 + 0.04 * self.hem;
                 self.trousers(canvas, cloth, &[(0.0, 29.0), (0.2, 31.0), (end, 33.0)]);
                 for leg in &self.legs {
-                    cloth.shaded(0.6).paint(canvas, &along(leg, &[(end - 0.055, 33.5), (end, 34.0)], true));
+                    cloth.shaded(0.6).paint(canvas, &along(leg, &[(end - 0.055, 33.5), (end, 34.0)], Ends::Flat));
                 }
             }
             Lower::Skirt => {
@@ -255,7 +260,7 @@ impl<'a> Figure<'a> {
     /// Two legs and the seat above them.
     fn trousers(&self, canvas: &mut Canvas, cloth: Cloth, widths: &[(f32, f32)]) {
         for leg in &self.legs {
-            cloth.paint(canvas, &along(leg, widths, true));
+            cloth.paint(canvas, &along(leg, widths, Ends::Flat));
         }
         let seat = [(234.0, 35.0), (262.0, 45.0), (290.0, 51.0), (308.0, 50.0)];
         let texture = if cloth.texture == Texture::Crease { Texture::Plain } else { cloth.texture };
@@ -268,14 +273,14 @@ impl<'a> Figure<'a> {
     fn torso(&self, canvas: &mut Canvas) {
         let skin = self.cloth(SKIN, Texture::Plain);
         for arm in self.arms {
-            skin.paint(canvas, &along(&arm, &[(0.0, 15.0), (0.5, 11.0), (1.0, 8.0)], false));
+            skin.paint(canvas, &along(&arm, &[(0.0, 15.0), (0.5, 11.0), (1.0, 8.0)], Ends::Round));
             let hand = Shape::Ellipse { center: at(arm[2].x, arm[2].y + 5.0), rx: 10.0, ry: 12.0 };
             skin.paint(canvas, &hand);
         }
         let widths = [(126.0, 20.0), (138.0, 44.0), (152.0, 50.0), (180.0, 45.0), (236.0, 33.0), (262.0, 44.0)];
         skin.paint(canvas, &self.profile(&widths));
         let neck = vec![(at(self.center(100.0), 100.0), 14.0), (at(self.center(140.0), 140.0), 16.0)];
-        skin.shaded(0.9).paint(canvas, &Shape::Tube { nodes: neck, flat: true });
+        skin.shaded(0.9).paint(canvas, &Shape::Tube { nodes: neck, ends: Ends::Flat });
     }
 
     fn upper(&self, canvas: &mut Canvas) {
@@ -306,7 +311,7 @@ impl<'a> Figure<'a> {
         for arm in &self.arms {
             let texture =
                 if matches!(cloth.texture, Texture::Pleats(_)) { Texture::Pleats(2.0) } else { cloth.texture };
-            cloth.shaded(0.93).with(texture).paint(canvas, &along(arm, widths, false));
+            cloth.shaded(0.93).with(texture).paint(canvas, &along(arm, widths, Ends::Open));
         }
     }
 
@@ -344,7 +349,10 @@ impl<'a> Figure<'a> {
         if sleeves {
             self.sleeves(canvas, cloth, &[(0.0, 19.0), (0.4, 19.0), (0.85, 23.0), (0.95, 13.0)]);
             for arm in &self.arms {
-                cloth.with(Texture::Plain).shaded(0.7).paint(canvas, &along(arm, &[(0.91, 13.0), (1.0, 12.0)], true));
+                cloth
+                    .with(Texture::Plain)
+                    .shaded(0.7)
+                    .paint(canvas, &along(arm, &[(0.91, 13.0), (1.0, 12.0)], Ends::Flat));
             }
         }
         let widths = [(129.0, 28.0), (139.0, 49.0), (155.0, 53.0), (195.0, 49.0), (240.0, 44.0), (266.0, 49.0)];
@@ -372,7 +380,8 @@ impl<'a> Figure<'a> {
         let hem = self.profile(&[(bottom - 14.0, 52.0), (bottom, 50.0)]);
         cloth.with(Texture::Pleats(11.0)).shaded(0.8).paint(canvas, &hem);
         let x = self.center(125.0);
-        let collar = Shape::Tube { nodes: vec![(at(x - 13.0, 127.0), 10.0), (at(x + 13.0, 127.0), 10.0)], flat: false };
+        let collar =
+            Shape::Tube { nodes: vec![(at(x - 13.0, 127.0), 10.0), (at(x + 13.0, 127.0), 10.0)], ends: Ends::Round };
         cloth.with(Texture::Plain).shaded(0.85).paint(canvas, &collar);
     }
 
@@ -431,7 +440,7 @@ impl<'a> Figure<'a> {
         let x = self.center(150.0);
         for side in SIDES {
             let strap = vec![(at(x + side * 31.0, 133.0), 7.0), (at(x + side * 27.0, 168.0), 7.0)];
-            cloth.with(Texture::Plain).paint(canvas, &Shape::Tube { nodes: strap, flat: false });
+            cloth.with(Texture::Plain).paint(canvas, &Shape::Tube { nodes: strap, ends: Ends::Round });
         }
         let end = 400.0 + 20.0 * self.hem;
         let widths = [(158.0, 41.0), (182.0, 45.0), (234.0, 35.0), (275.0, 54.0), (335.0, 72.0), (end, 92.0)];
@@ -466,14 +475,14 @@ impl<'a> Figure<'a> {
         let x = self.center(130.0);
         let end = at(x + 24.0 + 6.0 * self.hem, 236.0);
         let hanging = vec![(at(x + 14.0, 136.0), 15.0), (end, 17.0)];
-        cloth.paint(canvas, &Shape::Tube { nodes: hanging, flat: true });
+        cloth.paint(canvas, &Shape::Tube { nodes: hanging, ends: Ends::Flat });
         for fringe in 0..5 {
             let offset = fringe as f32 * 7.0 - 14.0;
             let strand = vec![(at(end.x + offset, end.y - 2.0), 2.0), (at(end.x + offset, end.y + 12.0), 2.0)];
-            cloth.with(Texture::Plain).paint(canvas, &Shape::Tube { nodes: strand, flat: false });
+            cloth.with(Texture::Plain).paint(canvas, &Shape::Tube { nodes: strand, ends: Ends::Round });
         }
         let wrap = vec![(at(x - 24.0, 126.0), 15.0), (at(x, 134.0), 18.0), (at(x + 24.0, 126.0), 15.0)];
-        cloth.shaded(1.08).paint(canvas, &Shape::Tube { nodes: wrap, flat: false });
+        cloth.shaded(1.08).paint(canvas, &Shape::Tube { nodes: wrap, ends: Ends::Round });
     }
 
     fn head(&self, canvas: &mut Canvas) {
@@ -510,9 +519,9 @@ impl<'a> Figure<'a> {
     fn features(&self, canvas: &mut Canvas, x: f32) {
         let skin = self.tints[usize::from(FACE)];
         for side in SIDES {
-            let eye = Shape::Ellipse { center: at(x + side * 11.0, 80.0), rx: 5.5, ry: 3.4 };
+            let eye = Shape::Ellipse { center: at(x + side * 11.0, 80.0), rx: 5.8, ry: 4.2 };
             canvas.paint(&eye, None, |_, _| [248.0, 246.0, 242.0]);
-            self.dot(canvas, at(x + side * 11.0, 80.0), 2.6, [40.0, 28.0, 24.0]);
+            self.dot(canvas, at(x + side * 11.0, 80.0), 3.0, [40.0, 28.0, 24.0]);
             self.line(
                 canvas,
                 at(x + side * 6.0, 73.0),
@@ -531,7 +540,8 @@ impl<'a> Figure<'a> {
     /// Large round glasses.
     fn sunglass(&self, canvas: &mut Canvas, x: f32) {
         let cloth = self.cloth(SUNGLASS, Texture::Plain);
-        let bridge = Shape::Tube { nodes: vec![(at(x - 29.0, 75.0), 3.0), (at(x + 29.0, 75.0), 3.0)], flat: true };
+        let bridge =
+            Shape::Tube { nodes: vec![(at(x - 29.0, 75.0), 3.0), (at(x + 29.0, 75.0), 3.0)], ends: Ends::Flat };
         cloth.paint(canvas, &bridge);
         for side in SIDES {
             let lens = at(x + side * 15.0, 80.0);
@@ -577,7 +587,7 @@ impl<'a> Figure<'a> {
             (at(x + 12.0, hand.y + 6.0), 3.4),
             (at(x + 18.0, top + 4.0), 3.4),
         ];
-        cloth.with(Texture::Plain).shaded(0.75).paint(canvas, &Shape::Tube { nodes: handle, flat: false });
+        cloth.with(Texture::Plain).shaded(0.75).paint(canvas, &Shape::Tube { nodes: handle, ends: Ends::Round });
         let body = [(top, x, wide * 0.86), (top + high * 0.3, x, wide), (top + high, x, wide * 1.04)].to_vec();
         cloth.paint(canvas, &Shape::Profile { nodes: body, gap: Vec::new(), wave: 0.0 });
         let flap = [(top, x, wide * 0.88), (top + high * 0.36, x, wide * 0.98)].to_vec();
@@ -593,7 +603,7 @@ impl<'a> Figure<'a> {
 }
 
 /// A tube along a limb, from share 0 (at the body) to 1 (hand or foot) and a little beyond.
-fn along(limb: &Limb, widths: &[(f32, f32)], flat: bool) -> Shape {
+fn along(limb: &Limb, widths: &[(f32, f32)], ends: Ends) -> Shape {
     let place = |share: f32| {
         let (a, b, rest) =
             if share < 0.5 { (limb[0], limb[1], share * 2.0) } else { (limb[1], limb[2], share * 2.0 - 1.0) };
@@ -606,7 +616,7 @@ fn along(limb: &Limb, widths: &[(f32, f32)], flat: bool) -> Shape {
         shares.sort_by(f32::total_cmp);
     }
     let nodes = shares.into_iter().map(|share| (place(share), linear(widths, share))).collect();
-    Shape::Tube { nodes, flat }
+    Shape::Tube { nodes, ends }
 }
 
 /// An arm in one of four poses: hanging, a hand on the hip, held out, raised.

@@ -40,6 +40,8 @@ pub(super) enum Legwear {
 
 /// One photo's clothes. Colours are ids of [`crate::labels::COLORS`], 1 to 12.
 #[derive(Debug, Clone)]
+// Accessories are worn or not, each for itself.
+#[allow(clippy::struct_excessive_bools)]
 pub(super) struct Outfit {
     pub(super) upper: Upper,
     pub(super) lower: Option<Lower>,
@@ -59,11 +61,12 @@ impl Outfit {
     }
 }
 
-/// The outfits of all photos.
+/// The outfits of all photos. The last photo ends a round: the test part, last in file order, holds whole rounds.
 pub(super) fn plan(photos: usize, seed: u64) -> Vec<Outfit> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut decks = vec![Vec::new(); CATEGORIES.len()];
-    (0..photos.div_ceil(ROUND)).flat_map(|_| round(&mut rng, &mut decks)).take(photos).collect()
+    let rounds = photos.div_ceil(ROUND);
+    (0..rounds).flat_map(|_| round(&mut rng, &mut decks)).skip(rounds * ROUND - photos).collect()
 }
 
 fn round(rng: &mut ChaCha8Rng, decks: &mut [Vec<u8>]) -> Vec<Outfit> {
@@ -71,7 +74,7 @@ fn round(rng: &mut ChaCha8Rng, decks: &mut [Vec<u8>]) -> Vec<Outfit> {
     shuffle(rng, &mut uppers);
     let mut lowers = [Lower::Jeans, Lower::Pants, Lower::Legging, Lower::Shorts, Lower::Skirt];
     let long = |lower: Option<&Lower>| !matches!(lower, Some(Lower::Shorts | Lower::Skirt));
-    // The coat is the second in line below; it reaches the knees, so that only long legs show under it.
+    // The coat reaches the knees: only long legs show under it.
     shuffle(rng, &mut lowers);
     while !long(lowers.first()) {
         shuffle(rng, &mut lowers);
