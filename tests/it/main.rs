@@ -1,4 +1,7 @@
-//! Integration tests, one binary: the library is linked once.
+//! The integration tests: one binary, one module an area.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod photo;
 mod shared;
 mod training_step;
