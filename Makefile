@@ -27,7 +27,7 @@ export GPU
 .PHONY: all build runtime test bench clean distclean help FORCE
 .DELETE_ON_ERROR:
 # A stage publishes its folder whole or not at all; without its run.json no stage would take the folder for its own.
-.PRECIOUS: $(OUTPUT)/%/run.json
+.PRECIOUS: $(patsubst %,$(OUTPUT)/%/run.json,sample dataset model features similarity report)
 # Every stage takes all processors.
 .NOTPARALLEL:
 

@@ -1,8 +1,39 @@
-//! Pictures that people look at: learning curves, overlays, contact sheets.
+//! Pictures that people look at: learning curves, overlays, legends, contact sheets. Values in, RGB pixels out.
+//!
+//! All text is drawn in a font that the program carries, so that a picture is the same on every machine.
 
-use crate::error::Result;
+use std::sync::OnceLock;
+
+use image::{ImageBuffer, ImageEncoder, Rgb, RgbImage};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use crate::error::{Error, Result};
+use crate::labels::{BACKGROUND, CATEGORIES, CATEGORY_PALETTE};
 use crate::photo::Photo;
 use crate::train::history::EpochRecord;
+
+/// Share of the palette's colour in a coloured pixel of an overlay; the rest is the photo.
+pub const OVERLAY_STRENGTH: f32 = 0.55;
+/// Largest width and height of a picture on a contact sheet.
+pub const TILE_PX: (u32, u32) = (200, 300);
+/// Most lines of a caption.
+pub const CAPTION_LINES: usize = 2;
+
+/// Name under which the font is registered.
+const FONT: &str = "lookbook";
+const CAPTION_SIZE: f64 = 17.0;
+const LINE_PX: i32 = 19;
+const GAP_PX: i32 = 14;
+const CURVE_PX: (u32, u32) = (1200, 460);
+const INK: RGBColor = RGBColor(40, 44, 52);
+const PALE: RGBColor = RGBColor(225, 228, 232);
+
+/// Where the plotting crate draws here.
+type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+/// A line of a chart: its name, its colour and its values by epoch.
+type Series<'a> = (&'a str, RGBColor, Vec<(f64, f64)>);
 
 /// A captioned picture of a contact sheet.
 #[derive(Debug, Clone)]
@@ -13,30 +44,414 @@ pub struct Tile {
     pub caption: String,
 }
 
-/// Draws loss and metrics by epoch.
+/// Draws loss (left) and metrics (right) by epoch, 1200 x 460. Values that are not finite are left out.
 ///
 /// # Errors
-/// Where drawing fails.
-pub fn learning_curve(_history: &[EpochRecord]) -> Result<Photo> {
-    unimplemented!()
+/// [`Error::Input`] where the history is empty or drawing fails.
+pub fn learning_curve(history: &[EpochRecord]) -> Result<Photo> {
+    if history.is_empty() {
+        return Err(Error::input("history.parquet", "holds no epoch; train the model for one at least"));
+    }
+    let curve = |value: fn(&EpochRecord) -> f32| -> Vec<(f64, f64)> {
+        let points = history.iter().map(|epoch| (f64::from(epoch.epoch), f64::from(value(epoch))));
+        points.filter(|(_, value)| value.is_finite()).collect()
+    };
+    let losses: [Series<'_>; 2] = [
+        ("train", RGBColor(31, 119, 180), curve(|epoch| epoch.train_loss)),
+        ("validation", RGBColor(255, 127, 14), curve(|epoch| epoch.validation_loss)),
+    ];
+    let metrics: [Series<'_>; 4] = [
+        ("pixel accuracy, train", RGBColor(31, 119, 180), curve(|epoch| epoch.train_pixel_accuracy)),
+        ("pixel accuracy", RGBColor(255, 127, 14), curve(|epoch| epoch.validation_pixel_accuracy)),
+        ("foreground accuracy", RGBColor(44, 160, 44), curve(|epoch| epoch.validation_foreground_accuracy)),
+        ("mean IoU", RGBColor(148, 60, 150), curve(|epoch| epoch.validation_mean_iou)),
+    ];
+    let highest = losses.iter().flat_map(|(_, _, points)| points).map(|point| point.1).fold(0.0, f64::max);
+    let epochs = (f64::from(history[0].epoch), f64::from(history[history.len() - 1].epoch));
+    draw(CURVE_PX.0, CURVE_PX.1, |area| {
+        area.fill(&WHITE)?;
+        let (left, right) = area.split_horizontally(CURVE_PX.0 / 2);
+        let top = if highest > 0.0 { highest * 1.05 } else { 1.0 };
+        chart(&left, "Loss", epochs, top, &losses, SeriesLabelPosition::UpperRight)?;
+        chart(&right, "Validation metrics", epochs, 1.0, &metrics, SeriesLabelPosition::LowerRight)
+    })
 }
 
-/// Lays out captioned pictures in rows of `columns`.
+/// Lays out captioned pictures in rows of `columns`, all cells of one size; pictures keep their aspect. A caption is
+/// broken at blanks and cut after [`CAPTION_LINES`] lines.
 ///
 /// # Errors
-/// Where drawing fails.
-pub fn contact_sheet(_tiles: &[Tile], _columns: usize) -> Result<Photo> {
-    unimplemented!()
+/// [`Error::Input`] where drawing fails.
+pub fn contact_sheet(tiles: &[Tile], columns: usize) -> Result<Photo> {
+    let columns = columns.clamp(1, tiles.len().max(1));
+    let rows = tiles.len().div_ceil(columns).max(1);
+    let pictures: Vec<RgbImage> = tiles.iter().map(|tile| scaled(&tile.photo, TILE_PX)).collect();
+    let largest = |side: fn(&RgbImage) -> u32| pictures.iter().map(side).max().unwrap_or(1) as i32;
+    let (cell_width, picture_height) = (largest(RgbImage::width), largest(RgbImage::height));
+    let cell_height = picture_height + LINE_PX * CAPTION_LINES as i32 + 4;
+    let width = columns as i32 * (cell_width + GAP_PX) + GAP_PX;
+    let height = rows as i32 * (cell_height + GAP_PX) + GAP_PX;
+    let corner = |index: usize| {
+        let (column, row) = ((index % columns) as i32, (index / columns) as i32);
+        (GAP_PX + column * (cell_width + GAP_PX), GAP_PX + row * (cell_height + GAP_PX))
+    };
+    let mut sheet = draw(width as u32, height as u32, |area| {
+        area.fill(&WHITE)?;
+        for (index, tile) in tiles.iter().enumerate() {
+            let (x, y) = corner(index);
+            let style = text(CAPTION_SIZE).color(&INK).pos(Pos::new(HPos::Center, VPos::Top));
+            for (line, words) in wrapped(&tile.caption, cell_width as u32).iter().enumerate() {
+                let below = y + picture_height + 4 + line as i32 * LINE_PX;
+                area.draw_text(words, &style, (x + cell_width / 2, below))?;
+            }
+        }
+        Ok(())
+    })?;
+    for (index, picture) in pictures.iter().enumerate() {
+        let (x, y) = corner(index);
+        let x = x + (cell_width - picture.width() as i32) / 2;
+        let y = y + picture_height - picture.height() as i32;
+        paste(&mut sheet, picture, x as usize, y as usize);
+    }
+    Ok(sheet)
 }
 
-/// The photo with its categories in the palette's colours over it.
+/// The photo with its categories in the palette's colours over it; `label_map` is `[height, width]`, of the photo's size.
+/// The background stays as it is; a region has a dark border.
+///
+/// # Panics
+/// Where the label map is not of the photo's size.
 #[must_use]
-pub fn overlay(_photo: &Photo, _label_map: &[u8]) -> Photo {
-    unimplemented!()
+pub fn overlay(photo: &Photo, label_map: &[u8]) -> Photo {
+    let (width, height) = (photo.width_px as usize, photo.height_px as usize);
+    assert_eq!(label_map.len(), width * height, "a label map is of its photo's size");
+    let mut drawn = photo.clone();
+    for (index, pixel) in drawn.rgb.chunks_exact_mut(3).enumerate() {
+        let (x, y, label) = (index % width, index / width, label_map[index]);
+        let differs = |other: usize| label_map[other] != label;
+        let border = (x > 0 && differs(index - 1)) || (y > 0 && differs(index - width));
+        if label == BACKGROUND && !border {
+            continue;
+        }
+        let color = CATEGORY_PALETTE.get(usize::from(label)).unwrap_or(&CATEGORY_PALETTE[0]);
+        for (value, &of_palette) in pixel.iter_mut().zip(color) {
+            let mixed = f32::from(of_palette) * OVERLAY_STRENGTH + f32::from(*value) * (1.0 - OVERLAY_STRENGTH);
+            *value = if border { mixed * 0.35 } else { mixed }.round() as u8;
+        }
+    }
+    drawn
+}
+
+/// Swatches with the names of `categories` (ids), in rows of at most `width_px`.
+///
+/// # Errors
+/// [`Error::Input`] where drawing fails.
+pub fn legend(categories: &[u8], width_px: u32) -> Result<Photo> {
+    const SWATCH_PX: i32 = 14;
+    const ROW_PX: i32 = 24;
+    let mut entries = Vec::new();
+    let (mut x, mut y) = (GAP_PX, GAP_PX / 2);
+    for &category in categories.iter().filter(|&&category| usize::from(category) < CATEGORIES.len()) {
+        let name = CATEGORIES[usize::from(category)];
+        let entry_width = SWATCH_PX + 6 + text_width(name) as i32 + GAP_PX;
+        if x + entry_width > width_px as i32 && x > GAP_PX {
+            (x, y) = (GAP_PX, y + ROW_PX);
+        }
+        entries.push((x, y, name, CATEGORY_PALETTE[usize::from(category)]));
+        x += entry_width;
+    }
+    draw(width_px, (y + ROW_PX + GAP_PX / 2) as u32, |area| {
+        area.fill(&WHITE)?;
+        let style = text(CAPTION_SIZE).color(&INK).pos(Pos::new(HPos::Left, VPos::Top));
+        for &(x, y, name, [r, g, b]) in &entries {
+            let swatch = [(x, y + 3), (x + SWATCH_PX, y + 3 + SWATCH_PX)];
+            area.draw(&Rectangle::new(swatch, RGBColor(r, g, b).filled()))?;
+            area.draw_text(name, &style, (x + SWATCH_PX + 6, y + 5))?;
+        }
+        Ok(())
+    })
+}
+
+/// Pictures below each other, on white.
+#[must_use]
+pub fn stacked(pictures: &[Photo]) -> Photo {
+    let width = pictures.iter().map(|picture| picture.width_px).max().unwrap_or(0);
+    let height = pictures.iter().map(|picture| picture.height_px).sum();
+    let mut sheet = blank(width, height);
+    let mut y = 0;
+    for picture in pictures {
+        paste(&mut sheet, &buffer(picture), 0, y);
+        y += picture.height_px as usize;
+    }
+    sheet
 }
 
 /// Encodes as PNG.
 #[must_use]
-pub fn png(_photo: &Photo) -> Vec<u8> {
-    unimplemented!()
+pub fn png(photo: &Photo) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let encoder = image::codecs::png::PngEncoder::new(&mut bytes);
+    encoder
+        .write_image(&photo.rgb, photo.width_px, photo.height_px, image::ExtendedColorType::Rgb8)
+        .expect("writing to memory does not fail");
+    bytes
+}
+
+/// Encodes as JPEG of `quality` 1 to 100.
+#[must_use]
+pub fn jpeg(photo: &Photo, quality: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, quality);
+    encoder
+        .write_image(&photo.rgb, photo.width_px, photo.height_px, image::ExtendedColorType::Rgb8)
+        .expect("writing to memory does not fail");
+    bytes
+}
+
+/// What drawing fails with: the memory behind a picture does not fail, so this is about fonts.
+type DrawError = DrawingAreaErrorKind<<BitMapBackend<'static> as DrawingBackend>::ErrorType>;
+
+fn draw(width: u32, height: u32, content: impl FnOnce(&Area<'_>) -> Result<(), DrawError>) -> Result<Photo> {
+    register_font();
+    let mut picture = blank(width, height);
+    let area = BitMapBackend::with_buffer(&mut picture.rgb, (width, height)).into_drawing_area();
+    let drawn = content(&area).and_then(|()| area.present());
+    drop(area);
+    drawn.map_err(|cause| Error::input("picture", format!("cannot be drawn: {cause}")))?;
+    Ok(picture)
+}
+
+fn chart(
+    area: &Area<'_>,
+    title: &str,
+    epochs: (f64, f64),
+    top: f64,
+    series: &[Series<'_>],
+    place: SeriesLabelPosition,
+) -> Result<(), DrawError> {
+    // One epoch alone is drawn in the middle.
+    let margin = if epochs.1 > epochs.0 { 0.0 } else { 0.5 };
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, text(22.0).color(&INK))
+        .margin(12)
+        .x_label_area_size(44)
+        .y_label_area_size(58)
+        .build_cartesian_2d(epochs.0 - margin..epochs.1 + margin, 0.0..top)?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(PALE)
+        .axis_style(INK)
+        .label_style(text(15.0).color(&INK))
+        .x_desc("epoch")
+        .axis_desc_style(text(16.0).color(&INK))
+        .x_labels(((epochs.1 - epochs.0) as usize + 1).min(10))
+        .x_label_formatter(&|epoch| if epoch.fract() == 0.0 { format!("{epoch}") } else { String::new() })
+        .y_labels(8)
+        .y_label_formatter(&|value| if top < 0.1 { format!("{value:.3}") } else { format!("{value:.2}") })
+        .draw()?;
+    for (name, color, points) in series.iter().filter(|(_, _, points)| !points.is_empty()) {
+        let color = *color;
+        chart
+            .draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)).point_size(2))?
+            .label(*name)
+            .legend(move |(x, y)| Rectangle::new([(x, y - 2), (x + 18, y + 1)], color.filled()));
+    }
+    chart
+        .configure_series_labels()
+        .position(place)
+        .margin(14)
+        .background_style(WHITE.mix(0.85))
+        .border_style(PALE)
+        .label_font(text(16.0).color(&INK))
+        .draw()
+}
+
+fn register_font() {
+    static REGISTERED: OnceLock<()> = OnceLock::new();
+    REGISTERED.get_or_init(|| {
+        let font = plotters::style::register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT);
+        assert!(font.is_ok(), "the font is a constant of the program");
+    });
+}
+
+fn text(size: f64) -> FontDesc<'static> {
+    (FONT, size).into_font()
+}
+
+fn text_width(words: &str) -> u32 {
+    register_font();
+    text(CAPTION_SIZE).box_size(words).map_or(0, |(width, _)| width)
+}
+
+/// Breaks a caption at line ends and blanks into lines that fit; what does not fit is cut with an ellipsis.
+fn wrapped(caption: &str, width_px: u32) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for paragraph in caption.lines() {
+        let mut line = String::new();
+        for word in paragraph.split_whitespace() {
+            let longer = if line.is_empty() { word.to_owned() } else { format!("{line} {word}") };
+            if line.is_empty() || text_width(&longer) <= width_px {
+                line = longer;
+            } else {
+                lines.push(std::mem::replace(&mut line, word.to_owned()));
+            }
+        }
+        lines.push(line);
+    }
+    let more = lines.len() > CAPTION_LINES;
+    lines.truncate(CAPTION_LINES);
+    let last = lines.len().saturating_sub(1);
+    lines.into_iter().enumerate().map(|(index, line)| cut(line, width_px, more && index == last)).collect()
+}
+
+fn cut(mut line: String, width_px: u32, more: bool) -> String {
+    if !more && text_width(&line) <= width_px {
+        return line;
+    }
+    while !line.is_empty() && text_width(&format!("{line}…")) > width_px {
+        line.pop();
+    }
+    line + "…"
+}
+
+fn blank(width_px: u32, height_px: u32) -> Photo {
+    Photo { width_px, height_px, rgb: vec![255; width_px as usize * height_px as usize * 3] }
+}
+
+fn buffer(photo: &Photo) -> RgbImage {
+    ImageBuffer::<Rgb<u8>, _>::from_raw(photo.width_px, photo.height_px, photo.rgb.clone())
+        .expect("a photo holds width x height x 3 bytes")
+}
+
+/// The picture at the largest size within `limit` that keeps its aspect.
+fn scaled(photo: &Photo, limit: (u32, u32)) -> RgbImage {
+    let scale = (f64::from(limit.0) / f64::from(photo.width_px.max(1)))
+        .min(f64::from(limit.1) / f64::from(photo.height_px.max(1)));
+    let side = |length_px: u32| ((f64::from(length_px) * scale).round() as u32).max(1);
+    let filter = if scale > 1.0 { image::imageops::FilterType::Nearest } else { image::imageops::FilterType::Triangle };
+    image::imageops::resize(&buffer(photo), side(photo.width_px), side(photo.height_px), filter)
+}
+
+fn paste(sheet: &mut Photo, picture: &RgbImage, x: usize, y: usize) {
+    let row_bytes = picture.width() as usize * 3;
+    for (row, pixels) in picture.as_raw().chunks_exact(row_bytes.max(1)).enumerate() {
+        let start = ((y + row) * sheet.width_px as usize + x) * 3;
+        sheet.rgb[start..start + row_bytes].copy_from_slice(pixels);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(width_px: u32, height_px: u32, color: [u8; 3]) -> Photo {
+        Photo { width_px, height_px, rgb: color.repeat((width_px * height_px) as usize) }
+    }
+
+    fn pixel(photo: &Photo, x: u32, y: u32) -> [u8; 3] {
+        let start = ((y * photo.width_px + x) * 3) as usize;
+        [photo.rgb[start], photo.rgb[start + 1], photo.rgb[start + 2]]
+    }
+
+    fn epoch(epoch: u32, loss: f32) -> EpochRecord {
+        EpochRecord {
+            epoch,
+            learning_rate: 1e-3,
+            train_loss: loss,
+            train_pixel_accuracy: 0.8,
+            validation_loss: loss * 1.2,
+            validation_pixel_accuracy: 0.7,
+            validation_foreground_accuracy: 0.5,
+            validation_mean_iou: 0.3,
+            photos_per_sec: 4.0,
+            elapsed_secs: 10.0,
+        }
+    }
+
+    #[test]
+    fn an_overlay_mixes_the_palette_and_leaves_the_background() {
+        let photo = plain(4, 1, [100, 200, 0]);
+        let drawn = overlay(&photo, &[0, 0, 1, 1]);
+        assert_eq!(pixel(&drawn, 0, 0), [100, 200, 0], "background");
+        // Category 1 is (230, 25, 75): 0.55 of it and 0.45 of the photo.
+        assert_eq!(pixel(&drawn, 3, 0), [172, 104, 41]);
+        assert!(pixel(&drawn, 2, 0)[0] < 80, "the border is dark");
+    }
+
+    #[test]
+    fn a_curve_is_drawn_for_one_epoch_and_refused_for_none() -> Result<()> {
+        let one = learning_curve(&[epoch(1, 0.5)])?;
+        assert_eq!((one.width_px, one.height_px), CURVE_PX);
+        assert!(one.rgb.iter().any(|&value| value < 100), "something is drawn");
+        assert!(learning_curve(&[]).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_value_that_is_not_finite_is_left_out() -> Result<()> {
+        let history = [epoch(1, 0.5), epoch(2, f32::NAN), epoch(3, 0.2)];
+        assert_ne!(learning_curve(&history)?, learning_curve(&history[..1])?);
+        learning_curve(&[epoch(1, f32::NAN)]).map(drop)
+    }
+
+    #[test]
+    fn captions_are_broken_at_blanks_and_cut() {
+        assert_eq!(wrapped("a b", 200), ["a b"]);
+        assert_eq!(wrapped("one\ntwo", 200), ["one", "two"]);
+        let long = wrapped(&"word ".repeat(40), 120);
+        assert_eq!(long.len(), CAPTION_LINES);
+        assert!(long[1].ends_with('…'), "{long:?}");
+        let name = wrapped(&"x".repeat(100), 120);
+        assert!(name.iter().all(|line| text_width(line) <= 120), "{name:?}");
+    }
+
+    #[test]
+    fn a_sheet_keeps_aspect_and_order() -> Result<()> {
+        let tile = |color, caption: &str| Tile { photo: plain(400, 600, color), caption: caption.to_owned() };
+        let wide = Tile { photo: plain(300, 100, [0, 0, 255]), caption: String::new() };
+        let sheet = contact_sheet(&[tile([255, 0, 0], "first"), tile([0, 255, 0], "second"), wide], 2)?;
+        assert_eq!(sheet.width_px, 2 * 200 + 3 * GAP_PX as u32);
+        let (x, y) = (GAP_PX as u32 + 5, GAP_PX as u32 + 5);
+        assert_eq!(pixel(&sheet, x, y), [255, 0, 0]);
+        assert_eq!(pixel(&sheet, x + 200 + GAP_PX as u32, y), [0, 255, 0]);
+        let second_row = y + 300 + 2 * LINE_PX as u32 + 4 + GAP_PX as u32;
+        assert_eq!(pixel(&sheet, x, second_row), [255, 255, 255], "above the wide picture");
+        assert_eq!(pixel(&sheet, x, second_row + 280), [0, 0, 255]);
+        contact_sheet(&[], 3).map(drop)
+    }
+
+    #[test]
+    fn encoded_pictures_read_back() -> Result<()> {
+        let sheet = stacked(&[plain(30, 10, [9, 8, 7]), legend(&[1, 2, 22, 99], 300)?]);
+        let read = image::load_from_memory(&png(&sheet)).expect("a PNG").to_rgb8();
+        assert_eq!(read.as_raw(), &sheet.rgb);
+        let read = image::load_from_memory(&jpeg(&sheet, 90)).expect("a JPEG").to_rgb8();
+        assert_eq!(read.dimensions(), (sheet.width_px, sheet.height_px));
+        Ok(())
+    }
+
+    /// Writes the pictures to the folder `LOOKBOOK_PICTURES`, for people to look at.
+    #[test]
+    fn pictures_to_look_at() -> Result<()> {
+        let history: Vec<_> = (1..=25).map(|n| epoch(n, 0.4 / (n as f32).sqrt())).collect();
+        let checks: Vec<u8> = (0..400 * 600).map(|i| ((i % 400) / 100 + (i / 400) / 100 * 4) as u8 % 23).collect();
+        let shown = overlay(&plain(400, 600, [190, 180, 170]), &checks);
+        let captions =
+            ["photo", "truth_0001.jpg\nr = 0.93, 7 cells", "a long caption that does not fit into two lines"];
+        let tiles: Vec<Tile> =
+            captions.iter().map(|caption| Tile { photo: shown.clone(), caption: (*caption).to_owned() }).collect();
+        let all: Vec<u8> = (0..23).collect();
+        let pictures = [
+            ("curve.png", learning_curve(&history)?),
+            ("sheet.png", stacked(&[contact_sheet(&tiles, 3)?, legend(&all, 650)?])),
+        ];
+        for (name, picture) in pictures {
+            assert!(picture.rgb.iter().any(|&value| value < 100), "{name} is not empty");
+            if let Some(folder) = std::env::var_os("LOOKBOOK_PICTURES") {
+                crate::stage::write_file(&std::path::Path::new(&folder).join(name), &png(&picture))?;
+            }
+        }
+        Ok(())
+    }
 }
