@@ -1,4 +1,275 @@
-//! The Colorful Fashion Parsing layout: one MATLAB v7.3 file and a folder of photos.
+//! The Colorful Fashion Parsing layout: one MATLAB v7.3 file (HDF5 behind a 512-byte header) and a folder of photos.
+//!
+//! In: `fashion_dataset`, a cell array of references to structs with `img_name`, `segmentation` (f32, column-major,
+//! 0-based superpixel numbers), `category_label` and `color_label` (1-based, by superpixel). Out: one [`Annotation`]
+//! a photo, read on demand and from several threads at once; only what is asked for is in memory.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use hdf5_pure::{DType, Dataset, FormatError, Group, Object, Source};
+
+use super::{Annotation, Version, check_header, guard, reason};
+use crate::error::{Error, Result};
+use crate::labels::{CATEGORIES, COLORS};
+use crate::table::rejects::Reject;
 
 /// Name of the `.mat` file, as the data set spells it.
 pub const FILE: &str = "fashon_parsing_data.mat";
+/// Name of the folder of photos.
+pub const IMAGES: &str = "image";
+/// Most characters of a name.
+const MAX_NAME: u64 = 255;
+/// Most superpixels of a photo: their numbers are stored in 16 bits.
+const MAX_SUPERPIXELS: u64 = 1 << 16;
+/// Most pixels along an edge; bounds what a damaged file can ask for.
+const MAX_EDGE_PX: u64 = 8192;
+
+/// An opened `fashon_parsing_data.mat`.
+pub struct Cfpd {
+    entries: Vec<Option<Group>>,
+}
+
+impl std::fmt::Debug for Cfpd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cfpd").field("entries", &self.entries.len()).finish_non_exhaustive()
+    }
+}
+
+impl Cfpd {
+    /// Opens the file, checks its two name lists against [`crate::labels`] and finds its entries.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the file where it is damaged, another file, or has other name lists.
+    pub fn open(path: &Path) -> Result<Self> {
+        check_header(path, Version::V73)?;
+        let damaged = |cause: &dyn std::fmt::Display| {
+            Error::input(path, format!("is damaged or cut off ({cause}); get the file again from where it came"))
+        };
+        let source = PositionedFile::open(path)?;
+        guard::no_panic(|| {
+            let file = hdf5_pure::File::from_source(source).map_err(|cause| damaged(&cause))?;
+            check_names(path, &file, "all_category_name", &CATEGORIES)?;
+            check_names(path, &file, "all_colors_name", &COLORS)?;
+            let entries = references(path, &file, "fashion_dataset")?;
+            if entries.is_empty() {
+                return Err(Error::input(path, "'fashion_dataset' has no entries; expected one for each photo"));
+            }
+            let group = |object| if let Object::Group(group) = object { Some(group) } else { None };
+            Ok(Self { entries: entries.into_iter().map(group).collect() })
+        })
+        .unwrap_or_else(|panic| Err(damaged(&panic)))
+    }
+
+    /// Number of entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are no entries; never of an opened file.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Reads one entry, 0-based.
+    ///
+    /// # Errors
+    /// A [`Reject`] that names the photo, or the entry where the name itself is no good.
+    pub fn annotation(&self, index: usize) -> Result<Annotation, Reject> {
+        // As MATLAB counts.
+        let entry = format!("fashion_dataset{{{}}}", index + 1);
+        let group = self.entries.get(index).and_then(Option::as_ref);
+        let group = group.ok_or_else(|| Reject::new(&entry, reason::ENTRY_UNREADABLE, "is not a struct"))?;
+        guard::no_panic(|| read_entry(group, &entry))
+            .unwrap_or_else(|panic| Err(Reject::new(entry.as_str(), reason::ENTRY_UNREADABLE, panic)))
+    }
+}
+
+fn read_entry(group: &Group, entry: &str) -> Result<Annotation, Reject> {
+    let file_name = read_name(group, entry)?;
+    let item = file_name.as_str();
+    let superpixel_category = read_labels(group, item, "category_label", CATEGORIES.len(), reason::CATEGORY_INVALID)?;
+    let superpixel_color = read_labels(group, item, "color_label", COLORS.len(), reason::COLOR_INVALID)?;
+    let labelled = superpixel_category.len().min(superpixel_color.len());
+    let (width_px, height_px, superpixels) = read_segmentation(group, item, labelled)?;
+    Ok(Annotation {
+        file_name,
+        width_px,
+        height_px,
+        superpixels,
+        superpixel_category,
+        superpixel_color: Some(superpixel_color),
+    })
+}
+
+fn read_name(group: &Group, entry: &str) -> Result<String, Reject> {
+    let set = field(group, entry, "img_name")?;
+    let shape = shape(&set, entry, "img_name")?;
+    let length: u64 = shape.iter().product();
+    // MATLAB stores an empty char array as its size, two u64.
+    if length == 0 || !matches!(set.dtype(), Ok(DType::U16)) {
+        return Err(Reject::new(entry, reason::NAME_UNSAFE, "'img_name' is empty or not text"));
+    }
+    if length > MAX_NAME {
+        return Err(Reject::new(entry, reason::NAME_UNSAFE, format!("'img_name' has {length} characters")));
+    }
+    let units = set.read_u16().map_err(|cause| unreadable(entry, "img_name", &cause))?;
+    let name = String::from_utf16(&units)
+        .map_err(|_| Reject::new(entry, reason::NAME_UNSAFE, "'img_name' is not UTF-16 text"))?;
+    let plain = !name.contains(['/', '\\', ':']) && !name.chars().any(char::is_control);
+    if !plain || name.trim().is_empty() || name.starts_with('.') {
+        let detail = format!("'img_name' of {entry} is {name:?}: not a plain file name inside {IMAGES}/");
+        return Err(Reject::new(name.escape_debug().to_string(), reason::NAME_UNSAFE, detail));
+    }
+    Ok(name)
+}
+
+/// The labels of all superpixels, made 0-based.
+fn read_labels(group: &Group, item: &str, name: &str, names: usize, invalid: &'static str) -> Result<Vec<u8>, Reject> {
+    let set = field(group, item, name)?;
+    let shape = shape(&set, item, name)?;
+    let count: u64 = shape.iter().product();
+    if !(1..=MAX_SUPERPIXELS).contains(&count) || shape.iter().filter(|&&edge| edge != 1).count() > 1 {
+        let detail = format!("'{name}' is {shape:?}; expected one label for each superpixel");
+        return Err(Reject::new(item, reason::FIELD_SHAPE, detail));
+    }
+    let values = numbers(&set, item, name)?;
+    let label = |(superpixel, value): (usize, f64)| {
+        let whole = value.fract() == 0.0 && (1.0..=names as f64).contains(&value);
+        whole.then(|| (value - 1.0) as u8).ok_or_else(|| {
+            let detail = format!("'{name}' of superpixel {superpixel} is {value}; expected 1 to {names}");
+            Reject::new(item, invalid, detail)
+        })
+    };
+    values.into_iter().enumerate().map(label).collect()
+}
+
+/// Width, height and the superpixel numbers `[height, width]`.
+fn read_segmentation(group: &Group, item: &str, labelled: usize) -> Result<(u32, u32, Vec<u16>), Reject> {
+    let set = field(group, item, "segmentation")?;
+    let shape = shape(&set, item, "segmentation")?;
+    // HDF5 has a column-major array the other way round: MATLAB's 600 x 400 is (400, 600).
+    let &[width, height] = shape.as_slice() else {
+        return Err(Reject::new(item, reason::FIELD_SHAPE, format!("'segmentation' is {shape:?}; expected two axes")));
+    };
+    if !(1..=MAX_EDGE_PX).contains(&width) || !(1..=MAX_EDGE_PX).contains(&height) {
+        let detail = format!("'segmentation' is {height} x {width}; expected 1 to {MAX_EDGE_PX} along each edge");
+        return Err(Reject::new(item, reason::FIELD_SHAPE, detail));
+    }
+    let values = match set.dtype() {
+        Ok(DType::F32) => set.read_f32().map_err(|cause| unreadable(item, "segmentation", &cause))?,
+        // Whole numbers up to 2^24 are exact in f32; larger ones are refused below.
+        _ => numbers(&set, item, "segmentation")?.into_iter().map(|value| value as f32).collect(),
+    };
+    let (width, height) = (width as usize, height as usize);
+    if values.len() != width * height {
+        let detail = format!("'segmentation' holds {} numbers of {}", values.len(), width * height);
+        return Err(Reject::new(item, reason::FIELD_SHAPE, detail));
+    }
+    let mut superpixels = vec![0; width * height];
+    for (x, column) in values.chunks_exact(height).enumerate() {
+        for (y, &value) in column.iter().enumerate() {
+            let number = value as u16;
+            if f32::from(number) != value || usize::from(number) >= labelled {
+                return Err(bad_superpixel(item, value, x, y, labelled));
+            }
+            superpixels[y * width + x] = number;
+        }
+    }
+    Ok((width as u32, height as u32, superpixels))
+}
+
+fn bad_superpixel(item: &str, value: f32, x: usize, y: usize, labelled: usize) -> Reject {
+    let whole = value >= 0.0 && value.fract() == 0.0;
+    let code = if whole { reason::SUPERPIXEL_UNLABELLED } else { reason::SUPERPIXEL_INVALID };
+    let detail =
+        format!("superpixel {value} at column {x}, row {y}; expected 0 to {}, those with labels", labelled - 1);
+    Reject::new(item, code, detail)
+}
+
+fn field(group: &Group, item: &str, name: &str) -> Result<Dataset, Reject> {
+    group.dataset(name).map_err(|cause| match cause {
+        hdf5_pure::Error::Format(FormatError::PathNotFound(_)) => {
+            Reject::new(item, reason::FIELD_MISSING, format!("the field '{name}' is missing"))
+        }
+        cause => unreadable(item, name, &cause),
+    })
+}
+
+fn shape(set: &Dataset, item: &str, name: &str) -> Result<Vec<u64>, Reject> {
+    set.shape().map_err(|cause| unreadable(item, name, &cause))
+}
+
+fn numbers(set: &Dataset, item: &str, name: &str) -> Result<Vec<f64>, Reject> {
+    let numeric = matches!(
+        set.dtype(),
+        Ok(DType::F32 | DType::F64 | DType::U8 | DType::I8 | DType::U16 | DType::I16 | DType::U32 | DType::I32)
+            | Ok(DType::U64 | DType::I64)
+    );
+    if !numeric {
+        return Err(Reject::new(item, reason::FIELD_SHAPE, format!("'{name}' does not hold numbers")));
+    }
+    set.read_f64().map_err(|cause| unreadable(item, name, &cause))
+}
+
+fn unreadable(item: &str, name: &str, cause: &hdf5_pure::Error) -> Reject {
+    Reject::new(item, reason::ENTRY_UNREADABLE, format!("'{name}' cannot be read: {cause}"))
+}
+
+/// The objects that the cell array `name` refers to.
+fn references(path: &Path, file: &hdf5_pure::File, name: &str) -> Result<Vec<Object>> {
+    let set = file.dataset(name).map_err(|cause| match cause {
+        hdf5_pure::Error::Format(FormatError::PathNotFound(_)) => {
+            Error::input(path, format!("has no variable '{name}'; expected the Colorful Fashion Parsing data set"))
+        }
+        cause => Error::input(path, format!("'{name}' cannot be read ({cause}); the file is damaged, get it again")),
+    })?;
+    set.dereference().map_err(|cause| {
+        Error::input(path, format!("'{name}' is not a whole cell array ({cause}); the file is damaged, get it again"))
+    })
+}
+
+/// Labels are numbers into these lists: other lists would mislabel everything.
+fn check_names(path: &Path, file: &hdf5_pure::File, variable: &str, expected: &[&str]) -> Result<()> {
+    let text = |object: Object| {
+        let Object::Dataset(set) = object else { return String::from("?") };
+        let short = set.shape().is_ok_and(|shape| shape.iter().product::<u64>() <= MAX_NAME);
+        let units = if short { set.read_u16().unwrap_or_default() } else { Vec::new() };
+        String::from_utf16_lossy(&units)
+    };
+    let found: Vec<String> = references(path, file, variable)?.into_iter().map(text).collect();
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::input(path, format!("'{variable}' is [{}]; expected [{}]", found.join(", "), expected.join(", "))))
+}
+
+/// A file read at places by many threads at once, without a lock or a copy in memory.
+struct PositionedFile {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+impl PositionedFile {
+    fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let bytes = file.metadata().map_err(Error::io("read", path))?.len();
+        Ok(Self { path: path.to_owned(), file, bytes })
+    }
+}
+
+impl Source for PositionedFile {
+    fn len(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), FormatError> {
+        self.file
+            .read_exact_at(buffer, offset)
+            .map_err(|cause| FormatError::Source(format!("{} at byte {offset}: {cause}", self.path.display())))
+    }
+}

@@ -4,34 +4,18 @@ use std::path::Path;
 
 use hdf5_pure::{AttrValue, DatasetBuilder, FileBuilder};
 
+use super::Annotation;
 use crate::error::{Error, Result};
 use crate::labels::{CATEGORIES, COLORS};
 
 /// Length of the label vectors, whatever the number of superpixels.
 const LABELS: usize = 425;
 
-/// One photo of the data set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Name below `image/`.
-    pub file_name: String,
-    /// Width.
-    pub width_px: usize,
-    /// Height.
-    pub height_px: usize,
-    /// `[height, width]`, 0-based.
-    pub superpixels: Vec<u16>,
-    /// Category of each superpixel, 0 to 22.
-    pub superpixel_category: Vec<u8>,
-    /// Colour of each superpixel, 0 to 12.
-    pub superpixel_color: Vec<u8>,
-}
-
 /// Writes the file.
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn write_cfpd(path: &Path, entries: &[Entry]) -> Result<()> {
+pub fn write_cfpd(path: &Path, entries: &[Annotation]) -> Result<()> {
     let mut file = FileBuilder::new();
     file.with_userblock(512);
     file.with_userblock_content(&user_block());
@@ -45,9 +29,8 @@ pub fn write_cfpd(path: &Path, entries: &[Entry]) -> Result<()> {
         let mut photo = refs.create_group(&format!("photo{index}"));
         photo.set_attr("MATLAB_class", AttrValue::AsciiString("struct".to_owned()));
         char_array(photo.create_dataset("img_name"), &entry.file_name);
-        for (field, labels) in
-            [("category_label", &entry.superpixel_category), ("color_label", &entry.superpixel_color)]
-        {
+        let colors = entry.superpixel_color.as_deref().unwrap_or_default();
+        for (field, labels) in [("category_label", entry.superpixel_category.as_slice()), ("color_label", colors)] {
             let mut values = vec![1.0; LABELS];
             for (value, &label) in values.iter_mut().zip(labels) {
                 *value = f64::from(label) + 1.0;
@@ -55,7 +38,7 @@ pub fn write_cfpd(path: &Path, entries: &[Entry]) -> Result<()> {
             let set = photo.create_dataset(field).with_f64_data(&values).with_shape(&[1, LABELS as u64]);
             set.set_attr("MATLAB_class", AttrValue::AsciiString("double".to_owned()));
         }
-        let (width, height) = (entry.width_px, entry.height_px);
+        let (width, height) = (entry.width_px as usize, entry.height_px as usize);
         let columns: Vec<f32> =
             (0..width * height).map(|i| f32::from(entry.superpixels[i % height * width + i / height])).collect();
         let set = photo.create_dataset("segmentation").with_f32_data(&columns);

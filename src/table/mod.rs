@@ -18,6 +18,8 @@ use parquet::file::properties::WriterProperties;
 
 use crate::error::{Error, Result};
 
+pub mod names;
+pub mod photos;
 pub mod rejects;
 
 /// Version of all schemas of this program; raised when a column changes its name, type or meaning.

@@ -4,24 +4,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
-use crate::stage::{Common, Summary};
+use crate::error::{Error, Result};
+use crate::labels::{CATEGORIES, COLORS};
+use crate::table::{self, names, photos};
 
-/// Settings of `convert`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// The folder of the source.
-    pub source: PathBuf,
-    /// The folder of the dataset tables.
-    pub output: PathBuf,
-}
+mod convert;
+mod source;
 
-impl Default for Config {
-    fn default() -> Self {
-        Self { source: PathBuf::from("data"), output: PathBuf::from("output/dataset") }
-    }
-}
+pub use convert::{Config, DEFAULT_SPLIT, STAGE, run};
+pub use source::Layout;
 
 /// The part of the data set that a photo belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -33,6 +24,27 @@ pub enum Split {
     Validation,
     /// Looked at once, at the end.
     Test,
+}
+
+impl Split {
+    /// All parts, in file order.
+    pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
+
+    /// The name in tables and settings.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
+
+    /// The part of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|split| split.name() == name)
+    }
 }
 
 /// One row of `photos.parquet`.
@@ -73,11 +85,27 @@ impl PhotoRecord {
     }
 }
 
+/// One row of `photos.parquet` without its pixels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PhotoEntry {
+    /// Row order of the source.
+    pub photo_id: u32,
+    /// File name in the source.
+    pub file_name: String,
+    /// Part of the data set.
+    pub split: Split,
+    /// Width.
+    pub width_px: u32,
+    /// Height.
+    pub height_px: u32,
+}
+
 /// The tables of a dataset folder, checked.
 #[derive(Debug)]
 pub struct Dataset {
     /// The folder.
     pub folder: PathBuf,
+    photos: usize,
 }
 
 impl Dataset {
@@ -85,35 +113,47 @@ impl Dataset {
     ///
     /// # Errors
     /// As [`crate::table::read_table`].
-    pub fn open(_folder: &Path) -> Result<Self> {
-        unimplemented!()
+    pub fn open(folder: &Path) -> Result<Self> {
+        if !folder.join(photos::FILE).is_file() {
+            return Err(Error::input(folder, "is not a dataset folder: it has no photos.parquet; run convert first"));
+        }
+        names::check(&folder.join(names::CATEGORIES_FILE), names::CATEGORIES_TABLE, &CATEGORIES)?;
+        names::check(&folder.join(names::COLORS_FILE), names::COLORS_TABLE, &COLORS)?;
+        let reader = table::read_table(&folder.join(photos::FILE), photos::TABLE, &photos::COLUMNS, 1)?;
+        Ok(Self { folder: folder.to_owned(), photos: reader.rows() })
     }
 
     /// Number of photos of all splits.
     #[must_use]
     pub fn len(&self) -> usize {
-        unimplemented!()
+        self.photos
+    }
+
+    /// Whether there are no photos.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.photos == 0
     }
 
     /// Streams the photos in the order of the table; of one split where one is named.
     ///
     /// # Errors
     /// As [`crate::table::read_table`]; a damaged row as an item.
-    pub fn photos(&self, _split: Option<Split>) -> Result<Box<dyn Iterator<Item = Result<PhotoRecord>>>> {
-        unimplemented!()
+    pub fn photos(&self, split: Option<Split>) -> Result<Box<dyn Iterator<Item = Result<PhotoRecord>>>> {
+        photos::read(&self.photos_path(), split)
+    }
+
+    /// The photos without their pixels, in the order of the table: quick, and small in memory.
+    ///
+    /// # Errors
+    /// As [`crate::table::read_table`].
+    pub fn index(&self) -> Result<Vec<PhotoEntry>> {
+        photos::read_index(&self.photos_path())
     }
 
     /// The file that [`Dataset::photos`] reads.
     #[must_use]
     pub fn photos_path(&self) -> PathBuf {
-        self.folder.join("photos.parquet")
+        self.folder.join(photos::FILE)
     }
-}
-
-/// Converts the source into the dataset folder.
-///
-/// # Errors
-/// Bad sources by name; more rejects than allowed after publishing.
-pub fn run(_config: &Config, _common: &Common) -> Result<Summary> {
-    unimplemented!()
 }

@@ -1,0 +1,269 @@
+//! `convert`: source records to dataset tables.
+//!
+//! All threads read, inflate and check; one writes behind them. A few dozen photos are in memory at once, however many
+//! the source has.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::source::Source;
+use super::{PhotoRecord, Split};
+use crate::error::{Error, Result};
+use crate::labels::{CATEGORIES, COLORS};
+use crate::mat::reason;
+use crate::photo;
+use crate::progress::Progress;
+use crate::stage::{self, Common, Stage, Summary};
+use crate::table::rejects::{self, DEFAULT_MAX_REJECT_FRACTION, Reject};
+use crate::table::{TableWriter, names, photos};
+
+/// Name of this stage.
+pub const STAGE: &str = "convert";
+/// Default of the setting `split`: the seed's train, validation and test parts, in per cent.
+pub const DEFAULT_SPLIT: [u32; 3] = [81, 9, 10];
+/// Photos that are read before the writer takes them.
+const BATCH: usize = photos::ROW_GROUP_ROWS;
+/// Largest photo file.
+const MAX_PHOTO_BYTES: u64 = 64 << 20;
+
+/// Settings of `convert`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The folder of the source.
+    pub source: PathBuf,
+    /// The folder of the dataset tables.
+    pub output: PathBuf,
+    /// Ratio of the train, validation and test parts; photos go to them in file order.
+    pub split: [u32; 3],
+    /// The largest share of entries that may be rejected, 0 to 1.
+    pub max_reject_fraction: f64,
+    /// The table that folds the tags of Clothing Co-Parsing into the categories; the built-in one
+    /// (`pipelines/ccp_fold.toml`) where none is named.
+    pub ccp_fold: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            source: PathBuf::from("data"),
+            output: PathBuf::from("output/dataset"),
+            split: DEFAULT_SPLIT,
+            max_reject_fraction: DEFAULT_MAX_REJECT_FRACTION,
+            ccp_fold: None,
+        }
+    }
+}
+
+impl Config {
+    fn check(&self) -> Result<()> {
+        if self.split[0] == 0 {
+            return Err(Error::config("split", format!("{:?} has no train part; as in [81, 9, 10]", self.split)));
+        }
+        if !(0.0..=1.0).contains(&self.max_reject_fraction) {
+            let problem = format!("{} is not a share from 0 to 1", self.max_reject_fraction);
+            return Err(Error::config("max_reject_fraction", problem));
+        }
+        Ok(())
+    }
+
+    /// The part of the photo at `position` of `total` photos.
+    fn split_of(&self, position: usize, total: usize) -> Split {
+        let sum: u64 = self.split.iter().map(|&part| u64::from(part)).sum();
+        let end = |parts: u64| (total as u64 * parts * 2 + sum) / (sum * 2);
+        let train = u64::from(self.split[0]);
+        match position as u64 {
+            at if at < end(train) => Split::Train,
+            at if at < end(train + u64::from(self.split[1])) => Split::Validation,
+            _ => Split::Test,
+        }
+    }
+}
+
+/// Converts the source into the dataset folder.
+///
+/// # Errors
+/// Bad sources by name; more rejects than allowed after publishing.
+pub fn run(config: &Config, common: &Common) -> Result<Summary> {
+    config.check()?;
+    let source = Source::open(&config.source, config.ccp_fold.as_deref())?;
+    if common.dry_run {
+        let mut summary = stage::planned(STAGE, &config.output, common, config);
+        summary.counts.insert("layout".to_owned(), source.layout.name().into());
+        summary.counts.insert("entries".to_owned(), source.len().into());
+        return Ok(summary);
+    }
+    let mut stage = Stage::begin(STAGE, &config.output, common, config)?;
+    for path in source.inputs().into_iter().chain(config.ccp_fold.clone()) {
+        stage.input(&path)?;
+    }
+    names::write(&stage.path(names::CATEGORIES_FILE), names::CATEGORIES_TABLE, &CATEGORIES)?;
+    names::write(&stage.path(names::COLORS_FILE), names::COLORS_TABLE, &COLORS)?;
+    let mut rejects = write_photos(config, common, &source, &stage.path(photos::FILE))?;
+    let (total, rejected) = (source.len(), rejects.len());
+    if rejected > 0 {
+        assign_splits(config, total - rejected, &stage.path(photos::FILE))?;
+        let first = &rejects[0];
+        tracing::warn!(rejected, total, "left out, as {}: {} ({})", first.item, first.reason, first.detail);
+    }
+    rejects.extend_from_slice(source.unlabelled());
+    rejects::write(&stage.path(rejects::FILE), STAGE, &rejects)?;
+    stage.count("layout", source.layout.name());
+    stage.count("entries", total);
+    stage.count("photos", total - rejected);
+    stage.count("rejects", rejected);
+    stage.count("without_pixel_labels", source.unlabelled().len());
+    for split in Split::ALL {
+        let count = (0..total - rejected).filter(|&at| config.split_of(at, total - rejected) == split).count();
+        stage.count(split.name(), count);
+    }
+    let summary = stage.publish()?;
+    rejects::check(summary, STAGE, rejected as u64, total as u64, config.max_reject_fraction)
+}
+
+/// Writes all good photos and returns the rejects. The splits are those of a source without rejects.
+fn write_photos(config: &Config, common: &Common, source: &Source, path: &Path) -> Result<Vec<Reject>> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(common.threads)
+        .build()
+        .map_err(|cause| Error::config("threads", format!("cannot start {} threads: {cause}", common.threads)))?;
+    // The writer takes one batch while the next is read.
+    let (sender, receiver) = sync_channel(1);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(move || write_batches(path, &receiver));
+        let rejects = pool.install(|| read_batches(config, source, &sender));
+        drop(sender);
+        match writer.join() {
+            Ok(written) => written.map(|()| rejects),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+fn write_batches(path: &Path, batches: &Receiver<Vec<PhotoRecord>>) -> Result<()> {
+    let mut writer = TableWriter::create(path, photos::schema(), photos::ROW_GROUP_ROWS)?;
+    for records in batches {
+        writer.write(&photos::to_rows(&records))?;
+    }
+    writer.close().map(drop)
+}
+
+/// Reads and checks all entries in order; ends early where the writer has failed.
+fn read_batches(config: &Config, source: &Source, batches: &SyncSender<Vec<PhotoRecord>>) -> Vec<Reject> {
+    let total = source.len();
+    let progress = Progress::new("converting", total as u64, "photos");
+    let (mut seen, mut rejects) = (HashSet::new(), Vec::new());
+    for first in (0..total).step_by(BATCH) {
+        let read = |index| (index, read_photo(source, index, config.split_of(index, total)));
+        let results: Vec<_> = (first..total.min(first + BATCH)).into_par_iter().map(read).collect();
+        progress.inc(results.len() as u64);
+        let mut records = Vec::with_capacity(results.len());
+        for (index, result) in results {
+            match result.and_then(|record| unseen(&mut seen, index, record)) {
+                Ok(record) => records.push(record),
+                Err(reject) => rejects.push(reject),
+            }
+        }
+        if batches.send(records).is_err() {
+            break;
+        }
+    }
+    rejects
+}
+
+fn unseen(seen: &mut HashSet<String>, index: usize, record: PhotoRecord) -> Result<PhotoRecord, Reject> {
+    if seen.insert(record.file_name.clone()) {
+        return Ok(record);
+    }
+    let detail = format!("entry {} has the photo of an entry before it", index + 1);
+    Err(Reject::new(record.file_name, reason::NAME_DUPLICATE, detail))
+}
+
+fn read_photo(source: &Source, index: usize, split: Split) -> Result<PhotoRecord, Reject> {
+    let labels = source.annotation(index)?;
+    let item = labels.file_name.as_str();
+    let encoded = read_file(&source.photo_path(item), item)?;
+    let photo = photo::decode(&encoded).map_err(|problem| Reject::new(item, problem.reason, problem.detail))?;
+    if (photo.width_px, photo.height_px) != (labels.width_px, labels.height_px) {
+        let detail = format!(
+            "the photo has {} x {} pixels, its labels {} x {}",
+            photo.width_px, photo.height_px, labels.width_px, labels.height_px
+        );
+        return Err(Reject::new(item, reason::PHOTO_SIZE, detail));
+    }
+    Ok(PhotoRecord {
+        photo_id: index as u32,
+        file_name: labels.file_name,
+        split,
+        width_px: labels.width_px,
+        height_px: labels.height_px,
+        encoded,
+        superpixels: labels.superpixels,
+        superpixel_category: labels.superpixel_category,
+        superpixel_color: labels.superpixel_color,
+    })
+}
+
+fn read_file(path: &Path, item: &str) -> Result<Vec<u8>, Reject> {
+    let unreadable =
+        |detail: String| Reject::new(item, reason::PHOTO_UNREADABLE, format!("{}: {detail}", path.display()));
+    let metadata = match std::fs::metadata(path) {
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Reject::new(item, reason::PHOTO_MISSING, format!("{} is not there", path.display())));
+        }
+        other => other.map_err(|cause| unreadable(cause.to_string()))?,
+    };
+    if !metadata.is_file() {
+        return Err(unreadable("is not a file".to_owned()));
+    }
+    if metadata.len() > MAX_PHOTO_BYTES {
+        return Err(unreadable(format!("has {} bytes; at most {MAX_PHOTO_BYTES}", metadata.len())));
+    }
+    std::fs::read(path).map_err(|cause| unreadable(cause.to_string()))
+}
+
+/// Where entries were rejected, the photos that are left come to other parts: the table is written once more.
+fn assign_splits(config: &Config, total: usize, path: &Path) -> Result<()> {
+    let before = path.with_extension("before");
+    std::fs::rename(path, &before).map_err(Error::io("rename", path))?;
+    let mut writer = TableWriter::create(path, photos::schema(), photos::ROW_GROUP_ROWS)?;
+    let mut position = 0;
+    for rows in crate::table::read_table(&before, photos::TABLE, &photos::COLUMNS, photos::ROW_GROUP_ROWS)? {
+        let rows = rows?;
+        let splits: Vec<Split> =
+            (position..position + rows.num_rows()).map(|position| config.split_of(position, total)).collect();
+        position += splits.len();
+        writer.write(&photos::with_splits(&rows, &splits))?;
+    }
+    writer.close()?;
+    std::fs::remove_file(&before).map_err(Error::io("remove", &before))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(total: usize) -> [usize; 3] {
+        let config = Config::default();
+        Split::ALL.map(|split| (0..total).filter(|&at| config.split_of(at, total) == split).count())
+    }
+
+    #[test]
+    fn the_seeds_train_part_is_136_steps_of_16() {
+        assert_eq!(parts(2682), [2172, 242, 268]);
+        assert_eq!(2172_usize.div_ceil(16), 136);
+    }
+
+    #[test]
+    fn every_photo_is_in_one_part_in_file_order() {
+        assert_eq!(parts(64), [52, 6, 6]);
+        assert_eq!(parts(1), [1, 0, 0]);
+        let config = Config::default();
+        let order: Vec<Split> = (0..804).map(|at| config.split_of(at, 804)).collect();
+        assert!(order.is_sorted_by_key(|&split| split as u8));
+    }
+}

@@ -1,0 +1,125 @@
+//! The two layouts of source data, told apart by what is there.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::mat::Annotation;
+use crate::mat::ccp::{self, Ccp};
+use crate::mat::cfpd::{self, Cfpd};
+use crate::table::rejects::Reject;
+
+/// How a source folder is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layout {
+    /// Colorful Fashion Parsing: `fashon_parsing_data.mat` and `image/`.
+    Cfpd,
+    /// Clothing Co-Parsing: `label_list.mat`, `annotations/` and `photos/`.
+    Ccp,
+}
+
+impl Layout {
+    /// Finds out which layout `folder` has.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where it is no folder or has neither layout.
+    pub fn detect(folder: &Path) -> Result<Self> {
+        if !folder.is_dir() {
+            return Err(Error::input(folder, "is no folder; name the folder of the source data (--source)"));
+        }
+        if folder.join(cfpd::FILE).exists() {
+            return Ok(Self::Cfpd);
+        }
+        if folder.join(ccp::LABEL_LIST).exists() {
+            return Ok(Self::Ccp);
+        }
+        Err(Error::input(
+            folder,
+            format!(
+                "is no source of a known layout: it has neither {} (Colorful Fashion Parsing) nor {} (Clothing \
+                 Co-Parsing); name the folder that holds one of them, or draw one with 'lookbook sample'",
+                cfpd::FILE,
+                ccp::LABEL_LIST
+            ),
+        ))
+    }
+
+    /// The name in `run.json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cfpd => "cfpd",
+            Self::Ccp => "ccp",
+        }
+    }
+}
+
+/// An opened source: entries by number, read from several threads at once.
+pub(super) struct Source {
+    pub(super) layout: Layout,
+    folder: PathBuf,
+    reader: Reader,
+}
+
+enum Reader {
+    Cfpd(Cfpd),
+    Ccp(Ccp),
+}
+
+impl Source {
+    /// Opens the source and checks everything that is about all of its entries.
+    pub(super) fn open(folder: &Path, ccp_fold: Option<&Path>) -> Result<Self> {
+        let layout = Layout::detect(folder)?;
+        let (reader, photos) = match layout {
+            Layout::Cfpd => (Reader::Cfpd(Cfpd::open(&folder.join(cfpd::FILE))?), cfpd::IMAGES),
+            Layout::Ccp => (Reader::Ccp(Ccp::open(folder, ccp_fold)?), ccp::PHOTOS),
+        };
+        let photos = folder.join(photos);
+        if !photos.is_dir() {
+            return Err(Error::input(&photos, "is no folder; expected the photos of the data set there"));
+        }
+        Ok(Self { layout, folder: folder.to_owned(), reader })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match &self.reader {
+            Reader::Cfpd(cfpd) => cfpd.len(),
+            Reader::Ccp(ccp) => ccp.len(),
+        }
+    }
+
+    pub(super) fn annotation(&self, index: usize) -> Result<Annotation, Reject> {
+        match &self.reader {
+            Reader::Cfpd(cfpd) => cfpd.annotation(index),
+            Reader::Ccp(ccp) => ccp.annotation(index),
+        }
+    }
+
+    /// Where the photo of that name is.
+    pub(super) fn photo_path(&self, file_name: &str) -> PathBuf {
+        let photos = match self.layout {
+            Layout::Cfpd => cfpd::IMAGES,
+            Layout::Ccp => ccp::PHOTOS,
+        };
+        self.folder.join(photos).join(file_name)
+    }
+
+    /// The files about all entries, for the record of the run.
+    pub(super) fn inputs(&self) -> Vec<PathBuf> {
+        let name = match self.layout {
+            Layout::Cfpd => cfpd::FILE,
+            Layout::Ccp => ccp::LABEL_LIST,
+        };
+        vec![self.folder.join(name)]
+    }
+
+    /// Photos that the source has no pixel labels of: left out by name, but nothing is wrong with them.
+    pub(super) fn unlabelled(&self) -> &[Reject] {
+        match &self.reader {
+            Reader::Cfpd(_) => &[],
+            Reader::Ccp(ccp) => ccp.unlabelled(),
+        }
+    }
+}

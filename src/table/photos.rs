@@ -1,0 +1,222 @@
+//! `photos.parquet`: one photo a row, with its encoded file and its labels by superpixel.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, BinaryArray, ListArray, PrimitiveArray, RecordBatch, StringArray, StructArray, UInt8Array,
+    UInt16Array, UInt32Array,
+};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, Fields, Schema, SchemaRef, UInt8Type, UInt16Type};
+
+use super::{TableReader, column, read_table};
+use crate::dataset::{PhotoEntry, PhotoRecord, Split};
+use crate::error::{Error, Result};
+use crate::labels::{CATEGORY_COUNT, COLOR_COUNT};
+
+/// File name of the table.
+pub const FILE: &str = "photos.parquet";
+/// Name of the table.
+pub const TABLE: &str = "photos";
+/// Rows of a row group: what a reader has in memory at once, about 20 MB.
+pub const ROW_GROUP_ROWS: usize = 32;
+/// All columns, in order.
+pub const COLUMNS: [&str; 9] = [
+    "photo_id",
+    "file_name",
+    "split",
+    "width_px",
+    "height_px",
+    "photo",
+    "superpixels",
+    "superpixel_category",
+    "superpixel_color",
+];
+/// Tells Hugging Face `datasets` that the column `photo` is a picture.
+const HUGGING_FACE: (&str, &str) = ("huggingface", r#"{"info": {"features": {"photo": {"_type": "Image"}}}}"#);
+
+/// The schema of the table.
+#[must_use]
+pub fn schema() -> SchemaRef {
+    let list = |name, item, nullable| {
+        let item = Arc::new(Field::new("element", item, false));
+        Field::new(name, DataType::List(item), nullable)
+    };
+    let schema = super::schema(
+        TABLE,
+        vec![
+            Field::new("photo_id", DataType::UInt32, false),
+            Field::new("file_name", DataType::Utf8, false),
+            Field::new("split", DataType::Utf8, false),
+            Field::new("width_px", DataType::UInt32, false),
+            Field::new("height_px", DataType::UInt32, false),
+            // Nullable as the type of `datasets` is; never null here.
+            Field::new("photo", DataType::Struct(photo_fields()), true),
+            list("superpixels", DataType::UInt16, false),
+            list("superpixel_category", DataType::UInt8, false),
+            list("superpixel_color", DataType::UInt8, true),
+        ],
+    );
+    let mut metadata: HashMap<_, _> = schema.metadata().clone().into();
+    metadata.insert(HUGGING_FACE.0.to_owned(), HUGGING_FACE.1.to_owned());
+    Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata))
+}
+
+fn photo_fields() -> Fields {
+    Fields::from(vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)])
+}
+
+/// Records as rows.
+#[must_use]
+pub fn to_rows(records: &[PhotoRecord]) -> RecordBatch {
+    let numbers = |of: fn(&PhotoRecord) -> u32| Arc::new(UInt32Array::from_iter_values(records.iter().map(of)));
+    let names = Arc::new(StringArray::from_iter_values(records.iter().map(|r| &r.file_name)));
+    let photo = StructArray::new(
+        photo_fields(),
+        vec![Arc::new(BinaryArray::from_iter_values(records.iter().map(|r| &r.encoded))), names.clone()],
+        None,
+    );
+    let columns: Vec<ArrayRef> = vec![
+        numbers(|r| r.photo_id),
+        names,
+        Arc::new(StringArray::from_iter_values(records.iter().map(|r| r.split.name()))),
+        numbers(|r| r.width_px),
+        numbers(|r| r.height_px),
+        Arc::new(photo),
+        lists::<UInt16Type>(records.iter().map(|r| Some(r.superpixels.as_slice()))),
+        lists::<UInt8Type>(records.iter().map(|r| Some(r.superpixel_category.as_slice()))),
+        lists::<UInt8Type>(records.iter().map(|r| r.superpixel_color.as_deref())),
+    ];
+    RecordBatch::try_new(schema(), columns).expect("the columns match the schema above")
+}
+
+fn lists<'a, T: ArrowPrimitiveType>(rows: impl Iterator<Item = Option<&'a [T::Native]>> + Clone) -> ArrayRef {
+    let offsets = OffsetBuffer::from_lengths(rows.clone().map(|row| row.map_or(0, <[_]>::len)));
+    let valid: NullBuffer = rows.clone().map(|row| row.is_some()).collect();
+    let mut values = Vec::with_capacity(rows.clone().flatten().map(<[_]>::len).sum());
+    rows.flatten().for_each(|row| values.extend_from_slice(row));
+    let values = PrimitiveArray::<T>::from_iter_values(values);
+    let item = Arc::new(Field::new("element", T::DATA_TYPE, false));
+    let valid = (valid.null_count() > 0).then_some(valid);
+    Arc::new(ListArray::new(item, offsets, Arc::new(values), valid))
+}
+
+/// The same rows under other splits.
+#[must_use]
+pub fn with_splits(rows: &RecordBatch, splits: &[Split]) -> RecordBatch {
+    let mut columns = rows.columns().to_vec();
+    columns[2] = Arc::new(StringArray::from_iter_values(splits.iter().map(|split| split.name())));
+    RecordBatch::try_new(schema(), columns).expect("only the values of one column change")
+}
+
+/// Streams the photos of the table at `path`; of one split where one is named.
+///
+/// # Errors
+/// As [`read_table`]; a damaged row as an item.
+pub fn read(path: &Path, split: Option<Split>) -> Result<Box<dyn Iterator<Item = Result<PhotoRecord>>>> {
+    let reader = read_table(path, TABLE, &COLUMNS, ROW_GROUP_ROWS)?;
+    Ok(Box::new(Photos { path: path.to_owned(), reader, split, ready: Vec::new().into_iter() }))
+}
+
+struct Photos {
+    path: PathBuf,
+    reader: TableReader,
+    split: Option<Split>,
+    ready: std::vec::IntoIter<PhotoRecord>,
+}
+
+impl Iterator for Photos {
+    type Item = Result<PhotoRecord>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(record) = self.ready.next() {
+                return Some(Ok(record));
+            }
+            match self.reader.next()?.and_then(|rows| from_rows(&self.path, &rows, self.split)) {
+                Ok(records) => self.ready = records.into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// The table without its pixels.
+///
+/// # Errors
+/// As [`read_table`].
+pub fn read_index(path: &Path) -> Result<Vec<PhotoEntry>> {
+    let mut entries = Vec::new();
+    for rows in read_table(path, TABLE, &COLUMNS[..5], 4096)? {
+        let rows = rows?;
+        for row in 0..rows.num_rows() {
+            entries.push(entry(path, &rows, row)?);
+        }
+    }
+    Ok(entries)
+}
+
+fn entry(path: &Path, rows: &RecordBatch, row: usize) -> Result<PhotoEntry> {
+    let number = |name| column::<UInt32Array>(path, rows, name).map(|values| values.value(row));
+    let split = column::<StringArray>(path, rows, "split")?.value(row);
+    Ok(PhotoEntry {
+        photo_id: number("photo_id")?,
+        file_name: column::<StringArray>(path, rows, "file_name")?.value(row).to_owned(),
+        split: Split::from_name(split)
+            .ok_or_else(|| Error::input(path, format!("split '{split}' is none of train, validation and test")))?,
+        width_px: number("width_px")?,
+        height_px: number("height_px")?,
+    })
+}
+
+fn from_rows(path: &Path, rows: &RecordBatch, split: Option<Split>) -> Result<Vec<PhotoRecord>> {
+    let mut records = Vec::new();
+    for row in 0..rows.num_rows() {
+        let entry = entry(path, rows, row)?;
+        if split.is_none_or(|wanted| wanted == entry.split) {
+            records.push(record(path, rows, row, entry)?);
+        }
+    }
+    Ok(records)
+}
+
+fn record(path: &Path, rows: &RecordBatch, row: usize, entry: PhotoEntry) -> Result<PhotoRecord> {
+    let photo: &StructArray = column(path, rows, "photo")?;
+    let bytes = photo.column_by_name("bytes").and_then(|array| array.as_any().downcast_ref::<BinaryArray>());
+    let damaged = |what: &str| Error::input(path, format!("{}: {what}; run convert again", entry.file_name));
+    let record = PhotoRecord {
+        photo_id: entry.photo_id,
+        split: entry.split,
+        width_px: entry.width_px,
+        height_px: entry.height_px,
+        encoded: bytes.ok_or_else(|| damaged("has no photo"))?.value(row).to_vec(),
+        superpixels: values::<UInt16Array>(path, rows, "superpixels", row)?.values().to_vec(),
+        superpixel_category: values::<UInt8Array>(path, rows, "superpixel_category", row)?.values().to_vec(),
+        superpixel_color: if column::<ListArray>(path, rows, "superpixel_color")?.is_null(row) {
+            None
+        } else {
+            Some(values::<UInt8Array>(path, rows, "superpixel_color", row)?.values().to_vec())
+        },
+        file_name: entry.file_name.clone(),
+    };
+    // What the maps of `PhotoRecord` rely on.
+    let labels = record.superpixel_category.len().min(record.superpixel_color.as_ref().map_or(usize::MAX, Vec::len));
+    let below = |labels: &[u8], count: usize| labels.iter().all(|&label| usize::from(label) < count);
+    let whole = record.superpixels.len() == record.width_px as usize * record.height_px as usize
+        && record.superpixels.iter().all(|&number| usize::from(number) < labels)
+        && below(&record.superpixel_category, CATEGORY_COUNT)
+        && record.superpixel_color.as_ref().is_none_or(|colors| below(colors, COLOR_COUNT));
+    if whole { Ok(record) } else { Err(damaged("its superpixels, labels and size don't fit together")) }
+}
+
+fn values<A: Array + Clone + 'static>(path: &Path, rows: &RecordBatch, name: &str, row: usize) -> Result<A> {
+    let list: &ListArray = column(path, rows, name)?;
+    let values = list.value(row);
+    values.as_any().downcast_ref::<A>().cloned().ok_or_else(|| Error::Schema {
+        path: path.to_owned(),
+        expected: format!("a list in column '{name}' as {}", std::any::type_name::<A>()),
+        found: list.data_type().to_string(),
+    })
+}
