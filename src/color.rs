@@ -1,43 +1,135 @@
 //! RGB -> colour name: `color_table.parquet`, learnt from the labelled pixels of the train split.
+//!
+//! The table has a row for each of the 32 x 32 x 32 cells of the sRGB cube, red outside, blue inside: `r`, `g`, `b` (u8, the
+//! centre of the cell), `color` (u8, 1 to 12: what most labelled pixels in the cell are called), `confidence` (f32, the
+//! share of them; null where the cell had none and takes the colour of the nearest cell that had, in CIELAB) and `pixels`
+//! (u64, how many there were).
 
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::dataset::{Dataset, Split};
-use crate::error::Result;
+use arrow::array::{Array, Float32Array, UInt8Array, UInt64Array};
+use arrow::datatypes::{DataType, Field};
+use arrow::record_batch::RecordBatch;
+use rayon::prelude::*;
+
+use crate::dataset::{Dataset, PhotoRecord, Split};
+use crate::error::{Error, Result};
+use crate::labels::{self, BACKGROUND, COLOR_COUNT, COLOR_RGB};
+use crate::photo::{self, Photo};
+use crate::table;
+
+/// File name of the table in a model folder.
+pub const FILE: &str = "color_table.parquet";
+const TABLE: &str = "color_table";
+/// Bits that tell the cell on each axis.
+const CELL_BITS: u32 = 5;
+const CELLS: usize = 1 << (3 * CELL_BITS);
+/// Photos that are decoded at a time: enough for all cores, little memory.
+const CHUNK: usize = 64;
 
 /// The learnt table.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ColorTable {}
+pub struct ColorTable {
+    /// By cell: 1 to 12.
+    colors: Vec<u8>,
+    /// By cell: share of its pixels that have this colour; `None` where it had none.
+    confidence: Vec<Option<f32>>,
+    /// By cell: labelled pixels.
+    pixels: Vec<u64>,
+}
 
 impl ColorTable {
     /// Learns the table from the train split; from typical values of the colour names where the data set has no colours.
     ///
     /// # Errors
     /// As [`Dataset::photos`].
-    pub fn learn(_dataset: &Dataset) -> Result<Self> {
-        unimplemented!()
+    pub fn learn(dataset: &Dataset) -> Result<Self> {
+        Self::learn_from(dataset.photos(Some(Split::Train))?, &dataset.photos_path())
+    }
+
+    /// Names each cell after the nearest of the typical values of the colour names, in CIELAB.
+    #[must_use]
+    pub fn typical() -> Self {
+        let named: Vec<_> = (1..COLOR_COUNT as u8).map(|color| (lab(COLOR_RGB[usize::from(color)]), color)).collect();
+        let colors = (0..CELLS).map(|cell| nearest(lab(center(cell)), &named)).collect();
+        Self { colors, confidence: vec![None; CELLS], pixels: vec![0; CELLS] }
+    }
+
+    fn learn_from(photos: impl Iterator<Item = Result<PhotoRecord>>, source: &Path) -> Result<Self> {
+        let mut counts = vec![[0_u64; COLOR_COUNT]; CELLS];
+        for_labelled_pixels(photos, source, |rgb, color| counts[cell_of(rgb)][usize::from(color)] += 1)?;
+        Ok(Self::from_counts(&counts))
+    }
+
+    /// The most frequent colour of each cell, the lower id where two are as frequent.
+    fn from_counts(counts: &[[u64; COLOR_COUNT]]) -> Self {
+        let learnt = |cell: usize| {
+            let most = *counts[cell].iter().max().expect("there are colours");
+            let color = counts[cell].iter().position(|&count| count == most).expect("the maximum is there");
+            (most > 0).then_some((color as u8, most))
+        };
+        let known: Vec<_> = (0..CELLS).filter_map(|cell| Some((lab(center(cell)), learnt(cell)?.0))).collect();
+        if known.is_empty() {
+            return Self::typical();
+        }
+        let pixels: Vec<u64> = counts.iter().map(|of| of.iter().sum()).collect();
+        let color = |cell| learnt(cell).map_or_else(|| nearest(lab(center(cell)), &known), |(color, _)| color);
+        let confidence = |cell| learnt(cell).map(|(_, most): (u8, u64)| most as f32 / pixels[cell] as f32);
+        Self {
+            colors: (0..CELLS).into_par_iter().map(color).collect(),
+            confidence: (0..CELLS).map(confidence).collect(),
+            pixels,
+        }
     }
 
     /// Reads `color_table.parquet`.
     ///
     /// # Errors
-    /// As [`crate::table::read_table`].
-    pub fn read(_path: &Path) -> Result<Self> {
-        unimplemented!()
+    /// As [`crate::table::read_table`]; [`Error::Input`] where it does not hold each cell in its place.
+    pub fn read(path: &Path) -> Result<Self> {
+        let mut read = Self { colors: Vec::new(), confidence: Vec::new(), pixels: Vec::new() };
+        for batch in table::read_table(path, TABLE, &[], CELLS)? {
+            let batch = batch?;
+            read.colors.extend_from_slice(table::column::<UInt8Array>(path, &batch, "color")?.values());
+            read.confidence.extend(table::column::<Float32Array>(path, &batch, "confidence")?.iter());
+            read.pixels.extend_from_slice(table::column::<UInt64Array>(path, &batch, "pixels")?.values());
+        }
+        let named = |&color: &u8| color != BACKGROUND && usize::from(color) < COLOR_COUNT;
+        if read.colors.len() != CELLS || !read.colors.iter().all(named) {
+            let problem = format!("is not a colour table of {CELLS} cells with colours 1 to 12; train the model again");
+            return Err(Error::input(path, problem));
+        }
+        Ok(read)
     }
 
     /// Writes `color_table.parquet`.
     ///
     /// # Errors
     /// As [`crate::table::write_table`].
-    pub fn write(&self, _path: &Path) -> Result<()> {
-        unimplemented!()
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let field = |name, data_type, nullable| Field::new(name, data_type, nullable);
+        let mut fields: Vec<_> =
+            ["r", "g", "b", "color"].into_iter().map(|name| field(name, DataType::UInt8, false)).collect();
+        fields.push(field("confidence", DataType::Float32, true));
+        fields.push(field("pixels", DataType::UInt64, false));
+        let axis = |axis: usize| Arc::new(UInt8Array::from_iter_values((0..CELLS).map(|cell| center(cell)[axis])));
+        let columns: Vec<Arc<dyn Array>> = vec![
+            axis(0),
+            axis(1),
+            axis(2),
+            Arc::new(UInt8Array::from(self.colors.clone())),
+            Arc::new(Float32Array::from(self.confidence.clone())),
+            Arc::new(UInt64Array::from(self.pixels.clone())),
+        ];
+        let rows = RecordBatch::try_new(table::schema(TABLE, fields), columns).expect("the columns match the schema");
+        table::write_table(path, &rows)
     }
 
     /// The colour of an sRGB value, 1 to 12 (never `bk`).
     #[must_use]
-    pub fn color_of(&self, _rgb: [u8; 3]) -> u8 {
-        unimplemented!()
+    pub fn color_of(&self, rgb: [u8; 3]) -> u8 {
+        self.colors[cell_of(rgb)]
     }
 
     /// Share of the apparel pixels of a split whose colour the table names as the labels do; `None` where the data set
@@ -45,7 +137,183 @@ impl ColorTable {
     ///
     /// # Errors
     /// As [`Dataset::photos`].
-    pub fn pixel_accuracy(&self, _dataset: &Dataset, _split: Split) -> Result<Option<f64>> {
-        unimplemented!()
+    pub fn pixel_accuracy(&self, dataset: &Dataset, split: Split) -> Result<Option<f64>> {
+        self.accuracy_over(dataset.photos(Some(split))?, &dataset.photos_path())
+    }
+
+    fn accuracy_over(&self, photos: impl Iterator<Item = Result<PhotoRecord>>, source: &Path) -> Result<Option<f64>> {
+        let (mut right, mut all) = (0_u64, 0_u64);
+        for_labelled_pixels(photos, source, |rgb, color| {
+            right += u64::from(self.color_of(rgb) == color);
+            all += 1;
+        })?;
+        Ok((all > 0).then(|| right as f64 / all as f64))
+    }
+}
+
+/// Calls `each` with the RGB value and the colour of every apparel pixel that has one, in the order of the photos.
+fn for_labelled_pixels(
+    mut photos: impl Iterator<Item = Result<PhotoRecord>>,
+    source: &Path,
+    mut each: impl FnMut([u8; 3], u8),
+) -> Result<()> {
+    loop {
+        let chunk = photos.by_ref().take(CHUNK).collect::<Result<Vec<_>>>()?;
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let colored: Vec<_> = chunk.iter().filter_map(|record| Some((record, record.color_map()?))).collect();
+        let pixels = |(record, _): &(&PhotoRecord, _)| decode_record(record, source);
+        let decoded = colored.par_iter().map(pixels).collect::<Result<Vec<_>>>()?;
+        for ((record, colors), photo) in colored.iter().zip(&decoded) {
+            let labelled = record.category_map().into_iter().zip(colors).zip(photo.rgb.chunks_exact(3));
+            for ((category, &color), rgb) in labelled {
+                if labels::is_apparel(category) && color != BACKGROUND {
+                    each([rgb[0], rgb[1], rgb[2]], color);
+                }
+            }
+        }
+    }
+}
+
+/// Decodes a photo of a dataset and checks that its labels lie on its pixels.
+pub(crate) fn decode_record(record: &PhotoRecord, source: &Path) -> Result<Photo> {
+    let problem = |what: String| Error::input(source, format!("photo '{}': {what}; convert again", record.file_name));
+    let photo = photo::decode(&record.encoded).map_err(|bad| problem(format!("{} ({})", bad.detail, bad.reason)))?;
+    if (photo.width_px, photo.height_px) != (record.width_px, record.height_px) {
+        return Err(problem(format!(
+            "its labels are of {} x {} pixels, the upright photo is of {} x {}",
+            record.width_px, record.height_px, photo.width_px, photo.height_px
+        )));
+    }
+    Ok(photo)
+}
+
+fn cell_of(rgb: [u8; 3]) -> usize {
+    rgb.iter().fold(0, |cell, &value| cell << CELL_BITS | usize::from(value >> (8 - CELL_BITS)))
+}
+
+fn center(cell: usize) -> [u8; 3] {
+    let side = 1 << (8 - CELL_BITS);
+    let axis = |shift: u32| (cell >> (shift * CELL_BITS) & ((1 << CELL_BITS) - 1)) as u8 * side + side / 2;
+    [axis(2), axis(1), axis(0)]
+}
+
+/// The colour of the nearest known point; of the first where two are as near.
+fn nearest(point: [f32; 3], known: &[([f32; 3], u8)]) -> u8 {
+    let distance = |of: &[f32; 3]| (0..3).map(|axis| (of[axis] - point[axis]).powi(2)).sum::<f32>();
+    let best =
+        known.iter().map(|(at, color)| (distance(at), *color)).reduce(|best, it| if it.0 < best.0 { it } else { best });
+    best.expect("there is a known point").1
+}
+
+/// CIE 1976 L*a*b* of an sRGB value (IEC 61966-2-1), white point D65.
+fn lab(rgb: [u8; 3]) -> [f32; 3] {
+    let linear = rgb.map(|value| {
+        let value = f32::from(value) / 255.0;
+        if value <= 0.040_45 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+    });
+    let [r, g, b] = linear;
+    let xyz = [
+        (0.412_456 * r + 0.357_576 * g + 0.180_437 * b) / 0.950_47,
+        0.212_673 * r + 0.715_152 * g + 0.072_175 * b,
+        (0.019_334 * r + 0.119_192 * g + 0.950_304 * b) / 1.088_83,
+    ];
+    let [x, y, z] = xyz.map(|t: f32| if t > 0.008_856 { t.cbrt() } else { 7.787 * t + 16.0 / 116.0 });
+    [116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two pixels of T-shirt, one of face and one without a colour name.
+    fn record() -> PhotoRecord {
+        let picture = image::RgbImage::from_raw(2, 2, vec![200, 30, 30, 201, 31, 31, 20, 20, 200, 90, 90, 90]);
+        let mut encoded = std::io::Cursor::new(Vec::new());
+        picture.expect("four pixels").write_to(&mut encoded, image::ImageFormat::Png).expect("a PNG");
+        PhotoRecord {
+            photo_id: 0,
+            file_name: "a.png".to_owned(),
+            split: Split::Train,
+            width_px: 2,
+            height_px: 2,
+            encoded: encoded.into_inner(),
+            superpixels: vec![0, 1, 2, 3],
+            superpixel_category: vec![1, 1, 8, 1],
+            superpixel_color: Some(vec![8, 8, 3, 0]),
+        }
+    }
+
+    fn learn(records: Vec<PhotoRecord>) -> Result<ColorTable> {
+        ColorTable::learn_from(records.into_iter().map(Ok), Path::new("photos.parquet"))
+    }
+
+    #[test]
+    fn a_cell_takes_the_name_that_most_of_its_pixels_have() -> Result<()> {
+        let mut other = record();
+        other.superpixel_color = Some(vec![10, 8, 3, 0]);
+        let table = learn(vec![record(), other])?;
+        let cell = cell_of([200, 30, 30]);
+        assert_eq!((table.colors[cell], table.confidence[cell], table.pixels[cell]), (8, Some(0.75), 4));
+        assert_eq!(table.pixels.iter().sum::<u64>(), 4, "faces and pixels without a name are not learnt from");
+        assert_eq!(table.color_of([0, 0, 255]), 8, "cells without pixels take the nearest learnt colour");
+        assert_eq!(table.confidence[cell_of([0, 0, 255])], None);
+        Ok(())
+    }
+
+    #[test]
+    fn accuracy_counts_the_labelled_apparel_pixels() -> Result<()> {
+        let table = learn(vec![record()])?;
+        let accuracy = |record| table.accuracy_over(std::iter::once(Ok(record)), Path::new("photos.parquet"));
+        let mut half = record();
+        half.superpixel_color = Some(vec![10, 8, 3, 0]);
+        assert_eq!(accuracy(half)?, Some(0.5));
+        let mut without = record();
+        without.superpixel_color = None;
+        assert_eq!(accuracy(without)?, None);
+        Ok(())
+    }
+
+    #[test]
+    fn without_colours_the_typical_values_name_the_cells() -> Result<()> {
+        let mut without = record();
+        without.superpixel_color = None;
+        let table = learn(vec![without])?;
+        assert_eq!(table, ColorTable::typical());
+        for (color, rgb) in COLOR_RGB.iter().enumerate().skip(1) {
+            assert_eq!(usize::from(table.color_of(*rgb)), color, "{}", labels::COLORS[color]);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_written_table_reads_back_and_a_foreign_one_does_not() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let path = place.path().join(FILE);
+        let table = learn(vec![record()])?;
+        table.write(&path)?;
+        assert_eq!(ColorTable::read(&path)?, table);
+        let rejects = place.path().join("rejects.parquet");
+        table::rejects::write(&rejects, "test", &[])?;
+        assert!(matches!(ColorTable::read(&rejects), Err(Error::Schema { .. })));
+        Ok(())
+    }
+
+    #[test]
+    fn labels_that_do_not_lie_on_the_photo_are_bad_input() {
+        let mut wide = record();
+        (wide.width_px, wide.height_px) = (4, 1);
+        let refused = learn(vec![wide]).expect_err("the labels are of another size");
+        assert!(refused.to_string().contains("a.png"), "{refused}");
+    }
+
+    #[test]
+    fn lab_of_known_values() {
+        for (rgb, expected) in [([255, 255, 255], [100.0, 0.0, 0.0]), ([255, 0, 0], [53.24, 80.09, 67.20])] {
+            for (found, expected) in lab(rgb).iter().zip(expected) {
+                assert!((found - expected).abs() < 0.05, "{rgb:?}: {found} is not {expected}");
+            }
+        }
     }
 }

@@ -1,8 +1,86 @@
 //! Label maps and colours to the feature table; the feature table as later stages read it.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+use polars::prelude::{DataFrame, Expr, IntoColumn, LazyFrame, PlRefPath, PolarsError, ScanArgsParquet, col};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::labels::{self, CATEGORY_COUNT, CELL_COUNT, COLOR_COUNT};
+use crate::table;
+
+/// How the pixels of a category get their colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ColorRule {
+    /// Every pixel counts under its own colour.
+    #[default]
+    PerPixel,
+    /// The seed's rule: a whole category has the colour of its first pixel, columns first, top to bottom.
+    FirstPixel,
+}
+
+/// What the pixels of one photo show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PixelCounts {
+    /// Pixels by category.
+    pub category_px: [u32; CATEGORY_COUNT],
+    /// Pixels of the 19 apparel categories.
+    pub apparel_px: u32,
+    /// Pixels by cell, in the order of [`labels::cell_names`]. Apparel pixels without a colour name are in no cell.
+    pub cell_px: Vec<u32>,
+}
+
+impl PixelCounts {
+    /// Counts a `label_map` (`[height, width]`, 0 to 22) whose pixel `i` has the colour `color_of(i)` (0 to 12).
+    pub fn of(label_map: &[u8], width_px: u32, rule: ColorRule, color_of: impl Fn(usize) -> u8) -> Self {
+        let mut category_px = [0; CATEGORY_COUNT];
+        let mut pairs = [[0; COLOR_COUNT]; CATEGORY_COUNT];
+        for (pixel, &category) in label_map.iter().enumerate() {
+            category_px[usize::from(category)] += 1;
+            if rule == ColorRule::PerPixel && labels::is_apparel(category) {
+                pairs[usize::from(category)][usize::from(color_of(pixel))] += 1;
+            }
+        }
+        if rule == ColorRule::FirstPixel {
+            for (category, pixel) in first_pixels(label_map, width_px as usize).into_iter().enumerate() {
+                let Some(pixel) = pixel else { continue };
+                pairs[category][usize::from(color_of(pixel))] = category_px[category];
+            }
+        }
+        let mut cell_px = vec![0; CELL_COUNT];
+        for (category, colors) in pairs.iter().enumerate() {
+            for (color, &count) in colors.iter().enumerate() {
+                if let Some(cell) = labels::cell_index(category as u8, color as u8) {
+                    cell_px[cell] = count;
+                }
+            }
+        }
+        let apparel_px = labels::apparel_categories().map(|category| category_px[usize::from(category)]).sum();
+        Self { category_px, apparel_px, cell_px }
+    }
+
+    /// The 228 cells: share of the apparel pixels, `None` where there is none.
+    #[must_use]
+    pub fn shares(&self) -> Vec<Option<f32>> {
+        let share = |&count: &u32| (count > 0).then(|| (f64::from(count) / f64::from(self.apparel_px)) as f32);
+        self.cell_px.iter().map(share).collect()
+    }
+}
+
+/// For each category its first pixel, columns first.
+fn first_pixels(label_map: &[u8], width: usize) -> [Option<usize>; CATEGORY_COUNT] {
+    let mut first: [Option<usize>; CATEGORY_COUNT] = [None; CATEGORY_COUNT];
+    let place = |pixel: usize| (pixel % width, pixel / width);
+    for (pixel, &category) in label_map.iter().enumerate() {
+        let known = &mut first[usize::from(category)];
+        if known.is_none_or(|known| place(pixel) < place(known)) {
+            *known = Some(pixel);
+        }
+    }
+    first
+}
 
 /// The feature table in memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +91,8 @@ pub struct FeatureTable {
     pub file_names: Vec<String>,
     /// Paths of the photos; for a dataset's own photos the path inside the source.
     pub paths: Vec<String>,
+    /// SHA-256 of the encoded files.
+    pub content_sha256: Vec<String>,
     /// Number of apparel pixels.
     pub apparel_px: Vec<u64>,
     /// `[photos, 228]`, row-major; 0 where there is none.
@@ -24,7 +104,182 @@ impl FeatureTable {
     ///
     /// # Errors
     /// [`crate::Error::Input`], [`crate::Error::Schema`].
-    pub fn open(_folder: &Path) -> Result<Self> {
-        unimplemented!()
+    pub fn open(folder: &Path) -> Result<Self> {
+        let mut columns: Vec<Expr> = ["photo_id", "file_name", "path", "content_sha256", "apparel_px"].map(col).into();
+        columns.extend(labels::cell_names().into_iter().map(col));
+        let frame = collect(folder, scan(folder)?.select(columns))?;
+        let table = Self::from_frame(&frame).map_err(bad_table(folder))?;
+        table.check(folder)?;
+        Ok(table)
+    }
+
+    /// Number of photos.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.photo_ids.len()
+    }
+
+    /// Whether there is no photo.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.photo_ids.is_empty()
+    }
+
+    /// The 228 cells of the photo in row `row`.
+    #[must_use]
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.cells[row * CELL_COUNT..(row + 1) * CELL_COUNT]
+    }
+
+    fn from_frame(frame: &DataFrame) -> Result<Self, PolarsError> {
+        let numbers = |name: &str| {
+            let values = frame.column(name)?.u32()?;
+            Ok::<_, PolarsError>(values.iter().map(Option::unwrap_or_default).collect::<Vec<_>>())
+        };
+        let texts = |name: &str| {
+            let values = frame.column(name)?.str()?;
+            Ok::<_, PolarsError>(values.iter().map(|text| text.unwrap_or_default().to_owned()).collect::<Vec<_>>())
+        };
+        let mut cells = vec![0.0; frame.height() * CELL_COUNT];
+        for (cell, name) in labels::cell_names().iter().enumerate() {
+            for (row, value) in frame.column(name)?.f32()?.iter().enumerate() {
+                cells[row * CELL_COUNT + cell] = value.unwrap_or(0.0);
+            }
+        }
+        Ok(Self {
+            photo_ids: numbers("photo_id")?,
+            file_names: texts("file_name")?,
+            paths: texts("path")?,
+            content_sha256: texts("content_sha256")?,
+            apparel_px: numbers("apparel_px")?.into_iter().map(u64::from).collect(),
+            cells,
+        })
+    }
+
+    fn check(&self, folder: &Path) -> Result<()> {
+        let mut seen = HashSet::new();
+        if let Some(twice) = self.photo_ids.iter().find(|&id| !seen.insert(id)) {
+            return Err(Error::input(folder, format!("photo_id {twice} comes twice; ids must be unique")));
+        }
+        if let Some(at) = self.cells.iter().position(|share| !(0.0..=1.0).contains(share)) {
+            let (row, cell) = (at / CELL_COUNT, &labels::cell_names()[at % CELL_COUNT]);
+            let (id, value) = (self.photo_ids[row], self.cells[at]);
+            return Err(Error::input(folder, format!("photo_id {id}, column {cell}: {value} is no share of 0 to 1")));
+        }
+        Ok(())
+    }
+}
+
+/// Figures of a feature table, computed by polars.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FeatureStatistics {
+    /// Photos in which nothing is worn.
+    pub photos_without_apparel: u64,
+    /// Mean number of cells that a photo has; 0 where there is no photo.
+    pub mean_cells_per_photo: f64,
+    /// The five cells that most photos have, with the number of photos, most first; by column order where equal.
+    pub commonest_cells: Vec<(String, u64)>,
+}
+
+impl FeatureStatistics {
+    /// Scans a features folder.
+    ///
+    /// # Errors
+    /// As [`FeatureTable::open`].
+    pub fn scan(folder: &Path) -> Result<Self> {
+        let names = labels::cell_names();
+        let mut figures: Vec<Expr> = names.iter().map(|name| col(name.as_str()).count()).collect();
+        figures.push(col("apparel_px").count().alias("photos"));
+        figures.push(col("apparel_px").filter(col("apparel_px").eq(0_u32)).count().alias("without_apparel"));
+        let frame = collect(folder, scan(folder)?.select(figures))?;
+        let figure = |name: &str| {
+            let column = frame.column(name)?.cast(&polars::prelude::DataType::UInt64)?.into_column();
+            Ok::<_, PolarsError>(column.u64()?.get(0).unwrap_or(0))
+        };
+        let counts = names.iter().map(|name| Ok((name.clone(), figure(name)?)));
+        let mut counts = counts.collect::<Result<Vec<_>, PolarsError>>().map_err(bad_table(folder))?;
+        let cells: u64 = counts.iter().map(|(_, count)| count).sum();
+        let photos = figure("photos").map_err(bad_table(folder))?;
+        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        counts.truncate(5);
+        Ok(Self {
+            photos_without_apparel: figure("without_apparel").map_err(bad_table(folder))?,
+            mean_cells_per_photo: cells as f64 / photos.max(1) as f64,
+            commonest_cells: counts,
+        })
+    }
+}
+
+/// The checked parts of a features folder as one lazy frame.
+fn scan(folder: &Path) -> Result<LazyFrame> {
+    let parts = table::parts(folder)?;
+    for part in &parts {
+        table::read_table(part, table::features::TABLE, &[], 1)?;
+    }
+    let paths = parts.iter().map(|part| PlRefPath::try_from_path(part)).collect::<Result<Vec<_>, _>>();
+    let arguments = ScanArgsParquet { glob: false, ..ScanArgsParquet::default() };
+    paths.and_then(|paths| LazyFrame::scan_parquet_files(paths.into(), arguments)).map_err(bad_table(folder))
+}
+
+fn collect(folder: &Path, frame: LazyFrame) -> Result<DataFrame> {
+    frame.collect().map_err(bad_table(folder))
+}
+
+fn bad_table(folder: &Path) -> impl Fn(PolarsError) -> Error {
+    let folder: PathBuf = folder.to_owned();
+    move |cause| Error::input(&folder, format!("is not a feature table: {cause}; run segment again"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 4 x 3: a face, a T-shirt in red and blue, shoes in black, a hat without a colour name.
+    const LABELS: [u8; 12] = [
+        0, 10, 8, 0, //
+        1, 1, 1, 0, //
+        15, 0, 1, 15,
+    ];
+    const COLORS: [u8; 12] = [
+        0, 0, 0, 0, //
+        3, 10, 10, 0, //
+        2, 0, 10, 11,
+    ];
+
+    fn cells(counts: &PixelCounts) -> Vec<(String, f32)> {
+        let names = labels::cell_names();
+        counts.shares().into_iter().zip(names).filter_map(|(share, name)| Some((name, share?))).collect()
+    }
+
+    fn named(cells: &[(&str, f32)]) -> Vec<(String, f32)> {
+        cells.iter().map(|&(name, share)| (name.to_owned(), share)).collect()
+    }
+
+    #[test]
+    fn every_pixel_counts_under_its_own_colour() {
+        let counts = PixelCounts::of(&LABELS, 4, ColorRule::PerPixel, |pixel| COLORS[pixel]);
+        assert_eq!(counts.apparel_px, 7);
+        assert_eq!(counts.category_px.iter().sum::<u32>(), 12);
+        assert_eq!((counts.category_px[0], counts.category_px[8], counts.category_px[10]), (4, 1, 1));
+        let seventh = 1.0 / 7.0;
+        let expected =
+            [("Tshirt_blue", seventh), ("Tshirt_red", 3.0 / 7.0), ("shoe_black", seventh), ("shoe_white", seventh)];
+        assert_eq!(cells(&counts), named(&expected));
+    }
+
+    #[test]
+    fn the_first_pixel_of_a_category_is_taken_columns_first() {
+        let counts = PixelCounts::of(&LABELS, 4, ColorRule::FirstPixel, |pixel| COLORS[pixel]);
+        assert_eq!(cells(&counts), named(&[("Tshirt_blue", 4.0 / 7.0), ("shoe_black", 2.0 / 7.0)]));
+        // The T-shirt's first pixel by rows is at (1, 0), by columns at (0, 1).
+        let counts = PixelCounts::of(&[0, 1, 1, 1], 2, ColorRule::FirstPixel, |pixel| [0, 3, 10, 10][pixel]);
+        assert_eq!(cells(&counts), named(&[("Tshirt_red", 1.0)]));
+    }
+
+    #[test]
+    fn nothing_worn_is_no_cell_at_all() {
+        let counts = PixelCounts::of(&[0, 8, 9, 17], 2, ColorRule::PerPixel, |_| 5);
+        assert_eq!(counts.apparel_px, 0);
+        assert!(counts.shares().iter().all(Option::is_none));
     }
 }

@@ -5,6 +5,7 @@
 
 use std::io::{Cursor, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage, imageops};
@@ -17,6 +18,8 @@ pub const FIT_WIDTH_PX: u32 = 400;
 pub const FIT_HEIGHT_PX: u32 = 600;
 /// Most pixels that a photo may have: far above any camera, below what memory holds a few times.
 pub const MAX_PIXELS: u64 = 100_000_000;
+/// Most bytes that an encoded photo may have.
+pub const MAX_FILE_BYTES: u64 = 1 << 29;
 /// Most memory that a decoder may take: [`MAX_PIXELS`] of four channels of 16 bits.
 const MAX_DECODER_BYTES: u64 = MAX_PIXELS * 8;
 /// Above this reduction a photo is first averaged down to twice its final size: four times as fast, no visible difference.
@@ -32,7 +35,9 @@ pub mod reason {
     pub const UNDECODABLE: &str = "photo_undecodable";
     /// The file ends before the picture does.
     pub const TRUNCATED: &str = "photo_truncated";
-    /// More than [`super::MAX_PIXELS`].
+    /// Its labels are of another size than the upright photo.
+    pub const OTHER_SIZE: &str = "photo_other_size";
+    /// More than [`super::MAX_PIXELS`] or [`super::MAX_FILE_BYTES`].
     pub const TOO_LARGE: &str = "photo_too_large";
 }
 
@@ -82,8 +87,22 @@ pub fn decode(bytes: &[u8]) -> Result<Photo, PhotoProblem> {
 ///
 /// # Errors
 /// [`PhotoProblem`]; [`reason::UNREADABLE`] where the file cannot be read.
-pub fn read(path: &std::path::Path) -> Result<Photo, PhotoProblem> {
-    decode(&std::fs::read(path).map_err(|cause| PhotoProblem::new(reason::UNREADABLE, cause))?)
+pub fn read(path: &Path) -> Result<Photo, PhotoProblem> {
+    decode(&read_bytes(path)?)
+}
+
+/// Reads a photo file without decoding it.
+///
+/// # Errors
+/// [`reason::UNREADABLE`] where it cannot be read, [`reason::TOO_LARGE`] above [`MAX_FILE_BYTES`].
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>, PhotoProblem> {
+    let unreadable = |cause| PhotoProblem::new(reason::UNREADABLE, cause);
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    if size > MAX_FILE_BYTES {
+        let detail = format!("a file of {size} bytes, more than the {MAX_FILE_BYTES} allowed");
+        return Err(PhotoProblem::new(reason::TOO_LARGE, detail));
+    }
+    std::fs::read(path).map_err(unreadable)
 }
 
 /// Scales a photo to the largest size of the same aspect within `width_px` x `height_px`, up or down.

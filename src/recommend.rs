@@ -1,1 +1,385 @@
-//! `recommend`.
+//! `recommend`: any photo to the photos of a catalogue in which the like is worn.
+//!
+//! In: photos of any size and orientation, a model and the features of a catalogue. Out: for each photo what is worn in it
+//! and its nearest neighbours with the cells that they share, as text or JSON, and a contact sheet where a folder is named.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::color::{self, ColorTable};
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::features::{ColorRule, FeatureTable};
+use crate::labels;
+use crate::photo::{self, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo};
+use crate::picture::{self, Tile};
+use crate::predict::Predictor;
+use crate::runtime::Device;
+use crate::segment::{self, catalogue};
+use crate::similarity::{Correlator, DEFAULT_MIN_COMMON, Measure, SharedCell};
+use crate::stage::{self, Common, Summary};
+
+/// Default of `top`.
+pub const DEFAULT_TOP: u32 = 5;
+/// Shared cells that the text names for each neighbour.
+const TEXT_CELLS: usize = 3;
+/// What stands for a picture that is not there any more.
+const MISSING_RGB: [u8; 3] = [200, 200, 200];
+
+/// How the result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// A table for people.
+    #[default]
+    Text,
+    /// JSON.
+    Json,
+}
+
+/// Settings of `recommend`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The model folder.
+    pub model: PathBuf,
+    /// The features folder of the catalogue.
+    pub features: PathBuf,
+    /// Neighbours of each photo ([`DEFAULT_TOP`]).
+    pub top: u32,
+    /// How alike two photos are.
+    pub measure: Measure,
+    /// Cells that two photos must have in common, for `co_rated` ([`DEFAULT_MIN_COMMON`]).
+    pub min_common: u32,
+    /// How the pixels of a category get their colour; as the features were made.
+    pub color_rule: ColorRule,
+    /// Where contact sheets are written, one for each photo; none where not named.
+    pub output: Option<PathBuf>,
+    /// Where the network runs.
+    pub device: Device,
+    /// How the result is printed.
+    pub format: Format,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            model: PathBuf::from("output/model"),
+            features: PathBuf::from("output/features"),
+            top: DEFAULT_TOP,
+            measure: Measure::default(),
+            min_common: DEFAULT_MIN_COMMON,
+            color_rule: ColorRule::default(),
+            output: None,
+            device: Device::default(),
+            format: Format::default(),
+        }
+    }
+}
+
+/// A cell of the photo: something worn in one colour.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WornCell {
+    /// The cell, `<category>_<color>`.
+    pub name: String,
+    /// Share of the apparel pixels.
+    pub share: f32,
+}
+
+/// One recommended photo.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Recommended {
+    /// 1 = nearest.
+    pub rank: u32,
+    /// The catalogue's id.
+    pub photo_id: u32,
+    /// File name.
+    pub file_name: String,
+    /// Where it lies; inside the source for a dataset's own photos.
+    pub path: String,
+    /// Correlation with the photo asked for, -1 to 1.
+    pub correlation: f32,
+    /// What both wear, what both have most of first.
+    pub shared_cells: Vec<SharedCell>,
+}
+
+/// What is recommended for one photo.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Recommendation {
+    /// The photo asked for.
+    pub photo: PathBuf,
+    /// Reason code and cause where the photo is no good; the rest is then empty.
+    pub problem: Option<String>,
+    /// What is worn in it, most first; empty where nothing is.
+    pub worn: Vec<WornCell>,
+    /// The nearest photos.
+    pub neighbours: Vec<Recommended>,
+    /// The picture of all this, where one was asked for.
+    pub contact_sheet: Option<PathBuf>,
+}
+
+/// Recommends photos for each of `photos` (files, and folders that are walked through).
+///
+/// # Errors
+/// Bad settings, models and feature tables by name; [`Error::Input`] where not one of the photos is good.
+pub fn run(config: &Config, photos: &[PathBuf], common: &Common) -> Result<Vec<Recommendation>> {
+    let paths = check(config, photos)?;
+    let features = FeatureTable::open(&config.features)?;
+    let colors = ColorTable::read(&config.model.join(color::FILE))?;
+    if common.dry_run {
+        return Ok(paths.into_iter().map(|path| Recommendation::without_neighbours(path, None)).collect());
+    }
+    let predictor = Predictor::load(&config.model, config.device, common.threads)?;
+    let correlator = Correlator::new(&features, config.measure, config.min_common);
+    let mut adviser = Adviser { config, features, colors, predictor, correlator };
+    let mut answers = Vec::with_capacity(paths.len());
+    for path in paths {
+        answers.push(adviser.advise(path)?);
+    }
+    if let [first, ..] = &answers[..]
+        && answers.iter().all(|(answer, _)| answer.problem.is_some())
+    {
+        return Err(Error::input(&first.0.photo, first.0.problem.clone().unwrap_or_default()));
+    }
+    if let Some(output) = &config.output {
+        draw_sheets(config, output, &adviser.features, &mut answers)?;
+    }
+    Ok(answers.into_iter().map(|(answer, _)| answer).collect())
+}
+
+fn check(config: &Config, photos: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    for (setting, value) in [("top", config.top), ("min_common", config.min_common)] {
+        if value == 0 {
+            return Err(Error::config(setting, "is 0; take 1 or more"));
+        }
+    }
+    let mut paths = Vec::new();
+    for path in photos {
+        if path.is_dir() {
+            let found = catalogue::photo_files(path)?;
+            if found.is_empty() {
+                let endings = catalogue::EXTENSIONS.join(", ");
+                return Err(Error::input(path, format!("holds no photos ({endings})")));
+            }
+            paths.extend(found);
+        } else {
+            paths.push(path.clone());
+        }
+    }
+    if paths.is_empty() {
+        return Err(Error::config("PHOTO", "name at least one photo or folder"));
+    }
+    Ok(paths)
+}
+
+/// All that is needed to answer.
+struct Adviser<'a> {
+    config: &'a Config,
+    features: FeatureTable,
+    colors: ColorTable,
+    predictor: Predictor,
+    correlator: Correlator,
+}
+
+impl Adviser<'_> {
+    /// The answer for one photo, and the photo as it was looked at where it is good.
+    fn advise(&mut self, path: PathBuf) -> Result<(Recommendation, Option<Photo>)> {
+        let read = photo::read_bytes(&path).and_then(|bytes| Ok((photo::decode(&bytes)?, segment::digest(&bytes))));
+        let (photo, digest) = match read {
+            Ok(read) => read,
+            Err(problem) => {
+                let problem = format!("{}: {}", problem.reason, problem.detail);
+                return Ok((Recommendation::without_neighbours(path, Some(problem)), None));
+            }
+        };
+        let photo = photo::fit(&photo, FIT_WIDTH_PX, FIT_HEIGHT_PX);
+        let label_maps = self.predictor.label_maps(std::slice::from_ref(&photo))?;
+        let label_map = label_maps.first().ok_or_else(|| Error::runtime("predict.onnx", "gave no label map"))?;
+        let counts = segment::count(&photo, label_map, self.config.color_rule, &self.colors);
+        let cells: Vec<f32> = counts.shares().into_iter().map(Option::unwrap_or_default).collect();
+        let mut answer = Recommendation::without_neighbours(path, None);
+        answer.worn = worn(&cells);
+        if !answer.worn.is_empty() {
+            answer.neighbours = self.neighbours(&cells, &digest);
+        }
+        Ok((answer, Some(photo)))
+    }
+
+    fn neighbours(&self, cells: &[f32], digest: &str) -> Vec<Recommended> {
+        let correlations = self.correlator.correlate(cells);
+        // A photo of the catalogue itself is no news to whoever holds it.
+        let other = |row: usize| self.features.content_sha256[row] != digest;
+        let nearest = self.correlator.nearest(&correlations, self.config.top as usize, other);
+        let recommended = |((row, correlation), rank): ((usize, f32), u32)| Recommended {
+            rank,
+            photo_id: self.features.photo_ids[row],
+            file_name: self.features.file_names[row].clone(),
+            path: self.features.paths[row].clone(),
+            correlation,
+            shared_cells: self.correlator.shared_cells(cells, row),
+        };
+        nearest.into_iter().zip(1..).map(recommended).collect()
+    }
+}
+
+fn worn(cells: &[f32]) -> Vec<WornCell> {
+    let present = labels::cell_names().into_iter().zip(cells).filter(|(_, share)| **share > 0.0);
+    let mut worn: Vec<_> = present.map(|(name, &share)| WornCell { name, share }).collect();
+    worn.sort_by(|a, b| b.share.total_cmp(&a.share));
+    worn
+}
+
+impl Recommendation {
+    fn without_neighbours(photo: PathBuf, problem: Option<String>) -> Self {
+        Self { photo, problem, worn: Vec::new(), neighbours: Vec::new(), contact_sheet: None }
+    }
+}
+
+impl fmt::Display for Recommendation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(problem) = &self.problem {
+            return writeln!(f, "{}: no good: {problem}", self.photo.display());
+        }
+        if self.worn.is_empty() {
+            return writeln!(f, "{}: nothing is worn in it as far as the model sees", self.photo.display());
+        }
+        let worn = self.worn.iter().take(TEXT_CELLS).map(|cell| percent(&cell.name, cell.share));
+        writeln!(f, "{}: {}", self.photo.display(), worn.collect::<Vec<_>>().join(", "))?;
+        if self.neighbours.is_empty() {
+            return writeln!(f, "  no photo of the catalogue can be compared with it");
+        }
+        let width = self.neighbours.iter().map(|it| it.file_name.chars().count()).fold("photo".len(), usize::max);
+        writeln!(f, "  rank  correlation  {:width$}  shared", "photo")?;
+        for it in &self.neighbours {
+            let shared = it.shared_cells.iter().take(TEXT_CELLS).map(|cell| percent(&cell.name, cell.neighbour_share));
+            let shared = shared.collect::<Vec<_>>().join(", ");
+            writeln!(f, "  {:>4}  {:>11.3}  {:width$}  {shared}", it.rank, it.correlation, it.file_name)?;
+        }
+        match &self.contact_sheet {
+            Some(sheet) => writeln!(f, "  picture: {}", sheet.display()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn percent(name: &str, share: f32) -> String {
+    format!("{name} {:.0} %", share * 100.0)
+}
+
+/// Writes a contact sheet for each photo that has neighbours: the photo first, then they.
+fn draw_sheets(
+    config: &Config,
+    output: &Path,
+    features: &FeatureTable,
+    answers: &mut [(Recommendation, Option<Photo>)],
+) -> Result<()> {
+    std::fs::create_dir_all(output).map_err(Error::io("create", output))?;
+    let wanted = answers.iter().flat_map(|(answer, _)| &answer.neighbours);
+    let wanted: HashMap<u32, &str> = wanted.map(|it| (it.photo_id, it.path.as_str())).collect();
+    let pictures = neighbour_pictures(config, features, &wanted)?;
+    for (number, (answer, photo)) in (1..).zip(answers) {
+        let Some(photo) = photo.as_ref().filter(|_| !answer.neighbours.is_empty()) else { continue };
+        let mut tiles = vec![Tile { photo: photo.clone(), caption: "the photo".to_owned() }];
+        tiles.extend(answer.neighbours.iter().map(|it| {
+            let shared = it.shared_cells.first().map_or(String::new(), |cell| cell.name.clone());
+            match pictures.get(&it.photo_id) {
+                Some(photo) => Tile {
+                    photo: photo.clone(),
+                    caption: format!("{}. {}  {:.3}\n{shared}", it.rank, it.file_name, it.correlation),
+                },
+                None => missing_tile(it),
+            }
+        }));
+        let stem = answer.photo.file_stem().unwrap_or_default().to_string_lossy();
+        let path = output.join(format!("{number:03}_{stem}.png"));
+        stage::write_file(&path, &picture::png(&picture::contact_sheet(&tiles, tiles.len())?))?;
+        answer.contact_sheet = Some(path);
+    }
+    Ok(())
+}
+
+fn missing_tile(it: &Recommended) -> Tile {
+    tracing::warn!("{}: the picture cannot be read any more; a grey one stands for it", it.path);
+    let rgb = MISSING_RGB.repeat((FIT_WIDTH_PX * FIT_HEIGHT_PX) as usize);
+    let photo = Photo { width_px: FIT_WIDTH_PX, height_px: FIT_HEIGHT_PX, rgb };
+    Tile { photo, caption: format!("{}. {}  {:.3}\n(picture missing)", it.rank, it.file_name, it.correlation) }
+}
+
+/// The pictures of the photos `wanted` (id to path), fitted: out of the dataset where that was the catalogue, else files.
+fn neighbour_pictures(
+    config: &Config,
+    features: &FeatureTable,
+    wanted: &HashMap<u32, &str>,
+) -> Result<HashMap<u32, Photo>> {
+    let fitted = |photo: Photo| photo::fit(&photo, FIT_WIDTH_PX, FIT_HEIGHT_PX);
+    let mut pictures = HashMap::new();
+    let Some(dataset) = dataset_of(&config.features)? else {
+        let files = wanted.iter().filter_map(|(&id, path)| Some((id, fitted(photo::read(Path::new(path)).ok()?))));
+        return Ok(files.collect());
+    };
+    tracing::debug!("looking for {} pictures among {}", wanted.len(), features.len());
+    for record in dataset.photos(None)? {
+        let record = record?;
+        if wanted.contains_key(&record.photo_id)
+            && let Ok(photo) = photo::decode(&record.encoded)
+        {
+            pictures.insert(record.photo_id, fitted(photo));
+        }
+        if pictures.len() == wanted.len() {
+            break;
+        }
+    }
+    Ok(pictures)
+}
+
+/// The dataset that the features are of, where its photos were the catalogue and it is still there.
+fn dataset_of(features: &Path) -> Result<Option<Dataset>> {
+    let summary = Summary::read(features)?;
+    let catalogue = summary.config["stage"]["catalogue"].as_str().map(PathBuf::from);
+    match catalogue.filter(|folder| folder.join("photos.parquet").is_file()) {
+        Some(folder) => Dataset::open(&folder).map(Some),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_names_what_is_worn_and_shared() {
+        let shared = SharedCell { name: "jeans_blue".to_owned(), share: 0.5, neighbour_share: 0.62 };
+        let mut answer = Recommendation::without_neighbours(PathBuf::from("me.jpg"), None);
+        answer.worn = vec![WornCell { name: "jeans_blue".to_owned(), share: 0.5 }];
+        answer.neighbours = vec![Recommended {
+            rank: 1,
+            photo_id: 7,
+            file_name: "0007.jpg".to_owned(),
+            path: "0007.jpg".to_owned(),
+            correlation: 0.9871,
+            shared_cells: vec![shared],
+        }];
+        let expected = "me.jpg: jeans_blue 50 %\n  rank  correlation  photo     shared\n     \
+                        1        0.987  0007.jpg  jeans_blue 62 %\n";
+        assert_eq!(answer.to_string(), expected);
+    }
+
+    #[test]
+    fn a_photo_without_apparel_and_a_bad_one_are_said_to_be_so() {
+        let plain = Recommendation::without_neighbours(PathBuf::from("wall.jpg"), None);
+        assert!(plain.to_string().contains("nothing is worn"), "{plain}");
+        let bad = Recommendation::without_neighbours(PathBuf::from("x"), Some("photo_empty: zero bytes".to_owned()));
+        assert!(bad.to_string().contains("photo_empty"), "{bad}");
+    }
+
+    #[test]
+    fn what_is_worn_comes_most_first() {
+        let mut cells = vec![0.0; labels::CELL_COUNT];
+        (cells[0], cells[30], cells[200]) = (0.2, 0.5, 0.3);
+        let shares: Vec<f32> = worn(&cells).iter().map(|cell| cell.share).collect();
+        assert_eq!(shares, [0.5, 0.3, 0.2]);
+    }
+}

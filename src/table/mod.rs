@@ -18,9 +18,11 @@ use parquet::file::properties::WriterProperties;
 
 use crate::error::{Error, Result};
 
+pub mod features;
 pub mod names;
 pub mod photos;
 pub mod rejects;
+pub mod similarity;
 
 /// Version of all schemas of this program; raised when a column changes its name, type or meaning.
 pub const SCHEMA_VERSION: &str = "1";
@@ -37,6 +39,29 @@ pub fn schema(name: &str, fields: Vec<Field>) -> SchemaRef {
     let metadata = [(TABLE_KEY, name), (SCHEMA_VERSION_KEY, SCHEMA_VERSION)];
     let metadata: HashMap<_, _> = metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     Arc::new(Schema::new_with_metadata(fields, metadata))
+}
+
+/// File name of part `number` of a table that is written in parts.
+#[must_use]
+pub fn part_name(number: usize) -> String {
+    format!("part-{number:05}.parquet")
+}
+
+/// Most parts that a table has: what the names count up to.
+const MAX_PARTS: usize = 100_000;
+
+/// The parts of the table in `folder`, in their order.
+///
+/// # Errors
+/// [`Error::Input`] where there is no part.
+pub fn parts(folder: &Path) -> Result<Vec<PathBuf>> {
+    let paths: Vec<_> =
+        (0..MAX_PARTS).map(|number| folder.join(part_name(number))).take_while(|path| path.is_file()).collect();
+    if paths.is_empty() {
+        let problem = format!("holds no {}; run the stage that makes it first", part_name(0));
+        return Err(Error::input(folder, problem));
+    }
+    Ok(paths)
 }
 
 /// Writes one Parquet file: zstd, statistics on, metadata of the schema in the footer too.

@@ -1,0 +1,157 @@
+//! `part-NNNNN.parquet` of a features folder: one row for each photo of a catalogue.
+//!
+//! | column | type | meaning |
+//! | --- | --- | --- |
+//! | `photo_id` | u32 | the catalogue's own id |
+//! | `file_name`, `path` | text | the photo; for a dataset's own photos the path is the name inside the source |
+//! | `content_sha256` | text | SHA-256 of the encoded file, lower-case hexadecimal |
+//! | `model_id` | text | the model that made the label map; `labels` where the source's own labels did |
+//! | `width_px`, `height_px` | u32 | size of the label map, whose pixels are counted below |
+//! | `px_<category>` | u32 | pixels of each of the 23 categories; they add up to `width_px * height_px` |
+//! | `apparel_px` | u32 | pixels of the 19 apparel categories |
+//! | `<category>_<color>` | f32, 228 of them | share of the apparel pixels with that category and colour; null where there is none |
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float32Array, StringArray, UInt32Array};
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::ipc::writer::FileWriter;
+use arrow::record_batch::RecordBatch;
+use serde::{Deserialize, Serialize};
+
+use super::{TableWriter, schema};
+use crate::error::{Error, Result};
+use crate::features::PixelCounts;
+use crate::labels::{self, CATEGORY_COUNT};
+
+/// Name of the table in its metadata.
+pub const TABLE: &str = "features";
+/// Rows of a part.
+pub const PART_ROWS: usize = 8192;
+
+/// In which formats the feature table is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Parquet alone.
+    #[default]
+    Parquet,
+    /// Parquet, and the same rows as Arrow IPC files beside it.
+    Arrow,
+}
+
+/// One row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FeatureRow {
+    /// The catalogue's own id.
+    pub photo_id: u32,
+    /// File name.
+    pub file_name: String,
+    /// Where the photo lies.
+    pub path: String,
+    /// SHA-256 of the encoded file.
+    pub content_sha256: String,
+    /// The model, or `labels`.
+    pub model_id: String,
+    /// Width of the label map.
+    pub width_px: u32,
+    /// Height of the label map.
+    pub height_px: u32,
+    /// What its pixels show.
+    pub counts: PixelCounts,
+}
+
+/// Writes the parts of a features folder.
+#[derive(Debug)]
+pub struct FeatureWriter {
+    folder: PathBuf,
+    format: Format,
+    schema: SchemaRef,
+    rows: Vec<FeatureRow>,
+    parts: usize,
+}
+
+impl FeatureWriter {
+    /// Starts the first part in `folder`.
+    #[must_use]
+    pub fn new(folder: &Path, format: Format) -> Self {
+        Self { folder: folder.to_owned(), format, schema: feature_schema(), rows: Vec::new(), parts: 0 }
+    }
+
+    /// Appends a row.
+    ///
+    /// # Errors
+    /// As [`TableWriter`].
+    pub fn push(&mut self, row: FeatureRow) -> Result<()> {
+        self.rows.push(row);
+        if self.rows.len() == PART_ROWS { self.write_part() } else { Ok(()) }
+    }
+
+    /// Writes what is left; an empty catalogue gets one part without rows.
+    ///
+    /// # Errors
+    /// As [`TableWriter`].
+    pub fn close(mut self) -> Result<()> {
+        if self.rows.is_empty() && self.parts > 0 { Ok(()) } else { self.write_part() }
+    }
+
+    fn write_part(&mut self) -> Result<()> {
+        let batch = batch_of(&self.schema, &self.rows);
+        let path = self.folder.join(super::part_name(self.parts));
+        let mut writer = TableWriter::create(&path, self.schema.clone(), PART_ROWS)?;
+        writer.write(&batch)?;
+        writer.close()?;
+        if self.format == Format::Arrow {
+            write_ipc(&path.with_extension("arrow"), &batch)?;
+        }
+        self.rows.clear();
+        self.parts += 1;
+        Ok(())
+    }
+}
+
+fn feature_schema() -> SchemaRef {
+    let text = |name| Field::new(name, DataType::Utf8, false);
+    let number = |name: String| Field::new(name, DataType::UInt32, false);
+    let mut fields = vec![number("photo_id".to_owned())];
+    fields.extend(["file_name", "path", "content_sha256", "model_id"].map(text));
+    fields.extend(["width_px", "height_px"].map(|name| number(name.to_owned())));
+    fields.extend((0..CATEGORY_COUNT as u8).map(|category| number(format!("px_{}", labels::column_name(category)))));
+    fields.push(number("apparel_px".to_owned()));
+    fields.extend(labels::cell_names().into_iter().map(|name| Field::new(name, DataType::Float32, true)));
+    schema(TABLE, fields)
+}
+
+fn batch_of(schema: &SchemaRef, rows: &[FeatureRow]) -> RecordBatch {
+    let text = |of: fn(&FeatureRow) -> &str| Arc::new(StringArray::from_iter_values(rows.iter().map(of))) as ArrayRef;
+    let number =
+        |of: &dyn Fn(&FeatureRow) -> u32| Arc::new(UInt32Array::from_iter_values(rows.iter().map(of))) as ArrayRef;
+    let mut columns = vec![
+        number(&|row| row.photo_id),
+        text(|row| &row.file_name),
+        text(|row| &row.path),
+        text(|row| &row.content_sha256),
+        text(|row| &row.model_id),
+        number(&|row| row.width_px),
+        number(&|row| row.height_px),
+    ];
+    columns.extend((0..CATEGORY_COUNT).map(|category| number(&|row| row.counts.category_px[category])));
+    columns.push(number(&|row| row.counts.apparel_px));
+    let shares: Vec<_> = rows.iter().map(|row| row.counts.shares()).collect();
+    columns.extend((0..labels::CELL_COUNT).map(|cell| {
+        let column: Float32Array = shares.iter().map(|row| row[cell]).collect();
+        Arc::new(column) as ArrayRef
+    }));
+    RecordBatch::try_new(schema.clone(), columns).expect("the columns match the schema")
+}
+
+fn write_ipc(path: &Path, batch: &RecordBatch) -> Result<()> {
+    let failed = |cause| Error::io("write", path)(std::io::Error::other(cause));
+    let file = BufWriter::new(File::create(path).map_err(Error::io("create", path))?);
+    let mut writer = FileWriter::try_new(file, &batch.schema()).map_err(failed)?;
+    writer.write(batch).map_err(failed)?;
+    writer.finish().map_err(failed)
+}
