@@ -16,6 +16,7 @@ pub mod stage;
 pub mod table;
 
 // In the order of the flow.
+pub mod canvas;
 pub mod color;
 pub mod dataset;
 pub mod doctor;

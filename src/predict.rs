@@ -2,41 +2,103 @@
 
 use std::path::Path;
 
-use crate::error::Result;
+use ort::session::Session;
+use ort::value::Tensor;
+use prost::Message;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::canvas;
+use crate::error::{Error, Result};
+use crate::graph::{SPEC_KEY, Spec, onnx};
 use crate::photo::Photo;
-use crate::runtime::Device;
+use crate::runtime::{self, Device, Provider, failed};
+use crate::stage;
+use crate::train::PREDICT_FILE;
+
+/// Photos that go through the network together: enough to keep the cores busy, little enough to stay in the cache.
+pub const BATCH_SIZE: usize = 4;
 
 /// A loaded `predict.onnx`.
 #[derive(Debug)]
-pub struct Predictor {}
+pub struct Predictor {
+    session: Session,
+    provider: Provider,
+    spec: Spec,
+    model_id: String,
+}
 
 impl Predictor {
     /// Loads the model of a model folder.
     ///
     /// # Errors
-    /// [`crate::Error::Runtime`] where ONNX Runtime or the model is missing or wrong.
-    pub fn load(_model: &Path, _device: Device, _threads: usize) -> Result<Self> {
-        unimplemented!()
+    /// [`Error::Runtime`] where ONNX Runtime is missing, [`Error::Input`] where the model is missing or not ours.
+    pub fn load(model: &Path, device: Device, threads: usize) -> Result<Self> {
+        let path = model.join(PREDICT_FILE);
+        let bytes = std::fs::read(&path)
+            .map_err(|cause| Error::input(&path, format!("cannot be read ({cause}); run 'lookbook train' first")))?;
+        let (spec, label_maps_only) = label_maps_only(&bytes)
+            .map_err(|problem| Error::input(&path, format!("{problem}; train the model again")))?;
+        let name = path.display().to_string();
+        let (session, provider) = runtime::session(&name, &label_maps_only, device, threads)?;
+        Ok(Self { session, provider, spec, model_id: model_id(&bytes) })
     }
 
     /// Identity of the model: the first 16 hexadecimal digits of the SHA-256 of `predict.onnx`.
     #[must_use]
     pub fn model_id(&self) -> &str {
-        unimplemented!()
+        &self.model_id
     }
 
     /// "cpu" or "cuda": what really runs.
     #[must_use]
     pub fn execution_provider(&self) -> &'static str {
-        unimplemented!()
+        self.provider.name()
     }
 
-    /// Category of each pixel of each photo: `[height, width]` u8, 0 to 22, at the photo's own size. Photos are at most
-    /// 400 x 600 (as [`crate::photo::fit`] makes them); any number of them, run in batches of the model's own.
+    /// Category of each pixel of each photo: `[height, width]` u8, 0 to 22, at the photo's own size; any number of photos,
+    /// run in batches of [`BATCH_SIZE`].
     ///
     /// # Errors
-    /// [`crate::Error::Runtime`].
-    pub fn label_maps(&mut self, _photos: &[Photo]) -> Result<Vec<Vec<u8>>> {
-        unimplemented!()
+    /// [`Error::Runtime`].
+    pub fn label_maps(&mut self, photos: &[Photo]) -> Result<Vec<Vec<u8>>> {
+        let mut maps = Vec::with_capacity(photos.len());
+        for photos in photos.chunks(BATCH_SIZE) {
+            maps.extend(self.batch(photos)?);
+        }
+        Ok(maps)
     }
+
+    fn batch(&mut self, photos: &[Photo]) -> Result<Vec<Vec<u8>>> {
+        let spec = &self.spec;
+        let canvases: Vec<_> = photos.par_iter().map(|photo| canvas::canvas(spec, photo)).collect();
+        let pixels: Vec<u8> = canvases.iter().flat_map(|it| &it.pixels).copied().collect();
+        let dims = [photos.len(), spec.rows(), spec.columns(), 3];
+        let input = Tensor::from_array((dims, pixels)).map_err(failed(PREDICT_FILE))?;
+        let outputs = self.session.run(ort::inputs! { "photos" => input }).map_err(failed(PREDICT_FILE))?;
+        let (_, answer) = outputs["label_map"].try_extract_tensor::<u8>().map_err(failed(PREDICT_FILE))?;
+        let answers: Vec<&[u8]> = answer.chunks_exact(spec.rows() * spec.columns()).collect();
+        let at_own_size = |((photo, canvas), answer): ((&Photo, &canvas::Canvas), &&[u8])| {
+            canvas::label_map(spec, canvas, answer, photo.width_px as usize, photo.height_px as usize)
+        };
+        Ok(photos.par_iter().zip(&canvases).zip(&answers).map(at_own_size).collect())
+    }
+}
+
+/// Identity of a `predict.onnx`: the first 16 hexadecimal digits of its SHA-256.
+#[must_use]
+pub fn model_id(predict: &[u8]) -> String {
+    stage::hexadecimal(&Sha256::digest(predict))[..16].to_owned()
+}
+
+/// The network's measures out of the file, and the file without its `probabilities`: ONNX Runtime computes every output
+/// that a graph declares, and nobody looks at 23 maps of sigmoids here.
+fn label_maps_only(bytes: &[u8]) -> Result<(Spec, Vec<u8>), String> {
+    let mut model = onnx::Model::decode(bytes).map_err(|cause| format!("is not a whole ONNX file ({cause})"))?;
+    let spec = model.metadata_props.iter().find(|it| it.key == SPEC_KEY).ok_or("is not a model of lookbook")?;
+    let spec = serde_json::from_str(&spec.value).map_err(|cause| format!("its '{SPEC_KEY}' is wrong ({cause})"))?;
+    let graph = model.graph.as_mut().ok_or("holds no graph")?;
+    graph.output.retain(|output| output.name == "label_map");
+    graph.node.retain(|node| node.output != ["probabilities"]);
+    Ok((spec, model.encode_to_vec()))
 }

@@ -1,19 +1,28 @@
 //! The course of a training run: `history.parquet` and `loss.csv`.
 
+use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Float32Array, UInt32Array};
+use arrow::datatypes::{DataType, Field};
+use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::{stage, table};
+
+/// Name of the table in its metadata.
+const TABLE: &str = "history";
 
 /// One epoch. Rates are 0 to 1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
     /// 1-based.
     pub epoch: u32,
     /// Learning rate of the last step.
     pub learning_rate: f32,
-    /// Mean loss over the steps of the epoch.
+    /// Mean loss over the photos of the epoch, each at the time of its step.
     pub train_loss: f32,
     /// Share of train pixels that were right at the time of their step.
     pub train_pixel_accuracy: f32,
@@ -31,10 +40,116 @@ pub struct EpochRecord {
     pub elapsed_secs: f32,
 }
 
+/// A column of figures: its name, the figure of a record, and the place to put one.
+type Column = (&'static str, fn(&mut EpochRecord) -> &mut f32);
+
+const COLUMNS: [Column; 9] = [
+    ("learning_rate", |it| &mut it.learning_rate),
+    ("train_loss", |it| &mut it.train_loss),
+    ("train_pixel_accuracy", |it| &mut it.train_pixel_accuracy),
+    ("validation_loss", |it| &mut it.validation_loss),
+    ("validation_pixel_accuracy", |it| &mut it.validation_pixel_accuracy),
+    ("validation_foreground_accuracy", |it| &mut it.validation_foreground_accuracy),
+    ("validation_mean_iou", |it| &mut it.validation_mean_iou),
+    ("photos_per_sec", |it| &mut it.photos_per_sec),
+    ("elapsed_secs", |it| &mut it.elapsed_secs),
+];
+
+impl fmt::Display for EpochRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "epoch {}: loss {:.4}, validation loss {:.4}, pixel accuracy {:.3}, mean IoU {:.3}, {:.1} photos/s",
+            self.epoch,
+            self.train_loss,
+            self.validation_loss,
+            self.validation_pixel_accuracy,
+            self.validation_mean_iou,
+            self.photos_per_sec
+        )
+    }
+}
+
+/// Writes `history.parquet`.
+///
+/// # Errors
+/// As [`table::write_table`].
+pub fn write(path: &Path, history: &[EpochRecord]) -> Result<()> {
+    let mut fields = vec![Field::new("epoch", DataType::UInt32, false)];
+    let epochs = UInt32Array::from_iter_values(history.iter().map(|it| it.epoch));
+    let mut arrays: Vec<ArrayRef> = vec![Arc::new(epochs)];
+    for (name, figure) in COLUMNS {
+        fields.push(Field::new(name, DataType::Float32, false));
+        arrays.push(Arc::new(Float32Array::from_iter_values(history.iter().map(|it| *figure(&mut it.clone())))));
+    }
+    let rows = RecordBatch::try_new(table::schema(TABLE, fields), arrays).expect("the columns match the schema above");
+    table::write_table(path, &rows)
+}
+
 /// Reads `history.parquet`.
 ///
 /// # Errors
-/// As [`crate::table::read_table`].
-pub fn read(_path: &Path) -> Result<Vec<EpochRecord>> {
-    unimplemented!()
+/// As [`table::read_table`].
+pub fn read(path: &Path) -> Result<Vec<EpochRecord>> {
+    let mut history = Vec::new();
+    for batch in table::read_table(path, TABLE, &[], 1024)? {
+        let batch = batch?;
+        let start = history.len();
+        let epochs = table::column::<UInt32Array>(path, &batch, "epoch")?;
+        history.extend(epochs.values().iter().map(|&epoch| EpochRecord { epoch, ..EMPTY }));
+        for (name, figure) in COLUMNS {
+            let values = table::column::<Float32Array>(path, &batch, name)?;
+            for (record, &value) in history[start..].iter_mut().zip(values.values()) {
+                *figure(record) = value;
+            }
+        }
+    }
+    Ok(history)
+}
+
+const EMPTY: EpochRecord = EpochRecord {
+    epoch: 0,
+    learning_rate: 0.0,
+    train_loss: 0.0,
+    train_pixel_accuracy: 0.0,
+    validation_loss: 0.0,
+    validation_pixel_accuracy: 0.0,
+    validation_foreground_accuracy: 0.0,
+    validation_mean_iou: 0.0,
+    photos_per_sec: 0.0,
+    elapsed_secs: 0.0,
+};
+
+/// Writes `loss.csv`: the same rows for whoever has a spreadsheet.
+///
+/// # Errors
+/// As [`stage::write_file`].
+pub fn write_csv(path: &Path, history: &[EpochRecord]) -> Result<()> {
+    let mut text = String::from("epoch");
+    COLUMNS.iter().for_each(|(name, _)| text.extend([",", name]));
+    for record in history {
+        text.push_str(&format!("\n{}", record.epoch));
+        COLUMNS.iter().for_each(|(_, figure)| text.push_str(&format!(",{}", figure(&mut record.clone()))));
+    }
+    text.push('\n');
+    stage::write_file(path, text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_comes_back_and_the_csv_has_its_columns() {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let history = [1, 2].map(|epoch| EpochRecord { epoch, train_loss: 0.5 / epoch as f32, ..EMPTY });
+        let path = place.path().join("history.parquet");
+        write(&path, &history).expect("written");
+        assert_eq!(read(&path).expect("read"), history);
+        let csv = place.path().join("loss.csv");
+        write_csv(&csv, &history).expect("written");
+        let text = std::fs::read_to_string(&csv).expect("text");
+        assert!(text.starts_with("epoch,learning_rate,train_loss,"), "{text}");
+        assert!(text.ends_with("2,0,0.25,0,0,0,0,0,0,0\n"), "{text}");
+    }
 }

@@ -1,0 +1,280 @@
+//! `evaluate`: a model against the labels of one split: `evaluation.json` in the model folder.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use ort::session::Session;
+use ort::value::{DynValue, Tensor};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::canvas::{self, Canvas};
+use crate::color::ColorTable;
+use crate::dataset::{Dataset, PhotoRecord, Split};
+use crate::error::{Error, Result};
+use crate::graph::{self, Spec};
+use crate::labels::{CATEGORIES, CATEGORY_COUNT};
+use crate::photo;
+use crate::predict::BATCH_SIZE;
+use crate::progress::Progress;
+use crate::runtime::{self, Device, Provider, failed};
+use crate::stage::{self, Common, Summary};
+use crate::train::{COLOR_TABLE_FILE, WEIGHTS_FILE, checkpoint, step};
+
+pub mod confusion;
+
+use confusion::Confusion;
+
+/// File name of the result, in the model folder.
+pub const EVALUATION_FILE: &str = "evaluation.json";
+/// Why [`Evaluation::seed_mean_iou`] flatters.
+const SEED_MEAN_IOU_NOTE: &str = "the seed's metric: per photo over all 23 categories, 1 for each that is neither there \
+                                  nor predicted; on street photos a model that answers bk everywhere scores 0.64 by it";
+
+/// Settings of `evaluate`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The folder of the dataset tables.
+    pub dataset: PathBuf,
+    /// The folder of the model; the result goes there.
+    pub model: PathBuf,
+    /// The part of the data set to look at.
+    pub split: Split,
+    /// Where the network runs.
+    pub device: Device,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            dataset: PathBuf::from("output/dataset"),
+            model: PathBuf::from("output/model"),
+            split: Split::Test,
+            device: Device::Auto,
+        }
+    }
+}
+
+/// The content of `evaluation.json`. Rates are 0 to 1. Pixels are those of the photos at their own size.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// The part that was looked at.
+    pub split: Split,
+    /// Number of photos.
+    pub photos: u64,
+    /// Identity of the model.
+    pub model_id: String,
+    /// Share of pixels whose category is right.
+    pub pixel_accuracy: f64,
+    /// The same over pixels whose truth is not background; null where there are none.
+    pub foreground_accuracy: Option<f64>,
+    /// Mean of `iou` over the categories that the truth holds.
+    pub mean_iou: f64,
+    /// Mean of `iou` weighted by the pixels of the truth.
+    pub frequency_weighted_iou: f64,
+    /// Mean over photos of |predicted and true categories| / |predicted or true|, background left out.
+    pub category_set_jaccard: f64,
+    /// The seed's per-photo mean IoU.
+    pub seed_mean_iou: f64,
+    /// What `seed_mean_iou` is for a model that answers background everywhere, on these photos.
+    pub seed_mean_iou_of_background: f64,
+    /// Why `seed_mean_iou` flatters.
+    pub seed_mean_iou_note: String,
+    /// Mean binary cross-entropy over all pixels and maps, at the network's size.
+    pub bce: f64,
+    /// Intersection over union by category name; null where the truth holds none of it.
+    pub iou: BTreeMap<String, Option<f64>>,
+    /// Pixels by truth (rows) and prediction (columns), 23 x 23.
+    pub confusion: Vec<Vec<u64>>,
+    /// Share of apparel pixels of the split that the colour table names as the labels do; null without colour labels.
+    pub color_pixel_accuracy: Option<f64>,
+}
+
+/// Evaluates a model folder and writes `evaluation.json` into it.
+///
+/// # Errors
+/// A dataset or model folder that is none, an empty split, a missing runtime.
+pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
+    let dataset = Dataset::open(&config.dataset)?;
+    let (spec, weights) = checkpoint::read_weights(&config.model.join(WEIGHTS_FILE))?;
+    let mut evaluator = Evaluator::new(&spec, config.device, common.threads)?;
+    let mut summary = stage::planned("evaluate", &config.model, common, config);
+    let started = std::time::Instant::now();
+    let mut tally = Tally::default();
+    let weights = step::flat(weights)?;
+    let photos = dataset.index()?.iter().filter(|it| it.split == config.split).count() as u64;
+    let progress = Progress::new("evaluate", photos, "photos");
+    let mut records = dataset.photos(Some(config.split))?;
+    loop {
+        let chunk = records.by_ref().take(BATCH_SIZE).collect::<Result<Vec<_>>>()?;
+        if chunk.is_empty() {
+            break;
+        }
+        tally.add(&evaluator.evaluate(&dataset, &spec, &chunk, &weights)?, chunk.len());
+        progress.inc(chunk.len() as u64);
+    }
+    if tally.photos == 0 {
+        let problem = format!("has no photos in the {:?} part", config.split).to_lowercase();
+        return Err(Error::input(dataset.photos_path(), problem));
+    }
+    let predict = config.model.join(crate::train::PREDICT_FILE);
+    let predict = std::fs::read(&predict).map_err(Error::io("read", &predict))?;
+    let colors = ColorTable::read(&config.model.join(COLOR_TABLE_FILE))?.pixel_accuracy(&dataset, config.split)?;
+    let evaluation = tally.evaluation(config.split, crate::predict::model_id(&predict), colors);
+    if !common.dry_run {
+        stage::write_json(&config.model.join(EVALUATION_FILE), &evaluation)?;
+    }
+    summary.execution_provider = Some(evaluator.provider.name().to_owned());
+    summary.elapsed_secs = started.elapsed().as_secs_f64();
+    summary.counts.insert("photos".to_owned(), tally.photos.into());
+    summary.counts.insert("mean_iou".to_owned(), evaluation.mean_iou.into());
+    summary.counts.insert("pixel_accuracy".to_owned(), evaluation.pixel_accuracy.into());
+    summary.counts.insert("foreground_accuracy".to_owned(), evaluation.foreground_accuracy.into());
+    Ok((evaluation, summary))
+}
+
+/// The network with the losses, for any weights.
+#[derive(Debug)]
+pub struct Evaluator {
+    session: Session,
+    provider: Provider,
+    rows: usize,
+    columns: usize,
+}
+
+/// What the network answers for a batch.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Mean loss over the photos' pixels.
+    pub loss: f32,
+    /// Mean binary cross-entropy over the photos' pixels and the maps.
+    pub bce: f32,
+    /// `[rows, columns]` for each photo.
+    pub label_maps: Vec<Vec<u8>>,
+}
+
+impl Evaluator {
+    /// Makes the session.
+    ///
+    /// # Errors
+    /// As [`runtime::session`].
+    pub fn new(spec: &Spec, device: Device, threads: usize) -> Result<Self> {
+        let (session, provider) = runtime::session("evaluation", &graph::evaluation(spec), device, threads)?;
+        Ok(Self { session, provider, rows: spec.rows(), columns: spec.columns() })
+    }
+
+    /// Runs a batch: photos `[size, rows, columns, 3]`, labels `[size, rows, columns]`, flat weights.
+    ///
+    /// # Errors
+    /// What ONNX Runtime answers.
+    pub fn run(&mut self, photos: Vec<u8>, labels: Vec<u8>, weights: &DynValue) -> Result<Answer> {
+        let failed = || failed("evaluation");
+        let pixels = self.rows * self.columns;
+        let size = labels.len() / pixels;
+        let photos = Tensor::from_array(([size, self.rows, self.columns, 3], photos)).map_err(failed())?;
+        let labels = Tensor::from_array(([size, self.rows, self.columns], labels)).map_err(failed())?;
+        let inputs = ort::inputs! { "photos" => photos, "labels" => labels, "weights" => weights };
+        let outputs = self.session.run(inputs).map_err(failed())?;
+        let number = |name: &str| outputs[name].try_extract_tensor::<f32>().map(|it| it.1[0]).map_err(failed());
+        let (_, maps) = outputs["label_map"].try_extract_tensor::<u8>().map_err(failed())?;
+        Ok(Answer {
+            loss: number("loss")?,
+            bce: number("bce")?,
+            label_maps: maps.chunks_exact(pixels).map(<[u8]>::to_vec).collect(),
+        })
+    }
+
+    fn evaluate(
+        &mut self,
+        dataset: &Dataset,
+        spec: &Spec,
+        records: &[PhotoRecord],
+        weights: &DynValue,
+    ) -> Result<Evaluated> {
+        let laid: Result<Vec<_>> = records.par_iter().map(|it| lay(dataset, spec, it)).collect();
+        let laid = laid?;
+        let photos = laid.iter().flat_map(|it| &it.canvas.pixels).copied().collect();
+        let labels = laid.iter().flat_map(|it| &it.labels).copied().collect();
+        let answer = self.run(photos, labels, weights)?;
+        let compare = |((record, laid), map): ((&PhotoRecord, &Laid), &Vec<u8>)| {
+            let (width, height) = (record.width_px as usize, record.height_px as usize);
+            let mut confusion = Confusion::default();
+            confusion.add(&laid.truth, &canvas::label_map(spec, &laid.canvas, map, width, height));
+            let mut of_background = Confusion::default();
+            of_background.add(&laid.truth, &vec![crate::labels::BACKGROUND; laid.truth.len()]);
+            (confusion, of_background.seed_mean_iou())
+        };
+        let photos = records.par_iter().zip(&laid).zip(&answer.label_maps).map(compare).collect();
+        Ok(Evaluated { bce: f64::from(answer.bce), photos })
+    }
+}
+
+/// A photo and its labels on the canvas, and its labels at its own size.
+struct Laid {
+    canvas: Canvas,
+    labels: Vec<u8>,
+    truth: Vec<u8>,
+}
+
+fn lay(dataset: &Dataset, spec: &Spec, record: &PhotoRecord) -> Result<Laid> {
+    let photo = photo::decode(&record.encoded).map_err(|problem| {
+        Error::input(dataset.photos_path(), format!("photo {}: {}", record.file_name, problem.detail))
+    })?;
+    let canvas = canvas::canvas(spec, &photo);
+    let truth = record.category_map();
+    let labels = canvas::label_canvas(spec, &canvas, &truth, record.width_px as usize, record.height_px as usize);
+    Ok(Laid { canvas, labels, truth })
+}
+
+/// A batch compared with its truth: mean BCE; for each photo the confusion and the seed's metric of plain background.
+struct Evaluated {
+    bce: f64,
+    photos: Vec<(Confusion, f64)>,
+}
+
+/// What has been counted over the split.
+#[derive(Default)]
+struct Tally {
+    photos: u64,
+    confusion: Confusion,
+    bce_sum: f64,
+    jaccard_sum: f64,
+    seed_sum: f64,
+    seed_of_background_sum: f64,
+}
+
+impl Tally {
+    fn add(&mut self, batch: &Evaluated, photos: usize) {
+        self.photos += photos as u64;
+        self.bce_sum += batch.bce * photos as f64;
+        for (confusion, of_background) in &batch.photos {
+            self.jaccard_sum += confusion.category_set_jaccard();
+            self.seed_sum += confusion.seed_mean_iou();
+            self.seed_of_background_sum += of_background;
+            self.confusion.merge(confusion);
+        }
+    }
+
+    fn evaluation(&self, split: Split, model_id: String, color_pixel_accuracy: Option<f64>) -> Evaluation {
+        let photos = self.photos as f64;
+        let iou = |category: usize| (CATEGORIES[category].to_owned(), self.confusion.iou(category));
+        Evaluation {
+            split,
+            photos: self.photos,
+            model_id,
+            pixel_accuracy: self.confusion.pixel_accuracy(),
+            foreground_accuracy: self.confusion.foreground_accuracy(),
+            mean_iou: self.confusion.mean_iou(),
+            frequency_weighted_iou: self.confusion.frequency_weighted_iou(),
+            category_set_jaccard: self.jaccard_sum / photos,
+            seed_mean_iou: self.seed_sum / photos,
+            seed_mean_iou_of_background: self.seed_of_background_sum / photos,
+            seed_mean_iou_note: SEED_MEAN_IOU_NOTE.to_owned(),
+            bce: self.bce_sum / photos,
+            iou: (0..CATEGORY_COUNT).map(iou).collect(),
+            confusion: self.confusion.rows(),
+            color_pixel_accuracy,
+        }
+    }
+}
