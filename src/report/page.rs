@@ -501,11 +501,30 @@ mod tests {
         assert_eq!(shares.colors[0].percent, Some(100.0), "the longest bar is full");
     }
 
+    /// Also writes the page to the folder `LOOKBOOK_PICTURES`, for people to look at.
     #[test]
     fn a_full_page_is_self_contained() -> Result<()> {
         let mut page = Page::new(Path::new("output"), &[]);
-        page.evaluation = Some(EvaluationPart::new(&evaluation()));
+        let mut evaluation = evaluation();
+        evaluation.iou = CATEGORIES
+            .iter()
+            .enumerate()
+            .map(|(id, name)| (name.to_string(), (id % 5 > 0).then(|| id as f64 / 23.0)))
+            .collect();
+        evaluation.confusion =
+            (0..23).map(|t| (0..23).map(|p| if t == p { 70 } else { (t * p) as u64 % 3 }).collect()).collect();
+        page.evaluation = Some(EvaluationPart::new(&evaluation));
         page.learning_curve = Some("data:image/png;base64,AA/+".to_owned());
+        let picture = "data:image/svg+xml,%3Csvg xmlns='%68ttp://www.w3.org/2000/svg' viewBox='0 0 2 3'%3E%3Crect width='2' height='3' fill='tan'/%3E%3C/svg%3E";
+        let photo = |caption: &str| SegmentedPhoto {
+            caption: caption.to_owned(),
+            photo: picture.to_owned(),
+            truth: picture.to_owned(),
+            prediction: picture.to_owned(),
+        };
+        let legend = (1..CATEGORIES.len() as u8).map(Bar::swatch).collect();
+        page.segmentations =
+            Some(Segmentations { split: "test", photos: ["a.jpg", "b.jpg", "c.jpg"].map(photo).into(), legend });
         page.neighbours = Some(vec![ContactSheet { caption: "<x>".to_owned(), picture: "data:,".to_owned() }]);
         page.rejects = Some(Vec::new());
         let html = page.render()?;
@@ -513,6 +532,10 @@ mod tests {
         assert!(html.contains("&lt;x&gt;"), "names are escaped");
         assert!(!html.contains("http:") && !html.contains("https:"), "nothing is fetched");
         assert!(html.contains("Nothing was rejected"));
+        assert!(!html.contains("left-out\">The"), "no part is left out");
+        if let Some(folder) = std::env::var_os("LOOKBOOK_PICTURES") {
+            crate::stage::write_file(&Path::new(&folder).join("page.html"), html.as_bytes())?;
+        }
         Ok(())
     }
 
