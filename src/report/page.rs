@@ -330,14 +330,14 @@ pub(super) fn shares(run: &Path) -> Result<Option<Shares>> {
     if !folder.join(crate::stage::RUN_FILE).is_file() {
         return Ok(None);
     }
-    FeatureTable::open(&folder).map(|table| Some(Shares::new(&table)))
+    FeatureTable::open(&folder).map(|table| Some(Shares::new(&table.cells)))
 }
 
 impl Shares {
-    fn new(table: &FeatureTable) -> Self {
-        let width = labels::CELL_COUNT;
-        let dressed: Vec<&[f32]> =
-            table.cells.chunks_exact(width).filter(|cells| cells.iter().any(|&cell| cell > 0.0)).collect();
+    /// From the cells of a feature table, `[photos, 228]`.
+    fn new(cells: &[f32]) -> Self {
+        let rows = cells.chunks_exact(labels::CELL_COUNT);
+        let dressed: Vec<&[f32]> = rows.filter(|row| row.iter().any(|&cell| cell > 0.0)).collect();
         let mean = |cells: &dyn Fn(usize) -> bool| -> f64 {
             let sum: f64 = dressed
                 .iter()
@@ -486,14 +486,7 @@ mod tests {
         cells[cell("dress_red")] = 0.75;
         cells[cell("shoe_black")] = 0.25;
         cells[labels::CELL_COUNT + cell("dress_black")] = 1.0;
-        let table = FeatureTable {
-            photo_ids: vec![0, 1, 2],
-            file_names: vec![String::new(); 3],
-            paths: vec![String::new(); 3],
-            apparel_px: vec![4, 4, 0],
-            cells,
-        };
-        let shares = Shares::new(&table);
+        let shares = Shares::new(&cells);
         assert_eq!(shares.photos, "2");
         let texts = |bars: &[Bar]| bars.iter().map(|bar| format!("{} {}", bar.name, bar.text)).collect::<Vec<_>>();
         assert_eq!(texts(&shares.categories), ["dress 87.5 %", "shoe 12.5 %"]);
