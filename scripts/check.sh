@@ -13,5 +13,5 @@ step cargo fmt --check
 step cargo clippy --release --locked --all-targets -- -D warnings
 step scripts/install_onnxruntime.sh
 step cargo test --release --locked
-RUSTDOCFLAGS="-D warnings" step cargo doc --release --locked --no-deps
+step env RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps
 echo "check: all is well" >&2
