@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::report;
+use crate::error::Result as LibraryResult;
 use crate::runtime;
+use crate::settings::Settings;
 use crate::stage;
 
 /// The minor version of ONNX Runtime that this program is tested against.
@@ -18,9 +19,6 @@ pub const COMFORTABLE_DISK_BYTES: u64 = 5 << 30;
 pub const LEAST_DISK_BYTES: u64 = 200 << 20;
 /// Less available memory than this is a warning: training on whole photos needs about as much.
 pub const COMFORTABLE_MEMORY_BYTES: u64 = 4 << 30;
-
-/// Sections that a settings file may have, beside `seed` and `threads` at its top.
-const SECTIONS: [&str; 8] = ["sample", "convert", "train", "evaluate", "segment", "similarity", "recommend", "report"];
 
 /// How a finding is to be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -254,25 +252,10 @@ fn settings(path: &Path) -> Finding {
     }
 }
 
-fn checked_settings(path: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(path).map_err(|cause| format!("cannot be read ({cause})"))?;
-    let table: toml::Table = toml::from_str(&text).map_err(|cause| cause.to_string().trim_end().to_owned())?;
-    let mut sections = Vec::new();
-    for (name, value) in &table {
-        match value {
-            toml::Value::Table(_) if SECTIONS.contains(&name.as_str()) => sections.push(name.as_str()),
-            toml::Value::Table(_) => {
-                return Err(format!("there is no section [{name}]; there are {}", SECTIONS.join(", ")));
-            }
-            _ => {}
-        }
-    }
-    if let Some(section) = table.get("convert") {
-        section.clone().try_into::<crate::dataset::Config>().map_err(|cause| format!("[convert] {cause}"))?;
-    }
-    if let Some(section) = table.get("report") {
-        section.clone().try_into::<report::Config>().map_err(|cause| format!("[report] {cause}"))?;
-    }
+fn checked_settings(path: &Path) -> LibraryResult<String> {
+    let settings = Settings::read(Some(path))?;
+    settings.check()?;
+    let sections: Vec<_> = settings.sections().collect();
     Ok(if sections.is_empty() { "defaults only".to_owned() } else { format!("sections {}", sections.join(", ")) })
 }
 

@@ -12,6 +12,7 @@
 pub mod error;
 pub mod labels;
 pub mod progress;
+pub mod settings;
 pub mod stage;
 pub mod table;
 
@@ -21,6 +22,7 @@ pub mod color;
 pub mod dataset;
 pub mod doctor;
 pub mod evaluate;
+pub mod export;
 pub mod features;
 pub mod graph;
 pub mod mat;

@@ -1,3 +1,19 @@
-//! The command-line program.
+//! The command-line program: parse, start logging, run, print the error, set the exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod cli;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    cli.start_logging();
+    match cli.run() {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            cli.print_error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! `evaluate`: a model against the labels of one split: `evaluation.json` in the model folder.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use ort::session::Session;
@@ -91,6 +92,32 @@ pub struct Evaluation {
     pub color_pixel_accuracy: Option<f64>,
 }
 
+impl fmt::Display for Evaluation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} photos of the {} part", self.photos, self.split.name())?;
+        for (name, value) in [
+            ("pixel accuracy", Some(self.pixel_accuracy)),
+            ("foreground accuracy", self.foreground_accuracy),
+            ("mean IoU", Some(self.mean_iou)),
+            ("frequency-weighted IoU", Some(self.frequency_weighted_iou)),
+            ("category-set Jaccard", Some(self.category_set_jaccard)),
+            ("binary cross-entropy", Some(self.bce)),
+            ("colour accuracy", self.color_pixel_accuracy),
+            ("the seed's mean IoU", Some(self.seed_mean_iou)),
+        ] {
+            writeln!(f, "  {name:24} {}", figure(value))?;
+        }
+        writeln!(f, "  ({})", self.seed_mean_iou_note)?;
+        writeln!(f, "IoU by category:")?;
+        self.iou.iter().try_for_each(|(name, iou)| writeln!(f, "  {name:24} {}", figure(*iou)))
+    }
+}
+
+/// A figure for people; '-' where it is undefined.
+fn figure(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), |value| format!("{value:.4}"))
+}
+
 /// Evaluates a model folder and writes `evaluation.json` into it.
 ///
 /// # Errors
@@ -115,7 +142,7 @@ pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
         progress.inc(chunk.len() as u64);
     }
     if tally.photos == 0 {
-        let problem = format!("has no photos in the {:?} part", config.split).to_lowercase();
+        let problem = format!("has no photos in the {} part", config.split.name());
         return Err(Error::input(dataset.photos_path(), problem));
     }
     let predict = config.model.join(crate::train::PREDICT_FILE);

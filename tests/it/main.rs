@@ -4,5 +4,6 @@
 
 mod makefile;
 mod photo;
+mod python;
 mod shared;
 mod training_step;

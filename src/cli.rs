@@ -1,0 +1,362 @@
+//! One subcommand a stage: flags to that stage's `Config`, its summary to stdout.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use lookbook::error::{Error, Result};
+use lookbook::settings::Settings;
+use lookbook::stage::{Common, Summary};
+use lookbook::{dataset, doctor, evaluate, export, recommend, report, sample, segment, similarity, train};
+use serde::Serialize;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Turns a fashion-parsing data set into tables, a segmentation model, a similarity matrix and looks to recommend.
+///
+/// Exit codes: 0 complete, 1 failed, 2 usage, 3 finished with more rejects than allowed, 75 another run holds the folder.
+#[derive(Debug, Parser)]
+#[command(name = "lookbook", version, max_term_width = 120)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    common: CommonFlags,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct CommonFlags {
+    /// Settings file; its section of the stage's name holds what the stage's flags set (pipelines/*.toml)
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Seed of everything random [default: 0]
+    #[arg(long, global = true)]
+    seed: Option<u64>,
+    /// Worker threads [default: all processors]
+    #[arg(long, global = true)]
+    threads: Option<usize>,
+    /// Check everything that is quick to check, say what would be done, write nothing
+    #[arg(long, global = true)]
+    dry_run: bool,
+    /// How logs (stderr) and summaries (stdout) are written
+    #[arg(long, global = true, value_parser = ["text", "json"], default_value = "text")]
+    log_format: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Draw the built-in data set: dressed figures, in the layout of the Colorful Fashion Parsing data set
+    Sample(SampleFlags),
+    /// Convert a data set (CFPD or CCP layout, detected) into the dataset tables
+    Convert(ConvertFlags),
+    /// Train the network on the dataset's train part
+    Train(TrainFlags),
+    /// Compare a model with the labels of a part of the dataset
+    Evaluate(EvaluateFlags),
+    /// Copy a model's ONNX graphs and weights for use elsewhere
+    Export(ExportFlags),
+    /// Turn a photo catalogue into the feature table: the shares of categories and colours
+    Segment(SegmentFlags),
+    /// Correlate all photos with all photos
+    Similarity(SimilarityFlags),
+    /// Recommend looks of the catalogue for photos of your own
+    Recommend(RecommendFlags),
+    /// Make the page that shows a run
+    Report(ReportFlags),
+    /// Say what this machine has of what the stages need, and what to do about the rest
+    Doctor(DoctorFlags),
+    /// Print a stage's settings as they resolve, as JSON (the Makefile compares them)
+    Settings(SettingsFlags),
+}
+
+// The flags of a stage have the names of its settings; what is not given is left to the settings file.
+
+#[derive(Debug, Args, Serialize)]
+struct SampleFlags {
+    /// Folder of the data set
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Number of photos [default: 64]
+    #[arg(long)]
+    photos: Option<u32>,
+}
+
+#[derive(Debug, Args, Serialize)]
+struct ConvertFlags {
+    /// Folder of the data set
+    #[arg(long, value_name = "DIR")]
+    source: Option<PathBuf>,
+    /// Folder of the dataset tables
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Largest share of photos that may be rejected [default: 0.05]
+    #[arg(long)]
+    max_reject_fraction: Option<f64>,
+}
+
+#[derive(Debug, Args, Serialize)]
+struct TrainFlags {
+    /// Folder of the dataset tables
+    #[arg(long, value_name = "DIR")]
+    dataset: Option<PathBuf>,
+    /// Folder of the model
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// The way to train
+    #[arg(long, value_parser = ["seed"])]
+    recipe: Option<String>,
+    /// Passes over the train part [default: 25]
+    #[arg(long)]
+    epochs: Option<u32>,
+    /// Photos a step [default: 16]
+    #[arg(long)]
+    batch_size: Option<usize>,
+    /// Learning rate of Adam [default: 0.001]
+    #[arg(long)]
+    learning_rate: Option<f32>,
+    /// What the network's maps mean
+    #[arg(long, value_parser = ["bce", "softmax"])]
+    loss: Option<String>,
+    /// Where the network runs
+    #[arg(long, value_parser = ["auto", "cpu", "cuda"])]
+    device: Option<String>,
+}
+
+#[derive(Debug, Args, Serialize)]
+struct EvaluateFlags {
+    /// Folder of the dataset tables
+    #[arg(long, value_name = "DIR")]
+    dataset: Option<PathBuf>,
+    /// Folder of the model; evaluation.json goes there
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Part of the dataset
+    #[arg(long, value_parser = ["train", "validation", "test"])]
+    split: Option<String>,
+    /// Where the network runs
+    #[arg(long, value_parser = ["auto", "cpu", "cuda"])]
+    device: Option<String>,
+}
+
+#[derive(Debug, Args, Serialize)]
+struct ExportFlags {
+    /// Folder of the model
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Folder of the exported files
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args, Serialize)]
+struct SegmentFlags {
+    /// A dataset folder, a folder tree of photos, or a Parquet or CSV list with photo_id and path
+    #[arg(long, value_name = "DIR_OR_TABLE")]
+    catalogue: Option<PathBuf>,
+    /// Folder of the model
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Folder of the feature table
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Where the categories come from
+    #[arg(long, value_parser = ["model", "labels"])]
+    from: Option<String>,
+    /// How a category gets its colour
+    #[arg(long, value_parser = ["per_pixel", "first_pixel"])]
+    color_rule: Option<String>,
+    /// Parquet alone, or Arrow IPC beside it
+    #[arg(long, value_parser = ["parquet", "arrow"])]
+    format: Option<String>,
+    /// Where the network runs
+    #[arg(long, value_parser = ["auto", "cpu", "cuda"])]
+    device: Option<String>,
+    /// Largest share of photos that may be rejected [default: 0.05]
+    #[arg(long)]
+    max_reject_fraction: Option<f64>,
+}
+
+#[derive(Debug, Args, Serialize)]
+struct SimilarityFlags {
+    /// Folder of the feature table
+    #[arg(long, value_name = "DIR")]
+    features: Option<PathBuf>,
+    /// Folder of the matrix and the neighbours
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// How alike two photos are
+    #[arg(long, value_parser = ["pearson", "co_rated", "cosine"])]
+    measure: Option<String>,
+    /// Neighbours of each photo [default: 10]
+    #[arg(long)]
+    top: Option<u32>,
+    /// Cells that two photos must have in common, for co_rated [default: 3]
+    #[arg(long)]
+    min_common: Option<u32>,
+}
+
+#[derive(Debug, Args, Serialize)]
+struct RecommendFlags {
+    /// Photos, or folders of photos
+    #[arg(required = true, value_name = "PHOTO")]
+    #[serde(skip)]
+    photos: Vec<PathBuf>,
+    /// Folder of the model
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Folder of the feature table
+    #[arg(long, value_name = "DIR")]
+    features: Option<PathBuf>,
+    /// Looks for each photo [default: 5]
+    #[arg(long)]
+    top: Option<u32>,
+    /// How alike two photos are
+    #[arg(long, value_parser = ["pearson", "co_rated", "cosine"])]
+    measure: Option<String>,
+    /// Folder for contact sheets, one a photo
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// How the result is printed
+    #[arg(long, value_parser = ["text", "json"])]
+    format: Option<String>,
+    /// Where the network runs
+    #[arg(long, value_parser = ["auto", "cpu", "cuda"])]
+    device: Option<String>,
+}
+
+#[derive(Debug, Args, Serialize)]
+struct ReportFlags {
+    /// Folder that holds the folders of the stages
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// Folder of the page
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct DoctorFlags {
+    /// Folder that the stages will write into
+    #[arg(long, value_name = "DIR", default_value = "output")]
+    output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct SettingsFlags {
+    /// The stage
+    stage: String,
+}
+
+impl Cli {
+    /// Logs go to stderr: ours from `info` on, of libraries what went wrong.
+    pub(crate) fn start_logging(&self) {
+        let levels = Targets::new().with_default(LevelFilter::ERROR).with_target("lookbook", LevelFilter::INFO);
+        let registry = tracing_subscriber::registry().with(levels);
+        let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        if self.json() {
+            registry.with(layer.json()).init();
+        } else {
+            registry.with(layer.with_target(false).with_ansi(false)).init();
+        }
+    }
+
+    /// Prints an error with its causes to stderr.
+    pub(crate) fn print_error(&self, error: &Error) {
+        let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+        let message = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+        if self.json() {
+            tracing::error!(exit_code = error.exit_code(), "{message}");
+        } else {
+            let _ = writeln!(std::io::stderr(), "lookbook: {message}");
+        }
+    }
+
+    /// Runs the command; returns the exit code.
+    pub(crate) fn run(&self) -> Result<u8> {
+        if let Command::Doctor(flags) = &self.command {
+            let report = doctor::run(self.common.config.as_deref(), &flags.output);
+            if self.json() {
+                print_json(&report)
+            } else {
+                print(&report)
+            }
+            return Ok(report.exit_code());
+        }
+        let settings = Settings::read(self.common.config.as_deref())?;
+        let common = settings.common(self.common.seed, self.common.threads, self.common.dry_run)?;
+        // The pool can be built once; a second time is no error worth a word.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(common.threads).build_global();
+        self.run_stage(&settings, &common).map(|()| 0)
+    }
+
+    fn run_stage(&self, settings: &Settings, common: &Common) -> Result<()> {
+        let summary = match &self.command {
+            Command::Sample(flags) => sample::run(&settings.resolve("sample", flags)?, common)?,
+            Command::Convert(flags) => dataset::run(&settings.resolve("convert", flags)?, common)?,
+            Command::Train(flags) => train::run(&settings.resolve("train", flags)?, common)?,
+            Command::Evaluate(flags) => {
+                let (evaluation, summary) = evaluate::run(&settings.resolve("evaluate", flags)?, common)?;
+                if self.json() {
+                    print_json(&evaluation);
+                    return Ok(());
+                }
+                print(&evaluation);
+                summary
+            }
+            Command::Export(flags) => export::run(&settings.resolve("export", flags)?, common)?,
+            Command::Segment(flags) => segment::run(&settings.resolve("segment", flags)?, common)?,
+            Command::Similarity(flags) => similarity::run(&settings.resolve("similarity", flags)?, common)?,
+            Command::Recommend(flags) => return recommend(settings, flags, common),
+            Command::Report(flags) => report::run(&settings.resolve("report", flags)?, common)?,
+            Command::Settings(flags) => {
+                print_json(&settings.resolved(&flags.stage)?);
+                return Ok(());
+            }
+            Command::Doctor(_) => return Ok(()),
+        };
+        if self.json() {
+            print_json(&summary)
+        } else {
+            print_summary(&summary)
+        }
+        Ok(())
+    }
+
+    fn json(&self) -> bool {
+        self.common.log_format == "json"
+    }
+}
+
+fn recommend(settings: &Settings, flags: &RecommendFlags, common: &Common) -> Result<()> {
+    let config: recommend::Config = settings.resolve("recommend", flags)?;
+    let recommendations = recommend::run(&config, &flags.photos, common)?;
+    match config.format {
+        recommend::Format::Json => print_json(&recommendations),
+        recommend::Format::Text => recommendations.iter().for_each(|it| print(it)),
+    }
+    Ok(())
+}
+
+fn print_summary(summary: &Summary) {
+    let verb = if summary.dry_run { "would write" } else { "wrote" };
+    let mut text = format!("{}: {verb} {}", summary.stage, summary.output.display());
+    for (name, value) in &summary.counts {
+        if !value.is_object() && !value.is_array() {
+            text.push_str(&format!("\n  {name}: {value}"));
+        }
+    }
+    if !summary.dry_run {
+        text.push_str(&format!("\n  seconds: {:.1}", summary.elapsed_secs));
+    }
+    print(&text);
+}
+
+fn print_json(value: &impl Serialize) {
+    print(&serde_json::to_string_pretty(value).expect("results are plain data"));
+}
+
+/// A reader that has seen enough closes the pipe: no reason to complain.
+fn print(text: &impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}

@@ -1,0 +1,159 @@
+//! Settings files (`pipelines/*.toml`): one section a stage, `seed` and `threads` above them. A flag beats the file, the
+//! file beats the default.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use crate::error::{Error, Result};
+use crate::stage::{Common, available_threads};
+
+/// The sections that there are, in the order of the flow.
+pub const SECTIONS: [&str; 8] =
+    ["sample", "convert", "train", "evaluate", "segment", "similarity", "recommend", "report"];
+
+/// A settings file, or none.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    path: Option<PathBuf>,
+    table: Table,
+}
+
+impl Settings {
+    /// Reads a file; no file gives no settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where it cannot be read, is not TOML, or has a section or key that there is not.
+    pub fn read(path: Option<&Path>) -> Result<Self> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let bad = |problem: String| Error::config("config", format!("{}: {problem}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|cause| bad(format!("cannot be read ({cause})")))?;
+        let table: Table = toml::from_str(&text).map_err(|cause| bad(cause.to_string().trim_end().to_owned()))?;
+        for (name, value) in &table {
+            let known = match value {
+                Value::Table(_) => SECTIONS.contains(&name.as_str()),
+                _ => ["seed", "threads"].contains(&name.as_str()),
+            };
+            if !known {
+                let problem = format!("there is no '{name}'; there are seed, threads and [{}]", SECTIONS.join("], ["));
+                return Err(bad(problem));
+            }
+        }
+        Ok(Self { path: Some(path.to_owned()), table })
+    }
+
+    /// The settings of all stages, seed and threads included, checked.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the first section that is wrong.
+    pub fn check(&self) -> Result<()> {
+        self.common(None, None, false)?;
+        SECTIONS.iter().try_for_each(|section| self.resolved(section).map(drop))
+    }
+
+    /// Names of the sections that the file has.
+    pub fn sections(&self) -> impl Iterator<Item = &str> {
+        self.table.iter().filter(|(_, value)| value.is_table()).map(|(name, _)| name.as_str())
+    }
+
+    /// What all stages take; flags first.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where seed or threads is no number of its range.
+    pub fn common(&self, seed: Option<u64>, threads: Option<usize>, dry_run: bool) -> Result<Common> {
+        let number = |name: &str| match self.table.get(name) {
+            None => Ok(None),
+            Some(Value::Integer(number)) if *number >= 0 => Ok(Some(*number as u64)),
+            Some(_) => Err(Error::config(name, "is not a whole number from 0 on")),
+        };
+        let seed = seed.or(number("seed")?).unwrap_or_default();
+        let threads = threads.or(number("threads")?.map(|it| it as usize)).unwrap_or_else(available_threads);
+        if threads == 0 {
+            return Err(Error::config("threads", "is 0; at least one is needed"));
+        }
+        Ok(Common { seed, threads, dry_run })
+    }
+
+    /// A stage's configuration: defaults, the file's section, then every flag that is not null.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the section and the key.
+    pub fn resolve<C: DeserializeOwned>(&self, section: &str, flags: &impl Serialize) -> Result<C> {
+        let mut table = self.table.get(section).and_then(Value::as_table).cloned().unwrap_or_default();
+        let flags = Table::try_from(flags).map_err(|cause| Error::config(section, cause))?;
+        table.extend(flags);
+        table.try_into().map_err(|cause| {
+            let place = match &self.path {
+                Some(path) => format!("[{section}] of {} (and the flags)", path.display()),
+                None => section.to_owned(),
+            };
+            Error::config(place, cause.to_string().trim_end())
+        })
+    }
+
+    /// A stage's configuration as JSON, with the seed where the stage draws lots: what its result hangs on.
+    ///
+    /// # Errors
+    /// As [`Settings::resolve`]; [`Error::Config`] where there is no such stage.
+    pub fn resolved(&self, section: &str) -> Result<serde_json::Value> {
+        let seed = self.common(None, None, false)?.seed;
+        match section {
+            "sample" => self.json::<crate::sample::Config>(section, Some(seed)),
+            "convert" => self.json::<crate::dataset::Config>(section, None),
+            "train" => self.json::<crate::train::Config>(section, Some(seed)),
+            "evaluate" => self.json::<crate::evaluate::Config>(section, None),
+            "segment" => self.json::<crate::segment::Config>(section, None),
+            "similarity" => self.json::<crate::similarity::Config>(section, None),
+            "recommend" => self.json::<crate::recommend::Config>(section, None),
+            "report" => self.json::<crate::report::Config>(section, None),
+            _ => Err(Error::config("stage", format!("there is no '{section}'; there are {}", SECTIONS.join(", ")))),
+        }
+    }
+
+    fn json<C: DeserializeOwned + Serialize>(&self, section: &str, seed: Option<u64>) -> Result<serde_json::Value> {
+        let config: C = self.resolve(section, &Table::new())?;
+        Ok(serde_json::json!({ "seed": seed, section: config }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train;
+
+    fn settings(text: &str) -> Result<Settings> {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), text).expect("writable");
+        Settings::read(Some(file.path()))
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+        let it = settings("seed = 5\n[train]\nepochs = 3\nbatch_size = 4\n").expect("good settings");
+        let flags: Table = toml::from_str("batch_size = 2").expect("TOML");
+        let config: train::Config = it.resolve("train", &flags).expect("resolves");
+        assert_eq!((config.epochs, config.batch_size), (3, 2));
+        assert_eq!(config.learning_rate, train::Config::default().learning_rate);
+        assert_eq!(it.common(None, Some(2), false).expect("good").seed, 5);
+        assert_eq!(it.common(Some(6), Some(2), false).expect("good").seed, 6);
+    }
+
+    #[test]
+    fn what_is_not_known_is_named() {
+        for (text, named) in [
+            ("[trian]\n", "trian"),
+            ("sead = 1\n", "sead"),
+            ("[train]\nepoch = 1\n", "epoch"),
+            ("[train]\nloss = \"hinge\"\n", "hinge"),
+            ("threads = 0\n", "threads"),
+            ("seed = -1\n", "seed"),
+            ("seed = ", "config"),
+        ] {
+            let error = settings(text).and_then(|it| it.check()).expect_err(text);
+            assert!(error.to_string().contains(named), "{error}");
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The exported graphs in Python's ONNX Runtime: the same numbers.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use lookbook::graph::{self, Loss, Spec, unet};
+use lookbook::runtime::{self, Device};
+use lookbook::train::examples::Batch;
+use lookbook::train::step::TrainingStep;
+use ort::value::Tensor;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use safetensors::tensor::{Dtype, TensorView};
+
+const STEPS: usize = 3;
+const BATCH: usize = 2;
+
+/// Python with the packages that `scripts/install_python_packages.sh` put beside the code; `None`, said aloud, without.
+pub(crate) fn python() -> Option<Command> {
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join(".python");
+    if !packages.exists() {
+        eprintln!("SKIPPED: there is no {} (scripts/install_python_packages.sh makes it)", packages.display());
+        return None;
+    }
+    let mut command = Command::new("python3");
+    command.env("PYTHONPATH", packages);
+    Some(command)
+}
+
+fn floats(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|it| it.to_le_bytes()).collect()
+}
+
+#[test]
+fn exported_graphs_give_the_same_numbers_in_python() {
+    let Some(mut python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let spec = Spec { photo_width_px: 40, photo_height_px: 60, loss: Loss::Softmax };
+    let pixels = spec.rows() * spec.columns();
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut photos = vec![0; STEPS * BATCH * pixels * 3];
+    rng.fill_bytes(&mut photos);
+    let labels: Vec<u8> = photos.chunks_exact(3).map(|pixel| pixel[0] % 23).collect();
+
+    let model = graph::train_step(&spec, &[1.0; 23]);
+    let weights = unet::initial_weights(5);
+    let mut step = TrainingStep::new(&model, &spec, &weights, Device::Cpu, 2).unwrap();
+    let mut losses = Vec::new();
+    for index in 0..STEPS {
+        let of_step = |values: &[u8]| values[index * values.len() / STEPS..][..values.len() / STEPS].to_vec();
+        let batch = Batch { photos: of_step(&photos), labels: of_step(&labels), size: BATCH };
+        losses.push(step.run(batch, 1e-3).unwrap().loss);
+    }
+    let trained = step.weights().unwrap();
+    let predict = graph::predict(&spec, &trained);
+    let (mut session, _) = runtime::session("predict", &predict, Device::Cpu, 2).unwrap();
+    let first = photos[..BATCH * pixels * 3].to_vec();
+    let input = Tensor::from_array(([BATCH, spec.rows(), spec.columns(), 3], first)).unwrap();
+    let outputs = session.run(ort::inputs! { "photos" => input }).unwrap();
+    let (_, probabilities) = outputs["probabilities"].try_extract_tensor::<f32>().unwrap();
+
+    let (rows, columns) = (spec.rows(), spec.columns());
+    let tensors = [
+        ("photos", Dtype::U8, vec![STEPS, BATCH, rows, columns, 3], photos),
+        ("labels", Dtype::U8, vec![STEPS, BATCH, rows, columns], labels),
+        ("weights", Dtype::F32, vec![weights.len()], floats(&weights)),
+        ("losses", Dtype::F32, vec![STEPS], floats(&losses)),
+        ("new_weights", Dtype::F32, vec![trained.len()], floats(&trained)),
+        ("probabilities", Dtype::F32, vec![BATCH, 23, rows, columns], floats(probabilities)),
+    ];
+    let views = tensors.iter().map(|(name, dtype, dims, bytes)| {
+        (*name, TensorView::new(*dtype, dims.clone(), bytes).unwrap())
+    });
+    std::fs::write(folder.path().join("steps.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+    std::fs::write(folder.path().join("train_step.onnx"), model).unwrap();
+    std::fs::write(folder.path().join("predict.onnx"), predict).unwrap();
+
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts/onnx_in_python.py");
+    let output = python.arg(script).arg(folder.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    println!("{text}");
+}
