@@ -1,35 +1,176 @@
-//! The Clothing Co-Parsing layout.
+//! The Clothing Co-Parsing layout: `label_list.mat` names the 59 tags, `annotations/pixel-level/NNNN.mat` holds the tag
+//! of each pixel of `photos/NNNN.jpg` (MATLAB v5, `groundtruth`, u8, height x width).
+//!
+//! A table in a settings file folds the tags into the categories of [`crate::labels`]. The layout has no superpixels and
+//! no colours: a photo gets one superpixel for each category, numbered as the category, and no colour.
 
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
-use super::Annotation;
-use crate::error::Result;
+use serde::Deserialize;
+
+use super::{Annotation, Version, check_header, reason, v5};
+use crate::error::{Error, Result};
+use crate::labels::{CATEGORIES, CATEGORY_COUNT};
 use crate::table::rejects::Reject;
 
 /// Name of the list of tags.
 pub const LABEL_LIST: &str = "label_list.mat";
 /// Name of the folder of photos.
 pub const PHOTOS: &str = "photos";
+/// Reason code of photos that have image-level tags alone. They are listed, and don't count as rejected: half of the data
+/// set is like that.
+pub const NO_PIXEL_LABELS: &str = "no_pixel_labels";
+/// The folder of the label maps.
+const PIXEL_LEVEL: &str = "annotations/pixel-level";
+/// The built-in fold.
+const FOLD: &str = include_str!("../../pipelines/ccp_fold.toml");
+/// Where the built-in fold is to be found, for messages.
+const FOLD_FILE: &str = "pipelines/ccp_fold.toml";
+/// Largest label file; they have a few kilobytes.
+const MAX_LABEL_BYTES: u64 = 64 << 20;
+
+/// The settings file of the fold: tag name to category name.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fold {
+    fold: BTreeMap<String, String>,
+}
 
 /// An opened folder.
 #[derive(Debug)]
-pub struct Ccp {}
+pub struct Ccp {
+    annotations: PathBuf,
+    /// Names of the photos with pixel labels, without ending, sorted.
+    stems: Vec<String>,
+    unlabelled: Vec<Reject>,
+    /// Category of each tag.
+    categories: Vec<u8>,
+}
 
 impl Ccp {
-    /// Opens.
-    pub fn open(_folder: &Path, _fold: Option<&Path>) -> Result<Self> {
-        unimplemented!()
+    /// Opens the folder, reads its tags and folds them by the table at `fold`, or the built-in one.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where the tags or the label maps are not there or damaged, [`Error::Config`] where the fold does
+    /// not fit the tags.
+    pub fn open(folder: &Path, fold: Option<&Path>) -> Result<Self> {
+        let list = folder.join(LABEL_LIST);
+        check_header(&list, Version::V5)?;
+        let bytes = std::fs::read(&list).map_err(Error::io("read", &list))?;
+        let tags = v5::read_texts(&bytes, "label_list")
+            .map_err(|problem| Error::input(&list, format!("{problem}; get the file again from where it came")))?;
+        let categories = fold_tags(&tags, fold)?;
+        let annotations = folder.join(PIXEL_LEVEL);
+        let stems = stems(&annotations, "mat")?;
+        if stems.is_empty() {
+            return Err(Error::input(&annotations, "holds no .mat file; expected the label map of each photo"));
+        }
+        let unlabelled = stems_without_labels(&folder.join(PHOTOS), &stems)?;
+        Ok(Self { annotations, stems: stems.into_iter().collect(), unlabelled, categories })
     }
-    /// Len
+
+    /// Number of photos with pixel labels.
+    #[must_use]
     pub fn len(&self) -> usize {
-        unimplemented!()
+        self.stems.len()
     }
-    /// Annotation
-    pub fn annotation(&self, _index: usize) -> Result<Annotation, Reject> {
-        unimplemented!()
+
+    /// Whether there are none; never of an opened folder.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.stems.is_empty()
     }
-    /// Unlabelled
+
+    /// Photos that have no pixel labels: left out, though nothing is wrong with them.
+    #[must_use]
     pub fn unlabelled(&self) -> &[Reject] {
-        unimplemented!()
+        &self.unlabelled
     }
+
+    /// Reads the labels of one photo, 0-based in the order of names.
+    ///
+    /// # Errors
+    /// A [`Reject`] that names the photo.
+    pub fn annotation(&self, index: usize) -> Result<Annotation, Reject> {
+        let stem = &self.stems[index];
+        let file_name = format!("{stem}.jpg");
+        let path = self.annotations.join(format!("{stem}.mat"));
+        let unreadable = |problem: String| {
+            Reject::new(file_name.as_str(), reason::ENTRY_UNREADABLE, format!("{}: {problem}", path.display()))
+        };
+        let bytes = read_labels(&path).map_err(|error| Reject::new(&file_name, reason::ENTRY_UNREADABLE, error))?;
+        let (height, width, tags) = v5::read_u8_matrix(&bytes, "groundtruth").map_err(unreadable)?;
+        if tags.is_empty() {
+            return Err(Reject::new(file_name, reason::FIELD_SHAPE, "'groundtruth' is empty"));
+        }
+        let mut superpixels = vec![0; tags.len()];
+        for (place, &tag) in tags.iter().enumerate() {
+            let (column, row) = (place / height, place % height);
+            let Some(&category) = self.categories.get(usize::from(tag)) else {
+                let last = self.categories.len() - 1;
+                let detail = format!("tag {tag} at column {column}, row {row}; expected 0 to {last}");
+                return Err(Reject::new(file_name, reason::CATEGORY_INVALID, detail));
+            };
+            superpixels[row * width + column] = u16::from(category);
+        }
+        Ok(Annotation {
+            file_name,
+            width_px: width as u32,
+            height_px: height as u32,
+            superpixels,
+            superpixel_category: (0..CATEGORY_COUNT as u8).collect(),
+            superpixel_color: None,
+        })
+    }
+}
+
+fn read_labels(path: &Path) -> Result<Vec<u8>> {
+    check_header(path, Version::V5)?;
+    let bytes = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
+    if bytes > MAX_LABEL_BYTES {
+        return Err(Error::input(path, format!("has {bytes} bytes; at most {MAX_LABEL_BYTES}")));
+    }
+    std::fs::read(path).map_err(Error::io("read", path))
+}
+
+/// The category of each tag by the table at `path`.
+fn fold_tags(tags: &[String], path: Option<&Path>) -> Result<Vec<u8>> {
+    let name = path.map_or_else(|| FOLD_FILE.to_owned(), |path| path.display().to_string());
+    let text = match path {
+        Some(path) => std::fs::read_to_string(path).map_err(Error::io("read", path))?,
+        None => FOLD.to_owned(),
+    };
+    let Fold { fold } = toml::from_str(&text).map_err(|cause| Error::config("ccp_fold", format!("{name}: {cause}")))?;
+    let category = |tag: &String| {
+        let category = fold.get(tag).ok_or_else(|| {
+            Error::config("ccp_fold", format!("{name} has no line for the tag '{tag}' of {LABEL_LIST}; add one"))
+        })?;
+        let id = CATEGORIES.iter().position(|known| known == category).ok_or_else(|| {
+            let known = CATEGORIES.join(", ");
+            Error::config("ccp_fold", format!("{name}: '{category}' of the tag '{tag}' is none of {known}"))
+        })?;
+        Ok(id as u8)
+    };
+    tags.iter().map(category).collect()
+}
+
+/// Names without ending of the files `*.ending` of a folder, sorted.
+fn stems(folder: &Path, ending: &str) -> Result<BTreeSet<String>> {
+    let mut stems = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))? {
+        let path = entry.map_err(Error::io("read", folder))?.path();
+        if path.extension().is_some_and(|found| found == ending)
+            && let Some(stem) = path.file_stem().and_then(|stem| stem.to_str())
+        {
+            stems.insert(stem.to_owned());
+        }
+    }
+    Ok(stems)
+}
+
+fn stems_without_labels(photos: &Path, labelled: &BTreeSet<String>) -> Result<Vec<Reject>> {
+    let photos = stems(photos, "jpg")?;
+    let detail = format!("has no label map in {PIXEL_LEVEL}");
+    Ok(photos.difference(labelled).map(|stem| Reject::new(format!("{stem}.jpg"), NO_PIXEL_LABELS, &detail)).collect())
 }

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 pub mod ccp;
 pub mod cfpd;
 mod guard;
+mod v5;
 pub mod write;
 
 /// The reason codes of entries that are left out, apart from those of [`crate::photo`].
