@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 pub mod ccp;
 pub mod cfpd;
 mod guard;
+mod hdf5;
 mod v5;
 pub mod write;
 

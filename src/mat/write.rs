@@ -2,76 +2,111 @@
 
 use std::path::Path;
 
-use hdf5_pure::{AttrValue, DatasetBuilder, FileBuilder};
-
 use super::Annotation;
+use super::hdf5::{Attribute, Chunks, OldFile, Type};
 use crate::error::{Error, Result};
 use crate::labels::{CATEGORIES, COLORS};
 
 /// Length of the label vectors, whatever the number of superpixels.
 const LABELS: usize = 425;
+/// MATLAB's own deflate level.
+const DEFLATE_LEVEL: u32 = 3;
+/// The text of the header; the time in it would make each file another one.
+const HEADER: &str = "MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Thu Jan  1 00:00:00 1970 HDF5 schema 1.00 .";
+
+/// One photo's entry, its segmentation deflated.
+#[derive(Debug)]
+pub struct Entry {
+    file_name: String,
+    labels: [Vec<u8>; 2],
+    segmentation: Chunks,
+}
+
+impl Entry {
+    /// Deflates the labels of one photo. A photo without colours has them all as `bk`.
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn new(annotation: &Annotation) -> std::io::Result<Self> {
+        let (width, height) = (annotation.width_px as usize, annotation.height_px as usize);
+        let number = |column: usize, row: usize| f32::from(annotation.superpixels[row * width + column]);
+        let colors = annotation.superpixel_color.clone().unwrap_or_default();
+        Ok(Self {
+            file_name: annotation.file_name.clone(),
+            labels: [annotation.superpixel_category.clone(), colors],
+            // HDF5 has a column-major array the other way round.
+            segmentation: Chunks::deflate([width, height], DEFLATE_LEVEL, number)?,
+        })
+    }
+}
 
 /// Writes the file.
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn write_cfpd(path: &Path, entries: &[Annotation]) -> Result<()> {
-    let mut file = FileBuilder::new();
-    file.with_userblock(512);
-    file.with_userblock_content(&user_block());
-    let mut refs = file.create_group("#refs#");
-    for (list, name) in [(CATEGORIES.as_slice(), "category"), (COLORS.as_slice(), "color")] {
-        for (id, text) in list.iter().enumerate() {
-            char_array(refs.create_dataset(&format!("{name}{id}")), text);
+pub fn write_cfpd(path: &Path, entries: &[Entry]) -> Result<()> {
+    let mut file = OldFile::new();
+    let mut refs = Refs::default();
+    let categories = CATEGORIES.map(|name| refs.add(text(&mut file, name)));
+    let colors = COLORS.map(|name| refs.add(text(&mut file, name)));
+    let photos: Vec<u64> = entries.iter().map(|entry| refs.add(photo(&mut file, entry))).collect();
+    let root = vec![
+        ("all_category_name".to_owned(), cell(&mut file, [1, categories.len()], &categories)),
+        ("all_colors_name".to_owned(), cell(&mut file, [1, colors.len()], &colors)),
+        ("fashion_dataset".to_owned(), cell(&mut file, [photos.len(), 1], &photos)),
+        ("#refs#".to_owned(), file.group(refs.0, &[])),
+    ];
+    std::fs::write(path, file.finish(&header(), root)).map_err(Error::io("write", path))
+}
+
+/// The members of `#refs#`, named as MATLAB names them: a, b, ... z, A, ... Z, 0, ... 9, aa, ab, ...
+#[derive(Default)]
+struct Refs(Vec<(String, u64)>);
+
+impl Refs {
+    fn add(&mut self, address: u64) -> u64 {
+        const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+        let (mut name, mut rest) = (String::new(), self.0.len() + 1);
+        while rest > 0 {
+            name.insert(0, char::from(LETTERS[(rest - 1) % LETTERS.len()]));
+            rest = (rest - 1) / LETTERS.len();
         }
+        self.0.push((name, address));
+        address
     }
-    for (index, entry) in entries.iter().enumerate() {
-        let mut photo = refs.create_group(&format!("photo{index}"));
-        photo.set_attr("MATLAB_class", AttrValue::AsciiString("struct".to_owned()));
-        char_array(photo.create_dataset("img_name"), &entry.file_name);
-        let colors = entry.superpixel_color.as_deref().unwrap_or_default();
-        for (field, labels) in [("category_label", entry.superpixel_category.as_slice()), ("color_label", colors)] {
-            let mut values = vec![1.0; LABELS];
-            for (value, &label) in values.iter_mut().zip(labels) {
-                *value = f64::from(label) + 1.0;
-            }
-            let set = photo.create_dataset(field).with_f64_data(&values).with_shape(&[1, LABELS as u64]);
-            set.set_attr("MATLAB_class", AttrValue::AsciiString("double".to_owned()));
-        }
-        let (width, height) = (entry.width_px as usize, entry.height_px as usize);
-        let columns: Vec<f32> =
-            (0..width * height).map(|i| f32::from(entry.superpixels[i % height * width + i / height])).collect();
-        let set = photo.create_dataset("segmentation").with_f32_data(&columns);
-        set.with_shape(&[width as u64, height as u64]).with_chunks(&[50, 75]).with_deflate(3);
-        set.set_attr("MATLAB_class", AttrValue::AsciiString("single".to_owned()));
-        refs.add_group(photo.finish());
-    }
-    file.add_group(refs.finish());
-    let names = |name: &str, count| (0..count).map(|id| format!("#refs#/{name}{id}")).collect::<Vec<_>>();
-    cell(&mut file, "all_category_name", &names("category", CATEGORIES.len()), [1, CATEGORIES.len() as u64]);
-    cell(&mut file, "all_colors_name", &names("color", COLORS.len()), [1, COLORS.len() as u64]);
-    cell(&mut file, "fashion_dataset", &names("photo", entries.len()), [entries.len() as u64, 1]);
-    let bytes = file.finish().map_err(|cause| Error::io("write", path)(std::io::Error::other(cause)))?;
-    std::fs::write(path, bytes).map_err(Error::io("write", path))
 }
 
-fn user_block() -> Vec<u8> {
-    let text = "MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Thu Jan  1 00:00:00 1970 HDF5 schema 1.00 .";
-    let mut block = format!("{text:116}").into_bytes();
-    block.extend([0; 8]);
-    block.extend([0x00, 0x02, b'I', b'M']);
-    block
+fn header() -> Vec<u8> {
+    let mut header = format!("{HEADER:116}").into_bytes();
+    header.extend([0; 8]);
+    header.extend([0x00, 0x02, b'I', b'M']);
+    header
 }
 
-fn char_array(set: &mut DatasetBuilder, text: &str) {
-    let units: Vec<u16> = text.encode_utf16().collect();
-    set.with_u16_data(&units).with_shape(&[units.len() as u64, 1]);
-    set.set_attr("MATLAB_class", AttrValue::AsciiString("char".to_owned()));
-    set.set_attr("MATLAB_int_decode", AttrValue::I32(2));
+fn photo(file: &mut OldFile, entry: &Entry) -> u64 {
+    let name = text(file, &entry.file_name);
+    let [categories, colors] = [&entry.labels[0], &entry.labels[1]].map(|labels| label_vector(file, labels));
+    let segmentation = file.chunked(&entry.segmentation, DEFLATE_LEVEL, &[Attribute::class("single")]);
+    let members =
+        [("img_name", name), ("category_label", categories), ("color_label", colors), ("segmentation", segmentation)];
+    let members = members.map(|(name, address)| (name.to_owned(), address)).to_vec();
+    file.group(members, &[Attribute::class("struct")])
 }
 
-fn cell(file: &mut FileBuilder, name: &str, targets: &[String], shape: [u64; 2]) {
-    let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
-    let set = file.create_dataset(name).with_path_references(&targets).with_shape(&shape);
-    set.set_attr("MATLAB_class", AttrValue::AsciiString("cell".to_owned()));
+/// 1-based labels, those of superpixels that are not there 1 (`bk`).
+fn label_vector(file: &mut OldFile, labels: &[u8]) -> u64 {
+    let labels = labels.iter().map(|&label| f64::from(label) + 1.0).chain(std::iter::repeat(1.0)).take(LABELS);
+    let bytes: Vec<u8> = labels.flat_map(f64::to_le_bytes).collect();
+    file.dataset(&[1, LABELS as u64], Type::F64, &bytes, &[Attribute::class("double")])
+}
+
+fn text(file: &mut OldFile, text: &str) -> u64 {
+    let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let attributes = [Attribute::class("char"), Attribute::number("MATLAB_int_decode", 2)];
+    file.dataset(&[bytes.len() as u64 / 2, 1], Type::U16, &bytes, &attributes)
+}
+
+fn cell(file: &mut OldFile, shape: [usize; 2], targets: &[u64]) -> u64 {
+    let bytes: Vec<u8> = targets.iter().flat_map(|address| address.to_le_bytes()).collect();
+    file.dataset(&shape.map(|edge| edge as u64), Type::Reference, &bytes, &[Attribute::class("cell")])
 }

@@ -13,7 +13,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::mat::{Annotation, write};
+use crate::mat::Annotation;
+use crate::mat::write::{self, Entry};
 use crate::progress::Progress;
 use crate::stage::{self, Common, Stage, Summary};
 use canvas::{Canvas, Rgb, Shape, View, at};
@@ -74,7 +75,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     let outfits = outfit::plan(config.photos as usize, common.seed);
     let progress = Progress::new("drawing", u64::from(config.photos), "photos");
     let pool = pool(common.threads)?;
-    let entries: Result<Vec<Annotation>> = pool.install(|| {
+    let entries: Result<Vec<Entry>> = pool.install(|| {
         let numbered: Vec<_> = outfits.iter().enumerate().collect();
         numbered
             .into_par_iter()
@@ -92,7 +93,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
 }
 
 /// Draws one photo, writes it and returns its entry.
-fn draw(index: usize, outfit: &Outfit, seed: u64, images: &Path) -> Result<Annotation> {
+fn draw(index: usize, outfit: &Outfit, seed: u64, images: &Path) -> Result<Entry> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     // Stream 0 deals the outfits.
     rng.set_stream(index as u64 + 1);
@@ -105,14 +106,15 @@ fn draw(index: usize, outfit: &Outfit, seed: u64, images: &Path) -> Result<Annot
     let rgb = canvas.picture(light(&mut rng));
     write_jpeg(&images.join(&file_name), &rgb)?;
     let cut = superpixels::cut(&canvas.label_map(), WIDTH_PX, HEIGHT_PX, &mut rng);
-    Ok(Annotation {
+    let annotation = Annotation {
         file_name,
         width_px: WIDTH_PX as u32,
         height_px: HEIGHT_PX as u32,
         superpixels: cut.numbers,
         superpixel_category: cut.labels.iter().map(|label| label.category).collect(),
         superpixel_color: Some(cut.labels.iter().map(|label| label.color).collect()),
-    })
+    };
+    Entry::new(&annotation).map_err(Error::io("deflate", images))
 }
 
 /// A stand of its own: size, place, lean, and which side is left.
