@@ -138,11 +138,11 @@ fn read_labels(group: &Group, item: &str, name: &str, names: usize, invalid: &'s
     }
     let values = numbers(&set, item, name)?;
     let label = |(superpixel, value): (usize, f64)| {
-        let whole = value.fract() == 0.0 && (1.0..=names as f64).contains(&value);
-        whole.then(|| (value - 1.0) as u8).ok_or_else(|| {
-            let detail = format!("'{name}' of superpixel {superpixel} is {value}; expected 1 to {names}");
-            Reject::new(item, invalid, detail)
-        })
+        if value.fract() == 0.0 && (1.0..=names as f64).contains(&value) {
+            return Ok((value - 1.0) as u8);
+        }
+        let detail = format!("'{name}' of superpixel {superpixel} is {value}; expected 1 to {names}");
+        Err(Reject::new(item, invalid, detail))
     };
     values.into_iter().enumerate().map(label).collect()
 }
@@ -204,11 +204,12 @@ fn shape(set: &Dataset, item: &str, name: &str) -> Result<Vec<u64>, Reject> {
 }
 
 fn numbers(set: &Dataset, item: &str, name: &str) -> Result<Vec<f64>, Reject> {
-    let numeric = matches!(
-        set.dtype(),
-        Ok(DType::F32 | DType::F64 | DType::U8 | DType::I8 | DType::U16 | DType::I16 | DType::U32 | DType::I32)
-            | Ok(DType::U64 | DType::I64)
-    );
+    let numeric = match set.dtype() {
+        Ok(DType::F32 | DType::F64) => true,
+        Ok(kind) => [DType::U8, DType::I8, DType::U16, DType::I16, DType::U32, DType::I32, DType::U64, DType::I64]
+            .contains(&kind),
+        Err(_) => false,
+    };
     if !numeric {
         return Err(Reject::new(item, reason::FIELD_SHAPE, format!("'{name}' does not hold numbers")));
     }

@@ -346,7 +346,7 @@ fn node_head(kind: u8, level: u8, entries: usize) -> Vec<u8> {
 
 fn dataspace(shape: &[u64]) -> Vec<u8> {
     let mut message = vec![1, shape.len() as u8, 0, 0, 0, 0, 0, 0];
-    shape.iter().for_each(|edge| message.extend(edge.to_le_bytes()));
+    message.extend(shape.iter().flat_map(|edge| edge.to_le_bytes()));
     message
 }
 

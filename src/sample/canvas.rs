@@ -125,8 +125,8 @@ fn profile_spot(nodes: &[(f32, f32, f32)], gap: &[(f32, f32)], wave: f32, place:
         return None;
     }
     let y = place.y.min(bottom);
-    let center = smooth(nodes.iter().map(|n| (n.0, n.1)), y);
-    let half = smooth(nodes.iter().map(|n| (n.0, n.2)), y);
+    let center = smooth(&nodes.iter().map(|n| (n.0, n.1)), y);
+    let half = smooth(&nodes.iter().map(|n| (n.0, n.2)), y);
     let across = (place.x - center) / half.max(1e-3);
     let open = match (gap.first(), gap.last()) {
         (Some(first), Some(last)) if (first.0..=last.0).contains(&y) => linear(gap, y),
@@ -144,7 +144,7 @@ pub(super) fn linear(points: &[(f32, f32)], y: f32) -> f32 {
 }
 
 /// The value at `y` of the points `(y, value)`, joined by a cubic (Catmull-Rom) curve.
-fn smooth(points: impl Iterator<Item = (f32, f32)> + Clone, y: f32) -> f32 {
+fn smooth(points: &(impl Iterator<Item = (f32, f32)> + Clone), y: f32) -> f32 {
     let count = points.clone().count();
     let point = |index: usize| points.clone().nth(index.min(count - 1)).unwrap_or((0.0, 0.0));
     let after = points.clone().position(|p| p.0 >= y).unwrap_or(count - 1).max(1);
@@ -239,6 +239,17 @@ impl Canvas {
                 }
             }
         }
+    }
+
+    /// Draws a line on the look alone.
+    pub(super) fn line(&mut self, from: Point, to: Point, half_width: f32, rgb: Rgb) {
+        let nodes = vec![(from, half_width), (to, half_width)];
+        self.paint(&Shape::Tube { nodes, ends: Ends::Round }, None, |_, _| rgb);
+    }
+
+    /// Draws a dot on the look alone.
+    pub(super) fn dot(&mut self, center: Point, radius: f32, rgb: Rgb) {
+        self.paint(&Shape::Ellipse { center, rx: radius, ry: radius }, None, |_, _| rgb);
     }
 
     /// The picture at its own size: `finish` gives each pixel its last touch, `[height, width, 3]`.

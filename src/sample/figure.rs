@@ -149,16 +149,6 @@ impl<'a> Figure<'a> {
         Shape::Profile { nodes, gap: gap.to_vec(), wave }
     }
 
-    /// A line on the look alone.
-    fn line(&self, canvas: &mut Canvas, from: Point, to: Point, half: f32, rgb: Rgb) {
-        let shape = Shape::Tube { nodes: vec![(from, half), (to, half)], ends: Ends::Round };
-        canvas.paint(&shape, None, |_, _| rgb);
-    }
-
-    fn dot(&self, canvas: &mut Canvas, center: Point, radius: f32, rgb: Rgb) {
-        canvas.paint(&Shape::Ellipse { center, rx: radius, ry: radius }, None, |_, _| rgb);
-    }
-
     fn hair_behind(&self, canvas: &mut Canvas) {
         if self.hair_length < 125.0 {
             return;
@@ -213,7 +203,7 @@ impl<'a> Figure<'a> {
         shoe.shaded(0.6).paint(canvas, &sole);
         for step in 0..3 {
             let (x, y) = (ankle.x + side * (3.0 + 5.0 * step as f32), ankle.y + 6.0 + 4.0 * step as f32);
-            self.line(canvas, at(x - 5.0, y), at(x + 5.0, y), 1.0, toned(shoe.rgb, 1.6));
+            canvas.line(at(x - 5.0, y), at(x + 5.0, y), 1.0, toned(shoe.rgb, 1.6));
         }
     }
 
@@ -228,10 +218,10 @@ impl<'a> Figure<'a> {
                     let cuff = along(leg, &[(0.91, 17.5), (0.98, 16.5)], Ends::Flat);
                     cloth.with(Texture::Plain).shaded(1.55).paint(canvas, &cuff);
                     let pocket = at(self.center(262.0) + side * 30.0, 266.0);
-                    self.line(canvas, pocket, at(pocket.x + side * 12.0, 252.0), 1.2, [214.0, 160.0, 84.0]);
+                    canvas.line(pocket, at(pocket.x + side * 12.0, 252.0), 1.2, [214.0, 160.0, 84.0]);
                 }
                 let fly = self.center(270.0);
-                self.line(canvas, at(fly, 250.0), at(fly, 300.0), 1.3, [214.0, 160.0, 84.0]);
+                canvas.line(at(fly, 250.0), at(fly, 300.0), 1.3, [214.0, 160.0, 84.0]);
             }
             Lower::Pants => {
                 let cloth = self.cloth(PANTS, Texture::Crease);
@@ -267,7 +257,7 @@ impl<'a> Figure<'a> {
         cloth.with(texture).paint(canvas, &self.profile(&seat));
         // Where the legs part.
         let x = self.center(300.0);
-        self.line(canvas, at(x, 292.0), at(x, 316.0), 1.2, toned(cloth.rgb, 0.55));
+        canvas.line(at(x, 292.0), at(x, 316.0), 1.2, toned(cloth.rgb, 0.55));
     }
 
     fn torso(&self, canvas: &mut Canvas) {
@@ -326,11 +316,11 @@ impl<'a> Figure<'a> {
         cloth.paint(canvas, &self.open_profile(&widths, &[(129.0, 20.0), (140.0, 16.0), (150.0, 0.0)], 0.0));
         let (x, print) = (self.center(190.0), toned(cloth.rgb, if cloth.rgb[1] > 150.0 { 0.45 } else { 1.9 }));
         match self.print_style {
-            0 => self.dot(canvas, at(x, 192.0), 19.0, print),
+            0 => canvas.dot(at(x, 192.0), 19.0, print),
             1 => {
                 for row in 0..3 {
                     let y = 178.0 + 13.0 * row as f32;
-                    self.line(canvas, at(x - 24.0, y), at(x + 24.0, y), 3.2, print);
+                    canvas.line(at(x - 24.0, y), at(x + 24.0, y), 3.2, print);
                 }
             }
             _ => {
@@ -358,10 +348,10 @@ impl<'a> Figure<'a> {
         let widths = [(129.0, 28.0), (139.0, 49.0), (155.0, 53.0), (195.0, 49.0), (240.0, 44.0), (266.0, 49.0)];
         cloth.paint(canvas, &self.open_profile(&widths, &[(128.0, 14.0), (152.0, 0.0)], 3.0));
         let (x, light) = (self.center(160.0), toned(cloth.rgb, 1.5));
-        self.line(canvas, at(x, 152.0), at(self.center(262.0), 262.0), 4.5, light);
+        canvas.line(at(x, 152.0), at(self.center(262.0), 262.0), 4.5, light);
         for button in 0..6 {
             let y = 160.0 + 18.0 * button as f32;
-            self.dot(canvas, at(self.center(y), y), 2.8, toned(cloth.rgb, 0.35));
+            canvas.dot(at(self.center(y), y), 2.8, toned(cloth.rgb, 0.35));
         }
         for side in SIDES {
             let points = vec![at(x + side * 17.0, 124.0), at(x + side * 2.0, 151.0), at(x + side * 27.0, 156.0)];
@@ -404,9 +394,9 @@ impl<'a> Figure<'a> {
             ];
             lapel.paint(canvas, &Shape::Polygon(points));
             let pocket = self.center(272.0) + side * 36.0;
-            self.line(canvas, at(pocket - 10.0, 272.0), at(pocket + 10.0, 272.0), 3.0, toned(lapel.rgb, 0.85));
+            canvas.line(at(pocket - 10.0, 272.0), at(pocket + 10.0, 272.0), 3.0, toned(lapel.rgb, 0.85));
         }
-        self.dot(canvas, at(self.center(243.0) + 5.0, 243.0), 3.6, toned(lapel.rgb, 0.5));
+        canvas.dot(at(self.center(243.0) + 5.0, 243.0), 3.6, toned(lapel.rgb, 0.5));
     }
 
     /// Down to the knees, checked, two rows of buttons, a wide collar.
@@ -418,7 +408,7 @@ impl<'a> Figure<'a> {
         cloth.paint(canvas, &self.open_profile(&widths, &[(127.0, 15.0), (150.0, 15.0), (188.0, 0.0)], 2.0));
         let plain = cloth.with(Texture::Plain).shaded(0.62);
         let x = self.center(160.0);
-        self.line(canvas, at(x, 190.0), at(self.center(400.0), end), 1.6, toned(cloth.rgb, 0.35));
+        canvas.line(at(x, 190.0), at(self.center(400.0), end), 1.6, toned(cloth.rgb, 0.35));
         for side in SIDES {
             let points = vec![
                 at(x + side * 12.0, 120.0),
@@ -429,7 +419,7 @@ impl<'a> Figure<'a> {
             plain.paint(canvas, &Shape::Polygon(points));
             for button in 0..4 {
                 let y = 208.0 + 36.0 * button as f32;
-                self.dot(canvas, at(self.center(y) + side * 17.0, y), 4.6, toned(cloth.rgb, 0.25));
+                canvas.dot(at(self.center(y) + side * 17.0, y), 4.6, toned(cloth.rgb, 0.25));
             }
         }
     }
@@ -521,9 +511,8 @@ impl<'a> Figure<'a> {
         for side in SIDES {
             let eye = Shape::Ellipse { center: at(x + side * 11.0, 80.0), rx: 5.8, ry: 4.2 };
             canvas.paint(&eye, None, |_, _| [248.0, 246.0, 242.0]);
-            self.dot(canvas, at(x + side * 11.0, 80.0), 3.0, [40.0, 28.0, 24.0]);
-            self.line(
-                canvas,
+            canvas.dot(at(x + side * 11.0, 80.0), 3.0, [40.0, 28.0, 24.0]);
+            canvas.line(
                 at(x + side * 6.0, 73.0),
                 at(x + side * 16.0, 72.0),
                 1.2,
@@ -532,7 +521,7 @@ impl<'a> Figure<'a> {
             let cheek = Shape::Ellipse { center: at(x + side * 15.0, 92.0), rx: 6.0, ry: 4.0 };
             canvas.paint(&cheek, None, |_, under| mix(under, [226.0, 110.0, 104.0], 0.3));
         }
-        self.line(canvas, at(x + 1.0, 84.0), at(x + 2.5, 92.0), 1.0, toned(skin, 0.78));
+        canvas.line(at(x + 1.0, 84.0), at(x + 2.5, 92.0), 1.0, toned(skin, 0.78));
         let mouth = Shape::Ellipse { center: at(x, 101.0), rx: 8.0, ry: 3.2 };
         canvas.paint(&mouth, None, |_, _| [190.0, 62.0, 66.0]);
     }
@@ -550,7 +539,7 @@ impl<'a> Figure<'a> {
             canvas.paint(&Shape::Ellipse { center: lens, rx: 12.0, ry: 9.5 }, None, |spot, _| {
                 mix(rgb, [150.0, 160.0, 175.0], 0.35 * (1.0 - spot.along / 19.0).max(0.0))
             });
-            self.line(canvas, at(lens.x - 5.0, 76.0), at(lens.x - 1.0, 73.5), 1.5, [235.0, 238.0, 242.0]);
+            canvas.line(at(lens.x - 5.0, 76.0), at(lens.x - 1.0, 73.5), 1.5, [235.0, 238.0, 242.0]);
         }
     }
 
@@ -595,7 +584,7 @@ impl<'a> Figure<'a> {
             .with(Texture::Plain)
             .shaded(0.8)
             .paint(canvas, &Shape::Profile { nodes: flap, gap: Vec::new(), wave: 0.0 });
-        self.dot(canvas, at(x, top + high * 0.36), 5.5, [238.0, 212.0, 120.0]);
+        canvas.dot(at(x, top + high * 0.36), 5.5, [238.0, 212.0, 120.0]);
         // The fingers hold it.
         let skin = self.cloth(SKIN, Texture::Plain);
         skin.paint(canvas, &Shape::Ellipse { center: at(hand.x + side * 3.0, hand.y + 6.0), rx: 9.0, ry: 9.0 });

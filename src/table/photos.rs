@@ -176,13 +176,13 @@ fn from_rows(path: &Path, rows: &RecordBatch, split: Option<Split>) -> Result<Ve
     for row in 0..rows.num_rows() {
         let entry = entry(path, rows, row)?;
         if split.is_none_or(|wanted| wanted == entry.split) {
-            records.push(record(path, rows, row, entry)?);
+            records.push(record(path, rows, row, &entry)?);
         }
     }
     Ok(records)
 }
 
-fn record(path: &Path, rows: &RecordBatch, row: usize, entry: PhotoEntry) -> Result<PhotoRecord> {
+fn record(path: &Path, rows: &RecordBatch, row: usize, entry: &PhotoEntry) -> Result<PhotoRecord> {
     let photo: &StructArray = column(path, rows, "photo")?;
     let bytes = photo.column_by_name("bytes").and_then(|array| array.as_any().downcast_ref::<BinaryArray>());
     let damaged = |what: &str| Error::input(path, format!("{}: {what}; run convert again", entry.file_name));

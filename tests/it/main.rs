@@ -7,3 +7,7 @@ mod photo;
 mod python;
 mod shared;
 mod training_step;
+//! Integration tests: each module tries one area through the library's public stages.
+
+mod convert;
+mod sample;
