@@ -26,9 +26,13 @@ const MAX_SUPERPIXELS: u64 = 1 << 16;
 /// Most pixels along an edge; bounds what a damaged file can ask for.
 const MAX_EDGE_PX: u64 = 8192;
 
+/// Most elements of a chunk; bounds what a damaged file can ask for.
+const MAX_CHUNK_ELEMENTS: u64 = 1 << 24;
+
 /// An opened `fashon_parsing_data.mat`.
 pub struct Cfpd {
     entries: Vec<Option<Group>>,
+    file_bytes: u64,
 }
 
 impl std::fmt::Debug for Cfpd {
@@ -48,16 +52,21 @@ impl Cfpd {
             Error::input(path, format!("is damaged or cut off ({cause}); get the file again from where it came"))
         };
         let source = PositionedFile::open(path)?;
+        let file_bytes = source.bytes;
         guard::no_panic(|| {
             let file = hdf5_pure::File::from_source(source).map_err(|cause| damaged(&cause))?;
-            check_names(path, &file, "all_category_name", &CATEGORIES)?;
-            check_names(path, &file, "all_colors_name", &COLORS)?;
-            let entries = references(path, &file, "fashion_dataset")?;
+            let whole_bytes = file.superblock().eof_address;
+            if whole_bytes > file_bytes {
+                return Err(damaged(&format!("{file_bytes} of {whole_bytes} bytes")));
+            }
+            check_names(path, file_bytes, &file, "all_category_name", &CATEGORIES)?;
+            check_names(path, file_bytes, &file, "all_colors_name", &COLORS)?;
+            let entries = references(path, file_bytes, &file, "fashion_dataset")?;
             if entries.is_empty() {
                 return Err(Error::input(path, "'fashion_dataset' has no entries; expected one for each photo"));
             }
             let group = |object| if let Object::Group(group) = object { Some(group) } else { None };
-            Ok(Self { entries: entries.into_iter().map(group).collect() })
+            Ok(Self { entries: entries.into_iter().map(group).collect(), file_bytes })
         })
         .unwrap_or_else(|panic| Err(damaged(&panic)))
     }
@@ -83,18 +92,19 @@ impl Cfpd {
         let entry = format!("fashion_dataset{{{}}}", index + 1);
         let group = self.entries.get(index).and_then(Option::as_ref);
         let group = group.ok_or_else(|| Reject::new(&entry, reason::ENTRY_UNREADABLE, "is not a struct"))?;
-        guard::no_panic(|| read_entry(group, &entry))
+        let fields = Fields { group, file_bytes: self.file_bytes };
+        guard::no_panic(|| read_entry(&fields, &entry))
             .unwrap_or_else(|panic| Err(Reject::new(entry.as_str(), reason::ENTRY_UNREADABLE, panic)))
     }
 }
 
-fn read_entry(group: &Group, entry: &str) -> Result<Annotation, Reject> {
-    let file_name = read_name(group, entry)?;
+fn read_entry(fields: &Fields, entry: &str) -> Result<Annotation, Reject> {
+    let file_name = read_name(fields, entry)?;
     let item = file_name.as_str();
-    let superpixel_category = read_labels(group, item, "category_label", CATEGORIES.len(), reason::CATEGORY_INVALID)?;
-    let superpixel_color = read_labels(group, item, "color_label", COLORS.len(), reason::COLOR_INVALID)?;
+    let superpixel_category = read_labels(fields, item, "category_label", CATEGORIES.len(), reason::CATEGORY_INVALID)?;
+    let superpixel_color = read_labels(fields, item, "color_label", COLORS.len(), reason::COLOR_INVALID)?;
     let labelled = superpixel_category.len().min(superpixel_color.len());
-    let (width_px, height_px, superpixels) = read_segmentation(group, item, labelled)?;
+    let (width_px, height_px, superpixels) = read_segmentation(fields, item, labelled)?;
     Ok(Annotation {
         file_name,
         width_px,
@@ -105,10 +115,10 @@ fn read_entry(group: &Group, entry: &str) -> Result<Annotation, Reject> {
     })
 }
 
-fn read_name(group: &Group, entry: &str) -> Result<String, Reject> {
-    let set = field(group, entry, "img_name")?;
+fn read_name(fields: &Fields, entry: &str) -> Result<String, Reject> {
+    let set = fields.open(entry, "img_name")?;
     let shape = shape(&set, entry, "img_name")?;
-    let length: u64 = shape.iter().product();
+    let length = count(&shape);
     // MATLAB stores an empty char array as its size, two u64.
     if length == 0 || !matches!(set.dtype(), Ok(DType::U16)) {
         return Err(Reject::new(entry, reason::NAME_UNSAFE, "'img_name' is empty or not text"));
@@ -128,11 +138,16 @@ fn read_name(group: &Group, entry: &str) -> Result<String, Reject> {
 }
 
 /// The labels of all superpixels, made 0-based.
-fn read_labels(group: &Group, item: &str, name: &str, names: usize, invalid: &'static str) -> Result<Vec<u8>, Reject> {
-    let set = field(group, item, name)?;
+fn read_labels(
+    fields: &Fields,
+    item: &str,
+    name: &str,
+    names: usize,
+    invalid: &'static str,
+) -> Result<Vec<u8>, Reject> {
+    let set = fields.open(item, name)?;
     let shape = shape(&set, item, name)?;
-    let count: u64 = shape.iter().product();
-    if !(1..=MAX_SUPERPIXELS).contains(&count) || shape.iter().filter(|&&edge| edge != 1).count() > 1 {
+    if !(1..=MAX_SUPERPIXELS).contains(&count(&shape)) || shape.iter().filter(|&&edge| edge != 1).count() > 1 {
         let detail = format!("'{name}' is {shape:?}; expected one label for each superpixel");
         return Err(Reject::new(item, reason::FIELD_SHAPE, detail));
     }
@@ -148,8 +163,8 @@ fn read_labels(group: &Group, item: &str, name: &str, names: usize, invalid: &'s
 }
 
 /// Width, height and the superpixel numbers `[height, width]`.
-fn read_segmentation(group: &Group, item: &str, labelled: usize) -> Result<(u32, u32, Vec<u16>), Reject> {
-    let set = field(group, item, "segmentation")?;
+fn read_segmentation(fields: &Fields, item: &str, labelled: usize) -> Result<(u32, u32, Vec<u16>), Reject> {
+    let set = fields.open(item, "segmentation")?;
     let shape = shape(&set, item, "segmentation")?;
     // HDF5 has a column-major array the other way round: MATLAB's 600 x 400 is (400, 600).
     let &[width, height] = shape.as_slice() else {
@@ -190,17 +205,54 @@ fn bad_superpixel(item: &str, value: f32, x: usize, y: usize, labelled: usize) -
     Reject::new(item, code, detail)
 }
 
-fn field(group: &Group, item: &str, name: &str) -> Result<Dataset, Reject> {
-    group.dataset(name).map_err(|cause| match cause {
-        hdf5_pure::Error::Format(FormatError::PathNotFound(_)) => {
-            Reject::new(item, reason::FIELD_MISSING, format!("the field '{name}' is missing"))
+/// The fields of one entry.
+struct Fields<'a> {
+    group: &'a Group,
+    file_bytes: u64,
+}
+
+impl Fields<'_> {
+    fn open(&self, item: &str, name: &str) -> Result<Dataset, Reject> {
+        let set = self.group.dataset(name).map_err(|cause| match cause {
+            hdf5_pure::Error::Format(FormatError::PathNotFound(_)) => {
+                Reject::new(item, reason::FIELD_MISSING, format!("the field '{name}' is missing"))
+            }
+            cause => unreadable(item, name, &cause),
+        })?;
+        match storage_problem(&set, self.file_bytes) {
+            None => Ok(set),
+            Some(problem) => Err(Reject::new(item, reason::ENTRY_UNREADABLE, format!("'{name}' {problem}"))),
         }
-        cause => unreadable(item, name, &cause),
-    })
+    }
+}
+
+/// What is wrong with where a dataset says that its chunks are. The reader would reserve memory for whatever size a damaged
+/// file names.
+fn storage_problem(set: &Dataset, file_bytes: u64) -> Option<String> {
+    if !set.is_chunked() {
+        return None;
+    }
+    let shape = set.chunk_shape().ok().flatten().unwrap_or_default();
+    let elements = shape.iter().try_fold(1_u64, |product, &edge| product.checked_mul(edge));
+    if !elements.is_some_and(|elements| (1..=MAX_CHUNK_ELEMENTS).contains(&elements)) {
+        return Some(format!("has chunks of {shape:?} elements"));
+    }
+    let chunks = match set.chunks() {
+        Ok(chunks) => chunks,
+        Err(cause) => return Some(format!("has no list of its chunks: {cause}")),
+    };
+    let beyond = |end: Option<u64>| end.is_none_or(|end| end > file_bytes);
+    let bad = chunks.iter().find(|chunk| beyond(chunk.address.checked_add(chunk.storage_size)))?;
+    Some(format!("has a chunk of {} bytes at {}, beyond the end of the file", bad.storage_size, bad.address))
 }
 
 fn shape(set: &Dataset, item: &str, name: &str) -> Result<Vec<u64>, Reject> {
     set.shape().map_err(|cause| unreadable(item, name, &cause))
+}
+
+/// Number of elements; a damaged shape may be beyond all numbers.
+fn count(shape: &[u64]) -> u64 {
+    shape.iter().fold(1, |count, &edge| count.saturating_mul(edge))
 }
 
 fn numbers(set: &Dataset, item: &str, name: &str) -> Result<Vec<f64>, Reject> {
@@ -221,27 +273,32 @@ fn unreadable(item: &str, name: &str, cause: &hdf5_pure::Error) -> Reject {
 }
 
 /// The objects that the cell array `name` refers to.
-fn references(path: &Path, file: &hdf5_pure::File, name: &str) -> Result<Vec<Object>> {
+fn references(path: &Path, file_bytes: u64, file: &hdf5_pure::File, name: &str) -> Result<Vec<Object>> {
     let set = file.dataset(name).map_err(|cause| match cause {
         hdf5_pure::Error::Format(FormatError::PathNotFound(_)) => {
             Error::input(path, format!("has no variable '{name}'; expected the Colorful Fashion Parsing data set"))
         }
         cause => Error::input(path, format!("'{name}' cannot be read ({cause}); the file is damaged, get it again")),
     })?;
+    if let Some(problem) = storage_problem(&set, file_bytes) {
+        return Err(Error::input(path, format!("'{name}' {problem}; the file is damaged, get it again")));
+    }
     set.dereference().map_err(|cause| {
         Error::input(path, format!("'{name}' is not a whole cell array ({cause}); the file is damaged, get it again"))
     })
 }
 
 /// Labels are numbers into these lists: other lists would mislabel everything.
-fn check_names(path: &Path, file: &hdf5_pure::File, variable: &str, expected: &[&str]) -> Result<()> {
+fn check_names(path: &Path, file_bytes: u64, file: &hdf5_pure::File, variable: &str, expected: &[&str]) -> Result<()> {
     let text = |object: Object| {
         let Object::Dataset(set) = object else { return String::from("?") };
-        let short = set.shape().is_ok_and(|shape| shape.iter().product::<u64>() <= MAX_NAME);
+        let short =
+            storage_problem(&set, file_bytes).is_none() && set.shape().is_ok_and(|shape| count(&shape) <= MAX_NAME);
         let units = if short { set.read_u16().unwrap_or_default() } else { Vec::new() };
-        String::from_utf16_lossy(&units)
+        // Whatever stands there in a damaged file, a message has it printable.
+        String::from_utf16_lossy(&units).escape_debug().to_string()
     };
-    let found: Vec<String> = references(path, file, variable)?.into_iter().map(text).collect();
+    let found: Vec<String> = references(path, file_bytes, file, variable)?.into_iter().map(text).collect();
     if found == expected {
         return Ok(());
     }
