@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod convert;
 mod makefile;
 mod photo;
 mod python;
+mod sample;
 mod shared;
 mod training_step;
-//! Integration tests: each module tries one area through the library's public stages.
-
-mod convert;
-mod sample;
