@@ -8,4 +8,5 @@ mod photo;
 mod python;
 mod sample;
 mod shared;
+mod similarity;
 mod training_step;
