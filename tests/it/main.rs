@@ -5,6 +5,8 @@
 mod convert;
 mod makefile;
 mod photo;
+mod pipeline;
+mod program;
 mod python;
 mod sample;
 mod shared;

@@ -12,3 +12,13 @@ pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     eprintln!("SKIPPED: {} is not there (LOOKBOOK_SHARED names the folder of shared data)", path.display());
     None
 }
+
+/// The ONNX Runtime library that `scripts/install_onnxruntime.sh` installed, or that `ORT_DYLIB_PATH` names; `None`, said
+/// aloud, where there is none.
+pub(crate) fn library() -> Option<PathBuf> {
+    let found = lookbook::runtime::library();
+    if let Err(problem) = &found {
+        eprintln!("SKIPPED: {problem}");
+    }
+    found.ok().map(|it| it.path)
+}

@@ -1,0 +1,163 @@
+//! The program as a scheduler meets it: exit codes, messages, an empty environment.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use crate::shared::library;
+
+/// The program with nothing in its environment, as cron starts it.
+fn lookbook() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lookbook"));
+    command.env_clear();
+    command
+}
+
+/// Runs to the end, or fails where that takes more than a minute: a hang is a failure, not a wait.
+fn finish(command: &mut Command) -> (i32, String) {
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let started = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if started.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+            panic!("{command:?} hangs");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
+    assert!(!text.contains("panicked"), "{text}");
+    (status.code().expect("it ended by itself"), text)
+}
+
+fn model_folder(place: &Path) {
+    let spec = lookbook::graph::Spec { photo_width_px: 32, photo_height_px: 48, loss: lookbook::graph::Loss::Bce };
+    let weights = lookbook::graph::unet::initial_weights(0);
+    fs::create_dir_all(place).unwrap();
+    fs::write(place.join("predict.onnx"), lookbook::graph::predict(&spec, &weights)).unwrap();
+    lookbook::color::ColorTable::typical().write(&place.join("color_table.parquet")).unwrap();
+}
+
+/// `segment` of one photo with the library at `path`.
+fn segment_with_library(place: &Path, path: &Path) -> (i32, String) {
+    model_folder(&place.join("model"));
+    fs::create_dir_all(place.join("photos")).unwrap();
+    let photo = lookbook::photo::Photo { width_px: 40, height_px: 60, rgb: vec![90; 40 * 60 * 3] };
+    fs::write(place.join("photos/a.png"), lookbook::picture::png(&photo)).unwrap();
+    finish(lookbook().env("ORT_DYLIB_PATH", path).current_dir(place).args([
+        "segment",
+        "--catalogue",
+        "photos",
+        "--model",
+        "model",
+        "--output",
+        "features",
+    ]))
+}
+
+#[test]
+fn a_missing_library_is_a_clear_error() {
+    let place = tempfile::tempdir().unwrap();
+    let (code, text) = segment_with_library(place.path(), Path::new("/nowhere/libonnxruntime.so"));
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("/nowhere/libonnxruntime.so") && text.contains("install_onnxruntime.sh"), "{text}");
+    assert!(!place.path().join("features").exists());
+}
+
+#[test]
+fn a_file_that_is_no_library_is_a_clear_error() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("libonnxruntime.so");
+    fs::write(&path, "<html>not here</html>").unwrap();
+    let (code, text) = segment_with_library(place.path(), &path);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("not a usable ONNX Runtime library") && text.contains("install_onnxruntime.sh"), "{text}");
+}
+
+#[test]
+fn a_library_that_is_too_old_is_a_clear_error() {
+    let place = tempfile::tempdir().unwrap();
+    let source = place.path().join("old.c");
+    let code = r#"
+        static const void *get_api(unsigned version) { return 0; }
+        static const char *get_version(void) { return "1.10.0"; }
+        static const struct { const void *(*a)(unsigned); const char *(*b)(void); } base = { get_api, get_version };
+        const void *OrtGetApiBase(void) { return &base; }
+    "#;
+    fs::write(&source, code).unwrap();
+    let library = place.path().join("libonnxruntime.so");
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status().unwrap();
+    assert!(built.success(), "the C compiler is there");
+    let (code, text) = segment_with_library(place.path(), &library);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("1.10.0 is too old") && text.contains("install_onnxruntime.sh"), "{text}");
+}
+
+#[test]
+fn an_empty_environment_is_enough() {
+    let Some(library) = library() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let (code, text) = segment_with_library(place.path(), &library);
+    assert_eq!(code, 0, "{text}");
+    assert!(place.path().join("features/run.json").is_file());
+}
+
+#[test]
+fn exit_codes_are_those_of_the_documentation() {
+    let place = tempfile::tempdir().unwrap();
+    let settings = place.path().join("settings.toml");
+    fs::write(&settings, "[train]\nepoch = 3\n").unwrap();
+    let run = |arguments: &[&str]| finish(lookbook().current_dir(place.path()).args(arguments));
+
+    assert_eq!(run(&["--version"]).0, 0);
+    let (code, text) = run(&["convert", "--source", "nowhere"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("nowhere"), "{text}");
+    assert_eq!(run(&["convert", "--sauce", "x"]).0, 2);
+    let (code, text) = run(&["train", "--config", "settings.toml"]);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("settings.toml") && text.contains("epoch"), "{text}");
+    assert_eq!(run(&["sample", "--threads", "0"]).0, 2);
+
+    let (code, text) = run(&["sample", "--photos", "3", "--output", "source"]);
+    assert_eq!(code, 0, "{text}");
+    fs::write(place.path().join("source/image/0002.jpg"), "").unwrap();
+    let (code, text) = run(&["convert", "--source", "source", "--output", "dataset"]);
+    assert_eq!(code, 3, "{text}");
+    assert!(text.contains("1 of 3 photos"), "{text}");
+    assert!(place.path().join("dataset/run.json").is_file(), "what is good was published");
+
+    let lock = fs::File::create(place.path().join(".dataset.lock")).unwrap();
+    lock.try_lock().unwrap();
+    let (code, text) = run(&["convert", "--source", "source", "--output", "dataset"]);
+    assert_eq!(code, 75, "{text}");
+    assert!(text.contains("dataset"), "{text}");
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let (code, text) =
+        finish(lookbook().current_dir(place.path()).args(["sample", "--photos", "3", "--output", "source", "--dry-run"]));
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("would write source"), "{text}");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn machines_get_json() {
+    let place = tempfile::tempdir().unwrap();
+    let output = lookbook()
+        .current_dir(place.path())
+        .args(["sample", "--photos", "2", "--output", "source", "--log-format", "json"])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["counts"]["photos"], 2);
+    for line in String::from_utf8(output.stderr).unwrap().lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(event["level"].is_string(), "{line}");
+    }
+}
