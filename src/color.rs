@@ -157,6 +157,7 @@ fn for_labelled_pixels(
     source: &Path,
     mut each: impl FnMut([u8; 3], u8),
 ) -> Result<()> {
+    let worn: [bool; labels::CATEGORY_COUNT] = std::array::from_fn(|category| labels::is_apparel(category as u8));
     loop {
         let chunk = photos.by_ref().take(CHUNK).collect::<Result<Vec<_>>>()?;
         if chunk.is_empty() {
@@ -168,7 +169,7 @@ fn for_labelled_pixels(
         for ((record, colors), photo) in colored.iter().zip(&decoded) {
             let labelled = record.category_map().into_iter().zip(colors).zip(photo.rgb.chunks_exact(3));
             for ((category, &color), rgb) in labelled {
-                if labels::is_apparel(category) && color != BACKGROUND {
+                if worn[usize::from(category)] && color != BACKGROUND {
                     each([rgb[0], rgb[1], rgb[2]], color);
                 }
             }

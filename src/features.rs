@@ -35,11 +35,13 @@ pub struct PixelCounts {
 impl PixelCounts {
     /// Counts a `label_map` (`[height, width]`, 0 to 22) whose pixel `i` has the colour `color_of(i)` (0 to 12).
     pub fn of(label_map: &[u8], width_px: u32, rule: ColorRule, color_of: impl Fn(usize) -> u8) -> Self {
+        // Looked up once: this runs for every pixel of a catalogue.
+        let worn: [bool; CATEGORY_COUNT] = std::array::from_fn(|category| labels::is_apparel(category as u8));
         let mut category_px = [0; CATEGORY_COUNT];
         let mut pairs = [[0; COLOR_COUNT]; CATEGORY_COUNT];
         for (pixel, &category) in label_map.iter().enumerate() {
             category_px[usize::from(category)] += 1;
-            if rule == ColorRule::PerPixel && labels::is_apparel(category) {
+            if rule == ColorRule::PerPixel && worn[usize::from(category)] {
                 pairs[usize::from(category)][usize::from(color_of(pixel))] += 1;
             }
         }
@@ -72,11 +74,12 @@ impl PixelCounts {
 /// For each category its first pixel, columns first.
 fn first_pixels(label_map: &[u8], width: usize) -> [Option<usize>; CATEGORY_COUNT] {
     let mut first: [Option<usize>; CATEGORY_COUNT] = [None; CATEGORY_COUNT];
-    let place = |pixel: usize| (pixel % width, pixel / width);
-    for (pixel, &category) in label_map.iter().enumerate() {
-        let known = &mut first[usize::from(category)];
-        if known.is_none_or(|known| place(pixel) < place(known)) {
-            *known = Some(pixel);
+    for (y, row) in label_map.chunks_exact(width).enumerate() {
+        for (x, &category) in row.iter().enumerate() {
+            let known = &mut first[usize::from(category)];
+            if known.is_none_or(|known| x < known % width) {
+                *known = Some(y * width + x);
+            }
         }
     }
     first

@@ -26,6 +26,8 @@ use crate::stage::{self, Common, Summary};
 pub const DEFAULT_TOP: u32 = 5;
 /// Shared cells that the text names for each neighbour.
 const TEXT_CELLS: usize = 3;
+/// Pictures in a row of a contact sheet.
+const SHEET_COLUMNS: usize = 6;
 /// What stands for a picture that is not there any more.
 const MISSING_RGB: [u8; 3] = [200, 200, 200];
 
@@ -295,7 +297,7 @@ fn draw_sheets(
         }));
         let stem = answer.photo.file_stem().unwrap_or_default().to_string_lossy();
         let path = output.join(format!("{number:03}_{stem}.png"));
-        stage::write_file(&path, &picture::png(&picture::contact_sheet(&tiles, tiles.len())?))?;
+        stage::write_file(&path, &picture::png(&picture::contact_sheet(&tiles, SHEET_COLUMNS)?))?;
         answer.contact_sheet = Some(path);
     }
     Ok(())

@@ -4,11 +4,14 @@
 
 mod convert;
 mod makefile;
+mod model;
 mod photo;
 mod pipeline;
 mod program;
 mod python;
+mod recommend;
 mod sample;
+mod segment;
 mod shared;
 mod similarity;
 mod training_step;
