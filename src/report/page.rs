@@ -448,6 +448,7 @@ mod tests {
         Evaluation {
             split: Split::Test,
             photos: 1234,
+            model_id: "0123456789abcdef".to_owned(),
             pixel_accuracy: 0.9,
             foreground_accuracy: Some(0.75),
             mean_iou: 0.5,

@@ -73,8 +73,9 @@ pub(super) fn segmentations(page: &mut Page, config: &Config, common: &Common, s
 
 /// Evenly spaced photos of the test part; of another where that is empty.
 fn chosen(dataset: &Dataset, count: usize) -> Result<(&'static str, Vec<PhotoRecord>)> {
+    let index = dataset.index()?;
     for (split, name) in [(Split::Test, "test"), (Split::Validation, "validation"), (Split::Train, "train")] {
-        let total = dataset.photos(Some(split))?.count();
+        let total = index.iter().filter(|photo| photo.split == split).count();
         if total == 0 {
             continue;
         }

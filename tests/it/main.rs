@@ -10,6 +10,7 @@ mod pipeline;
 mod program;
 mod python;
 mod recommend;
+mod report;
 mod sample;
 mod segment;
 mod shared;
