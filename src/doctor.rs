@@ -335,7 +335,9 @@ mod tests {
         let mut looked_at = 0;
         for entry in std::fs::read_dir(folder).expect("pipelines/") {
             let path = entry.expect("an entry").path();
-            if path.extension().is_some_and(|extension| extension == "toml") {
+            // The fold of Clothing Co-Parsing's tags lies there too; it is a table, no settings.
+            let is_fold = path.file_name() == Some("ccp_fold.toml".as_ref());
+            if !is_fold && path.extension().is_some_and(|extension| extension == "toml") {
                 let found = settings(&path);
                 assert_eq!(found.level, Level::Ok, "{}", found.found);
                 looked_at += 1;
