@@ -72,8 +72,8 @@ pub fn learning_curve(history: &[EpochRecord]) -> Result<Photo> {
         area.fill(&WHITE)?;
         let (left, right) = area.split_horizontally(CURVE_PX.0 / 2);
         let top = if highest > 0.0 { highest * 1.05 } else { 1.0 };
-        chart(&left, "Loss", epochs, top, &losses, SeriesLabelPosition::UpperRight)?;
-        chart(&right, "Validation metrics", epochs, 1.0, &metrics, SeriesLabelPosition::LowerRight)
+        chart(&left, "Loss", epochs, top, &losses)?;
+        chart(&right, "Validation metrics", epochs, 1.0, &metrics)
     })
 }
 
@@ -221,14 +221,7 @@ fn draw(width: u32, height: u32, content: impl FnOnce(&Area<'_>) -> Result<(), D
     Ok(picture)
 }
 
-fn chart(
-    area: &Area<'_>,
-    title: &str,
-    epochs: (f64, f64),
-    top: f64,
-    series: &[Series<'_>],
-    place: SeriesLabelPosition,
-) -> Result<(), DrawError> {
+fn chart(area: &Area<'_>, title: &str, epochs: (f64, f64), top: f64, series: &[Series<'_>]) -> Result<(), DrawError> {
     // One epoch alone is drawn in the middle.
     let margin = if epochs.1 > epochs.0 { 0.0 } else { 0.5 };
     let mut chart = ChartBuilder::on(area)
@@ -259,12 +252,25 @@ fn chart(
     }
     chart
         .configure_series_labels()
-        .position(place)
+        .position(emptiest(series, epochs, top))
         .margin(14)
         .background_style(WHITE.mix(0.85))
         .border_style(PALE)
         .label_font(text(16.0).color(&INK))
         .draw()
+}
+
+/// Where on the right side the legend hides the fewest points.
+fn emptiest(series: &[Series<'_>], epochs: (f64, f64), top: f64) -> SeriesLabelPosition {
+    let places = [SeriesLabelPosition::UpperRight, SeriesLabelPosition::MiddleRight, SeriesLabelPosition::LowerRight];
+    let mut hidden = [0; 3];
+    let right = epochs.0 + (epochs.1 - epochs.0) * 0.55;
+    for (_, height) in series.iter().flat_map(|(_, _, points)| points).filter(|(epoch, _)| *epoch >= right) {
+        // The first third is the upper one.
+        hidden[(((1.0 - height / top) * 3.0) as usize).min(2)] += 1;
+    }
+    let best = (0..3).min_by_key(|&third| hidden[third]).expect("there are three");
+    places[best].clone()
 }
 
 fn register_font() {

@@ -261,7 +261,7 @@ impl EvaluationPart {
             photos: grouped(evaluation.photos),
             headline,
             others,
-            seed_note: evaluation.seed_mean_iou_note.clone(),
+            seed_note: evaluation.seed_mean_iou_note.trim_start_matches("the seed's metric: ").to_owned(),
             iou: iou.collect(),
             confusion: Confusion::new(&evaluation.confusion),
         }

@@ -68,9 +68,8 @@ fn exported_graphs_give_the_same_numbers_in_python() {
         ("new_weights", Dtype::F32, vec![trained.len()], floats(&trained)),
         ("probabilities", Dtype::F32, vec![BATCH, 23, rows, columns], floats(probabilities)),
     ];
-    let views = tensors.iter().map(|(name, dtype, dims, bytes)| {
-        (*name, TensorView::new(*dtype, dims.clone(), bytes).unwrap())
-    });
+    let views =
+        tensors.iter().map(|(name, dtype, dims, bytes)| (*name, TensorView::new(*dtype, dims.clone(), bytes).unwrap()));
     std::fs::write(folder.path().join("steps.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
     std::fs::write(folder.path().join("train_step.onnx"), model).unwrap();
     std::fs::write(folder.path().join("predict.onnx"), predict).unwrap();
