@@ -354,3 +354,44 @@ fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes.resize(bytes.len().next_multiple_of(8), 0);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A leaf has room for 8 members, a node of the tree for 32 leaves, one above it for 32 nodes: each just full, and one
+    /// more.
+    #[test]
+    fn a_group_of_many_members_is_found_whole_by_another_reader() {
+        for count in [0, 1, 8, 9, 256, 257, 8192, 8193] {
+            let mut file = OldFile::new();
+            let members: Vec<(String, u64)> = (0..count)
+                .map(|i: u32| (format!("m{i}"), file.dataset(&[1], Type::I32, &i.to_le_bytes(), &[])))
+                .collect();
+            let group = file.group(members, &[Attribute::class("struct")]);
+            let bytes = file.finish(b"header", vec![("group".to_owned(), group)]);
+            let read = hdf5_pure::File::from_bytes(bytes).expect("a whole file");
+            let group = read.group("group").expect("the group");
+            assert_eq!(group.datasets().expect("its members").len(), count as usize);
+            for i in (0..count).step_by(97) {
+                assert_eq!(
+                    group.dataset(&format!("m{i}")).and_then(|set| set.read_i32()).expect("a member"),
+                    [i as i32]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_matrix_that_chunks_do_not_divide_reads_back() {
+        let value = |row: usize, column: usize| (row * 100 + column) as f32;
+        let shape = [13, 29];
+        let chunks = Chunks::deflate(shape, 3, value).expect("deflated");
+        let mut file = OldFile::new();
+        let set = file.chunked(&chunks, 3, &[]);
+        let bytes = file.finish(b"header", vec![("x".to_owned(), set)]);
+        let read = hdf5_pure::File::from_bytes(bytes).and_then(|file| file.dataset("x")?.read_f32()).expect("whole");
+        let expected: Vec<f32> = (0..13).flat_map(|row| (0..29).map(move |column| value(row, column))).collect();
+        assert_eq!(read, expected);
+    }
+}

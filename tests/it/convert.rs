@@ -451,3 +451,113 @@ fn a_dataset_of_another_version_or_program_is_refused() {
     assert!(matches!(Dataset::open(&place.output()), Err(Error::Input { .. })));
     assert!(matches!(Dataset::open(place.folder.path()), Err(Error::Input { .. })));
 }
+
+// ---- Clothing Co-Parsing, made up ---------------------------------------------------------------------------------
+
+/// A data element of a MATLAB v5 file.
+fn element(kind: u32, content: &[u8]) -> Vec<u8> {
+    let mut bytes = [kind.to_le_bytes(), (content.len() as u32).to_le_bytes()].concat();
+    bytes.extend(content);
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    bytes
+}
+
+fn words(kind: u32, words: &[u32]) -> Vec<u8> {
+    element(kind, &words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>())
+}
+
+/// An array element: class, rows and columns, name, and what it holds.
+fn array(class: u32, [rows, columns]: [u32; 2], name: &str, content: &[u8]) -> Vec<u8> {
+    let parts = [words(6, &[class, 0]), words(5, &[rows, columns]), element(1, name.as_bytes()), content.to_vec()];
+    element(14, &parts.concat())
+}
+
+fn v5(array: &[u8]) -> Vec<u8> {
+    let mut file = format!("{:124}", "MATLAB 5.0 MAT-file, made up for a test").into_bytes();
+    file.extend([0, 1, b'I', b'M']);
+    file.extend(array);
+    file
+}
+
+fn label_list(tags: &[&str]) -> Vec<u8> {
+    let cells = tags.iter().flat_map(|tag| array(4, [1, tag.len() as u32], "", &element(16, tag.as_bytes())));
+    v5(&array(1, [1, tags.len() as u32], "label_list", &cells.collect::<Vec<_>>()))
+}
+
+/// 30 photos of 9 rows and 6 columns whose tags run through `null`, `t-shirt` and `watch`, in MATLAB's order.
+fn ccp_place() -> tempfile::TempDir {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let folder = place.path().join("source");
+    let annotations = folder.join("annotations/pixel-level");
+    fs::create_dir_all(&annotations).expect("a folder");
+    fs::create_dir_all(folder.join("photos")).expect("a folder");
+    fs::write(folder.join("label_list.mat"), label_list(&["null", "t-shirt", "watch"])).expect("a file");
+    let tags: Vec<u8> = (0..54).map(|place| place % 3).collect();
+    for index in 0..30 {
+        let truth = v5(&array(9, [9, 6], "groundtruth", &element(2, &tags)));
+        fs::write(annotations.join(format!("{index:04}.mat")), truth).expect("a file");
+        fs::write(folder.join(format!("photos/{index:04}.jpg")), jpeg(WIDTH, HEIGHT)).expect("a photo");
+    }
+    place
+}
+
+#[test]
+fn tags_are_folded_and_a_bad_label_map_is_rejected_by_name() {
+    let place = ccp_place();
+    let (source, output) = (place.path().join("source"), place.path().join("dataset"));
+    let map = source.join("annotations/pixel-level/0004.mat");
+    fs::write(source.join("photos/9999.jpg"), jpeg(WIDTH, HEIGHT)).expect("a photo without labels");
+    let unlabelled = ("9999.jpg".to_owned(), "no_pixel_labels".to_owned());
+    convert(&source, &output).expect("a dataset");
+    assert_eq!(rejects(&output), std::slice::from_ref(&unlabelled));
+    let dataset = Dataset::open(&output).expect("the dataset");
+    let first = dataset.photos(None).expect("the photos").next().expect("a photo").expect("a whole row");
+    // Down the first column of nine rows: null, t-shirt, watch, null, ...; the next column goes on.
+    let categories = first.category_map();
+    assert_eq!([categories[0], categories[6], categories[12], categories[1]], [0, 1, 0, 0]);
+    assert_eq!(categories.iter().filter(|&&category| category == 1).count(), 18);
+
+    let truth = |tags: &[u8]| v5(&array(9, [9, 6], "groundtruth", &element(2, tags)));
+    let bad: [(Vec<u8>, &str); 6] = [
+        (truth(&[3; 54]), "category_invalid"),
+        (truth(&[0; 53]), "entry_unreadable"),
+        (Vec::new(), "entry_unreadable"),
+        (b"<html></html>".to_vec(), "entry_unreadable"),
+        (truth(&[0; 54])[..150].to_vec(), "entry_unreadable"),
+        (v5(&array(9, [6, 9], "groundtruth", &element(2, &[0; 54]))), "photo_size"),
+    ];
+    for (content, reason) in bad {
+        fs::write(&map, content).expect("a file");
+        convert(&source, &output).expect("one of thirty is allowed");
+        assert_eq!(rejects(&output), [("0004.jpg".to_owned(), reason.to_owned()), unlabelled.clone()]);
+    }
+}
+
+#[test]
+fn tags_that_the_fold_does_not_know_are_a_clear_error() {
+    let place = ccp_place();
+    let (source, output) = (place.path().join("source"), place.path().join("dataset"));
+    let fold = place.path().join("fold.toml");
+    let mut config = Config { source: source.clone(), output, ccp_fold: Some(fold.clone()), ..Default::default() };
+    for (text, expected) in [
+        ("[fold]\n\"null\" = \"bk\"\n\"t-shirt\" = \"T-shirt\"\n", "no line for the tag 'watch'"),
+        ("[fold]\n\"null\" = \"bk\"\n\"t-shirt\" = \"tee\"\n", "'tee' of the tag 't-shirt'"),
+        ("fold = 3", "ccp_fold"),
+    ] {
+        fs::write(&fold, text).expect("a settings file");
+        let error = dataset::run(&config, &Common::default()).expect_err(expected);
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    config.ccp_fold = None;
+    fs::write(source.join("label_list.mat"), label_list(&["null", "spacesuit"])).expect("a file");
+    let error = dataset::run(&config, &Common::default()).expect_err("an unknown tag");
+    assert!(error.to_string().contains("'spacesuit'"), "{error}");
+    for (content, expected) in [(Vec::new(), "is empty"), (v5(&[]), "has no cell array"), (v5(&[14; 20]), "label_list")]
+    {
+        fs::write(source.join("label_list.mat"), content).expect("a file");
+        let error = dataset::run(&config, &Common::default()).expect_err(expected);
+        assert!(matches!(error, Error::Input { .. }), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}

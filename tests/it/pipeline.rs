@@ -157,6 +157,9 @@ fn a_photo_of_any_kind_gets_its_looks_and_a_model_is_exported() {
     let config = export::Config { model: place.join("model"), output: place.join("export") };
     export::run(&config, &common()).unwrap();
     for file in ["train_step.onnx", "predict.onnx", "weights.safetensors"] {
-        assert_eq!(fs::read(place.join("export").join(file)).unwrap(), fs::read(place.join("model").join(file)).unwrap());
+        assert_eq!(
+            fs::read(place.join("export").join(file)).unwrap(),
+            fs::read(place.join("model").join(file)).unwrap()
+        );
     }
 }

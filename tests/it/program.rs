@@ -138,8 +138,14 @@ fn exit_codes_are_those_of_the_documentation() {
 #[test]
 fn a_dry_run_writes_nothing() {
     let place = tempfile::tempdir().unwrap();
-    let (code, text) =
-        finish(lookbook().current_dir(place.path()).args(["sample", "--photos", "3", "--output", "source", "--dry-run"]));
+    let (code, text) = finish(lookbook().current_dir(place.path()).args([
+        "sample",
+        "--photos",
+        "3",
+        "--output",
+        "source",
+        "--dry-run",
+    ]));
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("would write source"), "{text}");
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
