@@ -136,7 +136,7 @@ fn load() -> Result<Loaded> {
         Error::runtime(path.display().to_string(), problem)
     })?;
     let environment = builder.with_name("lookbook").with_telemetry(false).build().map_err(failed("ONNX Runtime"))?;
-    let version = library_version();
+    let version = library_version(&path);
     Ok(Loaded { environment, path, version })
 }
 
@@ -159,8 +159,16 @@ fn find_library() -> Result<PathBuf> {
     })
 }
 
-/// The version out of the library's build information.
-fn library_version() -> String {
+/// The version out of the name of the file behind `path` (`libonnxruntime.so.1.31.1`), else out of the library's build
+/// information, where builds for wheels have no more than a branch.
+fn library_version(path: &Path) -> String {
+    let file = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if let Some((_, version)) = name.split_once(".so.")
+        && version.starts_with(|first: char| first.is_ascii_digit())
+    {
+        return version.to_owned();
+    }
     let info = ort::info();
     let branch = info.split([',', ' ']).find_map(|part| part.strip_prefix("git-branch="));
     branch.map_or(info, |branch| branch.trim_start_matches("rel-")).to_owned()

@@ -261,7 +261,11 @@ impl EvaluationPart {
             photos: grouped(evaluation.photos),
             headline,
             others,
-            seed_note: evaluation.seed_mean_iou_note.trim_start_matches("the seed's metric: ").to_owned(),
+            seed_note: format!(
+                "{}; on these {}",
+                evaluation.seed_mean_iou_note.trim_start_matches("the seed's metric: "),
+                percent(evaluation.seed_mean_iou_of_background)
+            ),
             iou: iou.collect(),
             confusion: Confusion::new(&evaluation.confusion),
         }
@@ -455,6 +459,7 @@ mod tests {
             frequency_weighted_iou: 0.8,
             category_set_jaccard: 0.4,
             seed_mean_iou: 0.7,
+            seed_mean_iou_of_background: 0.6,
             seed_mean_iou_note: "flatters".to_owned(),
             bce: 0.1,
             iou: [("bk".to_owned(), Some(0.9)), ("dress".to_owned(), Some(0.0)), ("hat".to_owned(), None)].into(),
