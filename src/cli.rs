@@ -115,6 +115,9 @@ struct TrainFlags {
     /// Learning rate of Adam [default: 0.001]
     #[arg(long)]
     learning_rate: Option<f32>,
+    /// How the learning rate goes over the run
+    #[arg(long, value_parser = ["constant", "cosine"])]
+    schedule: Option<String>,
     /// What the network's maps mean
     #[arg(long, value_parser = ["bce", "softmax"])]
     loss: Option<String>,

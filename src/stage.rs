@@ -101,6 +101,7 @@ pub struct Stage {
     partial: PathBuf,
     started: Instant,
     published: bool,
+    keep_unfinished: bool,
     _lock: File,
 }
 
@@ -128,8 +129,14 @@ impl Stage {
             partial,
             started: Instant::now(),
             published: false,
+            keep_unfinished: false,
             _lock: lock,
         })
+    }
+
+    /// What an aborted run leaves unpublished stays until the next run: for work of hours, as checkpoints.
+    pub fn keep_unfinished(&mut self) {
+        self.keep_unfinished = true;
     }
 
     /// Where the file `name` of the folder to be published is to be written now.
@@ -381,6 +388,17 @@ mod tests {
         drop(stage);
         assert!(output.join(RUN_FILE).is_file());
         assert!(!place.path().join(".out.partial").exists());
+        Ok(())
+    }
+
+    #[test]
+    fn work_of_hours_stays_where_it_is_told_to() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let mut stage = begin(&place.path().join("out"))?;
+        stage.keep_unfinished();
+        write_file(&stage.path("checkpoint"), b"weights")?;
+        drop(stage);
+        assert!(place.path().join(".out.partial/checkpoint").is_file());
         Ok(())
     }
 

@@ -323,11 +323,13 @@ impl Builder {
             let shifted = self.reshape(&shifted, &[0, 0, -1]);
             let factors = if shift_input { [&still, &shifted] } else { [&shifted, &still] };
             let transposed = self.transpose(factors[1], &[0, 2, 1]);
-            let product = self.node("MatMul", &[factors[0], &transposed], vec![]);
-            let product = self.reduce("ReduceMean", &product, &[0], false);
-            taps.push(self.reshape(&product, &[0, 0, 1]));
+            taps.push(self.node("MatMul", &[factors[0], &transposed], vec![]));
         }
+        // [batch, out, taps x in] to [out, in, kernel, kernel].
         let taps = self.concat(&taps.iter().collect::<Vec<_>>(), 2);
+        let taps = self.reduce("ReduceMean", &taps, &[0], false);
+        let taps = self.reshape(&taps, &[0, -1, in_channels as i64]);
+        let taps = self.transpose(&taps, &[0, 2, 1]);
         self.reshape(&taps, &[0, 0, kernel as i64, kernel as i64])
     }
 

@@ -167,10 +167,12 @@ fn inside(points: &[Point], p: Point) -> bool {
     odd
 }
 
-/// Where the figure stands in the picture: scaled, turned and mirrored around the picture's centre, then shifted.
+/// Where the figure stands in the picture: scaled, broadened, turned and mirrored around the picture's centre, then shifted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View {
     pub(super) scale: f32,
+    /// Width against height: 1 is as drawn.
+    pub(super) breadth: f32,
     pub(super) turn: f32,
     pub(super) mirrored: bool,
     pub(super) shift: Point,
@@ -178,11 +180,13 @@ pub(super) struct View {
 
 impl View {
     /// The picture's own space.
-    pub(super) const PLAIN: Self = Self { scale: 1.0, turn: 0.0, mirrored: false, shift: Point { x: 0.0, y: 0.0 } };
+    pub(super) const PLAIN: Self =
+        Self { scale: 1.0, breadth: 1.0, turn: 0.0, mirrored: false, shift: Point { x: 0.0, y: 0.0 } };
 
     fn to_picture(self, p: Point, center: Point) -> Point {
         let flip = if self.mirrored { -1.0 } else { 1.0 };
-        let (x, y) = ((p.x - center.x) * flip * self.scale, (p.y - center.y) * self.scale);
+        let y = if self.breadth == 1.0 { p.y } else { linear(&swapped(PROPORTIONS), p.y) };
+        let (x, y) = ((p.x - center.x) * flip * self.scale * self.breadth, (y - center.y) * self.scale);
         let (sin, cos) = self.turn.sin_cos();
         at(x * cos - y * sin + center.x + self.shift.x, x * sin + y * cos + center.y + self.shift.y)
     }
@@ -192,8 +196,19 @@ impl View {
         let (sin, cos) = self.turn.sin_cos();
         let (x, y) = (x * cos + y * sin, y * cos - x * sin);
         let flip = if self.mirrored { -1.0 } else { 1.0 };
-        at(x / self.scale * flip + center.x, y / self.scale + center.y)
+        let y = y / self.scale + center.y;
+        let y = if self.breadth == 1.0 { y } else { linear(&PROPORTIONS, y) };
+        at(x / (self.scale * self.breadth) * flip + center.x, y)
     }
+}
+
+/// Heights in the picture and what of the figure is there: a large head and short legs, so that glasses and hats are still
+/// to be seen in a small picture.
+const PROPORTIONS: [(f32, f32); 6] =
+    [(-90.0, -80.0), (10.0, 20.0), (195.0, 140.0), (365.0, 300.0), (575.0, 575.0), (700.0, 700.0)];
+
+fn swapped(points: [(f32, f32); 6]) -> [(f32, f32); 6] {
+    points.map(|(a, b)| (b, a))
 }
 
 /// A picture being painted, `SAMPLES` times as fine as the result.

@@ -117,13 +117,14 @@ fn draw(index: usize, outfit: &Outfit, seed: u64, images: &Path) -> Result<Entry
     Entry::new(&annotation).map_err(Error::io("deflate", images))
 }
 
-/// A stand of its own: size, place, lean, and which side is left.
+/// A stand of its own: size, build, place, lean, and which side is left.
 fn view(rng: &mut ChaCha8Rng) -> View {
     View {
         scale: rng.random_range(0.93..1.04f32),
+        breadth: rng.random_range(1.25..1.42f32),
         turn: rng.random_range(-0.035..0.035f32),
         mirrored: rng.random_bool(0.5),
-        shift: at(rng.random_range(-34.0..34.0f32), rng.random_range(-3.0..9.0f32)),
+        shift: at(rng.random_range(-14.0..14.0f32), rng.random_range(-3.0..9.0f32)),
     }
 }
 

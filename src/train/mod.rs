@@ -56,6 +56,28 @@ pub enum Recipe {
     Seed,
 }
 
+/// How the learning rate goes over the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// The same in every step: the seed's.
+    #[default]
+    Constant,
+    /// Half a cosine from the learning rate down to nothing (Loshchilov and Hutter, 2017,
+    /// <https://arxiv.org/abs/1608.03983>).
+    Cosine,
+}
+
+impl Schedule {
+    /// What the learning rate is multiplied by in step `step` (from 0) of `steps`.
+    fn factor(self, step: u64, steps: u64) -> f32 {
+        match self {
+            Self::Constant => 1.0,
+            Self::Cosine => 0.5 * (1.0 + (std::f32::consts::PI * step as f32 / steps as f32).cos()),
+        }
+    }
+}
+
 /// Settings of `train`. The defaults are the seed's run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -72,6 +94,8 @@ pub struct Config {
     pub batch_size: usize,
     /// Learning rate of Adam, above 0.
     pub learning_rate: f32,
+    /// How the learning rate goes over the run.
+    pub schedule: Schedule,
     /// What the maps mean: `bce` (the seed's) or `softmax`.
     pub loss: Loss,
     /// Weighs the pixels of a category by its share of all pixels to the power of minus this, 0 to 1: 0 leaves all pixels
@@ -94,6 +118,7 @@ impl Default for Config {
             epochs: DEFAULT_EPOCHS,
             batch_size: DEFAULT_BATCH_SIZE,
             learning_rate: DEFAULT_LEARNING_RATE,
+            schedule: Schedule::Constant,
             loss: Loss::Bce,
             category_balance: 0.0,
             photo_width_px: crate::photo::FIT_WIDTH_PX as usize,
@@ -161,6 +186,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
 
     let checkpoints = Checkpoints::create(stage.create_folder(checkpoint::FOLDER)?);
     let mut training = Training { config, seed: common.seed, train, validation, step, evaluator, checkpoints };
+    stage.keep_unfinished();
     let (history, weights) = training.run()?;
 
     let predict = graph::predict(&spec, &weights);
@@ -214,8 +240,7 @@ impl Training<'_> {
     /// Trains all epochs; returns their records and the last weights.
     fn run(&mut self) -> Result<(Vec<EpochRecord>, Vec<f32>)> {
         let started = std::time::Instant::now();
-        let steps = self.train.len().div_ceil(self.config.batch_size) as u64;
-        let progress = Progress::new("train", steps * u64::from(self.config.epochs), "steps");
+        let progress = Progress::new("train", self.steps(), "steps");
         let mut history = Vec::new();
         for epoch in 1..=self.config.epochs {
             let mut record = self.epoch(epoch, &progress)?;
@@ -235,12 +260,18 @@ impl Training<'_> {
         Ok((history, self.step.weights()?))
     }
 
+    /// Number of steps of the whole run.
+    fn steps(&self) -> u64 {
+        self.train.len().div_ceil(self.config.batch_size) as u64 * u64::from(self.config.epochs)
+    }
+
     fn epoch(&mut self, epoch: u32, progress: &Progress) -> Result<EpochRecord> {
         let started = std::time::Instant::now();
-        let (mut loss, mut accuracy) = (0.0, 0.0);
+        let (mut loss, mut accuracy, mut learning_rate) = (0.0, 0.0, self.config.learning_rate);
         for (index, ids) in self.order(epoch).chunks(self.config.batch_size).enumerate() {
             let batch = self.train.batch(ids);
-            let learnt = self.step.run(batch, self.config.learning_rate)?;
+            learning_rate = self.config.learning_rate * self.config.schedule.factor(self.step.count(), self.steps());
+            let learnt = self.step.run(batch, learning_rate)?;
             if !learnt.loss.is_finite() {
                 return Err(self.not_finite(epoch, index + 1, ids));
             }
@@ -254,7 +285,7 @@ impl Training<'_> {
         let (validation_loss, confusion) = self.validate()?;
         Ok(EpochRecord {
             epoch,
-            learning_rate: self.config.learning_rate,
+            learning_rate,
             train_loss: loss as f32,
             train_pixel_accuracy: accuracy as f32,
             validation_loss: validation_loss as f32,
@@ -316,6 +347,14 @@ mod tests {
         assert_eq!(plain[..3], [1.0, 1.0, 0.0]);
         let even = balanced(&pixels, 1.0);
         assert!((even[0] * 0.9 - 0.5).abs() < 1e-6 && (even[1] * 0.1 - 0.5).abs() < 1e-6, "{even:?}");
+    }
+
+    #[test]
+    fn the_cosine_falls_from_all_to_nothing() {
+        assert_eq!(Schedule::Cosine.factor(0, 8), 1.0);
+        assert!((Schedule::Cosine.factor(4, 8) - 0.5).abs() < 1e-6);
+        assert!(Schedule::Cosine.factor(8, 8).abs() < 1e-6);
+        assert_eq!(Schedule::Constant.factor(7, 8), 1.0);
     }
 
     #[test]
