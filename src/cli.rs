@@ -343,16 +343,13 @@ fn recommend(settings: &Settings, flags: &RecommendFlags, common: &Common) -> Re
 
 fn print_summary(summary: &Summary) {
     let verb = if summary.dry_run { "would write" } else { "wrote" };
-    let mut text = format!("{}: {verb} {}", summary.stage, summary.output.display());
-    for (name, value) in &summary.counts {
-        if !value.is_object() && !value.is_array() {
-            text.push_str(&format!("\n  {name}: {value}"));
-        }
-    }
+    let mut lines = vec![format!("{}: {verb} {}", summary.stage, summary.output.display())];
+    let plain = summary.counts.iter().filter(|(_, value)| !value.is_object() && !value.is_array());
+    lines.extend(plain.map(|(name, value)| format!("  {name}: {value}")));
     if !summary.dry_run {
-        text.push_str(&format!("\n  seconds: {:.1}", summary.elapsed_secs));
+        lines.push(format!("  seconds: {:.1}", summary.elapsed_secs));
     }
-    print(&text);
+    print(&lines.join("\n"));
 }
 
 fn print_json(value: &impl Serialize) {

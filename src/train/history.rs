@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field};
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::{stage, table};
 
 /// Name of the table in its metadata.
@@ -125,14 +125,11 @@ const EMPTY: EpochRecord = EpochRecord {
 /// # Errors
 /// As [`stage::write_file`].
 pub fn write_csv(path: &Path, history: &[EpochRecord]) -> Result<()> {
-    let mut text = String::from("epoch");
-    COLUMNS.iter().for_each(|(name, _)| text.extend([",", name]));
-    for record in history {
-        text.push_str(&format!("\n{}", record.epoch));
-        COLUMNS.iter().for_each(|(_, figure)| text.push_str(&format!(",{}", figure(&mut record.clone()))));
-    }
-    text.push('\n');
-    stage::write_file(path, text.as_bytes())
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let written = history.iter().try_for_each(|record| writer.serialize(record));
+    written.map_err(|cause| Error::io("write", path)(cause.into()))?;
+    let text = writer.into_inner().map_err(|cause| Error::io("write", path)(cause.into_error()))?;
+    stage::write_file(path, &text)
 }
 
 #[cfg(test)]
@@ -150,6 +147,6 @@ mod tests {
         write_csv(&csv, &history).expect("written");
         let text = std::fs::read_to_string(&csv).expect("text");
         assert!(text.starts_with("epoch,learning_rate,train_loss,"), "{text}");
-        assert!(text.ends_with("2,0,0.25,0,0,0,0,0,0,0\n"), "{text}");
+        assert!(text.ends_with("2,0.0,0.25,0.0,0.0,0.0,0.0,0.0,0.0,0.0\n"), "{text}");
     }
 }
