@@ -154,7 +154,7 @@ struct ExportFlags {
 
 #[derive(Debug, Args, Serialize)]
 struct SegmentFlags {
-    /// A dataset folder, a folder tree of photos, or a Parquet or CSV list with photo_id and path
+    /// A dataset folder, a folder tree of photos, or a Parquet or CSV list of ids and paths
     #[arg(long, value_name = "DIR_OR_TABLE")]
     catalogue: Option<PathBuf>,
     /// Folder of the model
@@ -194,7 +194,7 @@ struct SimilarityFlags {
     /// Neighbours of each photo [default: 10]
     #[arg(long)]
     top: Option<u32>,
-    /// Cells that two photos must have in common, for co_rated [default: 3]
+    /// Cells that two photos must have in common to be co-rated [default: 3]
     #[arg(long)]
     min_common: Option<u32>,
 }
@@ -280,9 +280,9 @@ impl Cli {
         if let Command::Doctor(flags) = &self.command {
             let report = doctor::run(self.common.config.as_deref(), &flags.output);
             if self.json() {
-                print_json(&report)
+                print_json(&report);
             } else {
-                print(&report)
+                print(&report);
             }
             return Ok(report.exit_code());
         }
@@ -319,9 +319,9 @@ impl Cli {
             Command::Doctor(_) => return Ok(()),
         };
         if self.json() {
-            print_json(&summary)
+            print_json(&summary);
         } else {
-            print_summary(&summary)
+            print_summary(&summary);
         }
         Ok(())
     }
@@ -336,7 +336,7 @@ fn recommend(settings: &Settings, flags: &RecommendFlags, common: &Common) -> Re
     let recommendations = recommend::run(&config, &flags.photos, common)?;
     match config.format {
         recommend::Format::Json => print_json(&recommendations),
-        recommend::Format::Text => recommendations.iter().for_each(|it| print(it)),
+        recommend::Format::Text => recommendations.iter().for_each(print),
     }
     Ok(())
 }
@@ -357,6 +357,6 @@ fn print_json(value: &impl Serialize) {
 }
 
 /// A reader that has seen enough closes the pipe: no reason to complain.
-fn print(text: &impl std::fmt::Display) {
+fn print<T: std::fmt::Display>(text: &T) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }

@@ -16,7 +16,6 @@ use rayon::prelude::*;
 use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::error::{Error, Result};
 use crate::labels::{self, BACKGROUND, COLOR_COUNT, COLOR_RGB};
-use crate::photo::{self, Photo};
 use crate::table;
 
 /// File name of the table in a model folder.
@@ -164,7 +163,7 @@ fn for_labelled_pixels(
             return Ok(());
         }
         let colored: Vec<_> = chunk.iter().filter_map(|record| Some((record, record.color_map()?))).collect();
-        let pixels = |(record, _): &(&PhotoRecord, _)| decode_record(record, source);
+        let pixels = |(record, _): &(&PhotoRecord, _)| record.decode(source);
         let decoded = colored.par_iter().map(pixels).collect::<Result<Vec<_>>>()?;
         for ((record, colors), photo) in colored.iter().zip(&decoded) {
             let labelled = record.category_map().into_iter().zip(colors).zip(photo.rgb.chunks_exact(3));
@@ -175,19 +174,6 @@ fn for_labelled_pixels(
             }
         }
     }
-}
-
-/// Decodes a photo of a dataset and checks that its labels lie on its pixels.
-pub(crate) fn decode_record(record: &PhotoRecord, source: &Path) -> Result<Photo> {
-    let problem = |what: String| Error::input(source, format!("photo '{}': {what}; convert again", record.file_name));
-    let photo = photo::decode(&record.encoded).map_err(|bad| problem(format!("{} ({})", bad.detail, bad.reason)))?;
-    if (photo.width_px, photo.height_px) != (record.width_px, record.height_px) {
-        return Err(problem(format!(
-            "its labels are of {} x {} pixels, the upright photo is of {} x {}",
-            record.width_px, record.height_px, photo.width_px, photo.height_px
-        )));
-    }
-    Ok(photo)
 }
 
 fn cell_of(rgb: [u8; 3]) -> usize {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::labels::{CATEGORIES, COLORS};
+use crate::photo::{self, Photo};
 use crate::table::{self, names, photos};
 
 mod convert;
@@ -71,6 +72,22 @@ pub struct PhotoRecord {
 }
 
 impl PhotoRecord {
+    /// The photo, upright; `source` is named where it is no good.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where the photo does not decode or its labels do not lie on its pixels.
+    pub fn decode(&self, source: &Path) -> Result<Photo> {
+        let problem = |what: String| Error::input(source, format!("photo '{}': {what}; convert again", self.file_name));
+        let photo = photo::decode(&self.encoded).map_err(|bad| problem(format!("{} ({})", bad.detail, bad.reason)))?;
+        if (photo.width_px, photo.height_px) != (self.width_px, self.height_px) {
+            return Err(problem(format!(
+                "its labels are of {} x {} pixels, the upright photo is of {} x {}",
+                self.width_px, self.height_px, photo.width_px, photo.height_px
+            )));
+        }
+        Ok(photo)
+    }
+
     /// Category of each pixel, `[height, width]`.
     #[must_use]
     pub fn category_map(&self) -> Vec<u8> {

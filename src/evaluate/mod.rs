@@ -15,7 +15,6 @@ use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::error::{Error, Result};
 use crate::graph::{self, Spec};
 use crate::labels::{CATEGORIES, CATEGORY_COUNT};
-use crate::photo;
 use crate::predict::BATCH_SIZE;
 use crate::progress::Progress;
 use crate::runtime::{self, Device, Provider, failed};
@@ -245,10 +244,7 @@ struct Laid {
 }
 
 fn lay(dataset: &Dataset, spec: &Spec, record: &PhotoRecord) -> Result<Laid> {
-    let photo = photo::decode(&record.encoded).map_err(|problem| {
-        Error::input(dataset.photos_path(), format!("photo {}: {}", record.file_name, problem.detail))
-    })?;
-    let canvas = canvas::canvas(spec, &photo);
+    let canvas = canvas::canvas(spec, &record.decode(&dataset.photos_path())?);
     let truth = record.category_map();
     let labels = canvas::label_canvas(spec, &canvas, &truth, record.width_px as usize, record.height_px as usize);
     Ok(Laid { canvas, labels, truth })

@@ -128,7 +128,7 @@ fn colors(rng: &mut ChaCha8Rng, decks: &mut [Vec<u8>]) -> [u8; CATEGORIES.len()]
 /// The colours that a category mostly comes in, as clothes do: a network that sees few photos can hold on to them.
 fn typical_colors(category: &str) -> &'static [u8] {
     match category {
-        "T-shirt" => &[11, 11, 11, 12],
+        "T-shirt" | "socks" => &[11, 11, 11, 12],
         "bag" => &[4, 4, 4, 10],
         "belt" => &[2, 2, 7],
         "blazer" => &[5, 5, 5, 3],
@@ -145,7 +145,6 @@ fn typical_colors(category: &str) -> &'static [u8] {
         "shoe" => &[2, 2, 4, 10],
         "shorts" => &[6, 6, 6, 3],
         "skirt" => &[9, 9, 9, 8],
-        "socks" => &[11, 11, 11, 12],
         "stocking" => &[5, 5, 5, 2],
         "sunglass" => &[2, 2, 2, 4],
         "sweater" => &[7, 7, 7, 6],

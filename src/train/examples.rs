@@ -7,7 +7,6 @@ use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::error::{Error, Result};
 use crate::evaluate::confusion::Confusion;
 use crate::graph::Spec;
-use crate::photo;
 
 /// Photos decoded at a time: bounds what is in memory beside the result.
 const CHUNK: usize = 32;
@@ -97,10 +96,7 @@ impl Examples {
 }
 
 fn example(dataset: &Dataset, spec: &Spec, record: &PhotoRecord) -> Result<Example> {
-    let photo = photo::decode(&record.encoded).map_err(|problem| {
-        Error::input(dataset.photos_path(), format!("photo {}: {}", record.file_name, problem.detail))
-    })?;
-    let canvas = canvas::canvas(spec, &photo);
+    let canvas = canvas::canvas(spec, &record.decode(&dataset.photos_path())?);
     let map = record.category_map();
     let labels = canvas::label_canvas(spec, &canvas, &map, record.width_px as usize, record.height_px as usize);
     if !canvas::are_categories(&labels) {

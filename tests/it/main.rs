@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod convert;
+mod gradient;
 mod makefile;
 mod model;
 mod photo;
