@@ -201,9 +201,12 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        if !self.published
-            && let Err(error) = remove_folder(&self.partial)
-        {
+        if self.published {
+            return;
+        }
+        if self.keep_unfinished {
+            tracing::warn!("what was done so far stays in {} until the next run", self.partial.display());
+        } else if let Err(error) = remove_folder(&self.partial) {
             tracing::warn!("an unfinished folder is left: {error}");
         }
     }
