@@ -21,6 +21,7 @@ use crate::runtime::Device;
 use crate::segment::{self, catalogue};
 use crate::similarity::{Correlator, DEFAULT_MIN_COMMON, Measure, SharedCell};
 use crate::stage::{self, Common, Summary};
+use crate::train::PREDICT_FILE;
 
 /// Default of `top`.
 pub const DEFAULT_TOP: u32 = 5;
@@ -199,7 +200,7 @@ impl Adviser<'_> {
         };
         let photo = photo::fit(&photo, FIT_WIDTH_PX, FIT_HEIGHT_PX);
         let label_maps = self.predictor.label_maps(std::slice::from_ref(&photo))?;
-        let label_map = label_maps.first().ok_or_else(|| Error::runtime("predict.onnx", "gave no label map"))?;
+        let label_map = label_maps.first().ok_or_else(|| Error::runtime(PREDICT_FILE, "gave no label map"))?;
         let counts = segment::count(&photo, label_map, self.config.color_rule, &self.colors);
         let cells: Vec<f32> = counts.shares().into_iter().map(Option::unwrap_or_default).collect();
         let mut answer = Recommendation::without_neighbours(path, None);

@@ -20,6 +20,7 @@ use crate::runtime::Device;
 use crate::stage::{self, Common, Stage, Summary};
 use crate::table::features::{FeatureRow, FeatureWriter, Format};
 use crate::table::rejects::{self, DEFAULT_MAX_REJECT_FRACTION, Reject};
+use crate::train::PREDICT_FILE;
 
 pub mod catalogue;
 
@@ -120,7 +121,7 @@ fn check(config: &Config) -> Result<()> {
         return Err(Error::config("max_reject_fraction", problem));
     }
     if config.from == LabelSource::Model {
-        for file in ["predict.onnx", color::FILE] {
+        for file in [PREDICT_FILE, color::FILE] {
             let path = config.model.join(file);
             if !path.is_file() {
                 return Err(Error::input(path, "is missing; run `lookbook train` first, or name another --model"));
@@ -178,7 +179,7 @@ impl Counter {
             return Ok(Self { rule, colors: ColorTable::typical(), predictor: None });
         }
         let table = config.model.join(color::FILE);
-        stage.input(&config.model.join("predict.onnx"))?;
+        stage.input(&config.model.join(PREDICT_FILE))?;
         stage.input(&table)?;
         let predictor = Predictor::load(&config.model, config.device, common.threads)?;
         stage.execution_provider(predictor.execution_provider());

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::canvas::{self, Canvas};
-use crate::color::ColorTable;
+use crate::color::{self, ColorTable};
 use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::error::{Error, Result};
 use crate::graph::{self, Spec};
@@ -19,7 +19,7 @@ use crate::predict::BATCH_SIZE;
 use crate::progress::Progress;
 use crate::runtime::{self, Device, Provider, failed};
 use crate::stage::{self, Common, Summary};
-use crate::train::{COLOR_TABLE_FILE, WEIGHTS_FILE, checkpoint, step};
+use crate::train::{WEIGHTS_FILE, checkpoint, step};
 
 pub mod confusion;
 
@@ -146,7 +146,7 @@ pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
     }
     let predict = config.model.join(crate::train::PREDICT_FILE);
     let predict = std::fs::read(&predict).map_err(Error::io("read", &predict))?;
-    let colors = ColorTable::read(&config.model.join(COLOR_TABLE_FILE))?.pixel_accuracy(&dataset, config.split)?;
+    let colors = ColorTable::read(&config.model.join(color::FILE))?.pixel_accuracy(&dataset, config.split)?;
     let evaluation = tally.evaluation(config.split, crate::predict::model_id(&predict), colors);
     if !common.dry_run {
         stage::write_json(&config.model.join(EVALUATION_FILE), &evaluation)?;

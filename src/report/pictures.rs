@@ -16,6 +16,7 @@ use crate::picture::{self, Tile};
 use crate::predict::Predictor;
 use crate::similarity::{self, Neighbour};
 use crate::stage::{self, Common, RUN_FILE, Stage};
+use crate::train::PREDICT_FILE;
 
 /// JPEG quality of embedded photos and sheets.
 const QUALITY: u8 = 85;
@@ -34,7 +35,7 @@ pub(super) fn learning_curve(page: &mut Page, stage: &Stage) -> Result<()> {
 /// Shows photos that the model has not learnt from with truth and prediction, where there are a data set and a model.
 pub(super) fn segmentations(page: &mut Page, config: &Config, common: &Common, stage: &mut Stage) -> Result<()> {
     let (dataset, model) = (config.run.join("dataset"), config.run.join("model"));
-    if config.photos == 0 || !dataset.join(RUN_FILE).is_file() || !model.join("predict.onnx").is_file() {
+    if config.photos == 0 || !dataset.join(RUN_FILE).is_file() || !model.join(PREDICT_FILE).is_file() {
         return Ok(());
     }
     let dataset = Dataset::open(&dataset)?;

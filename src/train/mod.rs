@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::color::ColorTable;
+use crate::color::{self, ColorTable};
 use crate::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::evaluate::{Evaluator, confusion::Confusion};
@@ -35,8 +35,6 @@ pub const TRAIN_STEP_FILE: &str = "train_step.onnx";
 pub const PREDICT_FILE: &str = "predict.onnx";
 /// File name of the weights by name.
 pub const WEIGHTS_FILE: &str = "weights.safetensors";
-/// File name of the colour table.
-pub const COLOR_TABLE_FILE: &str = "color_table.parquet";
 /// File name of the course of the run.
 pub const HISTORY_FILE: &str = "history.parquet";
 
@@ -195,7 +193,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     history::write(&stage.path(HISTORY_FILE), &history)?;
     history::write_csv(&stage.path("loss.csv"), &history)?;
     stage::write_file(&stage.path("learning_curve.png"), &picture::png(&picture::learning_curve(&history)?))?;
-    ColorTable::learn(&dataset)?.write(&stage.path(COLOR_TABLE_FILE))?;
+    ColorTable::learn(&dataset)?.write(&stage.path(color::FILE))?;
     stage.count("train_photos", training.train.len());
     stage.count("validation_photos", training.validation.len());
     stage.count("parameters", unet::PARAMETER_COUNT);
