@@ -26,6 +26,7 @@ pub mod export;
 pub mod features;
 pub mod graph;
 pub mod mat;
+pub mod ops;
 pub mod photo;
 pub mod picture;
 pub mod predict;

@@ -1,0 +1,80 @@
+//! Adam over all weights in one pass (Kingma and Ba, 2015, <https://arxiv.org/abs/1412.6980>), as Keras applies it.
+
+use super::Workers;
+use super::simd::{Job, Simd};
+use super::spread::spread_items;
+
+/// The constants of a step.
+#[derive(Debug, Clone, Copy)]
+pub struct Adam {
+    /// Decay of the first moment.
+    pub beta_1: f32,
+    /// Decay of the second moment.
+    pub beta_2: f32,
+    /// Added to the root of the second moment, after the bias correction has gone into the rate.
+    pub epsilon: f32,
+    /// Step, from 1.
+    pub step: f32,
+    /// Learning rate.
+    pub learning_rate: f32,
+}
+
+/// What goes in, flat: the gradient, the weights and both moments, all of one length.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamInputs<'a> {
+    /// Gradient.
+    pub gradient: &'a [f32],
+    /// Weights.
+    pub weights: &'a [f32],
+    /// First and second moment.
+    pub moments: [&'a [f32]; 2],
+}
+
+/// Elements of a task.
+const SHARE: usize = 1 << 15;
+
+impl Adam {
+    /// New weights, first and second moment into `outputs`:
+    /// w - rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon).
+    pub fn apply(&self, workers: Workers<'_>, inputs: AdamInputs<'_>, outputs: [&mut [f32]; 3]) {
+        let len = inputs.gradient.len();
+        assert!(inputs.weights.len() == len && inputs.moments.iter().all(|it| it.len() == len));
+        assert!(outputs.iter().all(|it| it.len() == len));
+        let rate =
+            self.learning_rate * (1.0 - self.beta_2.powf(self.step)).sqrt() / (1.0 - self.beta_1.powf(self.step));
+        let [weights, first, second] = outputs.map(|it| it.chunks_mut(SHARE));
+        let parts: Vec<_> = weights.zip(first).zip(second).map(|((w, m), v)| [w, m, v]).collect();
+        spread_items(workers.spread, parts, |index, outputs| {
+            let range = index * SHARE..index * SHARE + outputs[0].len();
+            let inputs = AdamInputs {
+                gradient: &inputs.gradient[range.clone()],
+                weights: &inputs.weights[range.clone()],
+                moments: inputs.moments.map(|it| &it[range.clone()]),
+            };
+            workers.instructions.run(Part { adam: *self, rate, inputs, outputs });
+        });
+    }
+}
+
+struct Part<'a> {
+    adam: Adam,
+    rate: f32,
+    inputs: AdamInputs<'a>,
+    outputs: [&'a mut [f32]; 3],
+}
+
+impl Job for Part<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self { adam, rate, inputs, outputs: [weights, first, second] } = self;
+        let inputs = inputs.gradient.iter().zip(inputs.weights).zip(inputs.moments[0]).zip(inputs.moments[1]);
+        let outputs = weights.iter_mut().zip(first).zip(second);
+        for ((((gradient, weight), m), v), ((new_weight, new_m), new_v)) in inputs.zip(outputs) {
+            *new_m = m + (gradient - m) * (1.0 - adam.beta_1);
+            *new_v = v + (gradient * gradient - v) * (1.0 - adam.beta_2);
+            *new_weight = weight - rate * *new_m / (new_v.sqrt() + adam.epsilon);
+        }
+    }
+}

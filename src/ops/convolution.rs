@@ -1,0 +1,221 @@
+//! 3x3 convolutions, stride 1, zeros around, with bias and `ReLU`, and their gradients.
+//!
+//! Weights come and go as ONNX has them, `[out, in, 3, 3]`. A convolution reads one or two inputs of the same shape: the
+//! second's channels follow the first's, without ever being joined.
+
+use super::Workers;
+use super::maps::{Band, Maps, Shape, cut, padded_row};
+use super::product::{Finish, OuterProduct, Pack, Packed, RowProduct};
+use super::spread::{spread_items, with_scratch};
+
+/// Taps of a kernel.
+const TAPS: usize = 9;
+
+/// `output = max(0, bias + inputs * weight)`, or without the maximum.
+///
+/// `shape` is that of each input; `weight` is `[out, inputs x in, 3, 3]`, `bias` `[out]`, `output`
+/// `[batch, rows, columns, out]`.
+pub fn convolution(
+    workers: Workers<'_>,
+    shape: Shape,
+    inputs: &[Maps<'_>],
+    [weight, bias]: [&[f32]; 2],
+    relu: bool,
+    output: &mut [f32],
+) {
+    let (out, channels) = (bias.len(), shape.channels);
+    let all_channels = channels * inputs.len();
+    assert_eq!(weight.len(), out * all_channels * TAPS);
+    assert_eq!(output.len(), shape.pixels() * out);
+    assert!(inputs.iter().all(|input| input.len() == shape.len()));
+    // Rows of the matrix: kernel row, input, kernel column, channel.
+    let at = |k: usize, n: usize| {
+        let (tap_row, input) = (k / (3 * all_channels), k / (3 * channels) % inputs.len());
+        let (tap_column, channel) = (k / channels % 3, k % channels);
+        weight[((n * all_channels + input * channels + channel) * 3 + tap_row) * 3 + tap_column]
+    };
+    let packed = workers.instructions.run(Pack { depth: TAPS * all_channels, outputs: [out, 0], at });
+    let finish = if relu { Finish::Relu } else { Finish::Plain };
+    let bands = Band::all(shape, workers.spread.threads());
+    let parts = cut(&bands, shape.with_channels(out), output);
+    spread_items(workers.spread, parts, |index, part| {
+        with_padded(bands[index], shape, inputs, |padded| {
+            for (row, output) in part.chunks_exact_mut(shape.columns * out).enumerate() {
+                padded.product(workers, row, (&packed, bias), finish, [output, &mut []]);
+            }
+        });
+    });
+}
+
+/// The gradient of a convolution's inputs from that of its output, `[batch, rows, columns, out]`; zero where `mask`, which
+/// is the input itself, is not positive.
+///
+/// `shape` is that of each input; the second of `inputs` is empty where there was one. Two go without a mask.
+pub fn convolution_input_gradient(
+    workers: Workers<'_>,
+    shape: Shape,
+    output_gradient: &[f32],
+    weight: &[f32],
+    mask: Option<&[f32]>,
+    inputs: [&mut [f32]; 2],
+) {
+    let output_shape = shape.with_channels(output_gradient.len() / shape.pixels());
+    let out = output_shape.channels;
+    let all_channels = weight.len() / out / TAPS;
+    assert_eq!(weight.len(), out * all_channels * TAPS);
+    assert_eq!(inputs[0].len() + inputs[1].len(), shape.pixels() * all_channels);
+    // The kernel turned by 180 degrees, inputs and outputs exchanged.
+    let at = |k: usize, n: usize| {
+        let (tap_row, tap_column, channel) = (k / (3 * out), k / out % 3, k % out);
+        weight[((channel * all_channels + n) * 3 + 2 - tap_row) * 3 + 2 - tap_column]
+    };
+    let widths = [shape.channels, all_channels - shape.channels];
+    let packed = workers.instructions.run(Pack { depth: TAPS * out, outputs: widths, at });
+    let no_bias = vec![0.0; all_channels];
+    let bands = Band::all(shape, workers.spread.threads());
+    let [first, second] = inputs;
+    let firsts = cut(&bands, shape.with_channels(widths[0]), first);
+    let seconds = cut(&bands, shape.with_channels(widths[1]), second);
+    let parts = firsts.into_iter().zip(seconds).collect();
+    spread_items(workers.spread, parts, |index, (first, second)| {
+        let band = bands[index];
+        let mask = mask.map(|mask| band.of(shape, mask));
+        with_padded(band, output_shape, &[Maps::Features(output_gradient)], |padded| {
+            for row in 0..band.rows {
+                let places = widths.map(|width| row * shape.columns * width..(row + 1) * shape.columns * width);
+                let finish = mask.map_or(Finish::Plain, |mask| Finish::Mask(&mask[places[0].clone()]));
+                let outputs = [&mut first[places[0].clone()], &mut second[places[1].clone()]];
+                padded.product(workers, row, (&packed, &no_bias), finish, outputs);
+            }
+        });
+    });
+}
+
+/// The gradients of a convolution's weight and bias from that of its output, `[batch, rows, columns, out]`.
+///
+/// `shape` is that of each input; `weight` is `[out, inputs x in, 3, 3]`, `bias` `[out]`. The sums are made in an order that
+/// depends on the number of threads alone.
+pub fn convolution_weight_gradient(
+    workers: Workers<'_>,
+    shape: Shape,
+    inputs: &[Maps<'_>],
+    output_gradient: &[f32],
+    [weight, bias]: [&mut [f32]; 2],
+) {
+    let (out, channels) = (bias.len(), shape.channels);
+    let (all_channels, run) = (channels * inputs.len(), 3 * channels);
+    assert_eq!(output_gradient.len(), shape.pixels() * out);
+    assert_eq!(weight.len(), out * all_channels * TAPS);
+    assert!(inputs.iter().all(|input| input.len() == shape.len()));
+    // Narrow outputs are taken from the left: a vector of what 3 pixels hold has more in it than one of what comes out.
+    let turned = out == 8 && run.is_multiple_of(8);
+    let sums = Sums { taps: 3 * inputs.len(), run, out, turned };
+    let output_shape = shape.with_channels(out);
+    let total = workers.sum_over_bands(shape, sums.len(), |band, total| {
+        let gradient = band.of(output_shape, output_gradient);
+        with_padded(band, shape, inputs, |padded| sums.add(workers, padded, gradient, total));
+    });
+    let (of_taps, of_bias) = total.split_at(sums.len() - out);
+    bias.copy_from_slice(of_bias);
+    for (n, weight) in weight.chunks_exact_mut(all_channels * TAPS).enumerate() {
+        for (at, weight) in weight.iter_mut().enumerate() {
+            let (channel, tap_row, tap_column) = (at / TAPS, at / 3 % 3, at % 3);
+            let tap = tap_row * inputs.len() + channel / channels;
+            *weight = of_taps[sums.at(tap, tap_column * channels + channel % channels, n)];
+        }
+    }
+}
+
+/// How the sums of a weight gradient lie in memory: a matrix for each tap row of each input, then the bias.
+struct Sums {
+    /// Tap rows times inputs.
+    taps: usize,
+    /// Numbers that a pixel takes of a row of input.
+    run: usize,
+    out: usize,
+    /// `[out, run]` instead of `[run, out]`.
+    turned: bool,
+}
+
+impl Sums {
+    fn len(&self) -> usize {
+        self.taps * self.run * self.out + self.out
+    }
+
+    fn at(&self, tap: usize, k: usize, n: usize) -> usize {
+        tap * self.run * self.out + if self.turned { n * self.run + k } else { k * self.out + n }
+    }
+
+    fn add(&self, workers: Workers<'_>, padded: Padded<'_>, gradient: &[f32], total: &mut [f32]) {
+        let Self { run, out, .. } = *self;
+        let (shape, row_len) = (padded.shape, padded.shape.columns * out);
+        let (taps, bias) = total.split_at_mut(self.taps * run * out);
+        for (tap, sums) in taps.chunks_exact_mut(run * out).enumerate() {
+            let (tap_row, input) = (tap / padded.inputs.len(), tap % padded.inputs.len());
+            let rows = gradient.chunks_exact(row_len).enumerate();
+            let pairs = rows.map(|(row, gradient)| [padded.row(input, row + tap_row), gradient]);
+            let mut rows: Vec<[&[f32]; 2]> = pairs.collect();
+            let (mut strides, mut size) = ([shape.channels, out], [run, out]);
+            if self.turned {
+                for pair in &mut rows {
+                    pair.reverse();
+                }
+                strides.reverse();
+                size.reverse();
+            }
+            let [depth, columns] = size;
+            let job = OuterProduct { rows: &rows, strides, pixels: shape.columns, depth, columns, sums };
+            workers.instructions.run(job);
+        }
+        for pixel in gradient.chunks_exact(out) {
+            for (sum, gradient) in bias.iter_mut().zip(pixel) {
+                *sum += gradient;
+            }
+        }
+    }
+}
+
+/// A band of one or two inputs, with zeros around.
+#[derive(Clone, Copy)]
+struct Padded<'a> {
+    shape: Shape,
+    inputs: &'a [&'a [f32]],
+}
+
+impl<'a> Padded<'a> {
+    /// Row `row` of an input, counted from one above the band.
+    fn row(&self, input: usize, row: usize) -> &'a [f32] {
+        &self.inputs[input][row * padded_row(self.shape)..][..padded_row(self.shape)]
+    }
+
+    /// Row `row` of the band's output.
+    fn product(
+        &self,
+        workers: Workers<'_>,
+        row: usize,
+        (weights, bias): (&Packed, &[f32]),
+        finish: Finish<'_>,
+        outputs: [&mut [f32]; 2],
+    ) {
+        let mut rows: [&[f32]; 6] = [&[]; 6];
+        let taps = 3 * self.inputs.len();
+        for (tap, place) in rows[..taps].iter_mut().enumerate() {
+            *place = self.row(tap % self.inputs.len(), row + tap / self.inputs.len());
+        }
+        let (stride, run, pixels) = (self.shape.channels, 3 * self.shape.channels, self.shape.columns);
+        let job = RowProduct { rows: &rows[..taps], stride, run, weights, bias, pixels, finish, outputs };
+        workers.instructions.run(job);
+    }
+}
+
+/// Lends a band of each input with zeros around.
+fn with_padded(band: Band, shape: Shape, inputs: &[Maps<'_>], work: impl FnOnce(Padded<'_>)) {
+    let len = band.padded_len(shape);
+    with_scratch(inputs.len() * len, |scratch| {
+        for (input, to) in inputs.iter().zip(scratch.chunks_exact_mut(len)) {
+            band.pad(shape, *input, to);
+        }
+        let padded: Vec<&[f32]> = scratch.chunks_exact(len).collect();
+        work(Padded { shape, inputs: &padded });
+    });
+}

@@ -1,0 +1,472 @@
+//! The network's head: the 1x1 convolution from 8 channels to the 23 maps of the categories, joined with what the maps are
+//! for, so that they are never written: the loss with its gradients, or the category of each pixel.
+//!
+//! A vector holds one map of several pixels here, as nothing has to be added up across categories then.
+
+use super::Workers;
+use super::maps::{Band, Shape, cut};
+use super::simd::{Job, Simd, Vector};
+use super::spread::{spread_items, with_scratch};
+
+/// Channels that the head reads.
+pub const HEAD_CHANNELS: usize = 8;
+/// Maps: categories.
+pub const MAPS: usize = crate::labels::CATEGORY_COUNT;
+/// Weights of the 1x1 convolution, `[23, 8, 1, 1]`.
+const WEIGHTS: usize = MAPS * HEAD_CHANNELS;
+/// Pixels that are worked on at once: what is known of them stays in the first-level cache.
+const CHUNK: usize = 128;
+/// Least probability that a logarithm is taken of, as Keras clips.
+const LEAST: f32 = 1e-7;
+/// Least product of probabilities before a logarithm is taken: 4 of [`LEAST`] are normal numbers still.
+const FACTORS: usize = 4;
+
+/// What the maps mean and how the loss weighs them.
+#[derive(Debug, Clone, Copy)]
+pub enum HeadLoss<'a> {
+    /// Sigmoid maps, binary cross-entropy.
+    Bce,
+    /// Softmax over the maps, cross-entropy; pixels weighed by their category, `[23]`.
+    Softmax(&'a [f32]),
+}
+
+/// The head's input and parameters.
+#[derive(Clone, Copy)]
+pub struct Head<'a> {
+    /// Shape of `input`, 8 channels.
+    pub shape: Shape,
+    /// Feature maps, `[batch, rows, columns, 8]`.
+    pub input: &'a [f32],
+    /// Weight, `[23, 8, 1, 1]`.
+    pub weight: &'a [f32],
+    /// Bias, `[23]`.
+    pub bias: &'a [f32],
+    /// Rows and columns that are photo: the rest is filled up, and counts in no measure.
+    pub photo: [usize; 2],
+}
+
+/// What a training step learns from the head.
+#[derive(Debug, Clone)]
+pub struct Learnt {
+    /// Mean loss over all pixels.
+    pub loss: f32,
+    /// Share of the photos' own pixels that were right.
+    pub pixel_accuracy: f32,
+    /// Gradient of the weight, `[23, 8, 1, 1]`.
+    pub weight: Vec<f32>,
+    /// Gradient of the bias, `[23]`.
+    pub bias: Vec<f32>,
+}
+
+impl Head<'_> {
+    fn check(&self) {
+        assert_eq!(self.shape.channels, HEAD_CHANNELS);
+        assert_eq!(self.input.len(), self.shape.len());
+        assert!(self.weight.len() == WEIGHTS && self.bias.len() == MAPS);
+        assert!(self.photo[0] <= self.shape.rows && self.photo[1] <= self.shape.columns);
+    }
+
+    /// Number of the photos' own pixels.
+    fn own_pixels(&self) -> usize {
+        self.shape.batch * self.photo[0] * self.photo[1]
+    }
+
+    /// Mean loss against `labels`, `[batch, rows, columns]`, and its gradients; that of the input goes into
+    /// `input_gradient`, zero where the input is not positive.
+    #[must_use]
+    pub fn learn(&self, workers: Workers<'_>, loss: HeadLoss<'_>, labels: &[u8], input_gradient: &mut [f32]) -> Learnt {
+        self.check();
+        assert!(labels.len() == self.shape.pixels() && input_gradient.len() == self.input.len());
+        let maps = if matches!(loss, HeadLoss::Bce) { MAPS } else { 1 };
+        let scale = 1.0 / (self.shape.pixels() * maps) as f32;
+        let bands = Band::all(self.shape, workers.spread.threads());
+        let mut sums = vec![Sums::default(); bands.len()];
+        let parts = cut(&bands, self.shape, input_gradient).into_iter().zip(&mut sums).collect();
+        spread_items(workers.spread, parts, |index, (gradient, sums): (&mut [f32], &mut Sums)| {
+            let gradients = gradient.chunks_mut(CHUNK * HEAD_CHANNELS);
+            for (chunk, gradient) in self.chunks(bands[index]).zip(gradients) {
+                let pixels = self.pixels(chunk, labels);
+                with_scratch(CHUNK * (MAPS + HEAD_CHANNELS), |scratch| {
+                    workers.instructions.run(Learn { head: *self, loss, scale, pixels, gradient, sums, scratch });
+                });
+            }
+        });
+        let mut total = Sums::default();
+        for it in &sums {
+            total.add(it);
+        }
+        Learnt {
+            loss: (total.loss * f64::from(scale)) as f32,
+            pixel_accuracy: (total.right / self.own_pixels() as f64) as f32,
+            weight: total.weight.to_vec(),
+            bias: total.bias.to_vec(),
+        }
+    }
+
+    /// Mean loss and mean binary cross-entropy over the photos' own pixels, and the category of each pixel.
+    #[must_use]
+    pub fn evaluate(&self, workers: Workers<'_>, softmax: bool, labels: &[u8], label_map: &mut [u8]) -> [f32; 2] {
+        self.check();
+        assert!(labels.len() == self.shape.pixels() && label_map.len() == labels.len());
+        let bands = Band::all(self.shape, workers.spread.threads());
+        let mut sums = vec![[0.0_f64; 2]; bands.len()];
+        let parts = cut_bytes(&bands, self.shape, label_map).into_iter().zip(&mut sums).collect();
+        spread_items(workers.spread, parts, |index, (map, sums): (&mut [u8], &mut [f64; 2])| {
+            for (chunk, map) in self.chunks(bands[index]).zip(map.chunks_mut(CHUNK)) {
+                let pixels = self.pixels(chunk, labels);
+                let found = workers.instructions.run(Evaluate { head: *self, softmax, pixels, map });
+                (0..2).for_each(|at| sums[at] += found[at]);
+            }
+        });
+        let own = self.own_pixels() as f64;
+        let sum = |at: usize| sums.iter().map(|it| it[at]).sum::<f64>();
+        [(sum(0) / own) as f32, (sum(1) / own) as f32]
+    }
+
+    /// The category of each pixel, `[batch, rows, columns]`, and the number of the photo's own pixels of each category,
+    /// `[batch, 23]`.
+    pub fn label(&self, workers: Workers<'_>, label_map: &mut [u8], counts: &mut [i32]) {
+        self.check();
+        assert!(label_map.len() == self.shape.pixels() && counts.len() == self.shape.batch * MAPS);
+        let bands = Band::all(self.shape, workers.spread.threads());
+        let mut of_bands = vec![[0; MAPS]; bands.len()];
+        let parts = cut_bytes(&bands, self.shape, label_map).into_iter().zip(&mut of_bands).collect();
+        spread_items(workers.spread, parts, |index, (map, counts): (&mut [u8], &mut [i32; MAPS])| {
+            let band = bands[index];
+            for (chunk, map) in self.chunks(band).zip(map.chunks_mut(CHUNK)) {
+                workers.instructions.run(Label { head: *self, input: self.input_of(&chunk), map });
+            }
+            let rows = map.chunks_exact(self.shape.columns).zip(band.first_row..);
+            for (row, _) in rows.take_while(|(_, at)| *at < self.photo[0]) {
+                row[..self.photo[1]].iter().for_each(|&category| counts[usize::from(category)] += 1);
+            }
+        });
+        counts.fill(0);
+        for (band, found) in bands.iter().zip(of_bands) {
+            let counts = &mut counts[band.photo * MAPS..][..MAPS];
+            counts.iter_mut().zip(found).for_each(|(sum, count)| *sum += count);
+        }
+    }
+
+    /// The pixels of a band, by chunks.
+    fn chunks(&self, band: Band) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+        let (first, end) = (band.first_pixel(self.shape), band.first_pixel(self.shape) + band.pixels(self.shape));
+        (first..end).step_by(CHUNK).map(move |start| start..end.min(start + CHUNK))
+    }
+
+    fn input_of(&self, chunk: &std::ops::Range<usize>) -> &[f32] {
+        &self.input[chunk.start * HEAD_CHANNELS..chunk.end * HEAD_CHANNELS]
+    }
+
+    fn pixels<'a>(&'a self, chunk: std::ops::Range<usize>, labels: &'a [u8]) -> Pixels<'a> {
+        let mut own = [0.0; CHUNK];
+        for (own, pixel) in own.iter_mut().zip(chunk.clone()) {
+            let (row, column) = (pixel / self.shape.columns % self.shape.rows, pixel % self.shape.columns);
+            *own = f32::from(u8::from(row < self.photo[0] && column < self.photo[1]));
+        }
+        Pixels { input: self.input_of(&chunk), labels: &labels[chunk], own }
+    }
+
+    /// The 23 maps of some pixels, from their 8 channels.
+    #[inline(always)]
+    fn maps<V: Vector>(&self, channels: &[V; HEAD_CHANNELS]) -> [V; MAPS] {
+        std::array::from_fn(|map| {
+            let weights = &self.weight[map * HEAD_CHANNELS..][..HEAD_CHANNELS];
+            let bias = V::splat(self.bias[map]);
+            channels.iter().zip(weights).fold(bias, |sum, (x, weight)| x.times_plus(V::splat(*weight), sum))
+        })
+    }
+}
+
+/// Cuts label maps into the parts that belong to bands.
+fn cut_bytes<'a>(bands: &[Band], shape: Shape, mut maps: &'a mut [u8]) -> Vec<&'a mut [u8]> {
+    let mut parts = Vec::with_capacity(bands.len());
+    for band in bands {
+        let (part, rest) = maps.split_at_mut(band.pixels(shape));
+        parts.push(part);
+        maps = rest;
+    }
+    parts
+}
+
+/// Up to [`CHUNK`] pixels and what is known of them.
+struct Pixels<'a> {
+    /// `[pixels, 8]`.
+    input: &'a [f32],
+    labels: &'a [u8],
+    /// 1 where a pixel is of the photo, else 0.
+    own: [f32; CHUNK],
+}
+
+/// The channels of pixels `first..first + LANES`, a vector each; zeros past the end.
+#[inline(always)]
+fn channels<V: Vector>(input: &[f32], first: usize) -> [V; HEAD_CHANNELS] {
+    let mut turned = [[0.0; 16]; HEAD_CHANNELS];
+    for (lane, pixel) in input[first * HEAD_CHANNELS..].chunks_exact(HEAD_CHANNELS).take(V::LANES).enumerate() {
+        for (turned, &value) in turned.iter_mut().zip(pixel) {
+            turned[lane] = value;
+        }
+    }
+    std::array::from_fn(|channel| V::of(&turned[channel]))
+}
+
+/// What a table has for the labels of pixels `first..first + LANES`; zero past the end.
+#[inline(always)]
+fn by_label<V: Vector>(labels: &[u8], first: usize, of: impl Fn(u8) -> f32) -> V {
+    let mut values = [0.0; 16];
+    for (value, &label) in values.iter_mut().zip(&labels[first..]).take(V::LANES) {
+        *value = of(label);
+    }
+    V::of(&values)
+}
+
+/// The highest map of each pixel, the first where there are several, and its value.
+#[inline(always)]
+fn highest<V: Vector>(maps: &[V; MAPS]) -> [V; 2] {
+    let mut best = [maps[0], V::splat(0.0)];
+    for (category, map) in maps.iter().enumerate().skip(1) {
+        let index = map.if_greater(best[0], V::splat(category as f32), best[1]);
+        best = [best[0].larger(*map), index];
+    }
+    best
+}
+
+/// Sigmoids in place; returns minus the sum of the logarithms of what each map gives to the truth: p where the label is the
+/// map's category, 1 - p elsewhere, which is e^-x p without the loss of digits of a difference.
+#[inline(always)]
+fn sigmoid_and_loss<V: Vector>(maps: &mut [V; MAPS], label: V) -> V {
+    let mut sum = V::splat(0.0);
+    for (group, maps) in maps.chunks_mut(FACTORS).enumerate() {
+        let factors = maps.iter_mut().enumerate().map(|(at, map)| {
+            let power = V::splat(0.0).minus(*map).exp();
+            *map = V::splat(1.0).over(power.plus(V::splat(1.0)));
+            label.if_equal(V::splat((group * FACTORS + at) as f32), *map, power.times(*map))
+        });
+        sum = sum.minus(product(factors).ln());
+    }
+    sum
+}
+
+/// The product of up to [`FACTORS`] probabilities, each clipped from below.
+#[inline(always)]
+fn product<V: Vector>(factors: impl Iterator<Item = V>) -> V {
+    factors.fold(V::splat(1.0), |product, factor| product.times(factor.larger(V::splat(LEAST))))
+}
+
+/// Softmax in place, given the highest map.
+#[inline(always)]
+fn softmax<V: Vector>(maps: &mut [V; MAPS], highest: V) {
+    let mut sum = V::splat(0.0);
+    for map in maps.iter_mut() {
+        *map = map.minus(highest).exp();
+        sum = sum.plus(*map);
+    }
+    let share = V::splat(1.0).over(sum);
+    for map in maps {
+        *map = map.times(share);
+    }
+}
+
+/// Minus the sum of the logarithms of what each map gives to the truth, from probabilities.
+#[inline(always)]
+fn binary_cross_entropy<V: Vector>(probabilities: &[V; MAPS], label: V) -> V {
+    let mut sum = V::splat(0.0);
+    for (group, maps) in probabilities.chunks(FACTORS).enumerate() {
+        let factors = maps
+            .iter()
+            .enumerate()
+            .map(|(at, map)| label.if_equal(V::splat((group * FACTORS + at) as f32), *map, V::splat(1.0).minus(*map)));
+        sum = sum.minus(product(factors).ln());
+    }
+    sum
+}
+
+/// Minus the logarithm of the probability of the truth.
+#[inline(always)]
+fn cross_entropy<V: Vector>(probabilities: &[V; MAPS], label: V) -> V {
+    let mut of_truth = V::splat(0.0);
+    for (category, map) in probabilities.iter().enumerate() {
+        of_truth = label.if_equal(V::splat(category as f32), *map, of_truth);
+    }
+    V::splat(0.0).minus(of_truth.larger(V::splat(LEAST)).ln())
+}
+
+/// Sums over pixels.
+#[derive(Clone)]
+struct Sums {
+    loss: f64,
+    right: f64,
+    weight: [f32; WEIGHTS],
+    bias: [f32; MAPS],
+}
+
+impl Default for Sums {
+    fn default() -> Self {
+        Self { loss: 0.0, right: 0.0, weight: [0.0; WEIGHTS], bias: [0.0; MAPS] }
+    }
+}
+
+impl Sums {
+    fn add(&mut self, other: &Self) {
+        self.loss += other.loss;
+        self.right += other.right;
+        self.weight.iter_mut().zip(other.weight).for_each(|(sum, it)| *sum += it);
+        self.bias.iter_mut().zip(other.bias).for_each(|(sum, it)| *sum += it);
+    }
+}
+
+/// Loss and gradients of a chunk.
+struct Learn<'a> {
+    head: Head<'a>,
+    loss: HeadLoss<'a>,
+    /// What each pixel's gradient is multiplied by.
+    scale: f32,
+    pixels: Pixels<'a>,
+    /// Of the input, `[pixels, 8]`.
+    gradient: &'a mut [f32],
+    sums: &'a mut Sums,
+    /// `[23, CHUNK]` for the gradients of the maps, `[8, CHUNK]` for the channels.
+    scratch: &'a mut [f32],
+}
+
+impl Job for Learn<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self { head, loss, scale, pixels, gradient, sums, scratch } = self;
+        let (map_gradients, turned) = scratch.split_at_mut(MAPS * CHUNK);
+        let lanes = S::Wide::LANES;
+        let count = pixels.labels.len();
+        for first in (0..count).step_by(lanes) {
+            let x = channels::<S::Wide>(pixels.input, first);
+            let mut maps = head.maps(&x);
+            let label: S::Wide = by_label(pixels.labels, first, f32::from);
+            let [top, category] = highest(&maps);
+            let right = category.if_equal(label, S::Wide::of(&pixels.own[first..]), S::Wide::splat(0.0));
+            sums.right += f64::from(right.sum());
+            // Lanes past the end weigh nothing.
+            let weight: S::Wide = by_label(pixels.labels, first, |label| match loss {
+                HeadLoss::Bce => 1.0,
+                HeadLoss::Softmax(weights) => weights.get(usize::from(label)).copied().unwrap_or(0.0),
+            });
+            let of_pixels = match loss {
+                HeadLoss::Bce => sigmoid_and_loss(&mut maps, label),
+                HeadLoss::Softmax(_) => {
+                    softmax(&mut maps, top);
+                    cross_entropy(&maps, label)
+                }
+            };
+            sums.loss += f64::from(of_pixels.times(weight).sum());
+            let share = weight.times(S::Wide::splat(scale));
+            let one = S::Wide::splat(1.0);
+            let mut back = [S::Wide::splat(0.0); HEAD_CHANNELS];
+            for (category, map) in maps.into_iter().enumerate() {
+                let hit = label.if_equal(S::Wide::splat(category as f32), map.minus(one), map);
+                let of_map = hit.times(share);
+                of_map.put(&mut map_gradients[category * CHUNK + first..]);
+                let weights = &head.weight[category * HEAD_CHANNELS..][..HEAD_CHANNELS];
+                for (back, weight) in back.iter_mut().zip(weights) {
+                    *back = of_map.times_plus(S::Wide::splat(*weight), *back);
+                }
+            }
+            let mut columns = [[0.0; 16]; HEAD_CHANNELS];
+            for (channel, (back, x)) in back.into_iter().zip(x).enumerate() {
+                x.put(&mut turned[channel * CHUNK + first..]);
+                let zero = S::Wide::splat(0.0);
+                x.if_greater(zero, back, zero).put(&mut columns[channel]);
+            }
+            let places = gradient[first * HEAD_CHANNELS..].chunks_exact_mut(HEAD_CHANNELS).take(lanes);
+            for (lane, place) in places.enumerate() {
+                place.iter_mut().zip(&columns).for_each(|(place, column)| *place = column[lane]);
+            }
+        }
+        sums.add_outer::<S::Wide>(map_gradients, turned, count.next_multiple_of(lanes));
+    }
+}
+
+impl Sums {
+    /// Adds the gradients of weight and bias: products of the maps' gradients, `[23, CHUNK]`, with the channels,
+    /// `[8, CHUNK]`, over `count` pixels.
+    #[inline(always)]
+    fn add_outer<V: Vector>(&mut self, map_gradients: &[f32], turned: &[f32], count: usize) {
+        for (map, of_map) in map_gradients.chunks_exact(CHUNK).enumerate() {
+            let mut products = [V::splat(0.0); HEAD_CHANNELS];
+            let mut sum = V::splat(0.0);
+            for first in (0..count).step_by(V::LANES) {
+                let gradient = V::of(&of_map[first..]);
+                sum = sum.plus(gradient);
+                for (channel, product) in products.iter_mut().enumerate() {
+                    *product = gradient.times_plus(V::of(&turned[channel * CHUNK + first..]), *product);
+                }
+            }
+            self.bias[map] += sum.sum();
+            for (channel, product) in products.into_iter().enumerate() {
+                self.weight[map * HEAD_CHANNELS + channel] += product.sum();
+            }
+        }
+    }
+}
+
+/// Sums of loss and binary cross-entropy of a chunk's own pixels, and its label map.
+struct Evaluate<'a> {
+    head: Head<'a>,
+    softmax: bool,
+    pixels: Pixels<'a>,
+    map: &'a mut [u8],
+}
+
+impl Job for Evaluate<'_> {
+    type Output = [f64; 2];
+
+    #[inline(always)]
+    fn run<S: Simd>(self) -> [f64; 2] {
+        let Self { head, pixels, map, .. } = self;
+        let mut sums = [0.0; 2];
+        for first in (0..pixels.labels.len()).step_by(S::Wide::LANES) {
+            let mut maps = head.maps(&channels::<S::Wide>(pixels.input, first));
+            let label: S::Wide = by_label(pixels.labels, first, f32::from);
+            let [top, category] = highest(&maps);
+            put_categories(category, &mut map[first..]);
+            let bce = if self.softmax {
+                softmax(&mut maps, top);
+                binary_cross_entropy(&maps, label)
+            } else {
+                sigmoid_and_loss(&mut maps, label)
+            };
+            let bce = bce.times(S::Wide::splat(1.0 / MAPS as f32));
+            let loss = if self.softmax { cross_entropy(&maps, label) } else { bce };
+            let own = S::Wide::of(&pixels.own[first..]);
+            sums[0] += f64::from(loss.times(own).sum());
+            sums[1] += f64::from(bce.times(own).sum());
+        }
+        sums
+    }
+}
+
+/// The label map of a chunk.
+struct Label<'a> {
+    head: Head<'a>,
+    input: &'a [f32],
+    map: &'a mut [u8],
+}
+
+impl Job for Label<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        for first in (0..self.map.len()).step_by(S::Wide::LANES) {
+            let maps = self.head.maps(&channels::<S::Wide>(self.input, first));
+            put_categories(highest(&maps)[1], &mut self.map[first..]);
+        }
+    }
+}
+
+/// Categories of as many pixels as there is room for.
+#[inline(always)]
+fn put_categories<V: Vector>(category: V, map: &mut [u8]) {
+    let mut lanes = [0.0; 16];
+    category.put(&mut lanes);
+    map.iter_mut().zip(lanes).take(V::LANES).for_each(|(map, lane)| *map = lane as u8);
+}

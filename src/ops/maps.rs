@@ -1,0 +1,165 @@
+//! Feature maps: numbers in NHWC, and bands of their rows with zeros around.
+
+/// The shape of maps, `[batch, rows, columns, channels]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Photos.
+    pub batch: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub columns: usize,
+    /// Channels.
+    pub channels: usize,
+}
+
+impl Shape {
+    /// Number of pixels.
+    #[must_use]
+    pub fn pixels(&self) -> usize {
+        self.batch * self.rows * self.columns
+    }
+
+    /// Number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pixels() * self.channels
+    }
+
+    /// True where there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Elements of a row.
+    #[must_use]
+    pub fn row_len(&self) -> usize {
+        self.columns * self.channels
+    }
+
+    /// The same maps with another number of channels.
+    #[must_use]
+    pub fn with_channels(self, channels: usize) -> Self {
+        Self { channels, ..self }
+    }
+}
+
+/// Maps that a convolution reads.
+#[derive(Debug, Clone, Copy)]
+pub enum Maps<'a> {
+    /// Feature maps.
+    Features(&'a [f32]),
+    /// Photos: 255 stands for 1.
+    Photos(&'a [u8]),
+}
+
+impl Maps<'_> {
+    /// Number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Features(elements) => elements.len(),
+            Self::Photos(elements) => elements.len(),
+        }
+    }
+
+    /// True where there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[inline]
+    fn copy(&self, start: usize, to: &mut [f32]) {
+        match self {
+            Self::Features(elements) => to.copy_from_slice(&elements[start..start + to.len()]),
+            Self::Photos(elements) => {
+                for (to, &element) in to.iter_mut().zip(&elements[start..]) {
+                    *to = f32::from(element) / 255.0;
+                }
+            }
+        }
+    }
+}
+
+/// Rows that are worked on at once: 8 and the two around them are 128 KB at every level of the network, which stay in a
+/// core's second-level cache.
+const BAND_ROWS: usize = 8;
+/// Bands that each thread should get at least, for the work to come out even.
+const BANDS_PER_THREAD: usize = 6;
+
+/// Some rows of one photo.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Band {
+    pub(super) photo: usize,
+    pub(super) first_row: usize,
+    pub(super) rows: usize,
+}
+
+impl Band {
+    /// Cuts maps into bands for a number of threads.
+    pub(super) fn all(shape: Shape, threads: usize) -> Vec<Self> {
+        let fair = (shape.batch * shape.rows).div_ceil(threads * BANDS_PER_THREAD).max(1);
+        let height = BAND_ROWS.min(fair);
+        let of_photo = |photo| {
+            let starts = (0..shape.rows).step_by(height);
+            starts.map(move |first_row| Self { photo, first_row, rows: height.min(shape.rows - first_row) })
+        };
+        (0..shape.batch).flat_map(of_photo).collect()
+    }
+
+    /// Index of the band's first pixel.
+    pub(super) fn first_pixel(&self, shape: Shape) -> usize {
+        (self.photo * shape.rows + self.first_row) * shape.columns
+    }
+
+    pub(super) fn pixels(&self, shape: Shape) -> usize {
+        self.rows * shape.columns
+    }
+
+    /// The band's part of maps.
+    pub(super) fn of<'a>(&self, shape: Shape, maps: &'a [f32]) -> &'a [f32] {
+        let start = self.first_pixel(shape) * shape.channels;
+        &maps[start..start + self.pixels(shape) * shape.channels]
+    }
+
+    /// Elements of the band with a pixel of zeros all around.
+    pub(super) fn padded_len(&self, shape: Shape) -> usize {
+        (self.rows + 2) * padded_row(shape)
+    }
+
+    /// Copies the band with the pixels around it; zeros where the photo ends.
+    pub(super) fn pad(&self, shape: Shape, maps: Maps<'_>, to: &mut [f32]) {
+        let channels = shape.channels;
+        for (row, to) in (self.first_row..).zip(to.chunks_exact_mut(padded_row(shape))) {
+            // `row` counts from one above the band.
+            if row == 0 || row > shape.rows {
+                to.fill(0.0);
+                continue;
+            }
+            let start = (self.photo * shape.rows + row - 1) * shape.row_len();
+            let (left, rest) = to.split_at_mut(channels);
+            let (inner, right) = rest.split_at_mut(shape.row_len());
+            left.fill(0.0);
+            maps.copy(start, inner);
+            right.fill(0.0);
+        }
+    }
+}
+
+/// Elements of a row with a pixel at either end.
+pub(super) fn padded_row(shape: Shape) -> usize {
+    (shape.columns + 2) * shape.channels
+}
+
+/// Cuts maps into the parts that belong to bands, in their order.
+pub(super) fn cut<'a>(bands: &[Band], shape: Shape, mut maps: &'a mut [f32]) -> Vec<&'a mut [f32]> {
+    let mut parts = Vec::with_capacity(bands.len());
+    for band in bands {
+        let (part, rest) = maps.split_at_mut(band.pixels(shape) * shape.channels);
+        parts.push(part);
+        maps = rest;
+    }
+    parts
+}

@@ -1,0 +1,128 @@
+//! 2x2 max-pooling, stride 2, and its gradient joined with that of the skip connection.
+
+use super::Workers;
+use super::maps::{Band, Shape, cut};
+use super::simd::{Job, Simd, Vector};
+use super::spread::spread_items;
+
+/// The output's shape; rows and columns are even.
+#[must_use]
+pub fn pooled_shape(input: Shape) -> Shape {
+    Shape { rows: input.rows / 2, columns: input.columns / 2, ..input }
+}
+
+/// The maximum of every 2x2 pixels; `shape` is the input's.
+pub fn max_pool(workers: Workers<'_>, shape: Shape, input: &[f32], output: &mut [f32]) {
+    let pooled = pooled_shape(shape);
+    assert!(shape.rows.is_multiple_of(2) && shape.columns.is_multiple_of(2));
+    assert!(input.len() == shape.len() && output.len() == pooled.len());
+    let bands = Band::all(pooled, workers.spread.threads());
+    spread_items(workers.spread, cut(&bands, pooled, output), |index, part| {
+        let rows = bands[index].of(windows(pooled), input).chunks_exact(4 * pooled.row_len());
+        for (rows, output) in rows.zip(part.chunks_exact_mut(pooled.row_len())) {
+            workers.instructions.run(PoolRow { rows, channels: shape.channels, output });
+        }
+    });
+}
+
+/// The gradient of the input of a max-pooling, whose own input was a `ReLU`'s output: what comes back through the pooling
+/// goes to the first maximum of each window in row order, as Keras has it; what comes back through the skip connection is
+/// added; the sum is zero where the input is not positive.
+pub fn max_pool_gradient(
+    workers: Workers<'_>,
+    shape: Shape,
+    input: &[f32],
+    output_gradient: &[f32],
+    skip_gradient: &[f32],
+    input_gradient: &mut [f32],
+) {
+    let pooled = pooled_shape(shape);
+    assert!(shape.rows.is_multiple_of(2) && shape.columns.is_multiple_of(2));
+    assert!(input.len() == shape.len() && skip_gradient.len() == shape.len() && input_gradient.len() == shape.len());
+    assert_eq!(output_gradient.len(), pooled.len());
+    let bands = Band::all(pooled, workers.spread.threads());
+    spread_items(workers.spread, cut(&bands, windows(pooled), input_gradient), |index, part| {
+        let band = bands[index];
+        let (len, pooled_len) = (4 * pooled.row_len(), pooled.row_len());
+        let inputs = band.of(windows(pooled), input).chunks_exact(len);
+        let skips = band.of(windows(pooled), skip_gradient).chunks_exact(len);
+        let gradients = band.of(pooled, output_gradient).chunks_exact(pooled_len);
+        for (((rows, skip), gradient), result) in inputs.zip(skips).zip(gradients).zip(part.chunks_exact_mut(len)) {
+            workers.instructions.run(PoolGradientRow { rows, skip, gradient, channels: shape.channels, result });
+        }
+    });
+}
+
+/// The input seen by windows: four times the channels of the output.
+fn windows(pooled: Shape) -> Shape {
+    pooled.with_channels(4 * pooled.channels)
+}
+
+/// A row of the output from the two of the input.
+struct PoolRow<'a> {
+    rows: &'a [f32],
+    channels: usize,
+    output: &'a mut [f32],
+}
+
+impl Job for PoolRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let (upper, lower) = self.rows.split_at(self.rows.len() / 2);
+        let pixels = self.output.chunks_exact_mut(self.channels);
+        let windows = upper.chunks_exact(2 * self.channels).zip(lower.chunks_exact(2 * self.channels));
+        for (output, (upper, lower)) in pixels.zip(windows) {
+            for (channel, output) in (0..).step_by(8).zip(output.chunks_exact_mut(8)) {
+                maximum::<S::Eight>(&corners(upper, lower, channel, self.channels)).put(output);
+            }
+        }
+    }
+}
+
+/// Eight channels of the corners of a window, in row order.
+#[inline(always)]
+fn corners<V: Vector>(upper: &[f32], lower: &[f32], channel: usize, channels: usize) -> [V; 4] {
+    let right = channels + channel;
+    [V::of(&upper[channel..]), V::of(&upper[right..]), V::of(&lower[channel..]), V::of(&lower[right..])]
+}
+
+#[inline(always)]
+fn maximum<V: Vector>([a, b, c, d]: &[V; 4]) -> V {
+    a.larger(*b).larger(c.larger(*d))
+}
+
+/// Two rows of the input's gradient.
+struct PoolGradientRow<'a> {
+    rows: &'a [f32],
+    skip: &'a [f32],
+    gradient: &'a [f32],
+    channels: usize,
+    result: &'a mut [f32],
+}
+
+impl Job for PoolGradientRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let (channels, half) = (self.channels, self.rows.len() / 2);
+        let zero = S::Eight::splat(0.0);
+        for (pixel, gradient) in self.gradient.chunks_exact(channels).enumerate() {
+            for channel in (0..channels).step_by(8) {
+                let upper = 2 * pixel * channels + channel;
+                let places = [upper, upper + channels, upper + half, upper + half + channels];
+                let corners = places.map(|place| S::Eight::of(&self.rows[place..]));
+                let maximum = maximum(&corners);
+                let mut left = S::Eight::of(&gradient[channel..]);
+                for (corner, place) in corners.into_iter().zip(places) {
+                    let share = corner.if_equal(maximum, left, zero);
+                    left = corner.if_equal(maximum, zero, left);
+                    let sum = share.plus(S::Eight::of(&self.skip[place..]));
+                    corner.if_greater(zero, sum, zero).put(&mut self.result[place..]);
+                }
+            }
+        }
+    }
+}

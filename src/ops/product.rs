@@ -1,0 +1,308 @@
+//! The two products that all convolutions are made of, in registers.
+//!
+//! In NHWC a pixel's channels are contiguous, and so are those of its neighbours in the row: what a kernel row of a 3x3
+//! convolution reads of the input for one pixel is one run of 3 x channels numbers. A convolution is thus a sum of matrix
+//! products whose left matrix lies in the input as it is, with rows that overlap.
+//!
+//! - [`RowProduct`]: a row of pixels times weights: convolutions forwards, and back to their inputs.
+//! - [`OuterProduct`]: the sum over pixels of what goes in times what comes out: gradients of weights.
+
+use super::simd::{Job, Simd, Vector};
+
+/// What becomes of a sum before it is written.
+#[derive(Clone, Copy)]
+pub(super) enum Finish<'a> {
+    /// Nothing.
+    Plain,
+    /// max(sum, 0).
+    Relu,
+    /// Zero where this row, laid out as the output, is not positive: the way back through a `ReLU`.
+    Mask(&'a [f32]),
+}
+
+/// A matrix of weights in the order in which [`RowProduct`] reads it: tile by tile of columns.
+pub(super) struct Packed {
+    weights: Vec<f32>,
+    depth: usize,
+    outputs: usize,
+    /// Columns of a tile.
+    width: usize,
+}
+
+/// Packs the matrix whose element in row k and column n is `at(k, n)`.
+pub(super) struct Pack<F> {
+    pub(super) depth: usize,
+    /// Columns: of each of two outputs, or of one and 0.
+    pub(super) outputs: [usize; 2],
+    pub(super) at: F,
+}
+
+impl<F: Fn(usize, usize) -> f32> Job for Pack<F> {
+    type Output = Packed;
+
+    #[inline(always)]
+    fn run<S: Simd>(self) -> Packed {
+        let Self { depth, outputs, at } = self;
+        let widths: &[usize] = if S::IS_512 { &[64, 32, 16, 8] } else { &[16, 8] };
+        // A tile goes into one output.
+        let fits = |width: usize| outputs.iter().all(|part| part.is_multiple_of(width));
+        let width = *widths.iter().find(|&&width| fits(width)).expect("channels are multiples of 8");
+        let outputs = outputs[0] + outputs[1];
+        let mut weights = Vec::with_capacity(depth * outputs);
+        for tile in (0..outputs).step_by(width) {
+            for k in 0..depth {
+                weights.extend((tile..tile + width).map(|n| at(k, n)));
+            }
+        }
+        Packed { weights, depth, outputs, width }
+    }
+}
+
+/// For each pixel p of a row and each column n of the weights,
+/// `output[p * output_stride + n] = finish(bias[n] + sum over k of input(p, k) * weights(k, n))`, where input(p, ..) is
+/// `row[p * stride..][..run]` of each of `rows`, one after the other.
+pub(super) struct RowProduct<'a> {
+    pub(super) rows: &'a [&'a [f32]],
+    /// Numbers from one pixel to the next.
+    pub(super) stride: usize,
+    /// Numbers that a pixel takes of each row.
+    pub(super) run: usize,
+    pub(super) weights: &'a Packed,
+    /// Bias, `[outputs]`.
+    pub(super) bias: &'a [f32],
+    pub(super) pixels: usize,
+    pub(super) finish: Finish<'a>,
+    /// Where the columns go, in parts of `[pixels, part]`: two where two maps went in as one.
+    pub(super) outputs: [&'a mut [f32]; 2],
+}
+
+impl Job for RowProduct<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self { weights, pixels, .. } = self;
+        assert_eq!(weights.depth, self.rows.len() * self.run);
+        assert_eq!(weights.outputs, self.bias.len());
+        assert!(pixels > 0 && self.rows.iter().all(|row| row.len() >= (pixels - 1) * self.stride + self.run));
+        let widths = [0, 1].map(|part| self.outputs[part].len() / pixels);
+        assert_eq!(widths[0] + widths[1], weights.outputs);
+        if let Finish::Mask(mask) = self.finish {
+            assert!(widths[1] == 0 && mask.len() == self.outputs[0].len());
+        }
+        let width = weights.width;
+        assert!(widths.iter().all(|part| part.is_multiple_of(width)), "a tile goes into one output");
+        let tiles = weights.weights.chunks_exact(weights.depth * width);
+        for (first, tile) in (0..).step_by(width).zip(tiles) {
+            let part = usize::from(first >= widths[0]);
+            let column = first - part * widths[0];
+            let tile = Tile {
+                rows: self.rows,
+                stride: self.stride,
+                run: self.run,
+                weights: tile,
+                bias: &self.bias[first..first + width],
+                pixels,
+                output_stride: widths[part],
+                finish: match self.finish {
+                    Finish::Mask(mask) => Finish::Mask(&mask[column..]),
+                    other => other,
+                },
+            };
+            // 20 sums each: enough to cover the latency of a multiply-add, and they divide 400, 200, 100, 50 and 25.
+            let output = &mut self.outputs[part][column..];
+            match (S::IS_512, width) {
+                (true, 64) => tile.any_stride::<S::Wide, 4, 5>(output),
+                (true, 32) => tile.any_stride::<S::Wide, 2, 10>(output),
+                (true, 16) => tile.any_stride::<S::Wide, 1, 20>(output),
+                (true, _) => tile.any_stride::<S::Eight, 1, 20>(output),
+                (false, 16) => tile.any_stride::<S::Eight, 2, 5>(output),
+                (false, _) => tile.any_stride::<S::Eight, 1, 10>(output),
+            }
+        }
+    }
+}
+
+/// A tile of `N` vectors of columns.
+struct Tile<'a> {
+    rows: &'a [&'a [f32]],
+    stride: usize,
+    run: usize,
+    weights: &'a [f32],
+    bias: &'a [f32],
+    pixels: usize,
+    output_stride: usize,
+    finish: Finish<'a>,
+}
+
+impl Tile<'_> {
+    /// With the stride as a constant the `P` pixels of a block are so many offsets from one address.
+    #[inline(always)]
+    fn any_stride<V: Vector, const N: usize, const P: usize>(&self, output: &mut [f32]) {
+        if self.pixels < P {
+            return self.blocks::<V, N, 1, 0>(output);
+        }
+        match self.stride {
+            8 => self.blocks::<V, N, P, 8>(output),
+            16 => self.blocks::<V, N, P, 16>(output),
+            32 => self.blocks::<V, N, P, 32>(output),
+            64 => self.blocks::<V, N, P, 64>(output),
+            128 => self.blocks::<V, N, P, 128>(output),
+            _ => self.blocks::<V, N, P, 0>(output),
+        }
+    }
+
+    /// Blocks of `P` pixels; the last one overlaps the one before it where the row is no multiple.
+    #[inline(always)]
+    fn blocks<V: Vector, const N: usize, const P: usize, const STRIDE: usize>(&self, output: &mut [f32]) {
+        for start in (0..self.pixels).step_by(P) {
+            let start = start.min(self.pixels - P);
+            // SAFETY: all P pixels from `start` on are in the row.
+            unsafe { self.block::<V, N, P, STRIDE>(start, output) }
+        }
+    }
+
+    /// # Safety
+    /// `start + P <= pixels`; the rest was checked by [`RowProduct::run`].
+    #[inline(always)]
+    unsafe fn block<V: Vector, const N: usize, const P: usize, const STRIDE: usize>(
+        &self,
+        start: usize,
+        output: &mut [f32],
+    ) {
+        let stride = if STRIDE == 0 { self.stride } else { STRIDE };
+        let bias: [V; N] = std::array::from_fn(|n| V::of(&self.bias[n * V::LANES..]));
+        let mut sums = [bias; P];
+        let mut weights = self.weights.as_ptr();
+        for row in self.rows {
+            // SAFETY: pixel start + P - 1 reads up to (pixels - 1) * stride + run, which the row has; the weights are
+            // rows.len() * run vectors of the tile's width.
+            unsafe {
+                let mut input = row.as_ptr().add(start * stride);
+                for _ in 0..self.run {
+                    let weight: [V; N] = std::array::from_fn(|n| V::load(weights.add(n * V::LANES)));
+                    for (p, sums) in sums.iter_mut().enumerate() {
+                        let input = V::splat(*input.add(p * stride));
+                        for (sum, weight) in sums.iter_mut().zip(weight) {
+                            *sum = input.times_plus(weight, *sum);
+                        }
+                    }
+                    weights = weights.add(N * V::LANES);
+                    input = input.add(1);
+                }
+            }
+        }
+        let zero = V::splat(0.0);
+        for (p, sums) in sums.into_iter().enumerate() {
+            for (n, sum) in sums.into_iter().enumerate() {
+                let place = (start + p) * self.output_stride + n * V::LANES;
+                let sum = match self.finish {
+                    Finish::Plain => sum,
+                    Finish::Relu => sum.larger(zero),
+                    Finish::Mask(mask) => V::of(&mask[place..]).if_greater(zero, sum, zero),
+                };
+                sum.put(&mut output[place..]);
+            }
+        }
+    }
+}
+
+/// `sums[k * columns + n] += sum over pixels p of left(p, k) * right(p, n)`, where left(p, ..) is `left[p * left_stride..]`,
+/// and right likewise, for several pairs of rows.
+pub(super) struct OuterProduct<'a> {
+    /// Rows of pixels, left and right.
+    pub(super) rows: &'a [[&'a [f32]; 2]],
+    /// Numbers from one pixel to the next, left and right.
+    pub(super) strides: [usize; 2],
+    pub(super) pixels: usize,
+    /// Rows of the result.
+    pub(super) depth: usize,
+    /// Columns of the result.
+    pub(super) columns: usize,
+    /// `[depth, columns]`, row-major.
+    pub(super) sums: &'a mut [f32],
+}
+
+impl Job for OuterProduct<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self) {
+        assert_eq!(self.sums.len(), self.depth * self.columns);
+        assert!(self.pixels > 0);
+        for [left, right] in self.rows {
+            assert!(left.len() >= (self.pixels - 1) * self.strides[0] + self.depth);
+            assert!(right.len() >= (self.pixels - 1) * self.strides[1] + self.columns);
+        }
+        let mut column = 0;
+        while column < self.columns {
+            // Up to 24 sums: as many as there are registers for.
+            column += match (S::IS_512, self.columns - column) {
+                (true, 64..) => self.strip::<S::Wide, 4, 6, 4>(column),
+                (true, 32..) => self.strip::<S::Wide, 2, 12, 8>(column),
+                (true, 24) => self.strip::<S::Eight, 3, 8, 4>(column),
+                (true, 16..) => self.strip::<S::Wide, 1, 24, 16>(column),
+                (true, 8..) => self.strip::<S::Eight, 1, 24, 9>(column),
+                (false, 24) => self.strip::<S::Eight, 3, 4, 4>(column),
+                (false, 16..) => self.strip::<S::Eight, 2, 6, 4>(column),
+                (false, 8..) => self.strip::<S::Eight, 1, 12, 9>(column),
+                _ => unreachable!("columns are multiples of 8"),
+            };
+        }
+    }
+}
+
+impl OuterProduct<'_> {
+    /// All rows of the result for `N` vectors of columns, `K` at a time, then `L`, then one; how many columns that were.
+    #[inline(always)]
+    fn strip<V: Vector, const N: usize, const K: usize, const L: usize>(&mut self, column: usize) -> usize {
+        let mut k = 0;
+        // SAFETY: k + the rows that are done at once never exceeds the depth, and N vectors of columns are left.
+        unsafe {
+            while k + K <= self.depth {
+                self.block::<V, N, K>(k, column);
+                k += K;
+            }
+            while k + L <= self.depth {
+                self.block::<V, N, L>(k, column);
+                k += L;
+            }
+            while k < self.depth {
+                self.block::<V, N, 1>(k, column);
+                k += 1;
+            }
+        }
+        N * V::LANES
+    }
+
+    /// # Safety
+    /// `k + K <= depth` and `column + N * LANES <= columns`; the rest was checked by `run`.
+    #[inline(always)]
+    unsafe fn block<V: Vector, const N: usize, const K: usize>(&mut self, k: usize, column: usize) {
+        let mut sums = [[V::splat(0.0); N]; K];
+        for [left, right] in self.rows {
+            // SAFETY: the last pixel reads left up to (pixels - 1) * stride + k + K and right likewise.
+            unsafe {
+                let mut left = left.as_ptr().add(k);
+                let mut right = right.as_ptr().add(column);
+                for _ in 0..self.pixels {
+                    let factors: [V; N] = std::array::from_fn(|n| V::load(right.add(n * V::LANES)));
+                    for (k, sums) in sums.iter_mut().enumerate() {
+                        let left = V::splat(*left.add(k));
+                        for (sum, factor) in sums.iter_mut().zip(factors) {
+                            *sum = left.times_plus(factor, *sum);
+                        }
+                    }
+                    left = left.wrapping_add(self.strides[0]);
+                    right = right.wrapping_add(self.strides[1]);
+                }
+            }
+        }
+        for (at, sums) in (k..).zip(sums) {
+            for (n, sum) in sums.into_iter().enumerate() {
+                let place = &mut self.sums[at * self.columns + column + n * V::LANES..];
+                V::of(place).plus(sum).put(place);
+            }
+        }
+    }
+}

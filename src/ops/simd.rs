@@ -1,0 +1,280 @@
+//! Vectors of f32 that the kernels are written in, and the sets of instructions that stand behind them.
+//!
+//! A kernel is a [`Job`]: code over the [`Simd`] that it is given, inlined whole into one function for each set of
+//! instructions. Which of them runs is chosen at run time, by [`Instructions`].
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A set of instructions that the kernels can be run with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Instructions {
+    /// Whatever the compiler makes of plain Rust: any processor.
+    Portable,
+    /// AVX2 and FMA: vectors of 8.
+    Avx2,
+    /// AVX-512 (F, BW, DQ, VL): vectors of 16, 32 registers.
+    Avx512,
+}
+
+impl Instructions {
+    /// Every set that this processor has, the best last.
+    #[must_use]
+    pub fn available() -> Vec<Self> {
+        let mut available = vec![Self::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if super::x86::has_avx2() {
+                available.push(Self::Avx2);
+            }
+            if super::x86::has_avx2() && super::x86::has_avx512() {
+                available.push(Self::Avx512);
+            }
+        }
+        available
+    }
+
+    /// The best set that this processor has.
+    #[must_use]
+    pub fn best() -> Self {
+        *Self::available().last().expect("the portable form is always there")
+    }
+
+    /// Runs a job with these instructions, which have to be among the [available](Self::available).
+    pub(super) fn run<J: Job>(self, job: J) -> J::Output {
+        match self {
+            Self::Portable => job.run::<Portable>(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => super::x86::run_avx2(job),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => super::x86::run_avx512(job),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => unreachable!("not available on this processor"),
+        }
+    }
+}
+
+impl fmt::Display for Instructions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        })
+    }
+}
+
+/// Work that can be done with any set of instructions.
+pub(super) trait Job {
+    /// What comes out.
+    type Output;
+
+    /// Does it. Implementations are `#[inline(always)]`, and so is all that they call: only what is inlined is compiled for
+    /// the instructions.
+    fn run<S: Simd>(self) -> Self::Output;
+}
+
+/// The vectors of a set of instructions.
+pub(super) trait Simd {
+    /// The widest vector.
+    type Wide: Vector;
+    /// A vector of 8, for maps of 8 channels.
+    type Eight: Vector;
+    /// Whether `Wide` is 16 wide and there are 32 registers, else it is 8 wide and there are 16.
+    const IS_512: bool;
+}
+
+/// Some f32, worked on at once.
+pub(super) trait Vector: Copy {
+    /// How many.
+    const LANES: usize;
+
+    /// # Safety
+    /// `LANES` numbers can be read from there.
+    unsafe fn load(from: *const f32) -> Self;
+    /// # Safety
+    /// `LANES` numbers can be written there.
+    unsafe fn store(self, to: *mut f32);
+    fn splat(value: f32) -> Self;
+    fn plus(self, other: Self) -> Self;
+    fn minus(self, other: Self) -> Self;
+    fn times(self, other: Self) -> Self;
+    fn over(self, other: Self) -> Self;
+    fn larger(self, other: Self) -> Self;
+    fn smaller(self, other: Self) -> Self;
+    /// self x by + plus.
+    fn times_plus(self, by: Self, plus: Self) -> Self;
+    /// `yes` where self > than, else `no`.
+    fn if_greater(self, than: Self, yes: Self, no: Self) -> Self;
+    /// `yes` where self = other, else `no`.
+    fn if_equal(self, other: Self, yes: Self, no: Self) -> Self;
+    /// The nearest whole number.
+    fn rounded(self) -> Self;
+    /// self x 2^exponent, for whole exponents from -126 to 127.
+    fn times_power_of_two(self, exponent: Self) -> Self;
+    /// m and e of self = m x 2^e with m from 0.5 to 1, for positive normal numbers.
+    fn mantissa_and_exponent(self) -> (Self, Self);
+    /// The sum of all lanes.
+    fn sum(self) -> f32;
+
+    /// The first lanes of a slice.
+    #[inline(always)]
+    fn of(slice: &[f32]) -> Self {
+        assert!(slice.len() >= Self::LANES);
+        // SAFETY: the slice is long enough.
+        unsafe { Self::load(slice.as_ptr()) }
+    }
+
+    /// Into the first lanes of a slice.
+    #[inline(always)]
+    fn put(self, slice: &mut [f32]) {
+        assert!(slice.len() >= Self::LANES);
+        // SAFETY: the slice is long enough.
+        unsafe { self.store(slice.as_mut_ptr()) }
+    }
+
+    /// e^self, to 2 units in the last place (after S. Moshier's Cephes library, `expf`).
+    #[inline(always)]
+    fn exp(self) -> Self {
+        let x = self.larger(Self::splat(-87.0)).smaller(Self::splat(88.0));
+        let n = x.times(Self::splat(std::f32::consts::LOG2_E)).rounded();
+        // ln 2 in two parts, the first of few digits, so that the difference is exact.
+        let r = n.times_plus(Self::splat(-0.693_359_4), x);
+        let r = n.times_plus(Self::splat(2.121_944_4e-4), r);
+        let coefficients = [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_66, 0.5];
+        let start = Self::splat(1.987_569_1e-4);
+        let series = coefficients.into_iter().fold(start, |sum, next| sum.times_plus(r, Self::splat(next)));
+        let series = series.times_plus(r.times(r), r.plus(Self::splat(1.0)));
+        series.times_power_of_two(n)
+    }
+
+    /// ln self, of positive normal numbers (after S. Moshier's Cephes library, `logf`).
+    #[inline(always)]
+    fn ln(self) -> Self {
+        let (mantissa, exponent) = self.mantissa_and_exponent();
+        let one = Self::splat(1.0);
+        // From 0.5..1 to 0.71..1.41, about 1.
+        let root = Self::splat(std::f32::consts::FRAC_1_SQRT_2);
+        let exponent = root.if_greater(mantissa, exponent.minus(one), exponent);
+        let x = root.if_greater(mantissa, mantissa.plus(mantissa), mantissa).minus(one);
+        let square = x.times(x);
+        let coefficients = [
+            -0.115_146_1,
+            0.116_769_99,
+            -0.124_201_41,
+            0.142_493_23,
+            -0.166_680_58,
+            0.200_007_15,
+            -0.249_999_94,
+            0.333_333_3,
+        ];
+        let start = Self::splat(7.037_683_6e-2);
+        let series = coefficients.into_iter().fold(start, |sum, next| sum.times_plus(x, Self::splat(next)));
+        let series = series.times(x).times(square);
+        let series = exponent.times_plus(Self::splat(-2.121_944_4e-4), series);
+        let series = square.times_plus(Self::splat(-0.5), series);
+        exponent.times_plus(Self::splat(0.693_359_4), x.plus(series))
+    }
+}
+
+/// Plain Rust.
+pub(super) struct Portable;
+
+impl Simd for Portable {
+    type Wide = Array;
+    type Eight = Array;
+    const IS_512: bool = false;
+}
+
+/// A vector as an array: the compiler makes of it what the processor has.
+#[derive(Clone, Copy)]
+pub(super) struct Array([f32; 8]);
+
+impl Array {
+    #[inline(always)]
+    fn map(self, f: impl Fn(f32) -> f32) -> Self {
+        Self(self.0.map(f))
+    }
+
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Self(std::array::from_fn(|lane| f(self.0[lane], other.0[lane])))
+    }
+}
+
+impl Vector for Array {
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: as promised by the caller.
+        Self(unsafe { from.cast::<[f32; 8]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: as promised by the caller.
+        unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        Self([value; 8])
+    }
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn minus(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn times(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn over(self, other: Self) -> Self {
+        self.zip(other, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn larger(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn smaller(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn times_plus(self, by: Self, plus: Self) -> Self {
+        // Not `mul_add`: where there is no such instruction that is a call.
+        Self(std::array::from_fn(|lane| self.0[lane] * by.0[lane] + plus.0[lane]))
+    }
+    #[inline(always)]
+    fn if_greater(self, than: Self, yes: Self, no: Self) -> Self {
+        Self(std::array::from_fn(|lane| if self.0[lane] > than.0[lane] { yes.0[lane] } else { no.0[lane] }))
+    }
+    #[inline(always)]
+    fn if_equal(self, other: Self, yes: Self, no: Self) -> Self {
+        Self(std::array::from_fn(|lane| if self.0[lane] == other.0[lane] { yes.0[lane] } else { no.0[lane] }))
+    }
+    #[inline(always)]
+    fn rounded(self) -> Self {
+        // Adding 1.5 x 2^23 leaves no bits for a fraction; right for numbers below 2^22, and no call.
+        const SHIFT: f32 = 12_582_912.0;
+        self.map(|value| (value + SHIFT) - SHIFT)
+    }
+    #[inline(always)]
+    fn times_power_of_two(self, exponent: Self) -> Self {
+        self.zip(exponent, |value, exponent| value * f32::from_bits(((exponent as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    fn mantissa_and_exponent(self) -> (Self, Self) {
+        let mantissa = self.map(|value| f32::from_bits((value.to_bits() & 0x007f_ffff) | 0x3f00_0000));
+        (mantissa, self.map(|value| (value.to_bits() >> 23) as i32 as f32 - 126.0))
+    }
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        self.0.iter().sum()
+    }
+}

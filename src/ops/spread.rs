@@ -1,0 +1,53 @@
+//! Work spread over threads.
+
+use std::cell::RefCell;
+use std::sync::Mutex;
+
+/// Runs tasks on several threads. ONNX Runtime's own pool does it inside a session, so that there is no second one to fight
+/// with; tests and benches bring rayon's.
+pub trait Spread: Sync {
+    /// Calls `task` once for each number below `count`, in any order, and returns when all are done.
+    fn each(&self, count: usize, task: &(dyn Fn(usize) + Sync));
+
+    /// Number of threads that share the tasks.
+    fn threads(&self) -> usize;
+}
+
+/// rayon's pool: that in which it is called.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rayon;
+
+impl Spread for Rayon {
+    fn each(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
+        use rayon::prelude::*;
+        (0..count).into_par_iter().with_max_len(1).for_each(task);
+    }
+
+    fn threads(&self) -> usize {
+        rayon::current_num_threads()
+    }
+}
+
+/// Calls `task` with each item, once.
+pub(super) fn spread_items<T: Send>(spread: &dyn Spread, items: Vec<T>, task: impl Fn(usize, T) + Sync) {
+    let items: Vec<Mutex<Option<T>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
+    spread.each(items.len(), &|index| {
+        let item = items[index].lock().expect("no task panics with it").take();
+        task(index, item.expect("each item is taken once"));
+    });
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends the thread's own scratch memory: `len` numbers, of any value. It is kept from task to task, as fresh memory of this
+/// size would come from the system, page by page, each time.
+pub(super) fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.len() < len {
+            scratch.resize(len, 0.0);
+        }
+        work(&mut scratch[..len])
+    })
+}

@@ -1,0 +1,133 @@
+//! Transposed convolutions, 2x2 kernel, stride 2, with bias, and their gradients.
+//!
+//! Every pixel of the input makes four of the output, two in each of two rows: seen from one of these rows, a matrix product.
+//! Weights come and go as ONNX has them, `[in, out, 2, 2]`.
+
+use super::Workers;
+use super::maps::{Band, Shape, cut};
+use super::product::{Finish, OuterProduct, Pack, RowProduct};
+use super::spread::spread_items;
+
+/// The output's shape.
+#[must_use]
+pub fn up_shape(input: Shape, out: usize) -> Shape {
+    Shape { rows: 2 * input.rows, columns: 2 * input.columns, channels: out, ..input }
+}
+
+/// `output[2 i + a, 2 j + b] = bias + input[i, j] * weight[.., .., a, b]`; `output` is `[batch, 2 rows, 2 columns, out]`.
+pub fn up_convolution(
+    workers: Workers<'_>,
+    shape: Shape,
+    input: &[f32],
+    [weight, bias]: [&[f32]; 2],
+    output: &mut [f32],
+) {
+    let (out, channels) = (bias.len(), shape.channels);
+    assert_eq!(input.len(), shape.len());
+    assert_eq!(weight.len(), channels * out * 4);
+    assert_eq!(output.len(), up_shape(shape, out).len());
+    let packed = [0, 1].map(|row| {
+        let at = |k: usize, n: usize| weight[(k * out + n % out) * 4 + 2 * row + n / out];
+        workers.instructions.run(Pack { depth: channels, outputs: [2 * out, 0], at })
+    });
+    let bias = [bias, bias].concat();
+    let bands = Band::all(shape, workers.spread.threads());
+    let parts = cut(&bands, shape.with_channels(4 * out), output);
+    spread_items(workers.spread, parts, |index, part| {
+        let rows = bands[index].of(shape, input).chunks_exact(shape.row_len());
+        for (input, outputs) in rows.zip(part.chunks_exact_mut(4 * shape.columns * out)) {
+            for (weights, output) in packed.iter().zip(outputs.chunks_exact_mut(2 * shape.columns * out)) {
+                workers.instructions.run(RowProduct {
+                    rows: &[input],
+                    stride: channels,
+                    run: channels,
+                    weights,
+                    bias: &bias,
+                    pixels: shape.columns,
+                    finish: Finish::Plain,
+                    outputs: [output, &mut []],
+                });
+            }
+        }
+    });
+}
+
+/// The gradient of the input, `[batch, rows, columns, in]`, from that of the output, `[batch, 2 rows, 2 columns, out]`; zero
+/// where `mask`, which is the input itself, is not positive.
+pub fn up_convolution_input_gradient(
+    workers: Workers<'_>,
+    shape: Shape,
+    output_gradient: &[f32],
+    weight: &[f32],
+    mask: &[f32],
+    input: &mut [f32],
+) {
+    let channels = shape.channels;
+    let out = weight.len() / 4 / channels;
+    let gradient_shape = shape.with_channels(4 * out);
+    assert_eq!(weight.len(), channels * out * 4);
+    assert_eq!(output_gradient.len(), gradient_shape.len());
+    assert!(input.len() == shape.len() && mask.len() == shape.len());
+    // Rows of the matrix: the four pixels in row order, channels out.
+    let at = |k: usize, n: usize| weight[(n * out + k % out) * 4 + k / out];
+    let packed = workers.instructions.run(Pack { depth: 4 * out, outputs: [channels, 0], at });
+    let no_bias = vec![0.0; channels];
+    let bands = Band::all(shape, workers.spread.threads());
+    let parts = cut(&bands, shape, input);
+    spread_items(workers.spread, parts, |index, part| {
+        let gradients = bands[index].of(gradient_shape, output_gradient).chunks_exact(gradient_shape.row_len());
+        let masks = bands[index].of(shape, mask).chunks_exact(shape.row_len());
+        for ((gradient, mask), input) in gradients.zip(masks).zip(part.chunks_exact_mut(shape.row_len())) {
+            let (upper, lower) = gradient.split_at(gradient.len() / 2);
+            workers.instructions.run(RowProduct {
+                rows: &[upper, lower],
+                stride: 2 * out,
+                run: 2 * out,
+                weights: &packed,
+                bias: &no_bias,
+                pixels: shape.columns,
+                finish: Finish::Mask(mask),
+                outputs: [input, &mut []],
+            });
+        }
+    });
+}
+
+/// The gradients of weight, `[in, out, 2, 2]`, and bias, `[out]`, from that of the output.
+pub fn up_convolution_weight_gradient(
+    workers: Workers<'_>,
+    shape: Shape,
+    input: &[f32],
+    output_gradient: &[f32],
+    [weight, bias]: [&mut [f32]; 2],
+) {
+    let (out, channels) = (bias.len(), shape.channels);
+    let gradient_shape = shape.with_channels(4 * out);
+    assert_eq!(input.len(), shape.len());
+    assert_eq!(output_gradient.len(), gradient_shape.len());
+    assert_eq!(weight.len(), channels * out * 4);
+    let taps = 4 * channels * out;
+    let total = workers.sum_over_bands(shape, taps + out, |band, total| {
+        let (taps, bias) = total.split_at_mut(taps);
+        let gradient = band.of(gradient_shape, output_gradient);
+        for (row, sums) in taps.chunks_exact_mut(2 * channels * out).enumerate() {
+            let inputs = band.of(shape, input).chunks_exact(shape.row_len());
+            let gradients = gradient.chunks_exact(gradient_shape.row_len() / 2).skip(row).step_by(2);
+            let rows: Vec<[&[f32]; 2]> = inputs.zip(gradients).map(|(input, gradient)| [input, gradient]).collect();
+            let (strides, pixels) = ([channels, 2 * out], shape.columns);
+            let job = OuterProduct { rows: &rows, strides, pixels, depth: channels, columns: 2 * out, sums };
+            workers.instructions.run(job);
+        }
+        for pixel in gradient.chunks_exact(out) {
+            for (sum, gradient) in bias.iter_mut().zip(pixel) {
+                *sum += gradient;
+            }
+        }
+    });
+    let (of_taps, of_bias) = total.split_at(taps);
+    bias.copy_from_slice(of_bias);
+    for (at, weight) in weight.iter_mut().enumerate() {
+        let (k, n, row, column) = (at / 4 / out, at / 4 % out, at / 2 % 2, at % 2);
+        *weight = of_taps[((row * channels + k) * 2 + column) * out + n];
+    }
+}
