@@ -25,10 +25,11 @@ pub(crate) struct Cli {
     command: Command,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 struct CommonFlags {
     /// Settings file; its section of the stage's name holds what the stage's flags set (pipelines/*.toml)
     #[arg(long, global = true, value_name = "FILE")]
+    #[serde(skip)]
     config: Option<PathBuf>,
     /// Seed of everything random [default: 0]
     #[arg(long, global = true)]
@@ -36,11 +37,19 @@ struct CommonFlags {
     /// Worker threads [default: all processors]
     #[arg(long, global = true)]
     threads: Option<usize>,
+    /// Operators of the network: native ones (CPU) or those of ONNX [default: auto: native on the CPU]
+    #[arg(long, global = true, value_parser = ["auto", "portable", "native"])]
+    dialect: Option<String>,
+    /// Instructions of native operators [default: auto: the best that the processor has]
+    #[arg(long, global = true, value_parser = ["auto", "portable", "avx2", "avx512"])]
+    instructions: Option<String>,
     /// Check everything that is quick to check, say what would be done, write nothing
     #[arg(long, global = true)]
+    #[serde(skip)]
     dry_run: bool,
     /// How logs (stderr) and summaries (stdout) are written
     #[arg(long, global = true, value_parser = ["text", "json"], default_value = "text")]
+    #[serde(skip)]
     log_format: String,
 }
 
@@ -287,7 +296,7 @@ impl Cli {
             return Ok(report.exit_code());
         }
         let settings = Settings::read(self.common.config.as_deref())?;
-        let common = settings.common(self.common.seed, self.common.threads, self.common.dry_run)?;
+        let common = settings.common(&self.common, self.common.dry_run)?;
         // The pool can be built once; a second time is no error worth a word.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(common.threads).build_global();
         self.run_stage(&settings, &common).map(|()| 0)

@@ -4,15 +4,14 @@ use std::path::Path;
 
 use ort::session::Session;
 use ort::value::Tensor;
-use prost::Message;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::canvas;
 use crate::error::{Error, Result};
-use crate::graph::{SPEC_KEY, Spec, onnx};
+use crate::graph::{self, Spec};
 use crate::photo::Photo;
-use crate::runtime::{self, Device, Provider, failed};
+use crate::runtime::{self, Backend, Engine, failed};
 use crate::stage;
 use crate::train::PREDICT_FILE;
 
@@ -23,7 +22,7 @@ pub const BATCH_SIZE: usize = 4;
 #[derive(Debug)]
 pub struct Predictor {
     session: Session,
-    provider: Provider,
+    backend: Backend,
     spec: Spec,
     model_id: String,
 }
@@ -33,15 +32,16 @@ impl Predictor {
     ///
     /// # Errors
     /// [`Error::Runtime`] where ONNX Runtime is missing, [`Error::Input`] where the model is missing or not ours.
-    pub fn load(model: &Path, device: Device, threads: usize) -> Result<Self> {
+    pub fn load(model: &Path, engine: Engine) -> Result<Self> {
         let path = model.join(PREDICT_FILE);
         let bytes = std::fs::read(&path)
             .map_err(|cause| Error::input(&path, format!("cannot be read ({cause}); run 'lookbook train' first")))?;
-        let (spec, label_maps_only) = label_maps_only(&bytes)
+        let (spec, weights) = graph::read_predict(&bytes)
             .map_err(|problem| Error::input(&path, format!("{problem}; train the model again")))?;
         let name = path.display().to_string();
-        let (session, provider) = runtime::session(&name, &label_maps_only, device, threads)?;
-        Ok(Self { session, provider, spec, model_id: model_id(&bytes) })
+        let graph = |dialect| graph::label_maps(dialect, &spec, &weights);
+        let (session, backend) = runtime::session(&name, graph, engine)?;
+        Ok(Self { session, backend, spec, model_id: model_id(&bytes) })
     }
 
     /// Identity of the model: the first 16 hexadecimal digits of the SHA-256 of `predict.onnx`.
@@ -50,10 +50,10 @@ impl Predictor {
         &self.model_id
     }
 
-    /// "cpu" or "cuda": what really runs.
+    /// What really runs.
     #[must_use]
-    pub fn execution_provider(&self) -> &'static str {
-        self.provider.name()
+    pub fn backend(&self) -> Backend {
+        self.backend
     }
 
     /// Category of each pixel of each photo: `[height, width]` u8, 0 to 22, at the photo's own size; any number of photos,
@@ -89,16 +89,4 @@ impl Predictor {
 #[must_use]
 pub fn model_id(predict: &[u8]) -> String {
     stage::hexadecimal(&Sha256::digest(predict))[..16].to_owned()
-}
-
-/// The network's measures out of the file, and the file without its `probabilities`: ONNX Runtime computes every output
-/// that a graph declares, and nobody looks at 23 maps of sigmoids here.
-fn label_maps_only(bytes: &[u8]) -> Result<(Spec, Vec<u8>), String> {
-    let mut model = onnx::Model::decode(bytes).map_err(|cause| format!("is not a whole ONNX file ({cause})"))?;
-    let spec = model.metadata_props.iter().find(|it| it.key == SPEC_KEY).ok_or("is not a model of lookbook")?;
-    let spec = serde_json::from_str(&spec.value).map_err(|cause| format!("its '{SPEC_KEY}' is wrong ({cause})"))?;
-    let graph = model.graph.as_mut().ok_or("holds no graph")?;
-    graph.output.retain(|output| output.name == "label_map");
-    graph.node.retain(|node| node.output != ["probabilities"]);
-    Ok((spec, model.encode_to_vec()))
 }

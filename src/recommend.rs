@@ -135,7 +135,7 @@ pub fn run(config: &Config, photos: &[PathBuf], common: &Common) -> Result<Vec<R
     if common.dry_run {
         return Ok(paths.into_iter().map(|path| Recommendation::without_neighbours(path, None)).collect());
     }
-    let predictor = Predictor::load(&config.model, config.device, common.threads)?;
+    let predictor = Predictor::load(&config.model, common.engine(config.device))?;
     let correlator = Correlator::new(&features, config.measure, config.min_common);
     let mut adviser = Adviser { config, features, colors, predictor, correlator };
     let mut answers = Vec::with_capacity(paths.len());

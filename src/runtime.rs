@@ -9,6 +9,8 @@ use ort::session::builder::GraphOptimizationLevel;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::graph::Dialect;
+use crate::ops::{Instructions, operators};
 
 /// Environment variable that names the library before any other place.
 pub const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
@@ -33,7 +35,84 @@ pub enum Device {
     Cuda,
 }
 
-/// The execution provider that a session really has.
+/// Which operators the network is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DialectChoice {
+    /// Native on the CPU, portable on CUDA.
+    #[default]
+    Auto,
+    /// Standard operators of ONNX.
+    Portable,
+    /// This program's own operators; the CPU only.
+    Native,
+}
+
+/// Which instructions the native operators use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InstructionsChoice {
+    /// The best that the processor has.
+    #[default]
+    Auto,
+    /// Plain Rust.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512.
+    Avx512,
+}
+
+impl InstructionsChoice {
+    fn resolve(self) -> Result<Instructions> {
+        let wanted = match self {
+            Self::Auto => return Ok(Instructions::best()),
+            Self::Portable => Instructions::Portable,
+            Self::Avx2 => Instructions::Avx2,
+            Self::Avx512 => Instructions::Avx512,
+        };
+        if Instructions::available().contains(&wanted) {
+            return Ok(wanted);
+        }
+        Err(Error::config("instructions", format!("this processor has no {wanted}; 'auto' takes what there is")))
+    }
+}
+
+/// Where and with what a network is to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Engine {
+    /// The device.
+    pub device: Device,
+    /// The operators.
+    pub dialect: DialectChoice,
+    /// The instructions of native operators.
+    pub instructions: InstructionsChoice,
+    /// Threads within an operator; 0 for all processors.
+    pub threads: usize,
+}
+
+impl Engine {
+    /// The CPU, with operators of one dialect.
+    #[must_use]
+    pub fn cpu(dialect: Dialect, threads: usize) -> Self {
+        let dialect = match dialect {
+            Dialect::Portable => DialectChoice::Portable,
+            Dialect::Native => DialectChoice::Native,
+        };
+        Self { device: Device::Cpu, dialect, instructions: InstructionsChoice::Auto, threads }
+    }
+}
+
+/// What a session really runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backend {
+    /// The execution provider.
+    pub provider: Provider,
+    /// Standard or native operators.
+    pub dialect: Dialect,
+}
+
+/// An execution provider of ONNX Runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
     /// The CPU.
@@ -77,16 +156,20 @@ pub fn library() -> Result<LibraryInfo> {
     Ok(LibraryInfo { path: loaded.path.clone(), version: loaded.version.clone(), providers })
 }
 
-/// Makes a session of a model on a device, with `threads` threads within an operator.
+/// Makes a session of a model, which `model` gives in the dialect that is asked for.
 ///
 /// # Errors
-/// [`Error::Runtime`] where the library is missing, the model is no good, or `device` asks for CUDA and it does not work.
-pub fn session(name: &str, model: &[u8], device: Device, threads: usize) -> Result<(Session, Provider)> {
+/// [`Error::Runtime`] where the library is missing, the model is no good, or CUDA is asked for and does not work;
+/// [`Error::Config`] where the engine asks for what does not go together, or for instructions that are not there.
+pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -> Result<(Session, Backend)> {
     let loaded = loaded()?;
-    if device != Device::Cpu {
-        match cuda_session(loaded, model, threads) {
-            Ok(session) => return Ok((session, Provider::Cuda)),
-            Err(cause) if device == Device::Cuda => {
+    if engine.device == Device::Cuda && engine.dialect == DialectChoice::Native {
+        return Err(Error::config("dialect", "native operators are for the CPU; take 'auto' or 'portable' with CUDA"));
+    }
+    if engine.device != Device::Cpu && engine.dialect != DialectChoice::Native {
+        match cuda_session(loaded, &model(Dialect::Portable), engine.threads) {
+            Ok(session) => return Ok((session, Backend { provider: Provider::Cuda, dialect: Dialect::Portable })),
+            Err(cause) if engine.device == Device::Cuda => {
                 let problem = format!(
                     "CUDA does not work here ({cause}); 'lookbook doctor' says what is missing, '--device cpu' does without"
                 );
@@ -95,8 +178,15 @@ pub fn session(name: &str, model: &[u8], device: Device, threads: usize) -> Resu
             Err(cause) => tracing::debug!("{name}: no CUDA, the CPU runs it ({cause})"),
         }
     }
-    let builder = builder(loaded, threads).map_err(failed(name))?;
-    Ok((commit(builder, model).map_err(failed(name))?, Provider::Cpu))
+    let mut builder = builder(loaded, engine.threads).map_err(failed(name))?;
+    let mut dialect = Dialect::Portable;
+    if engine.dialect != DialectChoice::Portable {
+        dialect = Dialect::Native;
+        let operators = operators::domain(engine.instructions.resolve()?, engine.threads).map_err(failed(name))?;
+        builder = builder.with_operators(operators).map_err(|cause| failed(name)(cause.into()))?;
+    }
+    let session = commit(builder, &model(dialect)).map_err(failed(name))?;
+    Ok((session, Backend { provider: Provider::Cpu, dialect }))
 }
 
 /// For `map_err`: what ONNX Runtime said about `subject`.

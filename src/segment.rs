@@ -181,8 +181,8 @@ impl Counter {
         let table = config.model.join(color::FILE);
         stage.input(&config.model.join(PREDICT_FILE))?;
         stage.input(&table)?;
-        let predictor = Predictor::load(&config.model, config.device, common.threads)?;
-        stage.execution_provider(predictor.execution_provider());
+        let predictor = Predictor::load(&config.model, common.engine(config.device))?;
+        stage.backend(predictor.backend());
         Ok(Self { rule, colors: ColorTable::read(&table)?, predictor: Some(predictor) })
     }
 

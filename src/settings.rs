@@ -1,4 +1,4 @@
-//! Settings files (`pipelines/*.toml`): one section a stage, `seed` and `threads` above them. A flag beats the file, the
+//! Settings files (`pipelines/*.toml`): one section a stage, and above them what is for all stages. A flag beats the file, the
 //! file beats the default.
 
 use std::path::{Path, PathBuf};
@@ -8,11 +8,15 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use crate::error::{Error, Result};
-use crate::stage::{Common, available_threads};
+use crate::runtime::{DialectChoice, InstructionsChoice};
+use crate::stage::Common;
 
 /// The sections that there are, in the order of the flow.
 pub const SECTIONS: [&str; 8] =
     ["sample", "convert", "train", "evaluate", "segment", "similarity", "recommend", "report"];
+
+/// What stands above the sections, for all stages.
+pub const FOR_ALL_STAGES: [&str; 4] = ["seed", "threads", "dialect", "instructions"];
 
 /// A settings file, or none.
 #[derive(Debug, Clone, Default)]
@@ -32,24 +36,21 @@ impl Settings {
         let text = std::fs::read_to_string(path).map_err(|cause| bad(format!("cannot be read ({cause})")))?;
         let table: Table = toml::from_str(&text).map_err(|cause| bad(cause.to_string().trim_end().to_owned()))?;
         for (name, value) in &table {
-            let known = match value {
-                Value::Table(_) => SECTIONS.contains(&name.as_str()),
-                _ => ["seed", "threads"].contains(&name.as_str()),
-            };
-            if !known {
-                let problem = format!("there is no '{name}'; there are seed, threads and [{}]", SECTIONS.join("], ["));
-                return Err(bad(problem));
+            let known: &[&str] = if value.is_table() { &SECTIONS } else { &FOR_ALL_STAGES };
+            if !known.contains(&name.as_str()) {
+                let (for_all, sections) = (FOR_ALL_STAGES.join(", "), SECTIONS.join("], ["));
+                return Err(bad(format!("there is no '{name}'; there are {for_all} and [{sections}]")));
             }
         }
         Ok(Self { path: Some(path.to_owned()), table })
     }
 
-    /// The settings of all stages, seed and threads included, checked.
+    /// The settings of all stages and what stands above them, checked.
     ///
     /// # Errors
     /// [`Error::Config`] naming the first section that is wrong.
     pub fn check(&self) -> Result<()> {
-        self.common(None, None, false)?;
+        self.common(&Table::new(), false)?;
         SECTIONS.iter().try_for_each(|section| self.resolved(section).map(drop))
     }
 
@@ -58,22 +59,35 @@ impl Settings {
         self.table.iter().filter(|(_, value)| value.is_table()).map(|(name, _)| name.as_str())
     }
 
-    /// What all stages take; flags first.
+    /// What all stages take: defaults, the file, then every flag that is not null.
     ///
     /// # Errors
-    /// [`Error::Config`] where seed or threads is no number of its range.
-    pub fn common(&self, seed: Option<u64>, threads: Option<usize>, dry_run: bool) -> Result<Common> {
-        let number = |name: &str| match self.table.get(name) {
-            None => Ok(None),
-            Some(Value::Integer(number)) if *number >= 0 => Ok(Some(*number as u64)),
-            Some(_) => Err(Error::config(name, "is not a whole number from 0 on")),
-        };
-        let seed = seed.or(number("seed")?).unwrap_or_default();
-        let threads = threads.or(number("threads")?.map(|it| it as usize)).unwrap_or_else(available_threads);
+    /// [`Error::Config`] naming the key that is wrong.
+    pub fn common(&self, flags: &impl Serialize, dry_run: bool) -> Result<Common> {
+        #[derive(serde::Deserialize)]
+        #[serde(default)]
+        struct ForAllStages {
+            seed: u64,
+            threads: usize,
+            dialect: DialectChoice,
+            instructions: InstructionsChoice,
+        }
+        impl Default for ForAllStages {
+            fn default() -> Self {
+                let Common { seed, threads, dialect, instructions, .. } = Common::default();
+                Self { seed, threads, dialect, instructions }
+            }
+        }
+        let flags = Table::try_from(flags).map_err(|cause| Error::config("flags", cause))?;
+        let mut table: Table = self.table.clone().into_iter().filter(|(_, value)| !value.is_table()).collect();
+        table.extend(flags);
+        let settings: Result<ForAllStages, _> = table.try_into();
+        let ForAllStages { seed, threads, dialect, instructions } =
+            settings.map_err(|cause| Error::config(FOR_ALL_STAGES.join(", "), cause.to_string().trim_end()))?;
         if threads == 0 {
             return Err(Error::config("threads", "is 0; at least one is needed"));
         }
-        Ok(Common { seed, threads, dry_run })
+        Ok(Common { seed, threads, dry_run, dialect, instructions })
     }
 
     /// A stage's configuration: defaults, the file's section, then every flag that is not null.
@@ -98,7 +112,7 @@ impl Settings {
     /// # Errors
     /// As [`Settings::resolve`]; [`Error::Config`] where there is no such stage.
     pub fn resolved(&self, section: &str) -> Result<serde_json::Value> {
-        let seed = self.common(None, None, false)?.seed;
+        let seed = self.common(&Table::new(), false)?.seed;
         match section {
             "sample" => self.json::<crate::sample::Config>(section, Some(seed)),
             "convert" => self.json::<crate::dataset::Config>(section, None),
@@ -136,8 +150,10 @@ mod tests {
         let config: train::Config = it.resolve("train", &flags).expect("resolves");
         assert_eq!((config.epochs, config.batch_size), (3, 2));
         assert_eq!(config.learning_rate, train::Config::default().learning_rate);
-        assert_eq!(it.common(None, Some(2), false).expect("good").seed, 5);
-        assert_eq!(it.common(Some(6), Some(2), false).expect("good").seed, 6);
+        assert_eq!(it.common(&Table::new(), false).expect("good").seed, 5);
+        let flags: Table = toml::from_str("seed = 6\ndialect = \"portable\"").expect("TOML");
+        let common = it.common(&flags, false).expect("good");
+        assert_eq!((common.seed, common.dialect), (6, DialectChoice::Portable));
     }
 
     #[test]
@@ -148,6 +164,7 @@ mod tests {
             ("[train]\nepoch = 1\n", "epoch"),
             ("[train]\nloss = \"hinge\"\n", "hinge"),
             ("threads = 0\n", "threads"),
+            ("dialect = \"celtic\"\n", "celtic"),
             ("seed = -1\n", "seed"),
             ("seed = ", "config"),
         ] {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::runtime::{Backend, Device, DialectChoice, Engine, InstructionsChoice};
 
 /// Name of the record that every published folder holds.
 pub const RUN_FILE: &str = "run.json";
@@ -27,11 +28,24 @@ pub struct Common {
     pub threads: usize,
     /// Check and say what would be done, write nothing.
     pub dry_run: bool,
+    /// The operators that the network is made of.
+    pub dialect: DialectChoice,
+    /// The instructions of native operators.
+    pub instructions: InstructionsChoice,
+}
+
+impl Common {
+    /// What the network is to run on.
+    #[must_use]
+    pub fn engine(&self, device: Device) -> Engine {
+        Engine { device, dialect: self.dialect, instructions: self.instructions, threads: self.threads }
+    }
 }
 
 impl Default for Common {
     fn default() -> Self {
-        Self { seed: 0, threads: available_threads(), dry_run: false }
+        let (dialect, instructions) = (DialectChoice::default(), InstructionsChoice::default());
+        Self { seed: 0, threads: available_threads(), dry_run: false, dialect, instructions }
     }
 }
 
@@ -73,6 +87,8 @@ pub struct Summary {
     pub config: serde_json::Value,
     /// Execution provider of ONNX Runtime that really ran ("cpu", "cuda"); null for stages without a network.
     pub execution_provider: Option<String>,
+    /// The operators that it ran: "native" ones of this program or "portable" ones of ONNX; null likewise.
+    pub dialect: Option<String>,
     /// The files that the stage read, with checksums.
     pub inputs: Vec<InputRecord>,
     /// Counts and figures by name ("photos", "rejects", ...).
@@ -80,6 +96,12 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Records what the network really ran on.
+    pub fn set_backend(&mut self, backend: Backend) {
+        self.execution_provider = Some(backend.provider.name().to_owned());
+        self.dialect = Some(backend.dialect.name().to_owned());
+    }
+
     /// Reads the record of a published folder.
     ///
     /// # Errors
@@ -170,9 +192,9 @@ impl Stage {
         self.summary.counts.insert(name.to_owned(), value.into());
     }
 
-    /// Records the execution provider that really ran.
-    pub fn execution_provider(&mut self, name: &str) {
-        self.summary.execution_provider = Some(name.to_owned());
+    /// Records what the network really ran on.
+    pub fn backend(&mut self, backend: Backend) {
+        self.summary.set_backend(backend);
     }
 
     /// Flushes the folder to disk, writes `run.json` and puts it in the output's place with one rename.
@@ -224,6 +246,7 @@ pub fn planned(name: &str, output: &Path, common: &Common, config: &impl Seriali
         elapsed_secs: 0.0,
         config: serde_json::json!({ "common": common, "stage": config }),
         execution_provider: None,
+        dialect: None,
         inputs: Vec::new(),
         counts: BTreeMap::new(),
     }

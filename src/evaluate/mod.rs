@@ -17,7 +17,7 @@ use crate::graph::{self, Spec};
 use crate::labels::{CATEGORIES, CATEGORY_COUNT};
 use crate::predict::BATCH_SIZE;
 use crate::progress::Progress;
-use crate::runtime::{self, Device, Provider, failed};
+use crate::runtime::{self, Backend, Device, Engine, failed};
 use crate::stage::{self, Common, Summary};
 use crate::train::{WEIGHTS_FILE, checkpoint, step};
 
@@ -124,7 +124,7 @@ fn figure(value: Option<f64>) -> String {
 pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
     let dataset = Dataset::open(&config.dataset)?;
     let (spec, weights) = checkpoint::read_weights(&config.model.join(WEIGHTS_FILE))?;
-    let mut evaluator = Evaluator::new(&spec, config.device, common.threads)?;
+    let mut evaluator = Evaluator::new(&spec, common.engine(config.device))?;
     let mut summary = stage::planned("evaluate", &config.model, common, config);
     let started = std::time::Instant::now();
     let mut tally = Tally::default();
@@ -151,7 +151,7 @@ pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
     if !common.dry_run {
         stage::write_json(&config.model.join(EVALUATION_FILE), &evaluation)?;
     }
-    summary.execution_provider = Some(evaluator.provider.name().to_owned());
+    summary.set_backend(evaluator.backend);
     summary.elapsed_secs = started.elapsed().as_secs_f64();
     summary.counts.insert("photos".to_owned(), tally.photos.into());
     summary.counts.insert("mean_iou".to_owned(), evaluation.mean_iou.into());
@@ -164,7 +164,7 @@ pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
 #[derive(Debug)]
 pub struct Evaluator {
     session: Session,
-    provider: Provider,
+    backend: Backend,
     rows: usize,
     columns: usize,
 }
@@ -185,9 +185,9 @@ impl Evaluator {
     ///
     /// # Errors
     /// As [`runtime::session`].
-    pub fn new(spec: &Spec, device: Device, threads: usize) -> Result<Self> {
-        let (session, provider) = runtime::session("evaluation", &graph::evaluation(spec), device, threads)?;
-        Ok(Self { session, provider, rows: spec.rows(), columns: spec.columns() })
+    pub fn new(spec: &Spec, engine: Engine) -> Result<Self> {
+        let (session, backend) = runtime::session("evaluation", |dialect| graph::evaluation(dialect, spec), engine)?;
+        Ok(Self { session, backend, rows: spec.rows(), columns: spec.columns() })
     }
 
     /// Runs a batch: photos `[size, rows, columns, 3]`, labels `[size, rows, columns]`, flat weights.

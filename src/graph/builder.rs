@@ -12,6 +12,7 @@ use super::onnx::{
     Attribute, Dimension, FLOAT, Graph, INT32, INT64, IR_VERSION, Model, Node, OPSET_VERSION, OperatorSetId, Shape,
     Size, StringStringEntry, Tensor, TensorType, Type, ValueInfo,
 };
+use crate::ops::operators::DOMAIN;
 
 /// A value of the graph, by its name in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -74,6 +75,7 @@ impl Builder {
             name: format!("output/{name}"),
             op_type: "Identity".to_owned(),
             attribute: Vec::new(),
+            domain: String::new(),
         };
         self.graph.node.push(node);
         self.graph.output.push(value_info(name, elem_type, dims));
@@ -135,6 +137,20 @@ impl Builder {
         self.nodes(op_type, inputs, attributes, 1).remove(0)
     }
 
+    /// Adds an operator of the [native domain](crate::ops::operators) with any number of outputs.
+    pub(super) fn native(
+        &mut self,
+        op_type: &str,
+        inputs: &[&Value],
+        attributes: Vec<Attribute>,
+        outputs: usize,
+    ) -> Vec<Value> {
+        let values = self.nodes(op_type, inputs, attributes, outputs);
+        let node = self.graph.node.last_mut().expect("it was just added");
+        DOMAIN.clone_into(&mut node.domain);
+        values
+    }
+
     fn nodes(&mut self, op_type: &str, inputs: &[&Value], attributes: Vec<Attribute>, outputs: usize) -> Vec<Value> {
         let base = format!("{}/{op_type}", self.scope);
         let count = self.names.entry(base.clone()).or_default();
@@ -147,6 +163,7 @@ impl Builder {
             name,
             op_type: op_type.to_owned(),
             attribute: attributes,
+            domain: String::new(),
         });
         values
     }
@@ -401,6 +418,10 @@ impl Builder {
     #[must_use]
     pub fn finish(mut self, name: &str, doc: &str, metadata: &[(&str, String)]) -> Vec<u8> {
         name.clone_into(&mut self.graph.name);
+        let mut operator_sets = vec![OperatorSetId { domain: String::new(), version: OPSET_VERSION }];
+        if self.graph.node.iter().any(|node| node.domain == DOMAIN) {
+            operator_sets.push(OperatorSetId { domain: DOMAIN.to_owned(), version: 1 });
+        }
         let entry = |(key, value): &(&str, String)| StringStringEntry { key: (*key).to_owned(), value: value.clone() };
         let model = Model {
             ir_version: IR_VERSION,
@@ -408,7 +429,7 @@ impl Builder {
             producer_version: env!("CARGO_PKG_VERSION").to_owned(),
             doc_string: doc.to_owned(),
             graph: Some(self.graph),
-            opset_import: vec![OperatorSetId { domain: String::new(), version: OPSET_VERSION }],
+            opset_import: operator_sets,
             metadata_props: metadata.iter().map(entry).collect(),
         };
         model.encode_to_vec()

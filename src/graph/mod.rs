@@ -1,36 +1,57 @@
 //! The U-Net and its training step as ONNX graphs: description in, bytes of an `.onnx` file out.
 //!
-//! Three graphs share one forward pass. All take `photos`, u8 `[batch, rows, columns, 3]`.
-//!
-//! | graph | further inputs | outputs |
+//! | graph | inputs | outputs |
 //! | --- | --- | --- |
-//! | [`train_step`] | `labels` u8 `[batch, rows, columns]`, `step` f32 (1, 2, ...), `learning_rate` f32, `weights`, `first_moment`, `second_moment` f32 `[486015]` | `loss`, `pixel_accuracy` f32, `new_weights`, `new_first_moment`, `new_second_moment` |
-//! | [`evaluation`] | `labels`, `weights` | `loss`, `bce` f32, `label_map` u8 `[batch, rows, columns]` |
-//! | [`predict`] | none: the weights are in the file | `probabilities` f32 `[batch, 23, rows, columns]`, `label_map` |
+//! | [`train_step`] | `photos`, `labels`, `step` f32 (1, 2, ...), `learning_rate` f32, `weights`, `first_moment`, `second_moment` f32 `[486015]` | `loss`, `pixel_accuracy` f32, `new_weights`, `new_first_moment`, `new_second_moment` |
+//! | [`evaluation`] | `photos`, `labels`, `weights` | `loss`, `bce` f32, `label_map` |
+//! | [`label_maps`] | `photos`; the weights are in the file | `label_map` |
+//! | [`predict`] | the same | `label_map`, `probabilities` f32 `[batch, 23, rows, columns]` |
 //!
-//! Weights and moments are flat, in the order of [`unet::parameters`].
+//! `photos` are u8 `[batch, rows, columns, 3]`, `labels` and `label_map` u8 `[batch, rows, columns]`. Weights and moments are
+//! flat, in the order of [`unet::parameters`]. All but [`predict`] come in two dialects with the same inputs and outputs.
 
 use std::collections::HashMap;
 
+use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use crate::labels::CATEGORY_COUNT;
 
 pub mod builder;
+mod native;
 pub mod onnx;
+mod portable;
 pub mod unet;
 
 use builder::{Builder, Dim, Value};
-use onnx::{FLOAT, INT32, UINT8};
+use onnx::{FLOAT, UINT8};
 
-/// Least probability that a logarithm is taken of, as Keras clips.
-const EPSILON: f32 = 1e-7;
 /// Decay of the first moment (Kingma and Ba, 2015, <https://arxiv.org/abs/1412.6980>).
-const ADAM_BETA_1: f32 = 0.9;
+pub const ADAM_BETA_1: f32 = 0.9;
 /// Decay of the second moment.
-const ADAM_BETA_2: f32 = 0.999;
+pub const ADAM_BETA_2: f32 = 0.999;
 /// Added to the root of the second moment, as Keras does: after the bias correction has gone into the rate.
-const ADAM_EPSILON: f32 = 1e-7;
+pub const ADAM_EPSILON: f32 = 1e-7;
+
+/// The operators that a graph is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Standard operators, NCHW: for any ONNX Runtime, on any device.
+    Portable,
+    /// The operators of [`crate::ops`], NHWC: for CPUs, in this program.
+    Native,
+}
+
+impl Dialect {
+    /// Its name in `run.json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Native => "native",
+        }
+    }
+}
 
 /// What the maps mean and how they are learnt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -85,10 +106,22 @@ impl Spec {
     }
 }
 
+/// What a training step finds out about a batch.
+struct Learnt {
+    /// The mean loss, a scalar.
+    loss: Value,
+    /// Share of the photos' own pixels that were right, a scalar.
+    pixel_accuracy: Value,
+    /// Gradient of each parameter by its name, times 1 / `gradient_scale`.
+    gradients: HashMap<String, Value>,
+    /// What the gradients are to be multiplied by.
+    gradient_scale: f32,
+}
+
 /// The training step: forward pass, loss, gradients of all weights, Adam. `category_weights` weigh the pixels of each
 /// category in a softmax loss; 1 for all leaves it plain.
 #[must_use]
-pub fn train_step(spec: &Spec, category_weights: &[f32; CATEGORY_COUNT]) -> Vec<u8> {
+pub fn train_step(dialect: Dialect, spec: &Spec, category_weights: &[f32; CATEGORY_COUNT]) -> Vec<u8> {
     let mut builder = Builder::default();
     let photos = builder.input("photos", UINT8, &spec.photo_dims());
     let labels = builder.input("labels", UINT8, &spec.map_dims());
@@ -96,30 +129,30 @@ pub fn train_step(spec: &Spec, category_weights: &[f32; CATEGORY_COUNT]) -> Vec<
     let learning_rate = builder.input("learning_rate", FLOAT, &[]);
     let flat = [Dim::Fixed(unet::PARAMETER_COUNT)];
     let weights = builder.input("weights", FLOAT, &flat);
-    let moments = ["first_moment", "second_moment"].map(|name| builder.input(name, FLOAT, &flat));
+    let [first, second] = ["first_moment", "second_moment"].map(|name| builder.input(name, FLOAT, &flat));
 
-    let photos = network_input(&mut builder, &photos);
     let by_name = unpack(&mut builder, &weights);
-    let logits = unet::forward(&mut builder, &photos, spec.columns(), &by_name);
-    let truth = Truth::new(&mut builder, &labels);
-    let learnt = match spec.loss {
-        Loss::Bce => binary_cross_entropy(&mut builder, &logits, &truth),
-        Loss::Softmax => cross_entropy(&mut builder, &logits, &truth, category_weights),
+    let learn = match dialect {
+        Dialect::Portable => portable::learn,
+        Dialect::Native => native::learn,
     };
-    let accuracy = pixel_accuracy(&mut builder, spec, &logits, &truth);
-
-    let names: Vec<Value> = unet::parameters().iter().map(|it| by_name[&it.name].clone()).collect();
-    let gradients = builder.gradients(&logits, learnt.logit_gradient, &names);
+    let learnt = learn(&mut builder, spec, [&photos, &labels], &by_name, category_weights);
     builder.scope("adam");
-    let flattened: Vec<Value> = names.iter().map(|name| builder.reshape(&gradients[name], &[-1])).collect();
-    let gradient = builder.concat(&flattened.iter().collect::<Vec<_>>(), 0);
-    // The gradients are means over the batch already; what is left of the mean is the same number for all of them.
-    let share = builder.scalar(learnt.gradient_scale / (spec.rows() * spec.columns()) as f32);
-    let gradient = builder.node("Mul", &[&gradient, &share], vec![]);
-    let [weights, first, second] = adam(&mut builder, &gradient, &step, &learning_rate, &weights, &moments);
+    let names = unet::parameters().into_iter().map(|it| it.name);
+    let flattened: Vec<Value> = names.map(|name| builder.reshape(&learnt.gradients[&name], &[-1])).collect();
+    let mut gradient = builder.concat(&flattened.iter().collect::<Vec<_>>(), 0);
+    if learnt.gradient_scale != 1.0 {
+        let scale = builder.scalar(learnt.gradient_scale);
+        gradient = builder.node("Mul", &[&gradient, &scale], vec![]);
+    }
+    let adam = match dialect {
+        Dialect::Portable => portable::adam,
+        Dialect::Native => native::adam,
+    };
+    let [weights, first, second] = adam(&mut builder, &gradient, [&step, &learning_rate], [&weights, &first, &second]);
 
     builder.output("loss", &learnt.loss, FLOAT, &[]);
-    builder.output("pixel_accuracy", &accuracy, FLOAT, &[]);
+    builder.output("pixel_accuracy", &learnt.pixel_accuracy, FLOAT, &[]);
     builder.output("new_weights", &weights, FLOAT, &flat);
     builder.output("new_first_moment", &first, FLOAT, &flat);
     builder.output("new_second_moment", &second, FLOAT, &flat);
@@ -130,51 +163,45 @@ pub fn train_step(spec: &Spec, category_weights: &[f32; CATEGORY_COUNT]) -> Vec<
 
 /// Losses over the photos' own pixels and the label maps, for given weights.
 #[must_use]
-pub fn evaluation(spec: &Spec) -> Vec<u8> {
+pub fn evaluation(dialect: Dialect, spec: &Spec) -> Vec<u8> {
     let mut builder = Builder::default();
     let photos = builder.input("photos", UINT8, &spec.photo_dims());
     let labels = builder.input("labels", UINT8, &spec.map_dims());
     let weights = builder.input("weights", FLOAT, &[Dim::Fixed(unet::PARAMETER_COUNT)]);
-    let photos = network_input(&mut builder, &photos);
     let by_name = unpack(&mut builder, &weights);
-    let logits = unet::forward(&mut builder, &photos, spec.columns(), &by_name);
-    let truth = Truth::new(&mut builder, &labels);
-    let probabilities = activation(&mut builder, spec.loss, &logits);
-    let right = right_probability(&mut builder, &probabilities, &truth);
-    let right = spec.real_part(&mut builder, &right);
-    let bce = mean_negative_log(&mut builder, &right, None);
-    let loss = match spec.loss {
-        Loss::Bce => bce.clone(),
-        Loss::Softmax => {
-            let of_truth = probability_of_truth(&mut builder, &probabilities, &truth);
-            let of_truth = spec.real_part(&mut builder, &of_truth);
-            mean_negative_log(&mut builder, &of_truth, None)
-        }
+    let evaluate = match dialect {
+        Dialect::Portable => portable::evaluate,
+        Dialect::Native => native::evaluate,
     };
-    let label_map = label_map(&mut builder, &logits);
+    let [loss, bce, label_map] = evaluate(&mut builder, spec, [&photos, &labels], &by_name);
     builder.output("loss", &loss, FLOAT, &[]);
     builder.output("bce", &bce, FLOAT, &[]);
     builder.output("label_map", &label_map, UINT8, &spec.map_dims());
     builder.finish("evaluation", "Losses and label maps of the U-Net for given weights.", &metadata(spec))
 }
 
-/// The network for use: photos in, probabilities and label maps out, the weights inside.
+/// The network for use in this program: photos in, label maps out, the weights (flat) inside.
+#[must_use]
+pub fn label_maps(dialect: Dialect, spec: &Spec, weights: &[f32]) -> Vec<u8> {
+    let mut builder = Builder::default();
+    let photos = builder.input("photos", UINT8, &spec.photo_dims());
+    let by_name = initializers(&mut builder, weights);
+    let label = match dialect {
+        Dialect::Portable => portable::label,
+        Dialect::Native => native::label,
+    };
+    let label_map = label(&mut builder, spec, &photos, &by_name);
+    builder.output("label_map", &label_map, UINT8, &spec.map_dims());
+    builder.finish("label_maps", "U-Net for fashion parsing: photos to label maps.", &metadata(spec))
+}
+
+/// The network for use anywhere: photos in, probabilities and label maps out, the weights (flat) inside.
 #[must_use]
 pub fn predict(spec: &Spec, weights: &[f32]) -> Vec<u8> {
     let mut builder = Builder::default();
     let photos = builder.input("photos", UINT8, &spec.photo_dims());
-    let photos = network_input(&mut builder, &photos);
-    let mut by_name = HashMap::new();
-    let mut rest = weights;
-    for parameter in unet::parameters() {
-        let (own, after) = rest.split_at(parameter.len());
-        let value = builder.weight(&parameter.name, &parameter.dims, own);
-        by_name.insert(parameter.name, value);
-        rest = after;
-    }
-    let logits = unet::forward(&mut builder, &photos, spec.columns(), &by_name);
-    let label_map = label_map(&mut builder, &logits);
-    let probabilities = activation(&mut builder, spec.loss, &logits);
+    let by_name = initializers(&mut builder, weights);
+    let [label_map, probabilities] = portable::predict(&mut builder, spec, &photos, &by_name);
     let [batch, rows, columns] = spec.map_dims();
     builder.output("label_map", &label_map, UINT8, &[batch, rows, columns]);
     builder.output("probabilities", &probabilities, FLOAT, &[batch, Dim::Fixed(CATEGORY_COUNT), rows, columns]);
@@ -182,13 +209,37 @@ pub fn predict(spec: &Spec, weights: &[f32]) -> Vec<u8> {
     builder.finish("predict", doc, &metadata(spec))
 }
 
-/// `photos` u8 `[batch, rows, columns, 3]` to f32 `[batch, 3, rows, columns]`, 0 to 1.
-fn network_input(builder: &mut Builder, photos: &Value) -> Value {
-    builder.scope("input");
-    let channels_first = builder.transpose(photos, &[0, 3, 1, 2]);
-    let floats = builder.cast(&channels_first, FLOAT);
-    let full = builder.scalar(255.0);
-    builder.node("Div", &[&floats, &full], vec![])
+/// Size and head of the network in a [`predict`] file, and its flat weights.
+///
+/// # Errors
+/// What is wrong with the file, in words.
+pub fn read_predict(file: &[u8]) -> Result<(Spec, Vec<f32>), String> {
+    let model = onnx::Model::decode(file).map_err(|cause| format!("is not a whole ONNX file ({cause})"))?;
+    let spec = model.metadata_props.iter().find(|it| it.key == SPEC_KEY).ok_or("is not a model of lookbook")?;
+    let spec = serde_json::from_str(&spec.value).map_err(|cause| format!("its '{SPEC_KEY}' is wrong ({cause})"))?;
+    let graph = model.graph.ok_or("holds no graph")?;
+    let mut weights = Vec::with_capacity(unet::PARAMETER_COUNT);
+    for parameter in unet::parameters() {
+        let tensor = graph.initializer.iter().find(|it| it.name == parameter.name);
+        let tensor = tensor.ok_or_else(|| format!("lacks the tensor '{}'", parameter.name))?;
+        if tensor.raw_data.len() != 4 * parameter.len() {
+            return Err(format!("its tensor '{}' is of another size", parameter.name));
+        }
+        weights.extend(tensor.raw_data.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)));
+    }
+    Ok((spec, weights))
+}
+
+/// Flat weights as named constants.
+fn initializers(builder: &mut Builder, mut weights: &[f32]) -> HashMap<String, Value> {
+    let mut by_name = HashMap::new();
+    for parameter in unet::parameters() {
+        let (own, rest) = weights.split_at(parameter.len());
+        let value = builder.weight(&parameter.name, &parameter.dims, own);
+        by_name.insert(parameter.name, value);
+        weights = rest;
+    }
+    by_name
 }
 
 /// The flat weights as the network's tensors.
@@ -202,174 +253,6 @@ fn unpack(builder: &mut Builder, weights: &Value) -> HashMap<String, Value> {
         (parameter.name, builder.reshape(&part, &dims))
     });
     shaped.collect()
-}
-
-/// The labels in the two forms that losses need.
-struct Truth {
-    /// i32 `[batch, 1, rows, columns]`.
-    labels: Value,
-    /// Where a pixel is of a map's category: bool `[batch, 23, rows, columns]`.
-    hit: Value,
-}
-
-impl Truth {
-    fn new(builder: &mut Builder, labels: &Value) -> Self {
-        builder.scope("truth");
-        let axis = builder.integers(&[1]);
-        let labels = builder.cast(labels, INT32);
-        let labels = builder.node("Unsqueeze", &[&labels, &axis], vec![]);
-        let ids: Vec<i32> = (0..CATEGORY_COUNT as i32).collect();
-        let ids = builder.integers_32(&[1, CATEGORY_COUNT as i64, 1, 1], &ids);
-        let hit = builder.node("Equal", &[&labels, &ids], vec![]);
-        Self { labels, hit }
-    }
-}
-
-/// What a loss hands to the training step.
-struct Learnt {
-    /// The mean loss, a scalar.
-    loss: Value,
-    /// Gradient of the sum over a photo's pixels, times 1 / `gradient_scale`.
-    logit_gradient: Value,
-    /// What each pixel's gradient is to be multiplied by.
-    gradient_scale: f32,
-}
-
-fn activation(builder: &mut Builder, loss: Loss, logits: &Value) -> Value {
-    builder.scope("head");
-    match loss {
-        Loss::Bce => builder.node("Sigmoid", &[logits], vec![]),
-        Loss::Softmax => softmax(builder, logits),
-    }
-}
-
-/// Softmax over the maps, in parts: ONNX Runtime's own turns the tensor round for any axis but the last, at four times the
-/// cost.
-fn softmax(builder: &mut Builder, logits: &Value) -> Value {
-    let highest = builder.reduce("ReduceMax", logits, &[1], true);
-    let below = builder.node("Sub", &[logits, &highest], vec![]);
-    let powers = builder.node("Exp", &[&below], vec![]);
-    let sum = builder.reduce("ReduceSum", &powers, &[1], true);
-    builder.node("Div", &[&powers, &sum], vec![])
-}
-
-/// Mean binary cross-entropy over all pixels and maps; its gradient by the logits is (p - y) / count.
-fn binary_cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth) -> Learnt {
-    let probabilities = activation(builder, Loss::Bce, logits);
-    let right = right_probability(builder, &probabilities, truth);
-    let loss = mean_negative_log(builder, &right, None);
-    let logit_gradient = difference(builder, &probabilities, truth);
-    Learnt { loss, logit_gradient, gradient_scale: 1.0 / CATEGORY_COUNT as f32 }
-}
-
-/// Mean cross-entropy over all pixels, each weighed by its category; its gradient by the logits is w (p - y) / count.
-fn cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth, weights: &[f32; CATEGORY_COUNT]) -> Learnt {
-    let probabilities = activation(builder, Loss::Softmax, logits);
-    let of_truth = probability_of_truth(builder, &probabilities, truth);
-    let mut logit_gradient = difference(builder, &probabilities, truth);
-    let mut of_pixels = None;
-    if weights.iter().any(|&weight| weight != 1.0) {
-        let weights = builder.floats(weights);
-        let weights = builder.node("Gather", &[&weights, &truth.labels], vec![]);
-        logit_gradient = builder.node("Mul", &[&logit_gradient, &weights], vec![]);
-        of_pixels = Some(weights);
-    }
-    let loss = mean_negative_log(builder, &of_truth, of_pixels.as_ref());
-    Learnt { loss, logit_gradient, gradient_scale: 1.0 }
-}
-
-/// p - y.
-fn difference(builder: &mut Builder, probabilities: &Value, truth: &Truth) -> Value {
-    let one = builder.scalar(1.0);
-    let less = builder.node("Sub", &[probabilities, &one], vec![]);
-    builder.node("Where", &[&truth.hit, &less, probabilities], vec![])
-}
-
-/// What each map gives to the truth: p where the pixel is of that category, 1 - p where it is not. One logarithm a map
-/// instead of two.
-fn right_probability(builder: &mut Builder, probabilities: &Value, truth: &Truth) -> Value {
-    let one = builder.scalar(1.0);
-    let rest = builder.node("Sub", &[&one, probabilities], vec![]);
-    builder.node("Where", &[&truth.hit, probabilities, &rest], vec![])
-}
-
-/// The probability of each pixel's true category, `[batch, 1, rows, columns]`.
-fn probability_of_truth(builder: &mut Builder, probabilities: &Value, truth: &Truth) -> Value {
-    let zero = builder.scalar(0.0);
-    let of_truth = builder.node("Where", &[&truth.hit, probabilities, &zero], vec![]);
-    builder.reduce("ReduceSum", &of_truth, &[1], true)
-}
-
-/// Mean of -log of probabilities, clipped from below, each times its weight.
-fn mean_negative_log(builder: &mut Builder, probability: &Value, weights: Option<&Value>) -> Value {
-    let least = builder.scalar(EPSILON);
-    let clipped = builder.node("Max", &[probability, &least], vec![]);
-    let mut log = builder.node("Log", &[&clipped], vec![]);
-    if let Some(weights) = weights {
-        log = builder.node("Mul", &[&log, weights], vec![]);
-    }
-    let mean = builder.reduce("ReduceMean", &log, &[0, 1, 2, 3], false);
-    builder.node("Neg", &[&mean], vec![])
-}
-
-/// Share of the photos' own pixels whose true category has the highest logit.
-fn pixel_accuracy(builder: &mut Builder, spec: &Spec, logits: &Value, truth: &Truth) -> Value {
-    builder.scope("accuracy");
-    let categories = builder.node("ArgMax", &[logits], vec![onnx::Attribute::int("axis", 1)]);
-    let categories = builder.cast(&categories, INT32);
-    let right = builder.node("Equal", &[&categories, &truth.labels], vec![]);
-    let right = builder.cast(&right, FLOAT);
-    let right = spec.real_part(builder, &right);
-    builder.reduce("ReduceMean", &right, &[0, 1, 2, 3], false)
-}
-
-/// The category of the highest logit of each pixel, u8 `[batch, rows, columns]`.
-fn label_map(builder: &mut Builder, logits: &Value) -> Value {
-    builder.scope("label_map");
-    let attributes = vec![onnx::Attribute::int("axis", 1), onnx::Attribute::int("keepdims", 0)];
-    let categories = builder.node("ArgMax", &[logits], attributes);
-    builder.cast(&categories, UINT8)
-}
-
-/// Adam as Keras applies it: w -= rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon). Returns weights and moments.
-fn adam(
-    builder: &mut Builder,
-    gradient: &Value,
-    step: &Value,
-    learning_rate: &Value,
-    weights: &Value,
-    [first, second]: &[Value; 2],
-) -> [Value; 3] {
-    let one = builder.scalar(1.0);
-    let correction = |builder: &mut Builder, beta: f32| {
-        let beta = builder.scalar(beta);
-        let power = builder.node("Pow", &[&beta, step], vec![]);
-        builder.node("Sub", &[&one, &power], vec![])
-    };
-    let first_correction = correction(builder, ADAM_BETA_1);
-    let second_correction = correction(builder, ADAM_BETA_2);
-    let root = builder.node("Sqrt", &[&second_correction], vec![]);
-    let rate = builder.node("Mul", &[learning_rate, &root], vec![]);
-    let rate = builder.node("Div", &[&rate, &first_correction], vec![]);
-
-    let first = decayed(builder, first, gradient, ADAM_BETA_1);
-    let square = builder.node("Mul", &[gradient, gradient], vec![]);
-    let second = decayed(builder, second, &square, ADAM_BETA_2);
-    let change = builder.node("Mul", &[&rate, &first], vec![]);
-    let epsilon = builder.scalar(ADAM_EPSILON);
-    let root = builder.node("Sqrt", &[&second], vec![]);
-    let divisor = builder.node("Add", &[&root, &epsilon], vec![]);
-    let change = builder.node("Div", &[&change, &divisor], vec![]);
-    let weights = builder.node("Sub", &[weights, &change], vec![]);
-    [weights, first, second]
-}
-
-/// m + (x - m)(1 - beta).
-fn decayed(builder: &mut Builder, moment: &Value, x: &Value, beta: f32) -> Value {
-    let share = builder.scalar(1.0 - beta);
-    let difference = builder.node("Sub", &[x, moment], vec![]);
-    let change = builder.node("Mul", &[&difference, &share], vec![]);
-    builder.node("Add", &[moment, &change], vec![])
 }
 
 /// What a user of the file needs to know about it.

@@ -102,6 +102,9 @@ pub struct Node {
     /// Its settings.
     #[prost(message, repeated, tag = "5")]
     pub attribute: Vec<Attribute>,
+    /// Operator set; empty: the default domain.
+    #[prost(string, tag = "7")]
+    pub domain: String,
 }
 
 /// A setting of a node.

@@ -37,6 +37,7 @@ impl Adam {
     /// New weights, first and second moment into `outputs`:
     /// w - rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon).
     pub fn apply(&self, workers: Workers<'_>, inputs: AdamInputs<'_>, outputs: [&mut [f32]; 3]) {
+        let instructions = workers.instructions;
         let len = inputs.gradient.len();
         assert!(inputs.weights.len() == len && inputs.moments.iter().all(|it| it.len() == len));
         assert!(outputs.iter().all(|it| it.len() == len));
@@ -51,7 +52,7 @@ impl Adam {
                 weights: &inputs.weights[range.clone()],
                 moments: inputs.moments.map(|it| &it[range.clone()]),
             };
-            workers.instructions.run(Part { adam: *self, rate, inputs, outputs });
+            instructions.run(Part { adam: *self, rate, inputs, outputs });
         });
     }
 }

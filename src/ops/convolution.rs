@@ -3,10 +3,10 @@
 //! Weights come and go as ONNX has them, `[out, in, 3, 3]`. A convolution reads one or two inputs of the same shape: the
 //! second's channels follow the first's, without ever being joined.
 
-use super::Workers;
 use super::maps::{Band, Maps, Shape, cut, padded_row};
 use super::product::{Finish, OuterProduct, Pack, Packed, RowProduct};
 use super::spread::{spread_items, with_scratch};
+use super::{Instructions, Workers};
 
 /// Taps of a kernel.
 const TAPS: usize = 9;
@@ -23,6 +23,7 @@ pub fn convolution(
     relu: bool,
     output: &mut [f32],
 ) {
+    let instructions = workers.instructions;
     let (out, channels) = (bias.len(), shape.channels);
     let all_channels = channels * inputs.len();
     assert_eq!(weight.len(), out * all_channels * TAPS);
@@ -34,14 +35,14 @@ pub fn convolution(
         let (tap_column, channel) = (k / channels % 3, k % channels);
         weight[((n * all_channels + input * channels + channel) * 3 + tap_row) * 3 + tap_column]
     };
-    let packed = workers.instructions.run(Pack { depth: TAPS * all_channels, outputs: [out, 0], at });
+    let packed = instructions.run(Pack { depth: TAPS * all_channels, outputs: [out, 0], at });
     let finish = if relu { Finish::Relu } else { Finish::Plain };
     let bands = Band::all(shape, workers.spread.threads());
     let parts = cut(&bands, shape.with_channels(out), output);
     spread_items(workers.spread, parts, |index, part| {
         with_padded(bands[index], shape, inputs, |padded| {
             for (row, output) in part.chunks_exact_mut(shape.columns * out).enumerate() {
-                padded.product(workers, row, (&packed, bias), finish, [output, &mut []]);
+                padded.product(instructions, row, (&packed, bias), finish, [output, &mut []]);
             }
         });
     });
@@ -59,6 +60,7 @@ pub fn convolution_input_gradient(
     mask: Option<&[f32]>,
     inputs: [&mut [f32]; 2],
 ) {
+    let instructions = workers.instructions;
     let output_shape = shape.with_channels(output_gradient.len() / shape.pixels());
     let out = output_shape.channels;
     let all_channels = weight.len() / out / TAPS;
@@ -70,7 +72,7 @@ pub fn convolution_input_gradient(
         weight[((channel * all_channels + n) * 3 + 2 - tap_row) * 3 + 2 - tap_column]
     };
     let widths = [shape.channels, all_channels - shape.channels];
-    let packed = workers.instructions.run(Pack { depth: TAPS * out, outputs: widths, at });
+    let packed = instructions.run(Pack { depth: TAPS * out, outputs: widths, at });
     let no_bias = vec![0.0; all_channels];
     let bands = Band::all(shape, workers.spread.threads());
     let [first, second] = inputs;
@@ -85,7 +87,7 @@ pub fn convolution_input_gradient(
                 let places = widths.map(|width| row * shape.columns * width..(row + 1) * shape.columns * width);
                 let finish = mask.map_or(Finish::Plain, |mask| Finish::Mask(&mask[places[0].clone()]));
                 let outputs = [&mut first[places[0].clone()], &mut second[places[1].clone()]];
-                padded.product(workers, row, (&packed, &no_bias), finish, outputs);
+                padded.product(instructions, row, (&packed, &no_bias), finish, outputs);
             }
         });
     });
@@ -102,6 +104,7 @@ pub fn convolution_weight_gradient(
     output_gradient: &[f32],
     [weight, bias]: [&mut [f32]; 2],
 ) {
+    let instructions = workers.instructions;
     let (out, channels) = (bias.len(), shape.channels);
     let (all_channels, run) = (channels * inputs.len(), 3 * channels);
     assert_eq!(output_gradient.len(), shape.pixels() * out);
@@ -113,7 +116,7 @@ pub fn convolution_weight_gradient(
     let output_shape = shape.with_channels(out);
     let total = workers.sum_over_bands(shape, sums.len(), |band, total| {
         let gradient = band.of(output_shape, output_gradient);
-        with_padded(band, shape, inputs, |padded| sums.add(workers, padded, gradient, total));
+        with_padded(band, shape, inputs, |padded| sums.add(instructions, padded, gradient, total));
     });
     let (of_taps, of_bias) = total.split_at(sums.len() - out);
     bias.copy_from_slice(of_bias);
@@ -146,7 +149,7 @@ impl Sums {
         tap * self.run * self.out + if self.turned { n * self.run + k } else { k * self.out + n }
     }
 
-    fn add(&self, workers: Workers<'_>, padded: Padded<'_>, gradient: &[f32], total: &mut [f32]) {
+    fn add(&self, instructions: Instructions, padded: Padded<'_>, gradient: &[f32], total: &mut [f32]) {
         let Self { run, out, .. } = *self;
         let (shape, row_len) = (padded.shape, padded.shape.columns * out);
         let (taps, bias) = total.split_at_mut(self.taps * run * out);
@@ -165,7 +168,7 @@ impl Sums {
             }
             let [depth, columns] = size;
             let job = OuterProduct { rows: &rows, strides, pixels: shape.columns, depth, columns, sums };
-            workers.instructions.run(job);
+            instructions.run(job);
         }
         for pixel in gradient.chunks_exact(out) {
             for (sum, gradient) in bias.iter_mut().zip(pixel) {
@@ -191,7 +194,7 @@ impl<'a> Padded<'a> {
     /// Row `row` of the band's output.
     fn product(
         &self,
-        workers: Workers<'_>,
+        instructions: Instructions,
         row: usize,
         (weights, bias): (&Packed, &[f32]),
         finish: Finish<'_>,
@@ -204,7 +207,7 @@ impl<'a> Padded<'a> {
         }
         let (stride, run, pixels) = (self.shape.channels, 3 * self.shape.channels, self.shape.columns);
         let job = RowProduct { rows: &rows[..taps], stride, run, weights, bias, pixels, finish, outputs };
-        workers.instructions.run(job);
+        instructions.run(job);
     }
 }
 

@@ -76,6 +76,7 @@ impl Head<'_> {
     #[must_use]
     pub fn learn(&self, workers: Workers<'_>, loss: HeadLoss<'_>, labels: &[u8], input_gradient: &mut [f32]) -> Learnt {
         self.check();
+        let instructions = workers.instructions;
         assert!(labels.len() == self.shape.pixels() && input_gradient.len() == self.input.len());
         let maps = if matches!(loss, HeadLoss::Bce) { MAPS } else { 1 };
         let scale = 1.0 / (self.shape.pixels() * maps) as f32;
@@ -87,7 +88,7 @@ impl Head<'_> {
             for (chunk, gradient) in self.chunks(bands[index]).zip(gradients) {
                 let pixels = self.pixels(chunk, labels);
                 with_scratch(CHUNK * (MAPS + HEAD_CHANNELS), |scratch| {
-                    workers.instructions.run(Learn { head: *self, loss, scale, pixels, gradient, sums, scratch });
+                    instructions.run(Learn { head: *self, loss, scale, pixels, gradient, sums, scratch });
                 });
             }
         });
@@ -107,6 +108,7 @@ impl Head<'_> {
     #[must_use]
     pub fn evaluate(&self, workers: Workers<'_>, softmax: bool, labels: &[u8], label_map: &mut [u8]) -> [f32; 2] {
         self.check();
+        let instructions = workers.instructions;
         assert!(labels.len() == self.shape.pixels() && label_map.len() == labels.len());
         let bands = Band::all(self.shape, workers.spread.threads());
         let mut sums = vec![[0.0_f64; 2]; bands.len()];
@@ -114,7 +116,7 @@ impl Head<'_> {
         spread_items(workers.spread, parts, |index, (map, sums): (&mut [u8], &mut [f64; 2])| {
             for (chunk, map) in self.chunks(bands[index]).zip(map.chunks_mut(CHUNK)) {
                 let pixels = self.pixels(chunk, labels);
-                let found = workers.instructions.run(Evaluate { head: *self, softmax, pixels, map });
+                let found = instructions.run(Evaluate { head: *self, softmax, pixels, map });
                 (0..2).for_each(|at| sums[at] += found[at]);
             }
         });
@@ -127,6 +129,7 @@ impl Head<'_> {
     /// `[batch, 23]`.
     pub fn label(&self, workers: Workers<'_>, label_map: &mut [u8], counts: &mut [i32]) {
         self.check();
+        let instructions = workers.instructions;
         assert!(label_map.len() == self.shape.pixels() && counts.len() == self.shape.batch * MAPS);
         let bands = Band::all(self.shape, workers.spread.threads());
         let mut of_bands = vec![[0; MAPS]; bands.len()];
@@ -134,7 +137,7 @@ impl Head<'_> {
         spread_items(workers.spread, parts, |index, (map, counts): (&mut [u8], &mut [i32; MAPS])| {
             let band = bands[index];
             for (chunk, map) in self.chunks(band).zip(map.chunks_mut(CHUNK)) {
-                workers.instructions.run(Label { head: *self, input: self.input_of(&chunk), map });
+                instructions.run(Label { head: *self, input: self.input_of(&chunk), map });
             }
             let rows = map.chunks_exact(self.shape.columns).zip(band.first_row..);
             for (row, _) in rows.take_while(|(_, at)| *at < self.photo[0]) {

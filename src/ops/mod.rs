@@ -12,6 +12,7 @@ pub mod adam;
 pub mod convolution;
 pub mod head;
 pub mod maps;
+pub mod operators;
 pub mod pool;
 mod product;
 mod simd;

@@ -13,6 +13,7 @@ pub fn pooled_shape(input: Shape) -> Shape {
 
 /// The maximum of every 2x2 pixels; `shape` is the input's.
 pub fn max_pool(workers: Workers<'_>, shape: Shape, input: &[f32], output: &mut [f32]) {
+    let instructions = workers.instructions;
     let pooled = pooled_shape(shape);
     assert!(shape.rows.is_multiple_of(2) && shape.columns.is_multiple_of(2));
     assert!(input.len() == shape.len() && output.len() == pooled.len());
@@ -20,7 +21,7 @@ pub fn max_pool(workers: Workers<'_>, shape: Shape, input: &[f32], output: &mut 
     spread_items(workers.spread, cut(&bands, pooled, output), |index, part| {
         let rows = bands[index].of(windows(pooled), input).chunks_exact(4 * pooled.row_len());
         for (rows, output) in rows.zip(part.chunks_exact_mut(pooled.row_len())) {
-            workers.instructions.run(PoolRow { rows, channels: shape.channels, output });
+            instructions.run(PoolRow { rows, channels: shape.channels, output });
         }
     });
 }
@@ -36,6 +37,7 @@ pub fn max_pool_gradient(
     skip_gradient: &[f32],
     input_gradient: &mut [f32],
 ) {
+    let instructions = workers.instructions;
     let pooled = pooled_shape(shape);
     assert!(shape.rows.is_multiple_of(2) && shape.columns.is_multiple_of(2));
     assert!(input.len() == shape.len() && skip_gradient.len() == shape.len() && input_gradient.len() == shape.len());
@@ -48,7 +50,7 @@ pub fn max_pool_gradient(
         let skips = band.of(windows(pooled), skip_gradient).chunks_exact(len);
         let gradients = band.of(pooled, output_gradient).chunks_exact(pooled_len);
         for (((rows, skip), gradient), result) in inputs.zip(skips).zip(gradients).zip(part.chunks_exact_mut(len)) {
-            workers.instructions.run(PoolGradientRow { rows, skip, gradient, channels: shape.channels, result });
+            instructions.run(PoolGradientRow { rows, skip, gradient, channels: shape.channels, result });
         }
     });
 }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 /// Runs tasks on several threads. ONNX Runtime's own pool does it inside a session, so that there is no second one to fight
 /// with; tests and benches bring rayon's.
-pub trait Spread: Sync {
+pub trait Spread {
     /// Calls `task` once for each number below `count`, in any order, and returns when all are done.
     fn each(&self, count: usize, task: &(dyn Fn(usize) + Sync));
 

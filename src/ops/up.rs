@@ -22,13 +22,14 @@ pub fn up_convolution(
     [weight, bias]: [&[f32]; 2],
     output: &mut [f32],
 ) {
+    let instructions = workers.instructions;
     let (out, channels) = (bias.len(), shape.channels);
     assert_eq!(input.len(), shape.len());
     assert_eq!(weight.len(), channels * out * 4);
     assert_eq!(output.len(), up_shape(shape, out).len());
     let packed = [0, 1].map(|row| {
         let at = |k: usize, n: usize| weight[(k * out + n % out) * 4 + 2 * row + n / out];
-        workers.instructions.run(Pack { depth: channels, outputs: [2 * out, 0], at })
+        instructions.run(Pack { depth: channels, outputs: [2 * out, 0], at })
     });
     let bias = [bias, bias].concat();
     let bands = Band::all(shape, workers.spread.threads());
@@ -37,7 +38,7 @@ pub fn up_convolution(
         let rows = bands[index].of(shape, input).chunks_exact(shape.row_len());
         for (input, outputs) in rows.zip(part.chunks_exact_mut(4 * shape.columns * out)) {
             for (weights, output) in packed.iter().zip(outputs.chunks_exact_mut(2 * shape.columns * out)) {
-                workers.instructions.run(RowProduct {
+                instructions.run(RowProduct {
                     rows: &[input],
                     stride: channels,
                     run: channels,
@@ -62,6 +63,7 @@ pub fn up_convolution_input_gradient(
     mask: &[f32],
     input: &mut [f32],
 ) {
+    let instructions = workers.instructions;
     let channels = shape.channels;
     let out = weight.len() / 4 / channels;
     let gradient_shape = shape.with_channels(4 * out);
@@ -70,7 +72,7 @@ pub fn up_convolution_input_gradient(
     assert!(input.len() == shape.len() && mask.len() == shape.len());
     // Rows of the matrix: the four pixels in row order, channels out.
     let at = |k: usize, n: usize| weight[(n * out + k % out) * 4 + k / out];
-    let packed = workers.instructions.run(Pack { depth: 4 * out, outputs: [channels, 0], at });
+    let packed = instructions.run(Pack { depth: 4 * out, outputs: [channels, 0], at });
     let no_bias = vec![0.0; channels];
     let bands = Band::all(shape, workers.spread.threads());
     let parts = cut(&bands, shape, input);
@@ -79,7 +81,7 @@ pub fn up_convolution_input_gradient(
         let masks = bands[index].of(shape, mask).chunks_exact(shape.row_len());
         for ((gradient, mask), input) in gradients.zip(masks).zip(part.chunks_exact_mut(shape.row_len())) {
             let (upper, lower) = gradient.split_at(gradient.len() / 2);
-            workers.instructions.run(RowProduct {
+            instructions.run(RowProduct {
                 rows: &[upper, lower],
                 stride: 2 * out,
                 run: 2 * out,
@@ -101,6 +103,7 @@ pub fn up_convolution_weight_gradient(
     output_gradient: &[f32],
     [weight, bias]: [&mut [f32]; 2],
 ) {
+    let instructions = workers.instructions;
     let (out, channels) = (bias.len(), shape.channels);
     let gradient_shape = shape.with_channels(4 * out);
     assert_eq!(input.len(), shape.len());
@@ -116,7 +119,7 @@ pub fn up_convolution_weight_gradient(
             let rows: Vec<[&[f32]; 2]> = inputs.zip(gradients).map(|(input, gradient)| [input, gradient]).collect();
             let (strides, pixels) = ([channels, 2 * out], shape.columns);
             let job = OuterProduct { rows: &rows, strides, pixels, depth: channels, columns: 2 * out, sums };
-            workers.instructions.run(job);
+            instructions.run(job);
         }
         for pixel in gradient.chunks_exact(out) {
             for (sum, gradient) in bias.iter_mut().zip(pixel) {

@@ -42,8 +42,8 @@ pub(super) fn segmentations(page: &mut Page, config: &Config, common: &Common, s
     let (split, records) = chosen(&dataset, config.photos)?;
     let photos: Vec<Photo> =
         records.iter().map(|record| decoded(&record.file_name, &record.encoded)).collect::<Result<_>>()?;
-    let mut predictor = Predictor::load(&model, config.device, common.threads)?;
-    stage.execution_provider(predictor.execution_provider());
+    let mut predictor = Predictor::load(&model, common.engine(config.device))?;
+    stage.backend(predictor.backend());
     let predictions = predictor.label_maps(&photos)?;
     let mut seen = BTreeSet::new();
     let (mut shown, mut tiles) = (Vec::new(), Vec::new());

@@ -12,7 +12,7 @@ use crate::color::{self, ColorTable};
 use crate::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::evaluate::{Evaluator, confusion::Confusion};
-use crate::graph::{self, Loss, Spec, unet};
+use crate::graph::{self, Dialect, Loss, Spec, unet};
 use crate::labels::CATEGORY_COUNT;
 use crate::picture;
 use crate::progress::Progress;
@@ -175,12 +175,13 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
         }
     }
     let weights = category_weights(&train, config.category_balance);
-    let model = graph::train_step(&spec, &weights);
-    stage::write_file(&stage.path(TRAIN_STEP_FILE), &model)?;
+    let model = |dialect| graph::train_step(dialect, &spec, &weights);
+    stage::write_file(&stage.path(TRAIN_STEP_FILE), &model(Dialect::Portable))?;
     let initial = unet::initial_weights(common.seed);
-    let step = TrainingStep::new(&model, &spec, &initial, config.device, common.threads)?;
-    let evaluator = Evaluator::new(&spec, config.device, common.threads)?;
-    stage.execution_provider(step.provider().name());
+    let engine = common.engine(config.device);
+    let step = TrainingStep::new(model, &spec, &initial, engine)?;
+    let evaluator = Evaluator::new(&spec, engine)?;
+    stage.backend(step.backend());
 
     let checkpoints = Checkpoints::create(stage.create_folder(checkpoint::FOLDER)?);
     let mut training = Training { config, seed: common.seed, train, validation, step, evaluator, checkpoints };

@@ -7,8 +7,8 @@ use ort::value::{DynValue, Tensor};
 
 use super::examples::Batch;
 use crate::error::Result;
-use crate::graph::{Spec, unet};
-use crate::runtime::{self, Device, Provider, failed};
+use crate::graph::{Dialect, Spec, unet};
+use crate::runtime::{self, Backend, Engine, Provider, failed};
 
 /// Weights, first and second moment: as inputs and as outputs.
 const STATE: [(&str, &str); 3] =
@@ -19,7 +19,7 @@ const NAME: &str = super::TRAIN_STEP_FILE;
 #[derive(Debug)]
 pub struct TrainingStep {
     session: Session,
-    provider: Provider,
+    backend: Backend,
     rows: usize,
     columns: usize,
     steps: u64,
@@ -40,17 +40,17 @@ impl TrainingStep {
     ///
     /// # Errors
     /// As [`runtime::session`].
-    pub fn new(model: &[u8], spec: &Spec, weights: &[f32], device: Device, threads: usize) -> Result<Self> {
-        let (session, provider) = runtime::session(NAME, model, device, threads)?;
+    pub fn new(model: impl Fn(Dialect) -> Vec<u8>, spec: &Spec, weights: &[f32], engine: Engine) -> Result<Self> {
+        let (session, backend) = runtime::session(NAME, model, engine)?;
         let zeros = vec![0.0; unet::PARAMETER_COUNT];
         let state = [flat(weights.to_vec())?, flat(zeros.clone())?, flat(zeros)?];
-        Ok(Self { session, provider, rows: spec.rows(), columns: spec.columns(), steps: 0, state })
+        Ok(Self { session, backend, rows: spec.rows(), columns: spec.columns(), steps: 0, state })
     }
 
-    /// The execution provider that really runs.
+    /// What really runs.
     #[must_use]
-    pub fn provider(&self) -> Provider {
-        self.provider
+    pub fn backend(&self) -> Backend {
+        self.backend
     }
 
     /// Number of steps done.
@@ -87,7 +87,7 @@ impl TrainingStep {
         for (name, value) in inputs {
             binding.bind_input(*name, value)?;
         }
-        let device = match self.provider {
+        let device = match self.backend.provider {
             Provider::Cpu => AllocationDevice::CPU,
             Provider::Cuda => AllocationDevice::CUDA,
         };

@@ -1,8 +1,9 @@
 //! Gradients against answers worked out by hand.
 
+use lookbook::graph::Dialect;
 use lookbook::graph::builder::{Builder, Dim};
 use lookbook::graph::onnx::FLOAT;
-use lookbook::runtime::{self, Device};
+use lookbook::runtime::{self, Engine};
 use ort::value::Tensor;
 
 use crate::shared::library;
@@ -36,7 +37,7 @@ fn max_pool_gives_the_gradient_to_the_first_maximum() {
         0.0, 0.0,  0.0, 0.0,
         0.0, 3.0,  4.0, 0.0_f32,
     ];
-    let (mut session, _) = runtime::session("max_pool", &model, Device::Cpu, 1).unwrap();
+    let (mut session, _) = runtime::session("max_pool", |_| model.clone(), Engine::cpu(Dialect::Portable, 1)).unwrap();
     let x = Tensor::from_array(([1, 1, 4, 4], x)).unwrap();
     let dy = Tensor::from_array(([1, 1, 2, 2], vec![1.0, 2.0, 3.0, 4.0_f32])).unwrap();
     let outputs = session.run(ort::inputs! { "x" => x, "dy" => dy }).unwrap();

@@ -15,7 +15,7 @@ use crate::shared::library;
 const PHOTOS: u32 = 20;
 
 fn common() -> Common {
-    Common { seed: 4, threads: 2, dry_run: false }
+    Common { seed: 4, threads: 2, ..Common::default() }
 }
 
 fn convert(place: &Path) {

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lookbook::graph::{self, Loss, Spec, unet};
-use lookbook::runtime::{self, Device};
+use lookbook::graph::{self, Dialect, Loss, Spec, unet};
+use lookbook::runtime::{self, Engine};
 use lookbook::train::examples::Batch;
 use lookbook::train::step::TrainingStep;
 use ort::value::Tensor;
@@ -42,9 +42,10 @@ fn exported_graphs_give_the_same_numbers_in_python() {
     rng.fill_bytes(&mut photos);
     let labels: Vec<u8> = photos.chunks_exact(3).map(|pixel| pixel[0] % 23).collect();
 
-    let model = graph::train_step(&spec, &[1.0; 23]);
+    let engine = Engine::cpu(Dialect::Portable, 2);
+    let model = graph::train_step(Dialect::Portable, &spec, &[1.0; 23]);
     let weights = unet::initial_weights(5);
-    let mut step = TrainingStep::new(&model, &spec, &weights, Device::Cpu, 2).unwrap();
+    let mut step = TrainingStep::new(|_| model.clone(), &spec, &weights, engine).unwrap();
     let mut losses = Vec::new();
     for index in 0..STEPS {
         let of_step = |values: &[u8]| values[index * values.len() / STEPS..][..values.len() / STEPS].to_vec();
@@ -53,7 +54,7 @@ fn exported_graphs_give_the_same_numbers_in_python() {
     }
     let trained = step.weights().unwrap();
     let predict = graph::predict(&spec, &trained);
-    let (mut session, _) = runtime::session("predict", &predict, Device::Cpu, 2).unwrap();
+    let (mut session, _) = runtime::session("predict", |_| predict.clone(), engine).unwrap();
     let first = photos[..BATCH * pixels * 3].to_vec();
     let input = Tensor::from_array(([BATCH, spec.rows(), spec.columns(), 3], first)).unwrap();
     let outputs = session.run(ort::inputs! { "photos" => input }).unwrap();

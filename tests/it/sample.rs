@@ -24,7 +24,7 @@ fn content(folder: &Path) -> Vec<(String, Vec<u8>)> {
 #[test]
 fn the_same_seed_gives_the_same_bytes_on_any_number_of_threads() {
     let place = tempfile::tempdir().expect("a temporary folder");
-    let common = |seed, threads| Common { seed, threads, dry_run: false };
+    let common = |seed, threads| Common { seed, threads, ..Common::default() };
     let outputs = ["a", "b", "c"].map(|name| place.path().join(name));
     draw(&outputs[0], 3, &common(5, 1));
     draw(&outputs[1], 3, &common(5, 3));

@@ -2,12 +2,14 @@
 
 use std::fs;
 
-use lookbook::graph::{self, Loss, Spec, unet};
-use lookbook::runtime::{self, Device};
-use ort::value::Tensor;
+use lookbook::graph::{self, Dialect, Loss, Spec, unet};
+use lookbook::runtime::{self, Engine};
+use ort::value::{DynValue, Tensor};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use safetensors::SafeTensors;
 
-use crate::shared::shared;
+use crate::shared::{library, shared};
 
 const FIXTURE: &str = "reference/unet_adam_10_steps.safetensors";
 const ROWS: usize = 64;
@@ -30,12 +32,23 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 
 #[test]
 fn ten_steps_are_those_of_keras() {
+    check_ten_steps(Dialect::Portable);
+}
+
+#[test]
+fn ten_native_steps_are_those_of_keras() {
+    check_ten_steps(Dialect::Native);
+}
+
+fn check_ten_steps(dialect: Dialect) {
     let Some(path) = shared(FIXTURE) else { return };
     let bytes = fs::read(path).expect("the fixture is readable");
     let tensors = SafeTensors::deserialize(&bytes).expect("the fixture is safetensors");
     let spec = Spec { photo_width_px: COLUMNS, photo_height_px: ROWS, loss: Loss::Bce };
-    let model = graph::train_step(&spec, &[1.0; 23]);
-    let (mut session, _) = runtime::session("train_step", &model, Device::Cpu, 2).expect("a session");
+    let engine = Engine::cpu(dialect, 2);
+    let model = |dialect| graph::train_step(dialect, &spec, &[1.0; 23]);
+    let (mut session, backend) = runtime::session("train_step", model, engine).expect("a session");
+    assert_eq!(backend.dialect, dialect);
 
     let images = tensors.tensor("images").expect("the fixture holds it").data();
     let labels = tensors.tensor("labels").expect("the fixture holds it").data();
@@ -66,7 +79,8 @@ fn ten_steps_are_those_of_keras() {
     assert!(difference <= 1e-4, "final weights differ by {difference}");
 
     let model = graph::predict(&spec, &state[0]);
-    let (mut session, _) = runtime::session("predict", &model, Device::Cpu, 2).expect("a session");
+    let engine = Engine::cpu(Dialect::Portable, 2);
+    let (mut session, _) = runtime::session("predict", |_| model.clone(), engine).expect("a session");
     let photos = images[..BATCH * ROWS * COLUMNS * 3].to_vec();
     let photos = Tensor::from_array(([BATCH, ROWS, COLUMNS, 3], photos)).expect("a tensor");
     let outputs = session.run(ort::inputs! { "photos" => photos }).expect("the prediction runs");
@@ -88,4 +102,64 @@ fn channels_first(maps: &[f32]) -> Vec<f32> {
         }
     }
     result
+}
+
+/// What a graph answers to random photos: all its f32 outputs one after the other, and the label maps.
+fn answer(model: impl Fn(Dialect) -> Vec<u8>, dialect: Dialect, inputs: &[(&str, DynValue)]) -> (Vec<f32>, Vec<u8>) {
+    let (mut session, _) = runtime::session("graph", model, Engine::cpu(dialect, 2)).expect("a session");
+    let inputs: Vec<_> = inputs.iter().map(|(name, value)| (*name, value)).collect();
+    let outputs = session.run(inputs).expect("the graph runs");
+    let (mut floats, mut labels) = (Vec::new(), Vec::new());
+    for (_, value) in &outputs {
+        match value.try_extract_tensor::<f32>() {
+            Ok((_, elements)) => floats.extend_from_slice(elements),
+            Err(_) => labels.extend_from_slice(value.try_extract_tensor::<u8>().expect("u8 else").1),
+        }
+    }
+    (floats, labels)
+}
+
+/// Every graph gives the same in both dialects, on photos whose sides are no multiples of 16 and labels of all categories.
+#[test]
+fn both_dialects_give_the_same() {
+    if library().is_none() {
+        return;
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    for loss in [Loss::Bce, Loss::Softmax] {
+        let spec = Spec { photo_width_px: 72, photo_height_px: 90, loss };
+        let dims = [BATCH, spec.rows(), spec.columns()];
+        let mut photos = vec![0; dims.iter().product::<usize>() * 3];
+        rng.fill_bytes(&mut photos);
+        let labels: Vec<u8> = photos.chunks_exact(3).map(|pixel| pixel[1] % 23).collect();
+        let weights = unet::initial_weights(3);
+        let category_weights = std::array::from_fn(|category| 0.5 + category as f32 / 10.0);
+        let vector = |values: Vec<f32>| Tensor::from_array(([values.len()], values)).expect("a tensor").into_dyn();
+        let scalar = |value: f32| Tensor::from_array(((), vec![value])).expect("a tensor").into_dyn();
+        let [batch, rows, columns] = dims;
+        let inputs = [
+            ("photos", Tensor::from_array(([batch, rows, columns, 3], photos)).expect("a tensor").into_dyn()),
+            ("labels", Tensor::from_array((dims, labels)).expect("a tensor").into_dyn()),
+            ("weights", vector(weights.clone())),
+            ("step", scalar(2.0)),
+            ("learning_rate", scalar(1e-3)),
+            ("first_moment", vector(vec![1e-4; weights.len()])),
+            ("second_moment", vector(vec![1e-6; weights.len()])),
+        ];
+        let train_step = |dialect| graph::train_step(dialect, &spec, &category_weights);
+        let [portable, native] = [Dialect::Portable, Dialect::Native].map(|it| answer(train_step, it, &inputs).0);
+        let difference = largest_difference(&portable, &native);
+        assert!(difference <= 2e-6, "{loss:?}: the training steps differ by {difference}");
+
+        let evaluation = |dialect| graph::evaluation(dialect, &spec);
+        let [portable, native] = [Dialect::Portable, Dialect::Native].map(|it| answer(evaluation, it, &inputs[..3]));
+        let difference = largest_difference(&portable.0, &native.0);
+        assert!(difference <= 2e-6, "{loss:?}: the evaluations differ by {difference}");
+        assert_eq!(portable.1, native.1);
+
+        let label_maps = |dialect| graph::label_maps(dialect, &spec, &weights);
+        let [portable, native] = [Dialect::Portable, Dialect::Native].map(|it| answer(label_maps, it, &inputs[..1]));
+        assert_eq!(portable.1, native.1);
+        assert!(portable.1.iter().any(|&label| label != portable.1[0]), "the maps are of more than one category");
+    }
 }

@@ -1,0 +1,213 @@
+//! The native dialect: the operators of [`crate::ops`], maps as `[batch, rows, columns, channels]`.
+//!
+//! The operators join what belongs together (bias and `ReLU` with a convolution, the ways back through a pooling and a skip
+//! connection), so that the way back is written out here, layer by layer, instead of being found by the builder. The gradient
+//! of a `ReLU`'s output is kept as that of its input: whoever makes it sets it to zero where the output is not positive.
+
+use std::collections::HashMap;
+
+use super::builder::{Builder, Value};
+use super::onnx::Attribute;
+use super::unet::CHANNELS;
+use super::{Learnt, Loss, Spec};
+use crate::labels::CATEGORY_COUNT;
+
+/// A layer that was passed.
+enum Layer {
+    /// 3x3 convolution with `ReLU`; `is_relu` where its one input comes out of a `ReLU`.
+    Convolution { name: String, inputs: Vec<Value>, is_relu: bool, output: Value },
+    /// 3x3 convolution of photos with `ReLU`.
+    Photos { name: String, photos: Value, output: Value },
+    /// Max-pooling of maps that go through a skip connection too.
+    Pool { input: Value, output: Value },
+    /// Transposed convolution.
+    Up { name: String, input: Value, output: Value },
+}
+
+/// A pass through the network.
+struct Pass<'a> {
+    builder: &'a mut Builder,
+    weights: &'a HashMap<String, Value>,
+    layers: Vec<Layer>,
+}
+
+/// Loss, accuracy and the gradients of all parameters.
+pub(super) fn learn(
+    builder: &mut Builder,
+    spec: &Spec,
+    [photos, labels]: [&Value; 2],
+    weights: &HashMap<String, Value>,
+    category_weights: &[f32; CATEGORY_COUNT],
+) -> Learnt {
+    let (features, layers) = features(builder, photos, weights);
+    builder.scope("head");
+    let [weight, bias] = tensors(weights, "out");
+    let mut inputs = vec![&features, weight, bias, labels];
+    let category_weights = (spec.loss == Loss::Softmax).then(|| builder.floats(category_weights));
+    inputs.extend(&category_weights);
+    let head = builder.native("HeadLoss", &inputs, vec![photo(spec)], 5);
+    let [loss, pixel_accuracy, weight, bias, gradient] = <[Value; 5]>::try_from(head).expect("there are 5");
+    let mut back = Back { gradients: HashMap::new(), of_maps: HashMap::from([(features, gradient)]) };
+    back.keep("out", [weight, bias]);
+    for layer in layers.iter().rev() {
+        back.through(builder, weights, layer);
+    }
+    Learnt { loss, pixel_accuracy, gradients: back.gradients, gradient_scale: 1.0 }
+}
+
+/// Loss and binary cross-entropy over the photos' own pixels, and label maps.
+pub(super) fn evaluate(
+    builder: &mut Builder,
+    spec: &Spec,
+    [photos, labels]: [&Value; 2],
+    weights: &HashMap<String, Value>,
+) -> [Value; 3] {
+    let (features, _) = features(builder, photos, weights);
+    builder.scope("head");
+    let [weight, bias] = tensors(weights, "out");
+    let softmax = Attribute::int("softmax", i64::from(spec.loss == Loss::Softmax));
+    let inputs = [&features, weight, bias, labels];
+    let outputs = builder.native("HeadEvaluation", &inputs, vec![photo(spec), softmax], 3);
+    outputs.try_into().expect("there are 3")
+}
+
+/// Label maps.
+pub(super) fn label(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap<String, Value>) -> Value {
+    let (features, _) = features(builder, photos, weights);
+    builder.scope("head");
+    let [weight, bias] = tensors(weights, "out");
+    builder.native("HeadLabels", &[&features, weight, bias], vec![photo(spec)], 2).remove(0)
+}
+
+/// Weights and moments after a step of Adam.
+pub(super) fn adam(
+    builder: &mut Builder,
+    gradient: &Value,
+    [step, learning_rate]: [&Value; 2],
+    [weights, first, second]: [&Value; 3],
+) -> [Value; 3] {
+    let inputs = [gradient, weights, first, second, step, learning_rate];
+    builder.native("Adam", &inputs, vec![], 3).try_into().expect("there are 3")
+}
+
+/// The rows and columns that are photo.
+fn photo(spec: &Spec) -> Attribute {
+    Attribute::ints("photo", &[spec.photo_height_px as i64, spec.photo_width_px as i64])
+}
+
+fn tensors<'a>(weights: &'a HashMap<String, Value>, layer: &str) -> [&'a Value; 2] {
+    ["weight", "bias"].map(|kind| &weights[&format!("{layer}.{kind}")])
+}
+
+/// What the head reads, and the layers that made it.
+fn features(builder: &mut Builder, photos: &Value, weights: &HashMap<String, Value>) -> (Value, Vec<Layer>) {
+    let mut pass = Pass { builder, weights, layers: Vec::new() };
+    let mut x = pass.photos("down1a", photos);
+    x = pass.convolution("down1b", vec![x], true);
+    let mut skips = Vec::new();
+    for level in 2..=CHANNELS.len() {
+        skips.push(x.clone());
+        x = pass.pool(level, x);
+        x = pass.convolution(&format!("down{level}a"), vec![x], false);
+        x = pass.convolution(&format!("down{level}b"), vec![x], true);
+    }
+    for (level, skip) in (1..).zip(skips.into_iter().rev()) {
+        x = pass.up(&format!("up{level}t"), x);
+        x = pass.convolution(&format!("up{level}a"), vec![x, skip], false);
+        x = pass.convolution(&format!("up{level}b"), vec![x], true);
+    }
+    (x, pass.layers)
+}
+
+impl Pass<'_> {
+    fn photos(&mut self, name: &str, photos: &Value) -> Value {
+        self.builder.scope(name);
+        let [weight, bias] = tensors(self.weights, name);
+        let output = self.builder.native("PhotoConvolution", &[photos, weight, bias], vec![], 1).remove(0);
+        let (name, photos) = (name.to_owned(), photos.clone());
+        self.layers.push(Layer::Photos { name, photos, output: output.clone() });
+        output
+    }
+
+    fn convolution(&mut self, name: &str, inputs: Vec<Value>, is_relu: bool) -> Value {
+        self.builder.scope(name);
+        let [weight, bias] = tensors(self.weights, name);
+        let mut all = vec![&inputs[0], weight, bias];
+        all.extend(inputs.get(1));
+        let output = self.builder.native("Convolution", &all, vec![], 1).remove(0);
+        self.layers.push(Layer::Convolution { name: name.to_owned(), inputs, is_relu, output: output.clone() });
+        output
+    }
+
+    fn pool(&mut self, level: usize, input: Value) -> Value {
+        self.builder.scope(format!("pool{level}"));
+        let output = self.builder.native("MaxPool", &[&input], vec![], 1).remove(0);
+        self.layers.push(Layer::Pool { input, output: output.clone() });
+        output
+    }
+
+    fn up(&mut self, name: &str, input: Value) -> Value {
+        self.builder.scope(name);
+        let [weight, bias] = tensors(self.weights, name);
+        let output = self.builder.native("UpConvolution", &[&input, weight, bias], vec![], 1).remove(0);
+        self.layers.push(Layer::Up { name: name.to_owned(), input, output: output.clone() });
+        output
+    }
+}
+
+/// Gradients found so far, on the way back.
+struct Back {
+    /// Of the parameters, by their names.
+    gradients: HashMap<String, Value>,
+    of_maps: HashMap<Value, Value>,
+}
+
+impl Back {
+    fn keep(&mut self, layer: &str, gradients: [Value; 2]) {
+        for (kind, gradient) in ["weight", "bias"].into_iter().zip(gradients) {
+            self.gradients.insert(format!("{layer}.{kind}"), gradient);
+        }
+    }
+
+    fn take(&mut self, maps: &Value) -> Value {
+        self.of_maps.remove(maps).expect("what follows a layer has been passed before it")
+    }
+
+    fn through(&mut self, builder: &mut Builder, weights: &HashMap<String, Value>, layer: &Layer) {
+        match layer {
+            Layer::Convolution { name, inputs, is_relu, output } => {
+                builder.scope(format!("gradient/{name}"));
+                let gradient = self.take(output);
+                let mut all = vec![&inputs[0], &gradient, tensors(weights, name)[0]];
+                all.extend(inputs.get(1));
+                let mask = Attribute::int("mask", i64::from(*is_relu));
+                let mut found = builder.native("ConvolutionGradient", &all, vec![mask], 2 + inputs.len());
+                for (input, gradient) in inputs.iter().zip(found.drain(2..)) {
+                    self.of_maps.insert(input.clone(), gradient);
+                }
+                self.keep(name, found.try_into().expect("weight and bias are left"));
+            }
+            Layer::Photos { name, photos, output } => {
+                builder.scope(format!("gradient/{name}"));
+                let gradient = self.take(output);
+                let all = [photos, &gradient, tensors(weights, name)[0]];
+                let found = builder.native("PhotoConvolutionGradient", &all, vec![], 2);
+                self.keep(name, found.try_into().expect("there are 2"));
+            }
+            Layer::Pool { input, output } => {
+                builder.scope(format!("gradient/{}", output.name()));
+                let (gradient, skip) = (self.take(output), self.take(input));
+                let found = builder.native("MaxPoolGradient", &[input, &gradient, &skip], vec![], 1).remove(0);
+                self.of_maps.insert(input.clone(), found);
+            }
+            Layer::Up { name, input, output } => {
+                builder.scope(format!("gradient/{name}"));
+                let gradient = self.take(output);
+                let all = [input, &gradient, tensors(weights, name)[0]];
+                let mut found = builder.native("UpConvolutionGradient", &all, vec![], 3);
+                self.of_maps.insert(input.clone(), found.remove(2));
+                self.keep(name, found.try_into().expect("weight and bias are left"));
+            }
+        }
+    }
+}

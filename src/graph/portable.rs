@@ -1,0 +1,261 @@
+//! The portable dialect: standard operators only, maps as `[batch, channels, rows, columns]`.
+
+use std::collections::HashMap;
+
+use super::builder::{Builder, Value};
+use super::onnx::{self, FLOAT, INT32, UINT8};
+use super::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, Learnt, Loss, Spec, unet};
+use crate::labels::CATEGORY_COUNT;
+
+/// Least probability that a logarithm is taken of, as Keras clips.
+const EPSILON: f32 = 1e-7;
+
+/// Loss, accuracy and the gradients of all parameters.
+pub(super) fn learn(
+    builder: &mut Builder,
+    spec: &Spec,
+    [photos, labels]: [&Value; 2],
+    weights: &HashMap<String, Value>,
+    category_weights: &[f32; CATEGORY_COUNT],
+) -> Learnt {
+    let logits = logits(builder, spec, photos, weights);
+    let truth = Truth::new(builder, labels);
+    let lost = match spec.loss {
+        Loss::Bce => binary_cross_entropy(builder, &logits, &truth),
+        Loss::Softmax => cross_entropy(builder, &logits, &truth, category_weights),
+    };
+    let pixel_accuracy = pixel_accuracy(builder, spec, &logits, &truth);
+    let parameters: Vec<Value> = weights.values().cloned().collect();
+    let gradients = builder.gradients(&logits, lost.logit_gradient, &parameters);
+    let by_name = weights.iter().map(|(name, value)| (name.clone(), gradients[value].clone()));
+    Learnt {
+        loss: lost.loss,
+        pixel_accuracy,
+        gradients: by_name.collect(),
+        // The gradients are means over the batch already; what is left of the mean is the same number for all of them.
+        gradient_scale: lost.gradient_scale / (spec.rows() * spec.columns()) as f32,
+    }
+}
+
+/// Loss and binary cross-entropy over the photos' own pixels, and label maps.
+pub(super) fn evaluate(
+    builder: &mut Builder,
+    spec: &Spec,
+    [photos, labels]: [&Value; 2],
+    weights: &HashMap<String, Value>,
+) -> [Value; 3] {
+    let logits = logits(builder, spec, photos, weights);
+    let truth = Truth::new(builder, labels);
+    let probabilities = activation(builder, spec.loss, &logits);
+    let right = right_probability(builder, &probabilities, &truth);
+    let right = spec.real_part(builder, &right);
+    let bce = mean_negative_log(builder, &right, None);
+    let loss = match spec.loss {
+        Loss::Bce => bce.clone(),
+        Loss::Softmax => {
+            let of_truth = probability_of_truth(builder, &probabilities, &truth);
+            let of_truth = spec.real_part(builder, &of_truth);
+            mean_negative_log(builder, &of_truth, None)
+        }
+    };
+    [loss, bce, label_map(builder, &logits)]
+}
+
+/// Label maps.
+pub(super) fn label(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap<String, Value>) -> Value {
+    let logits = logits(builder, spec, photos, weights);
+    label_map(builder, &logits)
+}
+
+/// Label maps and probabilities.
+pub(super) fn predict(
+    builder: &mut Builder,
+    spec: &Spec,
+    photos: &Value,
+    weights: &HashMap<String, Value>,
+) -> [Value; 2] {
+    let logits = logits(builder, spec, photos, weights);
+    [label_map(builder, &logits), activation(builder, spec.loss, &logits)]
+}
+
+/// One map of logits a category.
+fn logits(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap<String, Value>) -> Value {
+    let photos = network_input(builder, photos);
+    unet::forward(builder, &photos, spec.columns(), weights)
+}
+
+/// `photos` u8 `[batch, rows, columns, 3]` to f32 `[batch, 3, rows, columns]`, 0 to 1.
+fn network_input(builder: &mut Builder, photos: &Value) -> Value {
+    builder.scope("input");
+    let channels_first = builder.transpose(photos, &[0, 3, 1, 2]);
+    let floats = builder.cast(&channels_first, FLOAT);
+    let full = builder.scalar(255.0);
+    builder.node("Div", &[&floats, &full], vec![])
+}
+
+/// The labels in the two forms that losses need.
+struct Truth {
+    /// i32 `[batch, 1, rows, columns]`.
+    labels: Value,
+    /// Where a pixel is of a map's category: bool `[batch, 23, rows, columns]`.
+    hit: Value,
+}
+
+impl Truth {
+    fn new(builder: &mut Builder, labels: &Value) -> Self {
+        builder.scope("truth");
+        let axis = builder.integers(&[1]);
+        let labels = builder.cast(labels, INT32);
+        let labels = builder.node("Unsqueeze", &[&labels, &axis], vec![]);
+        let ids: Vec<i32> = (0..CATEGORY_COUNT as i32).collect();
+        let ids = builder.integers_32(&[1, CATEGORY_COUNT as i64, 1, 1], &ids);
+        let hit = builder.node("Equal", &[&labels, &ids], vec![]);
+        Self { labels, hit }
+    }
+}
+
+/// A loss and its way back.
+struct Lost {
+    /// The mean loss, a scalar.
+    loss: Value,
+    /// Gradient of the sum over a photo's pixels, times 1 / `gradient_scale`.
+    logit_gradient: Value,
+    /// What each pixel's gradient is to be multiplied by.
+    gradient_scale: f32,
+}
+
+fn activation(builder: &mut Builder, loss: Loss, logits: &Value) -> Value {
+    builder.scope("head");
+    match loss {
+        Loss::Bce => builder.node("Sigmoid", &[logits], vec![]),
+        Loss::Softmax => softmax(builder, logits),
+    }
+}
+
+/// Softmax over the maps, in parts: ONNX Runtime's own turns the tensor round for any axis but the last, at four times the
+/// cost.
+fn softmax(builder: &mut Builder, logits: &Value) -> Value {
+    let highest = builder.reduce("ReduceMax", logits, &[1], true);
+    let below = builder.node("Sub", &[logits, &highest], vec![]);
+    let powers = builder.node("Exp", &[&below], vec![]);
+    let sum = builder.reduce("ReduceSum", &powers, &[1], true);
+    builder.node("Div", &[&powers, &sum], vec![])
+}
+
+/// Mean binary cross-entropy over all pixels and maps; its gradient by the logits is (p - y) / count.
+fn binary_cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth) -> Lost {
+    let probabilities = activation(builder, Loss::Bce, logits);
+    let right = right_probability(builder, &probabilities, truth);
+    let loss = mean_negative_log(builder, &right, None);
+    let logit_gradient = difference(builder, &probabilities, truth);
+    Lost { loss, logit_gradient, gradient_scale: 1.0 / CATEGORY_COUNT as f32 }
+}
+
+/// Mean cross-entropy over all pixels, each weighed by its category; its gradient by the logits is w (p - y) / count.
+fn cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth, weights: &[f32; CATEGORY_COUNT]) -> Lost {
+    let probabilities = activation(builder, Loss::Softmax, logits);
+    let of_truth = probability_of_truth(builder, &probabilities, truth);
+    let mut logit_gradient = difference(builder, &probabilities, truth);
+    let mut of_pixels = None;
+    if weights.iter().any(|&weight| weight != 1.0) {
+        let weights = builder.floats(weights);
+        let weights = builder.node("Gather", &[&weights, &truth.labels], vec![]);
+        logit_gradient = builder.node("Mul", &[&logit_gradient, &weights], vec![]);
+        of_pixels = Some(weights);
+    }
+    let loss = mean_negative_log(builder, &of_truth, of_pixels.as_ref());
+    Lost { loss, logit_gradient, gradient_scale: 1.0 }
+}
+
+/// p - y.
+fn difference(builder: &mut Builder, probabilities: &Value, truth: &Truth) -> Value {
+    let one = builder.scalar(1.0);
+    let less = builder.node("Sub", &[probabilities, &one], vec![]);
+    builder.node("Where", &[&truth.hit, &less, probabilities], vec![])
+}
+
+/// What each map gives to the truth: p where the pixel is of that category, 1 - p where it is not. One logarithm a map
+/// instead of two.
+fn right_probability(builder: &mut Builder, probabilities: &Value, truth: &Truth) -> Value {
+    let one = builder.scalar(1.0);
+    let rest = builder.node("Sub", &[&one, probabilities], vec![]);
+    builder.node("Where", &[&truth.hit, probabilities, &rest], vec![])
+}
+
+/// The probability of each pixel's true category, `[batch, 1, rows, columns]`.
+fn probability_of_truth(builder: &mut Builder, probabilities: &Value, truth: &Truth) -> Value {
+    let zero = builder.scalar(0.0);
+    let of_truth = builder.node("Where", &[&truth.hit, probabilities, &zero], vec![]);
+    builder.reduce("ReduceSum", &of_truth, &[1], true)
+}
+
+/// Mean of -log of probabilities, clipped from below, each times its weight.
+fn mean_negative_log(builder: &mut Builder, probability: &Value, weights: Option<&Value>) -> Value {
+    let least = builder.scalar(EPSILON);
+    let clipped = builder.node("Max", &[probability, &least], vec![]);
+    let mut log = builder.node("Log", &[&clipped], vec![]);
+    if let Some(weights) = weights {
+        log = builder.node("Mul", &[&log, weights], vec![]);
+    }
+    let mean = builder.reduce("ReduceMean", &log, &[0, 1, 2, 3], false);
+    builder.node("Neg", &[&mean], vec![])
+}
+
+/// Share of the photos' own pixels whose true category has the highest logit.
+fn pixel_accuracy(builder: &mut Builder, spec: &Spec, logits: &Value, truth: &Truth) -> Value {
+    builder.scope("accuracy");
+    let categories = builder.node("ArgMax", &[logits], vec![onnx::Attribute::int("axis", 1)]);
+    let categories = builder.cast(&categories, INT32);
+    let right = builder.node("Equal", &[&categories, &truth.labels], vec![]);
+    let right = builder.cast(&right, FLOAT);
+    let right = spec.real_part(builder, &right);
+    builder.reduce("ReduceMean", &right, &[0, 1, 2, 3], false)
+}
+
+/// The category of the highest logit of each pixel, u8 `[batch, rows, columns]`.
+fn label_map(builder: &mut Builder, logits: &Value) -> Value {
+    builder.scope("label_map");
+    let attributes = vec![onnx::Attribute::int("axis", 1), onnx::Attribute::int("keepdims", 0)];
+    let categories = builder.node("ArgMax", &[logits], attributes);
+    builder.cast(&categories, UINT8)
+}
+
+/// Adam as Keras applies it: w -= rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon). Takes and returns weights and
+/// moments.
+pub(super) fn adam(
+    builder: &mut Builder,
+    gradient: &Value,
+    [step, learning_rate]: [&Value; 2],
+    [weights, first, second]: [&Value; 3],
+) -> [Value; 3] {
+    let one = builder.scalar(1.0);
+    let correction = |builder: &mut Builder, beta: f32| {
+        let beta = builder.scalar(beta);
+        let power = builder.node("Pow", &[&beta, step], vec![]);
+        builder.node("Sub", &[&one, &power], vec![])
+    };
+    let first_correction = correction(builder, ADAM_BETA_1);
+    let second_correction = correction(builder, ADAM_BETA_2);
+    let root = builder.node("Sqrt", &[&second_correction], vec![]);
+    let rate = builder.node("Mul", &[learning_rate, &root], vec![]);
+    let rate = builder.node("Div", &[&rate, &first_correction], vec![]);
+
+    let first = decayed(builder, first, gradient, ADAM_BETA_1);
+    let square = builder.node("Mul", &[gradient, gradient], vec![]);
+    let second = decayed(builder, second, &square, ADAM_BETA_2);
+    let change = builder.node("Mul", &[&rate, &first], vec![]);
+    let epsilon = builder.scalar(ADAM_EPSILON);
+    let root = builder.node("Sqrt", &[&second], vec![]);
+    let divisor = builder.node("Add", &[&root, &epsilon], vec![]);
+    let change = builder.node("Div", &[&change, &divisor], vec![]);
+    let weights = builder.node("Sub", &[weights, &change], vec![]);
+    [weights, first, second]
+}
+
+/// m + (x - m)(1 - beta).
+fn decayed(builder: &mut Builder, moment: &Value, x: &Value, beta: f32) -> Value {
+    let share = builder.scalar(1.0 - beta);
+    let difference = builder.node("Sub", &[x, moment], vec![]);
+    let change = builder.node("Mul", &[&difference, &share], vec![]);
+    builder.node("Add", &[moment, &change], vec![])
+}

@@ -1,0 +1,382 @@
+//! The operators of the domain `lookbook`, as ONNX Runtime calls them.
+//!
+//! | operator | inputs | outputs |
+//! | --- | --- | --- |
+//! | `Convolution` | maps, weight, bias, optional second maps | maps after `ReLU` |
+//! | `ConvolutionGradient` | maps, gradient of the output, weight, optional second maps | gradients of weight, bias, maps, optional second maps |
+//! | `PhotoConvolution`, `PhotoConvolutionGradient` | the same with photos, u8, for maps | the same without the gradient of maps |
+//! | `MaxPool` | maps | maps |
+//! | `MaxPoolGradient` | maps, gradient of the output, gradient through the skip connection | gradient of the maps |
+//! | `UpConvolution` | maps, weight, bias | maps |
+//! | `UpConvolutionGradient` | maps, gradient of the output, weight | gradients of weight, bias, maps |
+//! | `HeadLoss` | maps, weight, bias, labels u8, optional weights of the categories | loss, pixel accuracy, gradients of weight, bias, maps |
+//! | `HeadEvaluation` | maps, weight, bias, labels | loss, binary cross-entropy, label map u8 |
+//! | `HeadLabels` | maps, weight, bias | label map u8, pixels of each category i32 `[batch, 23]` |
+//! | `Adam` | gradient, weights, first and second moment, step, learning rate | weights, first and second moment |
+//!
+//! Maps are f32 `[batch, rows, columns, channels]`. Gradients of maps are zero where the maps are not positive if they come
+//! out of a `ReLU`: always, but for `ConvolutionGradient`, which has the attribute `mask` for it. The operators of the head
+//! have the attribute `photo`, the rows and columns that are photo. A loss with weights of the categories is softmax with
+//! cross-entropy, one without is sigmoid with binary cross-entropy; `HeadEvaluation` has the attribute `softmax`.
+
+use ort::operator::{
+    BoxedKernel, ComputeContext, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
+};
+use ort::value::{TensorElementType, ValueRef, ValueRefMut};
+
+use super::adam::{Adam, AdamInputs};
+use super::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
+use super::head::{Head, HeadLoss, MAPS};
+use super::maps::{Maps, Shape};
+use super::pool::{max_pool, max_pool_gradient, pooled_shape};
+use super::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
+use super::{Instructions, Spread, Workers};
+use crate::graph::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON};
+
+/// Name of the domain.
+pub const DOMAIN: &str = "lookbook";
+
+/// All operators, for sessions with `threads` threads.
+///
+/// # Errors
+/// What ONNX Runtime answers.
+pub fn domain(instructions: Instructions, threads: usize) -> ort::Result<OperatorDomain> {
+    OPERATORS.iter().try_fold(OperatorDomain::new(DOMAIN)?, |domain, signature| {
+        domain.add(Native { signature, instructions, threads })
+    })
+}
+
+/// What an operator takes and gives.
+struct Signature {
+    name: &'static str,
+    inputs: &'static [Port],
+    outputs: &'static [Port],
+    compute: fn(&Call<'_>) -> ort::Result<()>,
+}
+
+/// A tensor that goes in or out.
+#[derive(Clone, Copy)]
+enum Port {
+    F32,
+    U8,
+    I32,
+    /// f32, or nothing.
+    Optional,
+}
+
+use Port::{F32, I32, Optional, U8};
+
+impl Port {
+    fn element(self) -> TensorElementType {
+        match self {
+            F32 | Optional => TensorElementType::Float32,
+            U8 => TensorElementType::Uint8,
+            I32 => TensorElementType::Int32,
+        }
+    }
+}
+
+const OPERATORS: [Signature; 12] = [
+    Signature { name: "Convolution", inputs: &[F32, F32, F32, Optional], outputs: &[F32], compute: convolve },
+    Signature {
+        name: "ConvolutionGradient",
+        inputs: &[F32, F32, F32, Optional],
+        outputs: &[F32, F32, F32, Optional],
+        compute: convolve_back,
+    },
+    Signature { name: "PhotoConvolution", inputs: &[U8, F32, F32], outputs: &[F32], compute: convolve_photos },
+    Signature {
+        name: "PhotoConvolutionGradient",
+        inputs: &[U8, F32, F32],
+        outputs: &[F32, F32],
+        compute: convolve_photos_back,
+    },
+    Signature { name: "MaxPool", inputs: &[F32], outputs: &[F32], compute: pool },
+    Signature { name: "MaxPoolGradient", inputs: &[F32; 3], outputs: &[F32], compute: pool_back },
+    Signature { name: "UpConvolution", inputs: &[F32; 3], outputs: &[F32], compute: up },
+    Signature { name: "UpConvolutionGradient", inputs: &[F32; 3], outputs: &[F32; 3], compute: up_back },
+    Signature { name: "HeadLoss", inputs: &[F32, F32, F32, U8, Optional], outputs: &[F32; 5], compute: learn },
+    Signature { name: "HeadEvaluation", inputs: &[F32, F32, F32, U8], outputs: &[F32, F32, U8], compute: evaluate },
+    Signature { name: "HeadLabels", inputs: &[F32; 3], outputs: &[U8, I32], compute: label },
+    Signature { name: "Adam", inputs: &[F32; 6], outputs: &[F32; 3], compute: adam },
+];
+
+struct Native {
+    signature: &'static Signature,
+    instructions: Instructions,
+    threads: usize,
+}
+
+impl Operator for Native {
+    type Kernel<'attr> = BoxedKernel<'attr>;
+
+    fn name(&self) -> &str {
+        self.signature.name
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        self.signature.inputs.iter().map(|port| match port {
+            Optional => OperatorInput::optional(port.element()),
+            _ => OperatorInput::required(port.element()),
+        })
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        self.signature.outputs.iter().map(|port| match port {
+            Optional => OperatorOutput::optional(port.element()),
+            _ => OperatorOutput::required(port.element()),
+        })
+    }
+
+    fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
+        let attributes = Attributes {
+            mask: context.get::<i64>("mask").is_some_and(|it| it != 0),
+            softmax: context.get::<i64>("softmax").is_some_and(|it| it != 0),
+            photo: context.get::<Vec<i64>>("photo").unwrap_or_default().iter().map(|&it| it as usize).collect(),
+        };
+        let (compute, instructions, threads) = (self.signature.compute, self.instructions, self.threads);
+        Ok(Box::new(move |context: &ComputeContext| {
+            let pool = Pool { context, threads };
+            compute(&Call { context, workers: Workers { instructions, spread: &pool }, attributes: &attributes })
+        }))
+    }
+}
+
+/// Attributes of a node, those that it has not at their defaults.
+struct Attributes {
+    mask: bool,
+    softmax: bool,
+    photo: Vec<usize>,
+}
+
+/// ONNX Runtime's threads.
+struct Pool<'a> {
+    context: &'a ComputeContext,
+    threads: usize,
+}
+
+impl Spread for Pool<'_> {
+    fn each(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
+        // The closure is `Send` as the reference to a `Sync` one is.
+        self.context.par_for(count, count, task).expect("tasks do not fail");
+    }
+
+    fn threads(&self) -> usize {
+        self.threads
+    }
+}
+
+/// A node's turn.
+struct Call<'a> {
+    context: &'a ComputeContext,
+    workers: Workers<'a>,
+    attributes: &'a Attributes,
+}
+
+impl Call<'_> {
+    fn input(&self, index: usize) -> ort::Result<ValueRef<'_>> {
+        self.context.input(index)?.ok_or_else(|| ort::Error::new(format!("input {index} is missing")))
+    }
+
+    fn output(&self, index: usize, dims: impl IntoIterator<Item = usize>) -> ort::Result<ValueRefMut<'_>> {
+        let dims: Vec<i64> = dims.into_iter().map(|dim| dim as i64).collect();
+        self.context.output(index, dims)?.ok_or_else(|| ort::Error::new(format!("output {index} is missing")))
+    }
+
+    fn scalar_output(&self, index: usize, value: f32) -> ort::Result<()> {
+        self.output(index, [])?.try_extract_tensor_mut::<f32>()?.1[0] = value;
+        Ok(())
+    }
+
+    fn photo(&self) -> ort::Result<[usize; 2]> {
+        let photo = <[usize; 2]>::try_from(&self.attributes.photo[..]);
+        photo.map_err(|_| ort::Error::new("the attribute 'photo' is missing"))
+    }
+}
+
+/// Shape of maps.
+fn shape_of(value: &ValueRef<'_>) -> ort::Result<Shape> {
+    let dims = dims_of(value);
+    let [batch, rows, columns, channels] = dims[..] else {
+        return Err(ort::Error::new(format!("maps have 4 dimensions, not {dims:?}")));
+    };
+    Ok(Shape { batch, rows, columns, channels })
+}
+
+fn dims_of(value: &ValueRef<'_>) -> Vec<usize> {
+    value.shape().iter().map(|&dim| dim as usize).collect()
+}
+
+fn dims(shape: Shape) -> [usize; 4] {
+    [shape.batch, shape.rows, shape.columns, shape.channels]
+}
+
+fn floats<'a>(value: &'a ValueRef<'_>) -> ort::Result<&'a [f32]> {
+    Ok(value.try_extract_tensor::<f32>()?.1)
+}
+
+fn bytes<'a>(value: &'a ValueRef<'_>) -> ort::Result<&'a [u8]> {
+    Ok(value.try_extract_tensor::<u8>()?.1)
+}
+
+fn floats_mut<'a>(value: &'a mut ValueRefMut<'_>) -> ort::Result<&'a mut [f32]> {
+    Ok(value.try_extract_tensor_mut::<f32>()?.1)
+}
+
+fn convolve(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let second = call.context.input(3)?;
+    let shape = shape_of(&maps)?;
+    let mut inputs = vec![Maps::Features(floats(&maps)?)];
+    if let Some(second) = &second {
+        inputs.push(Maps::Features(floats(second)?));
+    }
+    convolve_maps(call, shape, &inputs, [floats(&weight)?, floats(&bias)?])
+}
+
+fn convolve_photos(call: &Call<'_>) -> ort::Result<()> {
+    let [photos, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    convolve_maps(call, shape_of(&photos)?, &[Maps::Photos(bytes(&photos)?)], [floats(&weight)?, floats(&bias)?])
+}
+
+fn convolve_maps(call: &Call<'_>, shape: Shape, inputs: &[Maps<'_>], parameters: [&[f32]; 2]) -> ort::Result<()> {
+    let mut output = call.output(0, dims(shape.with_channels(parameters[1].len())))?;
+    convolution(call.workers, shape, inputs, parameters, true, floats_mut(&mut output)?);
+    Ok(())
+}
+
+fn convolve_back(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, gradient, weight] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let second = call.context.input(3)?;
+    let shape = shape_of(&maps)?;
+    let first = floats(&maps)?;
+    let mut inputs = vec![Maps::Features(first)];
+    let mut output = call.output(2, dims(shape))?;
+    let mut second_output = None;
+    if let Some(second) = &second {
+        inputs.push(Maps::Features(floats(second)?));
+        second_output = Some(call.output(3, dims(shape))?);
+    }
+    weight_gradients(call, shape, &inputs, [&gradient, &weight])?;
+    let mask = call.attributes.mask.then_some(first);
+    let outputs = [floats_mut(&mut output)?, second_output.as_mut().map_or(Ok(&mut [][..]), floats_mut)?];
+    convolution_input_gradient(call.workers, shape, floats(&gradient)?, floats(&weight)?, mask, outputs);
+    Ok(())
+}
+
+fn convolve_photos_back(call: &Call<'_>) -> ort::Result<()> {
+    let [photos, gradient, weight] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    weight_gradients(call, shape_of(&photos)?, &[Maps::Photos(bytes(&photos)?)], [&gradient, &weight])
+}
+
+fn weight_gradients(
+    call: &Call<'_>,
+    shape: Shape,
+    inputs: &[Maps<'_>],
+    [gradient, weight]: [&ValueRef<'_>; 2],
+) -> ort::Result<()> {
+    let weight = dims_of(weight);
+    let (mut of_weight, mut of_bias) = (call.output(0, weight.clone())?, call.output(1, [weight[0]])?);
+    let results = [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?];
+    convolution_weight_gradient(call.workers, shape, inputs, floats(gradient)?, results);
+    Ok(())
+}
+
+fn pool(call: &Call<'_>) -> ort::Result<()> {
+    let maps = call.input(0)?;
+    let shape = shape_of(&maps)?;
+    let mut output = call.output(0, dims(pooled_shape(shape)))?;
+    max_pool(call.workers, shape, floats(&maps)?, floats_mut(&mut output)?);
+    Ok(())
+}
+
+fn pool_back(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, gradient, skip] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let shape = shape_of(&maps)?;
+    let mut output = call.output(0, dims(shape))?;
+    let [maps, gradient, skip] = [floats(&maps)?, floats(&gradient)?, floats(&skip)?];
+    max_pool_gradient(call.workers, shape, maps, gradient, skip, floats_mut(&mut output)?);
+    Ok(())
+}
+
+fn up(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let shape = shape_of(&maps)?;
+    let parameters = [floats(&weight)?, floats(&bias)?];
+    let mut output = call.output(0, dims(up_shape(shape, parameters[1].len())))?;
+    up_convolution(call.workers, shape, floats(&maps)?, parameters, floats_mut(&mut output)?);
+    Ok(())
+}
+
+fn up_back(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, gradient, weight] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let shape = shape_of(&maps)?;
+    let weight_dims = dims_of(&weight);
+    let [maps, gradient, weight] = [floats(&maps)?, floats(&gradient)?, floats(&weight)?];
+    let (mut of_weight, mut of_bias) = (call.output(0, weight_dims.clone())?, call.output(1, [weight_dims[1]])?);
+    let results = [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?];
+    up_convolution_weight_gradient(call.workers, shape, maps, gradient, results);
+    let mut output = call.output(2, dims(shape))?;
+    up_convolution_input_gradient(call.workers, shape, gradient, weight, maps, floats_mut(&mut output)?);
+    Ok(())
+}
+
+fn learn(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, weight, bias, labels] = [call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?];
+    let weights = call.context.input(4)?;
+    let shape = shape_of(&maps)?;
+    let head = head(call, shape, [&maps, &weight, &bias])?;
+    let loss = weights.as_ref().map_or(Ok(HeadLoss::Bce), |it| floats(it).map(HeadLoss::Softmax))?;
+    let mut gradient = call.output(4, dims(shape))?;
+    let learnt = head.learn(call.workers, loss, bytes(&labels)?, floats_mut(&mut gradient)?);
+    call.scalar_output(0, learnt.loss)?;
+    call.scalar_output(1, learnt.pixel_accuracy)?;
+    let (mut of_weight, mut of_bias) = (call.output(2, dims_of(&weight))?, call.output(3, dims_of(&bias))?);
+    floats_mut(&mut of_weight)?.copy_from_slice(&learnt.weight);
+    floats_mut(&mut of_bias)?.copy_from_slice(&learnt.bias);
+    Ok(())
+}
+
+fn evaluate(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, weight, bias, labels] = [call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?];
+    let head = head(call, shape_of(&maps)?, [&maps, &weight, &bias])?;
+    let mut map = call.output(2, dims_of(&labels))?;
+    let map = map.try_extract_tensor_mut::<u8>()?.1;
+    let [loss, bce] = head.evaluate(call.workers, call.attributes.softmax, bytes(&labels)?, map);
+    call.scalar_output(0, loss)?;
+    call.scalar_output(1, bce)
+}
+
+fn label(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let shape = shape_of(&maps)?;
+    let head = head(call, shape, [&maps, &weight, &bias])?;
+    let mut map = call.output(0, [shape.batch, shape.rows, shape.columns])?;
+    let mut counts = call.output(1, [shape.batch, MAPS])?;
+    let (map, counts) = (map.try_extract_tensor_mut::<u8>()?.1, counts.try_extract_tensor_mut::<i32>()?.1);
+    head.label(call.workers, map, counts);
+    Ok(())
+}
+
+fn head<'a>(call: &Call<'_>, shape: Shape, [maps, weight, bias]: [&'a ValueRef<'_>; 3]) -> ort::Result<Head<'a>> {
+    Ok(Head { shape, input: floats(maps)?, weight: floats(weight)?, bias: floats(bias)?, photo: call.photo()? })
+}
+
+fn adam(call: &Call<'_>) -> ort::Result<()> {
+    let values = (0..6).map(|index| call.input(index)).collect::<ort::Result<Vec<_>>>()?;
+    let inputs = values.iter().map(floats).collect::<ort::Result<Vec<_>>>()?;
+    let [gradient, weights, first, second, step, learning_rate] = inputs[..] else { unreachable!("there are 6") };
+    let adam = Adam {
+        beta_1: ADAM_BETA_1,
+        beta_2: ADAM_BETA_2,
+        epsilon: ADAM_EPSILON,
+        step: step[0],
+        learning_rate: learning_rate[0],
+    };
+    let mut outputs =
+        [call.output(0, [weights.len()])?, call.output(1, [weights.len()])?, call.output(2, [weights.len()])?];
+    let [new_weights, new_first, new_second] = &mut outputs;
+    let outputs = [floats_mut(new_weights)?, floats_mut(new_first)?, floats_mut(new_second)?];
+    adam.apply(call.workers, AdamInputs { gradient, weights, moments: [first, second] }, outputs);
+    Ok(())
+}
