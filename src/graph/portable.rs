@@ -197,7 +197,10 @@ fn mean_negative_log(builder: &mut Builder, probability: &Value, weights: Option
     if let Some(weights) = weights {
         log = builder.node("Mul", &[&log, weights], vec![]);
     }
-    let mean = builder.reduce("ReduceMean", &log, &[0, 1, 2, 3], false);
+    // Line by line, map by map: single precision loses half a percent in one sum over tens of millions of pixels.
+    let of_lines = builder.reduce("ReduceMean", &log, &[3], true);
+    let of_maps = builder.reduce("ReduceMean", &of_lines, &[2], true);
+    let mean = builder.reduce("ReduceMean", &of_maps, &[0, 1, 2, 3], false);
     builder.node("Neg", &[&mean], vec![])
 }
 

@@ -1,7 +1,9 @@
 //! The training step against what Keras does from the same weights on the same photos.
 
+use std::f32::consts::LN_2;
 use std::fs;
 
+use lookbook::evaluate::Evaluator;
 use lookbook::graph::{self, Dialect, Loss, Spec, unet};
 use lookbook::runtime::{self, Engine};
 use ort::value::{DynValue, Tensor};
@@ -89,6 +91,23 @@ fn check_ten_steps(dialect: Dialect) {
     let difference = largest_difference(found, &expected);
     assert!(difference <= 1e-4, "probabilities differ by {difference}");
     println!("largest difference of probabilities: {difference:e}");
+}
+
+/// Without weights every probability is a half, whatever the photos: the loss is the logarithm of 2.
+#[test]
+fn the_mean_over_a_batch_of_whole_photos_is_exact() {
+    if library().is_none() {
+        return;
+    }
+    let spec = Spec { photo_width_px: 400, photo_height_px: 608, loss: Loss::Bce };
+    let weights = Tensor::from_array(([unet::PARAMETER_COUNT], vec![0.0_f32; unet::PARAMETER_COUNT]));
+    let weights = weights.expect("a tensor").into_dyn();
+    let pixels = 4 * spec.rows() * spec.columns();
+    for dialect in [Dialect::Portable, Dialect::Native] {
+        let mut evaluator = Evaluator::new(&spec, Engine::cpu(dialect, 2)).expect("a session");
+        let answer = evaluator.run(vec![0; 3 * pixels], vec![0; pixels], &weights).expect("the network runs");
+        assert!((answer.loss - LN_2).abs() < 1e-6, "{dialect:?}: {}", answer.loss);
+    }
 }
 
 fn channels_first(maps: &[f32]) -> Vec<f32> {
