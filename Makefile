@@ -6,6 +6,7 @@ OUTPUT    ?= output
 CATALOGUE ?= $(shell sed -n 's/^[[:space:]]*catalogue[[:space:]]*=[[:space:]]*"\([^"]*\)".*/\1/p' '$(CONFIG)')
 FLAGS     ?=
 GPU       ?=
+RUN_NAME  := $(shell date -u +%Y-%m-%dT%H:%M:%SZ)
 
 ifneq ($(words $(OUTPUT)) $(words $(CONFIG)),1 1)
 $(error OUTPUT and CONFIG must be one path each, without blanks: make cannot have those in a target)
@@ -32,7 +33,7 @@ export GPU
 .NOTPARALLEL:
 
 ## all: build, then every stage whose settings or inputs changed, up to the report
-all: $(OUTPUT)/model/evaluation.json $(OUTPUT)/report/run.json
+all: $(OUTPUT)/report/run.json
 	@echo '$(if $(WORKED),done,nothing to do: all is up to date);' the report is $(OUTPUT)/report/index.html
 
 ## build: the program, target/release/lookbook
@@ -51,7 +52,7 @@ PROGRAM := | $(LOOKBOOK) runtime
 
 # run NAME, FLAGS: one stage. Exit code 3 (published, but more rejects than allowed) has to fail in the next run too.
 define run
-$(eval WORKED := 1)$(LOOKBOOK) $(1) $(2) --config $(CONFIG) $(FLAGS) || \
+$(eval WORKED := 1)$(LOOKBOOK) $(1) $(2) --config $(CONFIG) --run-name $(RUN_NAME) $(FLAGS) || \
   { status=$$?; [ $$status -ne 3 ] || touch -t 200001010000 $@; exit $$status; }
 endef
 
@@ -83,16 +84,13 @@ $(OUTPUT)/dataset/run.json: $(STATE)/convert.settings $(STATE)/source $(PROGRAM)
 $(OUTPUT)/model/run.json: $(STATE)/train.settings $(OUTPUT)/dataset/run.json $(PROGRAM)
 	$(call run,train,--dataset $(OUTPUT)/dataset --output $(@D))
 
-$(OUTPUT)/model/evaluation.json: $(STATE)/evaluate.settings $(OUTPUT)/model/run.json $(PROGRAM)
-	$(call run,evaluate,--dataset $(OUTPUT)/dataset --model $(@D))
-
 $(OUTPUT)/features/run.json: $(STATE)/segment.settings $(OUTPUT)/model/run.json $(STATE)/catalogue $(PROGRAM)
 	$(call run,segment,--catalogue '$(SHOWN)' --model $(OUTPUT)/model --output $(@D))
 
 $(OUTPUT)/similarity/run.json: $(STATE)/similarity.settings $(OUTPUT)/features/run.json $(PROGRAM)
 	$(call run,similarity,--features $(OUTPUT)/features --output $(@D))
 
-$(OUTPUT)/report/run.json: $(STATE)/report.settings $(OUTPUT)/model/evaluation.json $(OUTPUT)/similarity/run.json $(PROGRAM)
+$(OUTPUT)/report/run.json: $(STATE)/report.settings $(OUTPUT)/similarity/run.json $(PROGRAM)
 	$(call run,report,--run $(OUTPUT) --output $(@D))
 
 ## test: formatting, lints, tests and documentation, the cheapest first (what .ci/run calls)
@@ -107,9 +105,9 @@ bench: build runtime
 clean:
 	@for stage in sample dataset model features similarity report; do \
 	  [ ! -e $(OUTPUT)/$$stage/run.json ] || rm -rf $(OUTPUT)/$$stage; \
-	  rm -rf $(OUTPUT)/.$$stage.partial $(OUTPUT)/.$$stage.lock; \
+	  rm -rf $(OUTPUT)/.$$stage.* $(OUTPUT)/$$stage.shards; \
 	done
-	rm -rf $(STATE)
+	rm -rf $(STATE) $(OUTPUT)/runs
 	@[ ! -d $(OUTPUT) ] || rmdir $(OUTPUT) 2>/dev/null || echo '$(OUTPUT) holds other files: they stay'
 
 ## distclean: clean, and the program, the compiled dependencies and ONNX Runtime

@@ -1,21 +1,24 @@
 //! One subcommand a stage: flags to that stage's `Config`, its summary to stdout.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use lookbook::error::{Error, Result};
+use lookbook::runs::{Place, Recorder};
 use lookbook::settings::Settings;
-use lookbook::stage::{Common, Summary};
-use lookbook::{dataset, doctor, evaluate, export, recommend, report, sample, segment, similarity, train};
+use lookbook::stage::{self, Common, Summary};
+use lookbook::{dataset, doctor, evaluate, export, recommend, report, sample, segment, similarity, status, train};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Turns a fashion-parsing data set into tables, a segmentation model, a similarity matrix and looks to recommend.
 ///
-/// Exit codes: 0 complete, 1 failed, 2 usage, 3 finished with more rejects than allowed, 75 another run holds the folder.
+/// Exit codes: 0 complete, 1 failed or kept back by a gate, 2 usage, 3 finished with more rejects than allowed, 75 another
+/// run holds the folder, 130 and 143 stopped by SIGINT and SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "lookbook", version, max_term_width = 120)]
 pub(crate) struct Cli {
@@ -47,6 +50,26 @@ struct CommonFlags {
     #[arg(long, global = true)]
     #[serde(skip)]
     dry_run: bool,
+    /// Do nothing where program, settings, inputs and what is published are as the last run left them
+    #[arg(long, global = true)]
+    #[serde(skip)]
+    if_changed: bool,
+    /// Exit code where --if-changed finds nothing to do; Airflow takes 99 as skipped
+    #[arg(long, global = true, value_name = "CODE", default_value_t = 0)]
+    #[serde(skip)]
+    skip_exit_code: u8,
+    /// How long to wait for a run that holds the folder, as 90s, 10m or 2h
+    #[arg(long, global = true, value_name = "TIME", value_parser = seconds, default_value = "0s")]
+    #[serde(skip)]
+    lock_wait: u64,
+    /// Versions of the folder that are kept, the published one included [default: 2]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    #[serde(skip)]
+    keep_versions: Option<u8>,
+    /// Name of the whole run that this is a part of, for the records [default: the time]
+    #[arg(long, global = true, value_name = "NAME")]
+    #[serde(skip)]
+    run_name: Option<String>,
     /// How logs (stderr) and summaries (stdout) are written
     #[arg(long, global = true, value_parser = ["text", "json"], default_value = "text")]
     #[serde(skip)]
@@ -73,6 +96,10 @@ enum Command {
     Recommend(RecommendFlags),
     /// Make the page that shows a run
     Report(ReportFlags),
+    /// Print the last runs of a run folder, and which of its folders are stale and why
+    Status(StatusFlags),
+    /// Put the version before into the place of a published folder; a second time takes it back
+    Rollback(RollbackFlags),
     /// Say what this machine has of what the stages need, and what to do about the rest
     Doctor(DoctorFlags),
     /// Print a stage's settings as they resolve, as JSON (the Makefile compares them)
@@ -187,6 +214,12 @@ struct SegmentFlags {
     /// Largest share of photos that may be rejected [default: 0.05]
     #[arg(long)]
     max_reject_fraction: Option<f64>,
+    /// Segment the photos of one shard alone, as 2/8, into a folder of its own
+    #[arg(long, value_name = "I/N")]
+    shard: Option<String>,
+    /// Make one table of the folders of all shards
+    #[arg(long)]
+    merge: bool,
 }
 
 #[derive(Debug, Args, Serialize)]
@@ -248,6 +281,23 @@ struct ReportFlags {
 }
 
 #[derive(Debug, Args)]
+struct StatusFlags {
+    /// Folder that holds the folders of the stages
+    #[arg(value_name = "DIR", default_value = "output")]
+    run: PathBuf,
+    /// Also read every published file and compare it with its checksum
+    #[arg(long)]
+    verify: bool,
+}
+
+#[derive(Debug, Args)]
+struct RollbackFlags {
+    /// A published folder, as output/features
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct DoctorFlags {
     /// Folder that the stages will write into
     #[arg(long, value_name = "DIR", default_value = "output")]
@@ -275,8 +325,7 @@ impl Cli {
 
     /// Prints an error with its causes to stderr.
     pub(crate) fn print_error(&self, error: &Error) {
-        let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-        let message = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+        let message = error.with_causes();
         if self.json() {
             tracing::error!(exit_code = error.exit_code(), "{message}");
         } else {
@@ -288,56 +337,127 @@ impl Cli {
     pub(crate) fn run(&self) -> Result<u8> {
         if let Command::Doctor(flags) = &self.command {
             let report = doctor::run(self.common.config.as_deref(), &flags.output);
-            if self.json() {
-                print_json(&report);
-            } else {
-                print(&report);
-            }
+            self.show(&report);
             return Ok(report.exit_code());
         }
         let settings = Settings::read(self.common.config.as_deref())?;
-        let common = settings.common(&self.common, self.common.dry_run)?;
+        let common = self.common.resolve(&settings)?;
         // The pool can be built once; a second time is no error worth a word.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(common.threads).build_global();
-        self.run_stage(&settings, &common).map(|()| 0)
+        match self.run_command(&settings, &common) {
+            Err(done @ Error::NothingToDo { .. }) => {
+                self.show(&Nothing { nothing_to_do: done.to_string() });
+                Ok(self.common.skip_exit_code)
+            }
+            other => other.map(|()| 0),
+        }
     }
 
-    fn run_stage(&self, settings: &Settings, common: &Common) -> Result<()> {
-        let summary = match &self.command {
-            Command::Sample(flags) => sample::run(&settings.resolve("sample", flags)?, common)?,
-            Command::Convert(flags) => dataset::run(&settings.resolve("convert", flags)?, common)?,
-            Command::Train(flags) => train::run(&settings.resolve("train", flags)?, common)?,
-            Command::Evaluate(flags) => {
-                let (evaluation, summary) = evaluate::run(&settings.resolve("evaluate", flags)?, common)?;
-                if self.json() {
-                    print_json(&evaluation);
-                    return Ok(());
-                }
-                print(&evaluation);
-                summary
-            }
-            Command::Export(flags) => export::run(&settings.resolve("export", flags)?, common)?,
-            Command::Segment(flags) => segment::run(&settings.resolve("segment", flags)?, common)?,
-            Command::Similarity(flags) => similarity::run(&settings.resolve("similarity", flags)?, common)?,
-            Command::Recommend(flags) => return recommend(settings, flags, common),
-            Command::Report(flags) => report::run(&settings.resolve("report", flags)?, common)?,
+    fn run_command(&self, settings: &Settings, common: &Common) -> Result<()> {
+        match &self.command {
+            Command::Sample(flags) => self.run_stage("sample", flags, settings, common, sample::run),
+            Command::Convert(flags) => self.run_stage("convert", flags, settings, common, dataset::run),
+            Command::Train(flags) => self.run_stage("train", flags, settings, common, train::run),
+            Command::Evaluate(flags) => self.run_stage("evaluate", flags, settings, common, |config, common| {
+                let (evaluation, summary) = evaluate::run(config, common)?;
+                self.show(&evaluation);
+                Ok(summary)
+            }),
+            Command::Export(flags) => self.run_stage("export", flags, settings, common, export::run),
+            Command::Segment(flags) => self.run_stage("segment", flags, settings, common, segment::run),
+            Command::Similarity(flags) => self.run_stage("similarity", flags, settings, common, similarity::run),
+            Command::Report(flags) => self.run_stage("report", flags, settings, common, report::run),
+            Command::Recommend(flags) => recommend(settings, flags, common),
             Command::Settings(flags) => {
                 print_json(&settings.resolved(&flags.stage)?);
-                return Ok(());
+                Ok(())
             }
-            Command::Doctor(_) => return Ok(()),
-        };
-        if self.json() {
-            print_json(&summary);
+            Command::Status(flags) => {
+                self.show(&status::run(&flags.run, settings, flags.verify)?);
+                Ok(())
+            }
+            Command::Rollback(flags) => roll_back(&flags.folder),
+            Command::Doctor(_) => Ok(()),
+        }
+    }
+
+    /// Runs a stage, records that it began and how it ended, and prints its summary.
+    fn run_stage<C: DeserializeOwned + Serialize>(
+        &self,
+        name: &str,
+        flags: &impl Serialize,
+        settings: &Settings,
+        common: &Common,
+        run: impl FnOnce(&C, &Common) -> Result<Summary>,
+    ) -> Result<()> {
+        let config: C = settings.resolve(name, flags)?;
+        let recorder = if common.dry_run {
+            None
         } else {
-            print_summary(&summary);
+            Some(Recorder::start(settings.runs()?, name, &Place::of(&config)?, common))
+        };
+        let result = run(&config, common);
+        if let Some(recorder) = recorder {
+            recorder.end(&result);
+        }
+        let summary = result?;
+        match (&self.command, self.json()) {
+            // Its result was printed.
+            (Command::Evaluate(_), true) => {}
+            (_, true) => print_json(&summary),
+            (_, false) => print_summary(&summary),
         }
         Ok(())
+    }
+
+    fn show(&self, result: &(impl std::fmt::Display + Serialize)) {
+        if self.json() { print_json(result) } else { print(result) }
     }
 
     fn json(&self) -> bool {
         self.common.log_format == "json"
     }
+}
+
+impl CommonFlags {
+    /// What all stages take: flags, then the settings file, then defaults.
+    fn resolve(&self, settings: &Settings) -> Result<Common> {
+        let common = settings.common(self)?;
+        Ok(Common {
+            dry_run: self.dry_run,
+            if_changed: self.if_changed,
+            lock_wait_secs: self.lock_wait,
+            keep_versions: self.keep_versions.map_or(common.keep_versions, usize::from),
+            run_name: self.run_name.clone().unwrap_or_else(|| common.run_name.clone()),
+            ..common
+        })
+    }
+}
+
+/// A length of time: a number with s, m or h.
+fn seconds(text: &str) -> std::result::Result<u64, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let parsed = units.iter().find_map(|(unit, secs)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*secs));
+    parsed.ok_or_else(|| format!("'{text}' is no length of time; write 90s, 10m or 2h"))
+}
+
+/// What is printed where there is nothing to do.
+#[derive(Serialize)]
+struct Nothing {
+    nothing_to_do: String,
+}
+
+impl std::fmt::Display for Nothing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.nothing_to_do)
+    }
+}
+
+fn roll_back(folder: &Path) -> Result<()> {
+    stage::roll_back(folder)?;
+    let summary = Summary::read(folder)?;
+    print(&format!("{} is now the version of {}", folder.display(), summary.started_at));
+    Ok(())
 }
 
 fn recommend(settings: &Settings, flags: &RecommendFlags, common: &Common) -> Result<()> {

@@ -16,6 +16,7 @@ use rayon::prelude::*;
 use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::error::{Error, Result};
 use crate::labels::{self, BACKGROUND, COLOR_COUNT, COLOR_RGB};
+use crate::stop;
 use crate::table;
 
 /// File name of the table in a model folder.
@@ -162,6 +163,7 @@ fn for_labelled_pixels(
         if chunk.is_empty() {
             return Ok(());
         }
+        stop::check()?;
         let colored: Vec<_> = chunk.iter().filter_map(|record| Some((record, record.color_map()?))).collect();
         let pixels = |(record, _): &(&PhotoRecord, _)| record.decode(source);
         let decoded = colored.par_iter().map(pixels).collect::<Result<Vec<_>>>()?;

@@ -69,13 +69,38 @@ pub enum Error {
         /// The table of rejects.
         table: PathBuf,
     },
+    /// A quality gate did not pass; what was published before still is.
+    #[error(
+        "{stage}: kept back by {gates}; what was published before stays, the new version is in {} for inspection",
+        aside.display()
+    )]
+    Gate {
+        /// The stage.
+        stage: String,
+        /// Each gate that did not pass, with what was found and its limit.
+        gates: String,
+        /// The version that was kept back.
+        aside: PathBuf,
+    },
     /// Another run holds the output folder.
-    #[error("{}: another run is writing this folder (lock {}); wait for it to end", output.display(), lock.display())]
+    #[error("{}: held by {holder}; wait for it to end, or give --lock-wait", output.display())]
     Locked {
         /// The output folder.
         output: PathBuf,
-        /// The lock file, held by the kernel for as long as that run lives.
-        lock: PathBuf,
+        /// Who holds it, and since when.
+        holder: String,
+    },
+    /// Not a failure: what is published is what this run would make.
+    #[error("{}: nothing to do, it is up to date", output.display())]
+    NothingToDo {
+        /// The published folder.
+        output: PathBuf,
+    },
+    /// Somebody told the run to stop (SIGTERM or SIGINT).
+    #[error("stopped by signal {signal}; what was published before stays")]
+    Stopped {
+        /// The signal's number.
+        signal: u8,
     },
     /// The environment: a disk, a permission, a folder. Whoever runs the machine must act.
     #[error("{}: cannot {action}", path.display())]
@@ -111,14 +136,29 @@ impl Error {
         move |source| Self::Io { action, path, source }
     }
 
-    /// The exit code of the program: 1 failed, 2 usage, 3 more rejects than allowed, 75 another run holds the lock.
+    /// The message with its causes, in one line.
+    #[must_use]
+    pub fn with_causes(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
+        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
+    }
+
+    /// The exit code of the program: 0 nothing to do, 1 failed, 2 usage, 3 more rejects than allowed, 75 another run holds
+    /// the folder, 128 + the signal's number where the run was told to stop.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::NothingToDo { .. } => 0,
             Self::Config { .. } => 2,
             Self::TooManyRejects { .. } => 3,
             Self::Locked { .. } => 75,
-            Self::Input { .. } | Self::Schema { .. } | Self::Runtime { .. } | Self::Limit { .. } | Self::Io { .. } => 1,
+            Self::Stopped { signal } => 128 + signal,
+            Self::Input { .. }
+            | Self::Schema { .. }
+            | Self::Runtime { .. }
+            | Self::Limit { .. }
+            | Self::Gate { .. }
+            | Self::Io { .. } => 1,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use polars::prelude::{DataFrame, Expr, IntoColumn, LazyFrame, PlRefPath, PolarsError, ScanArgsParquet, col};
+use polars::prelude::{DataFrame, DataType, Expr, IntoColumn, LazyFrame, PlRefPath, PolarsError, ScanArgsParquet, col};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -176,8 +176,12 @@ impl FeatureTable {
 /// Figures of a feature table, computed by polars.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FeatureStatistics {
+    /// Photos.
+    pub photos: u64,
     /// Photos in which nothing is worn.
     pub photos_without_apparel: u64,
+    /// Pixels of each of the 19 apparel categories, ascending by id.
+    pub apparel_category_px: Vec<u64>,
     /// Mean number of cells that a photo has; 0 where there is no photo.
     pub mean_cells_per_photo: f64,
     /// The five cells that most photos have, with the number of photos, most first; by column order where equal.
@@ -194,9 +198,11 @@ impl FeatureStatistics {
         let mut figures: Vec<Expr> = names.iter().map(|name| col(name.as_str()).count()).collect();
         figures.push(col("apparel_px").count().alias("photos"));
         figures.push(col("apparel_px").filter(col("apparel_px").eq(0_u32)).count().alias("without_apparel"));
+        let pixels: Vec<_> = labels::apparel_categories().map(|it| format!("px_{}", labels::column_name(it))).collect();
+        figures.extend(pixels.iter().map(|name| col(name.as_str()).cast(DataType::UInt64).sum()));
         let frame = collect(folder, scan(folder)?.select(figures))?;
         let figure = |name: &str| {
-            let column = frame.column(name)?.cast(&polars::prelude::DataType::UInt64)?.into_column();
+            let column = frame.column(name)?.cast(&DataType::UInt64)?.into_column();
             Ok::<_, PolarsError>(column.u64()?.get(0).unwrap_or(0))
         };
         let counts = names.iter().map(|name| Ok((name.clone(), figure(name)?)));
@@ -205,7 +211,10 @@ impl FeatureStatistics {
         let photos = figure("photos").map_err(bad_table(folder))?;
         counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         counts.truncate(5);
+        let pixels = pixels.iter().map(|name| figure(name)).collect::<Result<_, _>>();
         Ok(Self {
+            photos,
+            apparel_category_px: pixels.map_err(bad_table(folder))?,
             photos_without_apparel: figure("without_apparel").map_err(bad_table(folder))?,
             mean_cells_per_photo: cells as f64 / photos.max(1) as f64,
             commonest_cells: counts,

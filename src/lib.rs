@@ -10,10 +10,15 @@
 //! Result<Summary>`. Stages meet only in files.
 
 pub mod error;
+pub mod gates;
 pub mod labels;
 pub mod progress;
+pub mod runs;
 pub mod settings;
+pub mod shard;
 pub mod stage;
+pub mod status;
+pub mod stop;
 pub mod table;
 
 // In the order of the flow.

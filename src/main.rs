@@ -9,7 +9,7 @@ mod cli;
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     cli.start_logging();
-    match cli.run() {
+    match lookbook::stop::listen().and_then(|()| cli.run()) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             cli.print_error(&error);

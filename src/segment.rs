@@ -1,7 +1,7 @@
 //! `segment`: a catalogue of photos to the feature table.
 //!
 //! In: a catalogue, and the model's network and colour table (or, with `from = "labels"`, the dataset's own labels). Out:
-//! `part-NNNNN.parquet`, `rejects.parquet`, `run.json`. Photos are scaled to fit 400 x 600 and their pixels counted at that
+//! `part-NNNNN.parquet`, `rejects.parquet`, `run.json`; of a shard in a folder of its own, until a merge. Photos are scaled to fit 400 x 600 and their pixels counted at that
 //! size; a dataset's own label maps are counted as they are.
 
 use std::path::PathBuf;
@@ -12,17 +12,21 @@ use sha2::{Digest, Sha256};
 
 use crate::color::{self, ColorTable};
 use crate::error::{Error, Result};
-use crate::features::{ColorRule, PixelCounts};
+use crate::features::{ColorRule, FeatureStatistics, PixelCounts};
+use crate::labels;
 use crate::photo::{self, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo, PhotoProblem};
 use crate::predict::Predictor;
 use crate::progress::Progress;
 use crate::runtime::Device;
+use crate::shard::Shard;
 use crate::stage::{self, Common, Stage, Summary};
+use crate::stop;
 use crate::table::features::{FeatureRow, FeatureWriter, Format};
 use crate::table::rejects::{self, DEFAULT_MAX_REJECT_FRACTION, Reject};
 use crate::train::PREDICT_FILE;
 
 pub mod catalogue;
+mod merge;
 
 use catalogue::{Catalogue, Item};
 
@@ -31,6 +35,8 @@ pub const DEFAULT_BATCH_PHOTOS: usize = 64;
 /// `model_id` of features that come from the source's own labels.
 pub const LABELS_MODEL_ID: &str = "labels";
 const STAGE: &str = "segment";
+/// The count of pixels by apparel category in `run.json`.
+const CATEGORY_PX: &str = "apparel_category_px";
 
 /// Where label maps come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -65,6 +71,10 @@ pub struct Config {
     pub batch_photos: usize,
     /// The largest share of photos that may be rejected, 0 to 1 ([`DEFAULT_MAX_REJECT_FRACTION`]).
     pub max_reject_fraction: f64,
+    /// The photos of one shard alone, into a folder of its own.
+    pub shard: Option<Shard>,
+    /// Nothing is segmented: the folders of all shards become one table, as a run without shards makes it.
+    pub merge: bool,
 }
 
 impl Default for Config {
@@ -79,14 +89,16 @@ impl Default for Config {
             format: Format::default(),
             batch_photos: DEFAULT_BATCH_PHOTOS,
             max_reject_fraction: DEFAULT_MAX_REJECT_FRACTION,
+            shard: None,
+            merge: false,
         }
     }
 }
 
-/// Segments the catalogue into the feature table.
+/// Segments the catalogue, or its part that is one shard's, into the feature table; or merges the tables of all shards.
 ///
 /// # Errors
-/// Bad settings, catalogues and models by name; more rejects than allowed after publishing.
+/// Bad settings, catalogues, models and shards by name; gates; more rejects than allowed after publishing.
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     check(config)?;
     let catalogue = Catalogue::open(&config.catalogue)?;
@@ -94,22 +106,28 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
         let problem = "'labels' needs a dataset folder as the catalogue; other catalogues have no labels, take 'model'";
         return Err(Error::config("from", problem));
     }
+    let output = config.shard.map_or_else(|| config.output.clone(), |shard| shard.folder(&config.output));
     if common.dry_run {
-        let mut summary = stage::planned(STAGE, &config.output, common, config);
+        let mut summary = stage::planned(STAGE, &output, common, config);
         summary.counts.insert("photos".to_owned(), catalogue.len().into());
         return Ok(summary);
     }
-    let mut stage = Stage::begin(STAGE, &config.output, common, config)?;
-    if let Some(list) = catalogue.list() {
-        stage.input(&list)?;
-    }
-    let mut counter = Counter::load(config, common, &mut stage)?;
-    let (total, rejects) = count_photos(config, &catalogue, &mut counter, &mut stage)?;
+    let mut stage = Stage::begin(STAGE, &output, common, config)?;
+    let rejects = if config.merge {
+        merge::merge(config, &catalogue, &mut stage)?
+    } else {
+        stage.input(&catalogue.source())?;
+        let mut counter = Counter::load(config, common, &mut stage)?;
+        count_photos(config, &catalogue, &mut counter, &stage)?
+    };
     rejects::write(&stage.path(rejects::FILE), STAGE, &rejects)?;
-    stage.count("photos", total - rejects.len());
-    stage.count("rejects", rejects.len());
+    let photos = count_statistics(config, common, rejects.len() as u64, &mut stage)?;
     let summary = stage.publish()?;
-    rejects::check(summary, STAGE, rejects.len() as u64, total as u64, config.max_reject_fraction)
+    if config.shard.is_some() {
+        return Ok(summary);
+    }
+    let total = photos + rejects.len() as u64;
+    rejects::check(summary, STAGE, rejects.len() as u64, total, config.max_reject_fraction)
 }
 
 fn check(config: &Config) -> Result<()> {
@@ -120,7 +138,10 @@ fn check(config: &Config) -> Result<()> {
         let problem = format!("{} is no share; take 0 to 1", config.max_reject_fraction);
         return Err(Error::config("max_reject_fraction", problem));
     }
-    if config.from == LabelSource::Model {
+    if config.merge && config.shard.is_some() {
+        return Err(Error::config("merge", "goes without --shard: it takes all shards"));
+    }
+    if config.from == LabelSource::Model && !config.merge {
         for file in [PREDICT_FILE, color::FILE] {
             let path = config.model.join(file);
             if !path.is_file() {
@@ -131,37 +152,62 @@ fn check(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Writes the parts; returns the number of photos met, and those left out.
-fn count_photos(
-    config: &Config,
-    catalogue: &Catalogue,
-    counter: &mut Counter,
-    stage: &mut Stage,
-) -> Result<(usize, Vec<Reject>)> {
+/// Writes the parts; returns the photos left out.
+fn count_photos(config: &Config, catalogue: &Catalogue, counter: &mut Counter, stage: &Stage) -> Result<Vec<Reject>> {
     let mut writer = FeatureWriter::new(&stage.path(""), config.format);
     let progress = Progress::new(STAGE, catalogue.len() as u64, "photos");
-    let (mut total, mut nothing_worn, mut rejects) = (0, 0, Vec::new());
-    let mut items = catalogue.items()?;
+    let mut rejects = Vec::new();
+    let wanted = |item: &Result<Item>| match (config.shard, item) {
+        (Some(shard), Ok(item)) => shard.holds(catalogue.name_of(&item.entry)),
+        _ => true,
+    };
+    let mut items = catalogue.items()?.filter(wanted);
     loop {
         let chunk = items.by_ref().take(config.batch_photos).collect::<Result<Vec<_>>>()?;
         if chunk.is_empty() {
             break;
         }
+        stop::check()?;
         for row in counter.rows(&chunk)? {
             match row {
-                Ok(row) => {
-                    nothing_worn += usize::from(row.counts.apparel_px == 0);
-                    writer.push(row)?;
-                }
+                Ok(row) => writer.push(row)?,
                 Err(reject) => rejects.push(reject),
             }
         }
-        total += chunk.len();
         progress.inc(chunk.len() as u64);
     }
     writer.close()?;
-    stage.count("photos_without_apparel", nothing_worn);
-    Ok((total, rejects))
+    Ok(rejects)
+}
+
+/// Counts what the table holds, and compares it with the gates; returns the number of photos.
+fn count_statistics(config: &Config, common: &Common, rejects: u64, stage: &mut Stage) -> Result<u64> {
+    let statistics = FeatureStatistics::scan(&stage.path(""))?;
+    let photos = statistics.photos;
+    stage.count("photos", photos);
+    stage.count("rejects", rejects);
+    stage.count("photos_without_apparel", statistics.photos_without_apparel);
+    stage.count(CATEGORY_PX, named_px(&statistics.apparel_category_px));
+    if config.shard.is_none() {
+        let before = Summary::read(&config.output).ok().and_then(|summary| px_of(&summary));
+        let nothing_worn_share = statistics.photos_without_apparel as f64 / photos.max(1) as f64;
+        stage.gates(common.gates.photos(photos, rejects));
+        let pixels = &statistics.apparel_category_px;
+        stage.gates(common.gates.features(nothing_worn_share, pixels, before.as_deref()));
+    }
+    Ok(photos)
+}
+
+/// Pixels of the apparel categories by name.
+fn named_px(pixels: &[u64]) -> serde_json::Value {
+    let names = labels::apparel_categories().map(labels::column_name);
+    names.zip(pixels).map(|(name, &px)| (name, px.into())).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// What [`named_px`] wrote.
+fn px_of(summary: &Summary) -> Option<Vec<u64>> {
+    let named = summary.counts.get(CATEGORY_PX)?;
+    labels::apparel_categories().map(|it| named.get(labels::column_name(it))?.as_u64()).collect()
 }
 
 /// Turns photos into rows: from labels where there is no network.

@@ -1,5 +1,5 @@
-//! Settings files (`pipelines/*.toml`): one section a stage, and above them what is for all stages. A flag beats the file, the
-//! file beats the default.
+//! Settings files (`pipelines/*.toml`): one section a stage, one for the gates and one for the records of runs, and above
+//! them what is for all stages. A flag beats the file, the file beats the default.
 
 use std::path::{Path, PathBuf};
 
@@ -8,12 +8,13 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use crate::error::{Error, Result};
+use crate::gates::Gates;
 use crate::runtime::{DialectChoice, InstructionsChoice};
-use crate::stage::Common;
+use crate::stage::{Common, Summary};
 
-/// The sections that there are, in the order of the flow.
-pub const SECTIONS: [&str; 8] =
-    ["sample", "convert", "train", "evaluate", "segment", "similarity", "recommend", "report"];
+/// The sections that there are: the stages in the order of the flow, and what they have in common.
+pub const SECTIONS: [&str; 10] =
+    ["sample", "convert", "train", "evaluate", "segment", "similarity", "recommend", "report", "gates", "runs"];
 
 /// What stands above the sections, for all stages.
 pub const FOR_ALL_STAGES: [&str; 4] = ["seed", "threads", "dialect", "instructions"];
@@ -50,7 +51,7 @@ impl Settings {
     /// # Errors
     /// [`Error::Config`] naming the first section that is wrong.
     pub fn check(&self) -> Result<()> {
-        self.common(&Table::new(), false)?;
+        self.common(&Table::new())?;
         SECTIONS.iter().try_for_each(|section| self.resolved(section).map(drop))
     }
 
@@ -62,8 +63,8 @@ impl Settings {
     /// What all stages take: defaults, the file, then every flag that is not null.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the key that is wrong.
-    pub fn common(&self, flags: &impl Serialize, dry_run: bool) -> Result<Common> {
+    /// [`Error::Config`] naming the key or the gate that is wrong.
+    pub fn common(&self, flags: &impl Serialize) -> Result<Common> {
         #[derive(serde::Deserialize)]
         #[serde(default)]
         struct ForAllStages {
@@ -87,7 +88,32 @@ impl Settings {
         if threads == 0 {
             return Err(Error::config("threads", "is 0; at least one is needed"));
         }
-        Ok(Common { seed, threads, dry_run, dialect, instructions })
+        let gates: Gates = self.resolve("gates", &Table::new())?;
+        gates.check()?;
+        Ok(Common { seed, threads, gates, dialect, instructions, ..Common::default() })
+    }
+
+    /// Where and how runs are recorded.
+    ///
+    /// # Errors
+    /// As [`Settings::resolve`].
+    pub fn runs(&self) -> Result<crate::runs::Config> {
+        self.resolve("runs", &Table::new())
+    }
+
+    /// One line for each setting of the file that is not what a stage's folder was made with.
+    #[must_use]
+    pub fn changes(&self, made: &Summary) -> Vec<String> {
+        let section = self.table.get(&made.stage).and_then(Value::as_table).into_iter().flatten();
+        let change = |(key, value): (&String, &Value)| {
+            let now = serde_json::to_value(value).unwrap_or_default();
+            let before = &made.config["stage"][key];
+            // Numbers go through the widths of their settings.
+            let close = |a: f64, b: f64| (a - b).abs() <= 1e-6 * a.abs().max(b.abs());
+            let same = now == *before || now.as_f64().zip(before.as_f64()).is_some_and(|(a, b)| close(a, b));
+            (!same).then(|| format!("setting {key} is {now}, it was made with {before}"))
+        };
+        section.filter_map(change).collect()
     }
 
     /// A stage's configuration: defaults, the file's section, then every flag that is not null.
@@ -112,7 +138,7 @@ impl Settings {
     /// # Errors
     /// As [`Settings::resolve`]; [`Error::Config`] where there is no such stage.
     pub fn resolved(&self, section: &str) -> Result<serde_json::Value> {
-        let seed = self.common(&Table::new(), false)?.seed;
+        let seed = self.common(&Table::new())?.seed;
         match section {
             "sample" => self.json::<crate::sample::Config>(section, Some(seed)),
             "convert" => self.json::<crate::dataset::Config>(section, None),
@@ -122,6 +148,8 @@ impl Settings {
             "similarity" => self.json::<crate::similarity::Config>(section, None),
             "recommend" => self.json::<crate::recommend::Config>(section, None),
             "report" => self.json::<crate::report::Config>(section, None),
+            "gates" => self.json::<Gates>(section, None),
+            "runs" => self.json::<crate::runs::Config>(section, None),
             _ => Err(Error::config("stage", format!("there is no '{section}'; there are {}", SECTIONS.join(", ")))),
         }
     }
@@ -150,9 +178,9 @@ mod tests {
         let config: train::Config = it.resolve("train", &flags).expect("resolves");
         assert_eq!((config.epochs, config.batch_size), (3, 2));
         assert_eq!(config.learning_rate, train::Config::default().learning_rate);
-        assert_eq!(it.common(&Table::new(), false).expect("good").seed, 5);
+        assert_eq!(it.common(&Table::new()).expect("good").seed, 5);
         let flags: Table = toml::from_str("seed = 6\ndialect = \"portable\"").expect("TOML");
-        let common = it.common(&flags, false).expect("good");
+        let common = it.common(&flags).expect("good");
         assert_eq!((common.seed, common.dialect), (6, DialectChoice::Portable));
     }
 
@@ -167,6 +195,7 @@ mod tests {
             ("dialect = \"celtic\"\n", "celtic"),
             ("seed = -1\n", "seed"),
             ("seed = ", "config"),
+            ("[gates]\nmin_mean_iou = 40\n", "min_mean_iou"),
         ] {
             let error = settings(text).and_then(|it| it.check()).expect_err(text);
             assert!(error.to_string().contains(named), "{error}");

@@ -18,6 +18,7 @@ use crate::mat::reason;
 use crate::photo;
 use crate::progress::Progress;
 use crate::stage::{self, Common, Stage, Summary};
+use crate::stop;
 use crate::table::rejects::{self, DEFAULT_MAX_REJECT_FRACTION, Reject};
 use crate::table::{TableWriter, names, photos};
 
@@ -104,6 +105,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     names::write(&stage.path(names::CATEGORIES_FILE), names::CATEGORIES_TABLE, &CATEGORIES)?;
     names::write(&stage.path(names::COLORS_FILE), names::COLORS_TABLE, &COLORS)?;
     let mut rejects = write_photos(config, common, &source, &stage.path(photos::FILE))?;
+    stop::check()?;
     let (total, rejected) = (source.len(), rejects.len());
     if rejected > 0 {
         assign_splits(config, total - rejected, &stage.path(photos::FILE))?;
@@ -113,6 +115,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     rejects.extend_from_slice(source.unlabelled());
     rejects::write(&stage.path(rejects::FILE), STAGE, &rejects)?;
     stage.count("layout", source.layout.name());
+    stage.gates(common.gates.photos((total - rejected) as u64, rejected as u64));
     stage.count("entries", total);
     stage.count("photos", total - rejected);
     stage.count("rejects", rejected);
@@ -152,7 +155,7 @@ fn write_batches(path: &Path, batches: &Receiver<Vec<PhotoRecord>>) -> Result<()
     writer.close().map(drop)
 }
 
-/// Reads and checks all entries in order; ends early where the writer has failed.
+/// Reads and checks all entries in order; ends early where the writer has failed or the run was told to stop.
 fn read_batches(config: &Config, source: &Source, batches: &SyncSender<Vec<PhotoRecord>>) -> Vec<Reject> {
     let total = source.len();
     let progress = Progress::new("converting", total as u64, "photos");
@@ -168,7 +171,7 @@ fn read_batches(config: &Config, source: &Source, batches: &SyncSender<Vec<Photo
                 Err(reject) => rejects.push(reject),
             }
         }
-        if batches.send(records).is_err() {
+        if batches.send(records).is_err() || stop::check().is_err() {
             break;
         }
     }

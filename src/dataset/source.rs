@@ -106,13 +106,13 @@ impl Source {
         self.folder.join(photos).join(file_name)
     }
 
-    /// The files about all entries, for the record of the run.
+    /// The file about all entries, and the folder with all photos, for the record of the run.
     pub(super) fn inputs(&self) -> Vec<PathBuf> {
         let name = match self.layout {
             Layout::Cfpd => cfpd::FILE,
             Layout::Ccp => ccp::LABEL_LIST,
         };
-        vec![self.folder.join(name)]
+        vec![self.folder.join(name), self.folder.clone()]
     }
 
     /// Photos that the source has no pixel labels of: left out by name, but nothing is wrong with them.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ort::session::Session;
 use ort::value::{DynValue, Tensor};
@@ -19,6 +19,7 @@ use crate::predict::BATCH_SIZE;
 use crate::progress::Progress;
 use crate::runtime::{self, Backend, Device, Engine, failed};
 use crate::stage::{self, Common, Summary};
+use crate::stop;
 use crate::train::{WEIGHTS_FILE, checkpoint, step};
 
 pub mod confusion;
@@ -27,6 +28,7 @@ use confusion::Confusion;
 
 /// File name of the result, in the model folder.
 pub const EVALUATION_FILE: &str = "evaluation.json";
+const STAGE: &str = "evaluate";
 /// Why [`Evaluation::seed_mean_iou`] flatters.
 const SEED_MEAN_IOU_NOTE: &str = "the seed's metric: per photo over all 23 categories, 1 for each that is neither there \
                                   nor predicted; on street photos a model that answers bk everywhere scores 0.64 by it";
@@ -117,47 +119,80 @@ fn figure(value: Option<f64>) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.4}"))
 }
 
-/// Evaluates a model folder and writes `evaluation.json` into it.
+/// Evaluates a model folder and puts `evaluation.json` into it.
 ///
 /// # Errors
-/// A dataset or model folder that is none, an empty split, a missing runtime.
+/// A dataset or model folder that is none, an empty split, a missing runtime; a run that is writing the model folder.
 pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
     let dataset = Dataset::open(&config.dataset)?;
-    let (spec, weights) = checkpoint::read_weights(&config.model.join(WEIGHTS_FILE))?;
-    let mut evaluator = Evaluator::new(&spec, common.engine(config.device))?;
-    let mut summary = stage::planned("evaluate", &config.model, common, config);
+    let mut summary = stage::planned(STAGE, &config.model, common, config);
     let started = std::time::Instant::now();
+    let engine = common.engine(config.device);
+    let (evaluation, backend) = evaluate(&dataset, &config.model, config.split, engine)?;
+    if !common.dry_run {
+        stage::add_file(&config.model, EVALUATION_FILE, &evaluation, common)?;
+    }
+    summary.set_backend(backend);
+    summary.elapsed_secs = started.elapsed().as_secs_f64();
+    summary.counts.insert("photos".to_owned(), evaluation.photos.into());
+    summary.counts.insert("mean_iou".to_owned(), evaluation.mean_iou.into());
+    summary.counts.insert("pixel_accuracy".to_owned(), evaluation.pixel_accuracy.into());
+    summary.counts.insert("foreground_accuracy".to_owned(), evaluation.foreground_accuracy.into());
+    Ok((evaluation, summary))
+}
+
+/// Reads the evaluation of a model folder.
+///
+/// # Errors
+/// [`Error::Io`] where there is none, [`Error::Input`] where it is damaged.
+pub fn read(model: &Path) -> Result<Evaluation> {
+    let path = model.join(EVALUATION_FILE);
+    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    serde_json::from_str(&text)
+        .map_err(|cause| Error::input(&path, format!("is not an evaluation: {cause}; run `lookbook evaluate` again")))
+}
+
+/// Evaluates the model in the unpublished folder `model` over the test part and writes the result there; `None` where
+/// there is no test part.
+pub(crate) fn after_training(
+    dataset: &Dataset,
+    model: &Path,
+    device: Device,
+    common: &Common,
+) -> Result<Option<Evaluation>> {
+    if dataset.index()?.iter().all(|it| it.split != Split::Test) {
+        tracing::warn!("{} has no test part: the model is not evaluated", dataset.folder.display());
+        return Ok(None);
+    }
+    let (evaluation, _) = evaluate(dataset, model, Split::Test, common.engine(device))?;
+    stage::write_json(&model.join(EVALUATION_FILE), &evaluation)?;
+    Ok(Some(evaluation))
+}
+
+fn evaluate(dataset: &Dataset, model: &Path, split: Split, engine: Engine) -> Result<(Evaluation, Backend)> {
+    let (spec, weights) = checkpoint::read_weights(&model.join(WEIGHTS_FILE))?;
+    let mut evaluator = Evaluator::new(&spec, engine)?;
     let mut tally = Tally::default();
     let weights = step::flat(weights)?;
-    let photos = dataset.index()?.iter().filter(|it| it.split == config.split).count() as u64;
-    let progress = Progress::new("evaluate", photos, "photos");
-    let mut records = dataset.photos(Some(config.split))?;
+    let photos = dataset.index()?.iter().filter(|it| it.split == split).count() as u64;
+    let progress = Progress::new(STAGE, photos, "photos");
+    let mut records = dataset.photos(Some(split))?;
     loop {
         let chunk = records.by_ref().take(BATCH_SIZE).collect::<Result<Vec<_>>>()?;
         if chunk.is_empty() {
             break;
         }
-        tally.add(&evaluator.evaluate(&dataset, &spec, &chunk, &weights)?, chunk.len());
+        stop::check()?;
+        tally.add(&evaluator.evaluate(dataset, &spec, &chunk, &weights)?, chunk.len());
         progress.inc(chunk.len() as u64);
     }
     if tally.photos == 0 {
-        let problem = format!("has no photos in the {} part", config.split.name());
-        return Err(Error::input(dataset.photos_path(), problem));
+        return Err(Error::input(dataset.photos_path(), format!("has no photos in the {} part", split.name())));
     }
-    let predict = config.model.join(crate::train::PREDICT_FILE);
+    let predict = model.join(crate::train::PREDICT_FILE);
     let predict = std::fs::read(&predict).map_err(Error::io("read", &predict))?;
-    let colors = ColorTable::read(&config.model.join(color::FILE))?.pixel_accuracy(&dataset, config.split)?;
-    let evaluation = tally.evaluation(config.split, crate::predict::model_id(&predict), colors);
-    if !common.dry_run {
-        stage::write_json(&config.model.join(EVALUATION_FILE), &evaluation)?;
-    }
-    summary.set_backend(evaluator.backend);
-    summary.elapsed_secs = started.elapsed().as_secs_f64();
-    summary.counts.insert("photos".to_owned(), tally.photos.into());
-    summary.counts.insert("mean_iou".to_owned(), evaluation.mean_iou.into());
-    summary.counts.insert("pixel_accuracy".to_owned(), evaluation.pixel_accuracy.into());
-    summary.counts.insert("foreground_accuracy".to_owned(), evaluation.foreground_accuracy.into());
-    Ok((evaluation, summary))
+    let colors = ColorTable::read(&model.join(color::FILE))?.pixel_accuracy(dataset, split)?;
+    Ok((tally.evaluation(split, crate::predict::model_id(&predict), colors), evaluator.backend))
 }
 
 /// The network with the losses, for any weights.

@@ -9,7 +9,7 @@ use minijinja::value::Serde;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::evaluate::Evaluation;
+use crate::evaluate::{self, Evaluation};
 use crate::features::FeatureTable;
 use crate::labels::{self, CATEGORIES, CATEGORY_PALETTE, COLOR_COUNT, COLOR_RGB, COLORS};
 use crate::stage::Summary;
@@ -204,11 +204,7 @@ pub(super) fn evaluation(run: &Path) -> Result<Option<EvaluationPart>> {
     if !path.is_file() {
         return Ok(None);
     }
-    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    let evaluation: Evaluation = serde_json::from_str(&text).map_err(|cause| {
-        Error::input(&path, format!("is not an evaluation: {cause}; run `lookbook evaluate` again"))
-    })?;
-    Ok(Some(EvaluationPart::new(&evaluation)))
+    Ok(Some(EvaluationPart::new(&evaluate::read(&run.join("model"))?)))
 }
 
 impl EvaluationPart {

@@ -17,6 +17,7 @@ use crate::mat::Annotation;
 use crate::mat::write::{self, Entry};
 use crate::progress::Progress;
 use crate::stage::{self, Common, Stage, Summary};
+use crate::stop;
 use canvas::{Canvas, Rgb, Shape, View, at};
 use outfit::Outfit;
 use texture::{hash, mix};
@@ -82,6 +83,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
             .map(|(index, outfit)| {
                 let entry = draw(index, outfit, common.seed, &images)?;
                 progress.inc(1);
+                stop::check()?;
                 Ok(entry)
             })
             .collect()

@@ -41,8 +41,8 @@ pub(crate) struct Item {
 pub enum Catalogue {
     /// A dataset folder: its own photos.
     Dataset(Dataset),
-    /// Photo files, in order, and the list that names them, where there is one.
-    Files(Vec<Entry>, Option<PathBuf>),
+    /// Photo files, in order, and the folder or list that they come from.
+    Files(Vec<Entry>, PathBuf),
 }
 
 impl Catalogue {
@@ -56,10 +56,10 @@ impl Catalogue {
             return Dataset::open(path).map(Self::Dataset);
         }
         let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        let (entries, list) = match extension.as_str() {
-            _ if path.is_dir() => (walk(path)?, None),
-            "parquet" if path.is_file() => (read_parquet(path)?, Some(path.to_owned())),
-            "csv" if path.is_file() => (read_csv(path)?, Some(path.to_owned())),
+        let entries = match extension.as_str() {
+            _ if path.is_dir() => walk(path)?,
+            "parquet" if path.is_file() => read_parquet(path)?,
+            "csv" if path.is_file() => read_csv(path)?,
             _ => {
                 let problem =
                     "is no catalogue: name a dataset folder, a folder with photos, or a .parquet or .csv list";
@@ -67,7 +67,7 @@ impl Catalogue {
             }
         };
         check(path, &entries)?;
-        Ok(Self::Files(entries, list))
+        Ok(Self::Files(entries, path.to_owned()))
     }
 
     /// Number of photos.
@@ -85,13 +85,37 @@ impl Catalogue {
         self.len() == 0
     }
 
-    /// The table that names the photos, where there is one.
+    /// What says which photos there are: the dataset's table, the list, or the folder.
     #[must_use]
-    pub fn list(&self) -> Option<PathBuf> {
+    pub fn source(&self) -> PathBuf {
         match self {
-            Self::Dataset(dataset) => Some(dataset.photos_path()),
-            Self::Files(_, list) => list.clone(),
+            Self::Dataset(dataset) => dataset.photos_path(),
+            Self::Files(_, source) => source.clone(),
         }
+    }
+
+    /// The name of a photo inside the catalogue, wherever the catalogue lies.
+    #[must_use]
+    pub fn name_of<'a>(&self, entry: &'a Entry) -> &'a Path {
+        let folder = match self {
+            Self::Dataset(_) => return &entry.path,
+            Self::Files(_, source) if source.is_dir() => source,
+            Self::Files(_, source) => source.parent().unwrap_or(Path::new("")),
+        };
+        entry.path.strip_prefix(folder).unwrap_or(&entry.path)
+    }
+
+    /// The entries in order, without the photos.
+    ///
+    /// # Errors
+    /// As [`crate::table::read_table`].
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        Ok(match self {
+            Self::Dataset(dataset) => {
+                dataset.index()?.into_iter().map(|it| Entry::new(it.photo_id, PathBuf::from(it.file_name))).collect()
+            }
+            Self::Files(entries, _) => entries.clone(),
+        })
     }
 
     /// The photos in order.

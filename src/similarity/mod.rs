@@ -15,6 +15,7 @@ use crate::features::{FeatureStatistics, FeatureTable};
 use crate::labels;
 use crate::progress::Progress;
 use crate::stage::{self, Common, Stage, Summary};
+use crate::stop;
 use crate::table;
 use crate::table::similarity::{
     MATRIX_FOLDER, MatrixWriter, NEIGHBOURS_FILE, PHOTOS_FILE, write_neighbours, write_photos,
@@ -192,6 +193,7 @@ fn write_parts(config: &Config, features: &FeatureTable, folder: &Path) -> Resul
                 correlations.extend(of_row);
             }
             progress.inc(block.len() as u64);
+            stop::check()?;
             if let Some(writer) = &mut writer {
                 writer.write(features.photo_ids[block].to_vec(), correlations)?;
             }

@@ -87,7 +87,7 @@ impl FeatureWriter {
     /// As [`TableWriter`].
     pub fn push(&mut self, row: FeatureRow) -> Result<()> {
         self.rows.push(row);
-        if self.rows.len() == PART_ROWS { self.write_part() } else { Ok(()) }
+        if self.rows.len() == PART_ROWS { self.write_rows() } else { Ok(()) }
     }
 
     /// Writes what is left; an empty catalogue gets one part without rows.
@@ -95,19 +95,27 @@ impl FeatureWriter {
     /// # Errors
     /// As [`TableWriter`].
     pub fn close(mut self) -> Result<()> {
-        if self.rows.is_empty() && self.parts > 0 { Ok(()) } else { self.write_part() }
+        if self.rows.is_empty() && self.parts > 0 { Ok(()) } else { self.write_rows() }
     }
 
-    fn write_part(&mut self) -> Result<()> {
+    fn write_rows(&mut self) -> Result<()> {
         let batch = batch_of(&self.schema, &self.rows);
+        self.rows.clear();
+        self.write_part(&batch)
+    }
+
+    /// Writes rows of this table as the next part.
+    ///
+    /// # Errors
+    /// As [`TableWriter`].
+    pub fn write_part(&mut self, batch: &RecordBatch) -> Result<()> {
         let path = self.folder.join(super::part_name(self.parts));
         let mut writer = TableWriter::create(&path, self.schema.clone(), PART_ROWS)?;
-        writer.write(&batch)?;
+        writer.write(batch)?;
         writer.close()?;
         if self.format == Format::Arrow {
-            write_ipc(&path.with_extension("arrow"), &batch)?;
+            write_ipc(&path.with_extension("arrow"), batch)?;
         }
-        self.rows.clear();
         self.parts += 1;
         Ok(())
     }

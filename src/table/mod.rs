@@ -158,6 +158,17 @@ pub fn read_table(path: &Path, name: &str, columns: &[&str], batch_rows: usize) 
     Ok(TableReader { path: path.to_owned(), rows, reader })
 }
 
+/// Number of rows of any table of this program, by its footer.
+///
+/// # Errors
+/// [`Error::Input`] where it is no whole Parquet file, [`Error::Schema`] where it is no table of this schema version.
+pub fn count_rows(path: &Path) -> Result<u64> {
+    let builder = open(path)?;
+    let name = builder.schema().metadata().get(TABLE_KEY).cloned().unwrap_or_default();
+    check_identity(path, &name, builder.schema())?;
+    Ok(builder.metadata().file_metadata().num_rows() as u64)
+}
+
 /// The batches of a table; made by [`read_table`].
 #[derive(Debug)]
 pub struct TableReader {

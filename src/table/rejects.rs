@@ -1,5 +1,6 @@
 //! `rejects.parquet`: one row for each input that a stage left out, with a stable reason code.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +13,8 @@ use crate::stage::Summary;
 
 /// File name of the table in every folder that has one.
 pub const FILE: &str = "rejects.parquet";
+/// Name of the table.
+pub const TABLE: &str = "rejects";
 /// Default of the settings `max_reject_fraction`: the largest share of inputs that may be rejected.
 pub const DEFAULT_MAX_REJECT_FRACTION: f64 = 0.05;
 
@@ -21,7 +24,7 @@ pub struct Reject {
     /// The photo's name or path.
     pub item: String,
     /// A stable code in snake case, as `photo_truncated`.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// What was found, for people.
     pub detail: String,
 }
@@ -29,7 +32,7 @@ pub struct Reject {
 impl Reject {
     /// An input `item` left out for `reason`.
     pub fn new(item: impl Into<String>, reason: &'static str, detail: impl std::fmt::Display) -> Self {
-        Self { item: item.into(), reason, detail: detail.to_string() }
+        Self { item: item.into(), reason: reason.into(), detail: detail.to_string() }
     }
 }
 
@@ -39,13 +42,32 @@ impl Reject {
 /// As [`super::write_table`].
 pub fn write(path: &Path, stage: &str, rejects: &[Reject]) -> Result<()> {
     let text = |name| Field::new(name, DataType::Utf8, false);
-    let schema = super::schema("rejects", ["stage", "item", "reason", "detail"].map(text).to_vec());
+    let schema = super::schema(TABLE, ["stage", "item", "reason", "detail"].map(text).to_vec());
     let column = |of: fn(&Reject) -> &str| Arc::new(StringArray::from_iter_values(rejects.iter().map(of)));
     let stages = Arc::new(StringArray::from_iter_values(rejects.iter().map(|_| stage)));
     let columns: Vec<arrow::array::ArrayRef> =
-        vec![stages, column(|r| &r.item), column(|r| r.reason), column(|r| &r.detail)];
+        vec![stages, column(|r| &r.item), column(|r| &r.reason), column(|r| &r.detail)];
     let rows = RecordBatch::try_new(schema, columns).expect("the columns match the schema above");
     super::write_table(path, &rows)
+}
+
+/// Reads the table at `path`.
+///
+/// # Errors
+/// As [`super::read_table`].
+pub fn read(path: &Path) -> Result<Vec<Reject>> {
+    let mut rejects = Vec::new();
+    for rows in super::read_table(path, TABLE, &["item", "reason", "detail"], 1 << 16)? {
+        let rows = rows?;
+        let text = |name| super::column::<StringArray>(path, &rows, name);
+        let (items, reasons, details) = (text("item")?, text("reason")?, text("detail")?);
+        rejects.extend((0..rows.num_rows()).map(|row| Reject {
+            item: items.value(row).to_owned(),
+            reason: reasons.value(row).to_owned().into(),
+            detail: details.value(row).to_owned(),
+        }));
+    }
+    Ok(rejects)
 }
 
 /// Fails where more than the share `allowed` of `total` items was rejected; to be called after publishing.

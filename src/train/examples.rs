@@ -7,6 +7,7 @@ use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::error::{Error, Result};
 use crate::evaluate::confusion::Confusion;
 use crate::graph::Spec;
+use crate::stop;
 
 /// Photos decoded at a time: bounds what is in memory beside the result.
 const CHUNK: usize = 32;
@@ -49,6 +50,7 @@ impl Examples {
             if chunk.is_empty() {
                 return Ok(Self { columns: spec.columns(), examples });
             }
+            stop::check()?;
             let chunk: Result<Vec<_>> = chunk.par_iter().map(|it| example(dataset, spec, it)).collect();
             examples.extend(chunk?);
         }

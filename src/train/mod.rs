@@ -1,5 +1,5 @@
 //! `train`: dataset tables to a model: `predict.onnx`, `train_step.onnx`, `weights.safetensors`, checkpoints, the history
-//! of the run and the colour table.
+//! of the run, the colour table and the evaluation of the test part.
 
 use std::path::PathBuf;
 
@@ -11,13 +11,14 @@ use serde::{Deserialize, Serialize};
 use crate::color::{self, ColorTable};
 use crate::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
-use crate::evaluate::{Evaluator, confusion::Confusion};
+use crate::evaluate::{self, Evaluation, Evaluator, confusion::Confusion};
 use crate::graph::{self, Dialect, Loss, Spec, unet};
 use crate::labels::CATEGORY_COUNT;
 use crate::picture;
 use crate::progress::Progress;
 use crate::runtime::Device;
 use crate::stage::{self, Common, Stage, Summary};
+use crate::stop;
 
 pub mod checkpoint;
 pub mod examples;
@@ -195,6 +196,11 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     history::write_csv(&stage.path("loss.csv"), &history)?;
     stage::write_file(&stage.path("learning_curve.png"), &picture::png(&picture::learning_curve(&history)?))?;
     ColorTable::learn(&dataset)?.write(&stage.path(color::FILE))?;
+    let evaluation = evaluate::after_training(&dataset, &stage.path(""), config.device, common)?;
+    let before = evaluate::read(&config.output).ok();
+    let mean_iou = |evaluation: &Option<Evaluation>| evaluation.as_ref().map(|it| it.mean_iou);
+    stage.gates(common.gates.model(mean_iou(&evaluation), mean_iou(&before)));
+    stage.count("test_mean_iou", mean_iou(&evaluation));
     stage.count("train_photos", training.train.len());
     stage.count("validation_photos", training.validation.len());
     stage.count("parameters", unet::PARAMETER_COUNT);
@@ -279,6 +285,7 @@ impl Training<'_> {
             accuracy += f64::from(learnt.pixel_accuracy) * share;
             progress.message(format!("epoch {epoch} loss {:.4}", learnt.loss));
             progress.inc(1);
+            stop::check()?;
         }
         let train_secs = started.elapsed().as_secs_f64();
         let (validation_loss, confusion) = self.validate()?;
@@ -310,6 +317,7 @@ impl Training<'_> {
         let (mut loss, mut confusion) = (0.0, Confusion::default());
         let ids: Vec<usize> = (0..self.validation.len()).collect();
         for ids in ids.chunks(crate::predict::BATCH_SIZE) {
+            stop::check()?;
             let Batch { photos, labels, .. } = self.validation.batch(ids);
             let answer = self.evaluator.run(photos, labels, self.step.weights_value())?;
             loss += f64::from(answer.loss) * ids.len() as f64 / self.validation.len() as f64;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Notes the command, publishes `run.json` (or `evaluation.json`), and ends with the code that `code-COMMAND` holds.
+/// Notes the command, publishes `run.json`, and ends with the code that `code-COMMAND` holds.
 const PROGRAM: &str = r#"#!/bin/sh
 set -eu
 command=$1
@@ -14,20 +14,19 @@ if [ "$command" = settings ]; then
     exit 0
 fi
 echo "$command" >> calls
-folder= file=run.json
+folder=
 while [ $# -gt 0 ]; do
     case "$1" in
     --output) folder=$2 ;;
-    --model) [ "$command" != evaluate ] || { folder=$2 file=evaluation.json; } ;;
     esac
     shift
 done
 mkdir -p "$folder"
-date > "$folder/$file"
+date > "$folder/run.json"
 [ ! -e "code-$command" ] || exit "$(cat "code-$command")"
 "#;
 
-const ALL: [&str; 7] = ["sample", "convert", "train", "evaluate", "segment", "similarity", "report"];
+const ALL: [&str; 6] = ["sample", "convert", "train", "segment", "similarity", "report"];
 
 /// A project folder with the Makefile and such a program.
 struct Project {
@@ -106,7 +105,7 @@ fn a_changed_setting_runs_what_hangs_on_it() {
     project.settings("[train]\nepochs = 1\n[similarity]\ntop = 2\n");
     assert_eq!(project.make(&[]).0, ["similarity", "report"]);
     project.settings("[train]\nepochs = 2\n[similarity]\ntop = 2\n");
-    assert_eq!(project.make(&[]).0, ["train", "evaluate", "segment", "similarity", "report"]);
+    assert_eq!(project.make(&[]).0, ["train", "segment", "similarity", "report"]);
     project.settings("# a comment\n[train]\nepochs = 2\n[similarity]\ntop = 2\n");
     assert!(project.make(&[]).0.is_empty(), "a comment is no setting");
 }

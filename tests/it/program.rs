@@ -136,6 +136,33 @@ fn exit_codes_are_those_of_the_documentation() {
 }
 
 #[test]
+fn nothing_is_done_again_where_that_is_asked_for() {
+    let place = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| finish(lookbook().current_dir(place.path()).args(arguments));
+    let sample = ["sample", "--photos", "3", "--output", "source", "--if-changed"];
+    assert_eq!(run(&sample).0, 0);
+    let made = fs::read(place.path().join("source/run.json")).unwrap();
+    let (code, text) = run(&sample);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("nothing to do"), "{text}");
+    let (code, text) = run(&[&sample[..], &["--skip-exit-code", "99"]].concat());
+    assert_eq!(code, 99, "{text}");
+    assert_eq!(fs::read(place.path().join("source/run.json")).unwrap(), made);
+    let (code, text) = run(&[&sample[..], &["--skip-exit-code", "99", "--seed", "1"]].concat());
+    assert_eq!(code, 0, "another seed is something to do: {text}");
+    fs::remove_file(place.path().join("source/image/0002.jpg")).unwrap();
+    let (code, text) = run(&[&sample[..], &["--skip-exit-code", "99", "--seed", "1"]].concat());
+    assert_eq!(code, 0, "so is a file that is gone: {text}");
+
+    let convert = ["convert", "--source", "source", "--output", "dataset", "--if-changed", "--skip-exit-code", "99"];
+    assert_eq!(run(&convert).0, 0);
+    assert_eq!(run(&convert).0, 99);
+    fs::write(place.path().join("source/image/0002.jpg"), "").unwrap();
+    assert_eq!(run(&convert).0, 3, "a photo changed, for the worse");
+    assert_eq!(run(&convert).0, 99, "what is good is published; the next night has nothing to add");
+}
+
+#[test]
 fn a_dry_run_writes_nothing() {
     let place = tempfile::tempdir().unwrap();
     let (code, text) = finish(lookbook().current_dir(place.path()).args([

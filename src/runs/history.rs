@@ -1,0 +1,142 @@
+//! `history.ndjson`: what was attempted, and how it ended; `run.json`: the same of one whole run.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::gates::GateResult;
+
+/// File name of the history.
+pub const FILE: &str = "history.ndjson";
+
+/// How an attempt stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It has begun; it runs, or it was killed before it could say more.
+    Running,
+    /// It published.
+    Complete,
+    /// What is published is what it would have made.
+    NothingToDo,
+    /// It was told to stop.
+    Stopped,
+    /// It failed; the exit code and the error say how.
+    Failed,
+}
+
+impl State {
+    /// What an error means.
+    #[must_use]
+    pub fn of(error: &Error) -> Self {
+        match error {
+            Error::NothingToDo { .. } => Self::NothingToDo,
+            Error::Stopped { .. } => Self::Stopped,
+            _ => Self::Failed,
+        }
+    }
+
+    /// Whether the folder is as it should be.
+    #[must_use]
+    pub fn is_good(self) -> bool {
+        matches!(self, Self::Complete | Self::NothingToDo)
+    }
+}
+
+/// One command: a line when it begins, and one more, of the same `id`, when it ends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Name of the whole run.
+    pub run: String,
+    /// UUID of the attempt.
+    pub id: String,
+    /// The stage.
+    pub stage: String,
+    /// The folder that it publishes.
+    pub output: PathBuf,
+    /// How it stands.
+    pub state: State,
+    /// The exit code, unless an option maps it; null while it runs.
+    pub exit_code: Option<u8>,
+    /// What went wrong; null where nothing did.
+    pub error: Option<String>,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// RFC 3339, UTC; null while it runs.
+    pub ended_at: Option<String>,
+    /// Wall-clock time.
+    pub elapsed_secs: f64,
+    /// Version of the program.
+    pub version: String,
+    /// Counts and figures by name.
+    pub counts: BTreeMap<String, serde_json::Value>,
+    /// The gates that were looked at.
+    pub gates: Vec<GateResult>,
+}
+
+impl Attempt {
+    /// A count or figure.
+    #[must_use]
+    pub fn figure(&self, name: &str) -> Option<f64> {
+        self.counts.get(name)?.as_f64()
+    }
+}
+
+/// The attempts in the order of their beginning, each as it stands last. A line that is cut off, as by a full disk, is left
+/// out.
+///
+/// # Errors
+/// [`Error::Io`] where there is a history and it cannot be read.
+pub fn read(folder: &Path) -> Result<Vec<Attempt>> {
+    let path = folder.join(FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(Error::io("read", &path))?,
+    };
+    let mut attempts: Vec<Attempt> = Vec::new();
+    let mut places = BTreeMap::new();
+    for attempt in text.lines().filter_map(|line| serde_json::from_str::<Attempt>(line).ok()) {
+        let place = *places.entry(attempt.id.clone()).or_insert(attempts.len());
+        if place == attempts.len() {
+            attempts.push(attempt);
+        } else {
+            attempts[place] = attempt;
+        }
+    }
+    Ok(attempts)
+}
+
+/// The content of `run.json` in the folder of records.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WholeRun {
+    /// Its name.
+    pub run: String,
+    /// Whether every stage that it has come to so far is good.
+    pub good: bool,
+    /// When its first stage began.
+    pub started_at: String,
+    /// When its last stage so far ended; null while one runs.
+    pub ended_at: Option<String>,
+    /// The last attempt at each output, in the order of their beginning.
+    pub stages: Vec<Attempt>,
+}
+
+/// The run of that name out of all attempts.
+#[must_use]
+pub fn whole_run(attempts: &[Attempt], run: &str) -> WholeRun {
+    let mut stages: Vec<Attempt> = Vec::new();
+    for attempt in attempts.iter().filter(|it| it.run == run) {
+        stages.retain(|it| (&it.stage, &it.output) != (&attempt.stage, &attempt.output));
+        stages.push(attempt.clone());
+    }
+    let running = stages.iter().any(|it| it.state == State::Running);
+    WholeRun {
+        run: run.to_owned(),
+        good: stages.iter().all(|it| it.state.is_good()),
+        started_at: attempts.iter().find(|it| it.run == run).map_or_else(String::new, |it| it.started_at.clone()),
+        ended_at: stages.last().filter(|_| !running).and_then(|it| it.ended_at.clone()),
+        stages,
+    }
+}

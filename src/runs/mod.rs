@@ -1,0 +1,172 @@
+//! What happened, kept beside the folders of the stages in `runs/`: `history.ndjson` (a line when a command begins and one
+//! when it ends), `run.json` (the whole run that it is a part of), `metrics.prom` (for node-exporter's textfile collector)
+//! and `lineage.ndjson` (`OpenLineage` events, also posted where an address is set).
+//!
+//! Records serve the work: where one cannot be written, that is a warning and the work goes on.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::shard::Shard;
+use crate::stage::{self, Common, Summary};
+
+pub mod history;
+pub mod lineage;
+pub mod metrics;
+
+use history::{Attempt, State};
+
+/// Name of the folder of records, beside the folders of the stages.
+pub const FOLDER: &str = "runs";
+/// Size from which a file of lines is put aside (`.1`) and begun anew.
+const ROTATE_BYTES: u64 = 8 << 20;
+/// Default of [`Config::lineage_namespace`].
+pub const DEFAULT_NAMESPACE: &str = "lookbook";
+
+/// The section `[runs]` of the settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The folder of records; `runs` beside the stage's folder where none is named.
+    pub folder: Option<PathBuf>,
+    /// Where `metrics.prom` is also written, as in the folder that node-exporter's textfile collector reads.
+    pub metrics: Option<PathBuf>,
+    /// Address that lineage events are posted to, as `http://marquez:5000/api/v1/lineage`.
+    pub lineage_url: Option<String>,
+    /// Namespace of the jobs in lineage events ([`DEFAULT_NAMESPACE`]).
+    pub lineage_namespace: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { folder: None, metrics: None, lineage_url: None, lineage_namespace: DEFAULT_NAMESPACE.to_owned() }
+    }
+}
+
+/// Where a stage works: the folder that it publishes, and the folder of the records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    output: PathBuf,
+    records: PathBuf,
+}
+
+impl Place {
+    /// By the settings of a stage: `output` (`model` where a stage adds to that), and the shard.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where they name no folder.
+    pub fn of(config: &impl Serialize) -> Result<Self> {
+        let config = serde_json::to_value(config).map_err(|cause| Error::config("output", cause))?;
+        let folder = config.get("output").or(config.get("model")).and_then(serde_json::Value::as_str);
+        let folder = Path::new(folder.ok_or_else(|| Error::config("output", "names no folder"))?);
+        let shard = config.get("shard").and_then(serde_json::Value::as_str).and_then(|text| text.parse::<Shard>().ok());
+        Ok(Self {
+            output: shard.map_or_else(|| folder.to_owned(), |shard| shard.folder(folder)),
+            records: folder.with_file_name(FOLDER),
+        })
+    }
+}
+
+/// Records one command from its beginning to its end.
+#[derive(Debug)]
+pub struct Recorder {
+    config: Config,
+    folder: PathBuf,
+    attempt: Attempt,
+    started: Instant,
+}
+
+impl Recorder {
+    /// Records that `stage` begins to work.
+    #[must_use]
+    pub fn start(config: Config, stage: &str, place: &Place, common: &Common) -> Self {
+        let folder = config.folder.clone().unwrap_or_else(|| place.records.clone());
+        let attempt = Attempt {
+            run: common.run_name.clone(),
+            id: Uuid::now_v7().to_string(),
+            stage: stage.to_owned(),
+            output: place.output.clone(),
+            state: State::Running,
+            exit_code: None,
+            error: None,
+            started_at: stage::now(),
+            ended_at: None,
+            elapsed_secs: 0.0,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            counts: BTreeMap::new(),
+            gates: Vec::new(),
+        };
+        let recorder = Self { config, folder, attempt, started: Instant::now() };
+        recorder.write(None);
+        recorder
+    }
+
+    /// Records how it ended.
+    pub fn end(mut self, result: &Result<Summary>) {
+        let summary = match result {
+            Ok(summary) => Some(summary.clone()),
+            // Published all the same, or kept for inspection: the figures are there.
+            Err(Error::TooManyRejects { .. }) => Summary::read(&self.attempt.output).ok(),
+            Err(Error::Gate { aside, .. }) => Summary::read(aside).ok(),
+            Err(_) => None,
+        };
+        let error = result.as_ref().err();
+        self.attempt.state = error.map_or(State::Complete, State::of);
+        self.attempt.exit_code = Some(error.map_or(0, Error::exit_code));
+        self.attempt.error = error.filter(|_| self.attempt.state != State::NothingToDo).map(Error::with_causes);
+        self.attempt.ended_at = Some(stage::now());
+        self.attempt.elapsed_secs = self.started.elapsed().as_secs_f64();
+        if let Some(summary) = &summary {
+            self.attempt.counts.clone_from(&summary.counts);
+            self.attempt.gates.clone_from(&summary.gates);
+        }
+        self.write(summary.as_ref());
+    }
+
+    fn write(&self, summary: Option<&Summary>) {
+        let event = lineage::event(&self.config.lineage_namespace, &self.attempt, summary);
+        if let Err(error) = self.write_files(&event) {
+            tracing::warn!("no record of this run: {}", error.with_causes());
+        }
+        if let Some(url) = &self.config.lineage_url
+            && let Err(problem) = lineage::post(url, &event)
+        {
+            tracing::warn!("no lineage event was posted to {url}: {problem}");
+        }
+    }
+
+    fn write_files(&self, event: &serde_json::Value) -> Result<()> {
+        fs::create_dir_all(&self.folder).map_err(Error::io("create", &self.folder))?;
+        // Shards end at the same time.
+        let lock_path = self.folder.join(".lock");
+        let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
+        lock.lock().map_err(Error::io("lock", &lock_path))?;
+        append(&self.folder.join(lineage::FILE), event)?;
+        append(&self.folder.join(history::FILE), &self.attempt)?;
+        let attempts = history::read(&self.folder)?;
+        stage::write_json(&self.folder.join(stage::RUN_FILE), &history::whole_run(&attempts, &self.attempt.run))?;
+        let text = metrics::text(&attempts);
+        let places = [Some(self.folder.join(metrics::FILE)), self.config.metrics.clone()];
+        places.iter().flatten().try_for_each(|path| stage::write_file(path, text.as_bytes()))
+    }
+}
+
+/// Appends a line of JSON; puts a file that has become large aside first.
+fn append(path: &Path, line: &impl Serialize) -> Result<()> {
+    if fs::metadata(path).is_ok_and(|it| it.len() > ROTATE_BYTES) {
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(".1");
+        fs::rename(path, &aside).map_err(Error::io("rename", path))?;
+    }
+    let mut text = serde_json::to_string(line).map_err(|cause| Error::input(path, cause))?;
+    text.push('\n');
+    let file = File::options().create(true).append(true).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(Error::io("append to", path))
+}

@@ -1,0 +1,224 @@
+//! A stage's work in N pieces for N machines: each writes a folder of its own beside the output, and a merge that finds
+//! all of them makes one output of them.
+//!
+//! `output/similarity` in four pieces: `output/similarity.shards/1-of-4` to `4-of-4`, made in any order, again if need be.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::stage::{RUN_FILE, Summary};
+
+/// Most shards of a stage: what a scheduler is willing to map.
+pub const MAX_SHARDS: u32 = 10_000;
+
+/// One of `count` pieces: `number/count`, `number` from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Shard {
+    number: u32,
+    count: u32,
+}
+
+impl Shard {
+    /// Piece `number` (from 1) of `count`; `None` where there is no such piece.
+    #[must_use]
+    pub fn new(number: u32, count: u32) -> Option<Self> {
+        (1..=MAX_SHARDS).contains(&count).then_some(())?;
+        (1..=count).contains(&number).then_some(Self { number, count })
+    }
+
+    /// Its share of `items` pieces of work, in their order; sizes differ by one at most.
+    #[must_use]
+    pub fn range(self, items: usize) -> Range<usize> {
+        let end = |number: u32| (items as u64 * u64::from(number) / u64::from(self.count)) as usize;
+        end(self.number - 1)..end(self.number)
+    }
+
+    /// Whether the item of that name is in this piece: by its name alone, so that it stays there when others come and go.
+    #[must_use]
+    pub fn holds(self, name: &Path) -> bool {
+        let digest = Sha256::digest(name.as_os_str().as_encoded_bytes());
+        let first = u64::from_be_bytes(std::array::from_fn(|byte| digest[byte]));
+        first % u64::from(self.count) == u64::from(self.number - 1)
+    }
+
+    /// Where its part of `output` is written.
+    #[must_use]
+    pub fn folder(self, output: &Path) -> PathBuf {
+        shards_of(output).join(format!("{}-of-{}", self.number, self.count))
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.number, self.count)
+    }
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers =
+            text.split_once('/').and_then(|(number, count)| Some((number.parse().ok()?, count.parse().ok()?)));
+        numbers.and_then(|(number, count)| Self::new(number, count)).ok_or_else(|| {
+            format!("'{text}' is no shard; write I/N with I from 1 to N, N at most {MAX_SHARDS}, as in 2/4")
+        })
+    }
+}
+
+impl TryFrom<String> for Shard {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Shard> for String {
+    fn from(shard: Shard) -> Self {
+        shard.to_string()
+    }
+}
+
+/// The folder of the shards of `output`.
+fn shards_of(output: &Path) -> PathBuf {
+    let mut name = output.file_name().unwrap_or_default().to_owned();
+    name.push(".shards");
+    output.with_file_name(name)
+}
+
+/// The folders of all shards of `output` with their records, in order: all are there, and were made with the same settings
+/// from the same inputs.
+///
+/// # Errors
+/// [`Error::Input`] naming the shard that is missing or differs.
+pub fn published(stage: &str, output: &Path) -> Result<Vec<(PathBuf, Summary)>> {
+    let count = count_of(stage, &shards_of(output))?;
+    let mut shards: Vec<(PathBuf, Summary)> = Vec::with_capacity(count as usize);
+    for shard in (1..=count).filter_map(|number| Shard::new(number, count)) {
+        let folder = shard.folder(output);
+        if !folder.join(RUN_FILE).is_file() {
+            return Err(Error::input(folder, format!("is missing; run `lookbook {stage} --shard {shard}`")));
+        }
+        let summary = Summary::read(&folder)?;
+        if let Some((first, other)) = shards.first()
+            && (settings(&summary) != settings(other) || checksums(&summary) != checksums(other))
+        {
+            let problem = format!(
+                "was made with other settings or of other inputs than {}; run `lookbook {stage} --shard {shard}` again",
+                first.display()
+            );
+            return Err(Error::input(folder, problem));
+        }
+        shards.push((folder, summary));
+    }
+    Ok(shards)
+}
+
+/// Into how many shards the work was cut, by the names of the folders.
+fn count_of(stage: &str, folder: &Path) -> Result<u32> {
+    let entries = std::fs::read_dir(folder)
+        .map_err(|cause| Error::input(folder, format!("{cause}; run `lookbook {stage} --shard I/N` first")))?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut counts: Vec<u32> = names.filter_map(|name| name.split_once("-of-")?.1.parse().ok()).collect();
+    counts.sort_unstable();
+    counts.dedup();
+    match counts[..] {
+        [count] if (1..=MAX_SHARDS).contains(&count) => Ok(count),
+        [] => Err(Error::input(folder, format!("holds no shard; run `lookbook {stage} --shard I/N` first"))),
+        _ => Err(Error::input(folder, format!("holds shards of {counts:?}; remove those of an earlier cut"))),
+    }
+}
+
+/// What a shard was made with, less what differs from shard to shard.
+#[must_use]
+pub fn settings(summary: &Summary) -> serde_json::Value {
+    let mut config = summary.config["stage"].clone();
+    if let Some(config) = config.as_object_mut() {
+        config.remove("shard");
+    }
+    config
+}
+
+fn checksums(summary: &Summary) -> Vec<&str> {
+    summary.inputs.iter().map(|input| input.sha256.as_str()).collect()
+}
+
+/// Puts `file` at `place` too: as another name of the same content where the file system can, else as a copy.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn adopt(file: &Path, place: &Path) -> Result<()> {
+    if std::fs::hard_link(file, place).is_ok() {
+        return Ok(());
+    }
+    std::fs::copy(file, place).map(drop).map_err(Error::io("copy", file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::{Common, Stage};
+
+    fn publish(output: &Path, shard: &str, top: u32) {
+        let shard: Shard = shard.parse().expect("a shard");
+        let config = serde_json::json!({ "shard": shard, "top": top });
+        let stage = Stage::begin("similarity", &shard.folder(output), &Common::default(), &config);
+        stage.and_then(Stage::publish).expect("a published shard");
+    }
+
+    #[test]
+    fn shards_are_read_as_they_are_written() {
+        for bad in ["0/4", "5/4", "1", "1/", "a/b", "1/0", "1/100000", "-1/4"] {
+            assert!(bad.parse::<Shard>().is_err(), "{bad}");
+        }
+        let shard: Shard = "2/3".parse().expect("a shard");
+        assert_eq!((shard.to_string().as_str(), shard.range(10)), ("2/3", 3..6));
+        assert_eq!(shard.folder(Path::new("out/similarity")), Path::new("out/similarity.shards/2-of-3"));
+    }
+
+    #[test]
+    fn every_item_is_in_one_shard() {
+        for count in 1..7 {
+            let ranges = (1..=count).map(|number| Shard::new(number, count).expect("a shard").range(5));
+            assert_eq!(ranges.flatten().collect::<Vec<_>>(), [0, 1, 2, 3, 4], "{count} shards");
+        }
+    }
+
+    #[test]
+    fn every_name_is_in_one_shard() {
+        let shards = [1, 2, 3].map(|number| Shard::new(number, 3).expect("a shard"));
+        let mut sizes = [0; 3];
+        for name in (0..300).map(|item| PathBuf::from(format!("{item}.jpg"))) {
+            let holders: Vec<_> = (0..3).filter(|&shard| shards[shard].holds(&name)).collect();
+            assert_eq!(holders.len(), 1, "{}", name.display());
+            sizes[holders[0]] += 1;
+        }
+        assert!(sizes.iter().all(|&size| size > 70), "about a third each: {sizes:?}");
+    }
+
+    #[test]
+    fn a_missing_a_different_and_a_foreign_shard_are_named() {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let output = place.path().join("out");
+        let refused = || published("similarity", &output).expect_err("not all are there").to_string();
+        assert!(refused().contains("--shard I/N"), "{}", refused());
+        publish(&output, "2/2", 5);
+        assert!(refused().contains("1-of-2") && refused().contains("--shard 1/2"), "{}", refused());
+        publish(&output, "1/2", 6);
+        assert!(refused().contains("2-of-2") && refused().contains("other settings"), "{}", refused());
+        publish(&output, "1/2", 5);
+        let shards = published("similarity", &output).expect("all are there");
+        assert_eq!(shards.len(), 2);
+        assert!(shards[1].0.ends_with("2-of-2"));
+        publish(&output, "1/3", 5);
+        assert!(refused().contains("earlier cut"), "{}", refused());
+    }
+}

@@ -1,0 +1,83 @@
+//! One run at a time for each output folder: a lock that the kernel holds for as long as the process lives, on a file that
+//! says who it is.
+
+use std::fs::{File, TryLockError};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::stop;
+
+/// Time between two attempts to get a lock that somebody holds.
+const TRY_EVERY: Duration = Duration::from_millis(200);
+
+/// Takes the lock file `path` of `output` for the stage `stage`, waiting up to `wait` for whoever holds it.
+pub(super) fn take(output: &Path, path: &Path, stage: &str, wait: Duration) -> Result<File> {
+    // Not truncated before it is held: it says who holds it.
+    let mut lock =
+        File::options().create(true).truncate(false).write(true).open(path).map_err(Error::io("create", path))?;
+    let (started, mut told) = (Instant::now(), false);
+    loop {
+        match lock.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if started.elapsed() < wait => {
+                if !told {
+                    tracing::info!("{} is held by {}; waiting", output.display(), holder(path));
+                }
+                told = true;
+                stop::check()?;
+                std::thread::sleep(TRY_EVERY.min(wait));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::Locked { output: output.to_owned(), holder: holder(path) });
+            }
+            Err(TryLockError::Error(cause)) => return Err(Error::io("lock", path)(cause)),
+        }
+    }
+    sign(&mut lock, stage).map_err(Error::io("write", path))?;
+    Ok(lock)
+}
+
+/// Whether somebody holds the lock file `path`, and who; `None` where nobody does.
+#[must_use]
+pub fn held_by(path: &Path) -> Option<String> {
+    let lock = File::open(path).ok()?;
+    matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)).then(|| holder(path))
+}
+
+/// What the holder wrote into the lock file; it has written nothing yet in its first moment.
+fn holder(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let text = text.trim();
+    if text.is_empty() { "a process that has just begun".to_owned() } else { text.to_owned() }
+}
+
+fn sign(lock: &mut File, stage: &str) -> std::io::Result<()> {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let since = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    lock.set_len(0)?;
+    lock.seek(SeekFrom::Start(0))?;
+    writeln!(lock, "process {} on {} (lookbook {stage}), since {since}", std::process::id(), host.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_it_is_said_and_a_wait_ends_when_they_let_go() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let (output, path) = (place.path().join("out"), place.path().join(".out.lock"));
+        let held = take(&output, &path, "train", Duration::ZERO)?;
+        let refused = take(&output, &path, "segment", Duration::ZERO).expect_err("it is held");
+        let named = format!("process {} on ", std::process::id());
+        assert!(refused.to_string().contains(&named) && refused.to_string().contains("lookbook train"), "{refused}");
+        assert!(held_by(&path).is_some_and(|holder| holder.contains(&named)));
+        let waiting = std::thread::spawn(move || take(&output, &path, "segment", Duration::from_mins(1)).map(drop));
+        drop(held);
+        waiting.join().expect("no panic")?;
+        assert_eq!(held_by(&place.path().join(".out.lock")), None);
+        Ok(())
+    }
+}

@@ -1,0 +1,311 @@
+//! What all stages have in common: the run settings, and the output folder that appears whole or not at all.
+//!
+//! A stage writes into a hidden folder beside its output (`.NAME.partial`), under a kernel lock that dies with the
+//! process (`.NAME.lock`). [`Stage::publish`] opens everything again, writes `run.json` last, flushes, and puts the new
+//! folder in the old one's place with one rename; the old one stays beside it (`.NAME.previous-1`).
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::gates::{GateResult, Gates};
+use crate::runtime::{Backend, Device, DialectChoice, Engine, InstructionsChoice};
+
+mod files;
+mod lock;
+mod record;
+mod versions;
+
+pub use files::{write_file, write_json};
+pub use lock::held_by;
+pub use record::{FileRecord, InputRecord, RUN_FILE, Summary, checksum, hexadecimal, now, planned};
+pub use versions::{Versions, roll_back};
+
+use files::{parent_of, remove_folder, sync_tree};
+
+/// Default of [`Common::keep_versions`]: the published one and the one before.
+pub const DEFAULT_KEEP_VERSIONS: usize = 2;
+
+/// Settings that every stage takes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Common {
+    /// Seed of everything random: weights, order of photos, drawings.
+    pub seed: u64,
+    /// Worker threads, at least 1.
+    pub threads: usize,
+    /// Check and say what would be done, write nothing.
+    pub dry_run: bool,
+    /// Do nothing where program, settings, inputs and what is published are as the last run left them.
+    pub if_changed: bool,
+    /// How long to wait for a run that holds the output folder.
+    pub lock_wait_secs: u64,
+    /// Versions of the output folder that are kept, the published one included ([`DEFAULT_KEEP_VERSIONS`]).
+    pub keep_versions: usize,
+    /// Name of the whole run that the stage is a part of.
+    pub run_name: String,
+    /// What has to hold before a folder is published.
+    pub gates: Gates,
+    /// The operators that the network is made of.
+    pub dialect: DialectChoice,
+    /// The instructions of native operators.
+    pub instructions: InstructionsChoice,
+}
+
+impl Common {
+    /// What the network is to run on.
+    #[must_use]
+    pub fn engine(&self, device: Device) -> Engine {
+        Engine { device, dialect: self.dialect, instructions: self.instructions, threads: self.threads }
+    }
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            threads: available_threads(),
+            dry_run: false,
+            if_changed: false,
+            lock_wait_secs: 0,
+            keep_versions: DEFAULT_KEEP_VERSIONS,
+            run_name: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+            gates: Gates::default(),
+            dialect: DialectChoice::default(),
+            instructions: InstructionsChoice::default(),
+        }
+    }
+}
+
+/// The number of processors that this process may use.
+#[must_use]
+pub fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// A running stage: owns the lock and the unfinished folder. Dropped without [`Stage::publish`], it leaves the published
+/// folder as it was and clears the unfinished one.
+#[derive(Debug)]
+pub struct Stage {
+    summary: Summary,
+    versions: Versions,
+    partial: PathBuf,
+    keep_versions: usize,
+    started: Instant,
+    settled: bool,
+    keep_unfinished: bool,
+    _lock: File,
+}
+
+impl Stage {
+    /// Takes the lock of `output` and makes an empty unfinished folder beside it.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] where another run holds it, [`Error::Input`] where `output` exists and is not a stage's folder
+    /// (nothing of somebody else's is ever replaced), [`Error::NothingToDo`] where that was asked for and so it is,
+    /// [`Error::Io`] where the folder cannot be made.
+    pub fn begin(name: &str, output: &Path, common: &Common, config: &impl Serialize) -> Result<Self> {
+        let versions = Versions::of(output)?;
+        versions.refuse_foreign()?;
+        let parent = parent_of(&versions.output);
+        fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
+        let lock = lock::take(output, &versions.lock(), name, Duration::from_secs(common.lock_wait_secs))?;
+        let summary = planned(name, output, common, config);
+        if common.if_changed && is_up_to_date(&versions.output, &summary) {
+            return Err(Error::NothingToDo { output: output.to_owned() });
+        }
+        versions.start()?;
+        Ok(Self {
+            summary,
+            partial: versions.partial(),
+            versions,
+            keep_versions: common.keep_versions,
+            started: Instant::now(),
+            settled: false,
+            keep_unfinished: false,
+            _lock: lock,
+        })
+    }
+
+    /// What an aborted run leaves unpublished stays until the next run: for work of hours, as checkpoints.
+    pub fn keep_unfinished(&mut self) {
+        self.keep_unfinished = true;
+    }
+
+    /// Where the file `name` of the folder to be published is to be written now.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.partial.join(name)
+    }
+
+    /// Makes a folder inside the folder to be published.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn create_folder(&self, name: &str) -> Result<PathBuf> {
+        let path = self.path(name);
+        fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
+        Ok(path)
+    }
+
+    /// Records a file that the stage reads, with its checksum; or a folder, with the names, sizes and times of its files.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read.
+    pub fn input(&mut self, path: &Path) -> Result<()> {
+        self.summary.inputs.push(InputRecord::of(path)?);
+        Ok(())
+    }
+
+    /// Records a count or a figure.
+    pub fn count(&mut self, name: &str, value: impl Into<serde_json::Value>) {
+        self.summary.counts.insert(name.to_owned(), value.into());
+    }
+
+    /// Records gates; one that has not passed keeps the folder from being published.
+    pub fn gates(&mut self, results: Vec<GateResult>) {
+        self.summary.gates.extend(results);
+    }
+
+    /// Records what the network really ran on.
+    pub fn backend(&mut self, backend: Backend) {
+        self.summary.set_backend(backend);
+    }
+
+    /// Opens everything in the folder again, writes `run.json`, flushes it all to disk and puts it in the output's place
+    /// with one rename.
+    ///
+    /// # Errors
+    /// [`Error::Gate`] where a gate has not passed: the folder is then moved aside. [`Error::Schema`] and [`Error::Input`]
+    /// where something does not read back, [`Error::Io`]; what was published before is then still in its place.
+    pub fn publish(mut self) -> Result<Summary> {
+        self.summary.files = record::verify(&self.partial)?;
+        self.summary.elapsed_secs = self.started.elapsed().as_secs_f64();
+        write_json(&self.path(RUN_FILE), &self.summary)?;
+        sync_tree(&self.partial)?;
+        let failed: Vec<_> = self.summary.gates.iter().filter(|gate| !gate.passed).map(ToString::to_string).collect();
+        if !failed.is_empty() {
+            self.versions.reject()?;
+            self.settled = true;
+            let (stage, gates) = (self.summary.stage.clone(), failed.join("; "));
+            return Err(Error::Gate { stage, gates, aside: self.versions.rejected() });
+        }
+        self.versions.publish(self.keep_versions)?;
+        self.settled = true;
+        tracing::info!(
+            stage = self.summary.stage,
+            output = %self.summary.output.display(),
+            elapsed_secs = (self.summary.elapsed_secs * 10.0).round() / 10.0,
+            "published"
+        );
+        Ok(self.summary.clone())
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        if self.keep_unfinished {
+            tracing::warn!("what was done so far stays in {} until the next run", self.partial.display());
+        } else if let Err(error) = remove_folder(&self.partial) {
+            tracing::warn!("an unfinished folder is left: {error}");
+        }
+    }
+}
+
+/// Whether `output` is whole and a run as `planned` would make it once more.
+fn is_up_to_date(output: &Path, planned: &Summary) -> bool {
+    Summary::read(output)
+        .is_ok_and(|before| before.changes(planned).is_empty() && before.damaged_files(output).is_empty())
+}
+
+/// Puts one more file, or a new one of that name, into a folder that is published, and into its record.
+///
+/// # Errors
+/// [`Error::Locked`] where a run is writing the folder, [`Error::Input`] where no stage published it, [`Error::Io`].
+pub fn add_file(folder: &Path, name: &str, content: &impl Serialize, common: &Common) -> Result<()> {
+    let versions = Versions::of(folder)?;
+    let mut summary = Summary::read(folder)?;
+    let _lock = lock::take(folder, &versions.lock(), name, Duration::from_secs(common.lock_wait_secs))?;
+    let path = folder.join(name);
+    write_json(&path, content)?;
+    let file = record::file_record(folder, &path)?;
+    summary.files.retain(|other| other.name != file.name);
+    summary.files.push(file);
+    summary.files.sort_by(|a, b| a.name.cmp(&b.name));
+    write_json(&folder.join(RUN_FILE), &summary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin(output: &Path) -> Result<Stage> {
+        Stage::begin("test", output, &Common::default(), &())
+    }
+
+    #[test]
+    fn a_published_folder_replaces_the_one_before_whole() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let output = place.path().join("out");
+        for (name, other) in [("first", "second"), ("second", "first")] {
+            let mut stage = begin(&output)?;
+            stage.count("files", 1);
+            write_file(&stage.path(name), name.as_bytes())?;
+            stage.publish()?;
+            assert!(output.join(name).is_file());
+            assert!(!output.join(other).exists(), "nothing of the version before is left");
+        }
+        assert_eq!(Summary::read(&output)?.counts["files"], 1);
+        assert!(!place.path().join(".out.partial").exists());
+        Ok(())
+    }
+
+    #[test]
+    fn an_abandoned_stage_leaves_the_published_folder() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let output = place.path().join("out");
+        begin(&output)?.publish()?;
+        let stage = begin(&output)?;
+        write_file(&stage.path("half"), b"half")?;
+        drop(stage);
+        assert!(output.join(RUN_FILE).is_file());
+        assert!(!place.path().join(".out.partial").exists());
+        Ok(())
+    }
+
+    #[test]
+    fn work_of_hours_stays_where_it_is_told_to() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let mut stage = begin(&place.path().join("out"))?;
+        stage.keep_unfinished();
+        write_file(&stage.path("checkpoint"), b"weights")?;
+        drop(stage);
+        assert!(place.path().join(".out.partial/checkpoint").is_file());
+        Ok(())
+    }
+
+    #[test]
+    fn a_second_run_is_told_that_the_folder_is_held() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let output = place.path().join("out");
+        let _held = begin(&output)?;
+        let refused = begin(&output).expect_err("the folder is held");
+        assert_eq!(refused.exit_code(), 75);
+        Ok(())
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_never_replaced() {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let letter = place.path().join("letter.txt");
+        fs::write(&letter, "dear").expect("a file");
+        let refused = begin(place.path()).expect_err("the folder is not ours");
+        assert!(matches!(refused, Error::Input { .. }), "{refused}");
+        assert!(letter.is_file());
+    }
+}

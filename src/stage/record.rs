@@ -1,0 +1,279 @@
+//! `run.json`, the record that every published folder holds: what was read, by which program and settings, and what was
+//! written, with checksums, so that a later run can tell whether there is anything to do.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Common;
+use crate::error::{Error, Result};
+use crate::gates::GateResult;
+use crate::runtime::Backend;
+use crate::table;
+
+/// Name of the record.
+pub const RUN_FILE: &str = "run.json";
+
+/// One input of a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputRecord {
+    /// The path as the settings gave it: a file, or a folder with all that is below it.
+    pub path: PathBuf,
+    /// Size of the file, or of all files of the folder.
+    pub bytes: u64,
+    /// SHA-256, lower-case hexadecimal: of the file's content; for a folder of the names, sizes and times of its files.
+    pub sha256: String,
+}
+
+/// One file of a published folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Path inside the folder.
+    pub name: PathBuf,
+    /// Size.
+    pub bytes: u64,
+    /// SHA-256 of the content, lower-case hexadecimal.
+    pub sha256: String,
+    /// Rows of a table; null for other files.
+    pub rows: Option<u64>,
+}
+
+/// What a stage did: the content of `run.json`, and what the program prints.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Summary {
+    /// The stage's name.
+    pub stage: String,
+    /// The folder that was published (or would be, in a dry run).
+    pub output: PathBuf,
+    /// True where nothing was written.
+    pub dry_run: bool,
+    /// Version of this program.
+    pub version: String,
+    /// Git revision that the program was built from; null where it was built outside a checkout.
+    pub git_revision: Option<String>,
+    /// When the stage began, RFC 3339, UTC.
+    pub started_at: String,
+    /// Wall-clock time of the stage.
+    pub elapsed_secs: f64,
+    /// Seed, threads, and the stage's configuration as resolved from defaults, settings file and flags.
+    pub config: serde_json::Value,
+    /// Execution provider of ONNX Runtime that really ran ("cpu", "cuda"); null for stages without a network.
+    pub execution_provider: Option<String>,
+    /// The operators that it ran: "native" ones of this program or "portable" ones of ONNX; null likewise.
+    #[serde(default)]
+    pub dialect: Option<String>,
+    /// The files that the stage read, with checksums.
+    pub inputs: Vec<InputRecord>,
+    /// The files that the stage wrote, `run.json` excepted, in the order of their names.
+    #[serde(default)]
+    pub files: Vec<FileRecord>,
+    /// The quality gates that were looked at.
+    #[serde(default)]
+    pub gates: Vec<GateResult>,
+    /// Counts and figures by name ("photos", "rejects", ...).
+    pub counts: BTreeMap<String, serde_json::Value>,
+}
+
+impl Summary {
+    /// Records what the network really ran on.
+    pub fn set_backend(&mut self, backend: Backend) {
+        self.execution_provider = Some(backend.provider.name().to_owned());
+        self.dialect = Some(backend.dialect.name().to_owned());
+    }
+
+    /// Reads the record of a published folder.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where `folder` was not published by a stage or its record is damaged.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(RUN_FILE);
+        let text = fs::read_to_string(&path).map_err(|cause| {
+            Error::input(&path, format!("cannot be read ({cause}); run the stage that makes this folder first"))
+        })?;
+        serde_json::from_str(&text).map_err(|cause| Error::input(&path, format!("is not a run record: {cause}")))
+    }
+
+    /// Why a run with the settings of `planned` would do something else than this record says was done: one line each for
+    /// another program, seed, setting or input. Empty where there is nothing to do.
+    #[must_use]
+    pub fn changes(&self, planned: &Self) -> Vec<String> {
+        let mut changes = Vec::new();
+        if self.version != planned.version {
+            changes.push(format!("version {} wrote it, this is {}", self.version, planned.version));
+        }
+        for (part, what) in [("/common/seed", "the seed"), ("/stage", "a setting")] {
+            if self.config.pointer(part) != planned.config.pointer(part) {
+                changes.push(format!("{what} was changed"));
+            }
+        }
+        changes.extend(self.changed_inputs());
+        changes
+    }
+
+    /// One line for each input that is not what the stage read.
+    #[must_use]
+    pub fn changed_inputs(&self) -> Vec<String> {
+        let change = |input: &InputRecord| match InputRecord::of(&input.path) {
+            Ok(now) if now == *input => None,
+            Ok(_) => Some(format!("{} was changed", input.path.display())),
+            Err(_) => Some(format!("{} cannot be read", input.path.display())),
+        };
+        self.inputs.par_iter().filter_map(change).collect()
+    }
+
+    /// One line for each file of the published folder `folder` that is missing or not as it was written.
+    #[must_use]
+    pub fn damaged_files(&self, folder: &Path) -> Vec<String> {
+        let damage = |file: &FileRecord| match checksum(&folder.join(&file.name)) {
+            Ok((bytes, sha256)) if bytes == file.bytes && sha256 == file.sha256 => None,
+            Ok(_) => Some(format!("{} is not as it was written", file.name.display())),
+            Err(_) => Some(format!("{} cannot be read", file.name.display())),
+        };
+        self.files.par_iter().filter_map(damage).collect()
+    }
+}
+
+impl InputRecord {
+    /// Of the file or folder at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read.
+    pub fn of(path: &Path) -> Result<Self> {
+        let (bytes, sha256) = if path.is_dir() { listing_checksum(path) } else { checksum(path)? };
+        Ok(Self { path: path.to_owned(), bytes, sha256 })
+    }
+}
+
+/// Opens every file below `folder` again: tables must be whole, of this program's schema, and tell their rows; of each file
+/// size and checksum. In the order of the names.
+///
+/// # Errors
+/// [`Error::Input`] and [`Error::Schema`] naming the first table that does not read back, [`Error::Io`].
+pub(super) fn verify(folder: &Path) -> Result<Vec<FileRecord>> {
+    let mut paths = Vec::new();
+    for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
+        let entry = entry.map_err(|cause| Error::io("read", folder)(cause.into()))?;
+        if entry.file_type().is_file() && entry.path() != folder.join(RUN_FILE) {
+            paths.push(entry.into_path());
+        }
+    }
+    paths.par_iter().map(|path| file_record(folder, path)).collect()
+}
+
+pub(super) fn file_record(folder: &Path, path: &Path) -> Result<FileRecord> {
+    let is_table = path.extension().is_some_and(|it| it == "parquet");
+    let rows = if is_table { Some(table::count_rows(path)?) } else { None };
+    let (bytes, sha256) = checksum(path)?;
+    let name = path.strip_prefix(folder).unwrap_or(path).to_owned();
+    Ok(FileRecord { name, bytes, sha256, rows })
+}
+
+/// The summary of a stage that has not run: what a dry run returns.
+pub fn planned(name: &str, output: &Path, common: &Common, config: &impl Serialize) -> Summary {
+    Summary {
+        stage: name.to_owned(),
+        output: output.to_owned(),
+        dry_run: common.dry_run,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        git_revision: option_env!("LOOKBOOK_GIT_REVISION").map(str::to_owned),
+        started_at: now(),
+        elapsed_secs: 0.0,
+        config: serde_json::json!({ "common": common, "stage": config }),
+        execution_provider: None,
+        dialect: None,
+        inputs: Vec::new(),
+        files: Vec::new(),
+        gates: Vec::new(),
+        counts: BTreeMap::new(),
+    }
+}
+
+/// The time, RFC 3339, UTC, to the second.
+#[must_use]
+pub fn now() -> String {
+    chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
+
+/// Size and SHA-256 of a file.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn checksum(path: &Path) -> Result<(u64, String)> {
+    let mut file = File::open(path).map_err(Error::io("open", path))?;
+    let (mut digest, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
+    loop {
+        let read = file.read(&mut buffer).map_err(Error::io("read", path))?;
+        if read == 0 {
+            return Ok((bytes, hexadecimal(&digest.finalize())));
+        }
+        bytes += read as u64;
+        digest.update(&buffer[..read]);
+    }
+}
+
+/// Size of all files below a folder, and SHA-256 of their names, sizes and times: their content is not read.
+fn listing_checksum(folder: &Path) -> (u64, String) {
+    let (mut digest, mut bytes) = (Sha256::new(), 0);
+    for entry in walkdir::WalkDir::new(folder).follow_links(true).sort_by_file_name() {
+        // What cannot be looked at is for the stage to complain about, not for the record.
+        let Ok(entry) = entry else { continue };
+        let Ok(metadata) = entry.metadata() else { continue };
+        if metadata.is_file() {
+            let name = entry.path().strip_prefix(folder).unwrap_or(entry.path());
+            digest.update(name.as_os_str().as_encoded_bytes());
+            for number in [metadata.len() as i64, metadata.mtime(), metadata.mtime_nsec()] {
+                digest.update(number.to_le_bytes());
+            }
+            bytes += metadata.len();
+        }
+    }
+    (bytes, hexadecimal(&digest.finalize()))
+}
+
+/// Bytes as lower-case hexadecimal.
+#[must_use]
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_file_folder_seed_or_setting_is_something_to_do() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let write = |name: &str, text: &str| fs::write(place.path().join(name), text).expect("writable");
+        fs::create_dir(place.path().join("photos")).expect("a folder");
+        write("photos/a.jpg", "a");
+        write("list.csv", "a");
+        let common = Common::default();
+        let mut done = planned("segment", Path::new("out"), &common, &1);
+        done.inputs = ["photos", "list.csv"]
+            .map(|name| InputRecord::of(&place.path().join(name)))
+            .into_iter()
+            .collect::<Result<_>>()?;
+        let threads = Common { threads: 7, ..common.clone() };
+        assert!(done.changes(&planned("segment", Path::new("out"), &threads, &1)).is_empty());
+        let reseeded = Common { seed: 1, ..common.clone() };
+        assert_eq!(done.changes(&planned("segment", Path::new("out"), &reseeded, &1)), ["the seed was changed"]);
+        assert_eq!(done.changes(&planned("segment", Path::new("out"), &common, &2)), ["a setting was changed"]);
+        write("photos/b.jpg", "b");
+        write("list.csv", "b");
+        let changes = done.changed_inputs();
+        assert!(changes.len() == 2 && changes[0].ends_with("photos was changed"), "{changes:?}");
+        fs::remove_file(place.path().join("list.csv")).expect("it is there");
+        assert!(done.changed_inputs()[1].ends_with("list.csv cannot be read"));
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! The versions of an output folder: `NAME` is the published one; beside it, hidden, the unfinished one (`.NAME.partial`),
+//! the ones published before (`.NAME.previous-1` the newest) and the one that a gate held back (`.NAME.rejected`).
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::files::{parent_of, remove_folder, sync};
+use super::{RUN_FILE, lock};
+use crate::error::{Error, Result};
+
+/// Where the versions of an output folder lie.
+#[derive(Debug, Clone)]
+pub struct Versions {
+    /// The published folder; where the settings name a symbolic link, what it points to.
+    pub(super) output: PathBuf,
+    parent: PathBuf,
+    name: String,
+}
+
+impl Versions {
+    /// Of the folder `output`, which need not be there.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where `output` does not name a folder, or names a mount point, which no rename can replace.
+    pub fn of(output: &Path) -> Result<Self> {
+        let target = if output.is_symlink() {
+            fs::canonicalize(output).map_err(Error::io("follow the symbolic link", output))?
+        } else {
+            output.to_owned()
+        };
+        let name = target
+            .file_name()
+            .ok_or_else(|| Error::config("output", format!("'{}' does not name a folder", output.display())))?
+            .to_string_lossy()
+            .into_owned();
+        let parent = parent_of(&target);
+        let device = |path: &Path| fs::metadata(path).ok().map(|it| it.dev());
+        if device(&target).is_some_and(|of_output| device(&parent) != Some(of_output)) {
+            let problem =
+                format!("'{}' is a mount point, which no rename can replace; name a folder in it", target.display());
+            return Err(Error::config("output", problem));
+        }
+        Ok(Self { output: target, parent, name })
+    }
+
+    fn hidden(&self, suffix: &str) -> PathBuf {
+        self.parent.join(format!(".{}.{suffix}", self.name))
+    }
+
+    /// The folder that a run is writing, or that a killed run has left.
+    #[must_use]
+    pub fn partial(&self) -> PathBuf {
+        self.hidden("partial")
+    }
+
+    /// The lock file.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.hidden("lock")
+    }
+
+    /// The version that a gate held back.
+    #[must_use]
+    pub fn rejected(&self) -> PathBuf {
+        self.hidden("rejected")
+    }
+
+    /// The version published `age` versions ago, from 1.
+    #[must_use]
+    pub fn previous(&self, age: usize) -> PathBuf {
+        self.hidden(&format!("previous-{age}"))
+    }
+
+    /// Puts the unfinished folder into the output's place with one rename and keeps `keep` versions in all.
+    pub(super) fn publish(&self, keep: usize) -> Result<()> {
+        exchange(&self.partial(), &self.output)?;
+        remove_folder(&self.rejected())?;
+        if self.partial().exists() {
+            self.retire(keep)?;
+        }
+        sync(&self.parent)
+    }
+
+    /// What was published until now, and is now in the place of the unfinished folder, becomes the newest version before.
+    fn retire(&self, keep: usize) -> Result<()> {
+        // Also those that a larger setting kept.
+        for age in keep.max(1).. {
+            let old = self.previous(age);
+            if !old.exists() {
+                break;
+            }
+            remove_folder(&old)?;
+        }
+        if keep <= 1 {
+            return remove_folder(&self.partial());
+        }
+        let oldest = self.previous(keep - 1);
+        remove_folder(&oldest)?;
+        for age in (1..keep - 1).rev().filter(|&age| self.previous(age).exists()) {
+            rename(&self.previous(age), &self.previous(age + 1))?;
+        }
+        rename(&self.partial(), &self.previous(1))
+    }
+
+    /// Moves the unfinished folder aside for inspection.
+    pub(super) fn reject(&self) -> Result<()> {
+        remove_folder(&self.rejected())?;
+        rename(&self.partial(), &self.rejected())
+    }
+
+    /// Makes the parent folder and, empty, the unfinished folder. The lock must be held.
+    pub(super) fn start(&self) -> Result<()> {
+        remove_folder(&self.partial())?;
+        fs::create_dir(self.partial()).map_err(Error::io("create", self.partial()))
+    }
+
+    /// Refuses a folder with files of somebody else.
+    pub(super) fn refuse_foreign(&self) -> Result<()> {
+        let entries = match fs::read_dir(&self.output) {
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(cause) => return Err(Error::io("use as an output folder", &self.output)(cause)),
+            Ok(entries) => entries.count(),
+        };
+        if entries > 0 && !self.output.join(RUN_FILE).is_file() {
+            return Err(Error::input(
+                &self.output,
+                "holds files that no stage of lookbook wrote; name an empty or a new folder, nothing was touched",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Puts the version before into the place of the published one, which becomes the version before: a second call takes the
+/// first one back.
+///
+/// # Errors
+/// [`Error::Input`] where there is no version before, [`Error::Locked`] where a run holds the folder, [`Error::Io`].
+pub fn roll_back(output: &Path) -> Result<()> {
+    let versions = Versions::of(output)?;
+    versions.refuse_foreign()?;
+    let before = versions.previous(1);
+    if !before.join(RUN_FILE).is_file() {
+        let problem = format!("has no version before it ({} is not there)", before.display());
+        return Err(Error::input(output, problem));
+    }
+    let _lock = lock::take(output, &versions.lock(), "rollback", std::time::Duration::ZERO)?;
+    exchange(&before, &versions.output)?;
+    sync(&versions.parent)
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(Error::io("rename", from))
+}
+
+/// Puts `new` in the place of `output`; what was there, if anything, is then at `new`.
+fn exchange(new: &Path, output: &Path) -> Result<()> {
+    if !output.exists() {
+        return fs::rename(new, output).map_err(Error::io("publish", output));
+    }
+    let here = rustix::fs::CWD;
+    match rustix::fs::renameat_with(here, new, here, output, rustix::fs::RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(()),
+        // A file system without an atomic exchange: two renames, and the old folder comes back where the second fails.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
+            let old = new.with_extension("old");
+            remove_folder(&old)?;
+            fs::rename(output, &old).map_err(Error::io("move aside", output))?;
+            if let Err(cause) = fs::rename(new, output) {
+                fs::rename(&old, output).map_err(Error::io("move back", output))?;
+                return Err(Error::io("publish", output)(cause));
+            }
+            fs::rename(&old, new).map_err(Error::io("move aside", old))
+        }
+        Err(errno) => Err(Error::io("publish", output)(errno.into())),
+    }
+}

@@ -1,0 +1,134 @@
+//! `status`: the last runs of a run folder, and of each stage's folder whether it is what a run would make now, and if not,
+//! why. Changes nothing.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::runs;
+use crate::runs::history::{self, Attempt, State, WholeRun};
+use crate::settings::Settings;
+use crate::stage::{RUN_FILE, Summary, Versions, held_by};
+
+/// Whole runs that are shown.
+const SHOWN_RUNS: usize = 5;
+
+/// What there is to know about a run folder.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// The last runs, newest first.
+    pub runs: Vec<WholeRun>,
+    /// The stages' folders, in the order of their publishing.
+    pub folders: Vec<FolderStatus>,
+}
+
+/// A stage's folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FolderStatus {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The stage that makes it.
+    pub stage: String,
+    /// When the published version began to be made, RFC 3339, UTC.
+    pub made_at: String,
+    /// Why it is stale, one reason each; empty where it is up to date.
+    pub stale: Vec<String>,
+    /// What else is to be known: who holds it, how the last attempt failed, what lies beside it.
+    pub notes: Vec<String>,
+}
+
+/// Looks at the folders of the stages in `folder`; `settings` are compared with those that each was made with; with
+/// `verify` every published file is read and compared with its checksum.
+///
+/// # Errors
+/// [`Error::Input`] where `folder` holds no stage's folder and no record of a run; [`Error::Io`].
+pub fn run(folder: &Path, settings: &Settings, verify: bool) -> Result<Status> {
+    let attempts = history::read(&settings.runs()?.folder.unwrap_or_else(|| folder.join(runs::FOLDER)))?;
+    let entries = std::fs::read_dir(folder).map_err(Error::io("list", folder))?;
+    let published = entries.flatten().map(|it| it.path()).filter(|it| is_stage(it));
+    let mut folders =
+        published.map(|it| folder_status(&it, settings, &attempts, verify)).collect::<Result<Vec<_>>>()?;
+    if folders.is_empty() && attempts.is_empty() {
+        return Err(Error::input(folder, "holds no stage's output and no record of a run; run `make all` or a stage"));
+    }
+    folders.sort_by(|a, b| (&a.made_at, &a.folder).cmp(&(&b.made_at, &b.folder)));
+    Ok(Status { runs: last_runs(&attempts), folders })
+}
+
+fn is_stage(folder: &Path) -> bool {
+    let hidden = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    !hidden && folder.file_name() != Some(runs::FOLDER.as_ref()) && folder.join(RUN_FILE).is_file()
+}
+
+fn last_runs(attempts: &[Attempt]) -> Vec<WholeRun> {
+    let mut names: Vec<&str> = Vec::new();
+    for attempt in attempts.iter().rev() {
+        if !names.contains(&attempt.run.as_str()) && names.len() < SHOWN_RUNS {
+            names.push(&attempt.run);
+        }
+    }
+    names.into_iter().map(|name| history::whole_run(attempts, name)).collect()
+}
+
+fn folder_status(folder: &Path, settings: &Settings, attempts: &[Attempt], verify: bool) -> Result<FolderStatus> {
+    let summary = Summary::read(folder)?;
+    let versions = Versions::of(folder)?;
+    let mut stale = summary.changed_inputs();
+    stale.extend(settings.changes(&summary));
+    if verify {
+        stale.extend(summary.damaged_files(folder));
+    }
+    let holder = held_by(&versions.lock());
+    let mut notes = Vec::new();
+    let last = attempts.iter().rfind(|it| it.output.file_name() == folder.file_name());
+    if let Some(last) = last.filter(|it| !it.state.is_good()) {
+        notes.extend(last_attempt(last, holder.is_some()));
+    }
+    notes.extend(holder.map(|holder| format!("held by {holder}")));
+    for (path, what) in [
+        (versions.rejected(), "kept back by a gate, for inspection"),
+        (versions.partial(), "unfinished; the next run clears it"),
+    ] {
+        notes.extend(path.exists().then(|| format!("{}: {what}", path.display())));
+    }
+    Ok(FolderStatus { folder: folder.to_owned(), stage: summary.stage, made_at: summary.started_at, stale, notes })
+}
+
+fn last_attempt(last: &Attempt, held: bool) -> Option<String> {
+    let at = &last.started_at;
+    match (last.state, last.exit_code) {
+        (State::Running, _) => (!held).then(|| format!("the attempt of {at} was killed before it could say why")),
+        (_, code) => {
+            let error = last.error.as_deref().unwrap_or("no reason is recorded");
+            Some(format!("the attempt of {at} ended with exit code {}: {error}", code.unwrap_or(1)))
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "runs, newest first:")?;
+        for run in &self.runs {
+            let state = match (&run.ended_at, run.good) {
+                (None, _) => "did not end",
+                (_, true) => "good",
+                (_, false) => "failed",
+            };
+            writeln!(f, "  {}: began {}, {state}", run.run, run.started_at)?;
+            for stage in &run.stages {
+                let name = stage.output.file_name().unwrap_or_default().to_string_lossy();
+                let code = stage.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string());
+                writeln!(f, "    {:<11} {name:<14} exit code {code:<4} {:>8.1} s", stage.stage, stage.elapsed_secs)?;
+            }
+        }
+        writeln!(f, "folders:")?;
+        for it in &self.folders {
+            let state = if it.stale.is_empty() { "up to date" } else { "stale" };
+            writeln!(f, "  {} ({}), made {}: {state}", it.folder.display(), it.stage, it.made_at)?;
+            it.stale.iter().chain(&it.notes).try_for_each(|line| writeln!(f, "    {line}"))?;
+        }
+        Ok(())
+    }
+}
