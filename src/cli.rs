@@ -211,6 +211,9 @@ struct SegmentFlags {
     /// Where the network runs
     #[arg(long, value_parser = ["auto", "cpu", "cuda"])]
     device: Option<String>,
+    /// Numbers that the network computes in; auto: bf16 where the processor has it
+    #[arg(long, value_parser = ["f32", "bf16", "auto"])]
+    precision: Option<String>,
     /// Largest share of photos that may be rejected [default: 0.05]
     #[arg(long)]
     max_reject_fraction: Option<f64>,

@@ -9,9 +9,9 @@ use sha2::{Digest, Sha256};
 
 use crate::canvas;
 use crate::error::{Error, Result};
-use crate::graph::{self, Spec};
+use crate::graph::{self, Dialect, Precision, Spec};
 use crate::photo::Photo;
-use crate::runtime::{self, Backend, Engine, failed};
+use crate::runtime::{self, Backend, Engine, PrecisionChoice, failed};
 use crate::stage;
 use crate::train::PREDICT_FILE;
 
@@ -23,6 +23,7 @@ pub const BATCH_SIZE: usize = 4;
 pub struct Predictor {
     session: Session,
     backend: Backend,
+    precision: Precision,
     spec: Spec,
     model_id: String,
 }
@@ -32,16 +33,17 @@ impl Predictor {
     ///
     /// # Errors
     /// [`Error::Runtime`] where ONNX Runtime is missing, [`Error::Input`] where the model is missing or not ours.
-    pub fn load(model: &Path, engine: Engine) -> Result<Self> {
+    pub fn load(model: &Path, engine: Engine, precision: PrecisionChoice) -> Result<Self> {
         let path = model.join(PREDICT_FILE);
         let bytes = std::fs::read(&path)
             .map_err(|cause| Error::input(&path, format!("cannot be read ({cause}); run 'lookbook train' first")))?;
         let (spec, weights) = graph::read_predict(&bytes)
             .map_err(|problem| Error::input(&path, format!("{problem}; train the model again")))?;
         let name = path.display().to_string();
-        let graph = |dialect| graph::label_maps(dialect, &spec, &weights);
+        let precision = precision.resolve(engine)?;
+        let graph = |dialect| graph::label_maps(dialect, precision, &spec, &weights);
         let (session, backend) = runtime::session(&name, graph, engine)?;
-        Ok(Self { session, backend, spec, model_id: model_id(&bytes) })
+        Ok(Self { session, backend, precision, spec, model_id: model_id(&bytes) })
     }
 
     /// Identity of the model: the first 16 hexadecimal digits of the SHA-256 of `predict.onnx`.
@@ -54,6 +56,15 @@ impl Predictor {
     #[must_use]
     pub fn backend(&self) -> Backend {
         self.backend
+    }
+
+    /// The numbers that the network really computes in.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        match self.backend.dialect {
+            Dialect::Portable => Precision::F32,
+            Dialect::Native => self.precision,
+        }
     }
 
     /// Category of each pixel of each photo: `[height, width]` u8, 0 to 22, at the photo's own size; any number of photos,

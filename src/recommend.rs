@@ -17,7 +17,7 @@ use crate::labels;
 use crate::photo::{self, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo};
 use crate::picture::{self, Tile};
 use crate::predict::Predictor;
-use crate::runtime::Device;
+use crate::runtime::{Device, PrecisionChoice};
 use crate::segment::{self, catalogue};
 use crate::similarity::{Correlator, DEFAULT_MIN_COMMON, Measure, SharedCell};
 use crate::stage::{self, Common, Summary};
@@ -135,7 +135,7 @@ pub fn run(config: &Config, photos: &[PathBuf], common: &Common) -> Result<Vec<R
     if common.dry_run {
         return Ok(paths.into_iter().map(|path| Recommendation::without_neighbours(path, None)).collect());
     }
-    let predictor = Predictor::load(&config.model, common.engine(config.device))?;
+    let predictor = Predictor::load(&config.model, common.engine(config.device), PrecisionChoice::F32)?;
     let correlator = Correlator::new(&features, config.measure, config.min_common);
     let mut adviser = Adviser { config, features, colors, predictor, correlator };
     let mut answers = Vec::with_capacity(paths.len());

@@ -9,7 +9,7 @@ use ort::session::builder::GraphOptimizationLevel;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::graph::Dialect;
+use crate::graph::{Dialect, Precision};
 use crate::ops::{Instructions, operators};
 
 /// Environment variable that names the library before any other place.
@@ -75,6 +75,42 @@ impl InstructionsChoice {
             return Ok(wanted);
         }
         Err(Error::config("instructions", format!("this processor has no {wanted}; 'auto' takes what there is")))
+    }
+}
+
+/// The numbers that label maps are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrecisionChoice {
+    /// Single precision.
+    #[default]
+    F32,
+    /// bfloat16: native operators on a processor with AVX-512-BF16.
+    Bf16,
+    /// bfloat16 where there are the instructions, else single precision.
+    Auto,
+}
+
+impl PrecisionChoice {
+    /// What it comes to with an engine on this processor.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where bfloat16 is asked for and cannot be had.
+    pub fn resolve(self, engine: Engine) -> Result<Precision> {
+        let best = engine.instructions.resolve()? == Instructions::Avx512;
+        let problem = match engine {
+            Engine { device: Device::Cuda, .. } | Engine { dialect: DialectChoice::Portable, .. } => {
+                "bf16 is for native operators on the CPU"
+            }
+            _ if !(best && operators::has_bf16()) => {
+                "this processor has no AVX-512-BF16, or other instructions are asked for"
+            }
+            _ => return Ok(if self == Self::F32 { Precision::F32 } else { Precision::Bf16 }),
+        };
+        match self {
+            Self::Bf16 => Err(Error::config("precision", format!("{problem}; 'auto' takes what there is"))),
+            Self::F32 | Self::Auto => Ok(Precision::F32),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::labels;
 use crate::photo::{self, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo, PhotoProblem};
 use crate::predict::Predictor;
 use crate::progress::Progress;
-use crate::runtime::Device;
+use crate::runtime::{Device, PrecisionChoice};
 use crate::shard::Shard;
 use crate::stage::{self, Common, Stage, Summary};
 use crate::stop;
@@ -65,6 +65,8 @@ pub struct Config {
     pub color_rule: ColorRule,
     /// Where the network runs.
     pub device: Device,
+    /// The numbers that it computes in.
+    pub precision: PrecisionChoice,
     /// In which formats the table is written.
     pub format: Format,
     /// Photos held in memory at a time ([`DEFAULT_BATCH_PHOTOS`]).
@@ -86,6 +88,7 @@ impl Default for Config {
             from: LabelSource::default(),
             color_rule: ColorRule::default(),
             device: Device::default(),
+            precision: PrecisionChoice::default(),
             format: Format::default(),
             batch_photos: DEFAULT_BATCH_PHOTOS,
             max_reject_fraction: DEFAULT_MAX_REJECT_FRACTION,
@@ -227,8 +230,9 @@ impl Counter {
         let table = config.model.join(color::FILE);
         stage.input(&config.model.join(PREDICT_FILE))?;
         stage.input(&table)?;
-        let predictor = Predictor::load(&config.model, common.engine(config.device))?;
+        let predictor = Predictor::load(&config.model, common.engine(config.device), config.precision)?;
         stage.backend(predictor.backend());
+        stage.count("precision", predictor.precision().name());
         Ok(Self { rule, colors: ColorTable::read(&table)?, predictor: Some(predictor) })
     }
 

@@ -53,6 +53,26 @@ impl Dialect {
     }
 }
 
+/// The numbers that label maps are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// Single precision.
+    F32,
+    /// bfloat16, sums in f32: the native dialect only.
+    Bf16,
+}
+
+impl Precision {
+    /// Its name in `run.json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
 /// What the maps mean and how they are learnt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -180,17 +200,17 @@ pub fn evaluation(dialect: Dialect, spec: &Spec) -> Vec<u8> {
     builder.finish("evaluation", "Losses and label maps of the U-Net for given weights.", &metadata(spec))
 }
 
-/// The network for use in this program: photos in, label maps out, the weights (flat) inside.
+/// The network for use in this program: photos in, label maps out, the weights (flat) inside. The portable dialect computes
+/// in f32 whatever `precision` says.
 #[must_use]
-pub fn label_maps(dialect: Dialect, spec: &Spec, weights: &[f32]) -> Vec<u8> {
+pub fn label_maps(dialect: Dialect, precision: Precision, spec: &Spec, weights: &[f32]) -> Vec<u8> {
     let mut builder = Builder::default();
     let photos = builder.input("photos", UINT8, &spec.photo_dims());
     let by_name = initializers(&mut builder, weights);
-    let label = match dialect {
-        Dialect::Portable => portable::label,
-        Dialect::Native => native::label,
+    let label_map = match dialect {
+        Dialect::Portable => portable::label(&mut builder, spec, &photos, &by_name),
+        Dialect::Native => native::label(&mut builder, spec, &photos, &by_name, precision),
     };
-    let label_map = label(&mut builder, spec, &photos, &by_name);
     builder.output("label_map", &label_map, UINT8, &spec.map_dims());
     builder.finish("label_maps", "U-Net for fashion parsing: photos to label maps.", &metadata(spec))
 }

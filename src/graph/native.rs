@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use super::builder::{Builder, Value};
 use super::onnx::Attribute;
 use super::unet::CHANNELS;
-use super::{Learnt, Loss, Spec};
+use super::{Learnt, Loss, Precision, Spec};
 use crate::labels::CATEGORY_COUNT;
 
 /// A layer that was passed.
@@ -28,6 +28,7 @@ enum Layer {
 struct Pass<'a> {
     builder: &'a mut Builder,
     weights: &'a HashMap<String, Value>,
+    precision: Precision,
     layers: Vec<Layer>,
 }
 
@@ -39,7 +40,7 @@ pub(super) fn learn(
     weights: &HashMap<String, Value>,
     category_weights: &[f32; CATEGORY_COUNT],
 ) -> Learnt {
-    let (features, layers) = features(builder, photos, weights);
+    let (features, layers) = features(builder, photos, weights, Precision::F32);
     builder.scope("head");
     let [weight, bias] = tensors(weights, "out");
     let mut inputs = vec![&features, weight, bias, labels];
@@ -62,7 +63,7 @@ pub(super) fn evaluate(
     [photos, labels]: [&Value; 2],
     weights: &HashMap<String, Value>,
 ) -> [Value; 3] {
-    let (features, _) = features(builder, photos, weights);
+    let (features, _) = features(builder, photos, weights, Precision::F32);
     builder.scope("head");
     let [weight, bias] = tensors(weights, "out");
     let softmax = Attribute::int("softmax", i64::from(spec.loss == Loss::Softmax));
@@ -72,8 +73,14 @@ pub(super) fn evaluate(
 }
 
 /// Label maps.
-pub(super) fn label(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap<String, Value>) -> Value {
-    let (features, _) = features(builder, photos, weights);
+pub(super) fn label(
+    builder: &mut Builder,
+    spec: &Spec,
+    photos: &Value,
+    weights: &HashMap<String, Value>,
+    precision: Precision,
+) -> Value {
+    let (features, _) = features(builder, photos, weights, precision);
     builder.scope("head");
     let [weight, bias] = tensors(weights, "out");
     builder.native("HeadLabels", &[&features, weight, bias], vec![photo(spec)], 2).remove(0)
@@ -100,8 +107,13 @@ fn tensors<'a>(weights: &'a HashMap<String, Value>, layer: &str) -> [&'a Value; 
 }
 
 /// What the head reads, and the layers that made it.
-fn features(builder: &mut Builder, photos: &Value, weights: &HashMap<String, Value>) -> (Value, Vec<Layer>) {
-    let mut pass = Pass { builder, weights, layers: Vec::new() };
+fn features(
+    builder: &mut Builder,
+    photos: &Value,
+    weights: &HashMap<String, Value>,
+    precision: Precision,
+) -> (Value, Vec<Layer>) {
+    let mut pass = Pass { builder, weights, precision, layers: Vec::new() };
     let mut x = pass.photos("down1a", photos);
     x = pass.convolution("down1b", vec![x], true);
     let mut skips = Vec::new();
@@ -120,10 +132,16 @@ fn features(builder: &mut Builder, photos: &Value, weights: &HashMap<String, Val
 }
 
 impl Pass<'_> {
+    /// A layer's operator.
+    fn node(&mut self, name: &str, inputs: &[&Value]) -> Value {
+        let prefix = if self.precision == Precision::Bf16 { "Bf16" } else { "" };
+        self.builder.native(&format!("{prefix}{name}"), inputs, vec![], 1).remove(0)
+    }
+
     fn photos(&mut self, name: &str, photos: &Value) -> Value {
         self.builder.scope(name);
         let [weight, bias] = tensors(self.weights, name);
-        let output = self.builder.native("PhotoConvolution", &[photos, weight, bias], vec![], 1).remove(0);
+        let output = self.node("PhotoConvolution", &[photos, weight, bias]);
         let (name, photos) = (name.to_owned(), photos.clone());
         self.layers.push(Layer::Photos { name, photos, output: output.clone() });
         output
@@ -134,14 +152,16 @@ impl Pass<'_> {
         let [weight, bias] = tensors(self.weights, name);
         let mut all = vec![&inputs[0], weight, bias];
         all.extend(inputs.get(1));
-        let output = self.builder.native("Convolution", &all, vec![], 1).remove(0);
+        // The head reads f32.
+        let last = self.precision == Precision::Bf16 && name == format!("up{}b", CHANNELS.len() - 1);
+        let output = self.node(if last { "LastConvolution" } else { "Convolution" }, &all);
         self.layers.push(Layer::Convolution { name: name.to_owned(), inputs, is_relu, output: output.clone() });
         output
     }
 
     fn pool(&mut self, level: usize, input: Value) -> Value {
         self.builder.scope(format!("pool{level}"));
-        let output = self.builder.native("MaxPool", &[&input], vec![], 1).remove(0);
+        let output = self.node("MaxPool", &[&input]);
         self.layers.push(Layer::Pool { input, output: output.clone() });
         output
     }
@@ -149,7 +169,7 @@ impl Pass<'_> {
     fn up(&mut self, name: &str, input: Value) -> Value {
         self.builder.scope(name);
         let [weight, bias] = tensors(self.weights, name);
-        let output = self.builder.native("UpConvolution", &[&input, weight, bias], vec![], 1).remove(0);
+        let output = self.node("UpConvolution", &[&input, weight, bias]);
         self.layers.push(Layer::Up { name: name.to_owned(), input, output: output.clone() });
         output
     }

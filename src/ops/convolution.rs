@@ -4,7 +4,7 @@
 //! second's channels follow the first's, without ever being joined.
 
 use super::maps::{Band, Maps, Shape, cut, padded_row};
-use super::product::{Finish, OuterProduct, Pack, Packed, RowProduct};
+use super::product::{Finish, OuterProduct, Pack, Packed, Places, RowProduct};
 use super::spread::{spread_items, with_scratch};
 use super::{Instructions, Workers};
 
@@ -29,13 +29,11 @@ pub fn convolution(
     assert_eq!(weight.len(), out * all_channels * TAPS);
     assert_eq!(output.len(), shape.pixels() * out);
     assert!(inputs.iter().all(|input| input.len() == shape.len()));
-    // Rows of the matrix: kernel row, input, kernel column, channel.
-    let at = |k: usize, n: usize| {
-        let (tap_row, input) = (k / (3 * all_channels), k / (3 * channels) % inputs.len());
-        let (tap_column, channel) = (k / channels % 3, k % channels);
-        weight[((n * all_channels + input * channels + channel) * 3 + tap_row) * 3 + tap_column]
+    let places = Places {
+        rows: taps(channels, inputs.len()).collect(),
+        columns: (0..out).map(|n| n * all_channels * TAPS).collect(),
     };
-    let packed = instructions.run(Pack { depth: TAPS * all_channels, outputs: [out, 0], at });
+    let packed = instructions.run(Pack { tensor: weight, places, first_output: out });
     let finish = if relu { Finish::Relu } else { Finish::Plain };
     let bands = Band::all(shape, workers.spread.threads());
     let parts = cut(&bands, shape.with_channels(out), output);
@@ -67,12 +65,10 @@ pub fn convolution_input_gradient(
     assert_eq!(weight.len(), out * all_channels * TAPS);
     assert_eq!(inputs[0].len() + inputs[1].len(), shape.pixels() * all_channels);
     // The kernel turned by 180 degrees, inputs and outputs exchanged.
-    let at = |k: usize, n: usize| {
-        let (tap_row, tap_column, channel) = (k / (3 * out), k / out % 3, k % out);
-        weight[((channel * all_channels + n) * 3 + 2 - tap_row) * 3 + 2 - tap_column]
-    };
+    let turned = (0..TAPS).rev().flat_map(|tap| (0..out).map(move |channel| channel * all_channels * TAPS + tap));
+    let places = Places { rows: turned.collect(), columns: (0..all_channels).map(|n| n * TAPS).collect() };
     let widths = [shape.channels, all_channels - shape.channels];
-    let packed = instructions.run(Pack { depth: TAPS * out, outputs: widths, at });
+    let packed = instructions.run(Pack { tensor: weight, places, first_output: widths[0] });
     let no_bias = vec![0.0; all_channels];
     let bands = Band::all(shape, workers.spread.threads());
     let [first, second] = inputs;
@@ -120,13 +116,21 @@ pub fn convolution_weight_gradient(
     });
     let (of_taps, of_bias) = total.split_at(sums.len() - out);
     bias.copy_from_slice(of_bias);
-    for (n, weight) in weight.chunks_exact_mut(all_channels * TAPS).enumerate() {
-        for (at, weight) in weight.iter_mut().enumerate() {
-            let (channel, tap_row, tap_column) = (at / TAPS, at / 3 % 3, at % 3);
-            let tap = tap_row * inputs.len() + channel / channels;
-            *weight = of_taps[sums.at(tap, tap_column * channels + channel % channels, n)];
+    for (k, place) in taps(channels, inputs.len()).enumerate() {
+        let (tap, k) = (k / run, k % run);
+        for (n, weight) in weight.chunks_exact_mut(all_channels * TAPS).enumerate() {
+            weight[place] = of_taps[sums.at(tap, k, n)];
         }
     }
+}
+
+/// Where the weights of an output lie, in the order in which a pixel reads its input: kernel row, input, kernel column,
+/// channel.
+pub(super) fn taps(channels: usize, inputs: usize) -> impl Iterator<Item = usize> {
+    let of_input = move |tap_row: usize, input: usize| {
+        (0..3 * channels).map(move |at| ((input * channels + at % channels) * 3 + tap_row) * 3 + at / channels)
+    };
+    (0..3).flat_map(move |tap_row| (0..inputs).flat_map(move |input| of_input(tap_row, input)))
 }
 
 /// How the sums of a weight gradient lie in memory: a matrix for each tap row of each input, then the bias.
@@ -216,7 +220,7 @@ fn with_padded(band: Band, shape: Shape, inputs: &[Maps<'_>], work: impl FnOnce(
     let len = band.padded_len(shape);
     with_scratch(inputs.len() * len, |scratch| {
         for (input, to) in inputs.iter().zip(scratch.chunks_exact_mut(len)) {
-            band.pad(shape, *input, to);
+            band.pad(shape, to, |start, to| input.copy(start, to));
         }
         let padded: Vec<&[f32]> = scratch.chunks_exact(len).collect();
         work(Padded { shape, inputs: &padded });

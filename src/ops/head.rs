@@ -85,12 +85,16 @@ impl Head<'_> {
         let parts = cut(&bands, self.shape, input_gradient).into_iter().zip(&mut sums).collect();
         spread_items(workers.spread, parts, |index, (gradient, sums): (&mut [f32], &mut Sums)| {
             let gradients = gradient.chunks_mut(CHUNK * HEAD_CHANNELS);
-            for (chunk, gradient) in self.chunks(bands[index]).zip(gradients) {
-                let pixels = self.pixels(chunk, labels);
-                with_scratch(CHUNK * (MAPS + HEAD_CHANNELS), |scratch| {
-                    instructions.run(Learn { head: *self, loss, scale, pixels, gradient, sums, scratch });
-                });
-            }
+            with_scratch(CHUNK * (MAPS + HEAD_CHANNELS), |scratch: &mut [f32]| {
+                let mut products = [[0.0; 16]; WEIGHTS];
+                for (chunk, gradient) in self.chunks(bands[index]).zip(gradients) {
+                    let (pixels, products) = (self.pixels(chunk, labels), &mut products);
+                    instructions.run(Learn { head: *self, loss, scale, pixels, gradient, sums, products, scratch });
+                }
+                for (sum, lanes) in sums.weight.iter_mut().zip(products) {
+                    *sum = lanes.iter().sum();
+                }
+            });
         });
         let mut total = Sums::default();
         for it in &sums {
@@ -112,7 +116,7 @@ impl Head<'_> {
         assert!(labels.len() == self.shape.pixels() && label_map.len() == labels.len());
         let bands = Band::all(self.shape, workers.spread.threads());
         let mut sums = vec![[0.0_f64; 2]; bands.len()];
-        let parts = cut_bytes(&bands, self.shape, label_map).into_iter().zip(&mut sums).collect();
+        let parts = cut(&bands, self.shape.with_channels(1), label_map).into_iter().zip(&mut sums).collect();
         spread_items(workers.spread, parts, |index, (map, sums): (&mut [u8], &mut [f64; 2])| {
             for (chunk, map) in self.chunks(bands[index]).zip(map.chunks_mut(CHUNK)) {
                 let pixels = self.pixels(chunk, labels);
@@ -133,7 +137,7 @@ impl Head<'_> {
         assert!(label_map.len() == self.shape.pixels() && counts.len() == self.shape.batch * MAPS);
         let bands = Band::all(self.shape, workers.spread.threads());
         let mut of_bands = vec![[0; MAPS]; bands.len()];
-        let parts = cut_bytes(&bands, self.shape, label_map).into_iter().zip(&mut of_bands).collect();
+        let parts = cut(&bands, self.shape.with_channels(1), label_map).into_iter().zip(&mut of_bands).collect();
         spread_items(workers.spread, parts, |index, (map, counts): (&mut [u8], &mut [i32; MAPS])| {
             let band = bands[index];
             for (chunk, map) in self.chunks(band).zip(map.chunks_mut(CHUNK)) {
@@ -163,9 +167,14 @@ impl Head<'_> {
 
     fn pixels<'a>(&'a self, chunk: std::ops::Range<usize>, labels: &'a [u8]) -> Pixels<'a> {
         let mut own = [0.0; CHUNK];
-        for (own, pixel) in own.iter_mut().zip(chunk.clone()) {
-            let (row, column) = (pixel / self.shape.columns % self.shape.rows, pixel % self.shape.columns);
+        let [mut row, mut column] =
+            [chunk.start / self.shape.columns % self.shape.rows, chunk.start % self.shape.columns];
+        for own in &mut own[..chunk.len()] {
             *own = f32::from(u8::from(row < self.photo[0] && column < self.photo[1]));
+            column += 1;
+            if column == self.shape.columns {
+                (row, column) = (row + 1, 0);
+            }
         }
         Pixels { input: self.input_of(&chunk), labels: &labels[chunk], own }
     }
@@ -173,23 +182,25 @@ impl Head<'_> {
     /// The 23 maps of some pixels, from their 8 channels.
     #[inline(always)]
     fn maps<V: Vector>(&self, channels: &[V; HEAD_CHANNELS]) -> [V; MAPS] {
-        std::array::from_fn(|map| {
-            let weights = &self.weight[map * HEAD_CHANNELS..][..HEAD_CHANNELS];
-            let bias = V::splat(self.bias[map]);
-            channels.iter().zip(weights).fold(bias, |sum, (x, weight)| x.times_plus(V::splat(*weight), sum))
-        })
+        let (weight, bias) = self.parameters();
+        let mut maps = [V::splat(0.0); MAPS];
+        for (map, bias) in maps.iter_mut().zip(bias) {
+            *map = V::splat(*bias);
+        }
+        for (channel, x) in channels.iter().enumerate() {
+            for (map, weight) in maps.iter_mut().zip(weight) {
+                *map = x.times_plus(V::splat(weight[channel]), *map);
+            }
+        }
+        maps
     }
-}
 
-/// Cuts label maps into the parts that belong to bands.
-fn cut_bytes<'a>(bands: &[Band], shape: Shape, mut maps: &'a mut [u8]) -> Vec<&'a mut [u8]> {
-    let mut parts = Vec::with_capacity(bands.len());
-    for band in bands {
-        let (part, rest) = maps.split_at_mut(band.pixels(shape));
-        parts.push(part);
-        maps = rest;
+    /// Weight and bias in their shapes: no index can be out of their bounds.
+    #[inline(always)]
+    fn parameters(&self) -> (&[[f32; HEAD_CHANNELS]; MAPS], &[f32; MAPS]) {
+        let weight = self.weight.as_chunks().0.try_into();
+        (weight.expect("its size was checked"), self.bias.try_into().expect("its size was checked"))
     }
-    parts
 }
 
 /// Up to [`CHUNK`] pixels and what is known of them.
@@ -210,7 +221,11 @@ fn channels<V: Vector>(input: &[f32], first: usize) -> [V; HEAD_CHANNELS] {
             turned[lane] = value;
         }
     }
-    std::array::from_fn(|channel| V::of(&turned[channel]))
+    let mut channels = [V::splat(0.0); HEAD_CHANNELS];
+    for (channel, turned) in channels.iter_mut().zip(&turned) {
+        *channel = V::of(turned);
+    }
+    channels
 }
 
 /// What a table has for the labels of pixels `first..first + LANES`; zero past the end.
@@ -238,22 +253,44 @@ fn highest<V: Vector>(maps: &[V; MAPS]) -> [V; 2] {
 /// map's category, 1 - p elsewhere, which is e^-x p without the loss of digits of a difference.
 #[inline(always)]
 fn sigmoid_and_loss<V: Vector>(maps: &mut [V; MAPS], label: V) -> V {
-    let mut sum = V::splat(0.0);
-    for (group, maps) in maps.chunks_mut(FACTORS).enumerate() {
-        let factors = maps.iter_mut().enumerate().map(|(at, map)| {
-            let power = V::splat(0.0).minus(*map).exp();
-            *map = V::splat(1.0).over(power.plus(V::splat(1.0)));
-            label.if_equal(V::splat((group * FACTORS + at) as f32), *map, power.times(*map))
-        });
-        sum = sum.minus(product(factors).ln());
+    let (one, mut product) = (V::splat(1.0), Product::default());
+    for (category, map) in maps.iter_mut().enumerate() {
+        let power = V::splat(0.0).minus(*map).exp();
+        *map = one.over(power.plus(one));
+        product.times(label.if_equal(V::splat(category as f32), *map, power.times(*map)));
     }
-    sum
+    product.minus_log()
 }
 
-/// The product of up to [`FACTORS`] probabilities, each clipped from below.
-#[inline(always)]
-fn product<V: Vector>(factors: impl Iterator<Item = V>) -> V {
-    factors.fold(V::splat(1.0), |product, factor| product.times(factor.larger(V::splat(LEAST))))
+/// A product of probabilities, each clipped from below, in groups of as many as there are normal numbers for.
+struct Product<V> {
+    group: V,
+    size: usize,
+    log: V,
+}
+
+impl<V: Vector> Default for Product<V> {
+    #[inline(always)]
+    fn default() -> Self {
+        Self { group: V::splat(1.0), size: 0, log: V::splat(0.0) }
+    }
+}
+
+impl<V: Vector> Product<V> {
+    #[inline(always)]
+    fn times(&mut self, probability: V) {
+        self.group = self.group.times(probability.larger(V::splat(LEAST)));
+        self.size += 1;
+        if self.size == FACTORS {
+            self.log = self.log.plus(self.group.ln());
+            (self.group, self.size) = (V::splat(1.0), 0);
+        }
+    }
+
+    #[inline(always)]
+    fn minus_log(self) -> V {
+        V::splat(0.0).minus(self.log.plus(self.group.ln()))
+    }
 }
 
 /// Softmax in place, given the highest map.
@@ -273,15 +310,11 @@ fn softmax<V: Vector>(maps: &mut [V; MAPS], highest: V) {
 /// Minus the sum of the logarithms of what each map gives to the truth, from probabilities.
 #[inline(always)]
 fn binary_cross_entropy<V: Vector>(probabilities: &[V; MAPS], label: V) -> V {
-    let mut sum = V::splat(0.0);
-    for (group, maps) in probabilities.chunks(FACTORS).enumerate() {
-        let factors = maps
-            .iter()
-            .enumerate()
-            .map(|(at, map)| label.if_equal(V::splat((group * FACTORS + at) as f32), *map, V::splat(1.0).minus(*map)));
-        sum = sum.minus(product(factors).ln());
+    let mut product = Product::default();
+    for (category, map) in probabilities.iter().enumerate() {
+        product.times(label.if_equal(V::splat(category as f32), *map, V::splat(1.0).minus(*map)));
     }
-    sum
+    product.minus_log()
 }
 
 /// Minus the logarithm of the probability of the truth.
@@ -328,6 +361,8 @@ struct Learn<'a> {
     /// Of the input, `[pixels, 8]`.
     gradient: &'a mut [f32],
     sums: &'a mut Sums,
+    /// Sums for the gradient of the weight, lane by lane.
+    products: &'a mut [[f32; 16]; WEIGHTS],
     /// `[23, CHUNK]` for the gradients of the maps, `[8, CHUNK]` for the channels.
     scratch: &'a mut [f32],
 }
@@ -337,7 +372,8 @@ impl Job for Learn<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Self { head, loss, scale, pixels, gradient, sums, scratch } = self;
+        let Self { head, loss, scale, pixels, gradient, sums, products, scratch } = self;
+        let (weights, _) = head.parameters();
         let (map_gradients, turned) = scratch.split_at_mut(MAPS * CHUNK);
         let lanes = S::Wide::LANES;
         let count = pixels.labels.len();
@@ -368,8 +404,7 @@ impl Job for Learn<'_> {
                 let hit = label.if_equal(S::Wide::splat(category as f32), map.minus(one), map);
                 let of_map = hit.times(share);
                 of_map.put(&mut map_gradients[category * CHUNK + first..]);
-                let weights = &head.weight[category * HEAD_CHANNELS..][..HEAD_CHANNELS];
-                for (back, weight) in back.iter_mut().zip(weights) {
+                for (back, weight) in back.iter_mut().zip(&weights[category]) {
                     *back = of_map.times_plus(S::Wide::splat(*weight), *back);
                 }
             }
@@ -384,29 +419,35 @@ impl Job for Learn<'_> {
                 place.iter_mut().zip(&columns).for_each(|(place, column)| *place = column[lane]);
             }
         }
-        sums.add_outer::<S::Wide>(map_gradients, turned, count.next_multiple_of(lanes));
+        let count = count.next_multiple_of(lanes);
+        add_products::<S::Wide>(map_gradients, turned, count, products, &mut sums.bias);
     }
 }
 
-impl Sums {
-    /// Adds the gradients of weight and bias: products of the maps' gradients, `[23, CHUNK]`, with the channels,
-    /// `[8, CHUNK]`, over `count` pixels.
-    #[inline(always)]
-    fn add_outer<V: Vector>(&mut self, map_gradients: &[f32], turned: &[f32], count: usize) {
-        for (map, of_map) in map_gradients.chunks_exact(CHUNK).enumerate() {
-            let mut products = [V::splat(0.0); HEAD_CHANNELS];
-            let mut sum = V::splat(0.0);
-            for first in (0..count).step_by(V::LANES) {
-                let gradient = V::of(&of_map[first..]);
-                sum = sum.plus(gradient);
-                for (channel, product) in products.iter_mut().enumerate() {
-                    *product = gradient.times_plus(V::of(&turned[channel * CHUNK + first..]), *product);
-                }
+/// Adds the gradients of weight and bias: products of the maps' gradients, `[23, CHUNK]`, with the channels, `[8, CHUNK]`,
+/// over `count` pixels.
+#[inline(always)]
+fn add_products<V: Vector>(
+    map_gradients: &[f32],
+    turned: &[f32],
+    count: usize,
+    products: &mut [[f32; 16]; WEIGHTS],
+    bias: &mut [f32; MAPS],
+) {
+    let of_maps = map_gradients.chunks_exact(CHUNK).zip(products.as_chunks_mut::<HEAD_CHANNELS>().0);
+    for ((of_map, products), bias) in of_maps.zip(bias) {
+        let mut sums = [V::splat(0.0); HEAD_CHANNELS];
+        let mut sum = V::splat(0.0);
+        for first in (0..count).step_by(V::LANES) {
+            let gradient = V::of(&of_map[first..]);
+            sum = sum.plus(gradient);
+            for (sum, channel) in sums.iter_mut().zip(turned.chunks_exact(CHUNK)) {
+                *sum = gradient.times_plus(V::of(&channel[first..]), *sum);
             }
-            self.bias[map] += sum.sum();
-            for (channel, product) in products.into_iter().enumerate() {
-                self.weight[map * HEAD_CHANNELS + channel] += product.sum();
-            }
+        }
+        *bias += sum.sum();
+        for (sum, product) in sums.into_iter().zip(products) {
+            sum.plus(V::of(product)).put(product);
         }
     }
 }

@@ -70,8 +70,7 @@ impl Maps<'_> {
         self.len() == 0
     }
 
-    #[inline]
-    fn copy(&self, start: usize, to: &mut [f32]) {
+    pub(super) fn copy(&self, start: usize, to: &mut [f32]) {
         match self {
             Self::Features(elements) => to.copy_from_slice(&elements[start..start + to.len()]),
             Self::Photos(elements) => {
@@ -119,7 +118,7 @@ impl Band {
     }
 
     /// The band's part of maps.
-    pub(super) fn of<'a>(&self, shape: Shape, maps: &'a [f32]) -> &'a [f32] {
+    pub(super) fn of<'a, T>(&self, shape: Shape, maps: &'a [T]) -> &'a [T] {
         let start = self.first_pixel(shape) * shape.channels;
         &maps[start..start + self.pixels(shape) * shape.channels]
     }
@@ -129,21 +128,22 @@ impl Band {
         (self.rows + 2) * padded_row(shape)
     }
 
-    /// Copies the band with the pixels around it; zeros where the photo ends.
-    pub(super) fn pad(&self, shape: Shape, maps: Maps<'_>, to: &mut [f32]) {
+    /// Fills `to` with the band and the pixels around it, zeros where the photo ends; `copy` copies elements of the maps
+    /// from an index on.
+    pub(super) fn pad<T: Copy + Default>(&self, shape: Shape, to: &mut [T], copy: impl Fn(usize, &mut [T])) {
         let channels = shape.channels;
         for (row, to) in (self.first_row..).zip(to.chunks_exact_mut(padded_row(shape))) {
             // `row` counts from one above the band.
             if row == 0 || row > shape.rows {
-                to.fill(0.0);
+                to.fill(T::default());
                 continue;
             }
             let start = (self.photo * shape.rows + row - 1) * shape.row_len();
             let (left, rest) = to.split_at_mut(channels);
             let (inner, right) = rest.split_at_mut(shape.row_len());
-            left.fill(0.0);
-            maps.copy(start, inner);
-            right.fill(0.0);
+            left.fill(T::default());
+            copy(start, inner);
+            right.fill(T::default());
         }
     }
 }
@@ -154,7 +154,7 @@ pub(super) fn padded_row(shape: Shape) -> usize {
 }
 
 /// Cuts maps into the parts that belong to bands, in their order.
-pub(super) fn cut<'a>(bands: &[Band], shape: Shape, mut maps: &'a mut [f32]) -> Vec<&'a mut [f32]> {
+pub(super) fn cut<'a, T>(bands: &[Band], shape: Shape, mut maps: &'a mut [T]) -> Vec<&'a mut [T]> {
     let mut parts = Vec::with_capacity(bands.len());
     for band in bands {
         let (part, rest) = maps.split_at_mut(band.pixels(shape) * shape.channels);

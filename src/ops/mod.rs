@@ -9,6 +9,8 @@
 #![allow(clippy::inline_always, reason = "only what is inlined into a job is compiled for its instructions")]
 
 pub mod adam;
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+pub mod bf16;
 pub mod convolution;
 pub mod head;
 pub mod maps;
@@ -18,7 +20,7 @@ mod product;
 mod simd;
 pub mod spread;
 pub mod up;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 mod x86;
 
 pub use maps::{Maps, Shape};

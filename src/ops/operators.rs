@@ -12,6 +12,8 @@
 //! | `HeadLoss` | maps, weight, bias, labels u8, optional weights of the categories | loss, pixel accuracy, gradients of weight, bias, maps |
 //! | `HeadEvaluation` | maps, weight, bias, labels | loss, binary cross-entropy, label map u8 |
 //! | `HeadLabels` | maps, weight, bias | label map u8, pixels of each category i32 `[batch, 23]` |
+//! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16MaxPool`, `Bf16UpConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
+//! | `Bf16LastConvolution` | as `Bf16Convolution` | maps, f32 |
 //! | `Adam` | gradient, weights, first and second moment, step, learning rate | weights, first and second moment |
 //!
 //! Maps are f32 `[batch, rows, columns, channels]`. Gradients of maps are zero where the maps are not positive if they come
@@ -41,9 +43,15 @@ pub const DOMAIN: &str = "lookbook";
 /// # Errors
 /// What ONNX Runtime answers.
 pub fn domain(instructions: Instructions, threads: usize) -> ort::Result<OperatorDomain> {
-    OPERATORS.iter().try_fold(OperatorDomain::new(DOMAIN)?, |domain, signature| {
-        domain.add(Native { signature, instructions, threads })
-    })
+    let operators = OPERATORS.iter().chain(bf16::OPERATORS);
+    operators
+        .fold(OperatorDomain::new(DOMAIN), |domain, signature| domain?.add(Native { signature, instructions, threads }))
+}
+
+/// Whether the operators in bf16 can be run here.
+#[must_use]
+pub fn has_bf16() -> bool {
+    bf16::is_available()
 }
 
 /// What an operator takes and gives.
@@ -60,11 +68,15 @@ enum Port {
     F32,
     U8,
     I32,
+    /// bf16 as its bits.
+    Bf16,
     /// f32, or nothing.
     Optional,
+    /// bf16, or nothing.
+    OptionalBf16,
 }
 
-use Port::{F32, I32, Optional, U8};
+use Port::{Bf16, F32, I32, Optional, OptionalBf16, U8};
 
 impl Port {
     fn element(self) -> TensorElementType {
@@ -72,6 +84,7 @@ impl Port {
             F32 | Optional => TensorElementType::Float32,
             U8 => TensorElementType::Uint8,
             I32 => TensorElementType::Int32,
+            Bf16 | OptionalBf16 => TensorElementType::Uint16,
         }
     }
 }
@@ -116,14 +129,14 @@ impl Operator for Native {
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
         self.signature.inputs.iter().map(|port| match port {
-            Optional => OperatorInput::optional(port.element()),
+            Optional | OptionalBf16 => OperatorInput::optional(port.element()),
             _ => OperatorInput::required(port.element()),
         })
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
         self.signature.outputs.iter().map(|port| match port {
-            Optional => OperatorOutput::optional(port.element()),
+            Optional | OptionalBf16 => OperatorOutput::optional(port.element()),
             _ => OperatorOutput::required(port.element()),
         })
     }
@@ -379,4 +392,93 @@ fn adam(call: &Call<'_>) -> ort::Result<()> {
     let outputs = [floats_mut(new_weights)?, floats_mut(new_first)?, floats_mut(new_second)?];
     adam.apply(call.workers, AdamInputs { gradient, weights, moments: [first, second] }, outputs);
     Ok(())
+}
+
+#[cfg(not(all(target_arch = "x86_64", not(feature = "portable"))))]
+mod bf16 {
+    /// There are none without the instructions.
+    pub(super) const OPERATORS: &[super::Signature] = &[];
+
+    pub(super) fn is_available() -> bool {
+        false
+    }
+}
+
+/// The operators of prediction in bf16.
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+mod bf16 {
+    use super::{Bf16, Call, F32, OptionalBf16, Signature, U8, ValueRef, ValueRefMut};
+    use super::{bytes, dims, floats, pooled_shape, shape_of, up_shape};
+    use crate::ops::bf16::{Bf16Maps, Element, bf16_convolution, bf16_max_pool, bf16_up_convolution};
+    use ort::value::PrimitiveTensorElementType;
+
+    pub(super) use crate::ops::bf16::is_available;
+
+    pub(super) const OPERATORS: &[Signature] = &[
+        Signature {
+            name: "Bf16Convolution",
+            inputs: &[Bf16, F32, F32, OptionalBf16],
+            outputs: &[Bf16],
+            compute: convolve::<u16>,
+        },
+        Signature {
+            name: "Bf16LastConvolution",
+            inputs: &[Bf16, F32, F32, OptionalBf16],
+            outputs: &[F32],
+            compute: convolve::<f32>,
+        },
+        Signature { name: "Bf16PhotoConvolution", inputs: &[U8, F32, F32], outputs: &[Bf16], compute: photos },
+        Signature { name: "Bf16MaxPool", inputs: &[Bf16], outputs: &[Bf16], compute: pool },
+        Signature { name: "Bf16UpConvolution", inputs: &[Bf16, F32, F32], outputs: &[Bf16], compute: up },
+    ];
+
+    fn halves<'a>(value: &'a ValueRef<'_>) -> ort::Result<&'a [u16]> {
+        Ok(value.try_extract_tensor::<u16>()?.1)
+    }
+
+    fn halves_mut<'a>(value: &'a mut ValueRefMut<'_>) -> ort::Result<&'a mut [u16]> {
+        Ok(value.try_extract_tensor_mut::<u16>()?.1)
+    }
+
+    fn convolve<E: Element + PrimitiveTensorElementType>(call: &Call<'_>) -> ort::Result<()> {
+        let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+        let second = call.context.input(3)?;
+        let shape = shape_of(&maps)?;
+        let mut inputs = vec![Bf16Maps::Features(halves(&maps)?)];
+        if let Some(second) = &second {
+            inputs.push(Bf16Maps::Features(halves(second)?));
+        }
+        let parameters = [floats(&weight)?, floats(&bias)?];
+        let mut output = call.output(0, dims(shape.with_channels(parameters[1].len())))?;
+        let output = output.try_extract_tensor_mut::<E>()?.1;
+        bf16_convolution(call.workers.spread, shape, &inputs, parameters, output);
+        Ok(())
+    }
+
+    fn photos(call: &Call<'_>) -> ort::Result<()> {
+        let [photos, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+        let shape = shape_of(&photos)?;
+        let parameters = [floats(&weight)?, floats(&bias)?];
+        let mut output = call.output(0, dims(shape.with_channels(parameters[1].len())))?;
+        let inputs = [Bf16Maps::Photos(bytes(&photos)?)];
+        bf16_convolution(call.workers.spread, shape, &inputs, parameters, halves_mut(&mut output)?);
+        Ok(())
+    }
+
+    fn pool(call: &Call<'_>) -> ort::Result<()> {
+        let maps = call.input(0)?;
+        let shape = shape_of(&maps)?;
+        let mut output = call.output(0, dims(pooled_shape(shape)))?;
+        bf16_max_pool(call.workers.spread, shape, halves(&maps)?, halves_mut(&mut output)?);
+        Ok(())
+    }
+
+    fn up(call: &Call<'_>) -> ort::Result<()> {
+        let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+        let shape = shape_of(&maps)?;
+        let parameters = [floats(&weight)?, floats(&bias)?];
+        let mut output = call.output(0, dims(up_shape(shape, parameters[1].len())))?;
+        bf16_up_convolution(call.workers.spread, shape, halves(&maps)?, parameters, halves_mut(&mut output)?);
+        Ok(())
+    }
 }

@@ -29,32 +29,37 @@ pub(super) struct Packed {
     width: usize,
 }
 
-/// Packs the matrix whose element in row k and column n is `at(k, n)`.
-pub(super) struct Pack<F> {
-    pub(super) depth: usize,
-    /// Columns: of each of two outputs, or of one and 0.
-    pub(super) outputs: [usize; 2],
-    pub(super) at: F,
+/// Where the element in row k and column n of a matrix lies in a tensor of weights: at `rows[k] + columns[n]`.
+pub(super) struct Places {
+    pub(super) rows: Vec<usize>,
+    pub(super) columns: Vec<usize>,
 }
 
-impl<F: Fn(usize, usize) -> f32> Job for Pack<F> {
+/// Packs a matrix.
+pub(super) struct Pack<'a> {
+    pub(super) tensor: &'a [f32],
+    pub(super) places: Places,
+    /// Columns that go into the first of two outputs, or all.
+    pub(super) first_output: usize,
+}
+
+impl Job for Pack<'_> {
     type Output = Packed;
 
     #[inline(always)]
     fn run<S: Simd>(self) -> Packed {
-        let Self { depth, outputs, at } = self;
+        let Self { tensor, places: Places { rows, columns }, first_output } = self;
         let widths: &[usize] = if S::IS_512 { &[64, 32, 16, 8] } else { &[16, 8] };
         // A tile goes into one output.
-        let fits = |width: usize| outputs.iter().all(|part| part.is_multiple_of(width));
+        let fits = |width: usize| columns.len().is_multiple_of(width) && first_output.is_multiple_of(width);
         let width = *widths.iter().find(|&&width| fits(width)).expect("channels are multiples of 8");
-        let outputs = outputs[0] + outputs[1];
-        let mut weights = Vec::with_capacity(depth * outputs);
-        for tile in (0..outputs).step_by(width) {
-            for k in 0..depth {
-                weights.extend((tile..tile + width).map(|n| at(k, n)));
+        let mut weights = Vec::with_capacity(rows.len() * columns.len());
+        for tile in columns.chunks_exact(width) {
+            for row in &rows {
+                weights.extend(tile.iter().map(|column| tensor[row + column]));
             }
         }
-        Packed { weights, depth, outputs, width }
+        Packed { weights, depth: rows.len(), outputs: columns.len(), width }
     }
 }
 

@@ -24,7 +24,7 @@ impl Instructions {
     #[must_use]
     pub fn available() -> Vec<Self> {
         let mut available = vec![Self::Portable];
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
         {
             if super::x86::has_avx2() {
                 available.push(Self::Avx2);
@@ -46,11 +46,11 @@ impl Instructions {
     pub(super) fn run<J: Job>(self, job: J) -> J::Output {
         match self {
             Self::Portable => job.run::<Portable>(),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
             Self::Avx2 => super::x86::run_avx2(job),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
             Self::Avx512 => super::x86::run_avx512(job),
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(not(all(target_arch = "x86_64", not(feature = "portable"))))]
             Self::Avx2 | Self::Avx512 => unreachable!("not available on this processor"),
         }
     }
@@ -143,9 +143,10 @@ pub(super) trait Vector: Copy {
         // ln 2 in two parts, the first of few digits, so that the difference is exact.
         let r = n.times_plus(Self::splat(-0.693_359_4), x);
         let r = n.times_plus(Self::splat(2.121_944_4e-4), r);
-        let coefficients = [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_66, 0.5];
-        let start = Self::splat(1.987_569_1e-4);
-        let series = coefficients.into_iter().fold(start, |sum, next| sum.times_plus(r, Self::splat(next)));
+        let mut series = Self::splat(1.987_569_1e-4);
+        for next in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_66, 0.5] {
+            series = series.times_plus(r, Self::splat(next));
+        }
         let series = series.times_plus(r.times(r), r.plus(Self::splat(1.0)));
         series.times_power_of_two(n)
     }
@@ -160,7 +161,8 @@ pub(super) trait Vector: Copy {
         let exponent = root.if_greater(mantissa, exponent.minus(one), exponent);
         let x = root.if_greater(mantissa, mantissa.plus(mantissa), mantissa).minus(one);
         let square = x.times(x);
-        let coefficients = [
+        let mut series = Self::splat(7.037_683_6e-2);
+        for next in [
             -0.115_146_1,
             0.116_769_99,
             -0.124_201_41,
@@ -169,9 +171,9 @@ pub(super) trait Vector: Copy {
             0.200_007_15,
             -0.249_999_94,
             0.333_333_3,
-        ];
-        let start = Self::splat(7.037_683_6e-2);
-        let series = coefficients.into_iter().fold(start, |sum, next| sum.times_plus(x, Self::splat(next)));
+        ] {
+            series = series.times_plus(x, Self::splat(next));
+        }
         let series = series.times(x).times(square);
         let series = exponent.times_plus(Self::splat(-2.121_944_4e-4), series);
         let series = square.times_plus(Self::splat(-0.5), series);

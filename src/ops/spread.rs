@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::Mutex;
+use std::thread::LocalKey;
 
 /// Runs tasks on several threads. ONNX Runtime's own pool does it inside a session, so that there is no second one to fight
 /// with; tests and benches bring rayon's.
@@ -37,16 +38,31 @@ pub(super) fn spread_items<T: Send>(spread: &dyn Spread, items: Vec<T>, task: im
     });
 }
 
+/// What scratch memory holds.
+pub(super) trait Scratch: Copy + Default + 'static {
+    /// The thread's own memory.
+    const MEMORY: &'static LocalKey<RefCell<Vec<Self>>>;
+}
+
 thread_local! {
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static FLOATS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static HALVES: RefCell<Vec<u16>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Scratch for f32 {
+    const MEMORY: &'static LocalKey<RefCell<Vec<Self>>> = &FLOATS;
+}
+
+impl Scratch for u16 {
+    const MEMORY: &'static LocalKey<RefCell<Vec<Self>>> = &HALVES;
 }
 
 /// Lends the thread's own scratch memory: `len` numbers, of any value. It is kept from task to task, as fresh memory of this
 /// size would come from the system, page by page, each time.
-pub(super) fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
-    SCRATCH.with_borrow_mut(|scratch| {
+pub(super) fn with_scratch<T: Scratch, R>(len: usize, work: impl FnOnce(&mut [T]) -> R) -> R {
+    T::MEMORY.with_borrow_mut(|scratch| {
         if scratch.len() < len {
-            scratch.resize(len, 0.0);
+            scratch.resize(len, T::default());
         }
         work(&mut scratch[..len])
     })

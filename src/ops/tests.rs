@@ -360,3 +360,115 @@ fn adam_is_as_defined() {
         assert_close("second moment", &found_v, &new_v);
     });
 }
+
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+mod of_bf16 {
+    use half::bf16;
+
+    use super::super::bf16::{Bf16Maps, bf16_convolution, bf16_max_pool, bf16_up_convolution, is_available};
+    use super::*;
+
+    /// Numbers that are bf16 exactly: their products are f32 exactly.
+    fn exact(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
+        random(rng, len).iter().map(|&it| bf16::from_f32(it).to_f32()).collect()
+    }
+
+    fn bits(values: &[f32]) -> Vec<u16> {
+        values.iter().map(|&it| bf16::from_f32(it).to_bits()).collect()
+    }
+
+    fn rounded(values: &[f32]) -> Vec<f32> {
+        values.iter().map(|&it| bf16::from_f32(it).to_f32()).collect()
+    }
+
+    fn floats(bits: &[u16]) -> Vec<f32> {
+        bits.iter().map(|&it| bf16::from_bits(it).to_f32()).collect()
+    }
+
+    fn skipped() -> bool {
+        if !is_available() {
+            eprintln!("SKIPPED: this processor has no AVX-512-BF16");
+        }
+        !is_available()
+    }
+
+    #[test]
+    fn convolutions_are_those_of_f32() {
+        if skipped() {
+            return;
+        }
+        for [batch, rows, columns] in SIZES {
+            for ([channels, out], count) in [([8, 8], 1), ([16, 24], 1), ([32, 64], 1), ([64, 32], 2), ([8, 16], 2)] {
+                let shape = Shape { batch, rows, columns, channels };
+                let mut rng = ChaCha8Rng::seed_from_u64(shape.len() as u64);
+                let inputs: Vec<Vec<f32>> = (0..count).map(|_| exact(&mut rng, shape.len())).collect();
+                let (weight, bias) = (exact(&mut rng, out * count * channels * 9), random(&mut rng, out));
+                let maps: Vec<Maps<'_>> = inputs.iter().map(|it| Maps::Features(it)).collect();
+                let halves: Vec<Vec<u16>> = inputs.iter().map(|it| bits(it)).collect();
+                let half_maps: Vec<Bf16Maps<'_>> = halves.iter().map(|it| Bf16Maps::Features(it)).collect();
+                let mut expected = vec![f32::NAN; shape.pixels() * out];
+                let workers = Workers { instructions: Instructions::best(), spread: &Rayon };
+                convolution(workers, shape, &maps, [&weight, &bias], true, &mut expected);
+                let mut wide = vec![f32::NAN; expected.len()];
+                bf16_convolution(&Rayon, shape, &half_maps, [&weight, &bias], &mut wide);
+                let wanted: Vec<f64> = expected.iter().map(|&it| f64::from(it)).collect();
+                assert_close(&format!("{shape:?} x {count} to {out}"), &wide, &wanted);
+                let mut narrow = vec![0; expected.len()];
+                bf16_convolution(&Rayon, shape, &half_maps, [&weight, &bias], &mut narrow);
+                assert_eq!(floats(&narrow), rounded(&wide));
+            }
+        }
+    }
+
+    #[test]
+    fn photos_are_those_of_f32() {
+        if skipped() {
+            return;
+        }
+        for [batch, rows, columns] in SIZES {
+            let shape = Shape { batch, rows, columns, channels: 3 };
+            let mut rng = ChaCha8Rng::seed_from_u64(8);
+            let photo: Vec<u8> = (0..shape.len()).map(|_| rng.random()).collect();
+            // Weights that are bf16 after the division by 255 has gone into them.
+            let weight: Vec<f32> = exact(&mut rng, 8 * 27).iter().map(|it| it * 255.0).collect();
+            let bias = random(&mut rng, 8);
+            let mut expected = vec![f32::NAN; shape.pixels() * 8];
+            let workers = Workers { instructions: Instructions::best(), spread: &Rayon };
+            convolution(workers, shape, &[Maps::Photos(&photo)], [&weight, &bias], true, &mut expected);
+            let mut found = vec![f32::NAN; expected.len()];
+            bf16_convolution(&Rayon, shape, &[Bf16Maps::Photos(&photo)], [&weight, &bias], &mut found);
+            let wanted: Vec<f64> = expected.iter().map(|&it| f64::from(it)).collect();
+            assert_close(&format!("{shape:?}"), &found, &wanted);
+        }
+    }
+
+    #[test]
+    fn pooling_and_transposed_convolutions_are_those_of_f32() {
+        if skipped() {
+            return;
+        }
+        let workers = Workers { instructions: Instructions::best(), spread: &Rayon };
+        for [batch, rows, columns] in SIZES {
+            let mut rng = ChaCha8Rng::seed_from_u64(columns as u64);
+            let shape = Shape { batch, rows: 2 * rows, columns: 2 * columns, channels: 24 };
+            let input: Vec<f32> = exact(&mut rng, shape.len()).iter().map(|it| it.abs()).collect();
+            let mut expected = vec![f32::NAN; pooled_shape(shape).len()];
+            max_pool(workers, shape, &input, &mut expected);
+            let mut found = vec![0; expected.len()];
+            bf16_max_pool(&Rayon, shape, &bits(&input), &mut found);
+            assert_eq!(floats(&found), expected);
+
+            let shape = Shape { batch, rows, columns, channels: 16 };
+            let (weight, bias) = (exact(&mut rng, 16 * 8 * 4), random(&mut rng, 8));
+            let mut expected = vec![f32::NAN; up_shape(shape, 8).len()];
+            let input = exact(&mut rng, shape.len());
+            up_convolution(workers, shape, &input, [&weight, &bias], &mut expected);
+            let mut found = vec![0; expected.len()];
+            bf16_up_convolution(&Rayon, shape, &bits(&input), [&weight, &bias], &mut found);
+            // One sum may be rounded otherwise than the other, by a place of bf16.
+            for (found, expected) in floats(&found).iter().zip(&expected) {
+                assert!((found - expected).abs() <= 4e-3 * expected.abs().max(0.1), "{found}, not {expected}");
+            }
+        }
+    }
+}

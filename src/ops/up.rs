@@ -5,7 +5,7 @@
 
 use super::Workers;
 use super::maps::{Band, Shape, cut};
-use super::product::{Finish, OuterProduct, Pack, RowProduct};
+use super::product::{Finish, OuterProduct, Pack, Places, RowProduct};
 use super::spread::spread_items;
 
 /// The output's shape.
@@ -28,8 +28,9 @@ pub fn up_convolution(
     assert_eq!(weight.len(), channels * out * 4);
     assert_eq!(output.len(), up_shape(shape, out).len());
     let packed = [0, 1].map(|row| {
-        let at = |k: usize, n: usize| weight[(k * out + n % out) * 4 + 2 * row + n / out];
-        instructions.run(Pack { depth: channels, outputs: [2 * out, 0], at })
+        let rows = (0..channels).map(|k| k * out * 4 + 2 * row).collect();
+        let places = Places { rows, columns: (0..2 * out).map(|n| n % out * 4 + n / out).collect() };
+        instructions.run(Pack { tensor: weight, places, first_output: 2 * out })
     });
     let bias = [bias, bias].concat();
     let bands = Band::all(shape, workers.spread.threads());
@@ -71,8 +72,9 @@ pub fn up_convolution_input_gradient(
     assert_eq!(output_gradient.len(), gradient_shape.len());
     assert!(input.len() == shape.len() && mask.len() == shape.len());
     // Rows of the matrix: the four pixels in row order, channels out.
-    let at = |k: usize, n: usize| weight[(n * out + k % out) * 4 + k / out];
-    let packed = instructions.run(Pack { depth: 4 * out, outputs: [channels, 0], at });
+    let rows = (0..4 * out).map(|k| k % out * 4 + k / out).collect();
+    let places = Places { rows, columns: (0..channels).map(|n| n * out * 4).collect() };
+    let packed = instructions.run(Pack { tensor: weight, places, first_output: channels });
     let no_bias = vec![0.0; channels];
     let bands = Band::all(shape, workers.spread.threads());
     let parts = cut(&bands, shape, input);

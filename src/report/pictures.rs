@@ -14,6 +14,7 @@ use crate::labels::CATEGORY_COUNT;
 use crate::photo::{self, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo};
 use crate::picture::{self, Tile};
 use crate::predict::Predictor;
+use crate::runtime::PrecisionChoice;
 use crate::similarity::{self, Neighbour};
 use crate::stage::{self, Common, RUN_FILE, Stage};
 use crate::train::PREDICT_FILE;
@@ -42,7 +43,7 @@ pub(super) fn segmentations(page: &mut Page, config: &Config, common: &Common, s
     let (split, records) = chosen(&dataset, config.photos)?;
     let photos: Vec<Photo> =
         records.iter().map(|record| decoded(&record.file_name, &record.encoded)).collect::<Result<_>>()?;
-    let mut predictor = Predictor::load(&model, common.engine(config.device))?;
+    let mut predictor = Predictor::load(&model, common.engine(config.device), PrecisionChoice::F32)?;
     stage.backend(predictor.backend());
     let predictions = predictor.label_maps(&photos)?;
     let mut seen = BTreeSet::new();

@@ -4,7 +4,7 @@ use std::f32::consts::LN_2;
 use std::fs;
 
 use lookbook::evaluate::Evaluator;
-use lookbook::graph::{self, Dialect, Loss, Spec, unet};
+use lookbook::graph::{self, Dialect, Loss, Precision, Spec, unet};
 use lookbook::runtime::{self, Engine};
 use ort::value::{DynValue, Tensor};
 use rand::{Rng, SeedableRng};
@@ -176,7 +176,7 @@ fn both_dialects_give_the_same() {
         assert!(difference <= 2e-6, "{loss:?}: the evaluations differ by {difference}");
         assert_eq!(portable.1, native.1);
 
-        let label_maps = |dialect| graph::label_maps(dialect, &spec, &weights);
+        let label_maps = |dialect| graph::label_maps(dialect, Precision::F32, &spec, &weights);
         let [portable, native] = [Dialect::Portable, Dialect::Native].map(|it| answer(label_maps, it, &inputs[..1]));
         assert_eq!(portable.1, native.1);
         assert!(portable.1.iter().any(|&label| label != portable.1[0]), "the maps are of more than one category");

@@ -1,0 +1,422 @@
+//! The layers of the network for prediction in bfloat16: half the bytes, and twice the multiplications in an instruction.
+//!
+//! Maps are bf16, held in u16; sums are f32. A pair of neighbouring channels is what an instruction multiplies at once, so
+//! that photos get a fourth channel, of zeros. The last layer gives f32. AVX-512-BF16 only.
+
+use std::arch::x86_64::{
+    __m128bh, __m128i, __m256, __m256bh, __m256i, __m512, __m512bh, __m512i, _mm_storeu_si128, _mm256_cvtneps_pbh,
+    _mm256_dpbf16_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_set1_epi32, _mm256_setzero_ps,
+    _mm256_storeu_ps, _mm256_storeu_si256, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_max_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
+};
+use std::mem::transmute;
+
+use super::Spread;
+use super::convolution::taps;
+use super::maps::{Band, Shape, cut, padded_row};
+use super::pool::pooled_shape;
+use super::spread::{spread_items, with_scratch};
+use super::up::up_shape;
+
+/// Taps of a kernel.
+const TAPS: usize = 9;
+
+/// Whether the processor has what is needed.
+#[must_use]
+pub fn is_available() -> bool {
+    super::x86::has_avx512() && is_x86_feature_detected!("avx512bf16")
+}
+
+/// The nearest bf16, ties to even.
+fn rounded(value: f32) -> u16 {
+    half::bf16::from_f32(value).to_bits()
+}
+
+/// What a layer writes.
+pub trait Element: Copy + Send + Sync + 'static {
+    /// # Safety
+    /// The processor has AVX-512-BF16, and 8 elements can be written.
+    #[doc(hidden)]
+    unsafe fn store_8(to: *mut Self, values: __m256);
+    /// # Safety
+    /// The processor has AVX-512-BF16, and 16 elements can be written.
+    #[doc(hidden)]
+    unsafe fn store_16(to: *mut Self, values: __m512);
+}
+
+impl Element for u16 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn store_8(to: *mut Self, values: __m256) {
+        // SAFETY: as promised by the caller; bf16 vectors are bits.
+        unsafe { _mm_storeu_si128(to.cast(), transmute::<__m128bh, __m128i>(_mm256_cvtneps_pbh(values))) }
+    }
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn store_16(to: *mut Self, values: __m512) {
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_si256(to.cast(), transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values))) }
+    }
+}
+
+impl Element for f32 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn store_8(to: *mut Self, values: __m256) {
+        // SAFETY: as promised by the caller.
+        unsafe { _mm256_storeu_ps(to, values) }
+    }
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn store_16(to: *mut Self, values: __m512) {
+        // SAFETY: as promised by the caller.
+        unsafe { _mm512_storeu_ps(to, values) }
+    }
+}
+
+/// Maps that a layer reads.
+#[derive(Debug, Clone, Copy)]
+pub enum Bf16Maps<'a> {
+    /// Feature maps.
+    Features(&'a [u16]),
+    /// Photos of 3 channels: they are read with a fourth, of zeros.
+    Photos(&'a [u8]),
+}
+
+/// Whole numbers up to 255 are bf16 already: the division by 255 is in the weights.
+const PHOTO_SCALE: f32 = 1.0 / 255.0;
+
+impl Bf16Maps<'_> {
+    fn copy(&self, start: usize, to: &mut [u16]) {
+        match self {
+            Self::Features(elements) => to.copy_from_slice(&elements[start..start + to.len()]),
+            Self::Photos(elements) => {
+                let pixels = elements[start / 4 * 3..].chunks_exact(3);
+                for (to, pixel) in to.chunks_exact_mut(4).zip(pixels) {
+                    for (to, &element) in to.iter_mut().zip(pixel) {
+                        // The upper half of an f32.
+                        *to = (f32::from(element).to_bits() >> 16) as u16;
+                    }
+                    to[3] = 0;
+                }
+            }
+        }
+    }
+}
+
+/// A matrix of weights in pairs of rows, tile by tile of columns.
+struct Packed {
+    /// `[tiles, depth / 2, width, 2]`.
+    weights: Vec<u16>,
+    depth: usize,
+    outputs: usize,
+    width: usize,
+}
+
+impl Packed {
+    /// Packs the matrix whose element in row k and column n lies in `tensor` at `rows[k] + columns[n]`; rows without a place
+    /// are zero.
+    fn new(tensor: &[f32], scale: f32, rows: &[Option<usize>], columns: &[usize]) -> Self {
+        let width = [64, 32, 16, 8].into_iter().find(|&width| columns.len().is_multiple_of(width));
+        let width = width.expect("channels are multiples of 8");
+        let element = |row: Option<usize>, column: usize| row.map_or(0, |row| rounded(tensor[row + column] * scale));
+        let (pairs, rest) = rows.as_chunks::<2>();
+        assert!(rest.is_empty(), "channels come in pairs");
+        let mut weights = Vec::with_capacity(rows.len() * columns.len());
+        for tile in columns.chunks_exact(width) {
+            for pair in pairs {
+                weights.extend(tile.iter().flat_map(|&column| pair.map(|row| element(row, column))));
+            }
+        }
+        Self { weights, depth: rows.len(), outputs: columns.len(), width }
+    }
+}
+
+/// `output[p * outputs + n] = bias[n] + sum over k of input(p, k) * weights(k, n)`, or 0 where that is negative and `relu`;
+/// see [`RowProduct`](super::product::RowProduct).
+struct Row<'a> {
+    rows: &'a [&'a [u16]],
+    stride: usize,
+    run: usize,
+    weights: &'a Packed,
+    bias: &'a [f32],
+    pixels: usize,
+    relu: bool,
+}
+
+impl Row<'_> {
+    fn product<E: Element>(&self, output: &mut [E]) {
+        let weights = self.weights;
+        assert!(is_available(), "this processor has no AVX-512-BF16");
+        assert_eq!(weights.depth, self.rows.len() * self.run);
+        assert!(weights.outputs == self.bias.len() && self.run.is_multiple_of(2));
+        assert!(self.rows.iter().all(|row| row.len() >= (self.pixels - 1) * self.stride + self.run));
+        assert_eq!(output.len(), self.pixels * weights.outputs);
+        let tiles = weights.weights.chunks_exact(weights.depth * weights.width);
+        for (first, tile) in (0..).step_by(weights.width).zip(tiles) {
+            // SAFETY: the processor has the instructions, and the lengths were checked.
+            unsafe {
+                match weights.width {
+                    64 => self.any_stride::<E, Of16, 4, 5>(tile, first, output),
+                    32 => self.any_stride::<E, Of16, 2, 10>(tile, first, output),
+                    16 => self.any_stride::<E, Of16, 1, 20>(tile, first, output),
+                    _ => self.any_stride::<E, Of8, 1, 20>(tile, first, output),
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// AVX-512-BF16; lengths as [`Row::product`] checks them.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn any_stride<E: Element, V: Vector, const N: usize, const P: usize>(
+        &self,
+        tile: &[u16],
+        first: usize,
+        output: &mut [E],
+    ) {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            if self.pixels < P {
+                return self.blocks::<E, V, N, 1, 0>(tile, first, output);
+            }
+            match self.stride {
+                8 => self.blocks::<E, V, N, P, 8>(tile, first, output),
+                16 => self.blocks::<E, V, N, P, 16>(tile, first, output),
+                32 => self.blocks::<E, V, N, P, 32>(tile, first, output),
+                64 => self.blocks::<E, V, N, P, 64>(tile, first, output),
+                128 => self.blocks::<E, V, N, P, 128>(tile, first, output),
+                _ => self.blocks::<E, V, N, P, 0>(tile, first, output),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As above.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn blocks<E: Element, V: Vector, const N: usize, const P: usize, const STRIDE: usize>(
+        &self,
+        tile: &[u16],
+        first: usize,
+        output: &mut [E],
+    ) {
+        let stride = if STRIDE == 0 { self.stride } else { STRIDE };
+        for start in (0..self.pixels).step_by(P) {
+            let start = start.min(self.pixels - P);
+            // SAFETY: all P pixels from `start` on are in the rows and in the output; the tile has depth / 2 x N vectors
+            // of pairs.
+            unsafe {
+                let bias: [V; N] = std::array::from_fn(|n| V::load(self.bias.as_ptr().add(first + n * V::LANES)));
+                let mut sums = [bias; P];
+                let mut weights = tile.as_ptr();
+                for row in self.rows {
+                    let mut input = row.as_ptr().add(start * stride);
+                    for _ in 0..self.run / 2 {
+                        let pairs: [V::Pairs; N] = std::array::from_fn(|n| V::pairs(weights.add(2 * n * V::LANES)));
+                        for (p, sums) in sums.iter_mut().enumerate() {
+                            let input = V::splat(input.add(p * stride).cast::<u32>().read_unaligned());
+                            for (sum, pairs) in sums.iter_mut().zip(pairs) {
+                                *sum = sum.plus_dot(input, pairs);
+                            }
+                        }
+                        weights = weights.add(2 * N * V::LANES);
+                        input = input.add(2);
+                    }
+                }
+                for (p, sums) in sums.into_iter().enumerate() {
+                    for (n, sum) in sums.into_iter().enumerate() {
+                        let place = (start + p) * self.weights.outputs + first + n * V::LANES;
+                        let sum = if self.relu { sum.positive() } else { sum };
+                        sum.store(output.as_mut_ptr().add(place));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Sums in f32 of products of pairs of bf16. SAFETY of all: AVX-512-BF16, and room where pointers point.
+trait Vector: Copy {
+    const LANES: usize;
+    type Pairs: Copy;
+
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn pairs(from: *const u16) -> Self::Pairs;
+    unsafe fn splat(pair: u32) -> Self::Pairs;
+    unsafe fn plus_dot(self, a: Self::Pairs, b: Self::Pairs) -> Self;
+    unsafe fn positive(self) -> Self;
+    unsafe fn store<E: Element>(self, to: *mut E);
+}
+
+#[derive(Clone, Copy)]
+struct Of16(__m512);
+
+#[derive(Clone, Copy)]
+struct Of8(__m256);
+
+impl Vector for Of16 {
+    const LANES: usize = 16;
+    type Pairs = __m512bh;
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        Self(unsafe { _mm512_loadu_ps(from) })
+    }
+    #[inline(always)]
+    unsafe fn pairs(from: *const u16) -> __m512bh {
+        unsafe { transmute::<__m512i, __m512bh>(_mm512_loadu_si512(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn splat(pair: u32) -> __m512bh {
+        unsafe { transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair.cast_signed())) }
+    }
+    #[inline(always)]
+    unsafe fn plus_dot(self, a: __m512bh, b: __m512bh) -> Self {
+        Self(unsafe { _mm512_dpbf16_ps(self.0, a, b) })
+    }
+    #[inline(always)]
+    unsafe fn positive(self) -> Self {
+        Self(unsafe { _mm512_max_ps(self.0, _mm512_setzero_ps()) })
+    }
+    #[inline(always)]
+    unsafe fn store<E: Element>(self, to: *mut E) {
+        unsafe { E::store_16(to, self.0) }
+    }
+}
+
+impl Vector for Of8 {
+    const LANES: usize = 8;
+    type Pairs = __m256bh;
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        Self(unsafe { _mm256_loadu_ps(from) })
+    }
+    #[inline(always)]
+    unsafe fn pairs(from: *const u16) -> __m256bh {
+        unsafe { transmute::<__m256i, __m256bh>(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn splat(pair: u32) -> __m256bh {
+        unsafe { transmute::<__m256i, __m256bh>(_mm256_set1_epi32(pair.cast_signed())) }
+    }
+    #[inline(always)]
+    unsafe fn plus_dot(self, a: __m256bh, b: __m256bh) -> Self {
+        Self(unsafe { _mm256_dpbf16_ps(self.0, a, b) })
+    }
+    #[inline(always)]
+    unsafe fn positive(self) -> Self {
+        Self(unsafe { _mm256_max_ps(self.0, _mm256_setzero_ps()) })
+    }
+    #[inline(always)]
+    unsafe fn store<E: Element>(self, to: *mut E) {
+        unsafe { E::store_8(to, self.0) }
+    }
+}
+
+/// [`convolution`](super::convolution::convolution) with `ReLU`, of bf16 maps.
+///
+/// `shape` is that of each input, with 3 channels for photos; `weight` is `[out, inputs x in, 3, 3]`.
+pub fn bf16_convolution<E: Element>(
+    spread: &dyn Spread,
+    shape: Shape,
+    inputs: &[Bf16Maps<'_>],
+    [weight, bias]: [&[f32]; 2],
+    output: &mut [E],
+) {
+    let (out, own) = (bias.len(), shape.channels);
+    let photos = matches!(inputs[0], Bf16Maps::Photos(_));
+    let shape = if photos { shape.with_channels(4) } else { shape };
+    let (channels, all) = (shape.channels, own * inputs.len());
+    assert_eq!(weight.len(), out * all * TAPS);
+    assert_eq!(output.len(), shape.pixels() * out);
+    let scale = if photos { PHOTO_SCALE } else { 1.0 };
+    let columns: Vec<usize> = (0..out).map(|n| n * all * TAPS).collect();
+    let mut rows: Vec<Option<usize>> = taps(own, inputs.len()).map(Some).collect();
+    if photos {
+        rows = rows.chunks_exact(own).flat_map(|pixel| [pixel[0], pixel[1], pixel[2], None]).collect();
+    }
+    let packed = Packed::new(weight, scale, &rows, &columns);
+    let bands = Band::all(shape, spread.threads());
+    spread_items(spread, cut(&bands, shape.with_channels(out), output), |index, part| {
+        let band = bands[index];
+        let len = band.padded_len(shape);
+        with_scratch(inputs.len() * len, |scratch: &mut [u16]| {
+            for (input, to) in inputs.iter().zip(scratch.chunks_exact_mut(len)) {
+                band.pad(shape, to, |start, to| input.copy(start, to));
+            }
+            for (row, output) in part.chunks_exact_mut(shape.columns * out).enumerate() {
+                let tap = |at: usize| {
+                    let (tap_row, input) = (at / inputs.len(), at % inputs.len());
+                    &scratch[input * len + (row + tap_row) * padded_row(shape)..][..padded_row(shape)]
+                };
+                let rows: Vec<&[u16]> = (0..3 * inputs.len()).map(tap).collect();
+                let (stride, run, pixels) = (channels, 3 * channels, shape.columns);
+                Row { rows: &rows, stride, run, weights: &packed, bias, pixels, relu: true }.product(output);
+            }
+        });
+    });
+}
+
+/// [`max_pool`](super::pool::max_pool) of bf16 maps that are nowhere negative: those are ordered as their bits are.
+pub fn bf16_max_pool(spread: &dyn Spread, shape: Shape, input: &[u16], output: &mut [u16]) {
+    let pooled = pooled_shape(shape);
+    assert!(input.len() == shape.len() && output.len() == pooled.len());
+    let windows = pooled.with_channels(4 * pooled.channels);
+    let bands = Band::all(pooled, spread.threads());
+    spread_items(spread, cut(&bands, pooled, output), |index, part| {
+        let rows = bands[index].of(windows, input).chunks_exact(2 * shape.row_len());
+        for (rows, output) in rows.zip(part.chunks_exact_mut(pooled.row_len())) {
+            // SAFETY: layers before this one have asked for AVX-512-BF16.
+            unsafe { pool_row(rows, shape.channels, output) }
+        }
+    });
+}
+
+/// # Safety
+/// AVX-512.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn pool_row(rows: &[u16], channels: usize, output: &mut [u16]) {
+    let (upper, lower) = rows.split_at(rows.len() / 2);
+    let windows = upper.chunks_exact(2 * channels).zip(lower.chunks_exact(2 * channels));
+    for (output, (upper, lower)) in output.chunks_exact_mut(channels).zip(windows) {
+        for (channels, output) in (0..).step_by(8).zip(output.as_chunks_mut::<8>().0) {
+            let corner = |of: &[u16], at: usize| -> [u16; 8] { of[at..at + 8].try_into().expect("it is 8 long") };
+            let right = upper.len() / 2 + channels;
+            let corners =
+                [corner(upper, channels), corner(upper, right), corner(lower, channels), corner(lower, right)];
+            *output = std::array::from_fn(|at| corners.iter().map(|it| it[at]).max().expect("there are four"));
+        }
+    }
+}
+
+/// [`up_convolution`](super::up::up_convolution) of bf16 maps.
+pub fn bf16_up_convolution(
+    spread: &dyn Spread,
+    shape: Shape,
+    input: &[u16],
+    [weight, bias]: [&[f32]; 2],
+    output: &mut [u16],
+) {
+    let (out, channels) = (bias.len(), shape.channels);
+    assert_eq!(input.len(), shape.len());
+    assert_eq!(weight.len(), channels * out * 4);
+    assert_eq!(output.len(), up_shape(shape, out).len());
+    let columns: Vec<usize> = (0..2 * out).map(|n| n % out * 4 + n / out).collect();
+    let packed = [0, 1].map(|row| {
+        let rows: Vec<Option<usize>> = (0..channels).map(|k| Some(k * out * 4 + 2 * row)).collect();
+        Packed::new(weight, 1.0, &rows, &columns)
+    });
+    let bias = [bias, bias].concat();
+    let bands = Band::all(shape, spread.threads());
+    spread_items(spread, cut(&bands, shape.with_channels(4 * out), output), |index, part| {
+        let rows = bands[index].of(shape, input).chunks_exact(shape.row_len());
+        for (input, outputs) in rows.zip(part.chunks_exact_mut(4 * shape.columns * out)) {
+            for (weights, output) in packed.iter().zip(outputs.chunks_exact_mut(2 * shape.columns * out)) {
+                let (stride, run, pixels) = (channels, channels, shape.columns);
+                Row { rows: &[input], stride, run, weights, bias: &bias, pixels, relu: false }.product(output);
+            }
+        }
+    });
+}
