@@ -25,7 +25,7 @@ STATE    := $(OUTPUT)/.make
 
 export GPU
 
-.PHONY: all build runtime test bench clean distclean help FORCE
+.PHONY: all build runtime test bench bench-peers clean distclean help FORCE
 .DELETE_ON_ERROR:
 # A stage publishes its folder whole or not at all; without its run.json no stage would take the folder for its own.
 .PRECIOUS: $(patsubst %,$(OUTPUT)/%/run.json,sample dataset model features similarity report)
@@ -101,6 +101,10 @@ test:
 bench: build runtime
 	scripts/bench.sh $(LOOKBOOK) $(CONFIG)
 
+## bench-peers: beside PyTorch, TensorFlow, OpenVINO and others; the tables of docs/benchmarks.md (SECTIONS=... for some)
+bench-peers:
+	@scripts/bench_peers.sh $(SECTIONS)
+
 ## clean: what the stages wrote below OUTPUT
 clean:
 	@for stage in sample dataset model features similarity report; do \
@@ -110,10 +114,10 @@ clean:
 	rm -rf $(STATE) $(OUTPUT)/runs
 	@[ ! -d $(OUTPUT) ] || rmdir $(OUTPUT) 2>/dev/null || echo '$(OUTPUT) holds other files: they stay'
 
-## distclean: clean, and the program, the compiled dependencies and ONNX Runtime
+## distclean: clean, and the program, the compiled dependencies, ONNX Runtime and the peers
 distclean: clean
 	$(CARGO) clean
-	rm -rf .runtime
+	rm -rf .runtime .peers
 
 ## help: this text
 help:

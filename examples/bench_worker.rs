@@ -1,0 +1,125 @@
+//! Lookbook as a contestant of `scripts/peers/bench.py`, in a process of its own.
+//!
+//! ```text
+//! bench_worker export FOLDER                            writes FOLDER/predict.onnx, label maps alone, for the peers
+//! bench_worker step DIALECT FOLDER BATCH THREADS        training steps
+//! bench_worker prediction DIALECT FOLDER BATCH THREADS  photos to label maps
+//! ```
+//!
+//! FOLDER holds the examples and weights of `scripts/peers/inputs.py`. Speaks by lines: `round` does the work once and
+//! answers `{"secs": ...}`, with `loss` where it learns; `maps PATH` writes the last label maps there, u8. Ends with its
+//! input.
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use lookbook::graph::{self, Spec};
+use lookbook::photo::Photo;
+use lookbook::predict::{self, Predictor};
+use lookbook::runtime::Device;
+use lookbook::train::examples::Batch;
+use lookbook::train::step::TrainingStep;
+use lookbook::train::{PREDICT_FILE, WEIGHTS_FILE, checkpoint};
+use safetensors::SafeTensors;
+use serde_json::json;
+
+const LEARNING_RATE: f32 = 1e-3;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["export", folder] => export(Path::new(folder)),
+        ["step", dialect, folder, batch, threads] => {
+            check(dialect)?;
+            steps(&Inputs::load(Path::new(folder), batch.parse()?)?, threads.parse()?)
+        }
+        ["prediction", dialect, folder, batch, threads] => {
+            check(dialect)?;
+            predictions(&Inputs::load(Path::new(folder), batch.parse()?)?, threads.parse()?)
+        }
+        _ => Err("usage: bench_worker export FOLDER | step|prediction DIALECT FOLDER BATCH THREADS".into()),
+    }
+}
+
+fn check(dialect: &str) -> Result<()> {
+    if dialect == "portable" { Ok(()) } else { Err(format!("there is no dialect '{dialect}'").into()) }
+}
+
+fn export(folder: &Path) -> Result<()> {
+    let (spec, weights) = checkpoint::read_weights(&folder.join(WEIGHTS_FILE))?;
+    let (_, label_maps_only) = predict::label_maps_only(&graph::predict(&spec, &weights))?;
+    Ok(fs::write(folder.join(PREDICT_FILE), label_maps_only)?)
+}
+
+/// What the contestants start from.
+struct Inputs {
+    spec: Spec,
+    weights: Vec<f32>,
+    /// `[size, rows, columns, 3]`.
+    photos: Vec<u8>,
+    /// `[size, rows, columns]`.
+    labels: Vec<u8>,
+    size: usize,
+}
+
+impl Inputs {
+    fn load(folder: &Path, size: usize) -> Result<Self> {
+        let (spec, weights) = checkpoint::read_weights(&folder.join(WEIGHTS_FILE))?;
+        let bytes = fs::read(folder.join("examples.safetensors"))?;
+        let examples = SafeTensors::deserialize(&bytes)?;
+        let pixels = size * spec.rows() * spec.columns();
+        let photos = examples.tensor("photos")?.data()[..3 * pixels].to_vec();
+        let labels = examples.tensor("labels")?.data()[..pixels].to_vec();
+        Ok(Self { spec, weights, photos, labels, size })
+    }
+
+    fn batch(&self) -> Batch {
+        Batch { photos: self.photos.clone(), labels: self.labels.clone(), size: self.size }
+    }
+
+    fn photos(&self) -> Vec<Photo> {
+        let (rows, columns) = (self.spec.rows(), self.spec.columns());
+        let photo = |rgb: &[u8]| Photo { width_px: columns as u32, height_px: rows as u32, rgb: rgb.to_vec() };
+        self.photos.chunks_exact(rows * columns * 3).map(photo).collect()
+    }
+}
+
+fn steps(inputs: &Inputs, threads: usize) -> Result<()> {
+    let model = graph::train_step(&inputs.spec, &[1.0; 23]);
+    let mut step = TrainingStep::new(&model, &inputs.spec, &inputs.weights, Device::Cpu, threads)?;
+    for line in std::io::stdin().lines() {
+        if line? != "round" {
+            return Err("a training step has no label maps".into());
+        }
+        let batch = inputs.batch();
+        let started = Instant::now();
+        let learnt = step.run(batch, LEARNING_RATE)?;
+        println!("{}", json!({ "secs": started.elapsed().as_secs_f64(), "loss": learnt.loss }));
+    }
+    Ok(())
+}
+
+fn predictions(inputs: &Inputs, threads: usize) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join(PREDICT_FILE), graph::predict(&inputs.spec, &inputs.weights))?;
+    let mut predictor = Predictor::load(folder.path(), Device::Cpu, threads)?;
+    let photos = inputs.photos();
+    let mut maps = Vec::new();
+    for line in std::io::stdin().lines() {
+        let line = line?;
+        if let Some(path) = line.strip_prefix("maps ") {
+            fs::write(path, maps.concat())?;
+            println!("{}", json!({}));
+            continue;
+        }
+        let started = Instant::now();
+        maps = predictor.label_maps(&photos)?;
+        println!("{}", json!({ "secs": started.elapsed().as_secs_f64() }));
+    }
+    Ok(())
+}

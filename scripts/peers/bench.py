@@ -1,0 +1,202 @@
+"""Measures lookbook beside its peers and prints the tables of docs/benchmarks.md: bench.py [SECTION ...]
+
+Sections: step-4, step-16, prediction-4, similarity; all of them where none is named. Each contestant is a process of its
+own; they start one after the other, do a round to warm up, and then take turns, one at work at a time. The order rotates
+from round to round. What they computed is compared; the run fails where it differs.
+"""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+import inputs
+
+ROUNDS = 9
+HERE = pathlib.Path(__file__).resolve().parent
+PROJECT = HERE.parents[1]
+BINARIES = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target")) / "release"
+WORKER = BINARIES / "examples" / "bench_worker"
+THREADS = len(os.sched_getaffinity(0))
+DIALECTS = ["portable"]
+PACKAGES = ["torch", "tensorflow-cpu", "keras", "openvino", "onnxruntime", "numpy"]
+# Time for the threads of the one that was at work to go to sleep.
+PAUSE_SECS = 0.1
+# Largest relative difference of losses; least share of pixels with the same category, and the same for bf16.
+LOSS_TOLERANCE, AGREEMENT, BF16_AGREEMENT = 0.01, 0.999, 0.98
+
+# Task, photos, contestants by what the tables call them.
+SECTIONS = {
+    f"step-{batch}": (
+        "step",
+        batch,
+        {
+            "Keras / TensorFlow": "keras-step",
+            "PyTorch, channels_last": "torch-eager-step",
+            "PyTorch, torch.compile": "torch-compile-step",
+            "PyTorch, bf16 autocast": "torch-bf16-step",
+            "SGEMM": "sgemm",
+        },
+    )
+    for batch in (4, 16)
+} | {
+    "prediction-4": (
+        "prediction",
+        4,
+        {
+            "OpenVINO, f32": "openvino-f32-prediction",
+            "OpenVINO, bf16": "openvino-bf16-prediction",
+            "ONNX Runtime": "onnxruntime-prediction",
+            "PyTorch, f32": "torch-eager-prediction",
+            "PyTorch, bf16": "torch-bf16-prediction",
+            "SGEMM": "sgemm",
+        },
+    )
+}
+
+
+class Worker:
+    """A contestant's process."""
+
+    def __init__(self, label, command):
+        self.label, self.rounds = label, []
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, line):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            sys.exit(f"{self.label}: the process ended with {self.process.wait()}")
+        return json.loads(answer)
+
+    def round(self):
+        time.sleep(PAUSE_SECS)
+        self.rounds.append(self.ask("round"))
+
+    def secs(self):
+        """Seconds of the rounds after the one that warms up."""
+        return [it["secs"] for it in self.rounds[1:]]
+
+    def maps(self, folder):
+        path = folder / "maps"
+        self.ask(f"maps {path}")
+        return np.fromfile(path, np.uint8)
+
+    def peak_mib(self):
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def commands(section, folder):
+    task, batch, peers = SECTIONS[section]
+    tail = [str(it) for it in (folder, batch, THREADS)]
+    ours = {f"**lookbook, {it}**": [WORKER, task, it, *tail] for it in DIALECTS}
+    return ours | {label: [sys.executable, HERE / "worker.py", name, *tail] for label, name in peers.items()}
+
+
+def measure(section, folder):
+    workers = []
+    for label, command in commands(section, folder).items():
+        print(f"{section}: {label} starts", file=sys.stderr, flush=True)
+        workers.append(Worker(label, command))
+        workers[-1].round()
+    for turn in range(ROUNDS):
+        for place in range(len(workers)):
+            workers[(turn + place) % len(workers)].round()
+        print(f"{section}: round {turn + 1} of {ROUNDS}", file=sys.stderr, flush=True)
+    return workers
+
+
+def differences(workers, folder):
+    """By label: how far the losses or the label maps are from ours; exits where that is too far."""
+    if "loss" in workers[0].rounds[0]:
+        losses = {it.label: np.array([each["loss"] for each in it.rounds]) for it in workers}
+        ours = losses[workers[0].label]
+        found = {label: np.abs(loss / ours - 1).max() for label, loss in losses.items()}
+        bad = [label for label, it in found.items() if not it <= LOSS_TOLERANCE]
+        texts = {label: f"{it:.1e}" for label, it in found.items()}
+    else:
+        maps = {it.label: it.maps(folder) for it in workers}
+        ours = maps[workers[0].label]
+        found = {label: (it == ours).mean() for label, it in maps.items()}
+        bad = [label for label, it in found.items() if it < (BF16_AGREEMENT if "bf16" in label else AGREEMENT)]
+        texts = {label: f"{it:.3%}" for label, it in found.items()}
+    if bad:
+        sys.exit(f"these do not compute what lookbook does: {', '.join(bad)}: {texts}")
+    return texts
+
+
+def table(section, workers, folder):
+    task, batch, _ = SECTIONS[section]
+    *contestants, sgemm = workers
+    compared = differences(contestants, folder)
+    ours = statistics.median(contestants[0].secs())
+    title = {"step": "Training step", "prediction": "Prediction"}[task]
+    last = {"step": "largest difference of losses", "prediction": "same category"}[task]
+    print(f"\n### {title} of {batch} photos\n")
+    print(f"| | median, s | best, s | times lookbook's | peak memory, MiB | {last} |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for it in sorted(contestants, key=lambda it: statistics.median(it.secs())):
+        median = statistics.median(it.secs())
+        numbers = f"{median:.3f} | {min(it.secs()):.3f} | {median / ours:.2f} | {it.peak_mib():.0f}"
+        print(f"| {it.label} | {numbers} | {compared[it.label]} |")
+    flop = inputs.flop(batch)[task == "step"]
+    rate = sgemm.rounds[0]["flop"] / statistics.median(sgemm.secs())
+    print(
+        f"\nThe convolutions are {flop / 1e9:.1f} GFLOP; NumPy's SGEMM reached {rate / 1e9:.0f} GFLOP/s in the same rounds,"
+        f" at which they take {flop / rate:.3f} s: lookbook's rate is {flop / rate / ours:.0%} of that."
+    )
+
+
+def conditions():
+    """Date, machine, versions, load: what the figures hang on."""
+    processor = pathlib.Path("/proc/cpuinfo").read_text()
+    model = processor.split("model name\t: ")[1].split("\n")[0]
+    extensions = [it for it in ("avx2", "avx512f", "avx512_bf16") if f" {it} " in processor]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
+    versions = ", ".join(f"{it} {importlib.metadata.version(it)}" for it in PACKAGES)
+    print(f"{datetime.date.today()}, {model} ({' '.join(extensions)}), {THREADS} threads, {memory:.0f} GiB;")
+    print(f"load before: {os.getloadavg()[0]:.2f}; lookbook {revision.stdout.strip()}, {versions};")
+    print(f"medians of {ROUNDS} interleaved rounds after one to warm up; peak memory is the process's.", flush=True)
+
+
+def run(section):
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        inputs.write(folder)
+        subprocess.run([WORKER, "export", folder], check=True)
+        workers = measure(section, folder)
+        table(section, workers, folder)
+        for it in workers:
+            it.end()
+
+
+def main(sections):
+    known = [*SECTIONS, "similarity"]
+    unknown = set(sections) - set(known)
+    if unknown:
+        sys.exit(f"there is no section {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    conditions()
+    for section in sections or known:
+        if section == "similarity":
+            subprocess.run([sys.executable, HERE / "similarity.py", "--lookbook", BINARIES / "lookbook"], check=True)
+        else:
+            run(section)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
