@@ -20,7 +20,7 @@ import numpy as np
 
 import inputs
 
-ROUNDS = 9
+ROUNDS = 7
 HERE = pathlib.Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
 BINARIES = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target")) / "release"
@@ -40,9 +40,10 @@ SECTIONS = {
         batch,
         {
             "Keras / TensorFlow": "keras-step",
-            "PyTorch, channels_last": "torch-eager-step",
+            "PyTorch": "torch-eager-step",
             "PyTorch, torch.compile": "torch-compile-step",
-            "PyTorch, bf16 autocast": "torch-bf16-step",
+            "PyTorch, bf16": "torch-bf16-step",
+            "PyTorch, torch.compile, bf16": "torch-compile-bf16-step",
             "SGEMM": "sgemm",
         },
     )
@@ -55,8 +56,10 @@ SECTIONS = {
             "OpenVINO, f32": "openvino-f32-prediction",
             "OpenVINO, bf16": "openvino-bf16-prediction",
             "ONNX Runtime": "onnxruntime-prediction",
-            "PyTorch, f32": "torch-eager-prediction",
+            "Keras / TensorFlow": "keras-prediction",
+            "PyTorch": "torch-eager-prediction",
             "PyTorch, bf16": "torch-bf16-prediction",
+            "PyTorch, torch.compile, bf16": "torch-compile-bf16-prediction",
             "SGEMM": "sgemm",
         },
     )

@@ -109,7 +109,6 @@ CONTESTANTS = {
     "keras-prediction": keras_prediction,
     "torch-eager-prediction": lambda *it: torch_prediction(*it, "eager", "fp32"),
     "torch-bf16-prediction": lambda *it: torch_prediction(*it, "eager", "bf16"),
-    "torch-compile-prediction": lambda *it: torch_prediction(*it, "compile", "fp32"),
     "torch-compile-bf16-prediction": lambda *it: torch_prediction(*it, "compile", "bf16"),
     "openvino-f32-prediction": lambda *it: openvino_prediction(*it, "f32"),
     "openvino-bf16-prediction": lambda *it: openvino_prediction(*it, "bf16"),
