@@ -15,10 +15,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use lookbook::graph::{self, Spec};
+use lookbook::graph::{self, Dialect, Spec};
 use lookbook::photo::Photo;
-use lookbook::predict::{self, Predictor};
-use lookbook::runtime::Device;
+use lookbook::predict::Predictor;
+use lookbook::runtime::Engine;
 use lookbook::train::examples::Batch;
 use lookbook::train::step::TrainingStep;
 use lookbook::train::{PREDICT_FILE, WEIGHTS_FILE, checkpoint};
@@ -34,26 +34,27 @@ fn main() -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["export", folder] => export(Path::new(folder)),
-        ["step", dialect, folder, batch, threads] => {
-            check(dialect)?;
-            steps(&Inputs::load(Path::new(folder), batch.parse()?)?, threads.parse()?)
-        }
-        ["prediction", dialect, folder, batch, threads] => {
-            check(dialect)?;
-            predictions(&Inputs::load(Path::new(folder), batch.parse()?)?, threads.parse()?)
+        [task, dialect, folder, batch, threads] => {
+            let inputs = Inputs::load(Path::new(folder), batch.parse()?)?;
+            let engine = Engine::cpu(named(dialect)?, threads.parse()?);
+            match task {
+                "step" => steps(&inputs, engine),
+                "prediction" => predictions(&inputs, engine),
+                _ => Err(format!("there is no task '{task}'").into()),
+            }
         }
         _ => Err("usage: bench_worker export FOLDER | step|prediction DIALECT FOLDER BATCH THREADS".into()),
     }
 }
 
-fn check(dialect: &str) -> Result<()> {
-    if dialect == "portable" { Ok(()) } else { Err(format!("there is no dialect '{dialect}'").into()) }
+fn named(dialect: &str) -> Result<Dialect> {
+    let found = [Dialect::Portable, Dialect::Native].into_iter().find(|it| it.name() == dialect);
+    found.ok_or_else(|| format!("there is no dialect '{dialect}'").into())
 }
 
 fn export(folder: &Path) -> Result<()> {
     let (spec, weights) = checkpoint::read_weights(&folder.join(WEIGHTS_FILE))?;
-    let (_, label_maps_only) = predict::label_maps_only(&graph::predict(&spec, &weights))?;
-    Ok(fs::write(folder.join(PREDICT_FILE), label_maps_only)?)
+    Ok(fs::write(folder.join(PREDICT_FILE), graph::label_maps(Dialect::Portable, &spec, &weights))?)
 }
 
 /// What the contestants start from.
@@ -89,9 +90,9 @@ impl Inputs {
     }
 }
 
-fn steps(inputs: &Inputs, threads: usize) -> Result<()> {
-    let model = graph::train_step(&inputs.spec, &[1.0; 23]);
-    let mut step = TrainingStep::new(&model, &inputs.spec, &inputs.weights, Device::Cpu, threads)?;
+fn steps(inputs: &Inputs, engine: Engine) -> Result<()> {
+    let model = |dialect| graph::train_step(dialect, &inputs.spec, &[1.0; 23]);
+    let mut step = TrainingStep::new(model, &inputs.spec, &inputs.weights, engine)?;
     for line in std::io::stdin().lines() {
         if line? != "round" {
             return Err("a training step has no label maps".into());
@@ -104,10 +105,10 @@ fn steps(inputs: &Inputs, threads: usize) -> Result<()> {
     Ok(())
 }
 
-fn predictions(inputs: &Inputs, threads: usize) -> Result<()> {
+fn predictions(inputs: &Inputs, engine: Engine) -> Result<()> {
     let folder = tempfile::tempdir()?;
     fs::write(folder.path().join(PREDICT_FILE), graph::predict(&inputs.spec, &inputs.weights))?;
-    let mut predictor = Predictor::load(folder.path(), Device::Cpu, threads)?;
+    let mut predictor = Predictor::load(folder.path(), engine)?;
     let photos = inputs.photos();
     let mut maps = Vec::new();
     for line in std::io::stdin().lines() {

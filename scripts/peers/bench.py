@@ -26,7 +26,7 @@ PROJECT = HERE.parents[1]
 BINARIES = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target")) / "release"
 WORKER = BINARIES / "examples" / "bench_worker"
 THREADS = len(os.sched_getaffinity(0))
-DIALECTS = ["portable"]
+DIALECTS = ["native", "portable"]
 PACKAGES = ["torch", "tensorflow-cpu", "keras", "openvino", "onnxruntime", "numpy"]
 # Time for the threads of the one that was at work to go to sleep.
 PAUSE_SECS = 0.1
@@ -98,6 +98,11 @@ class Worker:
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
+    def used_secs(self):
+        """Processor time so far, of all its threads."""
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def end(self):
         self.process.stdin.close()
         self.process.wait()
@@ -116,11 +121,21 @@ def measure(section, folder):
         print(f"{section}: {label} starts", file=sys.stderr, flush=True)
         workers.append(Worker(label, command))
         workers[-1].round()
+    before, start = others_secs(workers), time.perf_counter()
     for turn in range(ROUNDS):
         for place in range(len(workers)):
             workers[(turn + place) % len(workers)].round()
         print(f"{section}: round {turn + 1} of {ROUNDS}", file=sys.stderr, flush=True)
-    return workers
+    others = (others_secs(workers) - before) / (time.perf_counter() - start) / os.cpu_count()
+    return workers, others
+
+
+def others_secs(workers):
+    """Processor time that other processes had, and other machines on the same host, since the start of the machine."""
+    user, nice, system, _idle, _waiting, interrupts, more_interrupts, stolen = (
+        int(it) / os.sysconf("SC_CLK_TCK") for it in pathlib.Path("/proc/stat").read_text().split()[1:9]
+    )
+    return user + nice + system + interrupts + more_interrupts + stolen - sum(it.used_secs() for it in workers)
 
 
 def differences(workers, folder):
@@ -142,7 +157,7 @@ def differences(workers, folder):
     return texts
 
 
-def table(section, workers, folder):
+def table(section, workers, others, folder):
     task, batch, _ = SECTIONS[section]
     *contestants, sgemm = workers
     compared = differences(contestants, folder)
@@ -160,7 +175,7 @@ def table(section, workers, folder):
     rate = sgemm.rounds[0]["flop"] / statistics.median(sgemm.secs())
     print(
         f"\nThe convolutions are {flop / 1e9:.1f} GFLOP; NumPy's SGEMM reached {rate / 1e9:.0f} GFLOP/s in the same rounds,"
-        f" at which they take {flop / rate:.3f} s: lookbook's rate is {flop / rate / ours:.0%} of that."
+        f" at which they take {flop / rate:.3f} s: lookbook's rate is {flop / rate / ours:.0%} of that. Others had {others:.1%} of the processors meanwhile."
     )
 
 
@@ -182,8 +197,8 @@ def run(section):
         folder = pathlib.Path(folder)
         inputs.write(folder)
         subprocess.run([WORKER, "export", folder], check=True)
-        workers = measure(section, folder)
-        table(section, workers, folder)
+        workers, others = measure(section, folder)
+        table(section, workers, others, folder)
         for it in workers:
             it.end()
 
