@@ -1,5 +1,5 @@
-//! `report`: what the stages left in the run folder to one self-contained HTML page for people, with its pictures also as
-//! files beside it. A part whose stage was not run is left out, and the page says so.
+//! `report`: what the stages left in the run folder to one page for people: `index.html`, and beside it the data and the
+//! thumbnails of its gallery. It needs no network. A part whose stage was not run is left out, and the page says so.
 
 use std::path::{Path, PathBuf};
 
@@ -9,16 +9,17 @@ use crate::error::{Error, Result};
 use crate::runtime::Device;
 use crate::stage::{self, Common, RUN_FILE, Stage, Summary};
 
+mod gallery;
+mod nights;
 mod page;
 mod pictures;
+mod svg;
 
 /// Default of [`Config::photos`].
 pub const DEFAULT_PHOTOS: usize = 6;
-/// Default of [`Config::neighbour_photos`].
-pub const DEFAULT_NEIGHBOUR_PHOTOS: usize = 4;
-/// Default of [`Config::neighbours`].
-pub const DEFAULT_NEIGHBOURS: usize = 5;
-/// Most photos of either kind: the page carries its pictures, and a browser has to hold it.
+/// Default of [`Config::gallery_photos`].
+pub const DEFAULT_GALLERY_PHOTOS: usize = 20_000;
+/// Most photos with truth and prediction: the page carries these pictures, and a browser has to hold it.
 pub const MAX_PHOTOS: usize = 100;
 
 /// Folders of a run in the order of the flow.
@@ -34,10 +35,8 @@ pub struct Config {
     pub output: PathBuf,
     /// Photos shown with truth and prediction: [`DEFAULT_PHOTOS`], at most [`MAX_PHOTOS`].
     pub photos: usize,
-    /// Photos shown with their neighbours: [`DEFAULT_NEIGHBOUR_PHOTOS`], at most [`MAX_PHOTOS`].
-    pub neighbour_photos: usize,
-    /// Neighbours shown of each: [`DEFAULT_NEIGHBOURS`].
-    pub neighbours: usize,
+    /// Photos in the gallery at most ([`DEFAULT_GALLERY_PHOTOS`]).
+    pub gallery_photos: usize,
     /// Where the network runs.
     pub device: Device,
 }
@@ -48,14 +47,13 @@ impl Default for Config {
             run: PathBuf::from("output"),
             output: PathBuf::from("output/report"),
             photos: DEFAULT_PHOTOS,
-            neighbour_photos: DEFAULT_NEIGHBOUR_PHOTOS,
-            neighbours: DEFAULT_NEIGHBOURS,
+            gallery_photos: DEFAULT_GALLERY_PHOTOS,
             device: Device::Auto,
         }
     }
 }
 
-/// Writes the report folder: `index.html` and its pictures.
+/// Writes the report folder: `index.html`, its pictures, and the gallery.
 ///
 /// # Errors
 /// [`Error::Config`] for a bad setting, [`Error::Input`] where the run folder holds no stage's output or something in it
@@ -69,37 +67,27 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
         return Ok(planned);
     }
     let mut stage = Stage::begin("report", &config.output, common, config)?;
-    let mut page = page::Page::new(&config.run, &stages);
-    page.history = page::history(&config.run)?;
-    page.evaluation = page::evaluation(&config.run)?;
-    page.shares = page::shares(&config.run)?;
-    page.rejects = page::rejects(&config.run)?;
-    pictures::learning_curve(&mut page, &stage)?;
+    record_inputs(config, &mut stage)?;
+    let mut page = page::Page::new(&config.run, &stages)?;
     pictures::segmentations(&mut page, config, common, &mut stage)?;
-    pictures::neighbours(&mut page, config, &stage)?;
+    page.gallery = gallery::write(config, &stage)?.map(page::GalleryPart::new);
     stage::write_file(&stage.path("index.html"), page.render()?.as_bytes())?;
-    for input in
-        FOLDERS.map(|folder| format!("{folder}/{RUN_FILE}")).iter().chain([&"model/evaluation.json".to_owned()])
-    {
-        let path = config.run.join(input);
-        if path.is_file() {
-            stage.input(&path)?;
-        }
-    }
     stage.count("photos", page.segmentations.as_ref().map_or(0, |part| part.photos.len()));
-    stage.count("contact_sheets", page.neighbours.as_ref().map_or(0, Vec::len));
+    stage.count("gallery_photos", page.gallery.as_ref().map_or(0, |part| part.shown));
     stage.count("parts_left_out", page.left_out());
     stage.publish()
 }
 
+/// The records of the stages stand for what they published.
+fn record_inputs(config: &Config, stage: &mut Stage) -> Result<()> {
+    let paths = FOLDERS.map(|folder| config.run.join(folder).join(RUN_FILE));
+    paths.iter().filter(|path| path.is_file()).try_for_each(|path| stage.input(path))
+}
+
 fn check(config: &Config) -> Result<()> {
-    for (setting, value) in [("report.photos", config.photos), ("report.neighbour_photos", config.neighbour_photos)] {
-        if value > MAX_PHOTOS {
-            return Err(Error::config(setting, format!("is {value}; at most {MAX_PHOTOS} go onto one page")));
-        }
-    }
-    if config.neighbours > MAX_PHOTOS {
-        return Err(Error::config("report.neighbours", format!("is {}; at most {MAX_PHOTOS}", config.neighbours)));
+    if config.photos > MAX_PHOTOS {
+        let problem = format!("is {}; at most {MAX_PHOTOS} go onto one page", config.photos);
+        return Err(Error::config("report.photos", problem));
     }
     Ok(())
 }

@@ -1,37 +1,25 @@
-//! The pictures of the page: written as PNG files beside it, and embedded.
+//! Photos with truth and prediction: a PNG file beside the page, and embedded.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
 
 use base64::Engine;
 
-use super::page::{Bar, ContactSheet, Page, Segmentations, SegmentedPhoto, percent};
-use super::{Config, Summary};
+use super::Config;
+use super::page::{Page, Segmentations, SegmentedPhoto, Swatch, percent};
 use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::error::{Error, Result};
-use crate::features::FeatureTable;
 use crate::labels::CATEGORY_COUNT;
 use crate::photo::{self, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo};
 use crate::picture::{self, Tile};
 use crate::predict::Predictor;
 use crate::runtime::PrecisionChoice;
-use crate::similarity::{self, Neighbour};
 use crate::stage::{self, Common, RUN_FILE, Stage};
 use crate::train::PREDICT_FILE;
 
-/// JPEG quality of embedded photos and sheets.
+/// JPEG quality of embedded photos.
 const QUALITY: u8 = 85;
 /// Width of the picture of segmentations: three tiles.
 const LEGEND_PX: u32 = 650;
-
-/// Draws the learning curve, where there is a history.
-pub(super) fn learning_curve(page: &mut Page, stage: &Stage) -> Result<()> {
-    let Some(history) = page.history.as_ref().filter(|history| !history.is_empty()) else { return Ok(()) };
-    let curve = picture::png(&picture::learning_curve(history)?);
-    stage::write_file(&stage.path("learning_curve.png"), &curve)?;
-    page.learning_curve = Some(data_uri("png", &curve));
-    Ok(())
-}
 
 /// Shows photos that the model has not learnt from with truth and prediction, where there are a data set and a model.
 pub(super) fn segmentations(page: &mut Page, config: &Config, common: &Common, stage: &mut Stage) -> Result<()> {
@@ -68,7 +56,7 @@ pub(super) fn segmentations(page: &mut Page, config: &Config, common: &Common, s
     let worn: Vec<u8> = seen.into_iter().filter(|&category| (1..CATEGORY_COUNT as u8).contains(&category)).collect();
     let sheet = picture::stacked(&[picture::contact_sheet(&tiles, 3)?, picture::legend(&worn, LEGEND_PX)?]);
     stage::write_file(&stage.path("segmentations.png"), &picture::png(&sheet))?;
-    let legend = worn.into_iter().map(Bar::swatch).collect();
+    let legend = worn.into_iter().map(Swatch::of).collect();
     page.segmentations = (!shown.is_empty()).then_some(Segmentations { split, photos: shown, legend });
     Ok(())
 }
@@ -122,113 +110,6 @@ fn resized(labels: &[u8], record: &PhotoRecord, photo: &Photo) -> Result<Vec<u8>
     Ok((0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| source(y, x)).collect())
 }
 
-/// Draws a contact sheet of neighbours for a few photos, where there are neighbours.
-pub(super) fn neighbours(page: &mut Page, config: &Config, stage: &Stage) -> Result<()> {
-    let (features, similarity) = (config.run.join("features"), config.run.join("similarity"));
-    if [&features, &similarity].iter().any(|folder| !folder.join(RUN_FILE).is_file()) || config.neighbour_photos == 0 {
-        return Ok(());
-    }
-    let table = FeatureTable::open(&features)?;
-    let shown = queries(similarity::read_neighbours(&similarity)?, config);
-    let wanted = shown.iter().flat_map(|(query, near)| near.iter().map(|it| it.neighbour_id).chain([*query])).collect();
-    let photos = Photos::load(&table, &catalogue(&features, config)?, &wanted)?;
-    let mut sheets = Vec::new();
-    for (query, near) in shown {
-        let mut tiles = vec![Tile { photo: photos.get(query), caption: photos.name(query).to_owned() }];
-        tiles.extend(near.iter().map(|it| Tile {
-            photo: photos.get(it.neighbour_id),
-            caption: format!(
-                "{}\nr = {:.2}, {} cells shared",
-                photos.name(it.neighbour_id),
-                it.correlation,
-                it.cells_in_common
-            ),
-        }));
-        let sheet = picture::contact_sheet(&tiles, tiles.len().min(6))?;
-        stage::write_file(&stage.path(&format!("neighbours_{query}.png")), &picture::png(&sheet))?;
-        let caption = format!("{} and the photos dressed most like it", photos.name(query));
-        sheets.push(ContactSheet { caption, picture: data_uri("jpeg", &picture::jpeg(&sheet, QUALITY)) });
-    }
-    page.neighbours = Some(sheets);
-    Ok(())
-}
-
-/// Evenly spaced photos that have neighbours, with the nearest of them.
-fn queries(neighbours: Vec<Neighbour>, config: &Config) -> Vec<(u32, Vec<Neighbour>)> {
-    let mut by_photo: BTreeMap<u32, Vec<Neighbour>> = BTreeMap::new();
-    for neighbour in neighbours {
-        by_photo.entry(neighbour.photo_id).or_default().push(neighbour);
-    }
-    let wanted: BTreeSet<usize> = spaced(by_photo.len(), config.neighbour_photos).collect();
-    let chosen = by_photo.into_iter().enumerate().filter(|(index, _)| wanted.contains(index));
-    chosen
-        .map(|(_, (photo_id, mut near))| {
-            near.sort_by_key(|it| it.rank);
-            near.truncate(config.neighbours);
-            (photo_id, near)
-        })
-        .collect()
-}
-
-/// The catalogue that the features came from.
-fn catalogue(features: &Path, config: &Config) -> Result<PathBuf> {
-    let summary = Summary::read(features)?;
-    let named = summary.config.pointer("/stage/catalogue").and_then(serde_json::Value::as_str);
-    Ok(named.map_or_else(|| config.run.join("dataset"), PathBuf::from))
-}
-
-/// Photos of the catalogue by id.
-struct Photos<'a> {
-    table: &'a FeatureTable,
-    photos: BTreeMap<u32, Photo>,
-}
-
-impl<'a> Photos<'a> {
-    /// Loads the photos `wanted`. One that is gone or damaged since is shown as an empty tile.
-    fn load(table: &'a FeatureTable, catalogue: &Path, wanted: &BTreeSet<u32>) -> Result<Self> {
-        let mut photos = BTreeMap::new();
-        if catalogue.join("photos.parquet").is_file() {
-            for record in Dataset::open(catalogue)?.photos(None)? {
-                let record = record?;
-                if wanted.contains(&record.photo_id) {
-                    insert(&mut photos, record.photo_id, &record.file_name, Some(record.encoded));
-                }
-                if photos.len() == wanted.len() {
-                    break;
-                }
-            }
-        } else {
-            let rows = table.photo_ids.iter().zip(&table.paths).filter(|(photo_id, _)| wanted.contains(photo_id));
-            for (&photo_id, path) in rows {
-                let places = [PathBuf::from(path), catalogue.join(path)];
-                let content = places.iter().find_map(|place| std::fs::read(place).ok());
-                insert(&mut photos, photo_id, path, content);
-            }
-        }
-        Ok(Self { table, photos })
-    }
-
-    fn name(&self, photo_id: u32) -> &str {
-        let row = self.table.photo_ids.iter().position(|&id| id == photo_id);
-        row.map_or("", |row| &self.table.file_names[row])
-    }
-
-    fn get(&self, photo_id: u32) -> Photo {
-        let grey = || Photo { width_px: 200, height_px: 300, rgb: vec![230; 200 * 300 * 3] };
-        self.photos.get(&photo_id).cloned().unwrap_or_else(grey)
-    }
-}
-
-fn insert(photos: &mut BTreeMap<u32, Photo>, photo_id: u32, name: &str, content: Option<Vec<u8>>) {
-    let decoded = content
-        .ok_or("it is no longer there".to_owned())
-        .and_then(|content| photo::decode(&content).map(fitted).map_err(|problem| problem.detail));
-    match decoded {
-        Ok(photo) => drop(photos.insert(photo_id, photo)),
-        Err(problem) => tracing::warn!("{name} is not shown: {problem}"),
-    }
-}
-
 fn data_uri(kind: &str, content: &[u8]) -> String {
     format!("data:image/{kind};base64,{}", base64::engine::general_purpose::STANDARD.encode(content))
 }
@@ -242,23 +123,6 @@ mod tests {
         assert_eq!(spaced(10, 2).collect::<Vec<_>>(), [2, 7]);
         assert_eq!(spaced(3, 6).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(spaced(0, 6).count(), 0);
-    }
-
-    #[test]
-    fn queries_come_with_their_nearest_in_order() {
-        let near = |photo_id, rank, neighbour_id| Neighbour {
-            photo_id,
-            rank,
-            neighbour_id,
-            correlation: 0.5,
-            cells_in_common: 3,
-        };
-        let all = vec![near(1, 2, 5), near(1, 1, 4), near(1, 3, 6), near(2, 1, 1)];
-        let config = Config { neighbour_photos: 2, neighbours: 2, ..Config::default() };
-        let shown = queries(all, &config);
-        let ids: Vec<(u32, Vec<u32>)> =
-            shown.iter().map(|(id, near)| (*id, near.iter().map(|it| it.neighbour_id).collect())).collect();
-        assert_eq!(ids, [(1, vec![4, 5]), (2, vec![1])]);
     }
 
     #[test]

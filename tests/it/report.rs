@@ -24,36 +24,59 @@ fn run_up_to_similarity(place: &Path) {
     similarity::run(&similarity, &common).unwrap();
 }
 
+/// Whether the page is one that needs no network.
+fn fetches_nothing(html: &str) {
+    for absent in ["src=\"http", "href=\"http", "<link", "@import", "url(http"] {
+        assert!(!html.contains(absent), "{absent}: the page needs a network");
+    }
+}
+
 #[test]
 fn a_run_without_a_model_is_reported_as_far_as_it_went() {
     let place = tempfile::tempdir().unwrap();
     run_up_to_similarity(place.path());
-    let config = report::Config {
-        run: place.path().to_owned(),
-        output: place.path().join("report"),
-        neighbour_photos: 2,
-        neighbours: 3,
+    let config =
+        report::Config { run: place.path().to_owned(), output: place.path().join("report"), ..Default::default() };
+    let summary = report::run(&config, &Common::default()).unwrap();
+    assert_eq!(summary.counts["gallery_photos"], 12);
+    assert_eq!(summary.counts["parts_left_out"], 3, "curve, figures and segmentations");
+    let sheet = image::open(config.output.join("thumbnails/0000.jpg")).unwrap().to_rgb8();
+    assert_eq!(sheet.dimensions(), (8 * 120, 6 * 180));
+    let empty = sheet.get_pixel(4 * 120 + 60, 180 + 90);
+    assert!(empty.0.iter().all(|it| it.abs_diff(128) < 4), "the thirteenth place is empty: {empty:?}");
+
+    let script = std::fs::read_to_string(config.output.join("gallery.js")).unwrap();
+    let json = script.trim().trim_start_matches("window.lookbook = ").trim_end_matches(';');
+    let gallery: serde_json::Value = serde_json::from_str(json).unwrap();
+    assert_eq!(gallery["names"].as_array().unwrap().len(), 12);
+    let near = lookbook::similarity::read_neighbours(&place.path().join("similarity")).unwrap();
+    let nearest = near.iter().find(|it| (it.photo_id, it.rank) == (5, 1)).unwrap();
+    assert_eq!(gallery["near"][5][0], nearest.neighbour_id, "ids are rows here");
+    assert_eq!(gallery["near"][5][1], (nearest.correlation * 1000.0).round() as i64);
+
+    let html = std::fs::read_to_string(config.output.join("index.html")).unwrap();
+    fetches_nothing(&html);
+    assert!(html.contains("data-search=") && html.contains("id=\"wall\""), "the heat map and the gallery are there");
+}
+
+#[test]
+fn tonight_is_compared_with_last_night() {
+    let place = tempfile::tempdir().unwrap();
+    run_up_to_similarity(place.path());
+    std::fs::write(place.path().join("sample/image/0003.jpg"), "").unwrap();
+    let gates = lookbook::gates::Gates { min_photos: Some(11), ..Default::default() };
+    let convert = dataset::Config {
+        source: place.path().join("sample"),
+        output: place.path().join("dataset"),
+        max_reject_fraction: 1.0,
         ..Default::default()
     };
-    let summary = report::run(&config, &Common::default()).unwrap();
-    assert_eq!(summary.counts["contact_sheets"], 2);
-    assert_eq!(summary.counts["parts_left_out"], 3, "curve, figures and segmentations");
-    let pictures = std::fs::read_dir(&config.output).unwrap();
-    let pictures: Vec<_> =
-        pictures.map(|entry| entry.unwrap().path()).filter(|path| path.extension() == Some("png".as_ref())).collect();
-    assert_eq!(pictures.len(), 2, "a file for each sheet");
-    for path in &pictures {
-        let sheet = image::open(path).unwrap().to_rgb8();
-        // Four tiles of the sample's 400 x 600 at half size, and room between.
-        assert_eq!(sheet.dimensions(), (4 * 200 + 5 * 14, 300 + 42 + 2 * 14), "{}", path.display());
-    }
+    dataset::run(&convert, &Common { gates, ..Common::default() }).unwrap();
+    let config =
+        report::Config { run: place.path().to_owned(), output: place.path().join("report"), ..Default::default() };
+    report::run(&config, &Common::default()).unwrap();
     let html = std::fs::read_to_string(config.output.join("index.html")).unwrap();
-    assert_eq!(html.matches("<img").count(), 2);
-    assert_eq!(html.matches("src=\"data:image/").count(), 2, "every picture is embedded");
-    for absent in ["src=\"http", "href=\"http", "<link", "<script", "url("] {
-        assert!(!html.contains(absent), "{absent}: the page is not self-contained");
-    }
-    if let Some(folder) = std::env::var_os("LOOKBOOK_PICTURES") {
-        std::fs::copy(config.output.join("index.html"), Path::new(&folder).join("partial.html")).unwrap();
-    }
+    let row = html.lines().find(|line| line.contains("rejected by convert")).unwrap();
+    assert!(row.contains(">1<") && row.contains(">0<") && row.contains("worse\">+1<"), "{row}");
+    assert!(html.contains("gate min_photos (11): 11 passes"));
 }

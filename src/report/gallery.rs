@@ -1,0 +1,192 @@
+//! The gallery: sheets of thumbnails (`thumbnails/NNNN.jpg`) and `gallery.js`, the names, cells and neighbours of the photos
+//! as the page's script takes them. Beside the page, and not in it: a browser loads a sheet when it comes into view.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::{Config, RUN_FILE};
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::features::FeatureTable;
+use crate::labels;
+use crate::photo::{self, Photo};
+use crate::picture;
+use crate::similarity::{self, Neighbour};
+use crate::stage::{self, Stage, Summary};
+use crate::stop;
+
+/// Size of a thumbnail, and thumbnails in a sheet: a sheet is about 150 kB.
+const THUMBNAIL_PX: (u32, u32) = (120, 180);
+const SHEET: (usize, usize) = (8, 6);
+const QUALITY: u8 = 75;
+/// Shares and correlations are written as whole numbers of this part of one.
+const SCALE: f32 = 1000.0;
+
+/// What `gallery.js` holds. Photos are named by their row, in the order of the feature table.
+#[derive(Serialize)]
+struct Gallery<'a> {
+    thumbnail_px: (u32, u32),
+    sheet: (usize, usize),
+    cells: Vec<String>,
+    names: &'a [String],
+    /// Of each photo: cell, share in thousandths, cell, share, ...; the largest share first.
+    worn: Vec<Vec<u32>>,
+    /// Of each photo: neighbour, correlation in thousandths, neighbour, ...; the nearest first.
+    near: Vec<Vec<i32>>,
+}
+
+/// Writes the gallery; returns the number of its photos, and of all. `None` where there is no feature table.
+pub(super) fn write(config: &Config, stage: &Stage) -> Result<Option<(usize, usize)>> {
+    let (features, similarity) = (config.run.join("features"), config.run.join("similarity"));
+    if config.gallery_photos == 0 || !features.join(RUN_FILE).is_file() {
+        return Ok(None);
+    }
+    let table = FeatureTable::open(&features)?;
+    let shown = table.len().min(config.gallery_photos);
+    let neighbours =
+        if similarity.join(RUN_FILE).is_file() { similarity::read_neighbours(&similarity)? } else { Vec::new() };
+    let gallery = Gallery {
+        thumbnail_px: THUMBNAIL_PX,
+        sheet: SHEET,
+        cells: labels::cell_names(),
+        names: &table.file_names[..shown],
+        worn: (0..shown).map(|row| worn(table.row(row))).collect(),
+        near: near(&table.photo_ids[..shown], &neighbours),
+    };
+    let json = serde_json::to_string(&gallery).map_err(|cause| Error::input("gallery.js", cause))?;
+    stage::write_file(&stage.path("gallery.js"), format!("window.lookbook = {json};\n").as_bytes())?;
+    stage.create_folder("thumbnails")?;
+    write_sheets(&table, shown, &catalogue(&features, config)?, stage)?;
+    Ok(Some((shown, table.len())))
+}
+
+fn worn(cells: &[f32]) -> Vec<u32> {
+    let mut present: Vec<_> = cells.iter().enumerate().filter(|(_, share)| **share > 0.0).collect();
+    present.sort_by(|a, b| b.1.total_cmp(a.1));
+    present.into_iter().flat_map(|(cell, share)| [cell as u32, (share * SCALE).round() as u32]).collect()
+}
+
+fn near(photo_ids: &[u32], neighbours: &[Neighbour]) -> Vec<Vec<i32>> {
+    let rows: HashMap<u32, usize> = photo_ids.iter().copied().zip(0..).collect();
+    let mut near = vec![Vec::new(); photo_ids.len()];
+    for it in neighbours {
+        if let (Some(&row), Some(&other)) = (rows.get(&it.photo_id), rows.get(&it.neighbour_id)) {
+            near[row].extend([other as i32, (it.correlation * SCALE).round() as i32]);
+        }
+    }
+    near
+}
+
+/// The catalogue that the features came from.
+fn catalogue(features: &Path, config: &Config) -> Result<PathBuf> {
+    let summary = Summary::read(features)?;
+    let named = summary.config.pointer("/stage/catalogue").and_then(serde_json::Value::as_str);
+    Ok(named.map_or_else(|| config.run.join("dataset"), PathBuf::from))
+}
+
+fn write_sheets(table: &FeatureTable, shown: usize, catalogue: &Path, stage: &Stage) -> Result<()> {
+    let mut photos = Photos::open(table, catalogue)?;
+    for (number, first) in (0..shown).step_by(SHEET.0 * SHEET.1).enumerate() {
+        stop::check()?;
+        let rows = first..(first + SHEET.0 * SHEET.1).min(shown);
+        let encoded = rows.map(|row| photos.encoded(row)).collect::<Result<Vec<_>>>()?;
+        let thumbnails: Vec<_> = encoded.par_iter().map(|bytes| thumbnail(bytes.as_deref())).collect();
+        let path = stage.path(&format!("thumbnails/{number:04}.jpg"));
+        stage::write_file(&path, &picture::jpeg(&sheet(&thumbnails), QUALITY))?;
+    }
+    Ok(())
+}
+
+/// `None` for a photo that is gone or damaged since.
+fn thumbnail(encoded: Option<&[u8]>) -> Option<Photo> {
+    let photo = photo::decode(encoded?).ok()?;
+    Some(photo::fit(&photo, THUMBNAIL_PX.0, THUMBNAIL_PX.1))
+}
+
+/// The thumbnails in rows, each in the middle of its place.
+fn sheet(thumbnails: &[Option<Photo>]) -> Photo {
+    let (width, height) = (THUMBNAIL_PX.0 as usize, THUMBNAIL_PX.1 as usize);
+    let (sheet_width, sheet_height) = (width * SHEET.0, height * SHEET.1);
+    let mut rgb = vec![128; sheet_width * sheet_height * 3];
+    for (place, thumbnail) in thumbnails.iter().enumerate() {
+        let Some(thumbnail) = thumbnail else { continue };
+        let (own_width, own_height) = (thumbnail.width_px as usize, thumbnail.height_px as usize);
+        let left = place % SHEET.0 * width + (width - own_width) / 2;
+        let top = place / SHEET.0 * height + (height - own_height) / 2;
+        for (y, line) in thumbnail.rgb.chunks_exact(own_width * 3).enumerate() {
+            let start = ((top + y) * sheet_width + left) * 3;
+            rgb[start..start + line.len()].copy_from_slice(line);
+        }
+    }
+    Photo { width_px: sheet_width as u32, height_px: sheet_height as u32, rgb }
+}
+
+/// The encoded photos of a feature table's rows, in their order.
+struct Photos<'a> {
+    table: &'a FeatureTable,
+    catalogue: PathBuf,
+    /// The rows of a dataset, as far as they were not asked for yet.
+    records: Option<Box<dyn Iterator<Item = Result<crate::dataset::PhotoRecord>>>>,
+    /// Those that came before they were asked for.
+    ahead: BTreeMap<u32, Vec<u8>>,
+}
+
+impl<'a> Photos<'a> {
+    fn open(table: &'a FeatureTable, catalogue: &Path) -> Result<Self> {
+        let records = if catalogue.join(crate::table::photos::FILE).is_file() {
+            Some(Dataset::open(catalogue)?.photos(None)?)
+        } else {
+            None
+        };
+        Ok(Self { table, catalogue: catalogue.to_owned(), records, ahead: BTreeMap::new() })
+    }
+
+    fn encoded(&mut self, row: usize) -> Result<Option<Vec<u8>>> {
+        let (photo_id, path) = (self.table.photo_ids[row], &self.table.paths[row]);
+        let Some(records) = &mut self.records else {
+            let places = [PathBuf::from(path), self.catalogue.join(path)];
+            return Ok(places.iter().find_map(|place| photo::read_bytes(place).ok()));
+        };
+        // Both are in the order of the ids: what was passed over is not asked for any more.
+        while !self.ahead.contains_key(&photo_id) {
+            let Some(record) = records.next().transpose()? else { return Ok(None) };
+            if record.photo_id >= photo_id {
+                self.ahead.insert(record.photo_id, record.encoded);
+            }
+            if record.photo_id > photo_id {
+                return Ok(None);
+            }
+        }
+        Ok(self.ahead.remove(&photo_id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_rows_and_those_not_shown_are_left_out() {
+        let near_of = |photo_id, neighbour_id, correlation| Neighbour {
+            photo_id,
+            rank: 1,
+            neighbour_id,
+            correlation,
+            cells_in_common: 1,
+        };
+        let all = [near_of(7, 9, 0.5), near_of(7, 3, 0.25), near_of(9, 7, -0.1)];
+        assert_eq!(near(&[7, 9], &all), [vec![1, 500], vec![0, -100]]);
+    }
+
+    #[test]
+    fn a_thumbnail_lies_in_the_middle_of_its_place() {
+        let white = Photo { width_px: 60, height_px: 180, rgb: vec![255; 60 * 180 * 3] };
+        let sheet = sheet(&[None, Some(white)]);
+        let at = |x: usize| sheet.rgb[x * 3];
+        assert_eq!((sheet.width_px, sheet.height_px), (960, 1080));
+        assert_eq!([at(0), at(149), at(150), at(209), at(210)], [128, 128, 255, 255, 128]);
+    }
+}

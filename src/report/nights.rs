@@ -1,0 +1,168 @@
+//! Tonight against last night: the figures of each published folder beside those of the version before it, and the gates.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::page::grouped;
+use crate::error::Result;
+use crate::evaluate;
+use crate::gates::GateResult;
+use crate::stage::{Summary, Versions};
+
+/// How a figure is written.
+#[derive(Clone, Copy)]
+enum Unit {
+    Count,
+    Share,
+    Correlation,
+    Seconds,
+}
+
+/// The figures that are compared: stage, name in `run.json`, name for people, unit, and whether more is better, where that
+/// can be said.
+const FIGURES: [(&str, &str, &str, Unit, Option<bool>); 9] = [
+    ("convert", "photos", "photos of the data set", Unit::Count, None),
+    ("convert", "rejects", "rejected by convert", Unit::Count, Some(false)),
+    ("train", "mean_iou", "mean IoU", Unit::Share, Some(true)),
+    ("train", "pixel_accuracy", "pixel accuracy", Unit::Share, Some(true)),
+    ("train", "foreground_accuracy", "foreground accuracy", Unit::Share, Some(true)),
+    ("segment", "photos", "photos of the catalogue", Unit::Count, None),
+    ("segment", "rejects", "rejected by segment", Unit::Count, Some(false)),
+    ("segment", "photos_without_apparel", "photos with nothing worn", Unit::Count, Some(false)),
+    ("similarity", "mean_nearest_correlation", "mean correlation with the nearest", Unit::Correlation, None),
+];
+
+/// A row of the comparison.
+#[derive(Debug, Serialize)]
+pub(super) struct Row {
+    name: String,
+    now: String,
+    before: String,
+    change: String,
+    /// CSS class: `better`, `worse` or nothing.
+    verdict: &'static str,
+}
+
+/// A gate as it was looked at.
+#[derive(Debug, Serialize)]
+pub(super) struct Gate {
+    stage: String,
+    text: String,
+    passed: bool,
+    /// Whether the version that it kept back lies aside.
+    kept_back: bool,
+}
+
+/// The comparison and the gates.
+#[derive(Debug, Serialize)]
+pub(super) struct Nights {
+    rows: Vec<Row>,
+    gates: Vec<Gate>,
+    has_before: bool,
+}
+
+/// Of the stages that are published in `run`.
+pub(super) fn compare(run: &Path, stages: &[Summary]) -> Result<Nights> {
+    let (mut rows, mut gates, mut has_before) = (Vec::new(), Vec::new(), false);
+    for summary in stages {
+        let folder = run.join(summary.output.file_name().unwrap_or_default());
+        let versions = Versions::of(&folder)?;
+        let previous = versions.previous(1);
+        let before = Summary::read(&previous).ok();
+        has_before |= before.is_some();
+        for (stage, name, shown, unit, more_is_better) in FIGURES {
+            let figures = (figure(summary, &folder, name), before.as_ref().and_then(|it| figure(it, &previous, name)));
+            if let (true, (Some(now), before)) = (stage == summary.stage, figures) {
+                rows.push(Row::new(shown, now, before, unit, more_is_better));
+            }
+        }
+        let took = (summary.elapsed_secs, before.as_ref().map(|it| it.elapsed_secs));
+        rows.push(Row::new(&format!("time of {}", summary.stage), took.0, took.1, Unit::Seconds, None));
+        gates.extend(summary.gates.iter().map(|gate| Gate::new(&summary.stage, gate, false)));
+        if let Ok(rejected) = Summary::read(&versions.rejected()) {
+            gates.extend(rejected.gates.iter().map(|gate| Gate::new(&rejected.stage, gate, true)));
+        }
+    }
+    Ok(Nights { rows, gates, has_before })
+}
+
+/// A figure of `run.json`; of a model also of its evaluation.
+fn figure(summary: &Summary, folder: &Path, name: &str) -> Option<f64> {
+    let evaluation = || {
+        let evaluation = evaluate::read(folder).ok().filter(|_| summary.stage == "train")?;
+        match name {
+            "mean_iou" => Some(evaluation.mean_iou),
+            "pixel_accuracy" => Some(evaluation.pixel_accuracy),
+            "foreground_accuracy" => evaluation.foreground_accuracy,
+            _ => None,
+        }
+    };
+    summary.counts.get(name).and_then(serde_json::Value::as_f64).or_else(evaluation)
+}
+
+impl Row {
+    fn new(name: &str, now: f64, before: Option<f64>, unit: Unit, more_is_better: Option<bool>) -> Self {
+        let change = before.map_or(0.0, |before| now - before);
+        let verdict = match more_is_better {
+            Some(more) if change != 0.0 => {
+                if (change > 0.0) == more {
+                    "better"
+                } else {
+                    "worse"
+                }
+            }
+            _ => "",
+        };
+        let signed = |change: f64| {
+            let sign = if change < 0.0 { "\u{2212}" } else { "+" };
+            format!("{sign}{}", unit.write(change.abs()))
+        };
+        Self {
+            name: name.to_owned(),
+            now: unit.write(now),
+            before: before.map_or("-".to_owned(), |it| unit.write(it)),
+            change: match before {
+                None => String::new(),
+                Some(_) if change == 0.0 => "same".to_owned(),
+                Some(_) => signed(change),
+            },
+            verdict,
+        }
+    }
+}
+
+impl Unit {
+    fn write(self, value: f64) -> String {
+        match self {
+            Self::Count => grouped(value as u64),
+            Self::Share => super::page::percent(value),
+            Self::Correlation => format!("{value:.3}"),
+            Self::Seconds => super::page::duration(value),
+        }
+    }
+}
+
+impl Gate {
+    fn new(stage: &str, gate: &GateResult, kept_back: bool) -> Self {
+        Self { stage: stage.to_owned(), text: gate.to_string(), passed: gate.passed, kept_back }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_signed_and_judged_where_it_can_be() {
+        let row = |now, before, unit, better| {
+            let row = Row::new("", now, before, unit, better);
+            (row.change, row.verdict)
+        };
+        assert_eq!(row(0.42, Some(0.4), Unit::Share, Some(true)), ("+2.0 %".to_owned(), "better"));
+        assert_eq!(row(3.0, Some(1.0), Unit::Count, Some(false)), ("+2".to_owned(), "worse"));
+        assert_eq!(row(990.0, Some(1000.0), Unit::Count, None), ("\u{2212}10".to_owned(), ""));
+        assert_eq!(row(5.0, Some(5.0), Unit::Count, Some(false)), ("same".to_owned(), ""));
+        assert_eq!(row(5.0, None, Unit::Count, Some(false)), (String::new(), ""));
+    }
+}
