@@ -52,6 +52,7 @@
 
   // The wall: tiles are made for the rows in view and dropped behind it.
   const columns = () => Math.max(1, Math.floor(wall.clientWidth / TILE.width));
+  const step = () => wall.clientWidth / columns();
   const draw = () => {
     const wide = columns();
     inner.style.height = Math.ceil(found.length / wide) * TILE.height + "px";
@@ -61,7 +62,7 @@
     const made = [];
     for (let at = first; at < last; at++) {
       const one = tile(found[at]);
-      one.style.cssText = `left:${(at % wide) * TILE.width}px;top:${Math.floor(at / wide) * TILE.height}px;width:${TILE.width}px`;
+      one.style.cssText = `left:${(at % wide) * step()}px;top:${Math.floor(at / wide) * TILE.height}px;width:${step()}px`;
       one.tabIndex = found[at] === current || (current < 0 && at === 0) ? 0 : -1;
       made.push(one);
     }
@@ -153,12 +154,12 @@
     }
   });
   wall.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns(), ArrowDown: columns(), Home: -found.length, End: found.length }[event.key];
-    if (!step || !found.length) return;
+    const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns(), ArrowDown: columns(), Home: -found.length, End: found.length }[event.key];
+    if (!by || !found.length) return;
     event.preventDefault();
     const focused = document.activeElement.dataset.photo;
     const at = focused === undefined ? 0 : found.indexOf(Number(focused));
-    const next = Math.min(found.length - 1, Math.max(0, at + step));
+    const next = Math.min(found.length - 1, Math.max(0, at + by));
     show(next);
     draw();
     inner.querySelector(`[data-photo="${found[next]}"]`)?.focus({ preventScroll: true });

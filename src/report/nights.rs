@@ -64,7 +64,7 @@ pub(super) struct Nights {
 
 /// Of the stages that are published in `run`.
 pub(super) fn compare(run: &Path, stages: &[Summary]) -> Result<Nights> {
-    let (mut rows, mut gates, mut has_before) = (Vec::new(), Vec::new(), false);
+    let (mut rows, mut times, mut gates, mut has_before) = (Vec::new(), Vec::new(), Vec::new(), false);
     for summary in stages {
         let folder = run.join(summary.output.file_name().unwrap_or_default());
         let versions = Versions::of(&folder)?;
@@ -78,12 +78,13 @@ pub(super) fn compare(run: &Path, stages: &[Summary]) -> Result<Nights> {
             }
         }
         let took = (summary.elapsed_secs, before.as_ref().map(|it| it.elapsed_secs));
-        rows.push(Row::new(&format!("time of {}", summary.stage), took.0, took.1, Unit::Seconds, None));
+        times.push(Row::new(&format!("time of {}", summary.stage), took.0, took.1, Unit::Seconds, None));
         gates.extend(summary.gates.iter().map(|gate| Gate::new(&summary.stage, gate, false)));
         if let Ok(rejected) = Summary::read(&versions.rejected()) {
             gates.extend(rejected.gates.iter().map(|gate| Gate::new(&rejected.stage, gate, true)));
         }
     }
+    rows.extend(times);
     Ok(Nights { rows, gates, has_before })
 }
 
@@ -104,8 +105,9 @@ fn figure(summary: &Summary, folder: &Path, name: &str) -> Option<f64> {
 impl Row {
     fn new(name: &str, now: f64, before: Option<f64>, unit: Unit, more_is_better: Option<bool>) -> Self {
         let change = before.map_or(0.0, |before| now - before);
+        let same = before.is_some_and(|before| unit.write(before) == unit.write(now));
         let verdict = match more_is_better {
-            Some(more) if change != 0.0 => {
+            Some(more) if !same && change != 0.0 => {
                 if (change > 0.0) == more {
                     "better"
                 } else {
@@ -124,7 +126,7 @@ impl Row {
             before: before.map_or("-".to_owned(), |it| unit.write(it)),
             change: match before {
                 None => String::new(),
-                Some(_) if change == 0.0 => "same".to_owned(),
+                Some(_) if same => "same".to_owned(),
                 Some(_) => signed(change),
             },
             verdict,

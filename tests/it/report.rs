@@ -1,6 +1,6 @@
 //! The report of a run over the sample, without a model: `lookbook train` has its own tests.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lookbook::stage::Common;
 use lookbook::{dataset, report, sample, segment, similarity};
@@ -22,6 +22,14 @@ fn run_up_to_similarity(place: &Path) {
     let similarity =
         similarity::Config { features: place.join("features"), output: place.join("similarity"), ..Default::default() };
     similarity::run(&similarity, &common).unwrap();
+}
+
+/// The report of such a run; its folder.
+pub(crate) fn reported(place: &Path) -> PathBuf {
+    run_up_to_similarity(place);
+    let config = report::Config { run: place.to_owned(), output: place.join("report"), ..Default::default() };
+    report::run(&config, &Common::default()).unwrap();
+    config.output
 }
 
 /// Whether the page is one that needs no network.
