@@ -25,7 +25,7 @@ STATE    := $(OUTPUT)/.make
 
 export GPU
 
-.PHONY: all build runtime test bench bench-peers clean distclean help FORCE
+.PHONY: all build runtime test test-airflow bench bench-peers clean distclean help FORCE
 .DELETE_ON_ERROR:
 # A stage publishes its folder whole or not at all; without its run.json no stage would take the folder for its own.
 .PRECIOUS: $(patsubst %,$(OUTPUT)/%/run.json,sample dataset model features similarity report)
@@ -96,6 +96,10 @@ $(OUTPUT)/report/run.json: $(STATE)/report.settings $(OUTPUT)/similarity/run.jso
 ## test: formatting, lints, tests and documentation, the cheapest first (what .ci/run calls)
 test:
 	scripts/check.sh
+
+## test-airflow: the Airflow DAG for real over a small sample; gets Airflow into .airflow/
+test-airflow: build runtime
+	scripts/test_airflow.sh $(LOOKBOOK)
 
 ## bench: every stage over the sample from nothing, seconds each
 bench: build runtime

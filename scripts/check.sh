@@ -13,6 +13,7 @@ step cargo fmt --check
 step cargo clippy --release --locked --all-targets -- -D warnings
 step scripts/install_onnxruntime.sh
 step scripts/install_python_packages.sh
+step scripts/install_browser.sh
 step cargo test --release --locked
 step env RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps
 echo "check: all is well" >&2

@@ -12,6 +12,7 @@
   const [thumbWidth, thumbHeight] = data.thumbnail_px;
   const [sheetColumns, sheetRows] = data.sheet;
   const TILE = { width: thumbWidth + 16, height: thumbHeight + 30 };
+  const MOST_WORN = 14;
   const wall = document.getElementById("wall");
   const inner = wall.firstElementChild;
   const search = document.getElementById("search");
@@ -116,11 +117,13 @@
     current = photo;
     const own = element("div");
     const worn = element("ul", "worn");
-    for (let at = 0; at < data.worn[photo].length; at += 2) {
+    const shown = Math.min(data.worn[photo].length, 2 * MOST_WORN);
+    for (let at = 0; at < shown; at += 2) {
       const line = element("li");
       line.append(element("span", "", readable(data.worn[photo][at])), element("span", "", percent(data.worn[photo][at + 1])));
       worn.append(line);
     }
+    if (shown < data.worn[photo].length) worn.append(element("li", "soft", `and ${(data.worn[photo].length - shown) / 2} more`));
     own.append(thumbnail(photo), element("strong", "", data.names[photo]), worn.children.length ? worn : element("p", "soft", "Nothing is worn in it."));
     const near = element("div", "near");
     const neighbours = data.near[photo];
