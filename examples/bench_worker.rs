@@ -15,10 +15,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use lookbook::graph::{self, Dialect, Spec};
+use lookbook::graph::{self, Dialect, Precision, Spec};
 use lookbook::photo::Photo;
 use lookbook::predict::Predictor;
-use lookbook::runtime::Engine;
+use lookbook::runtime::{Engine, PrecisionChoice};
 use lookbook::train::examples::Batch;
 use lookbook::train::step::TrainingStep;
 use lookbook::train::{PREDICT_FILE, WEIGHTS_FILE, checkpoint};
@@ -36,10 +36,14 @@ fn main() -> Result<()> {
         ["export", folder] => export(Path::new(folder)),
         [task, dialect, folder, batch, threads] => {
             let inputs = Inputs::load(Path::new(folder), batch.parse()?)?;
+            let (dialect, precision) = match dialect.strip_suffix("-bf16") {
+                Some(dialect) => (dialect, PrecisionChoice::Bf16),
+                None => (dialect, PrecisionChoice::F32),
+            };
             let engine = Engine::cpu(named(dialect)?, threads.parse()?);
             match task {
                 "step" => steps(&inputs, engine),
-                "prediction" => predictions(&inputs, engine),
+                "prediction" => predictions(&inputs, engine, precision),
                 _ => Err(format!("there is no task '{task}'").into()),
             }
         }
@@ -54,7 +58,7 @@ fn named(dialect: &str) -> Result<Dialect> {
 
 fn export(folder: &Path) -> Result<()> {
     let (spec, weights) = checkpoint::read_weights(&folder.join(WEIGHTS_FILE))?;
-    Ok(fs::write(folder.join(PREDICT_FILE), graph::label_maps(Dialect::Portable, &spec, &weights))?)
+    Ok(fs::write(folder.join(PREDICT_FILE), graph::label_maps(Dialect::Portable, Precision::F32, &spec, &weights))?)
 }
 
 /// What the contestants start from.
@@ -105,10 +109,10 @@ fn steps(inputs: &Inputs, engine: Engine) -> Result<()> {
     Ok(())
 }
 
-fn predictions(inputs: &Inputs, engine: Engine) -> Result<()> {
+fn predictions(inputs: &Inputs, engine: Engine, precision: PrecisionChoice) -> Result<()> {
     let folder = tempfile::tempdir()?;
     fs::write(folder.path().join(PREDICT_FILE), graph::predict(&inputs.spec, &inputs.weights))?;
-    let mut predictor = Predictor::load(folder.path(), engine)?;
+    let mut predictor = Predictor::load(folder.path(), engine, precision)?;
     let photos = inputs.photos();
     let mut maps = Vec::new();
     for line in std::io::stdin().lines() {

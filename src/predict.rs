@@ -83,7 +83,7 @@ impl Predictor {
     fn batch(&mut self, photos: &[Photo]) -> Result<Vec<Vec<u8>>> {
         let spec = &self.spec;
         let canvases: Vec<_> = photos.par_iter().map(|photo| canvas::canvas(spec, photo)).collect();
-        let pixels: Vec<u8> = canvases.iter().flat_map(|it| &it.pixels).copied().collect();
+        let pixels = canvases.iter().map(|it| &it.pixels[..]).collect::<Vec<_>>().concat();
         let dims = [photos.len(), spec.rows(), spec.columns(), 3];
         let input = Tensor::from_array((dims, pixels)).map_err(failed(PREDICT_FILE))?;
         let outputs = self.session.run(ort::inputs! { "photos" => input }).map_err(failed(PREDICT_FILE))?;

@@ -26,7 +26,7 @@ PROJECT = HERE.parents[1]
 BINARIES = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target")) / "release"
 WORKER = BINARIES / "examples" / "bench_worker"
 THREADS = len(os.sched_getaffinity(0))
-DIALECTS = ["native", "portable"]
+DIALECTS = {"step": ["native", "portable"], "prediction": ["native", "native-bf16", "portable"]}
 PACKAGES = ["torch", "tensorflow-cpu", "keras", "openvino", "onnxruntime", "numpy"]
 # Time for the threads of the one that was at work to go to sleep.
 PAUSE_SECS = 0.1
@@ -111,7 +111,7 @@ class Worker:
 def commands(section, folder):
     task, batch, peers = SECTIONS[section]
     tail = [str(it) for it in (folder, batch, THREADS)]
-    ours = {f"**lookbook, {it}**": [WORKER, task, it, *tail] for it in DIALECTS}
+    ours = {f"**lookbook, {it}**": [WORKER, task, it, *tail] for it in DIALECTS[task]}
     return ours | {label: [sys.executable, HERE / "worker.py", name, *tail] for label, name in peers.items()}
 
 
