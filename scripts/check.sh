@@ -11,6 +11,8 @@ step() {
 
 step cargo fmt --check
 step cargo clippy --release --locked --all-targets -- -D warnings
+# As on a processor that is no x86-64.
+step cargo clippy --release --locked --features portable -- -D warnings
 step scripts/install_onnxruntime.sh
 step scripts/install_python_packages.sh
 step scripts/install_browser.sh

@@ -3,9 +3,13 @@
 use std::f32::consts::LN_2;
 use std::fs;
 
+use lookbook::dataset::{self, Dataset, Split};
 use lookbook::evaluate::Evaluator;
 use lookbook::graph::{self, Dialect, Loss, Precision, Spec, unet};
 use lookbook::runtime::{self, Engine};
+use lookbook::stage::Common;
+use lookbook::train::examples::Examples;
+use lookbook::train::step::TrainingStep;
 use ort::value::{DynValue, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -181,4 +185,29 @@ fn both_dialects_give_the_same() {
         assert_eq!(portable.1, native.1);
         assert!(portable.1.iter().any(|&label| label != portable.1[0]), "the maps are of more than one category");
     }
+}
+
+/// On real photos both dialects learn the same: the losses of an epoch agree within 1e-4.
+#[test]
+fn both_dialects_learn_the_same_from_real_photos() {
+    let (Some(source), Some(_)) = (shared("data/ccp"), library()) else { return };
+    let place = tempfile::tempdir().expect("a folder");
+    let output = place.path().join("dataset");
+    let config = dataset::Config { source, output: output.clone(), ..dataset::Config::default() };
+    dataset::run(&config, &Common::default()).expect("the data set is converted");
+    let dataset = Dataset::open(&output).expect("it opens");
+    let spec = Spec { photo_width_px: 100, photo_height_px: 150, loss: Loss::Bce };
+    let examples = Examples::load(&dataset, Split::Train, &spec).expect("the examples load");
+    assert!(examples.len() > 30);
+    let [portable, native] = [Dialect::Portable, Dialect::Native].map(|dialect| {
+        let model = |dialect| graph::train_step(dialect, &spec, &[1.0; 23]);
+        let weights = unet::initial_weights(0);
+        let mut step = TrainingStep::new(model, &spec, &weights, Engine::cpu(dialect, 2)).expect("a session");
+        let ids: Vec<usize> = (0..examples.len()).collect();
+        let losses = ids.chunks(2).map(|ids| step.run(examples.batch(ids), 1e-3).expect("the step runs").loss);
+        losses.collect::<Vec<f32>>()
+    });
+    let difference = largest_difference(&portable, &native);
+    assert!(difference <= 1e-4, "the losses differ by {difference}: {portable:?} and {native:?}");
+    assert!(portable.last() < portable.first(), "something is learnt");
 }
