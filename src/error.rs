@@ -57,7 +57,7 @@ pub enum Error {
     )]
     TooManyRejects {
         /// The stage that rejected them.
-        stage: &'static str,
+        stage: String,
         /// How many items were rejected.
         rejected: u64,
         /// How many items there were.

@@ -124,8 +124,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
         let count = (0..total - rejected).filter(|&at| config.split_of(at, total - rejected) == split).count();
         stage.count(split.name(), count);
     }
-    let summary = stage.publish()?;
-    rejects::check(summary, STAGE, rejected as u64, total as u64, config.max_reject_fraction)
+    rejects::publish(stage, rejected as u64, total as u64, config.max_reject_fraction)
 }
 
 /// Writes all good photos and returns the rejects. The splits are those of a source without rejects.

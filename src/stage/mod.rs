@@ -164,6 +164,11 @@ impl Stage {
         self.summary.counts.insert(name.to_owned(), value.into());
     }
 
+    /// Records that more inputs were rejected than allowed: the next run is to try again.
+    pub fn incomplete(&mut self) {
+        self.summary.complete = false;
+    }
+
     /// Records gates; one that has not passed keeps the folder from being published.
     pub fn gates(&mut self, results: Vec<GateResult>) {
         self.summary.gates.extend(results);
@@ -219,8 +224,8 @@ impl Drop for Stage {
 
 /// Whether `output` is whole and a run as `planned` would make it once more.
 fn is_up_to_date(output: &Path, planned: &Summary) -> bool {
-    Summary::read(output)
-        .is_ok_and(|before| before.changes(planned).is_empty() && before.damaged_files(output).is_empty())
+    let is_same = |before: &Summary| before.complete && before.changes(planned).is_empty();
+    Summary::read(output).is_ok_and(|before| is_same(&before) && before.damaged_files(output).is_empty())
 }
 
 /// Puts one more file, or a new one of that name, into a folder that is published, and into its record.

@@ -73,11 +73,18 @@ pub struct Summary {
     /// The files that the stage wrote, `run.json` excepted, in the order of their names.
     #[serde(default)]
     pub files: Vec<FileRecord>,
+    /// False where more inputs were rejected than allowed: published all the same, but no later run takes it as done.
+    #[serde(default = "complete")]
+    pub complete: bool,
     /// The quality gates that were looked at.
     #[serde(default)]
     pub gates: Vec<GateResult>,
     /// Counts and figures by name ("photos", "rejects", ...).
     pub counts: BTreeMap<String, serde_json::Value>,
+}
+
+fn complete() -> bool {
+    true
 }
 
 impl Summary {
@@ -189,6 +196,7 @@ pub fn planned(name: &str, output: &Path, common: &Common, config: &impl Seriali
         dialect: None,
         inputs: Vec::new(),
         files: Vec::new(),
+        complete: true,
         gates: Vec::new(),
         counts: BTreeMap::new(),
     }

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field};
 use arrow::record_batch::RecordBatch;
 
 use crate::error::{Error, Result};
-use crate::stage::Summary;
+use crate::stage::{Stage, Summary};
 
 /// File name of the table in every folder that has one.
 pub const FILE: &str = "rejects.parquet";
@@ -70,13 +70,18 @@ pub fn read(path: &Path) -> Result<Vec<Reject>> {
     Ok(rejects)
 }
 
-/// Fails where more than the share `allowed` of `total` items was rejected; to be called after publishing.
+/// Publishes the stage; fails all the same where more than the share `allowed` of `total` photos was rejected.
 ///
 /// # Errors
-/// [`Error::TooManyRejects`].
-pub fn check(summary: Summary, stage: &'static str, rejected: u64, total: u64, allowed: f64) -> Result<Summary> {
-    if rejected as f64 > allowed * total as f64 {
-        let table = summary.output.join(FILE);
+/// As [`Stage::publish`]; [`Error::TooManyRejects`].
+pub fn publish(mut stage: Stage, rejected: u64, total: u64, allowed: f64) -> Result<Summary> {
+    let too_many = rejected as f64 > allowed * total as f64;
+    if too_many {
+        stage.incomplete();
+    }
+    let summary = stage.publish()?;
+    if too_many {
+        let (stage, table) = (summary.stage, summary.output.join(FILE));
         return Err(Error::TooManyRejects { stage, rejected, total, items: "photos", allowed, table });
     }
     Ok(summary)

@@ -1,6 +1,7 @@
 //! What a reader finds while runs publish, are killed, run out of disk, or are kept back by a gate.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -129,7 +130,7 @@ fn what_was_killed_leaves_the_old_version_whole_and_no_litter_after_the_next_run
     features(place.path());
     for moment in 0..12 {
         let mut child = lookbook(place.path(), &SEGMENT).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(7 * moment));
+        std::thread::sleep(Duration::from_millis(25 * moment));
         child.kill().unwrap();
         child.wait().unwrap();
         is_whole(&place.path().join("features"));
@@ -223,12 +224,11 @@ fn a_wait_for_the_lock_ends_when_it_is_free_and_says_who_held_it() {
     let holder = format!("held by process {} on ", std::process::id());
     assert!(text.contains(&holder) && text.contains("(lookbook night), since 2"), "{text}");
     let patient = [&SEGMENT[..], &["--lock-wait", "5m"]].concat();
-    let child = lookbook(place.path(), &patient).spawn().unwrap();
-    wait_for(|| runs(place.path(), "running"));
+    let mut child = lookbook(place.path(), &patient).spawn().unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(told.any(|line| line.unwrap().ends_with("; waiting")), "it says that it waits");
     drop(held);
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("waiting"), "{text}");
+    assert!(child.wait().unwrap().success());
     assert_eq!(run(place.path(), &["sample", "--lock-wait", "soon"]).0, 2);
 }
 
