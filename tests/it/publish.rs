@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use lookbook::stage::{self, Common, Stage, Summary};
 
+use crate::shared::library;
+
 fn lookbook(place: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lookbook"));
     command.env_clear().current_dir(place).args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -263,4 +265,23 @@ fn a_run_that_is_told_to_stop_stops_with_the_signals_code() {
         assert!(!place.path().join(".sample.partial").exists() && !place.path().join("sample").exists());
         assert!(runs(place.path(), "stopped"));
     }
+}
+
+#[test]
+fn training_that_is_told_to_stop_leaves_its_checkpoints() {
+    let Some(library) = library() else { return };
+    let place = tempfile::tempdir().unwrap();
+    features(place.path());
+    let settings = "[train]\nepochs = 10000\nbatch_size = 2\nphoto_width_px = 32\nphoto_height_px = 48\n";
+    fs::write(place.path().join("long.toml"), settings).unwrap();
+    let train = ["train", "--dataset", "dataset", "--output", "model", "--config", "long.toml"];
+    let mut child = lookbook(place.path(), &train).env("ORT_DYLIB_PATH", library).spawn().unwrap();
+    let checkpoint = place.path().join(".model.partial/checkpoints/best.safetensors");
+    wait_for(|| checkpoint.exists());
+    let told = Instant::now();
+    signal(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());
+    assert!(checkpoint.is_file() && !place.path().join("model").exists());
+    assert!(lookbook::train::checkpoint::read_weights(&checkpoint).is_ok(), "it is whole");
 }
