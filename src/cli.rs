@@ -106,6 +106,8 @@ enum Command {
     Settings(SettingsFlags),
 }
 
+const MEASURES: [&str; 4] = ["pearson", "co_rated", "cosine", "latent"];
+
 // The flags of a stage have the names of its settings; what is not given is left to the settings file.
 
 #[derive(Debug, Args, Serialize)]
@@ -234,14 +236,35 @@ struct SimilarityFlags {
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// How alike two photos are
-    #[arg(long, value_parser = ["pearson", "co_rated", "cosine"])]
+    #[arg(long, value_parser = MEASURES)]
     measure: Option<String>,
     /// Neighbours of each photo [default: 10]
-    #[arg(long)]
+    #[arg(long, value_name = "K")]
     top: Option<u32>,
     /// Cells that two photos must have in common to be co-rated [default: 3]
     #[arg(long)]
     min_common: Option<u32>,
+    /// Dimensions of the truncated SVD at most, for `latent` [default: 32]
+    #[arg(long)]
+    latent_dimensions: Option<usize>,
+    /// Whether the matrix is written, not the neighbours alone [default: full]
+    #[arg(long, value_parser = ["full", "none"])]
+    matrix: Option<String>,
+    /// The type of the matrix's correlations [default: f32]
+    #[arg(long, value_parser = ["f32", "f16"])]
+    precision: Option<String>,
+    /// Write the pairs whose correlation is this or more as a long table
+    #[arg(long, value_name = "CORRELATION", allow_negative_numbers = true)]
+    threshold: Option<f32>,
+    /// Memory for correlations at most, as in 512MiB [default: 1GiB]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
+    /// Do piece I of N of the rows, into a folder of its own beside the output
+    #[arg(long, value_name = "I/N")]
+    shard: Option<String>,
+    /// Make one folder of the folders of all shards, with the settings that they were made with
+    #[arg(long)]
+    merge: bool,
 }
 
 #[derive(Debug, Args, Serialize)]
@@ -260,7 +283,7 @@ struct RecommendFlags {
     #[arg(long)]
     top: Option<u32>,
     /// How alike two photos are
-    #[arg(long, value_parser = ["pearson", "co_rated", "cosine"])]
+    #[arg(long, value_parser = MEASURES)]
     measure: Option<String>,
     /// Folder for contact sheets, one a photo
     #[arg(long, value_name = "DIR")]

@@ -19,7 +19,7 @@ use crate::picture::{self, Tile};
 use crate::predict::Predictor;
 use crate::runtime::{Device, PrecisionChoice};
 use crate::segment::{self, catalogue};
-use crate::similarity::{Correlator, DEFAULT_MIN_COMMON, Measure, SharedCell};
+use crate::similarity::{Comparison, Correlator, DEFAULT_LATENT_DIMENSIONS, DEFAULT_MIN_COMMON, Measure, SharedCell};
 use crate::stage::{self, Common, Summary};
 use crate::train::PREDICT_FILE;
 
@@ -57,6 +57,8 @@ pub struct Config {
     pub measure: Measure,
     /// Cells that two photos must have in common, for `co_rated` ([`DEFAULT_MIN_COMMON`]).
     pub min_common: u32,
+    /// Dimensions of the truncated SVD at most, for `latent` ([`DEFAULT_LATENT_DIMENSIONS`]).
+    pub latent_dimensions: usize,
     /// How the pixels of a category get their colour; as the features were made.
     pub color_rule: ColorRule,
     /// Where contact sheets are written, one for each photo; none where not named.
@@ -75,11 +77,19 @@ impl Default for Config {
             top: DEFAULT_TOP,
             measure: Measure::default(),
             min_common: DEFAULT_MIN_COMMON,
+            latent_dimensions: DEFAULT_LATENT_DIMENSIONS,
             color_rule: ColorRule::default(),
             output: None,
             device: Device::default(),
             format: Format::default(),
         }
+    }
+}
+
+impl Config {
+    fn comparison(&self) -> Comparison {
+        let Self { measure, min_common, latent_dimensions, .. } = *self;
+        Comparison { measure, min_common, latent_dimensions }
     }
 }
 
@@ -105,7 +115,7 @@ pub struct Recommended {
     pub path: String,
     /// Correlation with the photo asked for, -1 to 1.
     pub correlation: f32,
-    /// What both wear, what both have most of first.
+    /// What both wear, what carries most of the correlation first.
     pub shared_cells: Vec<SharedCell>,
 }
 
@@ -136,7 +146,7 @@ pub fn run(config: &Config, photos: &[PathBuf], common: &Common) -> Result<Vec<R
         return Ok(paths.into_iter().map(|path| Recommendation::without_neighbours(path, None)).collect());
     }
     let predictor = Predictor::load(&config.model, common.engine(config.device), PrecisionChoice::F32)?;
-    let correlator = Correlator::new(&features, config.measure, config.min_common);
+    let correlator = Correlator::new(&features, config.comparison());
     let mut adviser = Adviser { config, features, colors, predictor, correlator };
     let mut answers = Vec::with_capacity(paths.len());
     for path in paths {
@@ -148,7 +158,7 @@ pub fn run(config: &Config, photos: &[PathBuf], common: &Common) -> Result<Vec<R
         return Err(Error::input(&first.0.photo, first.0.problem.clone().unwrap_or_default()));
     }
     if let Some(output) = &config.output {
-        draw_sheets(config, output, &adviser.features, &mut answers)?;
+        draw_sheets(config, output, &mut answers)?;
     }
     Ok(answers.into_iter().map(|(answer, _)| answer).collect())
 }
@@ -273,16 +283,11 @@ fn percent(name: &str, share: f32) -> String {
 }
 
 /// Writes a contact sheet for each photo that has neighbours: the photo first, then they.
-fn draw_sheets(
-    config: &Config,
-    output: &Path,
-    features: &FeatureTable,
-    answers: &mut [(Recommendation, Option<Photo>)],
-) -> Result<()> {
+fn draw_sheets(config: &Config, output: &Path, answers: &mut [(Recommendation, Option<Photo>)]) -> Result<()> {
     std::fs::create_dir_all(output).map_err(Error::io("create", output))?;
     let wanted = answers.iter().flat_map(|(answer, _)| &answer.neighbours);
     let wanted: HashMap<u32, &str> = wanted.map(|it| (it.photo_id, it.path.as_str())).collect();
-    let pictures = neighbour_pictures(config, features, &wanted)?;
+    let pictures = catalogue_pictures(&config.features, &wanted)?;
     for (number, (answer, photo)) in (1..).zip(answers) {
         let Some(photo) = photo.as_ref().filter(|_| !answer.neighbours.is_empty()) else { continue };
         let mut tiles = vec![Tile { photo: photo.clone(), caption: "the photo".to_owned() }];
@@ -311,19 +316,15 @@ fn missing_tile(it: &Recommended) -> Tile {
     Tile { photo, caption: format!("{}. {}  {:.3}\n(picture missing)", it.rank, it.file_name, it.correlation) }
 }
 
-/// The pictures of the photos `wanted` (id to path), fitted: out of the dataset where that was the catalogue, else files.
-fn neighbour_pictures(
-    config: &Config,
-    features: &FeatureTable,
-    wanted: &HashMap<u32, &str>,
-) -> Result<HashMap<u32, Photo>> {
+/// The pictures of the photos `wanted` (id to path) of a features folder, fitted: out of the dataset where that was the
+/// catalogue, else files. Those that cannot be read any more are left out.
+pub(crate) fn catalogue_pictures(features: &Path, wanted: &HashMap<u32, &str>) -> Result<HashMap<u32, Photo>> {
     let fitted = |photo: Photo| photo::fit(&photo, FIT_WIDTH_PX, FIT_HEIGHT_PX);
     let mut pictures = HashMap::new();
-    let Some(dataset) = dataset_of(&config.features)? else {
+    let Some(dataset) = dataset_of(features)? else {
         let files = wanted.iter().filter_map(|(&id, path)| Some((id, fitted(photo::read(Path::new(path)).ok()?))));
         return Ok(files.collect());
     };
-    tracing::debug!("looking for {} pictures among {}", wanted.len(), features.len());
     for record in dataset.photos(None)? {
         let record = record?;
         if wanted.contains_key(&record.photo_id)
@@ -354,7 +355,7 @@ mod tests {
 
     #[test]
     fn the_text_names_what_is_worn_and_shared() {
-        let shared = SharedCell { name: "jeans_blue".to_owned(), share: 0.5, neighbour_share: 0.62 };
+        let shared = SharedCell { name: "jeans_blue".to_owned(), share: 0.5, neighbour_share: 0.62, contribution: 0.9 };
         let mut answer = Recommendation::without_neighbours(PathBuf::from("me.jpg"), None);
         answer.worn = vec![WornCell { name: "jeans_blue".to_owned(), share: 0.5 }];
         answer.neighbours = vec![Recommended {

@@ -11,6 +11,7 @@ import pandas
 
 FILE = pathlib.Path(__file__).resolve().parents[2] / "tests" / "data" / "similarity_oracle.json"
 CELLS = 228
+LATENT_DIMENSIONS = 8
 
 
 def pixel_counts(random, photos):
@@ -27,6 +28,10 @@ def pixel_counts(random, photos):
     rows.append({0: 10, 3: 20, 6: 30})
     rows.append({0: 30, 3: 20, 6: 10})  # exactly the reverse
     rows.append({cell: 1 + cell for cell in range(CELLS)})  # every cell
+    rows.append({cell: 100_000 + (cell == 7) for cell in range(CELLS)})  # all but constant
+    rows.append({0: 900_000, 3: 10_000, 6: 10_001, 9: 10_000})  # all but constant beside one cell
+    rows.append({3: 5, 6: 7, 9: 6})  # has just those three in common with it
+    rows.append({0: 8, 3: 5})  # two cells
     return rows
 
 
@@ -34,6 +39,16 @@ def upper(matrix):
     """The upper triangle with the diagonal, row by row; None where undefined."""
     rows, columns = numpy.triu_indices(len(matrix))
     return [None if numpy.isnan(v) else round(float(v), 9) for v in numpy.asarray(matrix)[rows, columns]]
+
+
+def latent(shares, dimensions):
+    """Correlations of the rows of the centred table's best approximation of that rank; none for rows without a cell."""
+    centred = shares - shares.mean(axis=0)
+    left, values, right = numpy.linalg.svd(centred, full_matrices=False)
+    correlations = numpy.corrcoef(left[:, :dimensions] * values[:dimensions] @ right[:dimensions])
+    empty = ~shares.any(axis=1)
+    correlations[empty] = correlations[:, empty] = numpy.nan
+    return correlations
 
 
 def main():
@@ -53,6 +68,8 @@ def main():
         "pearson": upper(pearson),
         "co_rated": upper(present.corr(min_periods=3)),
         "cosine": upper(cosine),
+        "latent_dimensions": LATENT_DIMENSIONS,
+        "latent": upper(latent(shares.astype(numpy.float64), LATENT_DIMENSIONS)),
     }
     FILE.write_text(json.dumps(oracle, separators=(",", ":")) + "\n")
 

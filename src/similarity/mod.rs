@@ -1,59 +1,118 @@
 //! `similarity`: feature table to correlation matrix and neighbours.
 //!
-//! In: a features folder. Out: `photos.parquet`, `matrix/part-NNNNN.parquet`, `neighbours.parquet`, `run.json` (see
-//! [`crate::table::similarity`]). Rows are independent of each other: parts are worked on by all cores, and the numbers do
-//! not depend on how the rows are split.
+//! In: a features folder. Out: `photos.parquet`, `neighbours.parquet`, and as asked for `matrix/part-NNNNN.parquet` and
+//! `pairs/part-NNNNN.parquet`, `run.json` (see [`crate::table::similarity`]). The numbers do not depend on how the work is
+//! cut, nor on the number of workers.
 
 use std::path::{Path, PathBuf};
 
 use polars::prelude::{LazyFrame, PlRefPath, PolarsError, ScanArgsParquet, col};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::features::{FeatureStatistics, FeatureTable};
-use crate::labels;
-use crate::progress::Progress;
+use crate::labels::CELL_COUNT;
+use crate::settings::ByteSize;
+use crate::shard::Shard;
 use crate::stage::{self, Common, Stage, Summary};
-use crate::stop;
 use crate::table;
 use crate::table::similarity::{
-    MATRIX_FOLDER, MatrixWriter, NEIGHBOURS_FILE, PHOTOS_FILE, write_neighbours, write_photos,
+    MATRIX_FOLDER, NEIGHBOURS_FILE, PAIRS_FOLDER, PHOTOS_FILE, write_neighbours, write_photos,
 };
 
 mod co_rated;
+mod correlator;
+pub mod evaluation;
+mod latent;
+mod merge;
+mod nearest;
+mod pass;
 mod pearson;
 mod sparse;
 
-use sparse::{SparseTable, co_rated_cells, sparse_row};
+pub use correlator::{Comparison, Correlator, SharedCell};
+use nearest::Nearest;
+use pass::{Cut, Folders};
 
 /// Default of `top`.
 pub const DEFAULT_TOP: u32 = 10;
 /// Default of `min_common`: two points always lie on a line.
 pub const DEFAULT_MIN_COMMON: u32 = 3;
-/// Default of `part_rows`.
-pub const DEFAULT_PART_ROWS: usize = 512;
-/// Largest part of the matrix before compression; parts of wide matrices have fewer rows than `part_rows`.
-const MAX_PART_BYTES: usize = 1 << 26;
-/// Rows of the matrix that are encoded at a time.
-const WRITE_ROWS: usize = 16;
+/// Default of `latent_dimensions`.
+pub const DEFAULT_LATENT_DIMENSIONS: usize = 32;
+/// Default of `memory`.
+pub const DEFAULT_MEMORY: ByteSize = ByteSize(1 << 30);
 const STAGE: &str = "similarity";
+/// The figures of a run that are those of the feature table, whatever rows are done.
+const FEATURE_COUNTS: [&str; 4] =
+    ["photos_without_apparel", "mean_cells_per_photo", "commonest_cells", "latent_variance_share"];
 
-/// How alike two photos are.
+/// How alike two photos are. Nothing is defined for photos in which nothing is worn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {
-    /// Pearson correlation over all 228 cells, absent = 0. Undefined for photos in which nothing is worn.
+    /// Pearson correlation over all 228 cells, absent = 0.
     #[default]
     Pearson,
     /// Pearson correlation over the cells present in both (the seed's).
     CoRated,
     /// The cosine over all 228 cells, absent = 0.
     Cosine,
+    /// Pearson correlation between the rows of a truncated SVD of the centred table.
+    Latent,
+}
+
+impl Measure {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Pearson, Self::CoRated, Self::Cosine, Self::Latent];
+
+    /// As settings and flags name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pearson => "pearson",
+            Self::CoRated => "co_rated",
+            Self::Cosine => "cosine",
+            Self::Latent => "latent",
+        }
+    }
+}
+
+/// Whether the matrix is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Matrix {
+    /// Every photo with every photo.
+    #[default]
+    Full,
+    /// The neighbours alone.
+    None,
+}
+
+/// The type of the matrix's correlations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 4 bytes, exact to 1e-7.
+    #[default]
+    F32,
+    /// 2 bytes, exact to 5e-4 (11 significant bits).
+    F16,
+}
+
+impl Precision {
+    /// Bytes of a correlation.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
 }
 
 /// Settings of `similarity`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The features folder.
@@ -66,10 +125,20 @@ pub struct Config {
     pub top: u32,
     /// Cells that two photos must have in common, for `co_rated` ([`DEFAULT_MIN_COMMON`]).
     pub min_common: u32,
+    /// Dimensions of the truncated SVD at most, for `latent` ([`DEFAULT_LATENT_DIMENSIONS`]).
+    pub latent_dimensions: usize,
     /// Whether the matrix is written, not the neighbours alone.
-    pub matrix: bool,
-    /// Rows of a part of the matrix at most ([`DEFAULT_PART_ROWS`]).
-    pub part_rows: usize,
+    pub matrix: Matrix,
+    /// The type of the matrix's correlations.
+    pub precision: Precision,
+    /// The pairs whose correlation is this or more are written as a long table; none where not named.
+    pub threshold: Option<f32>,
+    /// Memory for correlations at most ([`DEFAULT_MEMORY`]); the feature table and the neighbours come on top.
+    pub memory: ByteSize,
+    /// The part of the rows to be done; all where not named.
+    pub shard: Option<Shard>,
+    /// Nothing is computed: the folders of all shards become one, with the settings that they were made with.
+    pub merge: bool,
 }
 
 impl Default for Config {
@@ -80,9 +149,26 @@ impl Default for Config {
             measure: Measure::default(),
             top: DEFAULT_TOP,
             min_common: DEFAULT_MIN_COMMON,
-            matrix: true,
-            part_rows: DEFAULT_PART_ROWS,
+            latent_dimensions: DEFAULT_LATENT_DIMENSIONS,
+            matrix: Matrix::default(),
+            precision: Precision::default(),
+            threshold: None,
+            memory: DEFAULT_MEMORY,
+            shard: None,
+            merge: false,
         }
+    }
+}
+
+impl Config {
+    fn comparison(&self) -> Comparison {
+        let Self { measure, min_common, latent_dimensions, .. } = *self;
+        Comparison { measure, min_common, latent_dimensions }
+    }
+
+    /// The folder that is published: the output, or the shard's part of it.
+    fn folder(&self) -> PathBuf {
+        self.shard.map_or_else(|| self.output.clone(), |shard| shard.folder(&self.output))
     }
 }
 
@@ -109,106 +195,110 @@ pub fn read_neighbours(folder: &Path) -> Result<Vec<Neighbour>> {
     table::similarity::read_neighbours(&folder.join(NEIGHBOURS_FILE))
 }
 
-/// Computes and writes the matrix and the neighbours.
+/// Computes and writes the neighbours, and the matrix and the pairs where asked for; a shard's part of them; or merges all
+/// shards.
 ///
 /// # Errors
-/// Bad settings, feature tables and disks by name.
+/// Bad settings, feature tables, shards and disks by name.
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     check(config)?;
+    if config.merge {
+        return merge::merge(&config.output, common);
+    }
     let features = FeatureTable::open(&config.features)?;
-    let photos = features.len();
-    if photos == 0 {
+    if features.is_empty() {
         return Err(Error::input(&config.features, "holds no photos; there is nothing to compare"));
     }
-    if config.matrix {
-        check_space(&config.output, photos as u64)?;
-    }
+    let cut = Cut::new(config, features.len(), rayon::current_num_threads())?;
+    check_space(config, &cut, features.len())?;
     if common.dry_run {
-        let mut summary = stage::planned(STAGE, &config.output, common, config);
-        summary.counts.insert("photos".to_owned(), photos.into());
+        let mut summary = stage::planned(STAGE, &config.folder(), common, config);
+        summary.counts.insert("photos".to_owned(), cut.rows().into());
         return Ok(summary);
     }
-    let mut stage = Stage::begin(STAGE, &config.output, common, config)?;
+    let mut stage = Stage::begin(STAGE, &config.folder(), common, config)?;
     for part in table::parts(&config.features)? {
         stage.input(&part)?;
     }
-    stage.create_folder(MATRIX_FOLDER)?;
+    let folders = folders(config, &stage)?;
+    let correlator = Correlator::new(&features, config.comparison());
     write_photos(&stage.path(PHOTOS_FILE), &features)?;
-    let neighbours = write_parts(config, &features, &stage.path(MATRIX_FOLDER))?;
+    let neighbours = pass::run(config, &correlator, &cut, &folders)?;
     write_neighbours(&stage.path(NEIGHBOURS_FILE), &neighbours)?;
-    stage.count("photos", photos);
+    stage.count("photos", cut.rows());
     stage.count("neighbours", neighbours.len());
-    count_statistics(config, &mut stage)?;
+    count_features(&config.features, correlator.variance_share(), &mut stage)?;
+    count_nearest(&mut stage)?;
     stage.publish()
 }
 
 fn check(config: &Config) -> Result<()> {
-    let numbers =
-        [("top", config.top as usize), ("min_common", config.min_common as usize), ("part_rows", config.part_rows)];
-    match numbers.iter().find(|(_, value)| *value == 0) {
-        Some((setting, _)) => Err(Error::config(*setting, "is 0; take 1 or more")),
-        None => Ok(()),
+    let numbers = [
+        ("top", config.top as usize),
+        ("min_common", config.min_common as usize),
+        ("latent_dimensions", config.latent_dimensions),
+    ];
+    if let Some((setting, _)) = numbers.iter().find(|(_, value)| *value == 0) {
+        return Err(Error::config(*setting, "is 0; take 1 or more"));
+    }
+    if config.merge && config.shard.is_some() {
+        return Err(Error::config("merge", "goes without --shard: it takes all shards"));
+    }
+    if config.latent_dimensions > CELL_COUNT {
+        let problem = format!("is {}; a table of {CELL_COUNT} cells has no more dimensions", config.latent_dimensions);
+        return Err(Error::config("latent_dimensions", problem));
+    }
+    match config.threshold {
+        Some(threshold) if !(-1.0..=1.0).contains(&threshold) => {
+            Err(Error::config("threshold", format!("{threshold} is no correlation; take -1 to 1")))
+        }
+        _ => Ok(()),
     }
 }
 
 /// The matrix hardly compresses: room for all of it must be there before the first row is computed.
-fn check_space(output: &Path, photos: u64) -> Result<()> {
-    let needed = photos * photos * 4;
-    let Some(existing) = output.ancestors().find(|folder| folder.is_dir()).or(Some(Path::new("."))) else {
-        return Ok(());
-    };
+fn check_space(config: &Config, cut: &Cut, photos: usize) -> Result<()> {
+    let needed = cut.bytes(config);
+    let output = config.folder();
+    let existing = output.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
     let disk =
         rustix::fs::statvfs(existing).map_err(|errno| Error::io("tell the free space of", existing)(errno.into()))?;
     let free = disk.f_bavail * disk.f_frsize;
-    if needed > free {
-        return Err(Error::Limit {
-            what: format!("disk space at {}", existing.display()),
-            problem: format!(
-                "the matrix of {photos} x {photos} photos needs {needed} bytes, {free} are free; \
-                 make room, or set matrix = false for the neighbours alone"
-            ),
-        });
+    if needed <= free {
+        return Ok(());
     }
+    Err(Error::Limit {
+        what: format!("disk space at {}", existing.display()),
+        problem: format!(
+            "{} rows of the {photos} x {photos} matrix and the neighbours need {needed} bytes, {free} are free; make room, \
+             or take --precision f16, --matrix none or a --shard on another machine",
+            cut.rows()
+        ),
+    })
+}
+
+/// Makes the folders of the tables that are asked for.
+fn folders(config: &Config, stage: &Stage) -> Result<Folders> {
+    let folder = |name, wanted: bool| wanted.then(|| stage.create_folder(name)).transpose();
+    Ok(Folders {
+        matrix: folder(MATRIX_FOLDER, config.matrix == Matrix::Full)?,
+        pairs: folder(PAIRS_FOLDER, config.threshold.is_some())?,
+    })
+}
+
+fn count_features(features: &Path, variance_share: Option<f64>, stage: &mut Stage) -> Result<()> {
+    let statistics = FeatureStatistics::scan(features)?;
+    let counts: [serde_json::Value; 4] = [
+        statistics.photos_without_apparel.into(),
+        statistics.mean_cells_per_photo.into(),
+        serde_json::json!(statistics.commonest_cells),
+        variance_share.into(),
+    ];
+    FEATURE_COUNTS.into_iter().zip(counts).for_each(|(name, value)| stage.count(name, value));
     Ok(())
 }
 
-/// Writes the parts of the matrix; returns the neighbours in the order of the photos.
-fn write_parts(config: &Config, features: &FeatureTable, folder: &Path) -> Result<Vec<Neighbour>> {
-    let photos = features.len();
-    let correlator = Correlator::new(features, config.measure, config.min_common);
-    let part_rows = (MAX_PART_BYTES / (photos * 4)).clamp(1, config.part_rows);
-    let progress = Progress::new(STAGE, photos as u64, "photos");
-    let parts: Vec<_> = (0..photos).step_by(part_rows).enumerate().collect();
-    let write = |&(number, first): &(usize, usize)| {
-        let rows = first..(first + part_rows).min(photos);
-        let path = folder.join(table::part_name(number));
-        let mut writer = if config.matrix { Some(MatrixWriter::create(&path, photos, part_rows)?) } else { None };
-        let mut neighbours = Vec::new();
-        for first in rows.clone().step_by(WRITE_ROWS) {
-            let block = first..(first + WRITE_ROWS).min(rows.end);
-            let mut correlations = Vec::with_capacity(block.len() * photos);
-            for row in block.clone() {
-                let of_row = correlator.row(row);
-                neighbours.extend(correlator.neighbours(row, &of_row, config.top as usize));
-                correlations.extend(of_row);
-            }
-            progress.inc(block.len() as u64);
-            stop::check()?;
-            if let Some(writer) = &mut writer {
-                writer.write(features.photo_ids[block].to_vec(), correlations)?;
-            }
-        }
-        writer.map_or(Ok(()), MatrixWriter::close)?;
-        Ok(neighbours)
-    };
-    Ok(parts.par_iter().map(write).collect::<Result<Vec<_>>>()?.concat())
-}
-
-fn count_statistics(config: &Config, stage: &mut Stage) -> Result<()> {
-    let statistics = FeatureStatistics::scan(&config.features)?;
-    stage.count("photos_without_apparel", statistics.photos_without_apparel);
-    stage.count("mean_cells_per_photo", statistics.mean_cells_per_photo);
-    stage.count("commonest_cells", serde_json::json!(statistics.commonest_cells));
+fn count_nearest(stage: &mut Stage) -> Result<()> {
     let path = stage.path(NEIGHBOURS_FILE);
     let (with_neighbours, mean_nearest) =
         nearest_statistics(&path).map_err(|cause| Error::input(&path, format!("cannot be summarised: {cause}")))?;
@@ -225,110 +315,4 @@ fn nearest_statistics(path: &Path) -> Result<(u64, Option<f64>), PolarsError> {
     let sum: f64 = correlation.iter().flatten().map(f64::from).sum();
     let count = correlation.len();
     Ok((count as u64, (count > 0).then(|| sum / count as f64)))
-}
-
-/// The feature table made ready to be compared with: rows of its own, or rows of other photos.
-#[derive(Debug)]
-pub struct Correlator {
-    photo_ids: Vec<u32>,
-    table: SparseTable,
-    measure: Prepared,
-}
-
-#[derive(Debug)]
-enum Prepared {
-    Centred(pearson::Centred),
-    CoRated { min_common: u32 },
-}
-
-/// A cell that two photos share.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct SharedCell {
-    /// The cell, `<category>_<color>`.
-    pub name: String,
-    /// Share of the query's apparel pixels.
-    pub share: f32,
-    /// Share of the neighbour's apparel pixels.
-    pub neighbour_share: f32,
-}
-
-impl Correlator {
-    /// Prepares the rows of `features`.
-    #[must_use]
-    pub fn new(features: &FeatureTable, measure: Measure, min_common: u32) -> Self {
-        let table = SparseTable::new(&features.cells);
-        let measure = match measure {
-            Measure::Pearson => Prepared::Centred(pearson::Centred::new(&table, true)),
-            Measure::Cosine => Prepared::Centred(pearson::Centred::new(&table, false)),
-            Measure::CoRated => Prepared::CoRated { min_common },
-        };
-        Self { photo_ids: features.photo_ids.clone(), table, measure }
-    }
-
-    /// The correlation of a photo of the table with all, itself included; `None` where undefined.
-    #[must_use]
-    pub fn row(&self, row: usize) -> Vec<Option<f32>> {
-        self.correlate_sparse(self.table.row(row))
-    }
-
-    /// The correlation of another photo's 228 cells (0 where there is none) with all photos of the table.
-    #[must_use]
-    pub fn correlate(&self, cells: &[f32]) -> Vec<Option<f32>> {
-        self.correlate_sparse(&sparse_row(cells))
-    }
-
-    fn correlate_sparse(&self, query: &sparse::SparseRow) -> Vec<Option<f32>> {
-        match &self.measure {
-            Prepared::Centred(centred) => centred.correlate(&self.table, query),
-            Prepared::CoRated { min_common } => co_rated::correlate(&self.table, query, *min_common),
-        }
-    }
-
-    /// The rows of the `top` largest correlations that `allowed` lets pass, nearest first, ties by photo id.
-    #[must_use]
-    pub fn nearest(
-        &self,
-        correlations: &[Option<f32>],
-        top: usize,
-        allowed: impl Fn(usize) -> bool,
-    ) -> Vec<(usize, f32)> {
-        let defined = correlations.iter().enumerate().filter_map(|(row, value)| Some((row, (*value)?)));
-        let mut nearest: Vec<_> = defined.filter(|(row, _)| allowed(*row)).collect();
-        let order = |a: &(usize, f32), b: &(usize, f32)| {
-            b.1.total_cmp(&a.1).then_with(|| self.photo_ids[a.0].cmp(&self.photo_ids[b.0]))
-        };
-        if top < nearest.len() {
-            nearest.select_nth_unstable_by(top, order);
-            nearest.truncate(top);
-        }
-        nearest.sort_unstable_by(order);
-        nearest
-    }
-
-    /// The cells that a photo's 228 cells share with row `row`, those that both have most of first.
-    #[must_use]
-    pub fn shared_cells(&self, cells: &[f32], row: usize) -> Vec<SharedCell> {
-        let names = labels::cell_names();
-        let query = sparse_row(cells);
-        let mut shared: Vec<_> = co_rated_cells(&query, self.table.row(row)).collect();
-        shared.sort_by(|a, b| b.1.min(b.2).total_cmp(&a.1.min(a.2)));
-        let named = |(cell, share, other): (u16, f64, f64)| SharedCell {
-            name: names[usize::from(cell)].clone(),
-            share: share as f32,
-            neighbour_share: other as f32,
-        };
-        shared.into_iter().map(named).collect()
-    }
-
-    fn neighbours(&self, row: usize, correlations: &[Option<f32>], top: usize) -> Vec<Neighbour> {
-        let nearest = self.nearest(correlations, top, |other| other != row);
-        let neighbour = |((other, correlation), rank): ((usize, f32), u32)| Neighbour {
-            photo_id: self.photo_ids[row],
-            rank,
-            neighbour_id: self.photo_ids[other],
-            correlation,
-            cells_in_common: co_rated_cells(self.table.row(row), self.table.row(other)).count() as u32,
-        };
-        nearest.into_iter().zip(1..).map(neighbour).collect()
-    }
 }

@@ -2,74 +2,157 @@
 
 use crate::labels::CELL_COUNT;
 
-/// The cells that a photo has, ascending, each with its share of the apparel pixels.
-pub(super) type SparseRow = [(u16, f64)];
+/// Photos of a block of [`Postings`]: sums over a block stay in the processor's first cache.
+pub(super) const BLOCK: usize = 2048;
 
-/// The cells that are not 0.
-pub(super) fn sparse_row(cells: &[f32]) -> Vec<(u16, f64)> {
-    let present = cells.iter().enumerate().filter(|(_, share)| **share != 0.0);
-    present.map(|(cell, &share)| (cell as u16, f64::from(share))).collect()
+/// The cells that photos have (compressed sparse rows): 5 bytes a cell.
+#[derive(Debug, Default)]
+pub(super) struct SparseRows {
+    starts: Vec<usize>,
+    cells: Vec<u8>,
+    shares: Vec<f32>,
 }
 
-/// All photos' cells.
-#[derive(Debug)]
-pub(super) struct SparseTable {
-    rows: Vec<Vec<(u16, f64)>>,
-    /// By cell: the rows that have it, ascending, with their shares.
-    postings: Vec<Vec<(u32, f64)>>,
+/// The cells of one photo, ascending, with their shares of the apparel pixels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SparseRow<'a> {
+    pub(super) cells: &'a [u8],
+    pub(super) shares: &'a [f32],
 }
 
-impl SparseTable {
-    /// Of a table `[photos, 228]`.
-    pub(super) fn new(cells: &[f32]) -> Self {
-        let rows: Vec<_> = cells.chunks_exact(CELL_COUNT).map(sparse_row).collect();
-        let mut postings = vec![Vec::new(); CELL_COUNT];
-        for (row, cells) in rows.iter().enumerate() {
-            for &(cell, share) in cells {
-                postings[usize::from(cell)].push((row as u32, share));
+impl SparseRows {
+    /// Of a table `[photos, 228]`; what is 0 is absent.
+    pub(super) fn new(table: &[f32]) -> Self {
+        let mut rows = Self { starts: vec![0], ..Self::default() };
+        for row in table.chunks_exact(CELL_COUNT) {
+            for (cell, &share) in row.iter().enumerate().filter(|(_, share)| **share != 0.0) {
+                rows.cells.push(cell as u8);
+                rows.shares.push(share);
             }
+            rows.starts.push(rows.cells.len());
         }
-        Self { rows, postings }
+        rows
     }
 
     pub(super) fn len(&self) -> usize {
-        self.rows.len()
+        self.starts.len() - 1
     }
 
-    pub(super) fn row(&self, row: usize) -> &SparseRow {
-        &self.rows[row]
-    }
-
-    /// The dot product of `query` with every row. Terms are added by ascending cell, so that it is the same both ways.
-    pub(super) fn dot_products(&self, query: &SparseRow) -> Vec<f64> {
-        let mut products = vec![0.0; self.len()];
-        for &(cell, share) in query {
-            for &(row, other) in &self.postings[usize::from(cell)] {
-                products[row as usize] += share * other;
-            }
-        }
-        products
-    }
-
-    /// How many cells of `query` every row has.
-    pub(super) fn cells_in_common(&self, query: &SparseRow) -> Vec<u32> {
-        let mut common = vec![0; self.len()];
-        for &(cell, _) in query {
-            for &(row, _) in &self.postings[usize::from(cell)] {
-                common[row as usize] += 1;
-            }
-        }
-        common
+    pub(super) fn row(&self, row: usize) -> SparseRow<'_> {
+        let range = self.starts[row]..self.starts[row + 1];
+        SparseRow { cells: &self.cells[range.clone()], shares: &self.shares[range] }
     }
 }
 
-/// The shares of the cells that both rows have: cell, share in `a`, share in `b`.
-pub(super) fn co_rated_cells<'a>(a: &'a SparseRow, b: &'a SparseRow) -> impl Iterator<Item = (u16, f64, f64)> + 'a {
-    let mut rest = b;
-    a.iter().filter_map(move |&(cell, share)| {
-        while rest.first().is_some_and(|&(other, _)| other < cell) {
-            rest = &rest[1..];
+impl<'a> SparseRow<'a> {
+    /// Cell and share, by ascending cell.
+    pub(super) fn iter(self) -> impl Iterator<Item = (usize, f64)> + 'a {
+        self.cells.iter().zip(self.shares).map(|(&cell, &share)| (usize::from(cell), f64::from(share)))
+    }
+
+    /// The shares of the cells that both photos have: cell, share here, share in `other`.
+    pub(super) fn common(self, other: SparseRow<'a>) -> impl Iterator<Item = (usize, f64, f64)> + 'a {
+        let mut rest = other.iter().peekable();
+        self.iter().filter_map(move |(cell, share)| {
+            while rest.next_if(|&(other, _)| other < cell).is_some() {}
+            rest.next_if(|&(other, _)| other == cell).map(|(_, other)| (cell, share, other))
+        })
+    }
+}
+
+/// The same table by cell: in blocks of [`BLOCK`] photos the photos that have a cell, ascending, with their shares.
+#[derive(Debug)]
+pub(super) struct Postings {
+    /// By block and cell; one more at the end.
+    starts: Vec<usize>,
+    /// Place in the block.
+    places: Vec<u16>,
+    shares: Vec<f32>,
+}
+
+impl Postings {
+    pub(super) fn new(rows: &SparseRows) -> Self {
+        let lists = rows.len().div_ceil(BLOCK) * CELL_COUNT;
+        let list_of = |row: usize, cell: usize| row / BLOCK * CELL_COUNT + cell;
+        let mut starts = vec![0; lists + 1];
+        for row in 0..rows.len() {
+            rows.row(row).iter().for_each(|(cell, _)| starts[list_of(row, cell) + 1] += 1);
         }
-        rest.first().filter(|&&(other, _)| other == cell).map(|&(_, other)| (cell, share, other))
-    })
+        for list in 0..lists {
+            starts[list + 1] += starts[list];
+        }
+        let mut ends = starts.clone();
+        let (mut places, mut shares) = (vec![0; starts[lists]], vec![0.0; starts[lists]]);
+        for row in 0..rows.len() {
+            let SparseRow { cells, shares: of_row } = rows.row(row);
+            for (&cell, &share) in cells.iter().zip(of_row) {
+                let end = &mut ends[list_of(row, usize::from(cell))];
+                (places[*end], shares[*end]) = ((row % BLOCK) as u16, share);
+                *end += 1;
+            }
+        }
+        Self { starts, places, shares }
+    }
+
+    fn list(&self, block: usize, cell: usize) -> std::ops::Range<usize> {
+        let list = block * CELL_COUNT + cell;
+        self.starts[list]..self.starts[list + 1]
+    }
+
+    /// Adds to each photo of `block` its dot product with `row`. Terms are added by ascending cell, so that a product is
+    /// the same both ways.
+    pub(super) fn dot_products(&self, row: SparseRow, block: usize, products: &mut [f64; BLOCK]) {
+        for (cell, share) in row.iter() {
+            let list = self.list(block, cell);
+            for (&place, &other) in self.places[list.clone()].iter().zip(&self.shares[list]) {
+                products[usize::from(place) % BLOCK] += share * f64::from(other);
+            }
+        }
+    }
+
+    /// Adds to each photo of `block` the number of cells of `row` that it has.
+    pub(super) fn cells_in_common(&self, row: SparseRow, block: usize, common: &mut [u8; BLOCK]) {
+        for &cell in row.cells {
+            for &place in &self.places[self.list(block, usize::from(cell))] {
+                common[usize::from(place) % BLOCK] += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three photos beyond the first block, so that blocks and places are told apart.
+    fn table() -> Vec<f32> {
+        let mut table = vec![0.0; (BLOCK + 3) * CELL_COUNT];
+        for (row, cells) in
+            [(0, vec![(1, 0.5), (7, 0.5)]), (BLOCK, vec![(7, 1.0)]), (BLOCK + 2, vec![(1, 0.25), (7, 0.75)])]
+        {
+            for (cell, share) in cells {
+                table[row * CELL_COUNT + cell] = share;
+            }
+        }
+        table
+    }
+
+    #[test]
+    fn products_and_counts_of_a_block_are_those_of_its_photos() {
+        let rows = SparseRows::new(&table());
+        let postings = Postings::new(&rows);
+        let (mut products, mut common) = ([0.0; BLOCK], [0; BLOCK]);
+        postings.dot_products(rows.row(0), 1, &mut products);
+        postings.cells_in_common(rows.row(0), 1, &mut common);
+        assert_eq!(products[..3], [0.5, 0.0, 0.5 * 0.25 + 0.5 * 0.75]);
+        assert_eq!(common[..3], [1, 0, 2]);
+    }
+
+    #[test]
+    fn common_cells_come_with_both_shares() {
+        let rows = SparseRows::new(&table());
+        let common: Vec<_> = rows.row(0).common(rows.row(BLOCK + 2)).collect();
+        assert_eq!(common, [(1, 0.5, 0.25), (7, 0.5, 0.75)]);
+        assert_eq!(rows.row(0).common(rows.row(5)).count(), 0);
+    }
 }

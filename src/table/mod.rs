@@ -14,7 +14,7 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 
 use crate::error::{Error, Result};
 
@@ -79,10 +79,23 @@ impl TableWriter {
     /// # Errors
     /// [`Error::Io`] where the file cannot be made.
     pub fn create(path: &Path, schema: SchemaRef, row_group_rows: usize) -> Result<Self> {
+        Self::create_with(path, schema, row_group_rows, WriterProperties::builder())
+    }
+
+    /// As [`TableWriter::create`], where columns have properties of their own.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the file cannot be made.
+    pub fn create_with(
+        path: &Path,
+        schema: SchemaRef,
+        row_group_rows: usize,
+        columns: WriterPropertiesBuilder,
+    ) -> Result<Self> {
         let file = File::create(path).map_err(Error::io("create", path))?;
         let level = ZstdLevel::try_new(ZSTD_LEVEL).expect("the level is a valid constant");
         let metadata = schema.metadata().iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
-        let properties = WriterProperties::builder()
+        let properties = columns
             .set_compression(Compression::ZSTD(level))
             .set_max_row_group_row_count(Some(row_group_rows))
             .set_created_by(concat!("lookbook ", env!("CARGO_PKG_VERSION")).to_owned())

@@ -1,15 +1,26 @@
 //! `similarity` against numpy and pandas, and its properties.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use arrow::array::{Array, FixedSizeListArray, Float32Array, UInt32Array};
+use arrow::array::{Array, FixedSizeListArray, Float16Array, Float32Array, UInt32Array};
+use half::f16;
 use lookbook::error::{Error, Result};
 use lookbook::features::{FeatureTable, PixelCounts};
 use lookbook::labels::{CATEGORY_COUNT, CELL_COUNT};
-use lookbook::similarity::{self, Config, Correlator, Measure, Neighbour};
+use lookbook::settings::ByteSize;
+use lookbook::shard::Shard;
+use lookbook::similarity::{self, Comparison, Config, Correlator, Matrix, Measure, Neighbour, Precision};
 use lookbook::stage::Common;
 use lookbook::table;
 use lookbook::table::features::{FeatureRow, FeatureWriter, Format};
+
+const MEASURES: [(Measure, &str); 4] = [
+    (Measure::Pearson, "pearson"),
+    (Measure::CoRated, "co_rated"),
+    (Measure::Cosine, "cosine"),
+    (Measure::Latent, "latent"),
+];
 
 /// A feature row of photo `photo_id` with so many pixels in each cell.
 fn row(photo_id: u32, cells: &[(usize, u32)]) -> FeatureRow {
@@ -59,11 +70,42 @@ fn read_matrix(folder: &Path) -> (Vec<u32>, Vec<Vec<Option<f32>>>) {
             ids.extend_from_slice(table::column::<UInt32Array>(&part, &batch, "photo_id").unwrap().values());
             let lists = table::column::<FixedSizeListArray>(&part, &batch, "correlation").unwrap();
             for list in (0..lists.len()).map(|row| lists.value(row)) {
-                matrix.push(list.as_any().downcast_ref::<Float32Array>().unwrap().iter().collect());
+                matrix.push(match list.as_any().downcast_ref::<Float16Array>() {
+                    Some(halves) => halves.iter().map(|half| half.map(f16::to_f32)).collect(),
+                    None => list.as_any().downcast_ref::<Float32Array>().unwrap().iter().collect(),
+                });
             }
         }
     }
     (ids, matrix)
+}
+
+/// The pairs of a similarity folder: both ids, correlation, cells in common.
+fn read_pairs(folder: &Path) -> Vec<(u32, u32, f32, u32)> {
+    let mut pairs = Vec::new();
+    for part in table::parts(&folder.join("pairs")).unwrap() {
+        for batch in table::read_table(&part, "similarity_pairs", &[], 1000).unwrap() {
+            let batch = batch.unwrap();
+            let number = |name| table::column::<UInt32Array>(&part, &batch, name).unwrap();
+            let (a, b, common) = (number("photo_id"), number("other_id"), number("cells_in_common"));
+            let correlation = table::column::<Float32Array>(&part, &batch, "correlation").unwrap();
+            pairs.extend(
+                (0..batch.num_rows())
+                    .map(|row| (a.value(row), b.value(row), correlation.value(row), common.value(row))),
+            );
+        }
+    }
+    pairs
+}
+
+/// A table of `photos` photos of a few cells each, by a rule without luck: more than one part and one block.
+fn many_rows(photos: u32) -> impl Iterator<Item = FeatureRow> {
+    let cell = |photo: u32, number: u32| ((photo * 7 + number * number * 13 + photo / 31 * number) % 36) as usize;
+    let count = |photo: u32, number: u32| 1 + (photo * 31 + number * 17) % 97;
+    (0..photos).map(move |photo| {
+        let cells: BTreeMap<usize, u32> = (0..photo % 9).map(|it| (cell(photo, it), count(photo, it))).collect();
+        row(photo, &cells.into_iter().collect::<Vec<_>>())
+    })
 }
 
 fn run(place: &Path, change: impl FnOnce(&mut Config)) -> Result<lookbook::stage::Summary> {
@@ -78,9 +120,9 @@ fn every_measure_meets_its_oracle() -> Result<()> {
     let rows = oracle_rows(&oracle);
     let place = tempfile::tempdir().unwrap();
     write_features(&place.path().join("features"), rows.clone())?;
-    for (measure, name) in [(Measure::Pearson, "pearson"), (Measure::CoRated, "co_rated"), (Measure::Cosine, "cosine")]
-    {
-        run(place.path(), |config| config.measure = measure)?;
+    let latent_dimensions = oracle["latent_dimensions"].as_u64().unwrap() as usize;
+    for (measure, name) in MEASURES {
+        run(place.path(), |config| (config.measure, config.latent_dimensions) = (measure, latent_dimensions))?;
         let (ids, matrix) = read_matrix(&place.path().join("similarity"));
         assert_eq!(ids, rows.iter().map(|row| row.photo_id).collect::<Vec<_>>());
         let expected: Vec<Option<f64>> = serde_json::from_value(oracle[name].clone()).unwrap();
@@ -137,18 +179,106 @@ fn ties_are_ordered_by_photo_id_and_nobody_is_his_own_neighbour() -> Result<()> 
 }
 
 #[test]
-fn the_numbers_do_not_depend_on_the_parts() -> Result<()> {
-    let rows = oracle_rows(&oracle());
+fn the_numbers_do_not_depend_on_memory_threads_or_symmetry() -> Result<()> {
     let place = tempfile::tempdir().unwrap();
-    write_features(&place.path().join("features"), rows)?;
-    let mut before = None;
-    for part_rows in [1, 7, 512] {
-        run(place.path(), |config| config.part_rows = part_rows)?;
-        let folder = place.path().join("similarity");
-        let now = (read_matrix(&folder), similarity::read_neighbours(&folder)?);
-        assert_eq!(table::parts(&folder.join("matrix"))?.len(), 47_usize.div_ceil(part_rows));
-        assert_eq!(before.get_or_insert_with(|| now.clone()), &now, "parts of {part_rows} rows");
+    let photos = 2200;
+    write_features(&place.path().join("features"), many_rows(photos))?;
+    let folder = place.path().join("similarity");
+    for (measure, name) in MEASURES {
+        run(place.path(), |config| config.measure = measure)?;
+        let expected = (read_matrix(&folder), similarity::read_neighbours(&folder)?);
+        assert!(table::parts(&folder.join("matrix"))?.len() > 2);
+        let (ids, matrix) = &expected.0;
+        assert_eq!((ids.len(), matrix.len()), (photos as usize, photos as usize));
+        for (a, row) in matrix.iter().enumerate() {
+            assert!((0..a).all(|b| row[b] == matrix[b][a]), "{name}: row {a} is not its column");
+        }
+
+        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let memory = ByteSize(u64::from(photos) * 8 * 5);
+        one.install(|| run(place.path(), |config| (config.measure, config.memory) = (measure, memory)))?;
+        assert!(expected == (read_matrix(&folder), similarity::read_neighbours(&folder)?), "{name}: in little memory");
+
+        run(place.path(), |config| (config.measure, config.matrix) = (measure, Matrix::None))?;
+        assert!(table::parts(&folder.join("matrix")).is_err(), "no matrix was asked for");
+        assert!(expected.1 == similarity::read_neighbours(&folder)?, "{name}: each product once");
     }
+    Ok(())
+}
+
+#[test]
+fn half_precision_is_the_matrix_rounded() -> Result<()> {
+    let place = tempfile::tempdir().unwrap();
+    write_features(&place.path().join("features"), oracle_rows(&oracle()))?;
+    let folder = place.path().join("similarity");
+    run(place.path(), |_| {})?;
+    let (single, neighbours) = (read_matrix(&folder), similarity::read_neighbours(&folder)?);
+    run(place.path(), |config| config.precision = Precision::F16)?;
+    let half = read_matrix(&folder);
+    let rounded = |row: &Vec<Option<f32>>| row.iter().map(|it| it.map(|it| f16::from_f32(it).to_f32())).collect();
+    assert_eq!(half.1, single.1.iter().map(rounded).collect::<Vec<Vec<_>>>());
+    assert_eq!(similarity::read_neighbours(&folder)?, neighbours, "neighbours are ranked by the unrounded");
+    Ok(())
+}
+
+#[test]
+fn the_pairs_are_those_of_the_matrix_above_the_threshold() -> Result<()> {
+    let place = tempfile::tempdir().unwrap();
+    write_features(&place.path().join("features"), many_rows(1100))?;
+    let folder = place.path().join("similarity");
+    for matrix in [Matrix::Full, Matrix::None] {
+        run(place.path(), |config| (config.threshold, config.matrix) = (Some(0.5), matrix))?;
+        let pairs = read_pairs(&folder);
+        if matrix == Matrix::Full {
+            let (ids, matrix) = read_matrix(&folder);
+            let above = |a: usize| {
+                let defined = (a + 1..ids.len()).filter_map({
+                    let row = &matrix[a];
+                    move |b| Some((b, row[b]?))
+                });
+                defined.filter(|(_, value)| *value >= 0.5).map(move |(b, value)| (a, b, value)).collect::<Vec<_>>()
+            };
+            let expected: Vec<_> =
+                (0..ids.len()).flat_map(above).map(|(a, b, value)| (ids[a], ids[b], value)).collect();
+            assert!(expected.len() > 1000 && expected.len() < 300_000, "{} pairs", expected.len());
+            assert_eq!(pairs.iter().map(|it| (it.0, it.1, it.2)).collect::<Vec<_>>(), expected);
+        }
+        let nearest = similarity::read_neighbours(&folder)?;
+        let first = nearest.iter().find(|it| it.correlation >= 0.5 && it.photo_id < it.neighbour_id).unwrap();
+        let pair = (first.photo_id, first.neighbour_id, first.correlation, first.cells_in_common);
+        assert!(pairs.contains(&pair), "{pair:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn shards_make_what_one_run_makes() -> Result<()> {
+    let place = tempfile::tempdir().unwrap();
+    write_features(&place.path().join("features"), many_rows(3000))?;
+    let folder = place.path().join("similarity");
+    let tables =
+        || -> Result<_> { Ok((read_matrix(&folder), similarity::read_neighbours(&folder)?, read_pairs(&folder))) };
+    let whole = run(place.path(), |config| config.threshold = Some(0.9))?;
+    let expected = tables()?;
+    for number in [3, 1, 2, 1] {
+        let refused = run(place.path(), |config| config.merge = true);
+        assert_eq!(refused.is_err(), number != 1 || !folder.with_extension("shards").join("2-of-3").exists());
+        run(place.path(), |config| (config.threshold, config.shard) = (Some(0.9), Shard::new(number, 3)))?;
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    let merged = run(place.path(), |config| config.merge = true)?;
+    assert!(expected == tables()?, "the shards give other tables");
+    for (name, count) in whole.counts {
+        assert_eq!(merged.counts[&name], count, "{name}");
+    }
+    assert!(merged.config["stage"]["threshold"].is_number() && merged.config["stage"]["shard"].is_null());
+
+    // Neighbours alone: a shard has no columns of others to learn from.
+    for number in 1..=3 {
+        run(place.path(), |config| (config.matrix, config.shard) = (Matrix::None, Shard::new(number, 3)))?;
+    }
+    run(place.path(), |config| config.merge = true)?;
+    assert!(expected.1 == similarity::read_neighbours(&folder)?);
     Ok(())
 }
 
@@ -158,10 +288,9 @@ fn without_the_matrix_the_neighbours_are_the_same() -> Result<()> {
     write_features(&place.path().join("features"), oracle_rows(&oracle()))?;
     run(place.path(), |_| {})?;
     let with = similarity::read_neighbours(&place.path().join("similarity"))?;
-    let summary = run(place.path(), |config| config.matrix = false)?;
+    let summary = run(place.path(), |config| config.matrix = Matrix::None)?;
     assert_eq!(similarity::read_neighbours(&place.path().join("similarity"))?, with);
-    assert!(table::parts(&place.path().join("similarity/matrix")).is_err());
-    assert_eq!(summary.counts["photos"], 47);
+    assert_eq!(summary.counts["photos"], 51);
     assert_eq!(summary.counts["photos_without_apparel"], 1);
     Ok(())
 }
@@ -186,15 +315,34 @@ fn a_photo_from_outside_is_compared_as_one_from_inside() -> Result<()> {
     let place = tempfile::tempdir().unwrap();
     write_features(place.path(), oracle_rows(&oracle()))?;
     let features = FeatureTable::open(place.path())?;
-    for measure in [Measure::Pearson, Measure::CoRated, Measure::Cosine] {
-        let correlator = Correlator::new(&features, measure, 3);
+    for (measure, name) in MEASURES {
+        let correlator = Correlator::new(&features, measure.into());
         for photo in 0..features.len() {
-            assert_eq!(correlator.correlate(features.row(photo)), correlator.row(photo));
+            let (outside, inside) = (correlator.correlate(features.row(photo)), correlator.row(photo));
+            let same = |(a, b): (&f32, &f32)| a == b || a.is_nan() && b.is_nan();
+            assert!(outside.iter().zip(&inside).all(same), "{name} of row {photo}");
         }
     }
-    let shared = Correlator::new(&features, Measure::Pearson, 3).shared_cells(features.row(0), 42);
-    assert_eq!(shared.len(), oracle()["cell_px"][0].as_array().unwrap().len(), "row 42 is the same as row 0");
-    assert!(shared.windows(2).all(|pair| pair[0].share >= pair[1].share));
+    Ok(())
+}
+
+#[test]
+fn the_shared_cells_carry_the_correlation() -> Result<()> {
+    let place = tempfile::tempdir().unwrap();
+    write_features(place.path(), oracle_rows(&oracle()))?;
+    let features = FeatureTable::open(place.path())?;
+    for (measure, name) in MEASURES {
+        let correlator = Correlator::new(&features, measure.into());
+        // Row 42 is the same as row 0.
+        let shared = correlator.shared_cells(features.row(0), 42);
+        assert_eq!(shared.len(), oracle()["cell_px"][0].as_array().unwrap().len(), "{name}");
+        assert!(shared.windows(2).all(|pair| pair[0].contribution >= pair[1].contribution), "{name}");
+        assert!(shared.iter().all(|cell| cell.share == cell.neighbour_share), "{name}");
+        // The cells that neither has are the rest of the sum: nothing for two of the measures, little for the others.
+        let sum: f32 = shared.iter().map(|cell| cell.contribution).sum();
+        let rest = if matches!(measure, Measure::CoRated | Measure::Cosine) { 1e-5 } else { 0.1 };
+        assert!((1.0 - sum).abs() < rest, "{name}: {sum}");
+    }
     Ok(())
 }
 
@@ -204,10 +352,32 @@ fn rows_that_do_not_vary_have_no_correlation() -> Result<()> {
     let all: Vec<(usize, u32)> = (0..CELL_COUNT).map(|cell| (cell, 3)).collect();
     write_features(place.path(), [row(0, &all), row(1, &[(1, 2), (2, 3)])])?;
     let features = FeatureTable::open(place.path())?;
-    let pearson = Correlator::new(&features, Measure::Pearson, 3);
-    assert_eq!(pearson.row(0), [None, None], "the same share of everything: numpy divides rounding errors here");
-    assert_eq!(pearson.row(1), [None, Some(1.0)]);
-    assert!(Correlator::new(&features, Measure::Cosine, 3).row(0).iter().all(Option::is_some));
+    let pearson = Correlator::new(&features, Measure::Pearson.into());
+    let defined = |row: Vec<f32>| row.iter().map(|value| !value.is_nan()).collect::<Vec<_>>();
+    assert_eq!(
+        defined(pearson.row(0)),
+        [false, false],
+        "the same share of everything: numpy divides rounding errors here"
+    );
+    assert_eq!(defined(pearson.row(1)), [false, true]);
+    assert_eq!(pearson.row(1)[1], 1.0);
+    assert_eq!(defined(Correlator::new(&features, Measure::Cosine.into()).row(0)), [true, true]);
+    Ok(())
+}
+
+#[test]
+fn photos_that_are_all_the_same_have_no_latent_direction() -> Result<()> {
+    let place = tempfile::tempdir().unwrap();
+    write_features(place.path(), (0..3).map(|id| row(id, &[(1, 2), (2, 3)])))?;
+    let features = FeatureTable::open(place.path())?;
+    let latent = Correlator::new(&features, Measure::Latent.into());
+    assert!(latent.row(0).iter().all(|value| value.is_nan()), "{:?}", latent.row(0));
+    assert_eq!(latent.variance_share(), Some(0.0));
+    let few = Comparison { latent_dimensions: 1, ..Measure::Latent.into() };
+    write_features(place.path(), [row(0, &[(1, 2), (2, 3)]), row(1, &[(2, 3)]), row(2, &[])])?;
+    let one = Correlator::new(&FeatureTable::open(place.path())?, few);
+    assert!(one.row(0).iter().take(2).all(|value| value.abs() > 0.999), "one dimension has two directions");
+    assert!(one.row(2).iter().all(|value| value.is_nan()), "nothing is worn");
     Ok(())
 }
 
@@ -232,7 +402,13 @@ fn bad_features_and_settings_are_refused_by_name() -> Result<()> {
     table::rejects::write(&features.join("part-00000.parquet"), "test", &[])?;
     assert!(matches!(run(place.path(), |_| {}), Err(Error::Schema { .. })));
 
-    assert_eq!(run(place.path(), |config| config.top = 0).expect_err("none are wanted").exit_code(), 2);
+    let usage = |change: fn(&mut Config)| run(place.path(), change).expect_err("a bad setting").exit_code();
+    assert_eq!(usage(|config| config.top = 0), 2);
+    assert_eq!(usage(|config| config.latent_dimensions = 229), 2);
+    assert_eq!(usage(|config| config.threshold = Some(1.5)), 2);
+    write_features(&features, [row(4, &[(0, 1)])])?;
+    let memory = run(place.path(), |config| config.memory = ByteSize(7)).expect_err("a row needs 8 bytes");
+    assert!(matches!(memory, Error::Limit { .. }) && memory.to_string().contains("--memory"), "{memory}");
     assert!(!place.path().join("similarity").exists(), "nothing was published");
     Ok(())
 }

@@ -1,0 +1,213 @@
+//! The photos of a feature table made ready to be compared: with each other, and with photos from outside.
+
+use std::ops::Range;
+
+use serde::Serialize;
+
+use super::co_rated::CoRated;
+use super::latent::Latent;
+use super::pearson::Centred;
+use super::sparse::{BLOCK, SparseRow, SparseRows};
+use super::{DEFAULT_LATENT_DIMENSIONS, DEFAULT_MIN_COMMON, Measure, Nearest};
+use crate::features::FeatureTable;
+use crate::labels;
+
+/// A measure with its settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Comparison {
+    /// How alike two photos are.
+    pub measure: Measure,
+    /// For `co_rated`: cells that two photos must have in common.
+    pub min_common: u32,
+    /// For `latent`: dimensions of the truncated SVD at most.
+    pub latent_dimensions: usize,
+}
+
+impl From<Measure> for Comparison {
+    fn from(measure: Measure) -> Self {
+        Self { measure, min_common: DEFAULT_MIN_COMMON, latent_dimensions: DEFAULT_LATENT_DIMENSIONS }
+    }
+}
+
+/// The feature table made ready for a measure.
+#[derive(Debug)]
+pub struct Correlator {
+    photo_ids: Vec<u32>,
+    photos: Photos,
+    kernel: Kernel,
+}
+
+/// Photos as the kernels take them.
+#[derive(Debug)]
+struct Photos {
+    rows: SparseRows,
+    /// For `latent`: `[photos, dimensions]`, rows of length 1.
+    vectors: Vec<f32>,
+}
+
+impl Photos {
+    fn vectors(&self, rows: Range<usize>, dimensions: usize) -> &[f32] {
+        &self.vectors[rows.start * dimensions..rows.end * dimensions]
+    }
+}
+
+#[derive(Debug)]
+enum Kernel {
+    Centred(Centred),
+    CoRated(CoRated),
+    Latent(Latent),
+}
+
+/// A cell that two photos share.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SharedCell {
+    /// The cell, `<category>_<color>`.
+    pub name: String,
+    /// Share of the query's apparel pixels.
+    pub share: f32,
+    /// Share of the neighbour's apparel pixels.
+    pub neighbour_share: f32,
+    /// The cell's term of the sum that the correlation is, -1 to 1. For `latent` the one of `pearson`: its own dimensions
+    /// have no names.
+    pub contribution: f32,
+}
+
+impl Correlator {
+    /// Prepares the rows of `features`.
+    #[must_use]
+    pub fn new(features: &FeatureTable, comparison: Comparison) -> Self {
+        let rows = SparseRows::new(&features.cells);
+        let kernel = match comparison.measure {
+            Measure::Pearson => Kernel::Centred(Centred::new(&rows, true)),
+            Measure::Cosine => Kernel::Centred(Centred::new(&rows, false)),
+            Measure::CoRated => Kernel::CoRated(CoRated::new(&rows, comparison.min_common)),
+            Measure::Latent => Kernel::Latent(Latent::new(&rows, comparison.latent_dimensions)),
+        };
+        Self { photo_ids: features.photo_ids.clone(), photos: kernel.photos(rows), kernel }
+    }
+
+    /// Number of photos.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.photo_ids.len()
+    }
+
+    /// Whether there is no photo.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.photo_ids.is_empty()
+    }
+
+    /// Ids of the photos, by row.
+    #[must_use]
+    pub fn photo_ids(&self) -> &[u32] {
+        &self.photo_ids
+    }
+
+    /// Share of the table's variance that the dimensions of `latent` hold, 0 to 1; `None` for other measures.
+    #[must_use]
+    pub fn variance_share(&self) -> Option<f64> {
+        match &self.kernel {
+            Kernel::Latent(latent) => Some(latent.variance_share),
+            _ => None,
+        }
+    }
+
+    /// The correlation of a photo of the table with all, itself included; NaN where undefined.
+    #[must_use]
+    pub fn row(&self, row: usize) -> Vec<f32> {
+        self.all_blocks(&self.photos, row)
+    }
+
+    /// The correlation of another photo's 228 cells (0 where there is none) with all photos of the table; NaN where
+    /// undefined.
+    #[must_use]
+    pub fn correlate(&self, cells: &[f32]) -> Vec<f32> {
+        self.all_blocks(&self.kernel.photos(SparseRows::new(cells)), 0)
+    }
+
+    fn all_blocks(&self, photos: &Photos, row: usize) -> Vec<f32> {
+        let mut correlations = vec![0.0; self.len()];
+        for (block, of_block) in correlations.chunks_mut(BLOCK).enumerate() {
+            self.tile_of(photos, row..row + 1, block, of_block, BLOCK);
+        }
+        correlations
+    }
+
+    /// The photos of block `block`: [`BLOCK`] rows, fewer in the last.
+    pub(super) fn block(&self, block: usize) -> Range<usize> {
+        block * BLOCK..((block + 1) * BLOCK).min(self.len())
+    }
+
+    /// The correlations of the photos `rows` with those of block `block`, into `tile`, a row every `stride`; NaN where
+    /// undefined.
+    pub(super) fn tile(&self, rows: Range<usize>, block: usize, tile: &mut [f32], stride: usize) {
+        self.tile_of(&self.photos, rows, block, tile, stride);
+    }
+
+    fn tile_of(&self, photos: &Photos, rows: Range<usize>, block: usize, tile: &mut [f32], stride: usize) {
+        let columns = self.block(block);
+        if let Kernel::Latent(latent) = &self.kernel {
+            let d = latent.dimensions();
+            return latent.correlate(photos.vectors(rows, d), columns, tile, stride);
+        }
+        for (row, line) in rows.zip(tile.chunks_mut(stride)) {
+            let (row, line) = (photos.rows.row(row), &mut line[..columns.len()]);
+            match &self.kernel {
+                Kernel::Centred(centred) => centred.correlate(row, block, line),
+                Kernel::CoRated(co_rated) => co_rated.correlate(row, &self.photos.rows, block, line),
+                Kernel::Latent(_) => {}
+            }
+        }
+    }
+
+    /// The rows of the `top` largest correlations that `allowed` lets pass, nearest first, ties by photo id.
+    #[must_use]
+    pub fn nearest(&self, correlations: &[f32], top: usize, allowed: impl Fn(usize) -> bool) -> Vec<(usize, f32)> {
+        let masked: Vec<f32> =
+            correlations.iter().enumerate().map(|(row, &it)| if allowed(row) { it } else { f32::NAN }).collect();
+        let mut nearest = Nearest::new(&self.photo_ids, 1, top);
+        nearest.offer_row(0, 0, &masked);
+        nearest.lists.into_iter().flatten().map(|(row, correlation)| (row as usize, correlation)).collect()
+    }
+
+    /// The cells that a photo's 228 cells share with row `row`, those that carry most of the correlation first.
+    #[must_use]
+    pub fn shared_cells(&self, cells: &[f32], row: usize) -> Vec<SharedCell> {
+        let names = labels::cell_names();
+        let query = SparseRows::new(cells);
+        let (query, other) = (query.row(0), self.photos.rows.row(row));
+        let terms = self.kernel.terms(query, other);
+        let named = |((cell, share, neighbour_share), contribution): ((usize, f64, f64), f64)| SharedCell {
+            name: names[cell].clone(),
+            share: share as f32,
+            neighbour_share: neighbour_share as f32,
+            contribution: contribution as f32,
+        };
+        let mut shared: Vec<_> = query.common(other).zip(terms).map(named).collect();
+        shared.sort_by(|a, b| b.contribution.total_cmp(&a.contribution));
+        shared
+    }
+
+    /// Number of cells that both photos of the table have.
+    #[must_use]
+    pub fn cells_in_common(&self, row: usize, other: usize) -> u32 {
+        self.photos.rows.row(row).common(self.photos.rows.row(other)).count() as u32
+    }
+}
+
+impl Kernel {
+    fn photos(&self, rows: SparseRows) -> Photos {
+        let vectors = if let Self::Latent(latent) = self { latent.vectors(&rows) } else { Vec::new() };
+        Photos { rows, vectors }
+    }
+
+    /// The terms of the correlation that stand for the cells that both have, by ascending cell.
+    fn terms(&self, a: SparseRow, b: SparseRow) -> Vec<f64> {
+        match self {
+            Self::Centred(centred) => centred.terms(a, b),
+            Self::CoRated(_) => super::co_rated::terms(a, b),
+            Self::Latent(_) => super::pearson::terms(a, b, true),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Pearson correlation between the rows of a truncated SVD of the centred table.
+//!
+//! The table less its column means is replaced by its nearest table of rank d (Eckart and Young, Psychometrika 1936), and
+//! the rows of that are correlated over their 228 cells. Cells that go together in many photos (a blue and a black shoe of
+//! the same person are never both there) then count for each other. With V the d leading eigenvectors of the cells'
+//! covariance, v their means over the cells and c = 228 |v|^2, a row's coordinates `S V'(x - m)`, where
+//! `S = I - (1 - sqrt(1 - c)) v v' / |v|^2`, have the dot products of the centred rows: d products a pair, not 228.
+
+use std::ops::Range;
+
+use nalgebra::{DMatrix, DVector, SymmetricEigen};
+
+use super::sparse::{BLOCK, SparseRow, SparseRows};
+use crate::labels::CELL_COUNT;
+
+/// Length of a projected row, relative to the row, up to which its direction is rounding alone.
+const LEAST_LENGTH: f64 = 1e-9;
+/// Rows, columns and dimensions of a product at least, filled up with zeros: nalgebra multiplies smaller ones by other means,
+/// which round otherwise, and a correlation is to be the same however the work is cut.
+const LEAST_SIZE: usize = 8;
+
+/// The way from a row to its unit vector in the d dimensions, and the vectors of the table.
+#[derive(Debug)]
+pub(super) struct Latent {
+    /// `[d, 228]`.
+    axes: DMatrix<f64>,
+    /// The projected column means, `[d]`.
+    offset: DVector<f64>,
+    /// Share of the table's variance that the d dimensions hold, 0 to 1.
+    pub(super) variance_share: f64,
+    /// The unit vectors of each block, `[photos of the block, d]`.
+    blocks: Vec<DMatrix<f32>>,
+}
+
+impl Latent {
+    /// Of the table `rows`, with at most `dimensions` dimensions: fewer where the table has no more, but one.
+    pub(super) fn new(rows: &SparseRows, dimensions: usize) -> Self {
+        let (means, covariance) = covariance(rows);
+        let SymmetricEigen { eigenvectors, eigenvalues } = SymmetricEigen::new(covariance);
+        let mut order: Vec<usize> = (0..CELL_COUNT).collect();
+        order.sort_by(|&a, &b| eigenvalues[b].total_cmp(&eigenvalues[a]));
+        let total: f64 = eigenvalues.iter().map(|value| value.max(0.0)).sum();
+        let held = order.iter().filter(|&&it| eigenvalues[it] > total * f64::EPSILON * CELL_COUNT as f64).count();
+        order.truncate(held.clamp(1, dimensions));
+        let share = order.iter().map(|&it| eigenvalues[it]).sum::<f64>() / total;
+        let vectors = DMatrix::from_fn(order.len().max(LEAST_SIZE), CELL_COUNT, |row, cell| {
+            order.get(row).map_or(0.0, |&column| eigenvectors[(cell, column)])
+        });
+        let axes = centred(vectors);
+        let offset = &axes * means;
+        let variance_share = if total > 0.0 { share } else { 0.0 };
+        let mut latent = Self { axes, offset, variance_share, blocks: Vec::new() };
+        let (d, vectors) = (latent.dimensions(), latent.vectors(rows));
+        latent.blocks = vectors.chunks(BLOCK * d).map(|vectors| filled_up(vectors, d).transpose()).collect();
+        latent
+    }
+
+    pub(super) fn dimensions(&self) -> usize {
+        self.axes.nrows()
+    }
+
+    /// The unit vectors of `rows`, `[rows, d]`; NaN where nothing is worn or nothing of the row is in the d dimensions.
+    pub(super) fn vectors(&self, rows: &SparseRows) -> Vec<f32> {
+        (0..rows.len()).flat_map(|row| self.vector(rows.row(row))).collect()
+    }
+
+    fn vector(&self, row: SparseRow) -> Vec<f32> {
+        let mut projected = -&self.offset;
+        row.iter().for_each(|(cell, share)| projected.axpy(share, &self.axes.column(cell), 1.0));
+        let size = row.iter().map(|(_, share)| share * share).sum::<f64>().sqrt();
+        let length = projected.norm();
+        let defined = length > LEAST_LENGTH * size && !row.cells.is_empty();
+        projected.iter().map(|value| if defined { (value / length) as f32 } else { f32::NAN }).collect()
+    }
+
+    /// The correlations of the unit vectors `rows`, `[rows, d]`, with those of `block`, a row every `stride`.
+    pub(super) fn correlate(&self, rows: &[f32], block: Range<usize>, correlations: &mut [f32], stride: usize) {
+        // A column of `products` is a row of the correlations.
+        let products = &self.blocks[block.start / BLOCK] * filled_up(rows, self.dimensions());
+        let lines = correlations.chunks_mut(stride).take(rows.len() / self.dimensions());
+        for (line, products) in lines.zip(products.column_iter()) {
+            for (correlation, product) in line[..block.len()].iter_mut().zip(products.iter()) {
+                *correlation = product.clamp(-1.0, 1.0);
+            }
+        }
+    }
+}
+
+/// Vectors `[rows, d]` as the columns of a matrix.
+fn filled_up(vectors: &[f32], d: usize) -> DMatrix<f32> {
+    let columns = (vectors.len() / d).max(LEAST_SIZE);
+    DMatrix::from_iterator(d, columns, vectors.iter().copied().chain(std::iter::repeat(0.0)).take(d * columns))
+}
+
+/// Column means, and the sums of squares and products about them.
+fn covariance(rows: &SparseRows) -> (DVector<f64>, DMatrix<f64>) {
+    let mut means = DVector::zeros(CELL_COUNT);
+    let mut products = DMatrix::zeros(CELL_COUNT, CELL_COUNT);
+    for row in (0..rows.len()).map(|row| rows.row(row)) {
+        for (a, share) in row.iter() {
+            means[a] += share;
+            row.iter().for_each(|(b, other)| products[(b, a)] += share * other);
+        }
+    }
+    means /= rows.len() as f64;
+    let covariance = products - &means * means.transpose() * rows.len() as f64;
+    (means, covariance)
+}
+
+/// `S V'`: the projection whose dot products are those of the rows less their means over the cells.
+fn centred(vectors: DMatrix<f64>) -> DMatrix<f64> {
+    let means = vectors.column_mean();
+    let square = means.norm_squared();
+    if square == 0.0 {
+        return vectors;
+    }
+    let shrink = 1.0 - (1.0 - CELL_COUNT as f64 * square).max(0.0).sqrt();
+    let along = means.transpose() * &vectors;
+    vectors - &means * along * (shrink / square)
+}

@@ -1,0 +1,57 @@
+//! The shards of a similarity run to one folder.
+
+use std::path::Path;
+
+use super::{FEATURE_COUNTS, STAGE, count_nearest, read_neighbours};
+use crate::error::{Error, Result};
+use crate::shard;
+use crate::stage::{self, Common, RUN_FILE, Stage, Summary};
+use crate::table::similarity::{MATRIX_FOLDER, NEIGHBOURS_FILE, PAIRS_FOLDER, PHOTOS_FILE, write_neighbours};
+
+/// Makes one similarity folder, `output`, of all its shards, which are to be there, made with the same settings of the same
+/// features. The parts are taken over as they are.
+///
+/// # Errors
+/// [`Error::Input`] naming the shard that is missing or was made otherwise.
+pub(super) fn merge(output: &Path, common: &Common) -> Result<Summary> {
+    let shards = shard::published(STAGE, output)?;
+    let (first, summary) = &shards[0];
+    let mut config = shard::settings(summary);
+    config["merge"] = true.into();
+    if common.dry_run {
+        return Ok(stage::planned(STAGE, output, common, &config));
+    }
+    let mut stage = Stage::begin(STAGE, output, common, &config)?;
+    let (mut photos, mut neighbours) = (0, Vec::new());
+    for (folder, summary) in &shards {
+        stage.input(&folder.join(RUN_FILE))?;
+        adopt_parts(folder, MATRIX_FOLDER, &stage)?;
+        adopt_parts(folder, PAIRS_FOLDER, &stage)?;
+        neighbours.extend(read_neighbours(folder)?);
+        photos += summary.counts["photos"].as_u64().unwrap_or_default();
+    }
+    shard::adopt(&first.join(PHOTOS_FILE), &stage.path(PHOTOS_FILE))?;
+    write_neighbours(&stage.path(NEIGHBOURS_FILE), &neighbours)?;
+    stage.count("photos", photos);
+    stage.count("neighbours", neighbours.len());
+    stage.count("shards", shards.len());
+    for (name, value) in summary.counts.iter().filter(|(name, _)| FEATURE_COUNTS.contains(&name.as_str())) {
+        stage.count(name, value.clone());
+    }
+    count_nearest(&mut stage)?;
+    stage.publish()
+}
+
+/// Takes the parts of `folder/name` over into the unpublished folder.
+fn adopt_parts(folder: &Path, name: &str, stage: &Stage) -> Result<()> {
+    let source = folder.join(name);
+    if !source.is_dir() {
+        return Ok(());
+    }
+    let place = stage.create_folder(name)?;
+    for entry in std::fs::read_dir(&source).map_err(Error::io("read", &source))? {
+        let entry = entry.map_err(Error::io("read", &source))?;
+        shard::adopt(&entry.path(), &place.join(entry.file_name()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! The nearest photos of each photo of a block, while correlations come in, in any order.
+
+/// Correlations that are looked at together, for one that may be among the nearest: they are counted, not searched, so that
+/// the comparisons run side by side.
+const CHUNK: usize = 64;
+
+/// The `top` nearest so far of each of a block of photos.
+#[derive(Debug)]
+pub(super) struct Nearest<'a> {
+    photo_ids: &'a [u32],
+    top: usize,
+    /// By photo of the block: row and correlation, nearest first.
+    pub(super) lists: Vec<Vec<(u32, f32)>>,
+    /// By photo of the block: what a correlation must reach to be among the nearest.
+    floors: Vec<f32>,
+}
+
+impl<'a> Nearest<'a> {
+    /// Of a block of `len` photos; ties are ordered by `photo_ids`, by row.
+    pub(super) fn new(photo_ids: &'a [u32], len: usize, top: usize) -> Self {
+        Self { photo_ids, top, lists: vec![Vec::new(); len], floors: vec![f32::NEG_INFINITY; len] }
+    }
+
+    /// Photo `photo` of the block with the rows from `first` on; NaN where undefined.
+    pub(super) fn offer_row(&mut self, photo: usize, first: usize, correlations: &[f32]) {
+        for (chunk, values) in correlations.chunks(CHUNK).enumerate() {
+            let floor = self.floors[photo];
+            if values.iter().filter(|value| **value >= floor).count() > 0 {
+                let rows = first + chunk * CHUNK..;
+                rows.zip(values).for_each(|(row, &value)| self.offer(photo, row as u32, value));
+            }
+        }
+    }
+
+    /// Row `row` with the photos of the block from `first` on.
+    pub(super) fn offer_column(&mut self, row: usize, first: usize, correlations: &[f32]) {
+        for (chunk, values) in correlations.chunks(CHUNK).enumerate() {
+            let photos = first + chunk * CHUNK..;
+            let floors = &self.floors[photos.start..];
+            if values.iter().zip(floors).filter(|(value, floor)| value >= floor).count() > 0 {
+                photos.zip(values).for_each(|(photo, &value)| self.offer(photo, row as u32, value));
+            }
+        }
+    }
+
+    fn offer(&mut self, photo: usize, row: u32, correlation: f32) {
+        if correlation.is_nan() || correlation < self.floors[photo] {
+            return;
+        }
+        let (ids, list) = (self.photo_ids, &mut self.lists[photo]);
+        let id = ids[row as usize];
+        let place = list
+            .partition_point(|&(other, value)| value > correlation || value == correlation && ids[other as usize] < id);
+        list.insert(place, (row, correlation));
+        list.truncate(self.top);
+        if list.len() == self.top {
+            self.floors[photo] = list[self.top - 1].1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Twice as many as a chunk, with ties, undefined ones, and ids against the order of rows.
+    fn correlations() -> (Vec<u32>, Vec<f32>) {
+        let ids = (0..128).rev().collect();
+        let values = (0..128).map(|row| if row % 5 == 0 { f32::NAN } else { (row % 7) as f32 / 7.0 }).collect();
+        (ids, values)
+    }
+
+    fn expected(ids: &[u32], values: &[f32], top: usize) -> Vec<(u32, f32)> {
+        let mut all: Vec<_> = (0..).zip(values.iter().copied()).filter(|(_, value)| !value.is_nan()).collect();
+        all.sort_by(|a, b| b.1.total_cmp(&a.1).then(ids[a.0 as usize].cmp(&ids[b.0 as usize])));
+        all.truncate(top);
+        all
+    }
+
+    #[test]
+    fn a_row_gives_its_largest_with_ties_by_id() {
+        let (ids, values) = correlations();
+        for top in [1, 10, 200] {
+            let mut nearest = Nearest::new(&ids, 1, top);
+            // In two pieces, the later first: the order of arrival does not matter.
+            nearest.offer_row(0, 70, &values[70..]);
+            nearest.offer_row(0, 0, &values[..70]);
+            assert_eq!(nearest.lists, [expected(&ids, &values, top)]);
+        }
+    }
+
+    #[test]
+    fn columns_give_each_photo_what_rows_would() {
+        let (ids, values) = correlations();
+        let mut nearest = Nearest::new(&ids, 130, 3);
+        for (row, &value) in values.iter().enumerate() {
+            nearest.offer_column(row, 1, &vec![value; 129]);
+        }
+        let lists = nearest.lists;
+        assert!(lists[0].is_empty());
+        assert!(lists[1..].iter().all(|list| *list == expected(&ids, &values, 3)));
+    }
+}
