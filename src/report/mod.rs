@@ -10,6 +10,7 @@ use crate::runtime::Device;
 use crate::stage::{self, Common, RUN_FILE, Stage, Summary};
 
 mod gallery;
+mod measures;
 mod nights;
 mod page;
 mod pictures;
@@ -71,6 +72,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     let mut page = page::Page::new(&config.run, &stages)?;
     pictures::segmentations(&mut page, config, common, &mut stage)?;
     page.gallery = gallery::write(config, &stage)?.map(page::GalleryPart::new);
+    page.measures = measures::compare(config, common, &stage)?;
     stage::write_file(&stage.path("index.html"), page.render()?.as_bytes())?;
     stage.count("photos", page.segmentations.as_ref().map_or(0, |part| part.photos.len()));
     stage.count("gallery_photos", page.gallery.as_ref().map_or(0, |part| part.shown));
@@ -137,7 +139,7 @@ mod tests {
         let planned = run(&config, &Common { dry_run: true, ..Common::default() })?;
         assert!(planned.dry_run && !config.output.exists());
         let summary = run(&config, &Common::default())?;
-        assert_eq!(summary.counts["parts_left_out"], 5);
+        assert_eq!(summary.counts["parts_left_out"], 6);
         let html = std::fs::read_to_string(config.output.join("index.html")).expect("the page");
         for wanted in ["photo_truncated", "lookbook train", "lookbook similarity", "&lt;b&gt;"] {
             assert!(html.contains(wanted), "{wanted} is not on the page");

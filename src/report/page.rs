@@ -7,6 +7,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use serde::Serialize;
 
+use super::measures::Measures;
 use super::nights::{self, Nights};
 use super::svg::{self, Bar, Cell, Line};
 use crate::error::{Error, Result};
@@ -40,6 +41,7 @@ pub(super) struct Page {
     rejects: Option<Vec<RejectCount>>,
     pub(super) segmentations: Option<Segmentations>,
     pub(super) gallery: Option<GalleryPart>,
+    pub(super) measures: Option<Measures>,
 }
 
 /// A named value with a line of explanation.
@@ -159,6 +161,7 @@ impl Page {
             rejects: rejects(run)?,
             segmentations: None,
             gallery: None,
+            measures: None,
         })
     }
 
@@ -169,6 +172,7 @@ impl Page {
             self.evaluation.is_some(),
             self.segmentations.is_some(),
             self.gallery.is_some(),
+            self.measures.is_some(),
             self.shares.is_some(),
             self.rejects.is_some(),
         ];

@@ -16,8 +16,8 @@ use crate::runtime::PrecisionChoice;
 use crate::stage::{self, Common, RUN_FILE, Stage};
 use crate::train::PREDICT_FILE;
 
-/// JPEG quality of embedded photos.
-const QUALITY: u8 = 85;
+/// JPEG quality of embedded photos and sheets.
+pub(super) const QUALITY: u8 = 85;
 /// Width of the picture of segmentations: three tiles.
 const LEGEND_PX: u32 = 650;
 
@@ -78,7 +78,7 @@ fn chosen(dataset: &Dataset, count: usize) -> Result<(&'static str, Vec<PhotoRec
 }
 
 /// `count` numbers below `total`, evenly spaced, without repeats.
-fn spaced(total: usize, count: usize) -> impl Iterator<Item = usize> {
+pub(super) fn spaced(total: usize, count: usize) -> impl Iterator<Item = usize> {
     let count = count.min(total);
     (0..count).map(move |index| (2 * index + 1) * total / (2 * count))
 }
@@ -110,7 +110,7 @@ fn resized(labels: &[u8], record: &PhotoRecord, photo: &Photo) -> Result<Vec<u8>
     Ok((0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| source(y, x)).collect())
 }
 
-fn data_uri(kind: &str, content: &[u8]) -> String {
+pub(super) fn data_uri(kind: &str, content: &[u8]) -> String {
     format!("data:image/{kind};base64,{}", base64::engine::general_purpose::STANDARD.encode(content))
 }
 

@@ -53,6 +53,14 @@ fn a_run_without_a_model_is_reported_as_far_as_it_went() {
     let empty = sheet.get_pixel(4 * 120 + 60, 180 + 90);
     assert!(empty.0.iter().all(|it| it.abs_diff(128) < 4), "the thirteenth place is empty: {empty:?}");
 
+    let measures = std::fs::read(config.output.join("measures.json")).unwrap();
+    let measures: Vec<serde_json::Value> = serde_json::from_slice(&measures).unwrap();
+    assert_eq!(
+        measures.iter().map(|it| it["measure"].as_str()).collect::<Vec<_>>()[..2],
+        [Some("pearson"), Some("co_rated")]
+    );
+    assert!(measures.len() == 5 && measures[4]["measure"].is_null() && measures[0]["pairs"].as_u64() > Some(0));
+
     let script = std::fs::read_to_string(config.output.join("gallery.js")).unwrap();
     let json = script.trim().trim_start_matches("window.lookbook = ").trim_end_matches(';');
     let gallery: serde_json::Value = serde_json::from_str(json).unwrap();

@@ -1,0 +1,99 @@
+//! Which measure to choose: how like a photo its nearest are by each of them, as a table and a contact sheet.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use super::page::percent;
+use super::pictures::{QUALITY, data_uri, spaced};
+use super::{Config, RUN_FILE};
+use crate::error::Result;
+use crate::features::FeatureTable;
+use crate::photo::{FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo};
+use crate::picture::{self, Tile};
+use crate::recommend::catalogue_pictures;
+use crate::similarity::evaluation::{ByMeasure, Likeness, Nearests, likeness, nearest_by_measure};
+use crate::similarity::{DEFAULT_TOP, Measure};
+use crate::stage::{self, Common, Stage};
+
+/// Photos on the contact sheet, and the nearest of each by each measure.
+const SHEET_QUERIES: usize = 2;
+const SHEET_NEAREST: usize = 5;
+const MISSING_RGB: u8 = 200;
+
+/// The comparison as the page shows it.
+#[derive(Debug, Serialize)]
+pub(super) struct Measures {
+    photos: usize,
+    top: u32,
+    rows: Vec<Row>,
+    /// `data:` URI.
+    sheet: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    name: &'static str,
+    figures: [String; 3],
+}
+
+/// Compares the measures; `None` where there is no feature table, or nothing to compare in it.
+pub(super) fn compare(config: &Config, common: &Common, stage: &Stage) -> Result<Option<Measures>> {
+    let folder = config.run.join("features");
+    if !folder.join(RUN_FILE).is_file() {
+        return Ok(None);
+    }
+    let features = FeatureTable::open(&folder)?;
+    let nearests = nearest_by_measure(&features, DEFAULT_TOP as usize, common.seed);
+    let likeness = likeness(&features, &nearests);
+    if likeness.iter().all(|it| it.pairs == 0) {
+        return Ok(None);
+    }
+    stage::write_json(&stage.path("measures.json"), &likeness)?;
+    let sheet = sheet(config, &features, &nearests)?;
+    let sheet = picture::jpeg(&sheet, QUALITY);
+    stage::write_file(&stage.path("measures.jpg"), &sheet)?;
+    let rows = likeness.iter().map(Row::new).collect();
+    Ok(Some(Measures { photos: nearests.queries.len(), top: DEFAULT_TOP, rows, sheet: data_uri("jpeg", &sheet) }))
+}
+
+impl Row {
+    fn new(of: &Likeness) -> Self {
+        let figures = [of.same_categories, of.category_overlap, of.same_dominant_cell].map(percent);
+        Self { name: name(of.measure), figures }
+    }
+}
+
+fn name(measure: Option<Measure>) -> &'static str {
+    measure.map_or("at random", Measure::name)
+}
+
+/// For each of a few photos a line for each measure: the photo, and its nearest.
+fn sheet(config: &Config, features: &FeatureTable, nearests: &Nearests) -> Result<Photo> {
+    let mut places: Vec<(Option<usize>, String)> = Vec::new();
+    for query in spaced(nearests.queries.len(), SHEET_QUERIES) {
+        for ByMeasure { measure, nearest } in &nearests.by_measure {
+            places.push((Some(nearests.queries[query]), name(*measure).to_owned()));
+            places.extend(nearest[query].iter().take(SHEET_NEAREST).map(|&(row, r)| (Some(row), caption(r))));
+            places.resize(places.len().next_multiple_of(SHEET_NEAREST + 1), (None, String::new()));
+        }
+    }
+    let rows = places.iter().filter_map(|(row, _)| *row);
+    let wanted: HashMap<u32, &str> = rows.map(|row| (features.photo_ids[row], features.paths[row].as_str())).collect();
+    let pictures = catalogue_pictures(&config.run.join("features"), &wanted)?;
+    let picture = |row: usize| pictures.get(&features.photo_ids[row]).cloned();
+    let photo = |row: Option<usize>| row.and_then(picture).unwrap_or_else(missing);
+    let tiles: Vec<Tile> = places.into_iter().map(|(row, caption)| Tile { photo: photo(row), caption }).collect();
+    picture::contact_sheet(&tiles, SHEET_NEAREST + 1)
+}
+
+/// Nothing below a photo that was drawn at random.
+fn caption(correlation: f32) -> String {
+    if correlation.is_nan() { String::new() } else { format!("{correlation:.3}") }
+}
+
+/// Stands for a picture that is not there any more, or a neighbour that there is not.
+fn missing() -> Photo {
+    let rgb = vec![MISSING_RGB; (FIT_WIDTH_PX * FIT_HEIGHT_PX * 3) as usize];
+    Photo { width_px: FIT_WIDTH_PX, height_px: FIT_HEIGHT_PX, rgb }
+}
