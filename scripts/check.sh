@@ -17,5 +17,6 @@ step scripts/install_onnxruntime.sh
 step scripts/install_python_packages.sh
 step scripts/install_browser.sh
 step cargo test --release --locked
+step scripts/check_memory.sh
 step env RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps
 echo "check: all is well" >&2

@@ -64,4 +64,8 @@ impl Workers<'_> {
 const PARTS_PER_THREAD: usize = 3;
 
 #[cfg(test)]
+mod bounds;
+#[cfg(test)]
+mod guarded;
+#[cfg(test)]
 mod tests;

@@ -1,0 +1,248 @@
+//! No operator reads or writes beyond its buffers, with any set of instructions: each runs on buffers that end, or begin, at
+//! an inaccessible page, and gives the same numbers as on plain ones.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::adam::{Adam, AdamInputs};
+use super::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
+use super::guarded::{Guard, Guarded};
+use super::head::{HEAD_CHANNELS, Head, HeadLoss, MAPS};
+use super::maps::{Maps, Shape};
+use super::pool::{max_pool, max_pool_gradient, pooled_shape};
+use super::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
+use super::{Instructions, Spread, Workers};
+
+/// Photos, rows, columns: multiples of nothing.
+const SIZES: [[usize; 3]; 3] = [[1, 1, 1], [2, 3, 5], [1, 5, 23]];
+
+/// A new thread for each task: its scratch memory is as long as the task asks for, so that valgrind sees its end.
+struct ThreadATask;
+
+impl Spread for ThreadATask {
+    fn each(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
+        for index in 0..count {
+            std::thread::scope(|scope| scope.spawn(|| task(index)).join().expect("the task is done"));
+        }
+    }
+
+    fn threads(&self) -> usize {
+        1
+    }
+}
+
+fn random(len: usize) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(len as u64);
+    (0..len).map(|_| rng.random_range(-1.0..1.0)).collect()
+}
+
+fn shapes(channels: usize) -> impl Iterator<Item = Shape> {
+    SIZES.into_iter().map(move |[batch, rows, columns]| Shape { batch, rows, columns, channels })
+}
+
+/// Runs an operator on random inputs of these lengths, plain and guarded, with every set of instructions.
+fn check<const I: usize, const O: usize>(
+    inputs: [usize; I],
+    outputs: [usize; O],
+    run: impl Fn(Workers<'_>, [&[f32]; I], [&mut [f32]; O]),
+) {
+    let inputs = inputs.map(random);
+    for instructions in Instructions::available() {
+        let workers = Workers { instructions, spread: &ThreadATask };
+        let mut expected = outputs.map(|len| vec![f32::NAN; len]);
+        run(workers, inputs.each_ref().map(|it| &it[..]), expected.each_mut().map(|it| &mut it[..]));
+        for guard in Guard::BOTH {
+            let inputs = inputs.each_ref().map(|it| Guarded::new(it, guard));
+            let mut found = outputs.map(|len| Guarded::new(&vec![f32::NAN; len], guard));
+            run(workers, inputs.each_ref().map(|it| &it[..]), found.each_mut().map(|it| &mut it[..]));
+            for (found, expected) in found.iter().zip(&expected) {
+                assert_eq!(found[..], expected[..], "{instructions}, {guard:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn convolutions_stay_within_their_buffers() {
+    for [channels, out] in [[8, 8], [8, 16], [16, 8], [24, 40], [32, 16], [16, 64]] {
+        for shape in shapes(channels) {
+            let (input, weight, output) = (shape.len(), out * channels * 9, shape.pixels() * out);
+            check([input, weight, out], [output], |workers, [x, w, b], [y]| {
+                convolution(workers, shape, &[Maps::Features(x)], [w, b], true, y);
+            });
+            check([output, weight, input], [input], |workers, [dy, w, mask], [dx]| {
+                convolution_input_gradient(workers, shape, dy, w, Some(mask), [dx, &mut []]);
+            });
+            check([input, output], [weight, out], |workers, [x, dy], results| {
+                convolution_weight_gradient(workers, shape, &[Maps::Features(x)], dy, results);
+            });
+        }
+    }
+}
+
+#[test]
+fn convolutions_of_two_inputs_stay_within_their_buffers() {
+    for [channels, out] in [[8, 8], [16, 16], [24, 8]] {
+        for shape in shapes(channels) {
+            let (input, weight, output) = (shape.len(), out * 2 * channels * 9, shape.pixels() * out);
+            check([input, input, weight, out], [output], |workers, [first, second, w, b], [y]| {
+                convolution(workers, shape, &[first, second].map(Maps::Features), [w, b], true, y);
+            });
+            check([output, weight], [input, input], |workers, [dy, w], results| {
+                convolution_input_gradient(workers, shape, dy, w, None, results);
+            });
+            check([input, input, output], [weight, out], |workers, [first, second, dy], results| {
+                convolution_weight_gradient(workers, shape, &[first, second].map(Maps::Features), dy, results);
+            });
+        }
+    }
+}
+
+#[test]
+fn convolutions_of_photos_stay_within_their_buffers() {
+    for (shape, guard) in shapes(3).flat_map(|shape| Guard::BOTH.map(|guard| (shape, guard))) {
+        let photos: Vec<u8> = random(shape.len()).iter().map(|it| (it.abs() * 255.0) as u8).collect();
+        let photos = Guarded::new(&photos, guard);
+        let (weight, output) = (8 * 3 * 9, shape.pixels() * 8);
+        check([weight, 8], [output], |workers, parameters, [y]| {
+            convolution(workers, shape, &[Maps::Photos(&photos)], parameters, true, y);
+        });
+        check([output], [weight, 8], |workers, [dy], results| {
+            convolution_weight_gradient(workers, shape, &[Maps::Photos(&photos)], dy, results);
+        });
+    }
+}
+
+#[test]
+fn transposed_convolutions_stay_within_their_buffers() {
+    for [channels, out] in [[16, 8], [32, 16], [128, 64]] {
+        for shape in shapes(channels) {
+            let (input, weight, output) = (shape.len(), channels * out * 4, up_shape(shape, out).len());
+            check([input, weight, out], [output], |workers, [x, w, b], [y]| {
+                up_convolution(workers, shape, x, [w, b], y);
+            });
+            check([output, weight, input], [input], |workers, [dy, w, mask], [dx]| {
+                up_convolution_input_gradient(workers, shape, dy, w, mask, dx);
+            });
+            check([input, output], [weight, out], |workers, [x, dy], results| {
+                up_convolution_weight_gradient(workers, shape, x, dy, results);
+            });
+        }
+    }
+}
+
+#[test]
+fn pooling_stays_within_its_buffers() {
+    for pooled in shapes(24) {
+        let shape = Shape { rows: 2 * pooled.rows, columns: 2 * pooled.columns, ..pooled };
+        assert_eq!(pooled_shape(shape), pooled);
+        check([shape.len()], [pooled.len()], |workers, [x], [y]| max_pool(workers, shape, x, y));
+        check([shape.len(), pooled.len(), shape.len()], [shape.len()], |workers, [x, dy, skip], [dx]| {
+            max_pool_gradient(workers, shape, x, dy, skip, dx);
+        });
+    }
+}
+
+#[test]
+fn the_head_stays_within_its_buffers() {
+    for (shape, guard) in shapes(HEAD_CHANNELS).flat_map(|shape| Guard::BOTH.map(|guard| (shape, guard))) {
+        let labels: Vec<u8> = (0..shape.pixels()).map(|pixel| (pixel % MAPS) as u8).collect();
+        let labels = Guarded::new(&labels, guard);
+        let inputs = [shape.len(), MAPS * HEAD_CHANNELS, MAPS, MAPS];
+        check(inputs, [shape.len(), MAPS * HEAD_CHANNELS, MAPS], |workers, [input, weight, bias, _], results| {
+            let head = Head { shape, input, weight, bias, photo: [shape.rows, shape.columns] };
+            let [of_input, of_weight, of_bias] = results;
+            let learnt = head.learn(workers, HeadLoss::Bce, &labels, of_input);
+            of_weight.copy_from_slice(&learnt.weight);
+            of_bias.copy_from_slice(&learnt.bias);
+        });
+        check(inputs, [shape.len()], |workers, [input, weight, bias, of_categories], [of_input]| {
+            let head = Head { shape, input, weight, bias, photo: [shape.rows, shape.columns] };
+            assert!(head.learn(workers, HeadLoss::Softmax(of_categories), &labels, of_input).loss.is_finite());
+        });
+        check(inputs, [2], |workers, [input, weight, bias, _], [losses]| {
+            let head = Head { shape, input, weight, bias, photo: [shape.rows, shape.columns] };
+            let mut map = Guarded::new(&vec![99; shape.pixels()], guard);
+            losses.copy_from_slice(&head.evaluate(workers, false, &labels, &mut map));
+            let mut counts = vec![0; shape.batch * MAPS];
+            let mut same = Guarded::new(&vec![98; shape.pixels()], guard);
+            head.label(workers, &mut same, &mut counts);
+            assert_eq!(map[..], same[..]);
+        });
+    }
+}
+
+#[test]
+fn adam_stays_within_its_buffers() {
+    let adam = Adam { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7, step: 1.0, learning_rate: 1e-3 };
+    for len in [1, 17, 33_001] {
+        check([len; 3], [len; 3], |workers, [gradient, weights, first], outputs| {
+            let second = vec![0.5; len];
+            adam.apply(workers, AdamInputs { gradient, weights, moments: [first, &second] }, outputs);
+        });
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+mod of_bf16 {
+    use super::super::bf16::{Bf16Maps, bf16_convolution, bf16_max_pool, bf16_up_convolution, is_available};
+    use super::*;
+
+    /// Random bf16, nowhere negative, guarded.
+    fn halves(len: usize, guard: Guard) -> Guarded<u16> {
+        let halves: Vec<u16> = random(len).iter().map(|it| half::bf16::from_f32(it.abs()).to_bits()).collect();
+        Guarded::new(&halves, guard)
+    }
+
+    fn floats(len: usize, guard: Guard) -> Guarded<f32> {
+        Guarded::new(&random(len), guard)
+    }
+
+    /// Numbers that are none stand where nothing was written.
+    fn blank(len: usize, guard: Guard) -> Guarded<u16> {
+        Guarded::new(&vec![u16::MAX; len], guard)
+    }
+
+    fn is_written(output: &[u16]) -> bool {
+        output.iter().all(|&it| it != u16::MAX)
+    }
+
+    #[test]
+    fn layers_in_bf16_stay_within_their_buffers() {
+        if !is_available() {
+            eprintln!("SKIPPED: this processor has no AVX-512-BF16");
+            return;
+        }
+        for guard in Guard::BOTH {
+            for ([channels, out], shape) in
+                [[8, 8], [16, 8], [32, 16], [16, 64]].into_iter().flat_map(|it| shapes(it[0]).map(move |s| (it, s)))
+            {
+                let (x, second) = (halves(shape.len(), guard), halves(shape.len(), guard));
+                let (weight, bias) = (floats(out * channels * 9, guard), floats(out, guard));
+                let mut output = blank(shape.pixels() * out, guard);
+                let maps = [Bf16Maps::Features(&x), Bf16Maps::Features(&second)];
+                bf16_convolution(&ThreadATask, shape, &maps[..1], [&weight, &bias], &mut output[..]);
+                assert!(is_written(&output), "{shape:?} to {out}");
+                let both = floats(out * 2 * channels * 9, guard);
+                let mut wide = Guarded::new(&vec![f32::NAN; shape.pixels() * out], guard);
+                bf16_convolution(&ThreadATask, shape, &maps, [&both, &bias], &mut wide[..]);
+                assert!(wide.iter().all(|it| it.is_finite()), "{shape:?} x 2 to {out}");
+                let weight = floats(channels * out * 4, guard);
+                let mut output = blank(up_shape(shape, out).len(), guard);
+                bf16_up_convolution(&ThreadATask, shape, &x, [&weight, &bias], &mut output);
+                assert!(is_written(&output), "transposed {shape:?} to {out}");
+                let twice = Shape { rows: 2 * shape.rows, columns: 2 * shape.columns, ..shape };
+                let mut output = blank(shape.len(), guard);
+                bf16_max_pool(&ThreadATask, twice, &halves(twice.len(), guard), &mut output);
+                assert!(is_written(&output), "pooled {shape:?}");
+            }
+            for shape in shapes(3) {
+                let photos = Guarded::new(&vec![200_u8; shape.len()], guard);
+                let mut output = blank(shape.pixels() * 8, guard);
+                let parameters = [&floats(8 * 27, guard)[..], &floats(8, guard)];
+                bf16_convolution(&ThreadATask, shape, &[Bf16Maps::Photos(&photos)], parameters, &mut output[..]);
+                assert!(is_written(&output), "photos {shape:?}");
+            }
+        }
+    }
+}
