@@ -303,8 +303,6 @@ fn library_version(path: &Path) -> String {
 fn builder(loaded: &Loaded, threads: usize) -> ort::Result<ort::session::builder::SessionBuilder> {
     Ok(Session::builder(&loaded.environment)?
         .with_intra_threads(threads)?
-        // Between runs the threads are rayon's, for decoding and counting: those of a session are not to wait busily then.
-        .with_config_entry("session.force_spinning_stop", "1")?
         .with_optimization_level(GraphOptimizationLevel::All)?)
 }
 
