@@ -303,6 +303,8 @@ fn library_version(path: &Path) -> String {
 fn builder(loaded: &Loaded, threads: usize) -> ort::Result<ort::session::builder::SessionBuilder> {
     Ok(Session::builder(&loaded.environment)?
         .with_intra_threads(threads)?
+        // The pattern is a block for all maps of a step, beside the memory that was taken before it was known.
+        .with_memory_pattern(false)?
         .with_optimization_level(GraphOptimizationLevel::All)?)
 }
 

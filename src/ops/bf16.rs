@@ -361,6 +361,7 @@ pub fn bf16_convolution<E: Element>(
 
 /// [`max_pool`](super::pool::max_pool) of bf16 maps that are nowhere negative: those are ordered as their bits are.
 pub fn bf16_max_pool(spread: &dyn Spread, shape: Shape, input: &[u16], output: &mut [u16]) {
+    assert!(is_available(), "this processor has no AVX-512-BF16");
     let pooled = pooled_shape(shape);
     assert!(input.len() == shape.len() && output.len() == pooled.len());
     let windows = pooled.with_channels(4 * pooled.channels);
@@ -368,7 +369,7 @@ pub fn bf16_max_pool(spread: &dyn Spread, shape: Shape, input: &[u16], output: &
     spread_items(spread, cut(&bands, pooled, output), |index, part| {
         let rows = bands[index].of(windows, input).chunks_exact(2 * shape.row_len());
         for (rows, output) in rows.zip(part.chunks_exact_mut(pooled.row_len())) {
-            // SAFETY: layers before this one have asked for AVX-512-BF16.
+            // SAFETY: AVX-512-BF16 comes with AVX-512.
             unsafe { pool_row(rows, shape.channels, output) }
         }
     });
