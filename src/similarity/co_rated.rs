@@ -25,22 +25,28 @@ impl CoRated {
         self.postings.cells_in_common(row, block, &mut common);
         let mut shares = [0.0; CELL_COUNT];
         row.iter().for_each(|(cell, share)| shares[cell] = share);
+        let mut pairs = [(0.0, 0.0); CELL_COUNT + 1];
         for (place, (correlation, &common)) in correlations.iter_mut().zip(&common).enumerate() {
             *correlation = f32::NAN;
             if u32::from(common) >= self.min_common {
-                *correlation = correlate(&shares, rows.row(block * BLOCK + place), f64::from(common));
+                *correlation = correlate(&shares, rows.row(block * BLOCK + place), &mut pairs);
             }
         }
     }
 }
 
 /// One pass, with the first common cell as the origin: sums over differences from a value of the sample lose no more than
-/// the digits of `common`, and are exactly 0 where a side does not vary.
-fn correlate(shares: &[f64; CELL_COUNT], row: SparseRow, common: f64) -> f32 {
-    let mut pairs = row.iter().map(|(cell, b)| (shares[cell], b)).filter(|(a, _)| *a != 0.0);
-    let Some((first_a, first_b)) = pairs.next() else { return f32::NAN };
+/// the digits of their count, and are exactly 0 where a side does not vary. `pairs` is room to work in.
+fn correlate(shares: &[f64; CELL_COUNT], row: SparseRow, pairs: &mut [(f64, f64); CELL_COUNT + 1]) -> f32 {
+    let mut common = 0;
+    // Written always and kept where both have the cell: which cells those are cannot be predicted.
+    for (cell, share) in row.iter() {
+        pairs[common] = (shares[cell], share);
+        common += usize::from(shares[cell] != 0.0);
+    }
+    let (first_a, first_b) = pairs[0];
     let (mut sum_a, mut sum_b, mut sum_aa, mut sum_bb, mut sum_ab) = (0.0, 0.0, 0.0, 0.0, 0.0);
-    for (a, b) in pairs.map(|(a, b)| (a - first_a, b - first_b)) {
+    for (a, b) in pairs[..common].iter().skip(1).map(|(a, b)| (a - first_a, b - first_b)) {
         sum_a += a;
         sum_b += b;
         sum_aa += a * a;
@@ -50,6 +56,7 @@ fn correlate(shares: &[f64; CELL_COUNT], row: SparseRow, common: f64) -> f32 {
     if sum_aa == 0.0 || sum_bb == 0.0 {
         return f32::NAN;
     }
+    let common = common as f64;
     let (square_a, square_b) = (sum_aa - sum_a * sum_a / common, sum_bb - sum_b * sum_b / common);
     ((sum_ab - sum_a * sum_b / common) / (square_a * square_b).sqrt()).clamp(-1.0, 1.0) as f32
 }
