@@ -64,6 +64,7 @@ struct Signature {
 
 /// A tensor that goes in or out.
 #[derive(Clone, Copy)]
+#[allow(dead_code, reason = "not every processor has operators in bf16")]
 enum Port {
     F32,
     U8,

@@ -23,17 +23,12 @@ impl Instructions {
     /// Every set that this processor has, the best last.
     #[must_use]
     pub fn available() -> Vec<Self> {
-        let mut available = vec![Self::Portable];
         #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
-        {
-            if super::x86::has_avx2() {
-                available.push(Self::Avx2);
-            }
-            if super::x86::has_avx2() && super::x86::has_avx512() {
-                available.push(Self::Avx512);
-            }
-        }
-        available
+        let (avx2, avx512) = (super::x86::has_avx2(), super::x86::has_avx512());
+        #[cfg(not(all(target_arch = "x86_64", not(feature = "portable"))))]
+        let (avx2, avx512) = (false, false);
+        let all = [(Self::Portable, true), (Self::Avx2, avx2), (Self::Avx512, avx2 && avx512)];
+        all.into_iter().filter(|(_, is_there)| *is_there).map(|(instructions, _)| instructions).collect()
     }
 
     /// The best set that this processor has.
