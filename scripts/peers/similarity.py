@@ -295,7 +295,8 @@ def main():
         arguments.error(f"name --lookbook and sections of {', '.join(SECTIONS)}")
     with tempfile.TemporaryDirectory() as place:
         bench = Bench(given.lookbook.resolve(), pathlib.Path(place), given.rounds)
-        for section in given.sections:
+        # Agreement last: what this process holds then would count as memory of those that it starts.
+        for section in filter(given.sections.__contains__, SECTIONS):
             getattr(bench, section)()
 
 
