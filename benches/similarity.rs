@@ -8,7 +8,7 @@ use lookbook::features::{FeatureTable, PixelCounts};
 use lookbook::labels::{CATEGORY_COUNT, CELL_COUNT};
 use lookbook::similarity::{self, Comparison, Config, Correlator, Matrix, Measure};
 use lookbook::stage::Common;
-use lookbook::table::features::{FeatureRow, FeatureWriter, Format};
+use lookbook::table::features::{self, FeatureRow, Format, PART_ROWS};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -18,7 +18,7 @@ const NEAREST_PHOTOS: usize = 5_000;
 /// A feature table of `photos` photos in `folder`: nine cells each on average, some of them common to most photos.
 fn write_features(folder: &Path, photos: usize) {
     let mut random = ChaCha8Rng::seed_from_u64(0);
-    let mut writer = FeatureWriter::new(folder, Format::Parquet);
+    let mut rows = Vec::with_capacity(PART_ROWS);
     for photo_id in 0..photos as u32 {
         let odds = |cell: usize| 0.6 / (1.0 + cell as f64 / 4.0).powf(0.9);
         let count = |cell| if random.random::<f64>() < odds(cell) { random.random_range(1..20_000) } else { 0 };
@@ -32,11 +32,17 @@ fn write_features(folder: &Path, photos: usize) {
             model_id: String::new(),
             width_px: 400,
             height_px: 600,
+            photo_width_px: 400,
+            photo_height_px: 600,
             counts: PixelCounts { category_px: [0; CATEGORY_COUNT], apparel_px, cell_px },
         };
-        writer.push(row).expect("the row is written");
+        rows.push(row);
+        if rows.len() == PART_ROWS || photo_id as usize == photos - 1 {
+            let part = folder.join(lookbook::table::part_name(photo_id as usize / PART_ROWS));
+            features::write_part(&part, &features::batch_of(&rows), Format::Parquet).expect("the part is written");
+            rows.clear();
+        }
     }
-    writer.close().expect("the part is written");
 }
 
 fn comparisons() -> Vec<(String, Comparison)> {

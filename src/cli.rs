@@ -210,6 +210,15 @@ struct SegmentFlags {
     /// Parquet alone, or Arrow IPC beside it
     #[arg(long, value_parser = ["parquet", "arrow"])]
     format: Option<String>,
+    /// Write each photo's label map at the photo's own size, as a palette PNG [default: none]
+    #[arg(long, value_parser = ["none", "png"])]
+    masks: Option<String>,
+    /// Most million pixels that a photo may have [default: 100]
+    #[arg(long, value_name = "N")]
+    max_megapixels: Option<u32>,
+    /// Whether photos that are no longer in the catalogue keep their rows [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    keep_vanished: Option<bool>,
     /// Where the network runs
     #[arg(long, value_parser = ["auto", "cpu", "cuda"])]
     device: Option<String>,

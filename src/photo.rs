@@ -7,8 +7,10 @@ use std::io::{Cursor, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage, imageops};
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
 
 mod jpeg;
 
@@ -16,19 +18,26 @@ mod jpeg;
 pub const FIT_WIDTH_PX: u32 = 400;
 /// Height that photos are fitted into.
 pub const FIT_HEIGHT_PX: u32 = 600;
-/// Most pixels that a photo may have: far above any camera, below what memory holds a few times.
+/// Most pixels that a photo may have where no setting says otherwise: far above any camera, below what memory holds a few
+/// times.
 pub const MAX_PIXELS: u64 = 100_000_000;
 /// Most bytes that an encoded photo may have.
 pub const MAX_FILE_BYTES: u64 = 1 << 29;
-/// Most memory that a decoder may take: [`MAX_PIXELS`] of four channels of 16 bits.
-const MAX_DECODER_BYTES: u64 = MAX_PIXELS * 8;
-/// Above this reduction a photo is first averaged down to twice its final size: four times as fast, no visible difference.
-const COARSE_REDUCTION: u32 = 4;
+/// Most bytes that a pixel takes in a decoder: four channels of 16 bits.
+const MAX_PIXEL_BYTES: u64 = 8;
+/// JPEG files of at least this many times the width that is wanted are decoded scaled down.
+const SCALED_REDUCTION: u32 = 2;
 
 /// The stable reason codes of photos that are no good, as `rejects.parquet` holds them.
 pub mod reason {
-    /// The file cannot be opened or read.
-    pub const UNREADABLE: &str = "photo_unreadable";
+    /// There is no such file.
+    pub const MISSING: &str = "photo_missing";
+    /// The file may not be read.
+    pub const NO_PERMISSION: &str = "photo_no_permission";
+    /// The disk or the network failed: the photo may be good.
+    pub const IO_ERROR: &str = "photo_io_error";
+    /// A folder, a pipe, a socket or a device.
+    pub const NOT_A_FILE: &str = "photo_not_a_file";
     /// The file has zero bytes.
     pub const EMPTY: &str = "photo_empty";
     /// Neither JPEG nor PNG nor WebP, or one that is damaged.
@@ -37,8 +46,10 @@ pub mod reason {
     pub const TRUNCATED: &str = "photo_truncated";
     /// Its labels are of another size than the upright photo.
     pub const OTHER_SIZE: &str = "photo_other_size";
-    /// More than [`super::MAX_PIXELS`] or [`super::MAX_FILE_BYTES`].
+    /// More pixels than allowed ([`super::MAX_PIXELS`]), or more bytes than [`super::MAX_FILE_BYTES`].
     pub const TOO_LARGE: &str = "photo_too_large";
+    /// Its name is no UTF-8, which columns of text hold.
+    pub const NAME_NOT_UTF8: &str = "photo_name_not_utf8";
 }
 
 /// Decoded pixels: `[height, width, 3]`, row-major, sRGB u8.
@@ -68,25 +79,53 @@ impl PhotoProblem {
     }
 }
 
+/// How a photo is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decoding {
+    /// Most pixels that it may have.
+    pub max_pixels: u64,
+    /// Width and height that it is fitted into; `None` leaves it as it is.
+    pub fit: Option<(u32, u32)>,
+}
+
+/// A decoded photo and the size that its file has, upright.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded {
+    /// The photo, fitted where that was asked for.
+    pub photo: Photo,
+    /// Width of the upright photo as it is in the file.
+    pub own_width_px: u32,
+    /// Height of the upright photo as it is in the file.
+    pub own_height_px: u32,
+}
+
 /// Decodes a photo file and turns it upright (EXIF). Transparent pixels are laid over white; 16 bits become 8; grey and
 /// CMYK become RGB; of an animation the first frame is taken.
 ///
 /// # Errors
 /// [`PhotoProblem`].
 pub fn decode(bytes: &[u8]) -> Result<Photo, PhotoProblem> {
+    decode_with(bytes, Decoding { max_pixels: MAX_PIXELS, fit: None }).map(|it| it.photo)
+}
+
+/// As [`decode`], within limits, and fitted. Of a large JPEG file no more is decoded than its fitted size needs.
+///
+/// # Errors
+/// [`PhotoProblem`].
+pub fn decode_with(bytes: &[u8], decoding: Decoding) -> Result<Decoded, PhotoProblem> {
     if bytes.is_empty() {
         return Err(PhotoProblem::new(reason::EMPTY, "the file has zero bytes"));
     }
     let format = detect(bytes)?;
     // Decoders are many and old; a panic in one of them is one bad photo, not the end of a night's run.
-    catch_unwind(AssertUnwindSafe(|| decode_as(format, bytes)))
+    catch_unwind(AssertUnwindSafe(|| decode_as(format, bytes, decoding)))
         .unwrap_or_else(|_| Err(PhotoProblem::new(reason::UNDECODABLE, "the decoder gave up on damaged content")))
 }
 
 /// Reads and decodes a photo file.
 ///
 /// # Errors
-/// [`PhotoProblem`]; [`reason::UNREADABLE`] where the file cannot be read.
+/// [`PhotoProblem`].
 pub fn read(path: &Path) -> Result<Photo, PhotoProblem> {
     decode(&read_bytes(path)?)
 }
@@ -94,15 +133,38 @@ pub fn read(path: &Path) -> Result<Photo, PhotoProblem> {
 /// Reads a photo file without decoding it.
 ///
 /// # Errors
-/// [`reason::UNREADABLE`] where it cannot be read, [`reason::TOO_LARGE`] above [`MAX_FILE_BYTES`].
+/// As [`stat`]; [`reason::TOO_LARGE`] above [`MAX_FILE_BYTES`].
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>, PhotoProblem> {
-    let unreadable = |cause| PhotoProblem::new(reason::UNREADABLE, cause);
-    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    let size = stat(path)?.len();
     if size > MAX_FILE_BYTES {
         let detail = format!("a file of {size} bytes, more than the {MAX_FILE_BYTES} allowed");
         return Err(PhotoProblem::new(reason::TOO_LARGE, detail));
     }
-    std::fs::read(path).map_err(unreadable)
+    std::fs::read(path).map_err(|cause| unreadable(&cause))
+}
+
+/// What the file system knows of a photo file. Nothing is opened: to open a pipe would be to wait for its other end.
+///
+/// # Errors
+/// [`reason::MISSING`], [`reason::NO_PERMISSION`], [`reason::IO_ERROR`], [`reason::NOT_A_FILE`].
+pub fn stat(path: &Path) -> Result<std::fs::Metadata, PhotoProblem> {
+    let metadata = std::fs::metadata(path).map_err(|cause| unreadable(&cause))?;
+    if metadata.is_file() {
+        return Ok(metadata);
+    }
+    let found = if metadata.is_dir() { "a folder" } else { "a pipe, a socket or a device" };
+    Err(PhotoProblem::new(reason::NOT_A_FILE, format!("is {found}, no file")))
+}
+
+/// Why a file cannot be read, told apart by who must act.
+#[must_use]
+pub fn unreadable(cause: &std::io::Error) -> PhotoProblem {
+    let reason = match cause.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => reason::MISSING,
+        ErrorKind::PermissionDenied => reason::NO_PERMISSION,
+        _ => reason::IO_ERROR,
+    };
+    PhotoProblem::new(reason, cause)
 }
 
 /// Scales a photo to the largest size of the same aspect within `width_px` x `height_px`, up or down.
@@ -126,12 +188,12 @@ pub fn resize(photo: &Photo, width_px: u32, height_px: u32) -> Photo {
     if (photo.width_px, photo.height_px) == (width_px, height_px) {
         return photo.clone();
     }
-    let mut picture = RgbImage::from_raw(photo.width_px, photo.height_px, photo.rgb.clone())
+    let source = ImageRef::new(photo.width_px, photo.height_px, &photo.rgb, PixelType::U8x3)
         .expect("a photo has three bytes for each pixel");
-    if photo.width_px / width_px >= COARSE_REDUCTION && photo.height_px / height_px >= COARSE_REDUCTION {
-        picture = imageops::thumbnail(&picture, width_px * 2, height_px * 2);
-    }
-    Photo { width_px, height_px, rgb: imageops::resize(&picture, width_px, height_px, imageops::Triangle).into_raw() }
+    let mut scaled = Image::new(width_px, height_px, PixelType::U8x3);
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+    Resizer::new().resize(&source, &mut scaled, &options).expect("both are of one pixel type");
+    Photo { width_px, height_px, rgb: scaled.into_vec() }
 }
 
 fn detect(bytes: &[u8]) -> Result<ImageFormat, PhotoProblem> {
@@ -145,36 +207,92 @@ fn detect(bytes: &[u8]) -> Result<ImageFormat, PhotoProblem> {
     }
 }
 
-fn decode_as(format: ImageFormat, bytes: &[u8]) -> Result<Photo, PhotoProblem> {
-    let whole = check_whole(format, bytes);
-    let pixels = decode_pixels(format, bytes);
+fn decode_as(format: ImageFormat, bytes: &[u8], decoding: Decoding) -> Result<Decoded, PhotoProblem> {
+    let whole = check_whole(format, bytes, decoding.max_pixels);
+    let pixels = decode_pixels(format, bytes, decoding);
     // A file that ends early says so, whatever the decoder made of the rest.
     match (whole, pixels) {
         (_, Err(problem)) if problem.reason == reason::TOO_LARGE => Err(problem),
         (Err(problem), _) | (Ok(()), Err(problem)) => Err(problem),
-        (Ok(()), Ok(photo)) => Ok(photo),
+        (Ok(()), Ok(decoded)) => Ok(decoded),
     }
 }
 
-fn decode_pixels(format: ImageFormat, bytes: &[u8]) -> Result<Photo, PhotoProblem> {
+fn decode_pixels(format: ImageFormat, bytes: &[u8], decoding: Decoding) -> Result<Decoded, PhotoProblem> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = image::Limits::default();
-    limits.max_alloc = Some(MAX_DECODER_BYTES);
+    limits.max_alloc = Some(decoding.max_pixels * MAX_PIXEL_BYTES);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(|cause| problem_of(&cause))?;
     let (width_px, height_px) = decoder.dimensions();
-    if u64::from(width_px) * u64::from(height_px) > MAX_PIXELS {
-        let detail = format!("{width_px} x {height_px} pixels, more than the {MAX_PIXELS} allowed");
+    check_size(width_px, height_px, decoding.max_pixels)?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let turned = matches!(
+        orientation,
+        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
+    );
+    let own = if turned { (height_px, width_px) } else { (width_px, height_px) };
+    let fitted = decoding.fit.map(|limit| fitted_size(own, limit));
+    // In the file it lies as it was stored.
+    let stored = fitted.map(|(width, height)| if turned { (height, width) } else { (width, height) });
+    let scaled = match (format, stored) {
+        (ImageFormat::Jpeg, Some(size)) if width_px / size.0 >= SCALED_REDUCTION => decode_scaled(bytes, size),
+        _ => None,
+    };
+    let picture = match scaled {
+        Some(picture) => picture,
+        None => DynamicImage::from_decoder(decoder).map_err(|cause| problem_of(&cause))?,
+    };
+    let rgb = if picture.color().has_alpha() { over_white(&picture) } else { picture.into_rgb8() };
+    let mut photo = Photo { width_px: rgb.width(), height_px: rgb.height(), rgb: rgb.into_raw() };
+    if let Some((width, height)) = stored
+        && (photo.width_px, photo.height_px) != (width, height)
+    {
+        photo = resize(&photo, width, height);
+    }
+    let photo = upright(photo, orientation);
+    Ok(Decoded { photo, own_width_px: own.0, own_height_px: own.1 })
+}
+
+fn upright(photo: Photo, orientation: Orientation) -> Photo {
+    if orientation == Orientation::NoTransforms {
+        return photo;
+    }
+    let picture = RgbImage::from_raw(photo.width_px, photo.height_px, photo.rgb);
+    let mut picture = DynamicImage::from(picture.expect("a photo has three bytes for each pixel"));
+    picture.apply_orientation(orientation);
+    let rgb = picture.into_rgb8();
+    Photo { width_px: rgb.width(), height_px: rgb.height(), rgb: rgb.into_raw() }
+}
+
+fn check_size(width_px: u32, height_px: u32, max_pixels: u64) -> Result<(), PhotoProblem> {
+    if u64::from(width_px) * u64::from(height_px) > max_pixels {
+        let detail = format!("{width_px} x {height_px} pixels, more than the {max_pixels} allowed");
         return Err(PhotoProblem::new(reason::TOO_LARGE, detail));
     }
     if width_px == 0 || height_px == 0 {
         return Err(PhotoProblem::new(reason::UNDECODABLE, format!("a picture of {width_px} x {height_px} pixels")));
     }
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|cause| problem_of(&cause))?;
-    picture.apply_orientation(orientation);
-    let rgb = if picture.color().has_alpha() { over_white(&picture) } else { picture.into_rgb8() };
-    Ok(Photo { width_px: rgb.width(), height_px: rgb.height(), rgb: rgb.into_raw() })
+    Ok(())
+}
+
+/// A JPEG file decoded at a half, a quarter or an eighth, not smaller than `size`: its blocks are transformed to fewer pixels.
+/// `None` for CMYK and what else that decoder does not take; the other one has the last word then.
+fn decode_scaled(bytes: &[u8], size: (u32, u32)) -> Option<DynamicImage> {
+    let side = |length: u32| u16::try_from(length).ok();
+    let mut decoder = jpeg_decoder::Decoder::new(Cursor::new(bytes));
+    decoder.scale(side(size.0)?, side(size.1)?).ok()?;
+    let info = decoder.info()?;
+    let (width, height) = (u32::from(info.width), u32::from(info.height));
+    match info.pixel_format {
+        jpeg_decoder::PixelFormat::RGB24 => {
+            RgbImage::from_raw(width, height, decoder.decode().ok()?).map(DynamicImage::from)
+        }
+        jpeg_decoder::PixelFormat::L8 => {
+            GrayImage::from_raw(width, height, decoder.decode().ok()?).map(DynamicImage::from)
+        }
+        _ => None,
+    }
 }
 
 fn over_white(picture: &DynamicImage) -> RgbImage {
@@ -196,9 +314,9 @@ fn problem_of(cause: &ImageError) -> PhotoProblem {
 }
 
 /// Whether the file holds the whole picture, told from its structure: decoders fill what is missing with grey.
-fn check_whole(format: ImageFormat, bytes: &[u8]) -> Result<(), PhotoProblem> {
+fn check_whole(format: ImageFormat, bytes: &[u8], max_pixels: u64) -> Result<(), PhotoProblem> {
     match format {
-        ImageFormat::Jpeg => jpeg::check_whole(bytes),
+        ImageFormat::Jpeg => jpeg::check_whole(bytes, max_pixels),
         ImageFormat::Png => check_png_whole(bytes),
         ImageFormat::WebP => check_webp_whole(bytes),
         _ => Ok(()),

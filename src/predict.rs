@@ -7,7 +7,7 @@ use ort::value::Tensor;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::canvas;
+use crate::canvas::{self, Canvas};
 use crate::error::{Error, Result};
 use crate::graph::{self, Dialect, Precision, Spec};
 use crate::photo::Photo;
@@ -67,6 +67,12 @@ impl Predictor {
         }
     }
 
+    /// What photos are laid onto.
+    #[must_use]
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
     /// Category of each pixel of each photo: `[height, width]` u8, 0 to 22, at the photo's own size; any number of photos,
     /// run in batches of [`BATCH_SIZE`].
     ///
@@ -75,24 +81,29 @@ impl Predictor {
     pub fn label_maps(&mut self, photos: &[Photo]) -> Result<Vec<Vec<u8>>> {
         let mut maps = Vec::with_capacity(photos.len());
         for photos in photos.chunks(BATCH_SIZE) {
-            maps.extend(self.batch(photos)?);
+            let canvases: Vec<_> = photos.par_iter().map(|photo| canvas::canvas(&self.spec, photo)).collect();
+            let answers = self.run(canvases.iter().map(|it| &it.pixels[..]))?;
+            let at_own_size = |((photo, canvas), answer): ((&Photo, &Canvas), &Vec<u8>)| {
+                canvas::label_map(&self.spec, canvas, answer, photo.width_px as usize, photo.height_px as usize)
+            };
+            maps.extend(photos.par_iter().zip(&canvases).zip(&answers).map(at_own_size).collect::<Vec<_>>());
         }
         Ok(maps)
     }
 
-    fn batch(&mut self, photos: &[Photo]) -> Result<Vec<Vec<u8>>> {
-        let spec = &self.spec;
-        let canvases: Vec<_> = photos.par_iter().map(|photo| canvas::canvas(spec, photo)).collect();
-        let pixels = canvases.iter().map(|it| &it.pixels[..]).collect::<Vec<_>>().concat();
-        let dims = [photos.len(), spec.rows(), spec.columns(), 3];
+    /// Runs the network over the pixels of canvases ([`Canvas::pixels`]) as one batch: what [`canvas::label_map`] takes, one
+    /// for each canvas.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`].
+    pub fn run<'a>(&mut self, canvases: impl Iterator<Item = &'a [u8]>) -> Result<Vec<Vec<u8>>> {
+        let (rows, columns) = (self.spec.rows(), self.spec.columns());
+        let pixels = canvases.collect::<Vec<_>>().concat();
+        let dims = [pixels.len() / (rows * columns * 3), rows, columns, 3];
         let input = Tensor::from_array((dims, pixels)).map_err(failed(PREDICT_FILE))?;
         let outputs = self.session.run(ort::inputs! { "photos" => input }).map_err(failed(PREDICT_FILE))?;
         let (_, answer) = outputs["label_map"].try_extract_tensor::<u8>().map_err(failed(PREDICT_FILE))?;
-        let answers: Vec<&[u8]> = answer.chunks_exact(spec.rows() * spec.columns()).collect();
-        let at_own_size = |((photo, canvas), answer): ((&Photo, &canvas::Canvas), &&[u8])| {
-            canvas::label_map(spec, canvas, answer, photo.width_px as usize, photo.height_px as usize)
-        };
-        Ok(photos.par_iter().zip(&canvases).zip(&answers).map(at_own_size).collect())
+        Ok(answer.chunks_exact(rows * columns).map(<[u8]>::to_vec).collect())
     }
 }
 

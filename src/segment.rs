@@ -1,42 +1,68 @@
 //! `segment`: a catalogue of photos to the feature table.
 //!
 //! In: a catalogue, and the model's network and colour table (or, with `from = "labels"`, the dataset's own labels). Out:
-//! `part-NNNNN.parquet`, `rejects.parquet`, `run.json`; of a shard in a folder of its own, until a merge. Photos are scaled to fit 400 x 600 and their pixels counted at that
-//! size; a dataset's own label maps are counted as they are.
+//! `part-NNNNN.parquet` with `state-NNNNN.parquet` beside each, `rejects.parquet`, `masks/` where they are asked for,
+//! `run.json`; of a shard in a folder of its own, until a merge. Photos are scaled to fit 400 x 600 and their pixels counted
+//! at that size; a dataset's own label maps are counted as they are. What the version before, or a run that was killed, has
+//! made of the same content by the same model and settings is taken over.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::color::{self, ColorTable};
 use crate::error::{Error, Result};
 use crate::features::{ColorRule, FeatureStatistics, PixelCounts};
 use crate::labels;
-use crate::photo::{self, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo, PhotoProblem};
+use crate::photo::{self, Photo};
 use crate::predict::Predictor;
 use crate::progress::Progress;
 use crate::runtime::{Device, PrecisionChoice};
 use crate::shard::Shard;
 use crate::stage::{self, Common, Stage, Summary};
-use crate::stop;
-use crate::table::features::{FeatureRow, FeatureWriter, Format};
-use crate::table::rejects::{self, DEFAULT_MAX_REJECT_FRACTION, Reject};
+use crate::table::features::Format;
+use crate::table::rejects::{self, DEFAULT_MAX_REJECT_FRACTION};
 use crate::train::PREDICT_FILE;
 
 pub mod catalogue;
+mod earlier;
+mod masks;
 mod merge;
+mod parts;
+mod stream;
 
-use catalogue::{Catalogue, Item};
+use catalogue::Catalogue;
+use earlier::{Earlier, Folder, Wanted};
+use parts::{Fate, Parts, Tally, UNFINISHED, Unfinished, Writer, Written};
 
-/// Default of `batch_photos`: a decoded batch is 46 MB.
-pub const DEFAULT_BATCH_PHOTOS: usize = 64;
+/// Default of `max_megapixels`.
+pub const DEFAULT_MAX_MEGAPIXELS: u32 = (photo::MAX_PIXELS / PIXELS_OF_MEGAPIXEL) as u32;
+const PIXELS_OF_MEGAPIXEL: u64 = 1_000_000;
+/// Default of `keep_every_photos`: on two cores the work of ten seconds.
+pub const DEFAULT_KEEP_EVERY_PHOTOS: usize = 256;
 /// `model_id` of features that come from the source's own labels.
 pub const LABELS_MODEL_ID: &str = "labels";
+/// Raised when the same photo, model and settings give another row.
+const ROW_VERSION: u32 = 1;
 const STAGE: &str = "segment";
 /// The count of pixels by apparel category in `run.json`.
 const CATEGORY_PX: &str = "apparel_category_px";
+/// The next id of a folder tree in `run.json`.
+const NEXT_PHOTO_ID: &str = "next_photo_id";
+
+/// Which masks are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Masks {
+    /// None.
+    #[default]
+    None,
+    /// The label map of each photo, at the photo's own size, as a palette PNG.
+    Png,
+}
 
 /// Where label maps come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -69,8 +95,15 @@ pub struct Config {
     pub precision: PrecisionChoice,
     /// In which formats the table is written.
     pub format: Format,
-    /// Photos held in memory at a time ([`DEFAULT_BATCH_PHOTOS`]).
-    pub batch_photos: usize,
+    /// Whether each photo's label map is written as a picture.
+    pub masks: Masks,
+    /// Most million pixels that a photo may have ([`DEFAULT_MAX_MEGAPIXELS`]).
+    pub max_megapixels: u32,
+    /// Whether photos that are no longer in the catalogue keep their rows.
+    pub keep_vanished: bool,
+    /// Photos after which what was made is put down for the next run to find, should this one be killed
+    /// ([`DEFAULT_KEEP_EVERY_PHOTOS`]).
+    pub keep_every_photos: usize,
     /// The largest share of photos that may be rejected, 0 to 1 ([`DEFAULT_MAX_REJECT_FRACTION`]).
     pub max_reject_fraction: f64,
     /// The photos of one shard alone, into a folder of its own.
@@ -90,11 +123,25 @@ impl Default for Config {
             device: Device::default(),
             precision: PrecisionChoice::default(),
             format: Format::default(),
-            batch_photos: DEFAULT_BATCH_PHOTOS,
+            masks: Masks::default(),
+            max_megapixels: DEFAULT_MAX_MEGAPIXELS,
+            keep_vanished: false,
+            keep_every_photos: DEFAULT_KEEP_EVERY_PHOTOS,
             max_reject_fraction: DEFAULT_MAX_REJECT_FRACTION,
             shard: None,
             merge: false,
         }
+    }
+}
+
+impl Config {
+    /// The folder that is published: a shard's own, or the output.
+    fn folder(&self) -> PathBuf {
+        self.shard.map_or_else(|| self.output.clone(), |shard| shard.folder(&self.output))
+    }
+
+    fn max_pixels(&self) -> u64 {
+        u64::from(self.max_megapixels) * PIXELS_OF_MEGAPIXEL
     }
 }
 
@@ -104,35 +151,27 @@ impl Default for Config {
 /// Bad settings, catalogues, models and shards by name; gates; more rejects than allowed after publishing.
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     check(config)?;
-    let catalogue = Catalogue::open(&config.catalogue)?;
-    if config.from == LabelSource::Labels && !matches!(catalogue, Catalogue::Dataset(_)) {
-        let problem = "'labels' needs a dataset folder as the catalogue; other catalogues have no labels, take 'model'";
-        return Err(Error::config("from", problem));
-    }
-    let output = config.shard.map_or_else(|| config.output.clone(), |shard| shard.folder(&config.output));
     if common.dry_run {
-        let mut summary = stage::planned(STAGE, &output, common, config);
-        summary.counts.insert("photos".to_owned(), catalogue.len().into());
-        return Ok(summary);
+        return dry_run(config, common);
     }
-    let mut stage = Stage::begin(STAGE, &output, common, config)?;
-    let rejects = if config.merge {
-        merge::merge(config, &catalogue, &mut stage)?
-    } else {
-        stage.input(&catalogue.source())?;
-        let mut counter = Counter::load(config, common, &mut stage)?;
-        count_photos(config, &catalogue, &mut counter, &stage)?
-    };
-    rejects::write(&stage.path(rejects::FILE), STAGE, &rejects)?;
-    let photos = count_statistics(config, common, rejects.len() as u64, &mut stage)?;
+    let kept = [UNFINISHED, masks::FOLDER];
+    let mut stage = Stage::begin_again(STAGE, &config.folder(), common, config, &kept)?;
+    let written = if config.merge { merge::merge(config, &mut stage)? } else { segment(config, common, &mut stage)? };
+    rejects::write(&stage.path(rejects::FILE), STAGE, &written.rejects)?;
+    let rejected = written.rejects.len() as u64;
+    let photos = count_statistics(config, common, rejected, &mut stage)?;
     // Of a shard nothing is too much: the merge sees the whole.
     let allowed = if config.shard.is_some() { 1.0 } else { config.max_reject_fraction };
-    rejects::publish(stage, rejects.len() as u64, photos + rejects.len() as u64, allowed)
+    rejects::publish(stage, rejected, photos + rejected, allowed)
 }
 
 fn check(config: &Config) -> Result<()> {
-    if config.batch_photos == 0 {
-        return Err(Error::config("batch_photos", "0 photos at a time are none; take 1 or more"));
+    for (setting, value) in
+        [("max_megapixels", config.max_megapixels as usize), ("keep_every_photos", config.keep_every_photos)]
+    {
+        if value == 0 {
+            return Err(Error::config(setting, "is 0; take 1 or more"));
+        }
     }
     if !(0.0..=1.0).contains(&config.max_reject_fraction) {
         let problem = format!("{} is no share; take 0 to 1", config.max_reject_fraction);
@@ -140,6 +179,10 @@ fn check(config: &Config) -> Result<()> {
     }
     if config.merge && config.shard.is_some() {
         return Err(Error::config("merge", "goes without --shard: it takes all shards"));
+    }
+    if config.from == LabelSource::Labels && !config.catalogue.join("photos.parquet").is_file() {
+        let problem = "'labels' needs a dataset folder as the catalogue; other catalogues have no labels, take 'model'";
+        return Err(Error::config("from", problem));
     }
     if config.from == LabelSource::Model && !config.merge {
         for file in [PREDICT_FILE, color::FILE] {
@@ -152,32 +195,222 @@ fn check(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Writes the parts; returns the photos left out.
-fn count_photos(config: &Config, catalogue: &Catalogue, counter: &mut Counter, stage: &Stage) -> Result<Vec<Reject>> {
-    let mut writer = FeatureWriter::new(&stage.path(""), config.format);
-    let progress = Progress::new(STAGE, catalogue.len() as u64, "photos");
-    let mut rejects = Vec::new();
-    let wanted = |item: &Result<Item>| match (config.shard, item) {
-        (Some(shard), Ok(item)) => shard.holds(catalogue.name_of(&item.entry)),
-        _ => true,
-    };
-    let mut items = catalogue.items()?.filter(wanted);
-    loop {
-        let chunk = items.by_ref().take(config.batch_photos).collect::<Result<Vec<_>>>()?;
-        if chunk.is_empty() {
-            break;
-        }
-        stop::check()?;
-        for row in counter.rows(&chunk)? {
-            match row {
-                Ok(row) => writer.push(row)?,
-                Err(reject) => rejects.push(reject),
-            }
-        }
-        progress.inc(chunk.len() as u64);
+/// The catalogue and what earlier runs know of it.
+struct Plan {
+    catalogue: Catalogue,
+    earlier: Earlier,
+    fates: Vec<Fate>,
+    /// Photos of the published table that the catalogue no longer has, and that are dropped.
+    vanished: u64,
+    next_photo_id: u32,
+}
+
+impl Plan {
+    /// Opens the catalogue and decides from names, sizes and times what is to be looked at. `unfinished` is what a killed run
+    /// may have left.
+    fn new(config: &Config, unfinished: &Path, wanted: Wanted) -> Result<Self> {
+        let (mut earlier, published) = published(config)?;
+        earlier.folders.extend(Folder::open(unfinished, false)?);
+        let (mut catalogue, next_photo_id) = open_catalogue(config, &earlier, published)?;
+        let before = earlier.published().iter().filter(|it| it.row.is_some());
+        let before = before.map(|it| (it.state.name.clone(), it.state.photo_id));
+        let before = before.filter(|(name, _)| config.shard.is_none_or(|shard| shard.holds(Path::new(&**name))));
+        let vanished = catalogue.keep(before, config.keep_vanished);
+        let fates = catalogue.entries.par_iter().map(|entry| {
+            let known = if entry.kept {
+                earlier.in_published(&entry.name)
+            } else if catalogue.dataset().is_some() {
+                None
+            } else {
+                // Where there is nothing to compare with, the worker that reads the file finds out what it is.
+                earlier
+                    .by_name(&entry.name, wanted)
+                    .and_then(|_| earlier.unchanged(&entry.name, stream::stat(&catalogue.path_of(entry)).ok()?, wanted))
+            };
+            known.map_or(Fate::Todo, Fate::Take)
+        });
+        let fates = fates.collect();
+        Ok(Self { catalogue, earlier, fates, vanished, next_photo_id })
     }
-    writer.close()?;
-    Ok(rejects)
+
+    /// Indices of the photos that are to be looked at.
+    fn todo(&self) -> Vec<u32> {
+        let todo = self.fates.iter().zip(0..).filter(|(fate, _)| matches!(fate, Fate::Todo));
+        todo.map(|(_, index)| index).collect()
+    }
+}
+
+/// The published table, as far as it tells what it was made of, and its record.
+fn published(config: &Config) -> Result<(Earlier, Option<Summary>)> {
+    let mut earlier = Earlier::default();
+    let Ok(summary) = Summary::read(&config.output) else { return Ok((earlier, None)) };
+    // Of the same catalogue paths are the same, and whole parts may be.
+    let made_of = summary.config.pointer("/stage/catalogue").and_then(|it| it.as_str()).map(Path::new);
+    let same = made_of == Some(&config.catalogue);
+    let folder = Folder::open(&config.output, same)?;
+    earlier.published = folder.as_ref().map(|_| 0);
+    earlier.folders.extend(folder);
+    Ok((earlier, Some(summary)))
+}
+
+/// Opens the catalogue, its shard where there is one; photos of a folder tree have the ids that the published table gave
+/// them. Also the next id.
+fn open_catalogue(config: &Config, earlier: &Earlier, published: Option<Summary>) -> Result<(Catalogue, u32)> {
+    let next = published.and_then(|it| it.counts.get(NEXT_PHOTO_ID)?.as_u64());
+    let numbering = earlier.numbering(next.unwrap_or(0) as u32);
+    let mut catalogue = Catalogue::open(&config.catalogue, &numbering)?;
+    let next = catalogue.entries.iter().map(|it| it.photo_id.saturating_add(1)).max().unwrap_or(0);
+    if let Some(shard) = config.shard {
+        catalogue.take(shard);
+    }
+    Ok((catalogue, next.max(numbering.next)))
+}
+
+/// Looks at what is new, takes over the rest, and writes the parts.
+fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Written> {
+    let mut counter = Counter::load(config, common, stage)?;
+    let mut predictor = counter.predictor.take();
+    let precision = predictor.as_ref().map_or("none", |it| it.precision().name());
+    let wanted = Wanted { row_key: row_key(config, precision)?, mask: config.masks == Masks::Png };
+    let plan = Plan::new(config, &stage.path(UNFINISHED), wanted)?;
+    stage.input(&plan.catalogue.source())?;
+    let todo = plan.todo();
+    if todo.len() >= config.keep_every_photos {
+        stage.keep_unfinished();
+    }
+    let model_id = predictor.as_ref().map_or(LABELS_MODEL_ID, Predictor::model_id).to_owned();
+    let work = stream::Work {
+        config,
+        catalogue: &plan.catalogue,
+        earlier: &plan.earlier,
+        counter: &counter,
+        wanted,
+        masks: wanted.mask.then(|| stage.path(masks::FOLDER)),
+        spec: predictor.as_ref().map(|it| it.spec().clone()),
+        model_id: &model_id,
+    };
+    let mut parts = plan.parts(config, stage, wanted);
+    let mut writer = Writer::new(&mut parts);
+    let progress = Progress::new(STAGE, todo.len() as u64, "photos");
+    stream::run(&work, predictor.as_mut(), plan.catalogue.items(&todo)?, common.threads, |outcome| {
+        progress.inc(1);
+        writer.push(outcome)
+    })?;
+    let written = writer.close()?;
+    count_written(stage, &written, &plan);
+    Ok(written)
+}
+
+impl Plan {
+    fn parts<'a>(&'a self, config: &Config, stage: &Stage, wanted: Wanted) -> Parts<'a> {
+        Parts {
+            catalogue: &self.catalogue,
+            earlier: &self.earlier,
+            fates: &self.fates,
+            folder: stage.path(""),
+            format: config.format,
+            masks: wanted.mask,
+            row_key: wanted.row_key,
+            unfinished: Unfinished::new(&stage.path(UNFINISHED), config.keep_every_photos),
+        }
+    }
+}
+
+/// Says what would be done, from names, sizes and times; files are read where these differ.
+fn dry_run(config: &Config, common: &Common) -> Result<Summary> {
+    let mut summary = stage::planned(STAGE, &config.folder(), common, config);
+    if config.merge {
+        let (earlier, published) = published(config)?;
+        let (catalogue, _) = open_catalogue(config, &earlier, published)?;
+        summary.counts.insert("photos".to_owned(), catalogue.entries.len().into());
+        return Ok(summary);
+    }
+    let precision = match config.from {
+        LabelSource::Labels => "none",
+        LabelSource::Model => config.precision.resolve(common.engine(config.device))?.name(),
+    };
+    let wanted = Wanted { row_key: row_key(config, precision)?, mask: config.masks == Masks::Png };
+    let unfinished = stage::Versions::of(&config.folder())?.partial().join(UNFINISHED);
+    let plan = Plan::new(config, &unfinished, wanted)?;
+    let tally = plan.foretell(wanted)?;
+    let photos = plan.catalogue.entries.len() as u64;
+    let counts = [
+        ("photos", photos),
+        ("known", tally.known + tally.resumed),
+        ("new", tally.new),
+        ("changed", tally.changed),
+        ("outdated", tally.outdated),
+        ("vanished", plan.vanished),
+        ("kept", tally.kept),
+    ];
+    summary.counts.extend(counts.map(|(name, count)| (name.to_owned(), count.into())));
+    Ok(summary)
+}
+
+impl Plan {
+    /// What a run would find.
+    fn foretell(&self, wanted: Wanted) -> Result<Tally> {
+        let mut tally = Tally::default();
+        let kept = self.catalogue.entries.iter().filter(|it| it.kept).count() as u64;
+        let todo = self.todo();
+        tally.kept = kept;
+        tally.known = (self.fates.len() - todo.len()) as u64 - kept;
+        for item in self.catalogue.items(&todo)? {
+            let item = item?;
+            let name = &self.catalogue.entries[item.index as usize].name;
+            let usable = self.earlier.by_name(name, wanted);
+            let same = || {
+                let content = stream::content_of(&self.catalogue, &item)?;
+                self.earlier.by_content(name, &content, wanted)
+            };
+            let count = match (usable, self.earlier.in_published(name)) {
+                (Some(_), _) if same().is_some() => &mut tally.known,
+                (Some(_), Some(_)) => &mut tally.changed,
+                (None, Some(_)) => &mut tally.outdated,
+                (_, None) => &mut tally.new,
+            };
+            *count += 1;
+        }
+        Ok(tally)
+    }
+}
+
+/// What rows hang on beside the photo's content, as a number.
+fn row_key(config: &Config, precision: &str) -> Result<u64> {
+    let checksum = |path: &Path| stage::checksum(path).map(|it| it.1);
+    let source = match config.from {
+        LabelSource::Labels => json!(checksum(&config.catalogue.join("photos.parquet"))?),
+        LabelSource::Model => json!({
+            "model": checksum(&config.model.join(PREDICT_FILE))?,
+            "colors": checksum(&config.model.join(color::FILE))?,
+            "precision": precision,
+            "max_megapixels": config.max_megapixels,
+        }),
+    };
+    let all = json!({ "version": ROW_VERSION, "source": source, "color_rule": config.color_rule }).to_string();
+    let digest = Sha256::digest(all.as_bytes());
+    Ok(u64::from_be_bytes(std::array::from_fn(|byte| digest[byte])))
+}
+
+fn count_written(stage: &mut Stage, written: &Written, plan: &Plan) {
+    let Tally { known, new, changed, outdated, resumed, same_content, kept, segmented } = written.tally;
+    let counts = [
+        ("known", known),
+        ("new", new),
+        ("changed", changed),
+        ("outdated", outdated),
+        ("resumed", resumed),
+        ("same_content", same_content),
+        ("kept", kept),
+        ("vanished", plan.vanished),
+        ("segmented", segmented),
+        ("parts", written.parts as u64),
+        ("parts_unchanged", written.linked_parts as u64),
+        (NEXT_PHOTO_ID, u64::from(plan.next_photo_id)),
+    ];
+    for (name, count) in counts {
+        stage.count(name, count);
+    }
 }
 
 /// Counts what the table holds, and compares it with the gates; returns the number of photos.
@@ -210,7 +443,7 @@ fn px_of(summary: &Summary) -> Option<Vec<u64>> {
     labels::apparel_categories().map(|it| named.get(labels::column_name(it))?.as_u64()).collect()
 }
 
-/// Turns photos into rows: from labels where there is no network.
+/// What turns label maps into counts, and photos into label maps.
 struct Counter {
     rule: ColorRule,
     /// The learnt table; typical values for labels of a source without colours.
@@ -232,31 +465,6 @@ impl Counter {
         stage.count("precision", predictor.precision().name());
         Ok(Self { rule, colors: ColorTable::read(&table)?, predictor: Some(predictor) })
     }
-
-    fn rows(&mut self, items: &[Item]) -> Result<Vec<Result<FeatureRow, Reject>>> {
-        let (rule, colors) = (self.rule, &self.colors);
-        let Some(predictor) = &mut self.predictor else {
-            return Ok(items.par_iter().map(|item| labelled_row(item, rule, colors)).collect());
-        };
-        let mut photos = Vec::with_capacity(items.len());
-        let mut digests = Vec::with_capacity(items.len());
-        for decoded in items.par_iter().map(decode).collect::<Vec<_>>() {
-            digests.push(decoded.map(|(photo, digest)| {
-                photos.push(photo);
-                digest
-            }));
-        }
-        let label_maps = predictor.label_maps(&photos)?;
-        let counts = photos.par_iter().zip(&label_maps).map(|(photo, map)| count(photo, map, rule, colors));
-        let mut counted = photos.iter().zip(counts.collect::<Vec<_>>());
-        let model_id = predictor.model_id();
-        let rows = items.iter().zip(digests).map(|(item, digest)| {
-            let digest = digest.map_err(|problem| reject(item, &problem))?;
-            let (photo, counts) = counted.next().expect("each good photo was counted");
-            Ok(row(item, digest, model_id, (photo.width_px, photo.height_px), counts))
-        });
-        Ok(rows.collect())
-    }
 }
 
 /// Counts the pixels of a photo with its predicted label map (both of the same size).
@@ -266,52 +474,7 @@ pub(crate) fn count(photo: &Photo, label_map: &[u8], rule: ColorRule, colors: &C
     })
 }
 
-fn decode(item: &Item) -> Result<(Photo, String), PhotoProblem> {
-    let read;
-    let bytes = if let Some(record) = &item.record {
-        &record.encoded
-    } else {
-        read = photo::read_bytes(&item.entry.path)?;
-        &read
-    };
-    Ok((photo::fit(&photo::decode(bytes)?, FIT_WIDTH_PX, FIT_HEIGHT_PX), digest(bytes)))
-}
-
-fn labelled_row(item: &Item, rule: ColorRule, typical: &ColorTable) -> Result<FeatureRow, Reject> {
-    let record = item.record.as_ref().expect("labels come with a dataset's photos");
-    let label_map = record.category_map();
-    let counts = if let Some(colors) = record.color_map() {
-        PixelCounts::of(&label_map, record.width_px, rule, |pixel| colors[pixel])
-    } else {
-        let photo = photo::decode(&record.encoded).map_err(|problem| reject(item, &problem))?;
-        if (photo.width_px, photo.height_px) != (record.width_px, record.height_px) {
-            let detail = format!("labels of {} x {} pixels do not lie on it", record.width_px, record.height_px);
-            return Err(reject(item, &PhotoProblem::new(photo::reason::OTHER_SIZE, detail)));
-        }
-        count(&photo, &label_map, rule, typical)
-    };
-    let size = (record.width_px, record.height_px);
-    Ok(row(item, digest(&record.encoded), LABELS_MODEL_ID, size, counts))
-}
-
-fn row(item: &Item, digest: String, model_id: &str, size: (u32, u32), counts: PixelCounts) -> FeatureRow {
-    FeatureRow {
-        photo_id: item.entry.photo_id,
-        file_name: item.entry.file_name.clone(),
-        path: item.entry.path.to_string_lossy().into_owned(),
-        content_sha256: digest,
-        model_id: model_id.to_owned(),
-        width_px: size.0,
-        height_px: size.1,
-        counts,
-    }
-}
-
-fn reject(item: &Item, problem: &PhotoProblem) -> Reject {
-    Reject::new(item.entry.path.to_string_lossy(), problem.reason, &problem.detail)
-}
-
 /// SHA-256 of an encoded photo, lower-case hexadecimal.
 pub(crate) fn digest(bytes: &[u8]) -> String {
-    stage::hexadecimal(&Sha256::digest(bytes))
+    stage::hexadecimal(&earlier::digest(bytes))
 }

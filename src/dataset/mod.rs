@@ -156,7 +156,7 @@ impl Dataset {
     ///
     /// # Errors
     /// As [`crate::table::read_table`]; a damaged row as an item.
-    pub fn photos(&self, split: Option<Split>) -> Result<Box<dyn Iterator<Item = Result<PhotoRecord>>>> {
+    pub fn photos(&self, split: Option<Split>) -> Result<Box<dyn Iterator<Item = Result<PhotoRecord>> + Send>> {
         photos::read(&self.photos_path(), split)
     }
 

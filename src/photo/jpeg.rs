@@ -11,8 +11,9 @@ const LOOKUP_BITS: u32 = 9;
 /// Coefficients of a block.
 const BLOCK: u32 = 64;
 
-/// Checks that the file holds the whole picture. Arithmetic-coded and lossless files are only walked by their markers.
-pub(super) fn check_whole(bytes: &[u8]) -> Result<(), PhotoProblem> {
+/// Checks that the file holds the whole picture, of at most `max_pixels`. Arithmetic-coded and lossless files are only walked
+/// by their markers.
+pub(super) fn check_whole(bytes: &[u8], max_pixels: u64) -> Result<(), PhotoProblem> {
     let mut file = File { bytes, at: 2, tables: Tables::default(), frame: None, restart_interval: 0 };
     loop {
         let marker = file.next_marker().ok_or_else(|| file.cut())?;
@@ -24,7 +25,7 @@ pub(super) fn check_whole(bytes: &[u8]) -> Result<(), PhotoProblem> {
             _ => {
                 let segment = file.segment().ok_or_else(|| file.cut())?;
                 match marker {
-                    0xC0..=0xC2 => file.frame = Frame::parse(segment, marker == 0xC2),
+                    0xC0..=0xC2 => file.frame = Frame::parse(segment, marker == 0xC2, max_pixels),
                     0xC4 => file.tables.define(segment).ok_or_else(|| damaged("a Huffman table"))?,
                     0xDD => file.restart_interval = segment.get(..2).map_or(0, number),
                     _ => {}
@@ -134,7 +135,7 @@ struct Component {
 
 impl Frame {
     /// `None` for what no decoder here reads either.
-    fn parse(segment: &[u8], progressive: bool) -> Option<Self> {
+    fn parse(segment: &[u8], progressive: bool, max_pixels: u64) -> Option<Self> {
         let (height, width) = (number(segment.get(1..3)?), number(segment.get(3..5)?));
         let count = usize::from(*segment.get(5)?);
         let described = segment.get(6..6 + count * 3)?;
@@ -142,7 +143,7 @@ impl Frame {
         let factors: Vec<_> = described.chunks_exact(3).map(sampling).collect();
         let valid = factors.iter().all(|&(h, v)| (1..=4).contains(&h) && (1..=4).contains(&v));
         let pixels = u64::from(width) * u64::from(height);
-        if !valid || !(1..=4).contains(&count) || pixels == 0 || pixels > super::MAX_PIXELS {
+        if !valid || !(1..=4).contains(&count) || pixels == 0 || pixels > max_pixels {
             return None;
         }
         let mut frame = Self { progressive, width, height, components: Vec::new() };

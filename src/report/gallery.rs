@@ -129,7 +129,7 @@ struct Photos<'a> {
     table: &'a FeatureTable,
     catalogue: PathBuf,
     /// The rows of a dataset, as far as they were not asked for yet.
-    records: Option<Box<dyn Iterator<Item = Result<crate::dataset::PhotoRecord>>>>,
+    records: Option<Box<dyn Iterator<Item = Result<crate::dataset::PhotoRecord>> + Send>>,
     /// Those that came before they were asked for.
     ahead: BTreeMap<u32, Vec<u8>>,
 }

@@ -1,48 +1,79 @@
 //! Catalogues: where the photos to be segmented come from, each with an id, in a stable order.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use polars::prelude::{DataType, LazyFrame, PlRefPath, PolarsError, ScanArgsParquet, col};
 
 use crate::dataset::{Dataset, PhotoRecord};
 use crate::error::{Error, Result};
+use crate::photo;
+use crate::shard::Shard;
+use crate::table::rejects::Reject;
 
 /// File name endings of photos in a folder tree, in any case.
 pub const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
+/// The stable reason codes of what a folder tree holds beside photos that can be looked at.
+pub mod reason {
+    /// A folder that may not be read.
+    pub const FOLDER_NO_PERMISSION: &str = "folder_no_permission";
+    /// The disk or the network failed.
+    pub const FOLDER_IO_ERROR: &str = "folder_io_error";
+    /// A symbolic link that leads back to a folder that holds it.
+    pub const FOLDER_LOOP: &str = "folder_loop";
+}
+
 /// One photo of a catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The catalogue's own id.
+    /// A list's or a dataset's own id; in a folder tree a photo has the id that it had in the table before, a new one the
+    /// next.
     pub photo_id: u32,
-    /// File name.
-    pub file_name: String,
-    /// Where it lies; inside the source for a dataset's own photos.
-    pub path: PathBuf,
+    /// Its place among all photos, of all shards: what its part of the table hangs on.
+    pub(super) slot: u32,
+    /// Its name within the catalogue: the path below the folder or the list, or the file name in the source.
+    pub name: Arc<str>,
+    /// Not in the catalogue, or not to be seen: its row of the version before stays.
+    pub(super) kept: bool,
 }
 
 impl Entry {
-    fn new(photo_id: u32, path: PathBuf) -> Self {
-        let file_name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Self { photo_id, file_name, path }
+    fn new(photo_id: u32, slot: u32, name: &str) -> Self {
+        Self { photo_id, slot, name: name.into(), kept: false }
     }
 }
 
-/// An entry with its row of the dataset, where the catalogue is one.
+/// The ids that photos have in the published table, by name, and the next one.
+#[derive(Debug, Default)]
+pub(super) struct Numbering {
+    pub(super) ids: HashMap<Arc<str>, u32>,
+    pub(super) next: u32,
+}
+
+/// What the photos of a catalogue lie in.
 #[derive(Debug)]
-pub(crate) struct Item {
-    pub(crate) entry: Entry,
-    pub(crate) record: Option<PhotoRecord>,
+enum Source {
+    /// A dataset folder: its own photos.
+    Dataset(Dataset),
+    /// A folder tree.
+    Folder,
+    /// A Parquet or CSV list.
+    List,
 }
 
 /// An opened catalogue.
 #[derive(Debug)]
-pub enum Catalogue {
-    /// A dataset folder: its own photos.
-    Dataset(Dataset),
-    /// Photo files, in order, and the folder or list that they come from.
-    Files(Vec<Entry>, PathBuf),
+pub struct Catalogue {
+    path: PathBuf,
+    source: Source,
+    /// In the order of the table.
+    pub(super) entries: Vec<Entry>,
+    /// What is no photo that can be looked at.
+    pub(super) rejects: Vec<Reject>,
+    /// Folders below the catalogue that could not be looked into.
+    unread: Vec<PathBuf>,
 }
 
 impl Catalogue {
@@ -51,108 +82,233 @@ impl Catalogue {
     ///
     /// # Errors
     /// [`Error::Input`] where it is none of these, is empty or names an id twice.
-    pub fn open(path: &Path) -> Result<Self> {
-        if path.join("photos.parquet").is_file() {
-            return Dataset::open(path).map(Self::Dataset);
-        }
+    pub(super) fn open(path: &Path, numbering: &Numbering) -> Result<Self> {
+        let mut catalogue = Self {
+            path: path.to_owned(),
+            source: Source::List,
+            entries: Vec::new(),
+            rejects: Vec::new(),
+            unread: Vec::new(),
+        };
         let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        let entries = match extension.as_str() {
-            _ if path.is_dir() => walk(path)?,
-            "parquet" if path.is_file() => read_parquet(path)?,
-            "csv" if path.is_file() => read_csv(path)?,
+        match extension.as_str() {
+            _ if path.join("photos.parquet").is_file() => catalogue.open_dataset()?,
+            _ if path.is_dir() => catalogue.walk(numbering)?,
+            "parquet" if path.is_file() => catalogue.list(&read_parquet(path)?)?,
+            "csv" if path.is_file() => catalogue.list(&read_csv(path)?)?,
             _ => {
                 let problem =
                     "is no catalogue: name a dataset folder, a folder with photos, or a .parquet or .csv list";
                 return Err(Error::input(path, problem));
             }
-        };
-        check(path, &entries)?;
-        Ok(Self::Files(entries, path.to_owned()))
-    }
-
-    /// Number of photos.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Dataset(dataset) => dataset.len(),
-            Self::Files(entries, _) => entries.len(),
         }
+        if catalogue.entries.is_empty() && catalogue.rejects.is_empty() {
+            return Err(Error::input(path, format!("holds no photos ({})", EXTENSIONS.join(", "))));
+        }
+        Ok(catalogue)
     }
 
-    /// Whether there is no photo.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    fn open_dataset(&mut self) -> Result<()> {
+        let dataset = Dataset::open(&self.path)?;
+        let entries = dataset.index()?.into_iter().zip(0..);
+        self.entries = entries.map(|(it, slot)| Entry::new(it.photo_id, slot, &it.file_name)).collect();
+        self.source = Source::Dataset(dataset);
+        Ok(())
+    }
+
+    fn walk(&mut self, numbering: &Numbering) -> Result<()> {
+        self.source = Source::Folder;
+        let mut next = numbering.next;
+        let Walked { names, rejects, unread } = walk(&self.path)?;
+        for name in names {
+            let photo_id = numbering.ids.get(name.as_str()).copied().unwrap_or_else(|| {
+                next += 1;
+                next - 1
+            });
+            self.entries.push(Entry::new(photo_id, photo_id, &name));
+        }
+        self.entries.sort_by_key(|entry| entry.photo_id);
+        (self.rejects, self.unread) = (rejects, unread);
+        Ok(())
+    }
+
+    fn list(&mut self, rows: &[(u32, String)]) -> Result<()> {
+        self.entries = rows.iter().zip(0..).map(|((id, path), slot)| Entry::new(*id, slot, path)).collect();
+        let mut seen = HashSet::new();
+        match self.entries.iter().find(|entry| !seen.insert(entry.photo_id)) {
+            Some(twice) => {
+                let problem = format!("names photo_id {} twice; ids must be unique", twice.photo_id);
+                Err(Error::input(&self.path, problem))
+            }
+            None => Ok(()),
+        }
     }
 
     /// What says which photos there are: the dataset's table, the list, or the folder.
     #[must_use]
     pub fn source(&self) -> PathBuf {
-        match self {
-            Self::Dataset(dataset) => dataset.photos_path(),
-            Self::Files(_, source) => source.clone(),
+        self.dataset().map_or_else(|| self.path.clone(), Dataset::photos_path)
+    }
+
+    /// The dataset, where it is one.
+    pub(super) fn dataset(&self) -> Option<&Dataset> {
+        match &self.source {
+            Source::Dataset(dataset) => Some(dataset),
+            Source::Folder | Source::List => None,
         }
     }
 
-    /// The name of a photo inside the catalogue, wherever the catalogue lies.
-    #[must_use]
-    pub fn name_of<'a>(&self, entry: &'a Entry) -> &'a Path {
-        let folder = match self {
-            Self::Dataset(_) => return &entry.path,
-            Self::Files(_, source) if source.is_dir() => source,
-            Self::Files(_, source) => source.parent().unwrap_or(Path::new("")),
+    /// What names are relative to; empty for those inside a source.
+    pub(super) fn root(&self) -> &Path {
+        match self.source {
+            Source::Dataset(_) => Path::new(""),
+            Source::Folder => &self.path,
+            Source::List => self.path.parent().unwrap_or(Path::new("")),
+        }
+    }
+
+    /// Where a photo lies; for a dataset's own photos the name inside the source.
+    pub(super) fn path_of(&self, entry: &Entry) -> PathBuf {
+        self.root().join(&*entry.name)
+    }
+
+    /// Adds photos of the version before that stay in the table: all that the catalogue lacks where `vanished` is set, else
+    /// those in folders that could not be looked into. Returns how many it lacks and drops.
+    pub(super) fn keep(&mut self, before: impl Iterator<Item = (Arc<str>, u32)>, vanished: bool) -> u64 {
+        let here: HashSet<Arc<str>> = self.entries.iter().map(|it| it.name.clone()).collect();
+        let ids: HashSet<u32> = self.entries.iter().map(|it| it.photo_id).collect();
+        let mut slot = self.entries.last().map_or(0, |it| it.slot + 1);
+        let mut dropped = 0;
+        for (name, photo_id) in before.filter(|(name, _)| !here.contains(name)) {
+            let unseen = self.unread.iter().any(|folder| Path::new(&*name).starts_with(folder));
+            // A list may have given the id to another photo.
+            if !(vanished || unseen) || ids.contains(&photo_id) {
+                dropped += 1;
+                continue;
+            }
+            let of_folder = matches!(self.source, Source::Folder);
+            let place = if of_folder { photo_id } else { slot };
+            slot += 1;
+            self.entries.push(Entry { photo_id, slot: place, name, kept: true });
+        }
+        self.entries.sort_by_key(|entry| entry.slot);
+        dropped
+    }
+
+    /// Leaves the photos of one shard.
+    pub(super) fn take(&mut self, shard: Shard) {
+        let root = self.root().to_owned();
+        self.entries.retain(|entry| shard.holds(Path::new(&*entry.name)));
+        self.rejects.retain(|it| shard.holds(Path::new(&it.item).strip_prefix(&root).unwrap_or(Path::new(&it.item))));
+    }
+
+    /// The photos with these indices (ascending), in order, with their rows of the dataset where the catalogue is one.
+    pub(super) fn items<'a>(&'a self, wanted: &'a [u32]) -> Result<Box<dyn Iterator<Item = Result<Item>> + Send + 'a>> {
+        let Some(dataset) = self.dataset() else {
+            return Ok(Box::new(wanted.iter().map(|&index| Ok(Item { index, record: None }))));
         };
-        entry.path.strip_prefix(folder).unwrap_or(&entry.path)
+        let by_id: HashMap<u32, u32> =
+            wanted.iter().map(|&index| (self.entries[index as usize].photo_id, index)).collect();
+        let items = dataset.photos(None)?.filter_map(move |record| match record {
+            Ok(record) => Some(Ok(Item { index: *by_id.get(&record.photo_id)?, record: Some(Box::new(record)) })),
+            Err(error) => Some(Err(error)),
+        });
+        Ok(Box::new(items))
     }
+}
 
-    /// The entries in order, without the photos.
-    ///
-    /// # Errors
-    /// As [`crate::table::read_table`].
-    pub fn entries(&self) -> Result<Vec<Entry>> {
-        Ok(match self {
-            Self::Dataset(dataset) => {
-                dataset.index()?.into_iter().map(|it| Entry::new(it.photo_id, PathBuf::from(it.file_name))).collect()
-            }
-            Self::Files(entries, _) => entries.clone(),
-        })
-    }
-
-    /// The photos in order.
-    pub(crate) fn items(&self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
-        Ok(match self {
-            Self::Dataset(dataset) => Box::new(dataset.photos(None)?.map(|record| {
-                let record = record?;
-                let entry = Entry::new(record.photo_id, PathBuf::from(&record.file_name));
-                Ok(Item { entry, record: Some(record) })
-            })),
-            Self::Files(entries, _) => {
-                Box::new(entries.iter().map(|entry| Ok(Item { entry: entry.clone(), record: None })))
-            }
-        })
-    }
+/// An entry's index, with its row of the dataset where the catalogue is one.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) index: u32,
+    pub(super) record: Option<Box<PhotoRecord>>,
 }
 
 /// The photo files below `folder`, sorted; hidden files and folders are left out.
 pub(crate) fn photo_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let shown = |entry: &walkdir::DirEntry| entry.depth() == 0 || !entry.file_name().to_string_lossy().starts_with('.');
-    let tree = walkdir::WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter().filter_entry(shown);
-    let mut paths = Vec::new();
-    for entry in tree {
-        let entry = entry.map_err(|cause| Error::input(folder, format!("cannot be walked through: {cause}")))?;
-        let extension = entry.path().extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        if entry.file_type().is_file() && EXTENSIONS.contains(&extension.as_str()) {
-            paths.push(entry.into_path());
+    let walked = walk(folder)?;
+    if let Some(reject) = walked.rejects.first() {
+        tracing::warn!("{}: {} ({}), and {} more", reject.item, reject.detail, reject.reason, walked.rejects.len() - 1);
+    }
+    Ok(walked.names.iter().map(|name| folder.join(name)).collect())
+}
+
+/// What a folder tree holds.
+#[derive(Debug, Default)]
+struct Walked {
+    /// Paths of photo files below the folder, sorted.
+    names: Vec<String>,
+    rejects: Vec<Reject>,
+    /// Folders, below the folder, that could not be looked into.
+    unread: Vec<PathBuf>,
+}
+
+fn walk(folder: &Path) -> Result<Walked> {
+    let tree = walkdir::WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter();
+    let mut walked = Walked::default();
+    for entry in tree.filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry.path())) {
+        match entry {
+            Ok(entry) if entry.file_type().is_dir() || !is_photo(entry.path()) => {}
+            Ok(entry) => walked.add(folder, entry.path(), entry.file_type().is_file()),
+            Err(cause) if cause.depth() == 0 => {
+                return Err(Error::input(folder, format!("cannot be walked through: {cause}")));
+            }
+            Err(cause) => walked.note(folder, &cause),
         }
     }
-    Ok(paths)
+    Ok(walked)
 }
 
-fn walk(folder: &Path) -> Result<Vec<Entry>> {
-    Ok(photo_files(folder)?.into_iter().zip(0..).map(|(path, id)| Entry::new(id, path)).collect())
+impl Walked {
+    fn add(&mut self, folder: &Path, path: &Path, is_file: bool) {
+        let name = path.strip_prefix(folder).unwrap_or(path);
+        match (name.to_str(), is_file) {
+            (Some(name), true) => self.names.push(name.to_owned()),
+            (None, _) => {
+                let detail = format!("the name {} is not UTF-8; rename it", name.as_os_str().display());
+                self.reject(path, photo::reason::NAME_NOT_UTF8, detail);
+            }
+            (_, false) => self.reject(path, photo::reason::NOT_A_FILE, "is a pipe, a socket or a device, no file"),
+        }
+    }
+
+    /// What the walk could not follow or look into.
+    fn note(&mut self, folder: &Path, cause: &walkdir::Error) {
+        let Some(path) = cause.path().filter(|path| !is_hidden(path)) else { return };
+        if let Some(ancestor) = cause.loop_ancestor() {
+            let detail = format!("the link leads back to {}", ancestor.display());
+            return self.reject(path, reason::FOLDER_LOOP, detail);
+        }
+        let Some(io) = cause.io_error() else { return };
+        let problem = photo::unreadable(io);
+        // A link that leads nowhere.
+        if problem.reason == photo::reason::MISSING {
+            if is_photo(path) {
+                self.reject(path, problem.reason, problem.detail);
+            }
+            return;
+        }
+        let denied = problem.reason == photo::reason::NO_PERMISSION;
+        let code = if denied { reason::FOLDER_NO_PERMISSION } else { reason::FOLDER_IO_ERROR };
+        self.reject(path, code, problem.detail);
+        self.unread.push(path.strip_prefix(folder).unwrap_or(path).to_owned());
+    }
+
+    fn reject(&mut self, path: &Path, reason: &'static str, detail: impl std::fmt::Display) {
+        self.rejects.push(Reject::new(path.to_string_lossy(), reason, detail));
+    }
 }
 
-fn read_parquet(list: &Path) -> Result<Vec<Entry>> {
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().first() == Some(&b'.'))
+}
+
+fn is_photo(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default();
+    EXTENSIONS.iter().any(|it| extension.eq_ignore_ascii_case(it))
+}
+
+fn read_parquet(list: &Path) -> Result<Vec<(u32, String)>> {
     let read = || -> Result<Vec<(u32, String)>, PolarsError> {
         let scan = LazyFrame::scan_parquet(PlRefPath::try_from_path(list)?, ScanArgsParquet::default())?;
         let columns = [col("photo_id").strict_cast(DataType::UInt32), col("path").strict_cast(DataType::String)];
@@ -162,13 +318,12 @@ fn read_parquet(list: &Path) -> Result<Vec<Entry>> {
         rows.map(|(id, path)| id.zip(path.map(str::to_owned)).ok_or_else(|| PolarsError::NoData("a null".into())))
             .collect()
     };
-    let rows = read().map_err(|cause| {
+    read().map_err(|cause| {
         Error::input(list, format!("is no list of photos with the columns photo_id and path: {cause}"))
-    })?;
-    Ok(entries_of(list, rows))
+    })
 }
 
-fn read_csv(list: &Path) -> Result<Vec<Entry>> {
+fn read_csv(list: &Path) -> Result<Vec<(u32, String)>> {
     #[derive(serde::Deserialize)]
     struct Row {
         photo_id: u32,
@@ -177,24 +332,7 @@ fn read_csv(list: &Path) -> Result<Vec<Entry>> {
     let mut reader =
         csv::Reader::from_path(list).map_err(|cause| Error::input(list, format!("cannot be read: {cause}")))?;
     let rows = reader.deserialize().map(|row| row.map(|row: Row| (row.photo_id, row.path)));
-    let rows = rows.collect::<Result<Vec<_>, _>>().map_err(|cause| {
+    rows.collect::<Result<Vec<_>, _>>().map_err(|cause| {
         Error::input(list, format!("is no list of photos with the columns photo_id and path: {cause}"))
-    })?;
-    Ok(entries_of(list, rows))
-}
-
-fn entries_of(list: &Path, rows: Vec<(u32, String)>) -> Vec<Entry> {
-    let folder = list.parent().unwrap_or(Path::new(""));
-    rows.into_iter().map(|(id, path)| Entry::new(id, folder.join(path))).collect()
-}
-
-fn check(path: &Path, entries: &[Entry]) -> Result<()> {
-    if entries.is_empty() {
-        return Err(Error::input(path, format!("holds no photos ({})", EXTENSIONS.join(", "))));
-    }
-    let mut seen = HashSet::new();
-    match entries.iter().find(|entry| !seen.insert(entry.photo_id)) {
-        Some(twice) => Err(Error::input(path, format!("names photo_id {} twice; ids must be unique", twice.photo_id))),
-        None => Ok(()),
-    }
+    })
 }

@@ -107,6 +107,21 @@ impl Stage {
     /// (nothing of somebody else's is ever replaced), [`Error::NothingToDo`] where that was asked for and so it is,
     /// [`Error::Io`] where the folder cannot be made.
     pub fn begin(name: &str, output: &Path, common: &Common, config: &impl Serialize) -> Result<Self> {
+        Self::begin_again(name, output, common, config, &[])
+    }
+
+    /// As [`Stage::begin`], but the folders `kept` that a run before left unfinished are still there, and stay where this
+    /// run fails as well.
+    ///
+    /// # Errors
+    /// As [`Stage::begin`].
+    pub fn begin_again(
+        name: &str,
+        output: &Path,
+        common: &Common,
+        config: &impl Serialize,
+        kept: &[&str],
+    ) -> Result<Self> {
         let versions = Versions::of(output)?;
         versions.refuse_foreign()?;
         let parent = parent_of(&versions.output);
@@ -116,7 +131,7 @@ impl Stage {
         if common.if_changed && is_up_to_date(&versions.output, &summary) {
             return Err(Error::NothingToDo { output: output.to_owned() });
         }
-        versions.start()?;
+        let keep_unfinished = versions.start(kept)?;
         Ok(Self {
             summary,
             partial: versions.partial(),
@@ -124,7 +139,7 @@ impl Stage {
             keep_versions: common.keep_versions,
             started: Instant::now(),
             settled: false,
-            keep_unfinished: false,
+            keep_unfinished,
             _lock: lock,
         })
     }
@@ -291,6 +306,25 @@ mod tests {
         write_file(&stage.path("checkpoint"), b"weights")?;
         drop(stage);
         assert!(place.path().join(".out.partial/checkpoint").is_file());
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_run_left_unfinished_is_there_for_the_next_that_asks_for_it() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let output = place.path().join("out");
+        let kept = place.path().join(".out.partial/checkpoints/1");
+        let mut stage = begin(&output)?;
+        stage.keep_unfinished();
+        stage.create_folder("checkpoints")?;
+        for name in ["checkpoints/1", "half"] {
+            write_file(&stage.path(name), b"weights")?;
+        }
+        drop(stage);
+        drop(Stage::begin_again("test", &output, &Common::default(), &(), &["checkpoints"])?);
+        assert!(kept.is_file() && !place.path().join(".out.partial/half").exists());
+        drop(begin(&output)?);
+        assert!(!kept.exists());
         Ok(())
     }
 

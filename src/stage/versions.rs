@@ -109,10 +109,26 @@ impl Versions {
         rename(&self.partial(), &self.rejected())
     }
 
-    /// Makes the parent folder and, empty, the unfinished folder. The lock must be held.
-    pub(super) fn start(&self) -> Result<()> {
-        remove_folder(&self.partial())?;
-        fs::create_dir(self.partial()).map_err(Error::io("create", self.partial()))
+    /// Makes the unfinished folder, empty but for the folders `kept` of a run before; whether there was one of them. The
+    /// lock must be held.
+    pub(super) fn start(&self, kept: &[&str]) -> Result<bool> {
+        let partial = self.partial();
+        if !kept.iter().any(|name| partial.join(name).is_dir()) {
+            remove_folder(&partial)?;
+            fs::create_dir(&partial).map_err(Error::io("create", &partial))?;
+            return Ok(false);
+        }
+        for entry in fs::read_dir(&partial).map_err(Error::io("read", &partial))? {
+            let path = entry.map_err(Error::io("read", &partial))?.path();
+            if path.is_dir() && !path.is_symlink() {
+                if !kept.iter().any(|name| path == partial.join(name)) {
+                    remove_folder(&path)?;
+                }
+            } else {
+                fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+        Ok(true)
     }
 
     /// Refuses a folder with files of somebody else.

@@ -7,14 +7,15 @@
 //! | `content_sha256` | text | SHA-256 of the encoded file, lower-case hexadecimal |
 //! | `model_id` | text | the model that made the label map; `labels` where the source's own labels did |
 //! | `width_px`, `height_px` | u32 | size of the label map, whose pixels are counted below |
+//! | `photo_width_px`, `photo_height_px` | u32 | size of the upright photo; its pixel (x, y) is the label map's (x `width_px` / `photo_width_px`, y `height_px` / `photo_height_px`), rounded down |
 //! | `px_<category>` | u32 | pixels of each of the 23 categories; they add up to `width_px * height_px` |
 //! | `apparel_px` | u32 | pixels of the 19 apparel categories |
 //! | `<category>_<color>` | f32, 228 of them | share of the apparel pixels with that category and colour; null where there is none |
 
 use std::fs::File;
 use std::io::BufWriter;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, Float32Array, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, SchemaRef};
@@ -29,8 +30,10 @@ use crate::labels::{self, CATEGORY_COUNT};
 
 /// Name of the table in its metadata.
 pub const TABLE: &str = "features";
-/// Rows of a part.
+/// Most rows of a part, which is one row group.
 pub const PART_ROWS: usize = 8192;
+/// Ending of the Arrow IPC file beside a part.
+pub const IPC_EXTENSION: &str = "arrow";
 
 /// In which formats the feature table is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -60,80 +63,31 @@ pub struct FeatureRow {
     pub width_px: u32,
     /// Height of the label map.
     pub height_px: u32,
+    /// Width of the upright photo.
+    pub photo_width_px: u32,
+    /// Height of the upright photo.
+    pub photo_height_px: u32,
     /// What its pixels show.
     pub counts: PixelCounts,
 }
 
-/// Writes the parts of a features folder.
-#[derive(Debug)]
-pub struct FeatureWriter {
-    folder: PathBuf,
-    format: Format,
-    schema: SchemaRef,
-    rows: Vec<FeatureRow>,
-    parts: usize,
-}
-
-impl FeatureWriter {
-    /// Starts the first part in `folder`.
-    #[must_use]
-    pub fn new(folder: &Path, format: Format) -> Self {
-        Self { folder: folder.to_owned(), format, schema: feature_schema(), rows: Vec::new(), parts: 0 }
-    }
-
-    /// Appends a row.
-    ///
-    /// # Errors
-    /// As [`TableWriter`].
-    pub fn push(&mut self, row: FeatureRow) -> Result<()> {
-        self.rows.push(row);
-        if self.rows.len() == PART_ROWS { self.write_rows() } else { Ok(()) }
-    }
-
-    /// Writes what is left; an empty catalogue gets one part without rows.
-    ///
-    /// # Errors
-    /// As [`TableWriter`].
-    pub fn close(mut self) -> Result<()> {
-        if self.rows.is_empty() && self.parts > 0 { Ok(()) } else { self.write_rows() }
-    }
-
-    fn write_rows(&mut self) -> Result<()> {
-        let batch = batch_of(&self.schema, &self.rows);
-        self.rows.clear();
-        self.write_part(&batch)
-    }
-
-    /// Writes rows of this table as the next part.
-    ///
-    /// # Errors
-    /// As [`TableWriter`].
-    pub fn write_part(&mut self, batch: &RecordBatch) -> Result<()> {
-        let path = self.folder.join(super::part_name(self.parts));
-        let mut writer = TableWriter::create(&path, self.schema.clone(), PART_ROWS)?;
-        writer.write(batch)?;
-        writer.close()?;
-        if self.format == Format::Arrow {
-            write_ipc(&path.with_extension("arrow"), batch)?;
-        }
-        self.parts += 1;
-        Ok(())
-    }
-}
-
-fn feature_schema() -> SchemaRef {
+/// The schema of the table.
+static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let text = |name| Field::new(name, DataType::Utf8, false);
     let number = |name: String| Field::new(name, DataType::UInt32, false);
     let mut fields = vec![number("photo_id".to_owned())];
     fields.extend(["file_name", "path", "content_sha256", "model_id"].map(text));
-    fields.extend(["width_px", "height_px"].map(|name| number(name.to_owned())));
+    let sizes = ["width_px", "height_px", "photo_width_px", "photo_height_px"];
+    fields.extend(sizes.map(|name| number(name.to_owned())));
     fields.extend((0..CATEGORY_COUNT as u8).map(|category| number(format!("px_{}", labels::column_name(category)))));
     fields.push(number("apparel_px".to_owned()));
     fields.extend(labels::cell_names().into_iter().map(|name| Field::new(name, DataType::Float32, true)));
     schema(TABLE, fields)
-}
+});
 
-fn batch_of(schema: &SchemaRef, rows: &[FeatureRow]) -> RecordBatch {
+/// Rows as a batch.
+#[must_use]
+pub fn batch_of(rows: &[FeatureRow]) -> RecordBatch {
     let text = |of: fn(&FeatureRow) -> &str| Arc::new(StringArray::from_iter_values(rows.iter().map(of))) as ArrayRef;
     let number =
         |of: &dyn Fn(&FeatureRow) -> u32| Arc::new(UInt32Array::from_iter_values(rows.iter().map(of))) as ArrayRef;
@@ -145,6 +99,8 @@ fn batch_of(schema: &SchemaRef, rows: &[FeatureRow]) -> RecordBatch {
         text(|row| &row.model_id),
         number(&|row| row.width_px),
         number(&|row| row.height_px),
+        number(&|row| row.photo_width_px),
+        number(&|row| row.photo_height_px),
     ];
     columns.extend((0..CATEGORY_COUNT).map(|category| number(&|row| row.counts.category_px[category])));
     columns.push(number(&|row| row.counts.apparel_px));
@@ -153,7 +109,28 @@ fn batch_of(schema: &SchemaRef, rows: &[FeatureRow]) -> RecordBatch {
         let column: Float32Array = shares.iter().map(|row| row[cell]).collect();
         Arc::new(column) as ArrayRef
     }));
-    RecordBatch::try_new(schema.clone(), columns).expect("the columns match the schema")
+    RecordBatch::try_new(SCHEMA.clone(), columns).expect("the columns match the schema")
+}
+
+/// Rows of this table under other ids, file names and paths.
+#[must_use]
+pub fn renamed(rows: &RecordBatch, names: &[(u32, String, String)]) -> RecordBatch {
+    let mut columns = rows.columns().to_vec();
+    columns[0] = Arc::new(UInt32Array::from_iter_values(names.iter().map(|it| it.0)));
+    columns[1] = Arc::new(StringArray::from_iter_values(names.iter().map(|it| &it.1)));
+    columns[2] = Arc::new(StringArray::from_iter_values(names.iter().map(|it| &it.2)));
+    RecordBatch::try_new(SCHEMA.clone(), columns).expect("only the values of three columns change")
+}
+
+/// Writes a part; beside it `.arrow` where the format has it.
+///
+/// # Errors
+/// As [`TableWriter`].
+pub fn write_part(path: &Path, rows: &RecordBatch, format: Format) -> Result<()> {
+    let mut writer = TableWriter::create(path, SCHEMA.clone(), PART_ROWS)?;
+    writer.write(rows)?;
+    writer.close()?;
+    if format == Format::Arrow { write_ipc(&path.with_extension(IPC_EXTENSION), rows) } else { Ok(()) }
 }
 
 fn write_ipc(path: &Path, batch: &RecordBatch) -> Result<()> {

@@ -23,6 +23,7 @@ pub mod names;
 pub mod photos;
 pub mod rejects;
 pub mod similarity;
+pub mod state;
 
 /// Version of all schemas of this program; raised when a column changes its name, type or meaning.
 pub const SCHEMA_VERSION: &str = "1";

@@ -115,7 +115,7 @@ pub fn with_splits(rows: &RecordBatch, splits: &[Split]) -> RecordBatch {
 ///
 /// # Errors
 /// As [`read_table`]; a damaged row as an item.
-pub fn read(path: &Path, split: Option<Split>) -> Result<Box<dyn Iterator<Item = Result<PhotoRecord>>>> {
+pub fn read(path: &Path, split: Option<Split>) -> Result<Box<dyn Iterator<Item = Result<PhotoRecord>> + Send>> {
     let reader = read_table(path, TABLE, &COLUMNS, ROW_GROUP_ROWS)?;
     Ok(Box::new(Photos { path: path.to_owned(), reader, split, ready: Vec::new().into_iter() }))
 }

@@ -5,6 +5,7 @@
 mod browser;
 mod convert;
 mod gradient;
+mod incremental;
 mod makefile;
 mod model;
 mod nightly;

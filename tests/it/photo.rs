@@ -182,7 +182,7 @@ fn what_is_no_photo_is_told_by_its_reason() {
     assert_eq!(reason_of(&[0; 4096]), reason::UNDECODABLE);
     assert_eq!(reason_of(&[0xFF, 0xD8, 0xFF, 0xD9]), reason::UNDECODABLE);
     let missing = photo::read(Path::new("/nowhere/photo.jpg")).expect_err("it is not there");
-    assert_eq!(missing.reason, reason::UNREADABLE);
+    assert_eq!(missing.reason, reason::MISSING);
 }
 
 #[test]

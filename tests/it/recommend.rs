@@ -112,7 +112,7 @@ fn bad_photos_are_named_and_good_ones_answered_all_the_same() -> Result<()> {
     let answers = ask(place.path(), &[folder.clone(), place.path().join("gone.jpg")], |_| {})?;
     let problems: Vec<_> =
         answers.iter().map(|it| it.problem.as_deref().map(|it| it.split(':').next().unwrap())).collect();
-    assert_eq!(problems, [Some("photo_empty"), None, Some("photo_unreadable")]);
+    assert_eq!(problems, [Some("photo_empty"), None, Some("photo_missing")]);
     assert_eq!(answers[1].neighbours[0].file_name, "2.jpg");
 
     let all_bad = ask(place.path(), &[folder.join("a.jpg")], |_| {}).expect_err("not one is good");

@@ -43,7 +43,7 @@ fn write_shop(folder: &Path) {
     fs::write(folder.join("notes.txt"), b"no photo").unwrap();
 }
 
-fn rejects(folder: &Path) -> Vec<(String, String)> {
+pub(crate) fn rejects(folder: &Path) -> Vec<(String, String)> {
     let path = folder.join("rejects.parquet");
     let text = |rows: &arrow::array::RecordBatch, name: &str| -> Vec<String> {
         let column: &arrow::array::StringArray = table::column(&path, rows, name).unwrap();
@@ -68,7 +68,7 @@ fn a_folder_of_photos_becomes_a_table_and_the_bad_ones_are_named() -> Result<()>
     let shop = place.path().join("shop");
     write_shop(&shop);
     write_flat_model(&place.path().join("model"), T_SHIRT);
-    let summary = run(place.path(), &shop, |config| config.batch_photos = 3)?;
+    let summary = run(place.path(), &shop, |config| config.keep_every_photos = 2)?;
     assert_eq!((&summary.counts["photos"], &summary.counts["rejects"]), (&5.into(), &3.into()));
     assert_eq!(summary.execution_provider.as_deref(), Some("cpu"));
 
@@ -125,7 +125,7 @@ fn lists_give_their_own_ids_in_their_own_order() -> Result<()> {
         (by_csv.photo_ids.clone(), by_csv.file_names.clone()),
         (vec![700, 12], vec!["c.Jpg".to_owned(), "9.jpg".to_owned()])
     );
-    assert_eq!(rejects(&place.path().join("features"))[0].1, "photo_unreadable");
+    assert_eq!(rejects(&place.path().join("features"))[0].1, "photo_missing");
 
     let list = place.path().join("list.parquet");
     write_list(&list, &[700, 5, 12], &["shop/c.Jpg", "shop/gone.jpg", "shop/a/9.jpg"]);
@@ -241,7 +241,7 @@ fn settings_that_cannot_work_are_refused_before_any_work() {
     assert!(no_model.to_string().contains("predict.onnx"), "{no_model}");
     let no_labels = run(place.path(), &shop, |config| config.from = LabelSource::Labels).expect_err("no labels here");
     assert_eq!(no_labels.exit_code(), 2, "{no_labels}");
-    assert_eq!(run(place.path(), &shop, |config| config.batch_photos = 0).expect_err("none").exit_code(), 2);
+    assert_eq!(run(place.path(), &shop, |config| config.max_megapixels = 0).expect_err("none").exit_code(), 2);
     write_flat_model(&place.path().join("model"), T_SHIRT);
     fs::create_dir(place.path().join("empty")).unwrap();
     for catalogue in ["empty", "nowhere", "shop/notes.txt"] {
@@ -264,7 +264,7 @@ fn a_dry_run_counts_the_photos_and_writes_nothing() -> Result<()> {
         ..Config::default()
     };
     let summary = segment::run(&config, &Common { dry_run: true, ..Common::default() })?;
-    assert_eq!(summary.counts["photos"], 8);
+    assert_eq!((&summary.counts["photos"], &summary.counts["new"]), (&8.into(), &8.into()));
     assert!(!place.path().join("features").exists());
     Ok(())
 }

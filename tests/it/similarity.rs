@@ -13,7 +13,7 @@ use lookbook::shard::Shard;
 use lookbook::similarity::{self, Comparison, Config, Correlator, Matrix, Measure, Neighbour, Precision};
 use lookbook::stage::Common;
 use lookbook::table;
-use lookbook::table::features::{FeatureRow, FeatureWriter, Format};
+use lookbook::table::features::{self, FeatureRow, Format, PART_ROWS};
 
 const MEASURES: [(Measure, &str); 4] = [
     (Measure::Pearson, "pearson"),
@@ -39,15 +39,20 @@ fn row(photo_id: u32, cells: &[(usize, u32)]) -> FeatureRow {
         model_id: "labels".to_owned(),
         width_px: 400,
         height_px: 600,
+        photo_width_px: 400,
+        photo_height_px: 600,
         counts: PixelCounts { category_px, apparel_px, cell_px },
     }
 }
 
 fn write_features(folder: &Path, rows: impl IntoIterator<Item = FeatureRow>) -> Result<()> {
     std::fs::create_dir_all(folder).unwrap();
-    let mut writer = FeatureWriter::new(folder, Format::Parquet);
-    rows.into_iter().try_for_each(|row| writer.push(row))?;
-    writer.close()
+    let rows: Vec<_> = rows.into_iter().collect();
+    // A table without rows has one part.
+    let parts = rows.chunks(PART_ROWS).chain(rows.is_empty().then_some(&rows[..]));
+    parts.enumerate().try_for_each(|(number, rows)| {
+        features::write_part(&folder.join(table::part_name(number)), &features::batch_of(rows), Format::Parquet)
+    })
 }
 
 fn oracle() -> serde_json::Value {

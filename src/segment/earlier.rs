@@ -1,0 +1,217 @@
+//! What earlier runs made of the photos of a catalogue: rows that need not be made again.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use sha2::{Digest as _, Sha256};
+
+use super::catalogue::Numbering;
+use super::masks;
+use crate::error::{Error, Result};
+use crate::photo::reason;
+use crate::table;
+use crate::table::features::{PART_ROWS, TABLE};
+use crate::table::state::{self, Digest, Stat, StateRow};
+
+/// Reasons that lie in a photo's content: they hold until it changes.
+const REASONS_OF_CONTENT: [&str; 4] = [reason::EMPTY, reason::UNDECODABLE, reason::TRUNCATED, reason::TOO_LARGE];
+
+/// A photo of an earlier run: folder, and place in its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) folder: u16,
+    pub(super) photo: u32,
+}
+
+/// What rows have to have been made with to be taken over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) row_key: u64,
+    /// With a mask beside it.
+    pub(super) mask: bool,
+}
+
+/// A photo of an earlier run.
+#[derive(Debug)]
+pub(super) struct Photo {
+    pub(super) state: StateRow,
+    /// The part that has its row, and the row; `None` where it was rejected.
+    pub(super) row: Option<(u32, u32)>,
+}
+
+/// A folder that an earlier run published, or left unfinished.
+#[derive(Debug)]
+pub(super) struct Folder {
+    /// By way of the opened folder: whatever is published meanwhile, this version is read.
+    path: PathBuf,
+    _opened: File,
+    /// Whether paths in its rows are as this run writes them.
+    pub(super) same_paths: bool,
+    pub(super) photos: Vec<Photo>,
+    /// For each part the end of its photos in `photos`.
+    ends: Vec<u32>,
+    by_name: HashMap<Arc<str>, u32>,
+    /// Photos with a content, in the order of their digests.
+    by_content: Vec<u32>,
+}
+
+impl Folder {
+    /// Opens a folder; `None` where there is none, or none with states.
+    pub(super) fn open(folder: &Path, same_paths: bool) -> Result<Option<Self>> {
+        let Ok(opened) = File::open(folder) else { return Ok(None) };
+        let path = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
+        let (photos, ends, by_name, by_content) = <(Vec<Photo>, Vec<u32>, HashMap<_, _>, Vec<u32>)>::default();
+        let mut read = Self { path, _opened: opened, same_paths, photos, ends, by_name, by_content };
+        for number in 0.. {
+            let state = read.path.join(state::file_name(number));
+            if !state.is_file() {
+                break;
+            }
+            read.add(number as u32, state::read(&state)?);
+        }
+        read.by_name = read.photos.iter().zip(0..).map(|(it, photo)| (it.state.name.clone(), photo)).collect();
+        let content = |photo: &u32| read.photos[*photo as usize].state.content;
+        read.by_content = (0..read.photos.len() as u32).filter(|photo| content(photo).is_some()).collect();
+        read.by_content.sort_by_key(content);
+        Ok((!read.ends.is_empty()).then_some(read))
+    }
+
+    /// Adds the photos of a part; those with rows are its rows, in order. Of a part that is not whole the ids alone count.
+    fn add(&mut self, part: u32, states: Vec<StateRow>) {
+        let path = self.path.join(table::part_name(part as usize));
+        let rows = states.iter().filter(|state| state.reject.is_none()).count() as u64;
+        let whole = table::count_rows(&path).is_ok_and(|found| found == rows);
+        if !whole {
+            tracing::warn!("{} is damaged: its photos are done again", table::part_name(part as usize));
+        }
+        let mut row = 0;
+        for state in states {
+            let place = (whole && state.reject.is_none()).then_some((part, row));
+            row += u32::from(state.reject.is_none());
+            self.photos.push(Photo { state, row: place });
+        }
+        self.ends.push(self.photos.len() as u32);
+    }
+
+    /// The photos of a part.
+    pub(super) fn part(&self, part: u32) -> std::ops::Range<u32> {
+        let start = part.checked_sub(1).map_or(0, |before| self.ends[before as usize]);
+        start..self.ends[part as usize]
+    }
+
+    /// The file of a part.
+    pub(super) fn part_path(&self, part: u32) -> PathBuf {
+        self.path.join(table::part_name(part as usize))
+    }
+
+    /// The file of a part's state.
+    pub(super) fn state_path(&self, part: u32) -> PathBuf {
+        self.path.join(state::file_name(part as usize))
+    }
+
+    /// All rows of a part.
+    pub(super) fn rows(&self, part: u32) -> Result<RecordBatch> {
+        let path = self.part_path(part);
+        let batches = table::read_table(&path, TABLE, &[], PART_ROWS)?.collect::<Result<Vec<_>>>()?;
+        let schema = batches.first().ok_or_else(|| Error::input(&path, "has no rows"))?.schema();
+        concat_batches(&schema, &batches).map_err(|cause| Error::input(&path, cause))
+    }
+
+    /// The mask of a photo, where it has one.
+    pub(super) fn mask(&self, photo: u32) -> Option<PathBuf> {
+        let path = self.path.join(masks::FOLDER).join(masks::name(&self.photos[photo as usize].state.content?));
+        path.is_file().then_some(path)
+    }
+
+    fn is_usable(&self, photo: u32, wanted: Wanted) -> bool {
+        let Photo { state, row } = &self.photos[photo as usize];
+        if state.row_key != wanted.row_key || state.content.is_none() {
+            return false;
+        }
+        match &state.reject {
+            Some((reason, _)) => REASONS_OF_CONTENT.contains(&reason.as_str()),
+            None => row.is_some() && (!wanted.mask || self.mask(photo).is_some()),
+        }
+    }
+}
+
+/// All earlier folders, the one that is asked first in front.
+#[derive(Debug, Default)]
+pub(super) struct Earlier {
+    pub(super) folders: Vec<Folder>,
+    /// Which of them is the published table.
+    pub(super) published: Option<u16>,
+}
+
+impl Earlier {
+    pub(super) fn photo(&self, place: Place) -> &Photo {
+        &self.folders[usize::from(place.folder)].photos[place.photo as usize]
+    }
+
+    pub(super) fn folder(&self, place: Place) -> &Folder {
+        &self.folders[usize::from(place.folder)]
+    }
+
+    /// The photos of the published table.
+    pub(super) fn published(&self) -> &[Photo] {
+        self.published.map_or(&[], |folder| &self.folders[usize::from(folder)].photos)
+    }
+
+    /// The photo of that name in the published table, whatever its row was made with.
+    pub(super) fn in_published(&self, name: &str) -> Option<Place> {
+        self.in_folder(self.published?, name)
+    }
+
+    /// The photo of that name in one folder, whatever its row was made with.
+    pub(super) fn in_folder(&self, folder: u16, name: &str) -> Option<Place> {
+        let photo = *self.folders[usize::from(folder)].by_name.get(name)?;
+        Some(Place { folder, photo })
+    }
+
+    /// The photo of that name, where what was made of it can be taken over.
+    pub(super) fn by_name(&self, name: &str, wanted: Wanted) -> Option<Place> {
+        let places = self.folders.iter().zip(0..).filter_map(|(it, folder)| {
+            let photo = *it.by_name.get(name)?;
+            it.is_usable(photo, wanted).then_some(Place { folder, photo })
+        });
+        places.into_iter().next()
+    }
+
+    /// A photo of that content, where what was made of it can be taken over; one of that name first.
+    pub(super) fn by_content(&self, name: &str, content: &Digest, wanted: Wanted) -> Option<Place> {
+        let named = self.by_name(name, wanted).filter(|&it| self.photo(it).state.content.as_ref() == Some(content));
+        named.or_else(|| {
+            let mut places = self.folders.iter().zip(0..).flat_map(|(it, folder)| {
+                let of = |photo: &u32| it.photos[*photo as usize].state.content;
+                let start = it.by_content.partition_point(|photo| of(photo).as_ref() < Some(content));
+                let same = it.by_content[start..].iter().take_while(move |photo| of(photo).as_ref() == Some(content));
+                same.filter(move |&&photo| it.is_usable(photo, wanted)).map(move |&photo| Place { folder, photo })
+            });
+            places.next()
+        })
+    }
+
+    /// The photo of that name, where the file is as it was when its row was made.
+    pub(super) fn unchanged(&self, name: &str, stat: Stat, wanted: Wanted) -> Option<Place> {
+        let place = self.by_name(name, wanted)?;
+        (stat.modified_ns.is_some() && self.photo(place).state.stat == Some(stat)).then_some(place)
+    }
+
+    /// The ids of the published table; the next one is `next` or above.
+    pub(super) fn numbering(&self, next: u32) -> Numbering {
+        let photos = self.published();
+        let next = photos.iter().map(|it| it.state.photo_id + 1).max().unwrap_or(0).max(next);
+        let ids = photos.iter().map(|it| (it.state.name.clone(), it.state.photo_id)).collect();
+        Numbering { ids, next }
+    }
+}
+
+/// SHA-256 of an encoded photo.
+pub(super) fn digest(bytes: &[u8]) -> Digest {
+    Sha256::digest(bytes).into()
+}

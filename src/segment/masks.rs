@@ -1,0 +1,74 @@
+//! `masks/XX/<content_sha256>.png`: the label map of a photo at the photo's own size, one palette index a pixel.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use flate2::write::ZlibEncoder;
+use flate2::{Compression, Crc};
+
+use crate::error::{Error, Result};
+use crate::labels::CATEGORY_PALETTE;
+use crate::stage::hexadecimal;
+use crate::table::state::Digest;
+
+/// The folder of the masks within a features folder.
+pub(super) const FOLDER: &str = "masks";
+/// Label maps are flat areas: more effort hardly makes them smaller.
+const EFFORT: u32 = 3;
+
+/// Where the mask of a photo lies, by its content: photos that are the same share one.
+pub(super) fn name(content: &Digest) -> PathBuf {
+    let name = hexadecimal(content);
+    Path::new(&name[..2]).join(format!("{name}.png"))
+}
+
+/// Writes a label map, `[height, width]`, 0 to 22, below `folder`.
+pub(super) fn write(folder: &Path, content: &Digest, label_map: &[u8], width_px: u32) -> Result<()> {
+    let path = folder.join(name(content));
+    let parent = path.parent().unwrap_or(folder);
+    fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+    fs::write(&path, encode(label_map, width_px)).map_err(Error::io("write", &path))
+}
+
+/// A PNG of 8-bit palette indices (ISO/IEC 15948), the palette that of the categories.
+fn encode(label_map: &[u8], width_px: u32) -> Vec<u8> {
+    let height_px = label_map.len() as u32 / width_px;
+    let mut header = [width_px.to_be_bytes(), height_px.to_be_bytes()].concat();
+    // 8 bits, palette, deflate, adaptive filters, not interlaced.
+    header.extend([8, 3, 0, 0, 0]);
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    chunk(&mut png, *b"IHDR", &header);
+    chunk(&mut png, *b"PLTE", CATEGORY_PALETTE.as_flattened());
+    let mut data = ZlibEncoder::new(Vec::new(), Compression::new(EFFORT));
+    for row in label_map.chunks_exact(width_px as usize) {
+        data.write_all(&[0]).and_then(|()| data.write_all(row)).expect("a vector takes all");
+    }
+    chunk(&mut png, *b"IDAT", &data.finish().expect("a vector takes all"));
+    chunk(&mut png, *b"IEND", &[]);
+    png
+}
+
+fn chunk(png: &mut Vec<u8>, name: [u8; 4], content: &[u8]) {
+    png.extend((content.len() as u32).to_be_bytes());
+    let start = png.len();
+    png.extend(name);
+    png.extend(content);
+    let mut crc = Crc::new();
+    crc.update(&png[start..]);
+    png.extend(crc.sum().to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_reads_as_the_colours_of_its_categories() {
+        let png = encode(&[0, 1, 22, 7, 7, 7], 3);
+        let picture = image::load_from_memory(&png).expect("a PNG").into_rgb8();
+        assert_eq!(picture.dimensions(), (3, 2));
+        let colors: Vec<_> = picture.pixels().map(|pixel| pixel.0).collect();
+        assert_eq!(colors, [0, 1, 22, 7, 7, 7].map(|it: usize| CATEGORY_PALETTE[it]));
+    }
+}

@@ -1,0 +1,453 @@
+//! The parts of the table: photos in order of their slots, [`PART_ROWS`] slots a part, each with its state beside it. A part
+//! that would be as it was is linked, not written; rows made now are put down while the run goes on, for the next run to find
+//! where this one is killed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::{interleave_record_batch, take_record_batch};
+
+use super::catalogue::{Catalogue, Entry};
+use super::earlier::{Earlier, Place};
+use super::masks;
+use crate::error::{Error, Result};
+use crate::photo::PhotoProblem;
+use crate::shard::adopt;
+use crate::table;
+use crate::table::features::{self, FeatureRow, Format, IPC_EXTENSION, PART_ROWS};
+use crate::table::rejects::Reject;
+use crate::table::state::{self, Digest, Stat, StateRow};
+
+/// The folder, within the unfinished one, of what a killed run has made.
+pub(super) const UNFINISHED: &str = "unfinished";
+
+/// What became of a photo.
+#[derive(Debug)]
+pub(super) enum Made {
+    /// Its row, made now.
+    Row(Box<FeatureRow>),
+    /// What an earlier run made of it.
+    Taken(Place),
+    /// It could not be looked at this time: its row stays.
+    Stays(Place, PhotoProblem),
+    /// It is left out.
+    Rejected(PhotoProblem),
+}
+
+/// What became of the photo with this index, and what is known of its file.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) index: u32,
+    pub(super) stat: Option<Stat>,
+    pub(super) content: Option<Digest>,
+    pub(super) made: Made,
+}
+
+/// What is to be done with a photo of the catalogue.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fate {
+    /// To look at it.
+    Todo,
+    /// To take what an earlier run made of it.
+    Take(Place),
+}
+
+/// How many photos went which way.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Taken over from the published table.
+    pub(super) known: u64,
+    /// Under a name that the published table does not have.
+    pub(super) new: u64,
+    /// Of another content than when their row was made.
+    pub(super) changed: u64,
+    /// Whose row was made by another model, or with other settings.
+    pub(super) outdated: u64,
+    /// Taken over from a run that was killed.
+    pub(super) resumed: u64,
+    /// New ones taken over from a photo of the same content.
+    pub(super) same_content: u64,
+    /// Not in the catalogue, or not to be seen: their rows stay.
+    pub(super) kept: u64,
+    /// Looked at by the network, or counted by labels.
+    pub(super) segmented: u64,
+}
+
+/// What the parts are made of and where they go.
+pub(super) struct Parts<'a> {
+    pub(super) catalogue: &'a Catalogue,
+    pub(super) earlier: &'a Earlier,
+    pub(super) fates: &'a [Fate],
+    /// The folder to be published.
+    pub(super) folder: PathBuf,
+    pub(super) format: Format,
+    pub(super) masks: bool,
+    /// What rows made now hang on.
+    pub(super) row_key: u64,
+    pub(super) unfinished: Unfinished,
+}
+
+/// Photos of one part that the run is at.
+#[derive(Default)]
+struct Open {
+    outcomes: Vec<Outcome>,
+    waiting: usize,
+}
+
+/// What the parts came to.
+#[derive(Default)]
+pub(super) struct Written {
+    pub(super) tally: Tally,
+    pub(super) rejects: Vec<Reject>,
+    /// Parts that were linked, and all of them.
+    pub(super) linked_parts: usize,
+    pub(super) parts: usize,
+}
+
+/// Takes outcomes in any order and writes each part when its last one has come.
+pub(super) struct Writer<'a> {
+    parts: &'a mut Parts<'a>,
+    /// By number of the part: its photos.
+    ranges: BTreeMap<u32, Range<usize>>,
+    open: HashMap<u32, Open>,
+    files: BTreeSet<u32>,
+    written: Written,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(parts: &'a mut Parts<'a>) -> Self {
+        let mut ranges: BTreeMap<u32, Range<usize>> = BTreeMap::new();
+        for (index, entry) in parts.catalogue.entries.iter().enumerate() {
+            ranges.entry(part_of(entry)).or_insert(index..index).end = index + 1;
+        }
+        Self { parts, ranges, open: HashMap::new(), files: BTreeSet::new(), written: Written::default() }
+    }
+
+    /// Takes an outcome of a photo that was to be looked at.
+    pub(super) fn push(&mut self, outcome: Outcome) -> Result<()> {
+        let parts = &mut *self.parts;
+        let number = part_of(&parts.catalogue.entries[outcome.index as usize]);
+        let open = self.open.entry(number).or_insert_with(|| {
+            let todo = parts.fates[self.ranges[&number].clone()].iter().filter(|fate| matches!(fate, Fate::Todo));
+            Open { outcomes: Vec::new(), waiting: todo.count() }
+        });
+        if let Made::Row(row) = &outcome.made {
+            let state = state_of(&parts.catalogue.entries[outcome.index as usize], &outcome, parts.row_key, None);
+            parts.unfinished.push(row, state)?;
+        }
+        open.waiting -= 1;
+        open.outcomes.push(outcome);
+        if open.waiting > 0 {
+            return Ok(());
+        }
+        let open = self.open.remove(&number).expect("it was there");
+        self.write(number, open.outcomes)
+    }
+
+    /// Writes the parts of which nothing was to be looked at, and gives all parts their numbers.
+    pub(super) fn close(mut self) -> Result<Written> {
+        let rest: Vec<u32> = self.ranges.keys().filter(|number| !self.files.contains(number)).copied().collect();
+        for number in rest {
+            crate::stop::check()?;
+            self.write(number, Vec::new())?;
+        }
+        if self.files.is_empty() {
+            self.write_files(0, &features::batch_of(&[]), &[])?;
+        }
+        for (place, &number) in self.files.iter().enumerate() {
+            self.parts.rename(number, place)?;
+        }
+        self.parts.unfinished.remove()?;
+        self.written.parts = self.files.len();
+        self.written.rejects.extend(self.parts.catalogue.rejects.iter().cloned());
+        self.written.rejects.sort_by(|a, b| a.item.cmp(&b.item));
+        Ok(self.written)
+    }
+
+    /// Writes a part from what was looked at and what is taken over.
+    fn write(&mut self, number: u32, mut outcomes: Vec<Outcome>) -> Result<()> {
+        for index in self.ranges[&number].clone() {
+            if let Fate::Take(place) = self.parts.fates[index] {
+                let state = &self.parts.earlier.photo(place).state;
+                let (stat, content) = (state.stat, state.content);
+                outcomes.push(Outcome { index: index as u32, stat, content, made: Made::Taken(place) });
+            }
+        }
+        outcomes.sort_by_key(|outcome| outcome.index);
+        let states = self.settle(&outcomes)?;
+        if let Some((folder, part)) = self.parts.same_part(&outcomes, &states) {
+            return self.link(number, folder, part, &states);
+        }
+        let rows = self.parts.rows(&outcomes)?;
+        self.write_files(number, &rows, &states)
+    }
+
+    fn write_files(&mut self, number: u32, rows: &RecordBatch, states: &[StateRow]) -> Result<()> {
+        features::write_part(&self.parts.file(number, "parquet"), rows, self.parts.format)?;
+        state::write(&self.parts.file(number, "state"), states)?;
+        self.files.insert(number);
+        Ok(())
+    }
+
+    /// The part is as it was in an earlier folder: no more than its state may be another.
+    fn link(&mut self, number: u32, folder: u16, part: u32, states: &[StateRow]) -> Result<()> {
+        let earlier = &self.parts.earlier.folders[usize::from(folder)];
+        let path = earlier.part_path(part);
+        adopt(&path, &self.parts.file(number, "parquet"))?;
+        if self.parts.format == Format::Arrow {
+            adopt(&path.with_extension(IPC_EXTENSION), &self.parts.file(number, IPC_EXTENSION))?;
+        }
+        let before = earlier.part(part).map(|photo| &earlier.photos[photo as usize].state);
+        if before.eq(states) {
+            adopt(&earlier.state_path(part), &self.parts.file(number, "state"))?;
+        } else {
+            state::write(&self.parts.file(number, "state"), states)?;
+        }
+        self.files.insert(number);
+        self.written.linked_parts += 1;
+        Ok(())
+    }
+
+    /// Counts what became of each photo, notes the rejects, keeps the masks; the states of the part.
+    fn settle(&mut self, outcomes: &[Outcome]) -> Result<Vec<StateRow>> {
+        let mut states = Vec::with_capacity(outcomes.len());
+        for outcome in outcomes {
+            let entry = &self.parts.catalogue.entries[outcome.index as usize];
+            let before = match outcome.made {
+                Made::Taken(place) | Made::Stays(place, _) => Some(&self.parts.earlier.photo(place).state),
+                Made::Row(_) | Made::Rejected(_) => None,
+            };
+            let state = state_of(entry, outcome, self.parts.row_key, before);
+            let problem = match &outcome.made {
+                Made::Stays(_, problem) => Some((problem.reason.to_owned(), problem.detail.clone())),
+                _ => state.reject.clone(),
+            };
+            if let Some((reason, detail)) = problem {
+                let item = self.parts.catalogue.path_of(entry).to_string_lossy().into_owned();
+                self.written.rejects.push(Reject { item, reason: reason.into(), detail });
+            }
+            self.parts.count(entry, outcome, &mut self.written.tally);
+            self.parts.keep_mask(outcome)?;
+            states.push(state);
+        }
+        Ok(states)
+    }
+}
+
+impl Parts<'_> {
+    /// A file of the part, before the parts have their numbers.
+    fn file(&self, number: u32, ending: &str) -> PathBuf {
+        self.folder.join(format!("slots-{number}.{ending}"))
+    }
+
+    /// Gives a part its number, without gaps.
+    fn rename(&self, number: u32, place: usize) -> Result<()> {
+        let part = self.folder.join(table::part_name(place));
+        let mut files = vec![(self.file(number, "parquet"), part.clone())];
+        files.push((self.file(number, "state"), self.folder.join(state::file_name(place))));
+        if self.format == Format::Arrow {
+            files.push((self.file(number, IPC_EXTENSION), part.with_extension(IPC_EXTENSION)));
+        }
+        files.iter().try_for_each(|(from, to)| fs::rename(from, to).map_err(Error::io("rename", from)))
+    }
+
+    /// The part of an earlier folder that has exactly these rows, ids, names and paths.
+    fn same_part(&self, outcomes: &[Outcome], states: &[StateRow]) -> Option<(u16, u32)> {
+        let taken = |outcome: &Outcome| match outcome.made {
+            Made::Taken(place) | Made::Stays(place, _) => Some(place),
+            Made::Row(_) | Made::Rejected(_) => None,
+        };
+        let first = taken(outcomes.first()?)?;
+        let folder = self.earlier.folder(first);
+        let (part, _) = outcomes.iter().find_map(|outcome| self.earlier.photo(taken(outcome)?).row)?;
+        let range = folder.part(part);
+        let in_order = range.len() == outcomes.len()
+            && outcomes
+                .iter()
+                .zip(range.clone())
+                .all(|(outcome, photo)| taken(outcome) == Some(Place { folder: first.folder, photo }));
+        let named = |(photo, state): (u32, &StateRow)| {
+            let before = &folder.photos[photo as usize].state;
+            (before.photo_id, &before.name) == (state.photo_id, &state.name)
+        };
+        let has_format =
+            self.format == Format::Parquet || folder.part_path(part).with_extension(IPC_EXTENSION).is_file();
+        let same = in_order && range.zip(states).all(named) && has_format && folder.same_paths;
+        same.then_some((first.folder, part))
+    }
+
+    /// The rows of a part.
+    fn rows(&self, outcomes: &[Outcome]) -> Result<RecordBatch> {
+        let mut made: Vec<FeatureRow> = Vec::new();
+        let mut names = Vec::new();
+        // Where each row comes from: the rows made now, or an earlier part.
+        let mut from: Vec<Option<(u16, u32, u32)>> = Vec::new();
+        for outcome in outcomes {
+            let source = match &outcome.made {
+                Made::Row(row) => {
+                    made.push((**row).clone());
+                    None
+                }
+                Made::Taken(place) | Made::Stays(place, _) => match self.earlier.photo(*place).row {
+                    Some((part, row)) => Some((place.folder, part, row)),
+                    None => continue,
+                },
+                Made::Rejected(_) => continue,
+            };
+            from.push(source);
+            names.push(self.names(outcome.index));
+        }
+        let made = features::batch_of(&made);
+        if from.iter().all(Option::is_none) {
+            return Ok(made);
+        }
+        Ok(features::renamed(&self.gathered(made, &from)?, &names))
+    }
+
+    /// Rows made now and rows of earlier parts in the order of `from`; one earlier part is in memory at a time.
+    fn gathered(&self, made: RecordBatch, from: &[Option<(u16, u32, u32)>]) -> Result<RecordBatch> {
+        let mut wanted: BTreeMap<(u16, u32), Vec<u32>> = BTreeMap::new();
+        for (folder, part, row) in from.iter().flatten() {
+            wanted.entry((*folder, *part)).or_default().push(*row);
+        }
+        let mut batches = vec![made];
+        let mut places: HashMap<(u16, u32), usize> = HashMap::new();
+        for ((folder, part), rows) in wanted {
+            let all = self.earlier.folders[usize::from(folder)].rows(part)?;
+            let taken = take_record_batch(&all, &UInt32Array::from(rows)).expect("rows that the part has");
+            places.insert((folder, part), batches.len());
+            batches.push(taken);
+        }
+        let mut next = vec![0; batches.len()];
+        let order = from.iter().map(|source| {
+            let batch = source.map_or(0, |(folder, part, _)| places[&(folder, part)]);
+            next[batch] += 1;
+            (batch, next[batch] - 1)
+        });
+        let order: Vec<_> = order.collect();
+        let batches: Vec<&RecordBatch> = batches.iter().collect();
+        Ok(interleave_record_batch(&batches, &order).expect("batches of one schema, rows within them"))
+    }
+
+    /// Id, file name and path of a row.
+    fn names(&self, index: u32) -> (u32, String, String) {
+        names_of(self.catalogue, &self.catalogue.entries[index as usize])
+    }
+
+    fn keep_mask(&self, outcome: &Outcome) -> Result<()> {
+        let (Made::Taken(place) | Made::Stays(place, _), Some(content)) = (&outcome.made, &outcome.content) else {
+            return Ok(());
+        };
+        let path = self.folder.join(masks::FOLDER).join(masks::name(content));
+        match self.earlier.folder(*place).mask(place.photo) {
+            Some(mask) if self.masks && !path.exists() => {
+                let parent = path.parent().unwrap_or(&path);
+                fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+                adopt(&mask, &path)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn count(&self, entry: &Entry, outcome: &Outcome, tally: &mut Tally) {
+        let before = self.earlier.in_published(&entry.name).map(|place| &self.earlier.photo(place).state);
+        let count = match outcome.made {
+            Made::Rejected(_) => return,
+            Made::Stays(..) => &mut tally.kept,
+            Made::Taken(_) if entry.kept => &mut tally.kept,
+            Made::Taken(place) if self.earlier.photo(place).row.is_none() => return,
+            Made::Taken(place) if Some(place.folder) != self.earlier.published => &mut tally.resumed,
+            Made::Taken(place) if self.earlier.photo(place).state.name == entry.name => &mut tally.known,
+            Made::Taken(_) => {
+                tally.same_content += 1;
+                if before.is_some() { &mut tally.changed } else { &mut tally.new }
+            }
+            Made::Row(_) => {
+                tally.segmented += 1;
+                match before {
+                    Some(before) if before.row_key != self.row_key => &mut tally.outdated,
+                    Some(_) => &mut tally.changed,
+                    None => &mut tally.new,
+                }
+            }
+        };
+        *count += 1;
+    }
+}
+
+/// Id, file name and path of a photo's row.
+pub(super) fn names_of(catalogue: &Catalogue, entry: &Entry) -> (u32, String, String) {
+    let path = catalogue.path_of(entry);
+    let file_name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    (entry.photo_id, file_name, path.to_string_lossy().into_owned())
+}
+
+fn part_of(entry: &Entry) -> u32 {
+    entry.slot / PART_ROWS as u32
+}
+
+fn state_of(entry: &Entry, outcome: &Outcome, row_key: u64, before: Option<&StateRow>) -> StateRow {
+    let reject = match &outcome.made {
+        Made::Rejected(problem) => Some((problem.reason.to_owned(), problem.detail.clone())),
+        Made::Row(_) | Made::Stays(..) => None,
+        Made::Taken(_) => before.and_then(|it| it.reject.clone()),
+    };
+    StateRow {
+        photo_id: entry.photo_id,
+        name: entry.name.clone(),
+        stat: outcome.stat,
+        content: outcome.content,
+        row_key: before.map_or(row_key, |it| it.row_key),
+        reject,
+    }
+}
+
+/// Rows made in this run, put down in the layout of a features folder.
+pub(super) struct Unfinished {
+    folder: PathBuf,
+    number: usize,
+    every: usize,
+    rows: Vec<FeatureRow>,
+    states: Vec<StateRow>,
+}
+
+impl Unfinished {
+    /// Goes on in `folder`, a file for each `every` rows.
+    pub(super) fn new(folder: &Path, every: usize) -> Self {
+        let mut number = 0;
+        while folder.join(state::file_name(number)).is_file() {
+            number += 1;
+        }
+        Self { folder: folder.to_owned(), number, every, rows: Vec::new(), states: Vec::new() }
+    }
+
+    fn push(&mut self, row: &FeatureRow, state: StateRow) -> Result<()> {
+        self.rows.push(row.clone());
+        self.states.push(state);
+        if self.rows.len() < self.every {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.folder).map_err(Error::io("create", &self.folder))?;
+        let path = self.folder.join(table::part_name(self.number));
+        features::write_part(&path, &features::batch_of(&self.rows), Format::Parquet)?;
+        // The state comes last and whole: a part without one does not count.
+        let state = self.folder.join(state::file_name(self.number));
+        let beside = state.with_extension("partial");
+        state::write(&beside, &self.states)?;
+        fs::rename(&beside, &state).map_err(Error::io("rename", &beside))?;
+        self.rows.clear();
+        self.states.clear();
+        self.number += 1;
+        Ok(())
+    }
+
+    fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.folder) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &self.folder)(cause)),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Photos through the network, in a stream of bounded queues: workers read, decode and lay out; the network takes batches as
+//! they come; behind it pixels are counted and rows handed on. Memory does not grow with the catalogue, and nobody waits
+//! for the slowest photo.
+
+use std::borrow::Cow;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rayon::prelude::*;
+
+use super::catalogue::{Catalogue, Entry, Item};
+use super::earlier::{Earlier, Wanted, digest};
+use super::masks;
+use super::parts::{Made, Outcome, names_of};
+use super::{Config, Counter, LABELS_MODEL_ID, count};
+use crate::canvas::{self, Canvas};
+use crate::dataset::PhotoRecord;
+use crate::error::Result;
+use crate::features::PixelCounts;
+use crate::graph::Spec;
+use crate::photo::{self, Decoded, Decoding, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo, PhotoProblem, reason};
+use crate::predict::{BATCH_SIZE, Predictor};
+use crate::stage::hexadecimal;
+use crate::stop;
+use crate::table::features::FeatureRow;
+use crate::table::state::{Digest, Stat};
+
+/// Photos that wait for the network at most, beside those that workers hold: a network's batch and the next.
+const READY_PHOTOS: usize = 2 * BATCH_SIZE;
+/// Batches that wait to be counted at most.
+const ANSWERED_BATCHES: usize = 2;
+/// A file that was changed so short a time before it was read may change again without a new time.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// What workers need to know.
+pub(super) struct Work<'a> {
+    pub(super) config: &'a Config,
+    pub(super) catalogue: &'a Catalogue,
+    pub(super) earlier: &'a Earlier,
+    pub(super) counter: &'a Counter,
+    pub(super) wanted: Wanted,
+    /// The folder of the masks, where there are to be any.
+    pub(super) masks: Option<std::path::PathBuf>,
+    /// What photos are laid onto; `None` where there is no network.
+    pub(super) spec: Option<Spec>,
+    pub(super) model_id: &'a str,
+}
+
+/// A photo on its way through the network.
+struct OnCanvas {
+    index: u32,
+    stat: Option<Stat>,
+    content: Digest,
+    decoded: Decoded,
+    canvas: Canvas,
+}
+
+/// What comes out of a worker.
+enum Looked {
+    Done(Outcome),
+    OnCanvas(Box<OnCanvas>),
+}
+
+/// What comes out behind the network.
+enum Answered {
+    Done(Outcome),
+    /// With the network's answer.
+    OnCanvas(Box<OnCanvas>, Vec<u8>),
+}
+
+type Items<'a> = Box<dyn Iterator<Item = Result<Item>> + Send + 'a>;
+
+/// Looks at all items with `workers` threads and hands each outcome to `sink`, in any order.
+pub(super) fn run(
+    work: &Work,
+    predictor: Option<&mut Predictor>,
+    items: Items,
+    workers: usize,
+    sink: impl FnMut(Outcome) -> Result<()> + Send,
+) -> Result<()> {
+    let items = Mutex::new(items);
+    std::thread::scope(|scope| {
+        let (looked, to_answer) = sync_channel(READY_PHOTOS);
+        let (answered, to_count) = sync_channel(ANSWERED_BATCHES);
+        for _ in 0..workers {
+            let (looked, items) = (looked.clone(), &items);
+            scope.spawn(move || look_at_all(work, items, &looked));
+        }
+        drop(looked);
+        let counting = scope.spawn(move || count_all(work, to_count, sink));
+        let predicted = predict_all(predictor, &to_answer, &answered);
+        drop((to_answer, answered));
+        let counted = counting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // Where counting failed, the network only found nobody to hand on to.
+        counted.and(predicted)
+    })
+}
+
+/// A worker: until there is nothing left, or nobody to look for.
+fn look_at_all(work: &Work, items: &Mutex<Items>, looked: &SyncSender<Result<Looked>>) {
+    loop {
+        let item = items.lock().expect("no worker panics with it").next();
+        let Some(item) = item else { return };
+        if looked.send(item.and_then(|item| work.look(&item))).is_err() {
+            return;
+        }
+    }
+}
+
+/// Runs the network over what comes, in batches.
+fn predict_all(
+    mut predictor: Option<&mut Predictor>,
+    looked: &Receiver<Result<Looked>>,
+    answered: &SyncSender<Vec<Answered>>,
+) -> Result<()> {
+    let mut batch: Vec<Box<OnCanvas>> = Vec::with_capacity(BATCH_SIZE);
+    loop {
+        stop::check()?;
+        let next = looked.recv().ok().transpose()?;
+        let at_end = next.is_none();
+        let mut ready = Vec::new();
+        match next {
+            Some(Looked::Done(outcome)) => ready.push(Answered::Done(outcome)),
+            Some(Looked::OnCanvas(photo)) => batch.push(photo),
+            None => {}
+        }
+        if batch.len() == BATCH_SIZE || (at_end && !batch.is_empty()) {
+            let predictor = predictor.as_mut().expect("canvases are made for a network");
+            let answers = predictor.run(batch.iter().map(|it| &it.canvas.pixels[..]))?;
+            ready.extend(batch.drain(..).zip(answers).map(|(photo, answer)| Answered::OnCanvas(photo, answer)));
+        }
+        if (!ready.is_empty() && answered.send(ready).is_err()) || at_end {
+            return Ok(());
+        }
+    }
+}
+
+/// Counts what comes out of the network and hands it on.
+fn count_all(
+    work: &Work,
+    answered: Receiver<Vec<Answered>>,
+    mut sink: impl FnMut(Outcome) -> Result<()>,
+) -> Result<()> {
+    for batch in answered {
+        let outcomes = batch.into_par_iter().map(|it| match it {
+            Answered::Done(outcome) => Ok(outcome),
+            Answered::OnCanvas(photo, answer) => work.count(&photo, &answer),
+        });
+        outcomes.collect::<Result<Vec<_>>>()?.into_iter().try_for_each(&mut sink)?;
+    }
+    Ok(())
+}
+
+impl Work<'_> {
+    /// Reads a photo; decodes it where no earlier run knows its content.
+    fn look(&self, item: &Item) -> Result<Looked> {
+        let index = item.index;
+        let entry = &self.catalogue.entries[index as usize];
+        let read = match &item.record {
+            Some(record) => Ok((None, Cow::Borrowed(&record.encoded[..]))),
+            None => read(&self.catalogue.path_of(entry)).map(|(stat, bytes)| (Some(stat), Cow::Owned(bytes))),
+        };
+        let (stat, bytes) = match read {
+            Ok(read) => read,
+            Err(problem) => return Ok(Looked::Done(self.unread(index, problem))),
+        };
+        let content = digest(&bytes);
+        let done = |made| Ok(Looked::Done(Outcome { index, stat, content: Some(content), made }));
+        if let Some(place) = self.earlier.by_content(&entry.name, &content, self.wanted) {
+            return done(Made::Taken(place));
+        }
+        let Some(spec) = &self.spec else {
+            let record = item.record.as_ref().expect("labels come with a dataset's photos");
+            return done(self.labelled(entry, record, &content)?);
+        };
+        let fit = Some((FIT_WIDTH_PX, FIT_HEIGHT_PX));
+        match photo::decode_with(&bytes, Decoding { max_pixels: self.config.max_pixels(), fit }) {
+            Ok(decoded) => {
+                let canvas = canvas::canvas(spec, &decoded.photo);
+                Ok(Looked::OnCanvas(Box::new(OnCanvas { index, stat, content, decoded, canvas })))
+            }
+            Err(problem) => done(Made::Rejected(problem)),
+        }
+    }
+
+    /// A file that could not be read. Where the disk or a permission is to blame, the row of the version before stays.
+    fn unread(&self, index: u32, problem: PhotoProblem) -> Outcome {
+        let entry = &self.catalogue.entries[index as usize];
+        let not_its_fault = [reason::NO_PERMISSION, reason::IO_ERROR].contains(&problem.reason);
+        let before = self.earlier.in_published(&entry.name).filter(|&it| self.earlier.photo(it).row.is_some());
+        match before {
+            Some(place) if not_its_fault => {
+                let state = &self.earlier.photo(place).state;
+                Outcome { index, stat: state.stat, content: state.content, made: Made::Stays(place, problem) }
+            }
+            _ => Outcome { index, stat: None, content: None, made: Made::Rejected(problem) },
+        }
+    }
+
+    /// A photo of a dataset, counted by its labels.
+    fn labelled(&self, entry: &Entry, record: &PhotoRecord, content: &Digest) -> Result<Made> {
+        let label_map = record.category_map();
+        let counter = self.counter;
+        let size = (record.width_px, record.height_px);
+        let counts = if let Some(colors) = record.color_map() {
+            PixelCounts::of(&label_map, record.width_px, counter.rule, |pixel| colors[pixel])
+        } else {
+            let photo = match photo::decode(&record.encoded) {
+                Ok(photo) => photo,
+                Err(problem) => return Ok(Made::Rejected(problem)),
+            };
+            if (photo.width_px, photo.height_px) != size {
+                let detail = format!("labels of {} x {} pixels do not lie on it", record.width_px, record.height_px);
+                return Ok(Made::Rejected(PhotoProblem::new(reason::OTHER_SIZE, detail)));
+            }
+            count(&photo, &label_map, counter.rule, &counter.colors)
+        };
+        if let Some(folder) = &self.masks {
+            masks::write(folder, content, &label_map, record.width_px)?;
+        }
+        Ok(Made::Row(Box::new(self.row(entry, content, LABELS_MODEL_ID, size, size, counts))))
+    }
+
+    /// Counts a photo by the network's answer.
+    fn count(&self, it: &OnCanvas, answer: &[u8]) -> Result<Outcome> {
+        let spec = self.spec.as_ref().expect("canvases are made for a network");
+        let entry = &self.catalogue.entries[it.index as usize];
+        let Decoded { photo, own_width_px, own_height_px } = &it.decoded;
+        let label_map = |width_px: u32, height_px: u32| {
+            canvas::label_map(spec, &it.canvas, answer, width_px as usize, height_px as usize)
+        };
+        let Photo { width_px, height_px, .. } = *photo;
+        let counts = count(photo, &label_map(width_px, height_px), self.counter.rule, &self.counter.colors);
+        if let Some(folder) = &self.masks {
+            masks::write(folder, &it.content, &label_map(*own_width_px, *own_height_px), *own_width_px)?;
+        }
+        let own = (*own_width_px, *own_height_px);
+        let row = self.row(entry, &it.content, self.model_id, (width_px, height_px), own, counts);
+        Ok(Outcome { index: it.index, stat: it.stat, content: Some(it.content), made: Made::Row(Box::new(row)) })
+    }
+
+    fn row(
+        &self,
+        entry: &Entry,
+        content: &Digest,
+        model_id: &str,
+        size: (u32, u32),
+        own_size: (u32, u32),
+        counts: PixelCounts,
+    ) -> FeatureRow {
+        let (photo_id, file_name, path) = names_of(self.catalogue, entry);
+        FeatureRow {
+            photo_id,
+            file_name,
+            path,
+            content_sha256: hexadecimal(content),
+            model_id: model_id.to_owned(),
+            width_px: size.0,
+            height_px: size.1,
+            photo_width_px: own_size.0,
+            photo_height_px: own_size.1,
+            counts,
+        }
+    }
+}
+
+/// A file's content, and what the file system told of it before it was read.
+fn read(path: &std::path::Path) -> Result<(Stat, Vec<u8>), PhotoProblem> {
+    let now = SystemTime::now();
+    let stat = stat(path)?;
+    let bytes = photo::read_bytes(path)?;
+    let settled = |ns: &i64| {
+        let before = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(SETTLED);
+        i128::from(*ns) < before.as_nanos() as i128
+    };
+    Ok((Stat { modified_ns: stat.modified_ns.filter(settled), ..stat }, bytes))
+}
+
+/// What the file system tells of a photo file.
+pub(super) fn stat(path: &std::path::Path) -> Result<Stat, PhotoProblem> {
+    use std::os::unix::fs::MetadataExt;
+    let found = photo::stat(path)?;
+    let modified_ns = found.mtime().checked_mul(1_000_000_000).and_then(|it| it.checked_add(found.mtime_nsec()));
+    Ok(Stat { bytes: found.len(), modified_ns })
+}
+
+/// The content of an item, for a run that only compares.
+pub(super) fn content_of(catalogue: &Catalogue, item: &Item) -> Option<Digest> {
+    if let Some(record) = &item.record {
+        return Some(digest(&record.encoded));
+    }
+    let path = catalogue.path_of(&catalogue.entries[item.index as usize]);
+    photo::read_bytes(&path).ok().map(|bytes| digest(&bytes))
+}
