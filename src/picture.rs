@@ -186,6 +186,12 @@ pub fn stacked(pictures: &[Photo]) -> Photo {
     sheet
 }
 
+/// `count` numbers below `total`, evenly spaced, without repeats: what is shown of many.
+pub(crate) fn spaced(total: usize, count: usize) -> impl Iterator<Item = usize> {
+    let count = count.min(total);
+    (0..count).map(move |index| (2 * index + 1) * total / (2 * count))
+}
+
 /// Encodes as PNG.
 #[must_use]
 pub fn png(photo: &Photo) -> Vec<u8> {
@@ -350,6 +356,13 @@ fn paste(sheet: &mut Photo, picture: &RgbImage, x: usize, y: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_shown_is_evenly_spaced() {
+        assert_eq!(spaced(10, 2).collect::<Vec<_>>(), [2, 7]);
+        assert_eq!(spaced(3, 6).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(spaced(0, 6).count(), 0);
+    }
 
     fn plain(width_px: u32, height_px: u32, color: [u8; 3]) -> Photo {
         Photo { width_px, height_px, rgb: color.repeat((width_px * height_px) as usize) }

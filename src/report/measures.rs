@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::page::percent;
-use super::pictures::{QUALITY, data_uri, spaced};
+use super::pictures::{QUALITY, data_uri};
 use super::{Config, RUN_FILE};
 use crate::error::Result;
 use crate::features::FeatureTable;
@@ -71,7 +71,7 @@ fn name(measure: Option<Measure>) -> &'static str {
 /// For each of a few photos a line for each measure: the photo, and its nearest.
 fn sheet(config: &Config, features: &FeatureTable, nearests: &Nearests) -> Result<Photo> {
     let mut places: Vec<(Option<usize>, String)> = Vec::new();
-    for query in spaced(nearests.queries.len(), SHEET_QUERIES) {
+    for query in picture::spaced(nearests.queries.len(), SHEET_QUERIES) {
         for ByMeasure { measure, nearest } in &nearests.by_measure {
             places.push((Some(nearests.queries[query]), name(*measure).to_owned()));
             places.extend(nearest[query].iter().take(SHEET_NEAREST).map(|&(row, r)| (Some(row), caption(r))));

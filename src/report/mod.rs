@@ -83,7 +83,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
 /// The records of the stages stand for what they published.
 fn record_inputs(config: &Config, stage: &mut Stage) -> Result<()> {
     let paths = FOLDERS.map(|folder| config.run.join(folder).join(RUN_FILE));
-    paths.iter().filter(|path| path.is_file()).try_for_each(|path| stage.input(path))
+    paths.iter().filter(|path| path.is_file()).try_for_each(|path| stage.input(path).map(drop))
 }
 
 fn check(config: &Config) -> Result<()> {

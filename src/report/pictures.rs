@@ -69,18 +69,12 @@ fn chosen(dataset: &Dataset, count: usize) -> Result<(&'static str, Vec<PhotoRec
         if total == 0 {
             continue;
         }
-        let wanted: BTreeSet<usize> = spaced(total, count).collect();
+        let wanted: BTreeSet<usize> = picture::spaced(total, count).collect();
         let records = dataset.photos(Some(split))?.enumerate();
         let records = records.filter(|(index, _)| wanted.contains(index)).map(|(_, record)| record);
         return Ok((name, records.collect::<Result<_>>()?));
     }
     Ok(("test", Vec::new()))
-}
-
-/// `count` numbers below `total`, evenly spaced, without repeats.
-pub(super) fn spaced(total: usize, count: usize) -> impl Iterator<Item = usize> {
-    let count = count.min(total);
-    (0..count).map(move |index| (2 * index + 1) * total / (2 * count))
 }
 
 fn decoded(name: &str, encoded: &[u8]) -> Result<Photo> {
@@ -117,13 +111,6 @@ pub(super) fn data_uri(kind: &str, content: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn photos_are_evenly_spaced() {
-        assert_eq!(spaced(10, 2).collect::<Vec<_>>(), [2, 7]);
-        assert_eq!(spaced(3, 6).collect::<Vec<_>>(), [0, 1, 2]);
-        assert_eq!(spaced(0, 6).count(), 0);
-    }
 
     #[test]
     fn labels_follow_the_photo_to_another_size() -> Result<()> {

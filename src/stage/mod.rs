@@ -166,12 +166,14 @@ impl Stage {
     }
 
     /// Records a file that the stage reads, with its checksum; or a folder, with the names, sizes and times of its files.
+    /// Returns the record.
     ///
     /// # Errors
     /// [`Error::Io`] where it cannot be read.
-    pub fn input(&mut self, path: &Path) -> Result<()> {
-        self.summary.inputs.push(InputRecord::of(path)?);
-        Ok(())
+    pub fn input(&mut self, path: &Path) -> Result<InputRecord> {
+        let record = InputRecord::of(path)?;
+        self.summary.inputs.push(record.clone());
+        Ok(record)
     }
 
     /// Records a count or a figure.
