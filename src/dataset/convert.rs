@@ -102,6 +102,9 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     for path in source.inputs().into_iter().chain(config.ccp_fold.clone()) {
         stage.input(&path)?;
     }
+    if let Some(license) = source.license() {
+        std::fs::copy(&license, stage.path(super::LICENSE_FILE)).map_err(Error::io("copy", &license))?;
+    }
     names::write(&stage.path(names::CATEGORIES_FILE), names::CATEGORIES_TABLE, &CATEGORIES)?;
     names::write(&stage.path(names::COLORS_FILE), names::COLORS_TABLE, &COLORS)?;
     let mut rejects = write_photos(config, common, &source, &stage.path(photos::FILE))?;

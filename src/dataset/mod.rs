@@ -117,6 +117,18 @@ pub struct PhotoEntry {
     pub height_px: u32,
 }
 
+/// File name of the licence of the data in a dataset folder.
+pub const LICENSE_FILE: &str = "LICENSE";
+
+/// The licence of the data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Licence {
+    /// The first two lines with something on them, in one.
+    pub title: String,
+    /// The file as found.
+    pub text: Vec<u8>,
+}
+
 /// The tables of a dataset folder, checked.
 #[derive(Debug)]
 pub struct Dataset {
@@ -172,5 +184,20 @@ impl Dataset {
     #[must_use]
     pub fn photos_path(&self) -> PathBuf {
         self.folder.join(photos::FILE)
+    }
+
+    /// The licence of the data; `None` where the source had none.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn licence(&self) -> Result<Option<Licence>> {
+        let path = self.folder.join(LICENSE_FILE);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let words = String::from_utf8_lossy(&text).into_owned();
+        let lines: Vec<_> = words.lines().map(str::trim).filter(|it| !it.is_empty()).take(2).collect();
+        Ok(Some(Licence { title: lines.join(", "), text }))
     }
 }

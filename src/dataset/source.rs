@@ -10,6 +10,10 @@ use crate::mat::ccp::{self, Ccp};
 use crate::mat::cfpd::{self, Cfpd};
 use crate::table::rejects::Reject;
 
+/// Names of the file that holds the licence of a source.
+const LICENSE_FILES: [&str; 7] =
+    ["LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "LICENCE.txt", "LICENCE.md", "COPYING"];
+
 /// How a source folder is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -113,6 +117,11 @@ impl Source {
             Layout::Ccp => ccp::LABEL_LIST,
         };
         vec![self.folder.join(name), self.folder.clone()]
+    }
+
+    /// The licence of the data, where the source has a file of such a name.
+    pub(super) fn license(&self) -> Option<PathBuf> {
+        LICENSE_FILES.iter().map(|name| self.folder.join(name)).find(|path| path.is_file())
     }
 
     /// Photos that the source has no pixel labels of: left out by name, but nothing is wrong with them.
