@@ -8,6 +8,7 @@ use lookbook::error::{Error, Result};
 use lookbook::runs::{Place, Recorder};
 use lookbook::settings::Settings;
 use lookbook::stage::{self, Common, Summary};
+use lookbook::train::Resume;
 use lookbook::{dataset, doctor, evaluate, export, recommend, report, sample, segment, similarity, status, train};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -162,6 +163,20 @@ struct TrainFlags {
     /// Where the network runs
     #[arg(long, value_parser = ["auto", "cpu", "cuda"])]
     device: Option<String>,
+    /// Which weights are published: the last, or the best over the validation part [default: last]
+    #[arg(long, value_parser = ["last", "best"])]
+    publish: Option<String>,
+    /// End after so many epochs without a better mean IoU over the validation part; 0: never [default: 0]
+    #[arg(long, value_name = "EPOCHS")]
+    patience: Option<u32>,
+    /// End after so many minutes with the current step, and publish what there is
+    #[arg(long, value_name = "MINUTES")]
+    max_minutes: Option<f64>,
+    /// Go on with a run that was left unfinished; `auto` begins anew where it was another run, `always` fails
+    #[arg(long, value_name = "HOW", value_enum, num_args = 0..=1, require_equals = true, default_value_t,
+          default_missing_value = "always")]
+    #[serde(skip)]
+    resume: Resume,
 }
 
 #[derive(Debug, Args, Serialize)]
@@ -392,7 +407,9 @@ impl Cli {
         match &self.command {
             Command::Sample(flags) => self.run_stage("sample", flags, settings, common, sample::run),
             Command::Convert(flags) => self.run_stage("convert", flags, settings, common, dataset::run),
-            Command::Train(flags) => self.run_stage("train", flags, settings, common, train::run),
+            Command::Train(flags) => self.run_stage("train", flags, settings, common, |config, common| {
+                train::run_or_resume(config, flags.resume, common)
+            }),
             Command::Evaluate(flags) => self.run_stage("evaluate", flags, settings, common, |config, common| {
                 let (evaluation, summary) = evaluate::run(config, common)?;
                 self.show(&evaluation);

@@ -1,12 +1,15 @@
-//! Weights by name as safetensors, alone (`weights.safetensors`) and with both moments (`checkpoints/`).
+//! Weights by name as safetensors, alone (`weights.safetensors`) and with all that a run needs to go on (`checkpoints/`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::history::{self, EpochRecord};
 use crate::error::{Error, Result};
 use crate::graph::{SPEC_KEY, Spec, unet};
 use crate::stage;
@@ -16,24 +19,197 @@ pub const FOLDER: &str = "checkpoints";
 /// Checkpoints that are kept beside the best one.
 const KEPT: usize = 2;
 const BEST_FILE: &str = "best.safetensors";
+/// Metadata key of the [`Header`] as JSON.
+const HEADER_KEY: &str = "lookbook.checkpoint";
+/// The vector whose tensors have no prefix in a file.
+const WEIGHTS: &str = "weights";
+
+/// What is carried from one step to the next: flat vectors by name, `weights` among them.
+pub type State = Vec<(String, Vec<f32>)>;
+
+/// What has to be the same for a run to go on where another ended, by name.
+pub type Identity = BTreeMap<String, Value>;
+
+/// What a run does where another one was left unfinished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Resume {
+    /// Begins anew.
+    #[default]
+    Never,
+    /// Goes on with it; begins anew where it was another run, or nothing of it can be read.
+    Auto,
+    /// Goes on with it; fails where it was another run, or nothing of it can be read.
+    Always,
+}
 
 /// A training run after an epoch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
-    /// Epochs done.
-    pub epoch: u32,
-    /// Steps done.
-    pub step: u64,
-    /// Seed of the run.
-    pub seed: u64,
-    /// Mean IoU over the validation part, 0 to 1.
-    pub validation_mean_iou: f32,
     /// The network.
     pub spec: Spec,
-    /// Weights, flat.
-    pub weights: Vec<f32>,
-    /// First and second moment, flat.
-    pub moments: [Vec<f32>; 2],
+    /// What run it is of.
+    pub identity: Identity,
+    /// Steps done.
+    pub step: u64,
+    /// The epochs done, at least one.
+    pub history: Vec<EpochRecord>,
+    /// Whether the run had used up its time and was to end here.
+    pub is_time_over: bool,
+    /// What goes into the next step.
+    pub state: State,
+}
+
+/// What a checkpoint's file says beside its tensors.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    epoch: u32,
+    step: u64,
+    is_time_over: bool,
+    /// Names of the vectors of the state.
+    state: Vec<String>,
+    /// Of all vectors, end to end.
+    crc32c: u32,
+    run: Identity,
+    history: Vec<EpochRecord>,
+}
+
+impl Checkpoint {
+    /// Epochs done.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.history.last().map_or(0, |record| record.epoch)
+    }
+
+    /// Reads a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the file where it is damaged or no checkpoint.
+    pub fn read(path: &Path) -> Result<Self> {
+        let damaged = |cause: &dyn std::fmt::Display| Error::input(path, format!("is damaged ({cause})"));
+        let bytes = fs::read(path).map_err(Error::io("read", path))?;
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|cause| damaged(&cause))?;
+        let metadata = metadata.metadata().clone().unwrap_or_default();
+        let text = |key: &str| {
+            let missing =
+                || Error::input(path, format!("is no checkpoint of this version: it has no metadata '{key}'"));
+            metadata.get(key).ok_or_else(missing)
+        };
+        let header: Header = serde_json::from_str(text(HEADER_KEY)?).map_err(|cause| damaged(&cause))?;
+        let spec = serde_json::from_str(text(SPEC_KEY)?).map_err(|cause| damaged(&cause))?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|cause| damaged(&cause))?;
+        let vectors = header.state.iter().map(|name| Ok((name.clone(), vector(&tensors, name)?)));
+        let state = vectors.collect::<Result<State, String>>().map_err(|cause| damaged(&cause))?;
+        if crc32c(&state) != header.crc32c {
+            return Err(damaged(&"its checksum is another"));
+        }
+        let Header { step, is_time_over, run: identity, history, .. } = header;
+        Ok(Self { spec, identity, step, history, is_time_over, state })
+    }
+
+    fn serialize(&self) -> Result<Vec<u8>> {
+        let header = Header {
+            epoch: self.epoch(),
+            step: self.step,
+            is_time_over: self.is_time_over,
+            state: self.state.iter().map(|(name, _)| name.clone()).collect(),
+            crc32c: crc32c(&self.state),
+            run: self.identity.clone(),
+            history: self.history.clone(),
+        };
+        let header = serde_json::to_string(&header).expect("a header is plain data");
+        let metadata = [(SPEC_KEY, spec_text(&self.spec)), (HEADER_KEY, header)];
+        let metadata = metadata.map(|(key, text)| (key.to_owned(), text)).into();
+        let vectors: Vec<_> = self.state.iter().map(|(name, values)| (name.as_str(), values.as_slice())).collect();
+        pack(&vectors, metadata)
+    }
+
+    /// One line for each thing in which the run of this checkpoint is not that of `identity`.
+    #[must_use]
+    pub fn differences(&self, identity: &Identity) -> Vec<String> {
+        let names: std::collections::BTreeSet<_> = self.identity.keys().chain(identity.keys()).collect();
+        let differs = names.into_iter().filter(|name| self.identity.get(*name) != identity.get(*name));
+        let brief = |value: Option<&Value>| {
+            let text = value.map_or("nothing".to_owned(), Value::to_string);
+            if text.len() > 60 { format!("{}...", text.chars().take(24).collect::<String>()) } else { text }
+        };
+        differs
+            .map(|name| format!("{name} is {}, was {}", brief(identity.get(name)), brief(self.identity.get(name))))
+            .collect()
+    }
+}
+
+/// The checkpoint that a run goes on from, by what was left in `folder` and by `resume`; `None` where it begins. Changes
+/// nothing.
+///
+/// # Errors
+/// With [`Resume::Always`], [`Error::Input`] where there are checkpoints and none can be read, or they are of another run.
+pub fn find(folder: &Path, resume: Resume, identity: &Identity) -> Result<Option<Checkpoint>> {
+    let files = epoch_files(folder)?;
+    let Some(newest) = files.last() else { return Ok(None) };
+    if resume == Resume::Never {
+        let (folder, file) = (folder.display(), name_of(newest));
+        tracing::warn!("{folder} holds an unfinished run (up to {file}): it begins anew; --resume would go on with it");
+        return Ok(None);
+    }
+    let found =
+        newest_readable(&files).and_then(|(path, checkpoint)| match checkpoint.differences(identity).as_slice() {
+            [] => Ok(checkpoint),
+            differences => Err(Error::input(path, format!("is of another run: {}", differences.join("; ")))),
+        });
+    match found {
+        Ok(checkpoint) => Ok(Some(checkpoint)),
+        Err(problem) if resume == Resume::Auto => {
+            tracing::warn!("{problem}; the run begins anew");
+            Ok(None)
+        }
+        Err(problem) => {
+            let advice = "name the settings and the data set of that run, or leave --resume away to begin anew";
+            Err(Error::input(folder, format!("no run to go on with: {problem}; {advice}")))
+        }
+    }
+}
+
+/// The newest checkpoint that can be read; what cannot is said.
+fn newest_readable(files: &[PathBuf]) -> Result<(PathBuf, Checkpoint)> {
+    let mut problem = None;
+    for path in files.iter().rev() {
+        match Checkpoint::read(path) {
+            Ok(checkpoint) => return Ok((path.clone(), checkpoint)),
+            Err(error) => {
+                tracing::warn!("{error}; looking for one before it");
+                problem = Some(error);
+            }
+        }
+    }
+    Err(problem.unwrap_or_else(|| Error::input(FOLDER, "holds no checkpoint")))
+}
+
+/// The files of checkpoints by epoch, oldest first; none where there is no folder.
+fn epoch_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = files(folder)?;
+    files.retain(|path| epoch_of(path).is_some());
+    files.sort_by_key(|path| epoch_of(path));
+    Ok(files)
+}
+
+/// All files of a folder of checkpoints; none where there is no folder.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(folder).map_err(Error::io("read", folder))?;
+    entries.map(|entry| Ok(entry.map_err(Error::io("read", folder))?.path())).collect()
+}
+
+fn epoch_of(path: &Path) -> Option<u32> {
+    path.file_name()?.to_str()?.strip_prefix("epoch-")?.strip_suffix(".safetensors")?.parse().ok()
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The checkpoints of a run: the last two and the best by the mean IoU over the validation part.
@@ -41,14 +217,23 @@ pub struct Checkpoint {
 pub struct Checkpoints {
     folder: PathBuf,
     written: Vec<PathBuf>,
-    best: Option<f32>,
 }
 
 impl Checkpoints {
-    /// In an empty folder.
-    #[must_use]
-    pub fn create(folder: PathBuf) -> Self {
-        Self { folder, written: Vec::new(), best: None }
+    /// In a folder, of which all goes that is not of a run that goes on after epoch `epoch` (0: of a new run).
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn start(folder: PathBuf, epoch: u32) -> Result<Self> {
+        let is_kept = |path: &PathBuf| match epoch_of(path) {
+            Some(of_file) => of_file <= epoch,
+            None => epoch > 0 && *path == folder.join(BEST_FILE),
+        };
+        for path in files(&folder)?.iter().filter(|path| !is_kept(path)) {
+            fs::remove_file(path).map_err(Error::io("remove", path))?;
+        }
+        let written = epoch_files(&folder)?;
+        Ok(Self { folder, written })
     }
 
     /// The file of the last one.
@@ -57,19 +242,28 @@ impl Checkpoints {
         self.written.last().map(PathBuf::as_path)
     }
 
+    /// The best one.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`].
+    pub fn best(&self) -> Result<Checkpoint> {
+        Checkpoint::read(&self.folder.join(BEST_FILE))
+    }
+
     /// Writes a checkpoint and removes what is no longer kept.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn save(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        let bytes = serialize(checkpoint)?;
-        let path = self.folder.join(format!("epoch-{:04}.safetensors", checkpoint.epoch));
-        stage::write_file(&path, &bytes)?;
-        self.written.push(path);
-        if self.best.is_none_or(|best| checkpoint.validation_mean_iou > best) {
-            self.best = Some(checkpoint.validation_mean_iou);
+        let bytes = checkpoint.serialize()?;
+        // The best one first: whoever goes on from the file of an epoch finds the best one up to it, or does again the
+        // epoch that it is of.
+        if history::best(&checkpoint.history).is_some_and(|best| best.epoch == checkpoint.epoch()) {
             stage::write_file(&self.folder.join(BEST_FILE), &bytes)?;
         }
+        let path = self.folder.join(format!("epoch-{:04}.safetensors", checkpoint.epoch()));
+        stage::write_file(&path, &bytes)?;
+        self.written.push(path);
         while self.written.len() > KEPT {
             let old = self.written.remove(0);
             fs::remove_file(&old).map_err(Error::io("remove", &old))?;
@@ -84,7 +278,7 @@ impl Checkpoints {
 /// [`Error::Io`].
 pub fn write_weights(path: &Path, spec: &Spec, weights: &[f32]) -> Result<()> {
     let metadata = HashMap::from([(SPEC_KEY.to_owned(), spec_text(spec))]);
-    stage::write_file(path, &pack(&[("", weights)], metadata)?)
+    stage::write_file(path, &pack(&[(WEIGHTS, weights)], metadata)?)
 }
 
 /// Reads `weights.safetensors`.
@@ -102,39 +296,49 @@ pub fn read_weights(path: &Path) -> Result<(Spec, Vec<f32>)> {
         .ok_or_else(|| bad(format!("is not a model of lookbook: it has no metadata '{SPEC_KEY}'")))?;
     let spec = serde_json::from_str(spec).map_err(|cause| bad(format!("its '{SPEC_KEY}' is wrong ({cause})")))?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|cause| bad(format!("is damaged ({cause})")))?;
-    let mut weights = Vec::with_capacity(unet::PARAMETER_COUNT);
-    for parameter in unet::parameters() {
-        let tensor = tensors.tensor(&parameter.name).ok().filter(|it| it.dtype() == Dtype::F32);
-        let tensor = tensor
-            .filter(|it| it.shape() == parameter.dims)
-            .ok_or_else(|| bad(format!("has no tensor '{}' of shape {:?} f32", parameter.name, parameter.dims)))?;
-        let floats = tensor.data().chunks_exact(4);
-        weights.extend(floats.map(|it| f32::from_le_bytes(it.try_into().expect("chunks of four"))));
-    }
+    let weights = vector(&tensors, WEIGHTS).map_err(bad)?;
     Ok((spec, weights))
 }
 
-fn serialize(checkpoint: &Checkpoint) -> Result<Vec<u8>> {
-    let metadata = HashMap::from([
-        (SPEC_KEY.to_owned(), spec_text(&checkpoint.spec)),
-        ("epoch".to_owned(), checkpoint.epoch.to_string()),
-        ("step".to_owned(), checkpoint.step.to_string()),
-        ("seed".to_owned(), checkpoint.seed.to_string()),
-        ("validation_mean_iou".to_owned(), checkpoint.validation_mean_iou.to_string()),
-    ]);
-    let [first, second] = &checkpoint.moments;
-    pack(&[("", &checkpoint.weights), ("first_moment/", first), ("second_moment/", second)], metadata)
+/// What stands before the names of a vector's tensors in a file.
+fn prefix(name: &str) -> String {
+    if name == WEIGHTS { String::new() } else { format!("{name}/") }
 }
 
-/// Flat vectors as named tensors, each name behind its vector's prefix.
+/// A vector of the state out of its tensors, one for each parameter or one for all, or what is wrong.
+fn vector(tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>, String> {
+    let floats = |bytes: &[u8]| -> Vec<f32> { bytes.as_chunks().0.iter().map(|&it| f32::from_le_bytes(it)).collect() };
+    if let Some(whole) = tensors.tensor(name).ok().filter(|it| it.dtype() == Dtype::F32 && it.shape().len() == 1) {
+        return Ok(floats(whole.data()));
+    }
+    let mut values = Vec::with_capacity(unet::PARAMETER_COUNT);
+    for parameter in unet::parameters() {
+        let name = prefix(name) + &parameter.name;
+        let tensor = tensors.tensor(&name).ok().filter(|it| it.dtype() == Dtype::F32 && it.shape() == parameter.dims);
+        let tensor = tensor.ok_or_else(|| format!("it has no tensor '{name}' of shape {:?} f32", parameter.dims))?;
+        values.extend(floats(tensor.data()));
+    }
+    Ok(values)
+}
+
+fn crc32c(state: &State) -> u32 {
+    let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    state.iter().fold(0, |checksum, (_, values)| crc32c::crc32c_append(checksum, &bytes(values)))
+}
+
+/// Flat vectors as named tensors: one for each parameter, or one alone where the vector has another length.
 fn pack(vectors: &[(&str, &[f32])], metadata: HashMap<String, String>) -> Result<Vec<u8>> {
     let mut tensors = Vec::new();
-    for (prefix, values) in vectors {
+    for (name, values) in vectors {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        if values.len() != unet::PARAMETER_COUNT {
+            tensors.push(((*name).to_owned(), vec![values.len()], bytes));
+            continue;
+        }
         let mut start = 0;
         for parameter in unet::parameters() {
             let end = start + 4 * parameter.len();
-            tensors.push((format!("{prefix}{}", parameter.name), parameter.dims, bytes[start..end].to_vec()));
+            tensors.push((prefix(name) + &parameter.name, parameter.dims, bytes[start..end].to_vec()));
             start = end;
         }
     }
@@ -180,22 +384,87 @@ mod tests {
         }
     }
 
+    fn checkpoint(epoch: u32, mean_iou: &[f32]) -> Checkpoint {
+        let record = |(epoch, &validation_mean_iou)| EpochRecord { epoch, validation_mean_iou, ..history::EMPTY };
+        let state = [("weights", unet::PARAMETER_COUNT), ("first_moment", unet::PARAMETER_COUNT), ("statistics", 7)]
+            .map(|(name, length)| (name.to_owned(), vec![epoch as f32; length]));
+        Checkpoint {
+            spec: spec(),
+            identity: Identity::from([("seed".to_owned(), 3.into()), ("setting epochs".to_owned(), 4.into())]),
+            step: u64::from(epoch) * 2,
+            history: (1..=epoch).zip(mean_iou).map(record).collect(),
+            is_time_over: false,
+            state: state.to_vec(),
+        }
+    }
+
+    /// A folder as a run leaves it that saved so many epochs.
+    fn saved(epochs: u32) -> tempfile::TempDir {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let mut checkpoints = Checkpoints::start(place.path().to_owned(), 0).expect("an empty folder");
+        for epoch in 1..=epochs {
+            checkpoints.save(&checkpoint(epoch, &[0.1, 0.3, 0.2, 0.3])).expect("written");
+        }
+        place
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = files(folder).expect("a folder").iter().map(|path| name_of(path)).collect();
+        names.sort();
+        names
+    }
+
     #[test]
     fn the_last_two_and_the_best_are_kept() {
-        let place = tempfile::tempdir().expect("a temporary folder");
-        let mut checkpoints = Checkpoints::create(place.path().to_owned());
-        for (epoch, iou) in [(1, 0.1), (2, 0.3), (3, 0.2), (4, 0.2)] {
-            let weights = vec![epoch as f32; unet::PARAMETER_COUNT];
-            let moments = [weights.clone(), weights.clone()];
-            let (step, seed) = (u64::from(epoch), 0);
-            let checkpoint = Checkpoint { epoch, step, seed, validation_mean_iou: iou, spec: spec(), weights, moments };
-            checkpoints.save(&checkpoint).expect("written");
+        let place = saved(4);
+        assert_eq!(names(place.path()), ["best.safetensors", "epoch-0003.safetensors", "epoch-0004.safetensors"]);
+        let best = Checkpoint::read(&place.path().join(BEST_FILE)).expect("readable");
+        assert_eq!(best.epoch(), 2, "the first of two that are as good");
+        let last = find(place.path(), Resume::Always, &best.identity).expect("there is one");
+        assert_eq!(last, Some(checkpoint(4, &[0.1, 0.3, 0.2, 0.3])));
+    }
+
+    #[test]
+    fn what_was_half_written_or_is_of_later_epochs_goes() {
+        let place = saved(4);
+        fs::write(place.path().join(".partial-x1"), "half").expect("writable");
+        let checkpoints = Checkpoints::start(place.path().to_owned(), 3).expect("a folder");
+        assert_eq!(checkpoints.last(), Some(place.path().join("epoch-0003.safetensors").as_path()));
+        assert_eq!(names(place.path()), ["best.safetensors", "epoch-0003.safetensors"]);
+        Checkpoints::start(place.path().to_owned(), 0).expect("a folder");
+        assert!(names(place.path()).is_empty());
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_gives_way_to_the_one_before() {
+        let place = saved(2);
+        let identity = checkpoint(1, &[0.1]).identity;
+        let newest = place.path().join("epoch-0002.safetensors");
+        let whole = fs::read(&newest).expect("readable");
+        let mut flipped = whole.clone();
+        flipped[whole.len() - 9] ^= 1;
+        for bad in [&whole[..whole.len() - 1], &whole[..3000], &flipped, b"<html></html>", b""] {
+            fs::write(&newest, bad).expect("writable");
+            assert!(Checkpoint::read(&newest).expect_err("it is bad").to_string().contains("epoch-0002"));
+            let found = find(place.path(), Resume::Always, &identity).expect("there is another");
+            assert_eq!(found.map(|it| it.epoch()), Some(1));
         }
-        let mut names: Vec<_> =
-            fs::read_dir(place.path()).expect("a folder").flatten().map(|it| it.file_name()).collect();
-        names.sort();
-        assert_eq!(names, ["best.safetensors", "epoch-0003.safetensors", "epoch-0004.safetensors"]);
-        let (_, best) = read_weights(&place.path().join(BEST_FILE)).expect("readable");
-        assert_eq!(best[0], 2.0);
+        fs::write(place.path().join("epoch-0001.safetensors"), "").expect("writable");
+        let refused = find(place.path(), Resume::Always, &identity).expect_err("none is left");
+        assert!(refused.to_string().contains("epoch-0001.safetensors: is damaged"), "{refused}");
+        assert_eq!(find(place.path(), Resume::Auto, &identity).expect("begins anew"), None);
+    }
+
+    #[test]
+    fn a_run_of_another_kind_is_refused_by_what_differs() {
+        let place = saved(1);
+        let mut identity = checkpoint(1, &[0.1]).identity;
+        identity.insert("setting epochs".to_owned(), 5.into());
+        identity.remove("seed");
+        let refused = find(place.path(), Resume::Always, &identity).expect_err("it is another run").to_string();
+        assert!(refused.contains("seed is nothing, was 3; setting epochs is 5, was 4"), "{refused}");
+        assert_eq!(find(place.path(), Resume::Auto, &identity).expect("begins anew"), None);
+        assert_eq!(find(place.path(), Resume::Never, &identity).expect("begins anew"), None);
+        assert_eq!(names(place.path()).len(), 2, "nothing was touched");
     }
 }

@@ -7,6 +7,7 @@ use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::error::{Error, Result};
 use crate::evaluate::confusion::Confusion;
 use crate::graph::Spec;
+use crate::photo::Photo;
 use crate::stop;
 
 /// Photos decoded at a time: bounds what is in memory beside the result.
@@ -85,6 +86,19 @@ impl Examples {
         let photos = ids.iter().flat_map(|&id| &self.examples[id].canvas.pixels).copied().collect();
         let labels = ids.iter().flat_map(|&id| &self.examples[id].labels).copied().collect();
         Batch { photos, labels, size: ids.len() }
+    }
+
+    /// A photo as the network sees it, its labels, and what the network answered for it, `[rows, columns]`: all three without
+    /// what is beside the photo on the canvas.
+    #[must_use]
+    pub fn cut_out(&self, id: usize, answer: &[u8]) -> (Photo, [Vec<u8>; 2]) {
+        let Example { canvas, labels, .. } = &self.examples[id];
+        let cut = |map: &[u8], channels: usize| -> Vec<u8> {
+            let lines = map.chunks_exact(self.columns * channels).take(canvas.height_px);
+            lines.flat_map(|line| &line[..canvas.width_px * channels]).copied().collect()
+        };
+        let (width_px, height_px) = (canvas.width_px as u32, canvas.height_px as u32);
+        (Photo { width_px, height_px, rgb: cut(&canvas.pixels, 3) }, [cut(labels, 1), cut(answer, 1)])
     }
 
     /// Counts what the network answered for a photo, `[rows, columns]`, where the canvas is photo.

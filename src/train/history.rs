@@ -1,8 +1,8 @@
 //! The course of a training run: `history.parquet` and `loss.csv`.
 
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, Float32Array, UInt32Array};
 use arrow::datatypes::{DataType, Field};
@@ -55,19 +55,43 @@ const COLUMNS: [Column; 9] = [
     ("elapsed_secs", |it| &mut it.elapsed_secs),
 ];
 
-impl fmt::Display for EpochRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "epoch {}: loss {:.4}, validation loss {:.4}, pixel accuracy {:.3}, mean IoU {:.3}, {:.1} photos/s",
+impl EpochRecord {
+    /// The epoch in a line for people: of `epochs`, with `left` of the run's time.
+    #[must_use]
+    pub fn line(&self, epochs: u32, left: Duration) -> String {
+        format!(
+            "epoch {} of {epochs}: loss {:.4}, validation loss {:.4}, pixel accuracy {:.3}, mean IoU {:.3}, {:.1} photos/s, \
+             {} left",
             self.epoch,
             self.train_loss,
             self.validation_loss,
             self.validation_pixel_accuracy,
             self.validation_mean_iou,
-            self.photos_per_sec
+            self.photos_per_sec,
+            length(left)
         )
     }
+
+    /// The figures by the names of their columns.
+    pub fn figures(&self) -> impl Iterator<Item = (&'static str, f32)> {
+        let record = *self;
+        COLUMNS.iter().map(move |(name, figure)| (*name, *figure(&mut record.clone())))
+    }
+}
+
+/// A length of time for people: seconds below two minutes, minutes below two hours, hours.
+fn length(time: Duration) -> String {
+    match time.as_secs_f64() {
+        secs if secs < 120.0 => format!("{secs:.0} s"),
+        secs if secs < 7200.0 => format!("{:.0} min", secs / 60.0),
+        secs => format!("{:.1} h", secs / 3600.0),
+    }
+}
+
+/// The epoch with the highest mean IoU over the validation part, the first of several; `None` without epochs.
+#[must_use]
+pub fn best(history: &[EpochRecord]) -> Option<&EpochRecord> {
+    history.iter().reduce(|best, it| if it.validation_mean_iou > best.validation_mean_iou { it } else { best })
 }
 
 /// Writes `history.parquet`.
@@ -107,7 +131,8 @@ pub fn read(path: &Path) -> Result<Vec<EpochRecord>> {
     Ok(history)
 }
 
-const EMPTY: EpochRecord = EpochRecord {
+/// An epoch of zeros.
+pub(super) const EMPTY: EpochRecord = EpochRecord {
     epoch: 0,
     learning_rate: 0.0,
     train_loss: 0.0,
@@ -148,5 +173,21 @@ mod tests {
         let text = std::fs::read_to_string(&csv).expect("text");
         assert!(text.starts_with("epoch,learning_rate,train_loss,"), "{text}");
         assert!(text.ends_with("2,0.0,0.25,0.0,0.0,0.0,0.0,0.0,0.0,0.0\n"), "{text}");
+    }
+
+    #[test]
+    fn a_line_is_for_people() {
+        let record = EpochRecord { epoch: 3, train_loss: 0.5, photos_per_sec: 12.34, ..EMPTY };
+        let line = record.line(25, Duration::from_mins(90));
+        assert!(line.starts_with("epoch 3 of 25: loss 0.5000, "), "{line}");
+        assert!(line.ends_with("mean IoU 0.000, 12.3 photos/s, 90 min left"), "{line}");
+        assert_eq!((length(Duration::from_secs(90)), length(Duration::from_hours(3))), ("90 s".into(), "3.0 h".into()));
+    }
+
+    #[test]
+    fn the_best_epoch_is_the_first_of_the_highest() {
+        let history = [0.1, 0.3, 0.3, 0.2].map(|validation_mean_iou| EpochRecord { validation_mean_iou, ..EMPTY });
+        assert!(std::ptr::eq(best(&history).expect("there are epochs"), &raw const history[1]));
+        assert_eq!(best(&[]), None);
     }
 }

@@ -1,34 +1,39 @@
 //! `train`: dataset tables to a model: `predict.onnx`, `train_step.onnx`, `weights.safetensors`, checkpoints, the history
-//! of the run, the colour table and the evaluation of the test part.
+//! of the run, the colour table, the evaluation of the test part and the model card.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::color::{self, ColorTable};
 use crate::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
-use crate::evaluate::{self, Evaluation, Evaluator, confusion::Confusion};
+use crate::evaluate::{self, Evaluation, Evaluator};
 use crate::graph::{self, Dialect, Loss, Spec, unet};
-use crate::labels::CATEGORY_COUNT;
+use crate::labels::{CATEGORIES, CATEGORY_COUNT};
 use crate::picture;
-use crate::progress::Progress;
 use crate::runtime::Device;
-use crate::stage::{self, Common, Stage, Summary};
-use crate::stop;
+use crate::stage::{self, Common, InputRecord, Stage, Summary, Versions};
 
+mod card;
 pub mod checkpoint;
+mod course;
 pub mod examples;
 pub mod history;
 pub mod step;
+pub mod tensorboard;
 
-use checkpoint::{Checkpoint, Checkpoints};
-use examples::{Batch, Examples};
+pub use card::{DATA_LICENSE_FILE, MODEL_CARD_FILE};
+pub use checkpoint::Resume;
+
+use card::ModelCard;
+use checkpoint::{Checkpoint, Checkpoints, Identity};
+use course::Course;
+use examples::Examples;
 use history::EpochRecord;
 use step::TrainingStep;
+use tensorboard::EventFile;
 
 /// File name of the training step's graph.
 pub const TRAIN_STEP_FILE: &str = "train_step.onnx";
@@ -39,6 +44,7 @@ pub const WEIGHTS_FILE: &str = "weights.safetensors";
 /// File name of the course of the run.
 pub const HISTORY_FILE: &str = "history.parquet";
 
+const STAGE: &str = "train";
 /// Epochs of the seed's run.
 const DEFAULT_EPOCHS: u32 = 25;
 /// Photos a step of the seed's run.
@@ -77,6 +83,17 @@ impl Schedule {
     }
 }
 
+/// Which weights are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Publish {
+    /// Those after the last step: the seed's.
+    #[default]
+    Last,
+    /// Those of the epoch with the highest mean IoU over the validation part.
+    Best,
+}
+
 /// Settings of `train`. The defaults are the seed's run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -106,7 +123,17 @@ pub struct Config {
     pub photo_height_px: usize,
     /// Where the network runs.
     pub device: Device,
+    /// Which weights are published.
+    pub publish: Publish,
+    /// Epochs without a better mean IoU over the validation part after which the run ends; 0 for never.
+    pub patience: u32,
+    /// Minutes, loading photos included, after which the run ends with the current step; above 0. The schedule is laid out
+    /// for `epochs` all the same.
+    pub max_minutes: Option<f64>,
 }
+
+/// Settings that may change between a run and the one that goes on with it: places, and when and with what to end.
+const MAY_CHANGE: [&str; 6] = ["dataset", "output", "device", "publish", "patience", "max_minutes"];
 
 impl Default for Config {
     fn default() -> Self {
@@ -123,6 +150,9 @@ impl Default for Config {
             photo_width_px: crate::photo::FIT_WIDTH_PX as usize,
             photo_height_px: crate::photo::FIT_HEIGHT_PX as usize,
             device: Device::Auto,
+            publish: Publish::Last,
+            patience: 0,
+            max_minutes: None,
         }
     }
 }
@@ -134,6 +164,11 @@ impl Config {
             ("train.epochs", self.epochs > 0, "is 0; at least one epoch is needed"),
             ("train.batch_size", self.batch_size > 0, "is 0; at least one photo a step is needed"),
             ("train.learning_rate", self.learning_rate > 0.0 && self.learning_rate.is_finite(), "is not above 0"),
+            (
+                "train.max_minutes",
+                self.max_minutes.is_none_or(|it| it > 0.0 && it < 1e9),
+                "is not above 0 and below 1e9",
+            ),
             ("train.photo_width_px", sides.contains(&self.photo_width_px), "is not within 16 to 4096"),
             ("train.photo_height_px", sides.contains(&self.photo_height_px), "is not within 16 to 4096"),
             ("train.category_balance", (0.0..=1.0).contains(&self.category_balance), "is not within 0 to 1"),
@@ -154,27 +189,114 @@ impl Config {
     }
 }
 
+/// What a run has to have in common with one that it goes on with.
+fn identity(config: &Config, seed: u64, photos: &InputRecord) -> Identity {
+    // By way of text, so that numbers are of the width that they come back in.
+    let json = |text: serde_json::Result<String>| -> serde_json::Value {
+        serde_json::from_str(&text.unwrap_or_default()).expect("settings are plain data")
+    };
+    let mut identity = Identity::from([
+        ("the version of lookbook".to_owned(), env!("CARGO_PKG_VERSION").into()),
+        ("the data set (SHA-256 of photos.parquet)".to_owned(), photos.sha256.clone().into()),
+        ("the label list".to_owned(), CATEGORIES.join(",").into()),
+        ("the network".to_owned(), json(serde_json::to_string(&config.spec()))),
+        ("seed".to_owned(), seed.into()),
+    ]);
+    for (setting, value) in json(serde_json::to_string(config)).as_object().into_iter().flatten() {
+        if !MAY_CHANGE.contains(&setting.as_str()) {
+            identity.insert(format!("setting {setting}"), value.clone());
+        }
+    }
+    identity
+}
+
 /// Trains a model on the train part of a dataset folder and publishes the model folder.
 ///
 /// # Errors
-/// Bad settings, a dataset folder that is none, a missing runtime, a loss that is not finite.
+/// As [`run_or_resume`].
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
+    run_or_resume(config, Resume::Never, common)
+}
+
+/// As [`run`]; goes on with a run that was left unfinished as `resume` says.
+///
+/// # Errors
+/// Bad settings, a dataset folder that is none, a missing runtime, a loss that is not finite; a run that cannot be gone on
+/// with.
+pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result<Summary> {
+    let started = Instant::now();
     config.check()?;
     let dataset = Dataset::open(&config.dataset)?;
-    let spec = config.spec();
+    let photos = photos_by_split(&dataset)?;
     if common.dry_run {
-        return Ok(stage::planned("train", &config.output, common, config));
+        return planned(config, resume, common, &dataset, photos);
     }
-    let mut stage = Stage::begin("train", &config.output, common, config)?;
-    stage.input(&dataset.photos_path())?;
-    let train = Examples::load(&dataset, Split::Train, &spec)?;
-    let validation = Examples::load(&dataset, Split::Validation, &spec)?;
-    for (part, examples) in [("train", &train), ("validation", &validation)] {
-        if examples.is_empty() {
-            let problem = format!("has no photos in the {part} part; convert more photos, or with another split");
-            return Err(Error::input(dataset.photos_path(), problem));
-        }
+    let kept = [checkpoint::FOLDER, tensorboard::FOLDER];
+    let mut stage = Stage::begin_again(STAGE, &config.output, common, config, &kept)?;
+    let source = stage.input(&dataset.photos_path())?;
+    let identity = identity(config, common.seed, &source);
+    let resumed = checkpoint::find(&stage.create_folder(checkpoint::FOLDER)?, resume, &identity)?;
+    let resumed_after = resumed.as_ref().map(Checkpoint::epoch);
+
+    let mut course = prepare(&mut stage, &dataset, config, common, identity, resumed_after.unwrap_or(0))?;
+    course.deadline = config.max_minutes.map(|minutes| started + Duration::from_secs_f64(minutes * 60.0));
+    if let Some(checkpoint) = resumed {
+        course.restore(checkpoint)?;
     }
+    stage.keep_unfinished();
+    let ending = course.run()?;
+    let published = course.choose()?;
+
+    let predict = write_model(&stage, &course)?;
+    ColorTable::learn(&dataset)?.write(&stage.path(color::FILE))?;
+    let evaluation = evaluate::after_training(&dataset, &stage.path(""), config.device, common)?;
+    let before = evaluate::read(&config.output).ok();
+    let mean_iou = |evaluation: &Option<Evaluation>| evaluation.as_ref().map(|it| it.mean_iou);
+    stage.gates(common.gates.model(mean_iou(&evaluation), mean_iou(&before)));
+    let card = ModelCard {
+        model_id: crate::predict::model_id(&predict),
+        lookbook_version: env!("CARGO_PKG_VERSION"),
+        git_revision: option_env!("LOOKBOOK_GIT_REVISION"),
+        created_at: stage::now(),
+        network: card::Network { spec: &config.spec(), parameters: unet::PARAMETER_COUNT, categories: CATEGORIES },
+        training: course.on_card(ending, &published),
+        dataset: card::Data::new(source.sha256, photos, card::licence(&stage, &dataset)?),
+        metrics: card::Metrics::new(&published, evaluation.as_ref()),
+    };
+    stage::write_json(&stage.path(MODEL_CARD_FILE), &card)?;
+    count(&mut stage, &card, course.history.last(), resumed_after);
+    stage.publish()
+}
+
+/// What a run would do: the size of its parts, its steps, and the epoch that it goes on after.
+fn planned(config: &Config, resume: Resume, common: &Common, dataset: &Dataset, photos: [usize; 3]) -> Result<Summary> {
+    let mut summary = stage::planned(STAGE, &config.output, common, config);
+    let folder = Versions::of(&config.output)?.partial().join(checkpoint::FOLDER);
+    if folder.is_dir() {
+        let identity = identity(config, common.seed, &InputRecord::of(&dataset.photos_path())?);
+        let found = checkpoint::find(&folder, resume, &identity)?;
+        summary.counts.insert("resumed_after_epoch".to_owned(), found.map(|it| it.epoch()).into());
+    }
+    for (split, count) in Split::ALL.into_iter().zip(photos) {
+        summary.counts.insert(format!("{}_photos", split.name()), count.into());
+    }
+    let steps = photos[0].div_ceil(config.batch_size) as u64 * u64::from(config.epochs);
+    summary.counts.insert("steps".to_owned(), steps.into());
+    Ok(summary)
+}
+
+/// Loads the photos and makes the sessions; what a run before left goes but for its epochs up to `epoch`.
+fn prepare<'a>(
+    stage: &mut Stage,
+    dataset: &Dataset,
+    config: &'a Config,
+    common: &Common,
+    identity: Identity,
+    epoch: u32,
+) -> Result<Course<'a>> {
+    let spec = config.spec();
+    let train = Examples::load(dataset, Split::Train, &spec)?;
+    let validation = Examples::load(dataset, Split::Validation, &spec)?;
     let weights = category_weights(&train, config.category_balance);
     let model = |dialect| graph::train_step(dialect, &spec, &weights);
     stage::write_file(&stage.path(TRAIN_STEP_FILE), &model(Dialect::Portable))?;
@@ -183,32 +305,63 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     let step = TrainingStep::new(model, &spec, &initial, engine)?;
     let evaluator = Evaluator::new(&spec, engine)?;
     stage.backend(step.backend());
+    Ok(Course {
+        config,
+        seed: common.seed,
+        identity,
+        deadline: None,
+        train,
+        validation,
+        step,
+        evaluator,
+        checkpoints: Checkpoints::start(stage.create_folder(checkpoint::FOLDER)?, epoch)?,
+        events: EventFile::open(&stage.create_folder(tensorboard::FOLDER)?, epoch)?,
+        history: Vec::new(),
+        is_time_over: false,
+    })
+}
 
-    let checkpoints = Checkpoints::create(stage.create_folder(checkpoint::FOLDER)?);
-    let mut training = Training { config, seed: common.seed, train, validation, step, evaluator, checkpoints };
-    stage.keep_unfinished();
-    let (history, weights) = training.run()?;
-
+/// Writes the network with its weights, and how they came about; returns the network for use.
+fn write_model(stage: &Stage, course: &Course<'_>) -> Result<Vec<u8>> {
+    let (spec, weights, history) = (course.config.spec(), course.step.weights()?, &course.history);
     let predict = graph::predict(&spec, &weights);
     stage::write_file(&stage.path(PREDICT_FILE), &predict)?;
     checkpoint::write_weights(&stage.path(WEIGHTS_FILE), &spec, &weights)?;
-    history::write(&stage.path(HISTORY_FILE), &history)?;
-    history::write_csv(&stage.path("loss.csv"), &history)?;
-    stage::write_file(&stage.path("learning_curve.png"), &picture::png(&picture::learning_curve(&history)?))?;
-    ColorTable::learn(&dataset)?.write(&stage.path(color::FILE))?;
-    let evaluation = evaluate::after_training(&dataset, &stage.path(""), config.device, common)?;
-    let before = evaluate::read(&config.output).ok();
-    let mean_iou = |evaluation: &Option<Evaluation>| evaluation.as_ref().map(|it| it.mean_iou);
-    stage.gates(common.gates.model(mean_iou(&evaluation), mean_iou(&before)));
-    stage.count("test_mean_iou", mean_iou(&evaluation));
-    stage.count("train_photos", training.train.len());
-    stage.count("validation_photos", training.validation.len());
-    stage.count("parameters", unet::PARAMETER_COUNT);
-    stage.count("model_id", crate::predict::model_id(&predict));
-    if let Some(last) = history.last() {
+    history::write(&stage.path(HISTORY_FILE), history)?;
+    history::write_csv(&stage.path("loss.csv"), history)?;
+    stage::write_file(&stage.path("learning_curve.png"), &picture::png(&picture::learning_curve(history)?))?;
+    Ok(predict)
+}
+
+/// Records what the card says, and the course of the run, in `run.json`.
+fn count(stage: &mut Stage, card: &ModelCard<'_>, last: Option<&EpochRecord>, resumed_after: Option<u32>) {
+    stage.count("test_mean_iou", card.metrics.test.as_ref().map(|it| it.mean_iou));
+    stage.count("train_photos", card.dataset.train_photos);
+    stage.count("validation_photos", card.dataset.validation_photos);
+    stage.count("parameters", card.network.parameters);
+    stage.count("model_id", card.model_id.as_str());
+    stage.count("epochs", card.training.epochs);
+    stage.count("steps", card.training.steps);
+    stage.count("ended_by", card.training.ended_by);
+    stage.count("published_epoch", card.training.published_epoch);
+    stage.count("best_epoch", card.training.best_epoch);
+    stage.count("resumed_after_epoch", resumed_after);
+    if let Some(last) = last {
         stage.count("last_epoch", serde_json::to_value(last).unwrap_or_default());
     }
-    stage.publish()
+}
+
+/// Photos of the train, validation and test part.
+fn photos_by_split(dataset: &Dataset) -> Result<[usize; 3]> {
+    let index = dataset.index()?;
+    let photos = Split::ALL.map(|split| index.iter().filter(|it| it.split == split).count());
+    for (part, count) in ["train", "validation"].into_iter().zip(photos) {
+        if count == 0 {
+            let problem = format!("has no photos in the {part} part; convert more photos, or with another split");
+            return Err(Error::input(dataset.photos_path(), problem));
+        }
+    }
+    Ok(photos)
 }
 
 /// Weight of a pixel of each category: its share of the pixels to the power of -`balance`, scaled so that the mean over
@@ -228,117 +381,6 @@ fn balanced(pixels: &[u64; CATEGORY_COUNT], balance: f32) -> [f32; CATEGORY_COUN
     let raw = pixels.map(|count| if count == 0 { 0.0 } else { (count as f64 / total).powf(-f64::from(balance)) });
     let mean: f64 = raw.iter().zip(pixels).map(|(weight, &count)| weight * count as f64 / total).sum();
     raw.map(|weight| (weight / mean) as f32)
-}
-
-/// A run over the epochs.
-struct Training<'a> {
-    config: &'a Config,
-    seed: u64,
-    train: Examples,
-    validation: Examples,
-    step: TrainingStep,
-    evaluator: Evaluator,
-    checkpoints: Checkpoints,
-}
-
-impl Training<'_> {
-    /// Trains all epochs; returns their records and the last weights.
-    fn run(&mut self) -> Result<(Vec<EpochRecord>, Vec<f32>)> {
-        let started = std::time::Instant::now();
-        let progress = Progress::new("train", self.steps(), "steps");
-        let mut history = Vec::new();
-        for epoch in 1..=self.config.epochs {
-            let mut record = self.epoch(epoch, &progress)?;
-            record.elapsed_secs = started.elapsed().as_secs_f32();
-            tracing::info!("{record}");
-            self.checkpoints.save(&Checkpoint {
-                epoch,
-                step: self.step.count(),
-                seed: self.seed,
-                validation_mean_iou: record.validation_mean_iou,
-                spec: self.config.spec(),
-                weights: self.step.weights()?,
-                moments: self.step.moments()?,
-            })?;
-            history.push(record);
-        }
-        Ok((history, self.step.weights()?))
-    }
-
-    /// Number of steps of the whole run.
-    fn steps(&self) -> u64 {
-        self.train.len().div_ceil(self.config.batch_size) as u64 * u64::from(self.config.epochs)
-    }
-
-    fn epoch(&mut self, epoch: u32, progress: &Progress) -> Result<EpochRecord> {
-        let started = std::time::Instant::now();
-        let (mut loss, mut accuracy, mut learning_rate) = (0.0, 0.0, self.config.learning_rate);
-        for (index, ids) in self.order(epoch).chunks(self.config.batch_size).enumerate() {
-            let batch = self.train.batch(ids);
-            learning_rate = self.config.learning_rate * self.config.schedule.factor(self.step.count(), self.steps());
-            let learnt = self.step.run(batch, learning_rate)?;
-            if !learnt.loss.is_finite() {
-                return Err(self.not_finite(epoch, index + 1, ids));
-            }
-            let share = ids.len() as f64 / self.train.len() as f64;
-            loss += f64::from(learnt.loss) * share;
-            accuracy += f64::from(learnt.pixel_accuracy) * share;
-            progress.message(format!("epoch {epoch} loss {:.4}", learnt.loss));
-            progress.inc(1);
-            stop::check()?;
-        }
-        let train_secs = started.elapsed().as_secs_f64();
-        let (validation_loss, confusion) = self.validate()?;
-        Ok(EpochRecord {
-            epoch,
-            learning_rate,
-            train_loss: loss as f32,
-            train_pixel_accuracy: accuracy as f32,
-            validation_loss: validation_loss as f32,
-            validation_pixel_accuracy: confusion.pixel_accuracy() as f32,
-            validation_foreground_accuracy: confusion.foreground_accuracy().unwrap_or(0.0) as f32,
-            validation_mean_iou: confusion.mean_iou() as f32,
-            photos_per_sec: (self.train.len() as f64 / train_secs) as f32,
-            elapsed_secs: 0.0,
-        })
-    }
-
-    /// The order of the train photos in an epoch: the same for the same seed and epoch, whatever ran before.
-    fn order(&self, epoch: u32) -> Vec<usize> {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(u64::from(epoch));
-        let mut order: Vec<usize> = (0..self.train.len()).collect();
-        order.shuffle(&mut rng);
-        order
-    }
-
-    /// Loss and confusion over the validation part, at the network's size.
-    fn validate(&mut self) -> Result<(f64, Confusion)> {
-        let (mut loss, mut confusion) = (0.0, Confusion::default());
-        let ids: Vec<usize> = (0..self.validation.len()).collect();
-        for ids in ids.chunks(crate::predict::BATCH_SIZE) {
-            stop::check()?;
-            let Batch { photos, labels, .. } = self.validation.batch(ids);
-            let answer = self.evaluator.run(photos, labels, self.step.weights_value())?;
-            loss += f64::from(answer.loss) * ids.len() as f64 / self.validation.len() as f64;
-            for (&id, map) in ids.iter().zip(&answer.label_maps) {
-                self.validation.count(id, map, &mut confusion);
-            }
-        }
-        Ok((loss, confusion))
-    }
-
-    fn not_finite(&self, epoch: u32, step: usize, ids: &[usize]) -> Error {
-        let photos: Vec<&str> = ids.iter().map(|&id| self.train.file_name(id)).collect();
-        let saved = self.checkpoints.last().map_or("there is no checkpoint yet".to_owned(), |path| {
-            format!("the last good checkpoint is {}", path.display())
-        });
-        let problem = format!(
-            "is not finite in epoch {epoch}, step {step} (photos {}); {saved}; a lower learning_rate may mend it",
-            photos.join(", ")
-        );
-        Error::runtime("the loss", problem)
-    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, Session};
 use ort::value::{DynValue, Tensor};
 
+use super::checkpoint::State;
 use super::examples::Batch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Dialect, Spec, unet};
 use crate::runtime::{self, Backend, Engine, Provider, failed};
 
@@ -116,13 +117,44 @@ impl TrainingStep {
         to_host(&self.state[0])
     }
 
-    /// First and second moment on the host, flat.
+    /// Whether all weights are finite, as far as that can be told where they are: on another device they are taken for it.
+    /// Kernels that take the larger of two numbers lose what is none on its way to the loss.
     ///
     /// # Errors
     /// What ONNX Runtime answers.
-    pub fn moments(&self) -> Result<[Vec<f32>; 2]> {
-        Ok([to_host(&self.state[1])?, to_host(&self.state[2])?])
+    pub fn is_finite(&self) -> Result<bool> {
+        let weights = self.state[0].view().downcast::<ort::value::TensorValueType<f32>>().map_err(failed(NAME))?;
+        Ok(!weights.memory_info().is_cpu_accessible() || are_finite(weights.extract_tensor().1))
     }
+
+    /// What goes into the next step, on the host.
+    ///
+    /// # Errors
+    /// What ONNX Runtime answers.
+    pub fn state(&self) -> Result<State> {
+        let named = self.state.iter().zip(STATE);
+        named.map(|(value, (name, _))| Ok((name.to_owned(), to_host(value)?))).collect()
+    }
+
+    /// Goes on after `steps` steps from what [`TrainingStep::state`] gave then.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`] naming a vector that is missing or of another length.
+    pub fn restore(&mut self, steps: u64, state: &State) -> Result<()> {
+        for (value, (name, _)) in self.state.iter_mut().zip(STATE) {
+            let given = state.iter().find(|(of, values)| of == name && values.len() == unet::PARAMETER_COUNT);
+            let (_, values) = given.ok_or_else(|| Error::runtime(NAME, format!("no '{name}' to go on from")))?;
+            *value = flat(values.clone())?;
+        }
+        self.steps = steps;
+        Ok(())
+    }
+}
+
+/// Whether all are finite.
+pub(crate) fn are_finite(values: &[f32]) -> bool {
+    // Without a way out within a chunk, so that it is done by vectors.
+    values.chunks(256).all(|chunk| chunk.iter().fold(true, |finite, value| finite & value.is_finite()))
 }
 
 /// A flat f32 vector as a value.

@@ -1,0 +1,136 @@
+//! `model.json`, the model card: what a model is, what it was made of and how good it is, for whoever meets it elsewhere.
+
+use serde::Serialize;
+
+use super::Config;
+use super::history::EpochRecord;
+use crate::dataset::{Dataset, Licence};
+use crate::error::Result;
+use crate::evaluate::Evaluation;
+use crate::graph::Spec;
+use crate::labels::CATEGORIES;
+use crate::stage::{self, Stage};
+
+/// File name of the model card.
+pub const MODEL_CARD_FILE: &str = "model.json";
+/// File name of the licence of the data, in a model folder.
+pub const DATA_LICENSE_FILE: &str = "DATA_LICENSE";
+
+/// The content of `model.json`; null where something is not known.
+#[derive(Debug, Serialize)]
+pub(super) struct ModelCard<'a> {
+    pub(super) model_id: String,
+    pub(super) lookbook_version: &'static str,
+    pub(super) git_revision: Option<&'static str>,
+    pub(super) created_at: String,
+    pub(super) network: Network<'a>,
+    pub(super) training: Training<'a>,
+    pub(super) dataset: Data,
+    pub(super) metrics: Metrics,
+}
+
+/// What photos become.
+#[derive(Debug, Serialize)]
+pub(super) struct Network<'a> {
+    pub(super) spec: &'a Spec,
+    pub(super) parameters: usize,
+    pub(super) categories: [&'static str; CATEGORIES.len()],
+}
+
+/// How it was trained.
+#[derive(Debug, Serialize)]
+pub(super) struct Training<'a> {
+    pub(super) settings: &'a Config,
+    pub(super) seed: u64,
+    pub(super) execution_provider: &'static str,
+    pub(super) dialect: &'static str,
+    /// Epochs done, the last one perhaps in part.
+    pub(super) epochs: usize,
+    pub(super) steps: u64,
+    /// The setting that ended the run.
+    pub(super) ended_by: &'static str,
+    /// The epoch after which the weights were as they are published.
+    pub(super) published_epoch: u32,
+    /// The epoch with the highest mean IoU over the validation part.
+    pub(super) best_epoch: u32,
+}
+
+/// What it was trained on.
+#[derive(Debug, Serialize)]
+pub(super) struct Data {
+    /// SHA-256 of `photos.parquet`.
+    pub(super) sha256: String,
+    pub(super) train_photos: usize,
+    pub(super) validation_photos: usize,
+    pub(super) test_photos: usize,
+    pub(super) licence: Option<DataLicence>,
+}
+
+/// The licence of the data.
+#[derive(Debug, Serialize)]
+pub(super) struct DataLicence {
+    /// The first lines of its text.
+    title: String,
+    /// The file in the model folder that holds the text.
+    file: &'static str,
+}
+
+/// How good it is. Rates are 0 to 1.
+#[derive(Debug, Serialize)]
+pub(super) struct Metrics {
+    pub(super) validation: Validation,
+    /// As in `evaluation.json`, over the photos at their own size; null where there is no test part.
+    pub(super) test: Option<Test>,
+}
+
+/// Over the validation part, at the network's size.
+#[derive(Debug, Serialize)]
+pub(super) struct Validation {
+    loss: f32,
+    pixel_accuracy: f32,
+    foreground_accuracy: f32,
+    mean_iou: f32,
+}
+
+/// Over the test part.
+#[derive(Debug, Serialize)]
+pub(super) struct Test {
+    pixel_accuracy: f64,
+    foreground_accuracy: Option<f64>,
+    pub(super) mean_iou: f64,
+    frequency_weighted_iou: f64,
+    bce: f64,
+}
+
+impl Metrics {
+    pub(super) fn new(epoch: &EpochRecord, evaluation: Option<&Evaluation>) -> Self {
+        let validation = Validation {
+            loss: epoch.validation_loss,
+            pixel_accuracy: epoch.validation_pixel_accuracy,
+            foreground_accuracy: epoch.validation_foreground_accuracy,
+            mean_iou: epoch.validation_mean_iou,
+        };
+        let test = evaluation.map(|it| Test {
+            pixel_accuracy: it.pixel_accuracy,
+            foreground_accuracy: it.foreground_accuracy,
+            mean_iou: it.mean_iou,
+            frequency_weighted_iou: it.frequency_weighted_iou,
+            bce: it.bce,
+        });
+        Self { validation, test }
+    }
+}
+
+impl Data {
+    pub(super) fn new(sha256: String, photos: [usize; 3], licence: Option<DataLicence>) -> Self {
+        let [train_photos, validation_photos, test_photos] = photos;
+        Self { sha256, train_photos, validation_photos, test_photos, licence }
+    }
+}
+
+/// Lays the licence of the data into the model folder.
+pub(super) fn licence(stage: &Stage, dataset: &Dataset) -> Result<Option<DataLicence>> {
+    let Some(Licence { title, text }) = dataset.licence()? else { return Ok(None) };
+    stage::write_file(&stage.path(DATA_LICENSE_FILE), &text)?;
+    Ok(Some(DataLicence { title, file: DATA_LICENSE_FILE }))
+}

@@ -1,0 +1,277 @@
+//! The course of a run: epochs, validation, checkpoints, and when it ends.
+
+use std::time::Instant;
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+use super::checkpoint::{Checkpoint, Checkpoints, Identity};
+use super::examples::{Batch, Examples};
+use super::history::{self, EpochRecord};
+use super::step::{self, TrainingStep};
+use super::tensorboard::EventFile;
+use super::{Config, Publish, card};
+use crate::error::{Error, Result};
+use crate::evaluate::{Evaluator, confusion::Confusion};
+use crate::picture::{self, Tile};
+use crate::progress::Progress;
+use crate::stop;
+
+/// Photos of the validation part that are shown as the network sees them.
+const SHOWN_PHOTOS: usize = 3;
+/// Epochs of a run in which they are shown, about: as many pictures as TensorBoard has by default.
+const SHOWN_EPOCHS: u32 = 10;
+
+/// Why a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// All epochs are done.
+    Epochs,
+    /// The validation part has not got better for as many epochs as [`Config::patience`] says.
+    Patience,
+    /// [`Config::max_minutes`] are over.
+    MaxMinutes,
+}
+
+impl Ending {
+    /// The setting that ended it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Epochs => "epochs",
+            Self::Patience => "patience",
+            Self::MaxMinutes => "max_minutes",
+        }
+    }
+}
+
+/// A run over the epochs.
+pub(super) struct Course<'a> {
+    pub(super) config: &'a Config,
+    pub(super) seed: u64,
+    pub(super) identity: Identity,
+    pub(super) deadline: Option<Instant>,
+    pub(super) train: Examples,
+    pub(super) validation: Examples,
+    pub(super) step: TrainingStep,
+    pub(super) evaluator: Evaluator,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) events: EventFile,
+    /// The epochs done.
+    pub(super) history: Vec<EpochRecord>,
+    /// Whether the deadline was met after the last of them.
+    pub(super) is_time_over: bool,
+}
+
+impl Course<'_> {
+    /// Goes on after a checkpoint.
+    pub(super) fn restore(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        self.step.restore(checkpoint.step, &checkpoint.state)?;
+        tracing::info!("going on after epoch {} of {}", checkpoint.epoch(), self.config.epochs);
+        self.history = checkpoint.history;
+        self.is_time_over = checkpoint.is_time_over;
+        Ok(())
+    }
+
+    /// Trains until there is a reason to end.
+    pub(super) fn run(&mut self) -> Result<Ending> {
+        let (started, elapsed_before) = (Instant::now(), self.history.last().map_or(0.0, |it| it.elapsed_secs));
+        let progress = Progress::new("train", self.steps() - self.step.count(), "steps");
+        let mut done = 0;
+        let ending = loop {
+            if let Some(ending) = self.ending() {
+                break ending;
+            }
+            let epoch = self.history.len() as u32 + 1;
+            let mut record = self.epoch(epoch, &progress)?;
+            record.elapsed_secs = elapsed_before + started.elapsed().as_secs_f32();
+            done += 1;
+            let left = started.elapsed() / done * (self.config.epochs - epoch);
+            let until_deadline = self.deadline.map(|it| it.saturating_duration_since(Instant::now()));
+            tracing::info!("{}", record.line(self.config.epochs, until_deadline.map_or(left, |it| it.min(left))));
+            self.keep(record)?;
+        };
+        self.say(ending);
+        Ok(ending)
+    }
+
+    /// Writes what has to last of an epoch.
+    fn keep(&mut self, record: EpochRecord) -> Result<()> {
+        let state = self.step.state()?;
+        if !state.iter().all(|(_, values)| step::are_finite(values)) {
+            return Err(self.not_finite(&format!("epoch {}", record.epoch), &[]));
+        }
+        self.events.scalars(&record)?;
+        self.history.push(record);
+        self.is_time_over = self.deadline.is_some_and(|it| it <= Instant::now());
+        self.checkpoints.save(&Checkpoint {
+            spec: self.config.spec(),
+            identity: self.identity.clone(),
+            step: self.step.count(),
+            history: self.history.clone(),
+            is_time_over: self.is_time_over,
+            state,
+        })
+    }
+
+    /// Why the run ends after the epochs that are done, if it does.
+    fn ending(&self) -> Option<Ending> {
+        if self.step.count() >= self.steps() {
+            return Some(Ending::Epochs);
+        }
+        if self.is_time_over {
+            return Some(Ending::MaxMinutes);
+        }
+        let without_better = self.history.len() as u32 - history::best(&self.history)?.epoch;
+        (self.config.patience > 0 && without_better >= self.config.patience).then_some(Ending::Patience)
+    }
+
+    fn say(&self, ending: Ending) {
+        let (done, epochs) = (self.history.len(), self.config.epochs);
+        let (step, steps) = (self.step.count(), self.steps());
+        match ending {
+            Ending::Epochs => {}
+            Ending::Patience => tracing::info!(
+                "ends after epoch {done} of {epochs}: the validation part got no better for {} epochs (patience)",
+                self.config.patience
+            ),
+            Ending::MaxMinutes => {
+                tracing::warn!(
+                    "ends in epoch {done} of {epochs}, after step {step} of {steps}: the time is over (max_minutes)"
+                );
+            }
+        }
+    }
+
+    /// Takes the weights that are to be published, and returns the epoch that they are of.
+    pub(super) fn choose(&mut self) -> Result<EpochRecord> {
+        let last = *self.history.last().expect("a run has an epoch at least");
+        let best = *history::best(&self.history).expect("a run has an epoch at least");
+        if self.config.publish == Publish::Last || best.epoch == last.epoch {
+            return Ok(last);
+        }
+        let steps = self.step.count();
+        let checkpoint = self.checkpoints.best()?;
+        self.step.restore(steps, &checkpoint.state)?;
+        tracing::info!("publishes epoch {}, the best of {} (publish = \"best\")", best.epoch, last.epoch);
+        Ok(best)
+    }
+
+    /// How the run went, for the model card.
+    pub(super) fn on_card(&self, ending: Ending, published: &EpochRecord) -> card::Training<'_> {
+        let backend = self.step.backend();
+        card::Training {
+            settings: self.config,
+            seed: self.seed,
+            execution_provider: backend.provider.name(),
+            dialect: backend.dialect.name(),
+            epochs: self.history.len(),
+            steps: self.step.count(),
+            ended_by: ending.name(),
+            published_epoch: published.epoch,
+            best_epoch: history::best(&self.history).map_or(0, |it| it.epoch),
+        }
+    }
+
+    /// Number of steps of the whole run.
+    fn steps(&self) -> u64 {
+        self.train.len().div_ceil(self.config.batch_size) as u64 * u64::from(self.config.epochs)
+    }
+
+    /// An epoch, or what the deadline leaves of it.
+    fn epoch(&mut self, epoch: u32, progress: &Progress) -> Result<EpochRecord> {
+        let started = Instant::now();
+        let (mut loss, mut accuracy, mut learning_rate, mut photos) = (0.0, 0.0, self.config.learning_rate, 0);
+        for (index, ids) in self.order(epoch).chunks(self.config.batch_size).enumerate() {
+            let batch = self.train.batch(ids);
+            learning_rate = self.config.learning_rate * self.config.schedule.factor(self.step.count(), self.steps());
+            let learnt = self.step.run(batch, learning_rate)?;
+            if !learnt.loss.is_finite() || !self.step.is_finite()? {
+                return Err(self.not_finite(&format!("epoch {epoch}, step {}", index + 1), ids));
+            }
+            photos += ids.len();
+            loss += f64::from(learnt.loss) * ids.len() as f64;
+            accuracy += f64::from(learnt.pixel_accuracy) * ids.len() as f64;
+            progress.message(format!("epoch {epoch} loss {:.4}", learnt.loss));
+            progress.inc(1);
+            stop::check()?;
+            if self.deadline.is_some_and(|it| it <= Instant::now()) {
+                break;
+            }
+        }
+        let train_secs = started.elapsed().as_secs_f64();
+        let (validation_loss, confusion) = self.validate(epoch)?;
+        if !validation_loss.is_finite() {
+            return Err(self.not_finite(&format!("the validation after epoch {epoch}"), &[]));
+        }
+        Ok(EpochRecord {
+            epoch,
+            learning_rate,
+            train_loss: (loss / photos as f64) as f32,
+            train_pixel_accuracy: (accuracy / photos as f64) as f32,
+            validation_loss: validation_loss as f32,
+            validation_pixel_accuracy: confusion.pixel_accuracy() as f32,
+            validation_foreground_accuracy: confusion.foreground_accuracy().unwrap_or(0.0) as f32,
+            validation_mean_iou: confusion.mean_iou() as f32,
+            photos_per_sec: (photos as f64 / train_secs) as f32,
+            elapsed_secs: 0.0,
+        })
+    }
+
+    /// The order of the train photos in an epoch: the same for the same seed and epoch, whatever ran before.
+    fn order(&self, epoch: u32) -> Vec<usize> {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(u64::from(epoch));
+        let mut order: Vec<usize> = (0..self.train.len()).collect();
+        order.shuffle(&mut rng);
+        order
+    }
+
+    /// Loss and confusion over the validation part, at the network's size; shows some photos in some epochs.
+    fn validate(&mut self, epoch: u32) -> Result<(f64, Confusion)> {
+        let (mut loss, mut confusion) = (0.0, Confusion::default());
+        let ids: Vec<usize> = (0..self.validation.len()).collect();
+        let shown: Vec<usize> =
+            if self.is_shown(epoch) { picture::spaced(ids.len(), SHOWN_PHOTOS).collect() } else { vec![] };
+        for ids in ids.chunks(crate::predict::BATCH_SIZE) {
+            stop::check()?;
+            let Batch { photos, labels, .. } = self.validation.batch(ids);
+            let answer = self.evaluator.run(photos, labels, self.step.weights_value())?;
+            loss += f64::from(answer.loss) * ids.len() as f64 / self.validation.len() as f64;
+            for (&id, map) in ids.iter().zip(&answer.label_maps) {
+                self.validation.count(id, map, &mut confusion);
+                if shown.contains(&id) {
+                    self.show(epoch, id, map)?;
+                }
+            }
+        }
+        Ok((loss, confusion))
+    }
+
+    /// Whether pictures of an epoch are written: of the first, the last, and evenly spaced ones between.
+    fn is_shown(&self, epoch: u32) -> bool {
+        epoch == 1 || epoch == self.config.epochs || epoch.is_multiple_of(self.config.epochs.div_ceil(SHOWN_EPOCHS))
+    }
+
+    /// Writes a photo of the validation part with truth and prediction as a picture.
+    fn show(&mut self, epoch: u32, id: usize, map: &[u8]) -> Result<()> {
+        let (photo, maps) = self.validation.cut_out(id, map);
+        let overlays = maps.map(|map| picture::overlay(&photo, &map));
+        let tiles = [photo].into_iter().chain(overlays).zip(["photo", "truth", "prediction"]);
+        let tiles: Vec<_> = tiles.map(|(photo, caption)| Tile { photo, caption: caption.to_owned() }).collect();
+        let name = format!("validation/{}", self.validation.file_name(id));
+        self.events.picture(epoch, &name, &picture::contact_sheet(&tiles, 3)?)
+    }
+
+    fn not_finite(&self, place: &str, ids: &[usize]) -> Error {
+        let photos: Vec<&str> = ids.iter().map(|&id| self.train.file_name(id)).collect();
+        let photos = if photos.is_empty() { String::new() } else { format!(" (photos {})", photos.join(", ")) };
+        let saved = self.checkpoints.last().map_or("there is no checkpoint yet".to_owned(), |path| {
+            format!("the last good checkpoint is {}", path.display())
+        });
+        Error::runtime(
+            "the loss or a weight",
+            format!("is not finite in {place}{photos}; {saved}; a lower learning_rate may mend it"),
+        )
+    }
+}
