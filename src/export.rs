@@ -1,12 +1,19 @@
-//! `export`: a model's two graphs and its weights, for any ONNX Runtime.
+//! `export`: a model's two graphs, its weights and all that a training step needs to go on, for any ONNX Runtime.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use minijinja::{Environment, context};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::graph::Spec;
+use crate::labels::CATEGORY_COUNT;
 use crate::stage::{self, Common, Stage, Summary};
-use crate::train::{PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE, checkpoint};
+use crate::train::checkpoint::{self, Checkpoint};
+use crate::train::{DATA_LICENSE_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
+
+/// File name of the state that a training step goes on from.
+const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
 
 /// Settings of `export`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,21 +31,66 @@ impl Default for Config {
     }
 }
 
-/// Copies `train_step.onnx`, `predict.onnx` and `weights.safetensors` of a model folder, checked.
+/// Copies the graphs, the weights, the checkpoint that the weights are of, and the model card of a model folder, and writes
+/// how they are run.
 ///
 /// # Errors
 /// A model folder that is none.
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
-    checkpoint::read_weights(&config.model.join(WEIGHTS_FILE))?;
+    let (spec, _) = checkpoint::read_weights(&config.model.join(WEIGHTS_FILE))?;
+    let made = Summary::read(&config.model)?;
+    let (checkpoint, epoch) = published_checkpoint(&config.model, &made)?;
     if common.dry_run {
         return Ok(stage::planned("export", &config.output, common, config));
     }
     let mut stage = Stage::begin("export", &config.output, common, config)?;
-    for name in [TRAIN_STEP_FILE, PREDICT_FILE, WEIGHTS_FILE] {
-        let source = config.model.join(name);
-        stage.input(&source)?;
-        std::fs::copy(&source, stage.path(name)).map_err(Error::io("copy", &source))?;
+    let mut files = vec![(checkpoint, CHECKPOINT_FILE)];
+    files.extend([TRAIN_STEP_FILE, PREDICT_FILE, WEIGHTS_FILE].map(|name| (config.model.join(name), name)));
+    let beside = [MODEL_CARD_FILE, DATA_LICENSE_FILE].map(|name| (config.model.join(name), name));
+    files.extend(beside.into_iter().filter(|(path, _)| path.is_file()));
+    for (path, name) in &files {
+        stage.input(path)?;
+        std::fs::copy(path, stage.path(name)).map_err(Error::io("copy", path))?;
     }
-    stage.count("files", 3);
+    let names: Vec<_> = files.iter().map(|(_, name)| *name).collect();
+    let model_id = made.counts.get("model_id").and_then(serde_json::Value::as_str).unwrap_or_default();
+    let readme = readme(&spec, epoch, model_id, &names)?;
+    stage::write_file(&stage.path("README.md"), readme.as_bytes())?;
+    stage.count("files", files.len() + 1);
     stage.publish()
+}
+
+/// The checkpoint that the weights of a model folder are of, and its epoch.
+fn published_checkpoint(model: &Path, made: &Summary) -> Result<(PathBuf, u32)> {
+    let paths = checkpoint::files(&model.join(checkpoint::FOLDER))?;
+    let published = made.counts.get("published_epoch").and_then(serde_json::Value::as_u64);
+    for path in paths {
+        let epoch = Checkpoint::read(&path)?.epoch();
+        if published == Some(u64::from(epoch)) {
+            return Ok((path, epoch));
+        }
+    }
+    Err(Error::input(model, "lacks the checkpoint of its weights; train the model again"))
+}
+
+/// How the files are run.
+fn readme(spec: &Spec, epoch: u32, model_id: &str, names: &[&str]) -> Result<String> {
+    let problem = |cause: minijinja::Error| Error::input("README.md", cause);
+    let mut environment = Environment::new();
+    environment.add_template("readme", include_str!("export/readme.md")).map_err(problem)?;
+    let values = context! {
+        model_id,
+        epoch,
+        version => env!("CARGO_PKG_VERSION"),
+        categories => CATEGORY_COUNT,
+        width => spec.photo_width_px,
+        height => spec.photo_height_px,
+        rows => spec.rows(),
+        columns => spec.columns(),
+        label_rows => spec.rows(),
+        label_columns => spec.columns(),
+        has_card => names.contains(&MODEL_CARD_FILE),
+        has_licence => names.contains(&DATA_LICENSE_FILE),
+    };
+    environment.get_template("readme").and_then(|it| it.render(values)).map(|text| text + "\n").map_err(problem)
 }
