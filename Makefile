@@ -82,7 +82,7 @@ $(OUTPUT)/dataset/run.json: $(STATE)/convert.settings $(STATE)/source $(PROGRAM)
 	$(call run,convert,--source '$(SOURCE)' --output $(@D))
 
 $(OUTPUT)/model/run.json: $(STATE)/train.settings $(OUTPUT)/dataset/run.json $(PROGRAM)
-	$(call run,train,--dataset $(OUTPUT)/dataset --output $(@D))
+	$(call run,train,--dataset $(OUTPUT)/dataset --output $(@D) --resume=auto)
 
 $(OUTPUT)/features/run.json: $(STATE)/segment.settings $(OUTPUT)/model/run.json $(STATE)/catalogue $(PROGRAM)
 	$(call run,segment,--catalogue '$(SHOWN)' --model $(OUTPUT)/model --output $(@D))

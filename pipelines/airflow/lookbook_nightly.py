@@ -100,7 +100,7 @@ with DAG(
     pieces = shards()
     convert = LookbookOperator(task_id="convert", arguments=["convert", "--source", source, "--output", dataset])
     train = LookbookOperator(
-        task_id="train", arguments=["train", "--dataset", dataset, "--output", model], pool="gpu"
+        task_id="train", arguments=["train", "--dataset", dataset, "--output", model, "--resume=auto"], pool="gpu"
     )
     segment_shards = LookbookOperator.partial(
         task_id="segment_shards", arguments=segment_arguments, pool="gpu"

@@ -20,4 +20,5 @@ mod sample;
 mod segment;
 mod shared;
 mod similarity;
+mod training;
 mod training_step;

@@ -1,0 +1,374 @@
+//! Training that is killed, refused, bounded and published: the program itself, on small photos.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use lookbook::stage::Summary;
+use lookbook::train::checkpoint::{Checkpoint, Checkpoints, read_weights};
+use lookbook::train::history::{self, EpochRecord};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
+
+use crate::python::python;
+use crate::shared::library;
+
+const SETTINGS: &str = r#"
+seed = 4
+threads = 2
+[train]
+dataset = "dataset"
+output = "model"
+epochs = 24
+batch_size = 5
+learning_rate = 3e-3
+schedule = "cosine"
+loss = "softmax"
+photo_width_px = 40
+photo_height_px = 60
+device = "cpu"
+publish = "best"
+"#;
+
+/// A folder with a converted data set of 20 photos, a licence, and settings.
+struct Place {
+    folder: tempfile::TempDir,
+    library: PathBuf,
+}
+
+impl Place {
+    fn new() -> Option<Self> {
+        let place = Self { folder: tempfile::tempdir().unwrap(), library: library()? };
+        fs::write(place.path("train.toml"), SETTINGS).unwrap();
+        place.succeeds(&["sample", "--photos", "20", "--output", "sample"]);
+        fs::write(place.path("sample/LICENSE"), "\n  Licence of Drawings\n\nVersion 1\nDo as you like.\n").unwrap();
+        place.succeeds(&["convert", "--source", "sample", "--output", "dataset"]);
+        Some(place)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lookbook"));
+        command.env_clear().env("ORT_DYLIB_PATH", &self.library).current_dir(self.folder.path());
+        command.args(arguments).args(["--config", "train.toml"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> (i32, String) {
+        text_of(&self.command(arguments).output().unwrap())
+    }
+
+    fn succeeds(&self, arguments: &[&str]) -> String {
+        let (code, text) = self.run(arguments);
+        assert_eq!(code, 0, "{text}");
+        text
+    }
+
+    /// The epochs that lie as checkpoints in the unfinished folder of `output`.
+    fn unfinished(&self, output: &str) -> Vec<u32> {
+        let Ok(entries) = fs::read_dir(self.path(&format!(".{output}.partial/checkpoints"))) else { return Vec::new() };
+        let names = entries.map(|it| it.unwrap().file_name().into_string().unwrap());
+        let epoch = |name: String| name.strip_prefix("epoch-")?.strip_suffix(".safetensors")?.parse().ok();
+        let mut epochs: Vec<u32> = names.filter_map(epoch).collect();
+        epochs.sort_unstable();
+        epochs
+    }
+
+    /// Begins a run into `output` and kills it once epoch `epoch` is done.
+    fn leave(&self, output: &str, epoch: u32) {
+        let mut child = self.command(&["train", "--output", output]).spawn().unwrap();
+        wait_for(&mut child, || self.unfinished(output).last() >= Some(&epoch));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!self.path(output).exists(), "it was killed before its end");
+    }
+
+    fn newest(&self, output: &str) -> PathBuf {
+        let epoch = *self.unfinished(output).last().unwrap();
+        self.path(&format!(".{output}.partial/checkpoints/epoch-{epoch:04}.safetensors"))
+    }
+
+    fn counts(&self, output: &str) -> std::collections::BTreeMap<String, Value> {
+        Summary::read(&self.path(output)).unwrap().counts
+    }
+
+    fn history(&self, output: &str) -> Vec<EpochRecord> {
+        history::read(&self.path(output).join("history.parquet")).unwrap()
+    }
+
+    /// That two runs came to the same: losses, metrics and weights within 1e-6, the epoch that was published.
+    fn are_alike(&self, one: &str, other: &str) {
+        let [a, b] = [one, other].map(|output| self.history(output));
+        assert_eq!(a.len(), b.len());
+        for (a, b) in a.iter().zip(&b) {
+            let figures = a.figures().zip(b.figures()).filter(|((name, _), _)| !name.ends_with("_secs"));
+            for ((name, a), (_, b)) in figures.filter(|((name, _), _)| *name != "photos_per_sec") {
+                assert!((a - b).abs() <= 1e-6, "{name}: {a} and {b}");
+            }
+        }
+        let last = format!("checkpoints/epoch-{:04}.safetensors", a.len());
+        for file in ["weights.safetensors", &last] {
+            let [a, b] = [one, other].map(|output| read_weights(&self.path(output).join(file)).unwrap().1);
+            let difference = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(difference <= 1e-6, "{file}: weights differ by {difference}");
+        }
+        for name in ["published_epoch", "best_epoch", "steps", "epochs", "ended_by"] {
+            assert_eq!(self.counts(one)[name], self.counts(other)[name], "{name}");
+        }
+    }
+}
+
+fn text_of(output: &Output) -> (i32, String) {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.code().unwrap(), text)
+}
+
+/// Waits until `condition` holds; fails where the child ends before.
+fn wait_for(child: &mut Child, condition: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < Duration::from_mins(2), "it never came true");
+        assert!(child.try_wait().unwrap().is_none() || condition(), "it ended before");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_ends_as_one_that_was_not() {
+    let Some(place) = Place::new() else { return };
+    place.succeeds(&["train", "--output", "whole"]);
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let mut kills = 0;
+    let text = loop {
+        let mut child = place.command(&["train", "--resume"]).spawn().unwrap();
+        // Every other time right at the beginning, else at any moment once it got further.
+        let before = place.unfinished("model").last().copied();
+        if kills % 2 == 0 {
+            std::thread::sleep(Duration::from_millis(rng.random_range(0..400)));
+        } else {
+            let got_further = || place.path("model").exists() || place.unfinished("model").last().copied() > before;
+            wait_for(&mut child, got_further);
+            std::thread::sleep(Duration::from_millis(rng.random_range(0..1200)));
+        }
+        if child.try_wait().unwrap().is_some() {
+            break text_of(&child.wait_with_output().unwrap());
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+    };
+    assert_eq!(text.0, 0, "{}", text.1);
+    assert!(kills >= 4, "it was killed {kills} times");
+    println!("killed {kills} times");
+    assert!(place.counts("model")["resumed_after_epoch"].as_u64().is_some());
+    place.are_alike("whole", "model");
+    let left = walk(&place.path("model")).into_iter().filter(|name| name.contains(".partial-")).count();
+    assert_eq!(left, 0, "nothing half-written is published");
+}
+
+fn walk(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
+    let names =
+        entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path.to_string_lossy().into_owned()] });
+    names.collect()
+}
+
+#[test]
+fn a_damaged_newest_checkpoint_gives_way_to_the_one_before() {
+    let Some(place) = Place::new() else { return };
+    place.succeeds(&["train", "--output", "whole"]);
+    place.leave("model", 3);
+    let newest = place.newest("model");
+    let bytes = fs::read(&newest).unwrap();
+    fs::write(&newest, &bytes[..bytes.len() - 100]).unwrap();
+    let dry = place.succeeds(&["train", "--resume", "--dry-run"]);
+    let before = place.unfinished("model")[0];
+    assert!(dry.contains(&format!("resumed_after_epoch: {before}")) && dry.contains("steps: 96"), "{dry}");
+    let text = place.succeeds(&["train", "--resume"]);
+    let named = newest.file_name().unwrap().to_str().unwrap();
+    assert!(text.contains(named) && text.contains("is damaged"), "{text}");
+    assert!(text.contains(&format!("going on after epoch {before} of 24")), "{text}");
+    place.are_alike("whole", "model");
+}
+
+#[test]
+fn a_run_of_another_kind_is_refused_by_what_differs_and_stays() {
+    let Some(place) = Place::new() else { return };
+    place.leave("model", 2);
+    place.succeeds(&["sample", "--photos", "21", "--output", "sample21"]);
+    place.succeeds(&["convert", "--source", "sample21", "--output", "dataset21"]);
+    let left = place.unfinished("model");
+    for (flags, named) in [
+        (&["--epochs", "30"][..], "setting epochs is 30, was 24"),
+        (&["--seed", "5"], "seed is 5, was 4"),
+        (&["--loss", "bce"], "the network is "),
+        (&["--dataset", "dataset21"], "the data set (SHA-256 of photos.parquet) is "),
+    ] {
+        let (code, text) = place.run(&[&["train", "--resume"], flags].concat());
+        assert_eq!(code, 1, "{text}");
+        assert!(text.contains(named) && text.contains("leave --resume away to begin anew"), "{text}");
+        assert_eq!(place.unfinished("model"), left, "nothing was touched");
+    }
+    let text = place.succeeds(&["train", "--resume=auto", "--epochs", "2"]);
+    assert!(text.contains("setting epochs is 2, was 24; the run begins anew"), "{text}");
+    assert_eq!(place.counts("model")["resumed_after_epoch"], Value::Null);
+    assert_eq!(place.history("model").len(), 2);
+}
+
+#[test]
+fn without_resume_an_unfinished_run_is_named_and_begun_anew() {
+    let Some(place) = Place::new() else { return };
+    place.leave("model", 2);
+    // The same data converted elsewhere, another device and another end are the same run.
+    place.succeeds(&["convert", "--source", "sample", "--output", "again"]);
+    let text = place.succeeds(&["train", "--resume", "--dataset", "again", "--patience", "23", "--dry-run"]);
+    assert!(text.contains("resumed_after_epoch: "), "{text}");
+    let text = place.succeeds(&["train", "--epochs", "2"]);
+    assert!(text.contains(".model.partial/checkpoints holds an unfinished run (up to epoch-00"), "{text}");
+    assert_eq!(place.history("model").len(), 2);
+    assert!(!place.path(".model.partial").exists());
+    // Where there is nothing to go on with, --resume begins.
+    place.succeeds(&["train", "--epochs", "2", "--resume", "--output", "fresh"]);
+    place.are_alike("model", "fresh");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_is_named_with_its_photos_and_the_last_checkpoint() {
+    let Some(place) = Place::new() else { return };
+    let (code, text) = place.run(&["train", "--learning-rate", "1e38"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("the loss or a weight: is not finite in epoch 1, step 2 (photos 00"), "{text}");
+    assert!(text.contains("there is no checkpoint yet"), "{text}");
+
+    place.leave("model", 2);
+    let mut broken = Checkpoint::read(&place.newest("model")).unwrap();
+    broken.state[0].1.fill(f32::NAN);
+    let (folder, epoch) = (place.path(".model.partial/checkpoints"), broken.epoch());
+    Checkpoints::start(folder, epoch).unwrap().save(&broken).unwrap();
+    let (code, text) = place.run(&["train", "--resume"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains(&format!("is not finite in epoch {}, step 1 (photos 00", epoch + 1)), "{text}");
+    let last = format!(".model.partial/checkpoints/epoch-{epoch:04}.safetensors; a lower learning_rate");
+    assert!(text.contains(&last), "{text}");
+    assert!(!place.path("model").exists());
+}
+
+#[test]
+fn a_run_ends_where_patience_or_time_does_and_publishes_what_was_asked_for() {
+    let Some(place) = Place::new() else { return };
+    // With steps of nothing every epoch is as good as the first.
+    let still = ["train", "--learning-rate", "1e-30", "--patience", "3"];
+    let text = place.succeeds(&[&still[..], &["--output", "still"]].concat());
+    assert!(text.contains("ends after epoch 4 of 24: the validation part got no better for 3 epochs"), "{text}");
+    let counts = place.counts("still");
+    assert_eq!((&counts["ended_by"], &counts["epochs"]), (&"patience".into(), &4.into()));
+    assert_eq!((&counts["published_epoch"], &counts["best_epoch"]), (&1.into(), &1.into()));
+    place.succeeds(&[&still[..], &["--output", "still", "--publish", "last"]].concat());
+    assert_eq!(place.counts("still")["published_epoch"], 4);
+
+    // No time at all: one step.
+    let text = place.succeeds(&["train", "--max-minutes", "1e-9"]);
+    assert!(text.contains("ends in epoch 1 of 24, after step 1 of 96: the time is over (max_minutes)"), "{text}");
+    let counts = place.counts("model");
+    assert_eq!((&counts["ended_by"], &counts["steps"]), (&"max_minutes".into(), &1.into()));
+    // The time of a run that goes on counts from where it goes on, and the schedule is that of all epochs.
+    place.leave("bounded", 2);
+    place.succeeds(&["train", "--output", "bounded", "--resume", "--max-minutes", "1e-9"]);
+    place.succeeds(&["train", "--output", "whole"]);
+    let (bounded, whole) = (place.history("bounded"), place.history("whole"));
+    let done = bounded.len() - 1;
+    assert!(done >= 2);
+    assert_eq!(bounded[done - 1].learning_rate, whole[done - 1].learning_rate);
+    assert_eq!(bounded[done - 1].train_loss, whole[done - 1].train_loss);
+    assert_eq!(place.counts("bounded")["steps"], 4 * done + 1);
+    for bad in ["0", "-1", "nan"] {
+        assert_eq!(place.run(&["train", "--max-minutes", bad]).0, 2, "{bad}");
+    }
+}
+
+#[test]
+fn the_model_card_says_what_the_model_is() {
+    let Some(place) = Place::new() else { return };
+    place.succeeds(&["train"]);
+    let card: Value = serde_json::from_slice(&fs::read(place.path("model/model.json")).unwrap()).unwrap();
+    let made = Summary::read(&place.path("model")).unwrap();
+    assert_eq!(card["dataset"]["sha256"], made.inputs[0].sha256.as_str());
+    assert_eq!(card["dataset"]["licence"]["title"], "Licence of Drawings, Version 1");
+    let text = fs::read(place.path("model/DATA_LICENSE")).unwrap();
+    assert_eq!(text, fs::read(place.path("sample/LICENSE")).unwrap());
+    assert_eq!(card["dataset"]["train_photos"], 16);
+    assert_eq!(card["model_id"], made.counts["model_id"]);
+    assert_eq!(card["network"]["parameters"], 486_015);
+    assert_eq!(card["training"]["settings"]["photo_width_px"], 40);
+    let evaluation: Value = serde_json::from_slice(&fs::read(place.path("model/evaluation.json")).unwrap()).unwrap();
+    assert_eq!(card["metrics"]["test"]["mean_iou"], evaluation["mean_iou"]);
+    // The weights are those of the best epoch.
+    let history = place.history("model");
+    let best = history::best(&history).unwrap();
+    assert_eq!(card["training"]["published_epoch"], best.epoch);
+    let published = card["metrics"]["validation"]["mean_iou"].as_f64().unwrap() as f32;
+    assert_eq!(published, best.validation_mean_iou);
+    let of_checkpoint = read_weights(&place.path("model/checkpoints/best.safetensors")).unwrap();
+    assert_eq!(read_weights(&place.path("model/weights.safetensors")).unwrap(), of_checkpoint);
+    // Without a licence beside the source nothing is claimed.
+    fs::remove_file(place.path("sample/LICENSE")).unwrap();
+    place.succeeds(&["convert", "--source", "sample", "--output", "dataset"]);
+    place.succeeds(&["train", "--epochs", "1"]);
+    let card: Value = serde_json::from_slice(&fs::read(place.path("model/model.json")).unwrap()).unwrap();
+    assert_eq!(card["dataset"]["licence"], Value::Null);
+}
+
+#[test]
+fn tensorboard_reads_a_run_that_was_killed_and_gone_on_with() {
+    let (Some(place), Some(mut python)) = (Place::new(), python()) else { return };
+    place.leave("model", 3);
+    place.succeeds(&["train", "--resume"]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/tensorboard_in_python.py");
+    let (code, text) = text_of(&python.arg(script).arg(place.path("model")).output().unwrap());
+    assert_eq!(code, 0, "{text}");
+    // The first epoch, every third, the last one: of as many photos as the validation part has.
+    assert!(text.contains("8 figures of 24 epochs, 18 pictures of 2 photos"), "{text}");
+}
+
+#[test]
+fn what_the_readme_of_an_export_says_runs() {
+    let (Some(place), Some(mut python)) = (Place::new(), python()) else { return };
+    place.succeeds(&["train", "--epochs", "3"]);
+    place.succeeds(&["export", "--model", "model", "--output", "export"]);
+    let readme = fs::read_to_string(place.path("export/README.md")).unwrap();
+    let blocks = readme.split("```python\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let code: Vec<&str> = blocks.collect();
+    assert_eq!(code.len(), 2);
+    let output = python.current_dir(place.path("export")).args(["-c", &code.concat()]).output().unwrap();
+    let (status, text) = text_of(&output);
+    assert_eq!(status, 0, "{text}");
+    let step = place.counts("model")["published_epoch"].as_u64().unwrap() * 4;
+    assert!(text.starts_with("{'bk': ") && text.contains(&format!("step {}: loss ", step + 3)), "{text}");
+    for line in readme.lines().filter(|line| line.starts_with("| `")) {
+        let name = line.split('`').nth(1).unwrap();
+        assert!(place.path("export").join(name).is_file(), "{name}");
+    }
+}
+
+#[test]
+fn cuda_learns_what_the_cpu_learns_or_says_that_it_cannot() {
+    let Some(place) = Place::new() else { return };
+    let cuda = ["train", "--output", "cuda", "--device", "cuda", "--epochs", "2", "--dialect", "portable"];
+    let (code, text) = place.run(&cuda);
+    if code != 0 {
+        assert!(text.contains("CUDA does not work here") && text.contains("'--device cpu' does without"), "{text}");
+        assert!(!place.path("cuda").exists());
+        eprintln!("SKIPPED: there is no CUDA device to train on");
+        return;
+    }
+    assert_eq!(Summary::read(&place.path("cuda")).unwrap().execution_provider.as_deref(), Some("cuda"));
+    place.succeeds(&["train", "--output", "cpu", "--epochs", "2", "--dialect", "portable"]);
+    for (cuda, cpu) in place.history("cuda").iter().zip(place.history("cpu")) {
+        assert!((cuda.train_loss / cpu.train_loss - 1.0).abs() < 0.01, "{cuda:?} and {cpu:?}");
+    }
+}
