@@ -141,11 +141,11 @@ fn wait_for(child: &mut Child, condition: impl Fn() -> bool) {
 #[test]
 fn a_run_that_is_killed_again_and_again_ends_as_one_that_was_not() {
     let Some(place) = Place::new() else { return };
-    place.succeeds(&["train", "--output", "whole"]);
+    place.succeeds(&["train", "--epochs", "12", "--output", "whole"]);
     let mut rng = ChaCha8Rng::seed_from_u64(11);
     let mut kills = 0;
     let text = loop {
-        let mut child = place.command(&["train", "--resume"]).spawn().unwrap();
+        let mut child = place.command(&["train", "--epochs", "12", "--resume"]).spawn().unwrap();
         // Every other time right at the beginning, else at any moment once it got further.
         let before = place.unfinished("model").last().copied();
         if kills % 2 == 0 {
