@@ -3,10 +3,9 @@
 //! `r = sum over P of (a_p - mean a)(b_p - mean b) / sqrt(sum (a_p - mean a)^2 * sum (b_p - mean b)^2)`, P = the cells
 //! present in both, means over P.
 
-use super::sparse::{BLOCK, Postings, SparseRow, SparseRows};
-use crate::labels::CELL_COUNT;
+use super::sparse::{BLOCK, PairSums, Postings, SparseRow, SparseRows};
 
-/// The table by cell, to find the photos that have enough cells in common.
+/// The table by cell: a cell of one photo is met with all photos that have it.
 #[derive(Debug)]
 pub(super) struct CoRated {
     min_common: u32,
@@ -21,44 +20,30 @@ impl CoRated {
     /// The correlations of `row` with the photos of `block` of `rows`; NaN where fewer than `min_common` cells are in both
     /// or a side does not vary over them.
     pub(super) fn correlate(&self, row: SparseRow, rows: &SparseRows, block: usize, correlations: &mut [f32]) {
-        let mut common = [0; BLOCK];
-        self.postings.cells_in_common(row, block, &mut common);
-        let mut shares = [0.0; CELL_COUNT];
-        row.iter().for_each(|(cell, share)| shares[cell] = share);
-        let mut pairs = [(0.0, 0.0); CELL_COUNT + 1];
-        for (place, (correlation, &common)) in correlations.iter_mut().zip(&common).enumerate() {
-            *correlation = f32::NAN;
-            if u32::from(common) >= self.min_common {
-                *correlation = correlate(&shares, rows.row(block * BLOCK + place), &mut pairs);
-            }
+        let mut sums = vec![PairSums::default(); correlations.len()];
+        self.postings.pair_sums(row, block, &mut sums);
+        // Which photos have enough in common cannot be predicted: each is written down, and the next over it where it has not.
+        let (mut places, mut count) = ([0; BLOCK], 0);
+        for (place, sums) in sums.iter().enumerate() {
+            places[count] = place;
+            count += usize::from(sums.count() >= f64::from(self.min_common));
+        }
+        correlations.fill(f32::NAN);
+        for &place in &places[..count] {
+            let correlation = sums[place].correlation();
+            let correlation = correlation.or_else(|| from_the_first(row, rows.row(block * BLOCK + place)));
+            correlations[place] = correlation.map_or(f32::NAN, |it| it as f32);
         }
     }
 }
 
-/// One pass, with the first common cell as the origin: sums over differences from a value of the sample lose no more than
-/// the digits of their count, and are exactly 0 where a side does not vary. `pairs` is room to work in.
-fn correlate(shares: &[f64; CELL_COUNT], row: SparseRow, pairs: &mut [(f64, f64); CELL_COUNT + 1]) -> f32 {
-    let mut common = 0;
-    // Written always and kept where both have the cell: which cells those are cannot be predicted.
-    for (cell, share) in row.iter() {
-        pairs[common] = (shares[cell], share);
-        common += usize::from(shares[cell] != 0.0);
-    }
-    let (first_a, first_b) = pairs[0];
-    let (mut sum_a, mut sum_b, mut sum_aa, mut sum_bb, mut sum_ab) = (0.0, 0.0, 0.0, 0.0, 0.0);
-    for (a, b) in pairs[..common].iter().skip(1).map(|(a, b)| (a - first_a, b - first_b)) {
-        sum_a += a;
-        sum_b += b;
-        sum_aa += a * a;
-        sum_bb += b * b;
-        sum_ab += a * b;
-    }
-    if sum_aa == 0.0 || sum_bb == 0.0 {
-        return f32::NAN;
-    }
-    let common = common as f64;
-    let (square_a, square_b) = (sum_aa - sum_a * sum_a / common, sum_bb - sum_b * sum_b / common);
-    ((sum_ab - sum_a * sum_b / common) / (square_a * square_b).sqrt()).clamp(-1.0, 1.0) as f32
+/// The same with the first common cell as the origin: sums over differences from a value of the sample lose no more than the
+/// digits of their count, and are exactly 0 where a side does not vary. `None` there.
+fn from_the_first(a: SparseRow, b: SparseRow) -> Option<f64> {
+    let (_, first_a, first_b) = a.common(b).next()?;
+    let mut sums = PairSums::default();
+    a.common(b).for_each(|(_, a, b)| sums.add(a - first_a, b - first_b));
+    sums.correlation()
 }
 
 /// The terms `(a_p - mean a)(b_p - mean b) / norms` of the cells p that both rows have, by ascending cell.
@@ -71,4 +56,50 @@ pub(super) fn terms(a: SparseRow, b: SparseRow) -> Vec<f64> {
         common.iter().fold((0.0, 0.0), |sum, it| (sum.0 + (it.0 - mean_a).powi(2), sum.1 + (it.1 - mean_b).powi(2)));
     let norms = (squares.0 * squares.1).sqrt();
     common.into_iter().map(|(a, b)| (a - mean_a) * (b - mean_b) / norms).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::labels::CELL_COUNT;
+
+    /// Photos of up to 8 of 12 cells, alike in most of them: by 1, 1e-2, 1e-4 and 1e-6 of their shares, or not at all.
+    fn table() -> Vec<f32> {
+        let mut table = vec![0.0; 60 * CELL_COUNT];
+        for (photo, cells) in table.chunks_exact_mut(CELL_COUNT).enumerate() {
+            let spread = [1.0, 1e-2, 1e-4, 1e-6, 0.0][photo % 5];
+            for cell in (0..12).filter(|cell| (photo * 7 + cell * 5) % 12 < 8) {
+                cells[cell] = 0.125 * (1.0 + spread * ((photo * 31 + cell * 17) % 23) as f32 / 23.0);
+            }
+            cells[0] = [0.0, 0.5][photo % 2];
+        }
+        table
+    }
+
+    /// By the definition, in two passes over the common cells.
+    fn expected(a: SparseRow, b: SparseRow) -> Option<f64> {
+        let common: Vec<_> = a.common(b).collect();
+        let varies = |of: fn(&(usize, f64, f64)) -> f64| common.iter().any(|it| of(it) != of(&common[0]));
+        (common.len() >= 3 && varies(|it| it.1) && varies(|it| it.2)).then(|| terms(a, b).iter().sum())
+    }
+
+    #[test]
+    fn rows_that_hardly_vary_lose_no_digits() {
+        let rows = SparseRows::new(&table());
+        let co_rated = CoRated::new(&rows, 3);
+        let mut defined = 0;
+        for a in 0..rows.len() {
+            let mut found = vec![0.0; rows.len()];
+            co_rated.correlate(rows.row(a), &rows, 0, &mut found);
+            for (b, &found) in found.iter().enumerate() {
+                let expected = expected(rows.row(a), rows.row(b));
+                assert_eq!(!found.is_nan(), expected.is_some(), "photos {a} and {b}");
+                let Some(expected) = expected else { continue };
+                assert!((f64::from(found) - expected).abs() < 1e-6, "photos {a} and {b}: {found}, expected {expected}");
+                assert!((-1.0..=1.0).contains(&found));
+                defined += 1;
+            }
+        }
+        assert!(defined > 1500 && defined < 3600, "{defined} of 3600");
+    }
 }

@@ -110,13 +110,41 @@ impl Postings {
         }
     }
 
-    /// Adds to each photo of `block` the number of cells of `row` that it has.
-    pub(super) fn cells_in_common(&self, row: SparseRow, block: usize, common: &mut [u8; BLOCK]) {
-        for &cell in row.cells {
-            for &place in &self.places[self.list(block, usize::from(cell))] {
-                common[usize::from(place) % BLOCK] += 1;
+    /// Adds to each photo of `block` the cells that it has in common with `row`, by ascending cell.
+    pub(super) fn pair_sums(&self, row: SparseRow, block: usize, sums: &mut [PairSums]) {
+        for (cell, share) in row.iter() {
+            let list = self.list(block, cell);
+            for (&place, &other) in self.places[list.clone()].iter().zip(&self.shares[list]) {
+                sums[usize::from(place)].add(share, f64::from(other));
             }
         }
+    }
+}
+
+/// Sums over pairs of numbers a, b: their count, and the sums of a, a^2, b, b^2 and ab.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PairSums([f64; 6]);
+
+/// Part of a sum of squares from which on a variance counts: what is left of a smaller one are 10 digits at least, in double
+/// precision, and perhaps none at all.
+const LEAST_VARIANCE: f64 = 1e-6;
+
+impl PairSums {
+    pub(super) fn add(&mut self, a: f64, b: f64) {
+        let terms = [1.0, a, a * a, b, b * b, a * b];
+        self.0.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
+    }
+
+    pub(super) fn count(&self) -> f64 {
+        self.0[0]
+    }
+
+    /// Their correlation; `None` where a side varies by less than can be told beside its mean, or not at all.
+    pub(super) fn correlation(&self) -> Option<f64> {
+        let [n, a, aa, b, bb, ab] = self.0;
+        let (of_a, of_b) = (n * aa - a * a, n * bb - b * b);
+        let told = of_a > LEAST_VARIANCE * n * aa && of_b > LEAST_VARIANCE * n * bb;
+        told.then(|| ((n * ab - a * b) / (of_a * of_b).sqrt()).clamp(-1.0, 1.0))
     }
 }
 
@@ -138,14 +166,15 @@ mod tests {
     }
 
     #[test]
-    fn products_and_counts_of_a_block_are_those_of_its_photos() {
+    fn products_and_sums_of_a_block_are_those_of_its_photos() {
         let rows = SparseRows::new(&table());
         let postings = Postings::new(&rows);
-        let (mut products, mut common) = ([0.0; BLOCK], [0; BLOCK]);
+        let (mut products, mut sums) = ([0.0; BLOCK], [PairSums::default(); 3]);
         postings.dot_products(rows.row(0), 1, &mut products);
-        postings.cells_in_common(rows.row(0), 1, &mut common);
+        postings.pair_sums(rows.row(0), 1, &mut sums);
         assert_eq!(products[..3], [0.5, 0.0, 0.5 * 0.25 + 0.5 * 0.75]);
-        assert_eq!(common[..3], [1, 0, 2]);
+        assert_eq!(sums.map(|it| it.count()), [1.0, 0.0, 2.0]);
+        assert_eq!(sums[2].0, [2.0, 1.0, 0.5, 1.0, 0.25 * 0.25 + 0.75 * 0.75, 0.5 * 0.25 + 0.5 * 0.75]);
     }
 
     #[test]
