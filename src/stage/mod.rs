@@ -127,6 +127,7 @@ impl Stage {
         let parent = parent_of(&versions.output);
         fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
         let lock = lock::take(output, &versions.lock(), name, Duration::from_secs(common.lock_wait_secs))?;
+        versions.recover(common.keep_versions)?;
         let summary = planned(name, output, common, config);
         if common.if_changed && is_up_to_date(&versions.output, &summary) {
             return Err(Error::NothingToDo { output: output.to_owned() });

@@ -6,8 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::files::{parent_of, remove_folder, sync};
-use super::{RUN_FILE, lock};
+use super::{RUN_FILE, Summary, lock};
 use crate::error::{Error, Result};
+
+/// What the published folder is called, hidden, between the renames of a file system without an atomic exchange.
+const ASIDE: &str = "old";
 
 /// Where the versions of an output folder lie.
 #[derive(Debug, Clone)]
@@ -95,12 +98,31 @@ impl Versions {
         if keep <= 1 {
             return remove_folder(&self.partial());
         }
-        let oldest = self.previous(keep - 1);
-        remove_folder(&oldest)?;
-        for age in (1..keep - 1).rev().filter(|&age| self.previous(age).exists()) {
+        // A kill may have left a gap: nothing older than that has to move, or to go.
+        let free = (1..keep).find(|&age| !self.previous(age).exists()).unwrap_or(keep - 1);
+        remove_folder(&self.previous(free))?;
+        for age in (1..free).rev() {
             rename(&self.previous(age), &self.previous(age + 1))?;
         }
         rename(&self.partial(), &self.previous(1))
+    }
+
+    /// Ends what a run was killed in the middle of when it had begun to publish: the published folder is in its place, and
+    /// the version before is the newest of those kept. The lock must be held.
+    pub(super) fn recover(&self, keep: usize) -> Result<()> {
+        let aside = self.hidden(ASIDE);
+        if aside.exists() && !self.output.exists() {
+            tracing::warn!("a run was killed while it published {}: the version before is back", self.output.display());
+            rename(&aside, &self.output)?;
+        } else if aside.exists() {
+            remove_folder(&self.partial())?;
+            rename(&aside, &self.partial())?;
+        }
+        let made = |folder: &Path| Summary::read(folder).ok().map(|it| it.started_at);
+        match (made(&self.partial()), made(&self.output)) {
+            (Some(of_partial), Some(published)) if of_partial < published => self.retire(keep),
+            _ => Ok(()),
+        }
     }
 
     /// Moves the unfinished folder aside for inspection.
@@ -178,17 +200,88 @@ fn exchange(new: &Path, output: &Path) -> Result<()> {
     let here = rustix::fs::CWD;
     match rustix::fs::renameat_with(here, new, here, output, rustix::fs::RenameFlags::EXCHANGE) {
         Ok(()) => Ok(()),
-        // A file system without an atomic exchange: two renames, and the old folder comes back where the second fails.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
-            let old = new.with_extension("old");
-            remove_folder(&old)?;
-            fs::rename(output, &old).map_err(Error::io("move aside", output))?;
-            if let Err(cause) = fs::rename(new, output) {
-                fs::rename(&old, output).map_err(Error::io("move back", output))?;
-                return Err(Error::io("publish", output)(cause));
-            }
-            fs::rename(&old, new).map_err(Error::io("move aside", old))
+            exchange_by_renames(new, output)
         }
         Err(errno) => Err(Error::io("publish", output)(errno.into())),
+    }
+}
+
+/// For a file system without an atomic exchange: the old folder comes back where the second rename fails, and by
+/// [`Versions::recover`] where a run is killed before it.
+fn exchange_by_renames(new: &Path, output: &Path) -> Result<()> {
+    // Of the hidden names only the last part differs.
+    let old = new.with_extension(ASIDE);
+    fs::rename(output, &old).map_err(Error::io("move aside", output))?;
+    if let Err(cause) = fs::rename(new, output) {
+        fs::rename(&old, output).map_err(Error::io("move back", output))?;
+        return Err(Error::io("publish", output)(cause));
+    }
+    fs::rename(&old, new).map_err(Error::io("move aside", old))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::{Common, Stage, write_file, write_json};
+
+    fn publish(output: &Path, version: &str) -> Result<()> {
+        let stage = Stage::begin("test", output, &Common { keep_versions: 3, ..Common::default() }, &())?;
+        write_file(&stage.path("version"), version.as_bytes())?;
+        stage.publish().map(drop)
+    }
+
+    fn version(folder: &Path) -> Option<String> {
+        fs::read_to_string(folder.join("version")).ok()
+    }
+
+    /// A folder with versions 3, 2 and 1, of three nights.
+    fn nights(place: &Path) -> Result<Versions> {
+        let output = place.join("out");
+        for version in ["1", "2", "3"] {
+            publish(&output, version)?;
+            let mut record = Summary::read(&output)?;
+            record.started_at = format!("2026-01-0{version}T02:00:00Z");
+            write_json(&output.join(RUN_FILE), &record)?;
+        }
+        Versions::of(&output)
+    }
+
+    #[test]
+    fn a_kill_after_the_switch_loses_no_version() -> Result<()> {
+        for shifted in [false, true] {
+            let place = tempfile::tempdir().expect("a temporary folder");
+            let versions = nights(place.path())?;
+            // As a publish of 3 over 2 leaves it right after the switch; or a rename later.
+            rename(&versions.previous(1), &versions.partial())?;
+            if !shifted {
+                rename(&versions.previous(2), &versions.previous(1))?;
+            }
+            publish(&versions.output, "4")?;
+            let kept = [1, 2].map(|age| version(&versions.previous(age)));
+            assert_eq!(kept, [Some("3".to_owned()), Some("2".to_owned())]);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn without_an_atomic_exchange_a_kill_leaves_the_version_before_to_come_back() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let versions = nights(place.path())?;
+        exchange_by_renames(&versions.previous(1), &versions.output)?;
+        assert_eq!(version(&versions.output).as_deref(), Some("2"));
+        assert_eq!(version(&versions.previous(1)).as_deref(), Some("3"));
+        exchange_by_renames(&versions.previous(1), &versions.output)?;
+        // After the first of the renames.
+        rename(&versions.output, &versions.hidden(ASIDE))?;
+        versions.recover(3)?;
+        assert_eq!(version(&versions.output).as_deref(), Some("3"));
+        // After the second.
+        publish(&versions.output, "4")?;
+        rename(&versions.previous(1), &versions.hidden(ASIDE))?;
+        versions.recover(3)?;
+        assert_eq!([1, 2].map(|age| version(&versions.previous(age))), [Some("3".to_owned()), Some("2".to_owned())]);
+        assert!(!versions.hidden(ASIDE).exists());
+        Ok(())
     }
 }
