@@ -84,17 +84,18 @@ impl Attempt {
     }
 }
 
-/// The attempts in the order of their beginning, each as it stands last. A line that is cut off, as by a full disk, is left
-/// out.
+/// The attempts in the order of their beginning, each as it stands last, also those of the file that was put aside last. A
+/// line that is cut off, as by a full disk, is left out.
 ///
 /// # Errors
 /// [`Error::Io`] where there is a history and it cannot be read.
 pub fn read(folder: &Path) -> Result<Vec<Attempt>> {
     let path = folder.join(FILE);
-    let text = match std::fs::read_to_string(&path) {
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(Error::io("read", &path))?,
+    let lines = |path: &Path| match std::fs::read_to_string(path) {
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        other => other.map_err(Error::io("read", path)),
     };
+    let text = lines(&super::aside(&path))? + &lines(&path)?;
     let mut attempts: Vec<Attempt> = Vec::new();
     let mut places = BTreeMap::new();
     for attempt in text.lines().filter_map(|line| serde_json::from_str::<Attempt>(line).ok()) {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -158,15 +159,58 @@ impl Recorder {
     }
 }
 
+/// Where a file of lines goes that has become large.
+fn aside(path: &Path) -> PathBuf {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".1");
+    aside.into()
+}
+
 /// Appends a line of JSON; puts a file that has become large aside first.
 fn append(path: &Path, line: &impl Serialize) -> Result<()> {
     if fs::metadata(path).is_ok_and(|it| it.len() > ROTATE_BYTES) {
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(".1");
-        fs::rename(path, &aside).map_err(Error::io("rename", path))?;
+        fs::rename(path, aside(path)).map_err(Error::io("rename", path))?;
     }
-    let mut text = serde_json::to_string(line).map_err(|cause| Error::input(path, cause))?;
-    text.push('\n');
-    let file = File::options().create(true).append(true).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(Error::io("append to", path))
+    let text = serde_json::to_string(line).map_err(|cause| Error::input(path, cause))?;
+    append_line(path, &text).map_err(Error::io("append to", path))
+}
+
+/// Appends a line; one that a full disk cut off before it is ended first, so that it does not spoil this one.
+fn append_line(path: &Path, line: &str) -> std::io::Result<()> {
+    let mut file = File::options().create(true).append(true).read(true).open(path)?;
+    let (len, mut last) = (file.metadata()?.len(), *b"\n");
+    if len > 0 {
+        file.read_exact_at(&mut last, len - 1)?;
+    }
+    let end = if last == *b"\n" { "" } else { "\n" };
+    file.write_all(format!("{end}{line}\n").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_history_outlives_a_cut_off_line_and_being_put_aside() {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let record = |run: &str| {
+            let common = Common { run_name: run.to_owned(), ..Common::default() };
+            let at = Place { output: place.path().join("out"), records: place.path().join(FOLDER) };
+            let _ = Recorder::start(Config::default(), "convert", &at, &common);
+        };
+        let runs = || {
+            let attempts = history::read(&place.path().join(FOLDER)).expect("it can be read");
+            attempts.into_iter().map(|it| it.run).collect::<Vec<_>>()
+        };
+        let path = place.path().join(FOLDER).join(history::FILE);
+        record("monday");
+        let mut file = File::options().append(true).open(&path).expect("it is there");
+        file.write_all(b"{\"run\": \"tues").expect("it can be written");
+        record("wednesday");
+        assert_eq!(runs(), ["monday", "wednesday"]);
+        file.write_all(" ".repeat(ROTATE_BYTES as usize).as_bytes()).expect("it can be written");
+        record("thursday");
+        assert!(aside(&path).is_file());
+        assert_eq!(runs(), ["monday", "wednesday", "thursday"]);
+    }
 }
