@@ -166,75 +166,82 @@ fn transposed_convolutions_and_their_gradients_are_as_defined() {
     for ([batch, rows, columns], [channels, out]) in
         SIZES.into_iter().zip([[16, 8], [8, 16], [32, 16], [128, 64]].into_iter().cycle())
     {
-        let shape = Shape { batch, rows, columns, channels };
-        let output_shape = up_shape(shape, out);
-        let mut rng = ChaCha8Rng::seed_from_u64(shape.len() as u64);
-        let input = random(&mut rng, shape.len());
-        let (weight, bias) = (random(&mut rng, channels * out * 4), random(&mut rng, out));
-        let gradient = random(&mut rng, output_shape.len());
-        let mut expected: Vec<f64> = bias.iter().map(|&it| f64::from(it)).cycle().take(output_shape.len()).collect();
-        let mut inputs = vec![0.0; shape.len()];
-        let (mut weights, mut biases) = (vec![0.0; weight.len()], vec![0.0; out]);
-        for pixel @ [photo, row, column] in pixels(shape) {
-            for at in 0..4 * channels * out {
-                let (k, n, a, b) = (at / 4 / out, at / 4 % out, at / 2 % 2, at % 2);
-                let x = index(shape, pixel, k);
-                let y = index(output_shape, [photo, 2 * row + a, 2 * column + b], n);
-                expected[y] += f64::from(input[x]) * f64::from(weight[at]);
-                weights[at] += f64::from(input[x]) * f64::from(gradient[y]);
-                if input[x] > 0.0 {
-                    inputs[x] += f64::from(gradient[y]) * f64::from(weight[at]);
-                }
+        check_up(Shape { batch, rows, columns, channels }, out);
+    }
+}
+
+fn check_up(shape: Shape, out: usize) {
+    let channels = shape.channels;
+    let output_shape = up_shape(shape, out);
+    let mut rng = ChaCha8Rng::seed_from_u64(shape.len() as u64);
+    let input = random(&mut rng, shape.len());
+    let (weight, bias) = (random(&mut rng, channels * out * 4), random(&mut rng, out));
+    let gradient = random(&mut rng, output_shape.len());
+    let mut expected: Vec<f64> = bias.iter().map(|&it| f64::from(it)).cycle().take(output_shape.len()).collect();
+    let mut inputs = vec![0.0; shape.len()];
+    let (mut weights, mut biases) = (vec![0.0; weight.len()], vec![0.0; out]);
+    for pixel @ [photo, row, column] in pixels(shape) {
+        for at in 0..4 * channels * out {
+            let (k, n, a, b) = (at / 4 / out, at / 4 % out, at / 2 % 2, at % 2);
+            let x = index(shape, pixel, k);
+            let y = index(output_shape, [photo, 2 * row + a, 2 * column + b], n);
+            expected[y] += f64::from(input[x]) * f64::from(weight[at]);
+            weights[at] += f64::from(input[x]) * f64::from(gradient[y]);
+            if input[x] > 0.0 {
+                inputs[x] += f64::from(gradient[y]) * f64::from(weight[at]);
             }
         }
-        gradient.iter().enumerate().for_each(|(at, it)| biases[at % out] += f64::from(*it));
-        every_instructions(|workers| {
-            let what = format!("{} {shape:?} to {out}", workers.instructions);
-            let mut output = vec![f32::NAN; output_shape.len()];
-            up_convolution(workers, shape, &input, [&weight, &bias], &mut output);
-            assert_close(&format!("{what}: output"), &output, &expected);
-            let mut found = vec![f32::NAN; shape.len()];
-            up_convolution_input_gradient(workers, shape, &gradient, &weight, &input, &mut found);
-            assert_close(&format!("{what}: input gradient"), &found, &inputs);
-            let mut of_weight = vec![f32::NAN; weight.len()];
-            let mut of_bias = vec![f32::NAN; out];
-            up_convolution_weight_gradient(workers, shape, &input, &gradient, [&mut of_weight, &mut of_bias]);
-            assert_close(&format!("{what}: weight gradient"), &of_weight, &weights);
-            assert_close(&format!("{what}: bias gradient"), &of_bias, &biases);
-        });
     }
+    gradient.iter().enumerate().for_each(|(at, it)| biases[at % out] += f64::from(*it));
+    every_instructions(|workers| {
+        let what = format!("{} {shape:?} to {out}", workers.instructions);
+        let mut output = vec![f32::NAN; output_shape.len()];
+        up_convolution(workers, shape, &input, [&weight, &bias], &mut output);
+        assert_close(&format!("{what}: output"), &output, &expected);
+        let mut found = vec![f32::NAN; shape.len()];
+        up_convolution_input_gradient(workers, shape, &gradient, &weight, &input, &mut found);
+        assert_close(&format!("{what}: input gradient"), &found, &inputs);
+        let mut of_weight = vec![f32::NAN; weight.len()];
+        let mut of_bias = vec![f32::NAN; out];
+        up_convolution_weight_gradient(workers, shape, &input, &gradient, [&mut of_weight, &mut of_bias]);
+        assert_close(&format!("{what}: weight gradient"), &of_weight, &weights);
+        assert_close(&format!("{what}: bias gradient"), &of_bias, &biases);
+    });
 }
 
 #[test]
 fn pooling_gives_the_gradient_to_the_first_maximum() {
     for [batch, rows, columns] in SIZES {
-        let shape = Shape { batch, rows: 2 * rows, columns: 2 * columns, channels: 24 };
-        let pooled = pooled_shape(shape);
-        let mut rng = ChaCha8Rng::seed_from_u64(shape.len() as u64);
-        // Few values, so that there are ties, and zeros, so that the way back is closed.
-        let input: Vec<f32> = (0..shape.len()).map(|_| f32::from(rng.random_range(0..3_u8))).collect();
-        let (gradient, skip) = (random(&mut rng, pooled.len()), random(&mut rng, shape.len()));
-        let mut expected = vec![0.0; pooled.len()];
-        let mut expected_gradient: Vec<f64> = skip.iter().map(|&it| f64::from(it)).collect();
-        for pixel @ [photo, row, column] in pixels(pooled) {
-            for channel in 0..shape.channels {
-                let corner = |at: usize| index(shape, [photo, 2 * row + at / 2, 2 * column + at % 2], channel);
-                let first = (0..4).fold(0, |best, at| if input[corner(at)] > input[corner(best)] { at } else { best });
-                let place = index(pooled, pixel, channel);
-                expected[place] = f64::from(input[corner(first)]);
-                expected_gradient[corner(first)] += f64::from(gradient[place]);
-            }
-        }
-        expected_gradient.iter_mut().zip(&input).for_each(|(it, &x)| *it *= f64::from(u8::from(x > 0.0)));
-        every_instructions(|workers| {
-            let mut output = vec![f32::NAN; pooled.len()];
-            max_pool(workers, shape, &input, &mut output);
-            assert_close("maximum", &output, &expected);
-            let mut found = vec![f32::NAN; shape.len()];
-            max_pool_gradient(workers, shape, &input, &gradient, &skip, &mut found);
-            assert_close("gradient", &found, &expected_gradient);
-        });
+        check_pool(Shape { batch, rows: 2 * rows, columns: 2 * columns, channels: 24 });
     }
+}
+
+fn check_pool(shape: Shape) {
+    let pooled = pooled_shape(shape);
+    let mut rng = ChaCha8Rng::seed_from_u64(shape.len() as u64);
+    // Few values, so that there are ties, and zeros, so that the way back is closed.
+    let input: Vec<f32> = (0..shape.len()).map(|_| f32::from(rng.random_range(0..3_u8))).collect();
+    let (gradient, skip) = (random(&mut rng, pooled.len()), random(&mut rng, shape.len()));
+    let mut expected = vec![0.0; pooled.len()];
+    let mut expected_gradient: Vec<f64> = skip.iter().map(|&it| f64::from(it)).collect();
+    for pixel @ [photo, row, column] in pixels(pooled) {
+        for channel in 0..shape.channels {
+            let corner = |at: usize| index(shape, [photo, 2 * row + at / 2, 2 * column + at % 2], channel);
+            let first = (0..4).fold(0, |best, at| if input[corner(at)] > input[corner(best)] { at } else { best });
+            let place = index(pooled, pixel, channel);
+            expected[place] = f64::from(input[corner(first)]);
+            expected_gradient[corner(first)] += f64::from(gradient[place]);
+        }
+    }
+    expected_gradient.iter_mut().zip(&input).for_each(|(it, &x)| *it *= f64::from(u8::from(x > 0.0)));
+    every_instructions(|workers| {
+        let mut output = vec![f32::NAN; pooled.len()];
+        max_pool(workers, shape, &input, &mut output);
+        assert_close("maximum", &output, &expected);
+        let mut found = vec![f32::NAN; shape.len()];
+        max_pool_gradient(workers, shape, &input, &gradient, &skip, &mut found);
+        assert_close("gradient", &found, &expected_gradient);
+    });
 }
 
 /// Loss, binary cross-entropy, gradient by the maps and category of a pixel.
@@ -317,6 +324,20 @@ fn the_head_is_as_defined() {
     for size in SIZES {
         check_head(size, None);
         check_head(size, Some(&weights));
+    }
+}
+
+#[test]
+fn shapes_that_were_drawn_give_what_is_defined() {
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    for _ in 0..12 {
+        let [batch, rows, columns] = [3, 20, 45].map(|most| rng.random_range(1..=most));
+        let [channels, out] = [(); 2].map(|()| 8 * rng.random_range(1..=9));
+        let shape = Shape { batch, rows, columns, channels };
+        check_convolution(shape, rng.random_range(1..=2), out);
+        check_up(shape, out);
+        check_pool(Shape { rows: 2 * rows, columns: 2 * columns, ..shape });
+        check_head([batch, rows, columns], None);
     }
 }
 
