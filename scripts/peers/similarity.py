@@ -138,21 +138,18 @@ def pandas_co_rated(cells):
 
 
 def loop_co_rated(cells):
-    """Every pair by itself, over the cells that both have."""
+    """What the seed does: for each photo and each other `numpy.corrcoef` over the cells that both have."""
     import numpy
 
     rows = cells.astype(numpy.float64)
     present = ~numpy.isnan(rows)
     result = numpy.full((len(rows), len(rows)), numpy.nan)
-    with numpy.errstate(invalid="ignore"):
+    with numpy.errstate(invalid="ignore", divide="ignore"):
         for a in range(len(rows)):
-            for b in range(a + 1):
+            for b in range(len(rows)):
                 common = present[a] & present[b]
-                if common.sum() < MIN_COMMON:
-                    continue
-                x, y = rows[a][common], rows[b][common]
-                x, y = x - x.mean(), y - y.mean()
-                result[a, b] = result[b, a] = x @ y / numpy.sqrt(x @ x * (y @ y))
+                if common.sum() >= MIN_COMMON:
+                    result[a, b] = numpy.corrcoef(rows[a, common], rows[b, common])[0, 1]
     return result
 
 
@@ -251,7 +248,7 @@ class Bench:
 
         pandas = {"pandas, matrix in memory": self.peer(2_682, "pandas")}
         self.measure("`co_rated`, 2,682 photos", ours(2_682) | pandas)
-        loop = {"loop, matrix in memory": self.peer(2_682, "loop")}
+        loop = {"a loop over numpy.corrcoef, matrix in memory": self.peer(2_682, "loop")}
         self.measure("`co_rated`, 2,682 photos, once", ours(2_682) | loop, rounds=1)
         self.measure("`co_rated`, 20,000 photos", ours(20_000))
 
