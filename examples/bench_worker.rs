@@ -20,7 +20,7 @@ use lookbook::photo::Photo;
 use lookbook::predict::Predictor;
 use lookbook::runtime::{Engine, PrecisionChoice};
 use lookbook::train::examples::Batch;
-use lookbook::train::step::TrainingStep;
+use lookbook::train::step::{Rates, Task, TrainingStep};
 use lookbook::train::{PREDICT_FILE, WEIGHTS_FILE, checkpoint};
 use safetensors::SafeTensors;
 use serde_json::json;
@@ -95,15 +95,16 @@ impl Inputs {
 }
 
 fn steps(inputs: &Inputs, engine: Engine) -> Result<()> {
-    let model = |dialect| graph::train_step(dialect, &inputs.spec, &[1.0; 23]);
-    let mut step = TrainingStep::new(model, &inputs.spec, &inputs.weights, engine)?;
+    let zeros = vec![0.0; inputs.weights.len()];
+    let state = vec![inputs.weights.clone(), zeros.clone(), zeros];
+    let mut step = TrainingStep::new(Task::plain(&inputs.spec), usize::MAX, state, 0, engine)?;
     for line in std::io::stdin().lines() {
         if line? != "round" {
             return Err("a training step has no label maps".into());
         }
         let batch = inputs.batch();
         let started = Instant::now();
-        let learnt = step.run(batch, LEARNING_RATE)?;
+        let learnt = step.run(batch, Rates::plain(LEARNING_RATE))?;
         println!("{}", json!({ "secs": started.elapsed().as_secs_f64(), "loss": learnt.loss }));
     }
     Ok(())

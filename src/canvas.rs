@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn labels_go_there_and_back_unchanged_at_the_networks_size() {
-        let spec = Spec { photo_width_px: 20, photo_height_px: 30, loss: Loss::Bce };
+        let spec = Spec::seed(20, 30, Loss::Bce);
         let photo = Photo { width_px: 20, height_px: 30, rgb: (0..1800).map(|it| it as u8).collect() };
         let labels: Vec<u8> = (0..600).map(|it| (it % 23) as u8).collect();
         let laid = canvas(&spec, &photo);

@@ -142,16 +142,19 @@ struct TrainFlags {
     /// Folder of the model
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// The way to train
-    #[arg(long, value_parser = ["seed"])]
+    /// The way to train: what the settings are that neither a file nor a flag gives [default: best]
+    #[arg(long, value_parser = ["seed", "best"])]
     recipe: Option<String>,
     /// Passes over the train part [default: 25]
     #[arg(long)]
     epochs: Option<u32>,
-    /// Photos a step [default: 16]
+    /// Photos a step
     #[arg(long)]
     batch_size: Option<usize>,
-    /// Learning rate of Adam [default: 0.001]
+    /// Photos that are worked on at once, where memory is too small for a whole step; 0 for all
+    #[arg(long)]
+    micro_batch_size: Option<usize>,
+    /// Highest learning rate of Adam
     #[arg(long)]
     learning_rate: Option<f32>,
     /// How the learning rate goes over the run

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::gates::Gates;
 use crate::runtime::{DialectChoice, InstructionsChoice};
 use crate::stage::{Common, Summary};
+use crate::train::{self, Recipe};
 
 /// A number of bytes, written with or without a binary unit: `1GiB`, `512 MiB`, `4096`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -155,6 +156,9 @@ impl Settings {
         let mut table = self.table.get(section).and_then(Value::as_table).cloned().unwrap_or_default();
         let flags = Table::try_from(flags).map_err(|cause| Error::config(section, cause))?;
         table.extend(flags);
+        if section == "train" {
+            table = with_recipe(table)?;
+        }
         table.try_into().map_err(|cause| {
             let place = match &self.path {
                 Some(path) => format!("[{section}] of {} (and the flags)", path.display()),
@@ -191,10 +195,19 @@ impl Settings {
     }
 }
 
+/// The settings of the recipe that the table names, under those of the table.
+fn with_recipe(table: Table) -> Result<Table> {
+    let bad = |cause: &dyn std::fmt::Display| Error::config("train.recipe", cause.to_string().trim_end());
+    let recipe = table.get("recipe").cloned().map_or_else(|| Ok(Recipe::default()), Value::try_into);
+    let config = train::Config::of(recipe.map_err(|cause| bad(&cause))?);
+    let mut settings = Table::try_from(config).map_err(|cause| bad(&cause))?;
+    settings.extend(table);
+    Ok(settings)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train;
 
     fn settings(text: &str) -> Result<Settings> {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");

@@ -200,8 +200,7 @@ fn evaluate(dataset: &Dataset, model: &Path, split: Split, engine: Engine) -> Re
 pub struct Evaluator {
     session: Session,
     backend: Backend,
-    rows: usize,
-    columns: usize,
+    spec: Spec,
 }
 
 /// What the network answers for a batch.
@@ -222,19 +221,19 @@ impl Evaluator {
     /// As [`runtime::session`].
     pub fn new(spec: &Spec, engine: Engine) -> Result<Self> {
         let (session, backend) = runtime::session("evaluation", |dialect| graph::evaluation(dialect, spec), engine)?;
-        Ok(Self { session, backend, rows: spec.rows(), columns: spec.columns() })
+        Ok(Self { session, backend, spec: spec.clone() })
     }
 
-    /// Runs a batch: photos `[size, rows, columns, 3]`, labels `[size, rows, columns]`, flat weights.
+    /// Runs a batch: photos `[size, rows, columns, 3]`, labels `[size, map rows, map columns]`, flat folded weights.
     ///
     /// # Errors
     /// What ONNX Runtime answers.
     pub fn run(&mut self, photos: Vec<u8>, labels: Vec<u8>, weights: &DynValue) -> Result<Answer> {
         let failed = || failed("evaluation");
-        let pixels = self.rows * self.columns;
-        let size = labels.len() / pixels;
-        let photos = Tensor::from_array(([size, self.rows, self.columns, 3], photos)).map_err(failed())?;
-        let labels = Tensor::from_array(([size, self.rows, self.columns], labels)).map_err(failed())?;
+        let spec = &self.spec;
+        let size = labels.len() / (spec.map_rows() * spec.map_columns());
+        let photos = Tensor::from_array(([size, spec.rows(), spec.columns(), 3], photos)).map_err(failed())?;
+        let labels = Tensor::from_array(([size, spec.map_rows(), spec.map_columns()], labels)).map_err(failed())?;
         let inputs = ort::inputs! { "photos" => photos, "labels" => labels, "weights" => weights };
         let outputs = self.session.run(inputs).map_err(failed())?;
         let number = |name: &str| outputs[name].try_extract_tensor::<f32>().map(|it| it.1[0]).map_err(failed());
@@ -242,7 +241,7 @@ impl Evaluator {
         Ok(Answer {
             loss: number("loss")?,
             bce: number("bce")?,
-            label_maps: maps.chunks_exact(pixels).map(<[u8]>::to_vec).collect(),
+            label_maps: maps.chunks_exact(spec.rows() * spec.columns()).map(<[u8]>::to_vec).collect(),
         })
     }
 
@@ -256,7 +255,7 @@ impl Evaluator {
         let laid: Result<Vec<_>> = records.par_iter().map(|it| lay(dataset, spec, it)).collect();
         let laid = laid?;
         let photos = laid.iter().flat_map(|it| &it.canvas.pixels).copied().collect();
-        let labels = laid.iter().flat_map(|it| &it.labels).copied().collect();
+        let labels = laid.iter().flat_map(|it| spec.map_labels(&it.labels)).collect();
         let answer = self.run(photos, labels, weights)?;
         let compare = |((record, laid), map): ((&PhotoRecord, &Laid), &Vec<u8>)| {
             let (width, height) = (record.width_px as usize, record.height_px as usize);

@@ -39,7 +39,9 @@ pub enum Dim {
 #[derive(Debug, Clone)]
 enum Step {
     /// Stride 1, 'same' padding; `weight` is `[out, in, kernel, kernel]`, `channels` is in and out.
-    Convolution { x: Value, weight: Value, bias: Value, y: Value, kernel: usize, channels: [usize; 2] },
+    Convolution { x: Value, weight: Value, bias: Option<Value>, y: Value, kernel: usize, channels: [usize; 2] },
+    /// `y` = `normal` x scale + bias, where `normal` is `x` less its mean, times `inverse`, one over its deviation.
+    BatchNorm { x: Value, normal: Value, inverse: Value, scale: Value, bias: Value, y: Value },
     /// max(x, 0).
     Relu { x: Value, y: Value },
     /// 2x2 windows, stride 2; `size` is channels and columns of `y`.
@@ -212,14 +214,44 @@ impl Builder {
     pub fn convolution(
         &mut self,
         x: &Value,
-        [weight, bias]: [&Value; 2],
+        weight: &Value,
+        bias: Option<&Value>,
         kernel: usize,
         channels: [usize; 2],
     ) -> Value {
-        let y = self.node("Conv", &[x, weight, bias], same(kernel));
-        let (x, weight, bias) = (x.clone(), weight.clone(), bias.clone());
+        let inputs: Vec<&Value> = [x, weight].into_iter().chain(bias).collect();
+        let y = self.node("Conv", &inputs, same(kernel));
+        let (x, weight, bias) = (x.clone(), weight.clone(), bias.cloned());
         self.tape.push(Step::Convolution { x, weight, bias, y: y.clone(), kernel, channels });
         y
+    }
+
+    /// The maps of each channel brought to mean 0 and variance 1 over the batch and all pixels, then times `scale`, plus
+    /// `bias`, `[channels]` each. Returns the maps, and their means and variances, `[1, channels, 1, 1]`.
+    pub fn batch_norm(&mut self, x: &Value, [scale, bias]: [&Value; 2], epsilon: f32) -> (Value, [Value; 2]) {
+        let mean = self.channel_mean(x);
+        let centred = self.node("Sub", &[x, &mean], vec![]);
+        let square = self.node("Mul", &[&centred, &centred], vec![]);
+        let variance = self.channel_mean(&square);
+        let epsilon = self.scalar(epsilon);
+        let above_zero = self.node("Add", &[&variance, &epsilon], vec![]);
+        let deviation = self.node("Sqrt", &[&above_zero], vec![]);
+        let inverse = self.node("Reciprocal", &[&deviation], vec![]);
+        let normal = self.node("Mul", &[&centred, &inverse], vec![]);
+        let [factor, summand] = [scale, bias].map(|it| self.reshape(it, &[1, -1, 1, 1]));
+        let scaled = self.node("Mul", &[&normal, &factor], vec![]);
+        let y = self.node("Add", &[&scaled, &summand], vec![]);
+        let (x, scale, bias) = (x.clone(), scale.clone(), bias.clone());
+        self.tape.push(Step::BatchNorm { x, normal, inverse, scale, bias, y: y.clone() });
+        (y, [mean, variance])
+    }
+
+    /// The mean of each channel, `[1, channels, 1, 1]`: line by line, map by map, as single precision loses too much in one
+    /// sum over all pixels.
+    fn channel_mean(&mut self, x: &Value) -> Value {
+        let of_lines = self.reduce("ReduceMean", x, &[3], true);
+        let of_maps = self.reduce("ReduceMean", &of_lines, &[2], true);
+        self.reduce("ReduceMean", &of_maps, &[0], true)
     }
 
     /// max(x, 0).
@@ -270,9 +302,9 @@ impl Builder {
         let mut needed: std::collections::HashSet<Value> = weights.iter().cloned().collect();
         for step in &self.tape {
             let (inputs, y) = match step {
-                Step::Convolution { x, weight, bias, y, .. } | Step::UpConvolution { x, weight, bias, y, .. } => {
-                    (vec![x, weight, bias], y)
-                }
+                Step::Convolution { x, weight, bias, y, .. } => (bias.iter().chain([x, weight]).collect::<Vec<_>>(), y),
+                Step::UpConvolution { x, weight, bias, y, .. } => (vec![x, weight, bias], y),
+                Step::BatchNorm { x, scale, bias, y, .. } => (vec![x, scale, bias], y),
                 Step::Relu { x, y } | Step::MaxPool { x, y, .. } => (vec![x], y),
                 Step::Concat { a, b, y, .. } => (vec![a, b], y),
             };
@@ -288,9 +320,19 @@ impl Builder {
             Step::Convolution { x, weight, bias, y, kernel, channels } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
                 self.scope(format!("gradient/{}", weight.name()));
-                gradients.add(self, bias, |it| it.bias_gradient(&dy));
+                if let Some(bias) = bias {
+                    gradients.add(self, bias, |it| it.bias_gradient(&dy));
+                }
                 gradients.add(self, weight, |it| it.kernel_gradient(x, &dy, *kernel, *channels));
                 gradients.add(self, x, |it| it.convolution_input_gradient(weight, &dy, *kernel));
+            }
+            Step::BatchNorm { x, normal, inverse, scale, bias, y } => {
+                let Some(dy) = gradients.of.remove(y) else { return };
+                self.scope(format!("gradient/{}", scale.name()));
+                let along = self.node("Mul", &[&dy, normal], vec![]);
+                gradients.add(self, bias, |it| it.bias_gradient(&dy));
+                gradients.add(self, scale, |it| it.bias_gradient(&along));
+                gradients.add(self, x, |it| it.batch_norm_gradient([&dy, &along], [normal, inverse, scale]));
             }
             Step::Relu { x, y } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
@@ -320,6 +362,19 @@ impl Builder {
                 gradients.add(self, b, |_| parts[1].clone());
             }
         }
+    }
+
+    /// What a normalisation leaves of the output's gradient: its mean, and what goes along with the maps, are taken away, as
+    /// they change neither mean nor variance.
+    fn batch_norm_gradient(&mut self, [dy, along]: [&Value; 2], [normal, inverse, scale]: [&Value; 3]) -> Value {
+        let mean = self.channel_mean(dy);
+        let slope = self.channel_mean(along);
+        let projection = self.node("Mul", &[normal, &slope], vec![]);
+        let centred = self.node("Sub", &[dy, &mean], vec![]);
+        let rest = self.node("Sub", &[&centred, &projection], vec![]);
+        let factor = self.reshape(scale, &[1, -1, 1, 1]);
+        let factor = self.node("Mul", &[&factor, inverse], vec![]);
+        self.node("Mul", &[&rest, &factor], vec![])
     }
 
     /// Sum over the pixels, mean over the batch: `[channels]`.

@@ -8,16 +8,18 @@ use std::collections::HashMap;
 
 use super::builder::{Builder, Value};
 use super::onnx::Attribute;
-use super::unet::CHANNELS;
+use super::unet::{self, tensors};
 use super::{Learnt, Loss, Precision, Spec};
 use crate::labels::CATEGORY_COUNT;
 
 /// A layer that was passed.
 enum Layer {
-    /// 3x3 convolution with `ReLU`; `is_relu` where its one input comes out of a `ReLU`.
+    /// 3x3 convolution; `is_relu` where its one input comes out of a `ReLU`. Its own output does where it is not normalised.
     Convolution { name: String, inputs: Vec<Value>, is_relu: bool, output: Value },
-    /// 3x3 convolution of photos with `ReLU`.
+    /// 3x3 convolution of photos.
     Photos { name: String, photos: Value, output: Value },
+    /// Batch normalisation with `ReLU`.
+    BatchNorm { name: String, input: Value, statistics: [Value; 2], output: Value },
     /// Max-pooling of maps that go through a skip connection too.
     Pool { input: Value, output: Value },
     /// Transposed convolution.
@@ -29,7 +31,12 @@ struct Pass<'a> {
     builder: &'a mut Builder,
     weights: &'a HashMap<String, Value>,
     precision: Precision,
+    /// Name of the layer before the head.
+    last: String,
+    /// Channels of the normalised layers by their names.
+    normalised: HashMap<String, usize>,
     layers: Vec<Layer>,
+    statistics: HashMap<String, [Value; 2]>,
 }
 
 /// Loss, accuracy and the gradients of all parameters.
@@ -40,7 +47,7 @@ pub(super) fn learn(
     weights: &HashMap<String, Value>,
     category_weights: &[f32; CATEGORY_COUNT],
 ) -> Learnt {
-    let (features, layers) = features(builder, photos, weights, Precision::F32);
+    let Passed { features, layers, statistics } = forward(builder, spec, photos, weights, Precision::F32);
     builder.scope("head");
     let [weight, bias] = tensors(weights, "out");
     let mut inputs = vec![&features, weight, bias, labels];
@@ -53,7 +60,7 @@ pub(super) fn learn(
     for layer in layers.iter().rev() {
         back.through(builder, weights, layer);
     }
-    Learnt { loss, pixel_accuracy, gradients: back.gradients, gradient_scale: 1.0 }
+    Learnt { loss, pixel_accuracy, gradients: back.gradients, gradient_scale: 1.0, statistics }
 }
 
 /// Loss and binary cross-entropy over the photos' own pixels, and label maps.
@@ -63,7 +70,7 @@ pub(super) fn evaluate(
     [photos, labels]: [&Value; 2],
     weights: &HashMap<String, Value>,
 ) -> [Value; 3] {
-    let (features, _) = features(builder, photos, weights, Precision::F32);
+    let features = forward(builder, spec, photos, weights, Precision::F32).features;
     builder.scope("head");
     let [weight, bias] = tensors(weights, "out");
     let softmax = Attribute::int("softmax", i64::from(spec.loss == Loss::Softmax));
@@ -80,7 +87,7 @@ pub(super) fn label(
     weights: &HashMap<String, Value>,
     precision: Precision,
 ) -> Value {
-    let (features, _) = features(builder, photos, weights, precision);
+    let features = forward(builder, spec, photos, weights, precision).features;
     builder.scope("head");
     let [weight, bias] = tensors(weights, "out");
     builder.native("HeadLabels", &[&features, weight, bias], vec![photo(spec)], 2).remove(0)
@@ -99,25 +106,36 @@ pub(super) fn adam(
 
 /// The rows and columns that are photo.
 fn photo(spec: &Spec) -> Attribute {
-    Attribute::ints("photo", &[spec.photo_height_px as i64, spec.photo_width_px as i64])
+    Attribute::ints("photo", &spec.photo_part().map(|end| end as i64))
 }
 
-fn tensors<'a>(weights: &'a HashMap<String, Value>, layer: &str) -> [&'a Value; 2] {
-    ["weight", "bias"].map(|kind| &weights[&format!("{layer}.{kind}")])
+/// What a pass gives.
+struct Passed {
+    /// What the head reads.
+    features: Value,
+    layers: Vec<Layer>,
+    /// Mean and variance of every normalised layer by its name.
+    statistics: HashMap<String, [Value; 2]>,
 }
 
-/// What the head reads, and the layers that made it.
-fn features(
+/// The pass up to the head.
+fn forward(
     builder: &mut Builder,
+    spec: &Spec,
     photos: &Value,
     weights: &HashMap<String, Value>,
     precision: Precision,
-) -> (Value, Vec<Layer>) {
-    let mut pass = Pass { builder, weights, precision, layers: Vec::new() };
-    let mut x = pass.photos("down1a", photos);
+) -> Passed {
+    let photos = spec.gather(builder, photos);
+    let levels = spec.channels.len();
+    let last = format!("up{}b", levels - 1);
+    let normalised = unet::statistics(spec).into_iter().collect();
+    let (layers, statistics) = (Vec::new(), HashMap::new());
+    let mut pass = Pass { builder, weights, precision, last, normalised, layers, statistics };
+    let mut x = pass.photos("down1a", &photos);
     x = pass.convolution("down1b", vec![x], true);
     let mut skips = Vec::new();
-    for level in 2..=CHANNELS.len() {
+    for level in 2..=levels {
         skips.push(x.clone());
         x = pass.pool(level, x);
         x = pass.convolution(&format!("down{level}a"), vec![x], false);
@@ -128,40 +146,59 @@ fn features(
         x = pass.convolution(&format!("up{level}a"), vec![x, skip], false);
         x = pass.convolution(&format!("up{level}b"), vec![x], true);
     }
-    (x, pass.layers)
+    Passed { features: x, layers: pass.layers, statistics: pass.statistics }
 }
 
 impl Pass<'_> {
     /// A layer's operator.
-    fn node(&mut self, name: &str, inputs: &[&Value]) -> Value {
+    fn node(&mut self, name: &str, inputs: &[&Value], attributes: Vec<Attribute>) -> Value {
         let prefix = if self.precision == Precision::Bf16 { "Bf16" } else { "" };
-        self.builder.native(&format!("{prefix}{name}"), inputs, vec![], 1).remove(0)
+        self.builder.native(&format!("{prefix}{name}"), inputs, attributes, 1).remove(0)
     }
 
     fn photos(&mut self, name: &str, photos: &Value) -> Value {
-        self.builder.scope(name);
-        let [weight, bias] = tensors(self.weights, name);
-        let output = self.node("PhotoConvolution", &[photos, weight, bias]);
-        let (name, photos) = (name.to_owned(), photos.clone());
-        self.layers.push(Layer::Photos { name, photos, output: output.clone() });
-        output
+        let output = self.convolve("PhotoConvolution", name, &[photos]);
+        let (owned, photos) = (name.to_owned(), photos.clone());
+        self.layers.push(Layer::Photos { name: owned, photos, output: output.clone() });
+        self.batch_norm(name, output)
     }
 
     fn convolution(&mut self, name: &str, inputs: Vec<Value>, is_relu: bool) -> Value {
+        // The head reads f32.
+        let last = self.precision == Precision::Bf16 && name == self.last;
+        let operator = if last { "LastConvolution" } else { "Convolution" };
+        let output = self.convolve(operator, name, &inputs.iter().collect::<Vec<_>>());
+        self.layers.push(Layer::Convolution { name: name.to_owned(), inputs, is_relu, output: output.clone() });
+        self.batch_norm(name, output)
+    }
+
+    /// A convolution of one or two inputs, with bias and `ReLU` where no normalisation follows.
+    fn convolve(&mut self, operator: &str, name: &str, inputs: &[&Value]) -> Value {
         self.builder.scope(name);
         let [weight, bias] = tensors(self.weights, name);
-        let mut all = vec![&inputs[0], weight, bias];
+        let zeros = self.normalised.get(name).map(|&channels| self.builder.floats(&vec![0.0; channels]));
+        let mut all = vec![inputs[0], weight, zeros.as_ref().unwrap_or(bias)];
         all.extend(inputs.get(1));
-        // The head reads f32.
-        let last = self.precision == Precision::Bf16 && name == format!("up{}b", CHANNELS.len() - 1);
-        let output = self.node(if last { "LastConvolution" } else { "Convolution" }, &all);
-        self.layers.push(Layer::Convolution { name: name.to_owned(), inputs, is_relu, output: output.clone() });
+        self.node(operator, &all, vec![Attribute::int("plain", i64::from(zeros.is_some()))])
+    }
+
+    /// The normalisation of a convolution's output, with `ReLU`, where it has one.
+    fn batch_norm(&mut self, name: &str, input: Value) -> Value {
+        if !self.normalised.contains_key(name) {
+            return input;
+        }
+        let [scale, bias] = ["scale", "bias"].map(|kind| &self.weights[&format!("{name}.{kind}")]);
+        let found = self.builder.native("BatchNorm", &[&input, scale, bias], vec![], 3);
+        let [output, mean, variance] = <[Value; 3]>::try_from(found).expect("there are 3");
+        let statistics = [mean, variance];
+        self.statistics.insert(name.to_owned(), statistics.clone());
+        self.layers.push(Layer::BatchNorm { name: name.to_owned(), input, statistics, output: output.clone() });
         output
     }
 
     fn pool(&mut self, level: usize, input: Value) -> Value {
         self.builder.scope(format!("pool{level}"));
-        let output = self.node("MaxPool", &[&input]);
+        let output = self.node("MaxPool", &[&input], vec![]);
         self.layers.push(Layer::Pool { input, output: output.clone() });
         output
     }
@@ -169,7 +206,7 @@ impl Pass<'_> {
     fn up(&mut self, name: &str, input: Value) -> Value {
         self.builder.scope(name);
         let [weight, bias] = tensors(self.weights, name);
-        let output = self.node("UpConvolution", &[&input, weight, bias]);
+        let output = self.node("UpConvolution", &[&input, weight, bias], vec![]);
         self.layers.push(Layer::Up { name: name.to_owned(), input, output: output.clone() });
         output
     }
@@ -183,9 +220,10 @@ struct Back {
 }
 
 impl Back {
+    /// Keeps the gradients of weight and bias; a bias that was not the layer's own, but nothing, already has one.
     fn keep(&mut self, layer: &str, gradients: [Value; 2]) {
         for (kind, gradient) in ["weight", "bias"].into_iter().zip(gradients) {
-            self.gradients.insert(format!("{layer}.{kind}"), gradient);
+            self.gradients.entry(format!("{layer}.{kind}")).or_insert(gradient);
         }
     }
 
@@ -206,6 +244,16 @@ impl Back {
                     self.of_maps.insert(input.clone(), gradient);
                 }
                 self.keep(name, found.try_into().expect("weight and bias are left"));
+            }
+            Layer::BatchNorm { name, input, statistics: [mean, variance], output } => {
+                builder.scope(format!("gradient/{name}"));
+                let gradient = self.take(output);
+                let scale = &weights[&format!("{name}.scale")];
+                let all = [input, &gradient, scale, mean, variance];
+                let found = builder.native("BatchNormGradient", &all, vec![], 3);
+                let [of_scale, of_bias, of_input] = <[Value; 3]>::try_from(found).expect("there are 3");
+                self.of_maps.insert(input.clone(), of_input);
+                self.gradients.extend([(format!("{name}.scale"), of_scale), (format!("{name}.bias"), of_bias)]);
             }
             Layer::Photos { name, photos, output } => {
                 builder.scope(format!("gradient/{name}"));

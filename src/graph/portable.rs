@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::builder::{Builder, Value};
 use super::onnx::{self, FLOAT, INT32, UINT8};
+use super::unet::Forward;
 use super::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, Learnt, Loss, Spec, unet};
 use crate::labels::CATEGORY_COUNT;
 
@@ -18,7 +19,7 @@ pub(super) fn learn(
     weights: &HashMap<String, Value>,
     category_weights: &[f32; CATEGORY_COUNT],
 ) -> Learnt {
-    let logits = logits(builder, spec, photos, weights);
+    let Forward { logits, statistics } = forward(builder, spec, photos, weights);
     let truth = Truth::new(builder, labels);
     let lost = match spec.loss {
         Loss::Bce => binary_cross_entropy(builder, &logits, &truth),
@@ -33,7 +34,8 @@ pub(super) fn learn(
         pixel_accuracy,
         gradients: by_name.collect(),
         // The gradients are means over the batch already; what is left of the mean is the same number for all of them.
-        gradient_scale: lost.gradient_scale / (spec.rows() * spec.columns()) as f32,
+        gradient_scale: lost.gradient_scale / (spec.map_rows() * spec.map_columns()) as f32,
+        statistics,
     }
 }
 
@@ -80,14 +82,19 @@ pub(super) fn predict(
 
 /// One map of logits a category.
 fn logits(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap<String, Value>) -> Value {
-    let photos = network_input(builder, photos);
-    unet::forward(builder, &photos, spec.columns(), weights)
+    forward(builder, spec, photos, weights).logits
 }
 
-/// `photos` u8 `[batch, rows, columns, 3]` to f32 `[batch, 3, rows, columns]`, 0 to 1.
-fn network_input(builder: &mut Builder, photos: &Value) -> Value {
+fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap<String, Value>) -> Forward {
+    let photos = network_input(builder, spec, photos);
+    unet::forward(builder, spec, &photos, weights)
+}
+
+/// `photos` u8 `[batch, rows, columns, 3]` to f32 `[batch, channels, map rows, map columns]`, 0 to 1.
+fn network_input(builder: &mut Builder, spec: &Spec, photos: &Value) -> Value {
+    let gathered = spec.gather(builder, photos);
     builder.scope("input");
-    let channels_first = builder.transpose(photos, &[0, 3, 1, 2]);
+    let channels_first = builder.transpose(&gathered, &[0, 3, 1, 2]);
     let floats = builder.cast(&channels_first, FLOAT);
     let full = builder.scalar(255.0);
     builder.node("Div", &[&floats, &full], vec![])

@@ -1,20 +1,24 @@
-//! The U-Net (Ronneberger et al., 2015, <https://arxiv.org/abs/1505.04597>) in the seed's measures: its parameters by name
-//! and its forward pass.
+//! The U-Net (Ronneberger et al., 2015, <https://arxiv.org/abs/1505.04597>) in the measures of a [`Spec`]: its parameters by
+//! name and its forward pass.
 
 use std::collections::HashMap;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::Spec;
 use super::builder::{Builder, Value};
 use crate::labels::CATEGORY_COUNT;
 
-/// Channels of the five levels, top to bottom.
-pub const CHANNELS: [usize; 5] = [8, 16, 32, 64, 128];
-/// The sides of the network's input are multiples of this: four halvings.
-pub const SIDE_MULTIPLE: usize = 16;
-/// Number of trained numbers.
-pub const PARAMETER_COUNT: usize = 486_015;
+/// Channels of the seed's five levels, top to bottom.
+pub const SEED_CHANNELS: [usize; 5] = [8, 16, 32, 64, 128];
+/// Number of trained numbers of the seed's network.
+pub const SEED_PARAMETER_COUNT: usize = 486_015;
+/// Added to a variance before its root is taken, as Keras does.
+pub const VARIANCE_EPSILON: f32 = 1e-3;
+
+/// Last part of the name of a normalised layer's scale.
+const SCALE: &str = ".scale";
 
 /// A trained tensor: weights `[out, in, height, width]` (`[in, out, 2, 2]` of the transposed convolutions), biases `[out]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,102 +49,216 @@ impl Parameter {
     }
 }
 
-/// All parameters in the order of the forward pass: how the flat weight vector is laid out.
-#[must_use]
-pub fn parameters() -> Vec<Parameter> {
-    let mut parameters = Vec::new();
-    let mut add = |layer: String, dims: [usize; 4], out: usize| {
-        parameters.push(Parameter { name: format!("{layer}.weight"), dims: dims.to_vec() });
-        parameters.push(Parameter { name: format!("{layer}.bias"), dims: vec![out] });
+/// A layer with weights.
+struct Layer {
+    name: String,
+    /// Of its weight.
+    dims: [usize; 4],
+    out: usize,
+    /// Whether its maps are normalised while the network is trained.
+    normalised: bool,
+}
+
+/// All layers with weights in the order of the forward pass.
+fn layers(spec: &Spec) -> Vec<Layer> {
+    let mut layers = Vec::new();
+    let mut add = |name: String, dims: [usize; 4], out: usize| {
+        let normalised = spec.batch_norm && dims[2] == 3;
+        layers.push(Layer { name, dims, out, normalised });
     };
-    let mut input = 3;
-    for (level, out) in (1..).zip(CHANNELS) {
+    let mut input = 3 * spec.stride * spec.stride;
+    for (level, &out) in (1..).zip(&spec.channels) {
         add(format!("down{level}a"), [out, input, 3, 3], out);
         add(format!("down{level}b"), [out, out, 3, 3], out);
         input = out;
     }
-    for (level, out) in (1..).zip(CHANNELS.into_iter().rev().skip(1)) {
+    for (level, &out) in (1..).zip(spec.channels.iter().rev().skip(1)) {
         add(format!("up{level}t"), [input, out, 2, 2], out);
         add(format!("up{level}a"), [out, 2 * out, 3, 3], out);
         add(format!("up{level}b"), [out, out, 3, 3], out);
         input = out;
     }
     add("out".to_owned(), [CATEGORY_COUNT, input, 1, 1], CATEGORY_COUNT);
+    layers
+}
+
+/// All parameters in the order of the forward pass: how the flat weight vector is laid out. A normalised layer has a `scale`
+/// between `weight` and `bias`, and its bias is added after the normalisation.
+#[must_use]
+pub fn parameters(spec: &Spec) -> Vec<Parameter> {
+    let mut parameters = Vec::new();
+    for Layer { name, dims, out, normalised } in layers(spec) {
+        parameters.push(Parameter { name: format!("{name}.weight"), dims: dims.to_vec() });
+        parameters.extend(normalised.then(|| Parameter { name: format!("{name}{SCALE}"), dims: vec![out] }));
+        parameters.push(Parameter { name: format!("{name}.bias"), dims: vec![out] });
+    }
     parameters
 }
 
-/// Fresh weights, flat: Glorot-uniform, biases zero; the same for the same seed.
+/// Number of trained numbers.
 #[must_use]
-pub fn initial_weights(seed: u64) -> Vec<f32> {
+pub fn parameter_count(spec: &Spec) -> usize {
+    parameters(spec).iter().map(Parameter::len).sum()
+}
+
+/// The normalised layers and their channels in the order of the forward pass: how the flat vector of statistics is laid out,
+/// the means of a layer before its variances.
+#[must_use]
+pub fn statistics(spec: &Spec) -> Vec<(String, usize)> {
+    layers(spec).into_iter().filter(|it| it.normalised).map(|it| (it.name, it.out)).collect()
+}
+
+/// The tensors of the flat vector of statistics: `mean` and `variance` of each normalised layer.
+#[must_use]
+pub fn statistics_tensors(spec: &Spec) -> Vec<Parameter> {
+    let tensors = |(layer, channels): (String, usize)| {
+        ["mean", "variance"].map(|kind| Parameter { name: format!("{layer}.{kind}"), dims: vec![channels] })
+    };
+    statistics(spec).into_iter().flat_map(tensors).collect()
+}
+
+/// Number of means and variances.
+#[must_use]
+pub fn statistics_count(spec: &Spec) -> usize {
+    statistics(spec).iter().map(|(_, channels)| 2 * channels).sum()
+}
+
+/// What a network begins with, in the order of [`Spec::state`]: fresh weights, moments of zero, the average at the weights,
+/// means of 0 and variances of 1.
+#[must_use]
+pub fn initial_state(spec: &Spec, seed: u64) -> Vec<Vec<f32>> {
+    let weights = initial_weights(spec, seed);
+    let zeros = vec![0.0; weights.len()];
+    let mut state = vec![weights.clone(), zeros.clone(), zeros];
+    if spec.batch_norm {
+        let of_layer = |(_, channels)| [vec![0.0; channels], vec![1.0; channels]].concat();
+        state.extend([weights, statistics(spec).into_iter().flat_map(of_layer).collect()]);
+    }
+    state
+}
+
+/// Fresh weights, flat: Glorot-uniform, scales one, biases zero; the same for the same seed.
+#[must_use]
+pub fn initial_weights(spec: &Spec, seed: u64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut weights = Vec::with_capacity(PARAMETER_COUNT);
-    for parameter in parameters() {
+    let mut weights = Vec::new();
+    for parameter in parameters(spec) {
+        let constant = f32::from(u8::from(parameter.name.ends_with(SCALE)));
         let limit = parameter.glorot_limit();
-        weights.extend((0..parameter.len()).map(|_| limit.map_or(0.0, |limit| rng.random_range(-limit..limit))));
+        weights.extend((0..parameter.len()).map(|_| limit.map_or(constant, |limit| rng.random_range(-limit..limit))));
     }
     weights
 }
 
-/// The forward pass: photos f32 `[batch, 3, rows, columns]`, 0 to 1, to one map of logits a category,
-/// `[batch, 23, rows, columns]`. `weights` holds every one of [`parameters`] by name.
-pub(super) fn forward(
-    builder: &mut Builder,
-    photos: &Value,
-    columns: usize,
-    weights: &HashMap<String, Value>,
-) -> Value {
+/// The weights of the [folded](Spec::folded) network: what a normalised layer does with its maps, given their means and
+/// variances, goes into its weight and bias.
+#[must_use]
+pub fn fold(spec: &Spec, mut weights: &[f32], mut statistics: &[f32]) -> Vec<f32> {
+    let mut folded = Vec::with_capacity(weights.len());
+    for layer in layers(spec) {
+        let weight = take(&mut weights, layer.dims.iter().product());
+        if !layer.normalised {
+            folded.extend_from_slice(weight);
+            folded.extend_from_slice(take(&mut weights, layer.out));
+            continue;
+        }
+        let [scale, bias] = [take(&mut weights, layer.out), take(&mut weights, layer.out)];
+        let [mean, variance] = [take(&mut statistics, layer.out), take(&mut statistics, layer.out)];
+        let factors: Vec<f32> =
+            scale.iter().zip(variance).map(|(scale, variance)| scale / (variance + VARIANCE_EPSILON).sqrt()).collect();
+        for (of_output, factor) in weight.chunks_exact(weight.len() / layer.out).zip(&factors) {
+            folded.extend(of_output.iter().map(|weight| weight * factor));
+        }
+        folded.extend(bias.iter().zip(mean).zip(&factors).map(|((bias, mean), factor)| bias - mean * factor));
+    }
+    folded
+}
+
+/// Splits the first `len` numbers off.
+fn take<'a>(rest: &mut &'a [f32], len: usize) -> &'a [f32] {
+    let (taken, left) = rest.split_at(len);
+    *rest = left;
+    taken
+}
+
+/// The forward pass of the portable dialect: photos f32 `[batch, channels, map rows, map columns]`, 0 to 1, to one map of
+/// logits a category, `[batch, 23, map rows, map columns]`. `weights` holds every one of [`parameters`] by name.
+pub(super) fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap<String, Value>) -> Forward {
+    let mut pass = Pass { builder, weights, statistics: HashMap::new() };
     let mut x = photos.clone();
-    let mut input = 3;
+    let mut input = 3 * spec.stride * spec.stride;
     let mut skips = Vec::new();
-    for (level, channels) in (1..).zip(CHANNELS) {
+    for (level, &channels) in (1..).zip(&spec.channels) {
         if level > 1 {
             skips.push(x.clone());
-            x = builder.max_pool(&x, [input, columns >> (level - 1)]);
+            x = pass.builder.max_pool(&x, [input, spec.map_columns() >> (level - 1)]);
         }
-        x = layer(builder, &x, weights, &format!("down{level}a"), [input, channels]);
-        x = layer(builder, &x, weights, &format!("down{level}b"), [channels; 2]);
+        x = pass.layer(&x, &format!("down{level}a"), [input, channels]);
+        x = pass.layer(&x, &format!("down{level}b"), [channels; 2]);
         input = channels;
     }
-    for (level, channels) in (1..).zip(CHANNELS.into_iter().rev().skip(1)) {
+    for (level, &channels) in (1..).zip(spec.channels.iter().rev().skip(1)) {
         let name = format!("up{level}t");
-        builder.scope(&name);
+        pass.builder.scope(&name);
         let [weight, bias] = tensors(weights, &name);
-        x = builder.up_convolution(&x, weight, bias, channels);
+        x = pass.builder.up_convolution(&x, weight, bias, channels);
         let skip = skips.pop().expect("there is a skip a level");
-        x = builder.concat_channels(&x, &skip, [channels; 2]);
-        x = layer(builder, &x, weights, &format!("up{level}a"), [2 * channels, channels]);
-        x = layer(builder, &x, weights, &format!("up{level}b"), [channels; 2]);
+        x = pass.builder.concat_channels(&x, &skip, [channels; 2]);
+        x = pass.layer(&x, &format!("up{level}a"), [2 * channels, channels]);
+        x = pass.layer(&x, &format!("up{level}b"), [channels; 2]);
         input = channels;
     }
-    builder.scope("out");
-    builder.convolution(&x, tensors(weights, "out"), 1, [input, CATEGORY_COUNT])
+    pass.builder.scope("out");
+    let [weight, bias] = tensors(weights, "out");
+    let logits = pass.builder.convolution(&x, weight, Some(bias), 1, [input, CATEGORY_COUNT]);
+    Forward { logits, statistics: pass.statistics }
 }
 
-/// A 3x3 convolution with `ReLU`.
-fn layer(
-    builder: &mut Builder,
-    x: &Value,
-    weights: &HashMap<String, Value>,
-    name: &str,
-    channels: [usize; 2],
-) -> Value {
-    builder.scope(name);
-    let y = builder.convolution(x, tensors(weights, name), 3, channels);
-    builder.relu(&y)
+/// What the forward pass gives.
+pub(super) struct Forward {
+    pub(super) logits: Value,
+    /// Mean and variance of every normalised layer by its name.
+    pub(super) statistics: HashMap<String, [Value; 2]>,
 }
 
-fn tensors<'a>(weights: &'a HashMap<String, Value>, layer: &str) -> [&'a Value; 2] {
+struct Pass<'a> {
+    builder: &'a mut Builder,
+    weights: &'a HashMap<String, Value>,
+    statistics: HashMap<String, [Value; 2]>,
+}
+
+impl Pass<'_> {
+    /// A 3x3 convolution with `ReLU`, normalised between them where it has a scale.
+    fn layer(&mut self, x: &Value, name: &str, channels: [usize; 2]) -> Value {
+        self.builder.scope(name);
+        let [weight, bias] = tensors(self.weights, name);
+        let y = match self.weights.get(&format!("{name}.scale")) {
+            None => self.builder.convolution(x, weight, Some(bias), 3, channels),
+            Some(scale) => {
+                let y = self.builder.convolution(x, weight, None, 3, channels);
+                let (y, statistics) = self.builder.batch_norm(&y, [scale, bias], VARIANCE_EPSILON);
+                self.statistics.insert(name.to_owned(), statistics);
+                y
+            }
+        };
+        self.builder.relu(&y)
+    }
+}
+
+pub(super) fn tensors<'a>(weights: &'a HashMap<String, Value>, layer: &str) -> [&'a Value; 2] {
     ["weight", "bias"].map(|kind| &weights[&format!("{layer}.{kind}")])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::Loss;
 
     #[test]
     fn it_is_the_seeds_network() {
-        let parameters = parameters();
-        assert_eq!(parameters.iter().map(Parameter::len).sum::<usize>(), PARAMETER_COUNT);
+        let spec = Spec::seed(400, 600, Loss::Bce);
+        let parameters = parameters(&spec);
+        assert_eq!(parameter_count(&spec), SEED_PARAMETER_COUNT);
         assert_eq!(parameters[0].name, "down1a.weight");
         assert_eq!(parameters[0].dims, [8, 3, 3, 3]);
         let up = parameters.iter().find(|it| it.name == "up1t.weight").expect("it exists");
@@ -149,13 +267,30 @@ mod tests {
 
     #[test]
     fn weights_are_glorot_uniform_and_seeded() {
-        let weights = initial_weights(7);
-        assert_eq!(weights, initial_weights(7));
-        assert_ne!(weights, initial_weights(8));
+        let spec = Spec::seed(400, 600, Loss::Bce);
+        let weights = initial_weights(&spec, 7);
+        assert_eq!(weights, initial_weights(&spec, 7));
+        assert_ne!(weights, initial_weights(&spec, 8));
         let limit = (6.0_f32 / (11.0 * 9.0)).sqrt();
         let first = &weights[..216];
         assert!(first.iter().all(|weight| weight.abs() <= limit));
         assert!(first.iter().any(|weight| weight.abs() > 0.9 * limit));
         assert!(weights[216..224].iter().all(|&bias| bias == 0.0));
+    }
+
+    #[test]
+    fn a_layer_is_folded_by_hand() {
+        let spec = Spec { batch_norm: true, ..Spec::seed(400, 600, Loss::Bce) };
+        let mut state = initial_state(&spec, 1);
+        let lengths: Vec<usize> = state.iter().map(Vec::len).collect();
+        assert_eq!(lengths, spec.state().iter().map(|(_, len)| *len).collect::<Vec<_>>());
+        let (weights, statistics) = (&mut state[0], vec![0.0; statistics_count(&spec)]);
+        // The first layer: 216 weights, 8 scales, 8 biases; 8 means, 8 variances.
+        (weights[0], weights[216], weights[224]) = (0.5, 3.0, 0.25);
+        let mut statistics = statistics;
+        (statistics[0], statistics[8]) = (2.0, 4.0 - VARIANCE_EPSILON);
+        let folded = fold(&spec, weights, &statistics);
+        assert_eq!(folded.len(), SEED_PARAMETER_COUNT);
+        assert_eq!((folded[0], folded[216]), (0.75, 0.25 - 2.0 * 1.5));
     }
 }

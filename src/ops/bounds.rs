@@ -9,6 +9,7 @@ use super::convolution::{convolution, convolution_input_gradient, convolution_we
 use super::guarded::{Guard, Guarded};
 use super::head::{HEAD_CHANNELS, Head, HeadLoss, MAPS};
 use super::maps::{Maps, Shape};
+use super::norm::{batch_norm, batch_norm_gradient};
 use super::pool::{max_pool, max_pool_gradient, pooled_shape};
 use super::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
 use super::{Instructions, Spread, Workers};
@@ -144,12 +145,33 @@ fn pooling_stays_within_its_buffers() {
 }
 
 #[test]
+fn batch_norm_stays_within_its_buffers() {
+    for shape in [8, 16, 24].into_iter().flat_map(shapes) {
+        let channels = shape.channels;
+        let outputs = [shape.len(), channels, channels];
+        check([shape.len(), channels, channels], outputs, |workers, [x, scale, bias], [y, mean, variance]| {
+            let found = batch_norm(workers, shape, x, [scale, bias], 1e-3, y);
+            mean.copy_from_slice(&found[0]);
+            variance.copy_from_slice(&found[1]);
+        });
+        let inputs = [shape.len(), shape.len(), channels];
+        check(inputs, outputs, |workers, [x, dy, scale], [dx, of_scale, of_bias]| {
+            let statistics = [&vec![0.1; channels][..], &vec![0.9; channels][..]];
+            let found = batch_norm_gradient(workers, shape, [x, dy], scale, statistics, 1e-3, dx);
+            of_scale.copy_from_slice(&found[0]);
+            of_bias.copy_from_slice(&found[1]);
+        });
+    }
+}
+
+#[test]
 fn the_head_stays_within_its_buffers() {
-    for (shape, guard) in shapes(HEAD_CHANNELS).flat_map(|shape| Guard::BOTH.map(|guard| (shape, guard))) {
+    let shapes = HEAD_CHANNELS.into_iter().flat_map(shapes);
+    for (shape, guard) in shapes.flat_map(|shape| Guard::BOTH.map(|guard| (shape, guard))) {
         let labels: Vec<u8> = (0..shape.pixels()).map(|pixel| (pixel % MAPS) as u8).collect();
         let labels = Guarded::new(&labels, guard);
-        let inputs = [shape.len(), MAPS * HEAD_CHANNELS, MAPS, MAPS];
-        check(inputs, [shape.len(), MAPS * HEAD_CHANNELS, MAPS], |workers, [input, weight, bias, _], results| {
+        let inputs = [shape.len(), MAPS * shape.channels, MAPS, MAPS];
+        check(inputs, [shape.len(), MAPS * shape.channels, MAPS], |workers, [input, weight, bias, _], results| {
             let head = Head { shape, input, weight, bias, photo: [shape.rows, shape.columns] };
             let [of_input, of_weight, of_bias] = results;
             let learnt = head.learn(workers, HeadLoss::Bce, &labels, of_input);

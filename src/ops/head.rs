@@ -1,5 +1,5 @@
-//! The network's head: the 1x1 convolution from 8 channels to the 23 maps of the categories, joined with what the maps are
-//! for, so that they are never written: the loss with its gradients, or the category of each pixel.
+//! The network's head: the 1x1 convolution from 8 or 16 channels to the 23 maps of the categories, joined with what the maps
+//! are for, so that they are never written: the loss with its gradients, or the category of each pixel.
 //!
 //! A vector holds one map of several pixels here, as nothing has to be added up across categories then.
 
@@ -8,12 +8,10 @@ use super::maps::{Band, Shape, cut};
 use super::simd::{Job, Simd, Vector};
 use super::spread::{spread_items, with_scratch};
 
-/// Channels that the head reads.
-pub const HEAD_CHANNELS: usize = 8;
+/// Numbers of channels that the head can read.
+pub const HEAD_CHANNELS: [usize; 2] = [8, 16];
 /// Maps: categories.
 pub const MAPS: usize = crate::labels::CATEGORY_COUNT;
-/// Weights of the 1x1 convolution, `[23, 8, 1, 1]`.
-const WEIGHTS: usize = MAPS * HEAD_CHANNELS;
 /// Pixels that are worked on at once: what is known of them stays in the first-level cache.
 const CHUNK: usize = 128;
 /// Least probability that a logarithm is taken of, as Keras clips.
@@ -33,11 +31,11 @@ pub enum HeadLoss<'a> {
 /// The head's input and parameters.
 #[derive(Clone, Copy)]
 pub struct Head<'a> {
-    /// Shape of `input`, 8 channels.
+    /// Shape of `input`, with as many channels as one of [`HEAD_CHANNELS`].
     pub shape: Shape,
-    /// Feature maps, `[batch, rows, columns, 8]`.
+    /// Feature maps, `[batch, rows, columns, channels]`.
     pub input: &'a [f32],
-    /// Weight, `[23, 8, 1, 1]`.
+    /// Weight, `[23, channels, 1, 1]`.
     pub weight: &'a [f32],
     /// Bias, `[23]`.
     pub bias: &'a [f32],
@@ -52,7 +50,7 @@ pub struct Learnt {
     pub loss: f32,
     /// Share of the photos' own pixels that were right.
     pub pixel_accuracy: f32,
-    /// Gradient of the weight, `[23, 8, 1, 1]`.
+    /// Gradient of the weight, `[23, channels, 1, 1]`.
     pub weight: Vec<f32>,
     /// Gradient of the bias, `[23]`.
     pub bias: Vec<f32>,
@@ -60,9 +58,9 @@ pub struct Learnt {
 
 impl Head<'_> {
     fn check(&self) {
-        assert_eq!(self.shape.channels, HEAD_CHANNELS);
+        assert!(HEAD_CHANNELS.contains(&self.shape.channels));
         assert_eq!(self.input.len(), self.shape.len());
-        assert!(self.weight.len() == WEIGHTS && self.bias.len() == MAPS);
+        assert!(self.weight.len() == MAPS * self.shape.channels && self.bias.len() == MAPS);
         assert!(self.photo[0] <= self.shape.rows && self.photo[1] <= self.shape.columns);
     }
 
@@ -76,34 +74,47 @@ impl Head<'_> {
     #[must_use]
     pub fn learn(&self, workers: Workers<'_>, loss: HeadLoss<'_>, labels: &[u8], input_gradient: &mut [f32]) -> Learnt {
         self.check();
+        match self.shape.channels {
+            8 => self.learn_from::<8>(workers, loss, labels, input_gradient),
+            _ => self.learn_from::<16>(workers, loss, labels, input_gradient),
+        }
+    }
+
+    fn learn_from<const C: usize>(
+        &self,
+        workers: Workers<'_>,
+        loss: HeadLoss<'_>,
+        labels: &[u8],
+        input_gradient: &mut [f32],
+    ) -> Learnt {
         let instructions = workers.instructions;
         assert!(labels.len() == self.shape.pixels() && input_gradient.len() == self.input.len());
         let maps = if matches!(loss, HeadLoss::Bce) { MAPS } else { 1 };
         let scale = 1.0 / (self.shape.pixels() * maps) as f32;
         let bands = Band::all(self.shape, workers.spread.threads());
-        let mut sums = vec![Sums::default(); bands.len()];
+        let mut sums = vec![Sums::<C>::default(); bands.len()];
         let parts = cut(&bands, self.shape, input_gradient).into_iter().zip(&mut sums).collect();
-        spread_items(workers.spread, parts, |index, (gradient, sums): (&mut [f32], &mut Sums)| {
-            let gradients = gradient.chunks_mut(CHUNK * HEAD_CHANNELS);
-            with_scratch(CHUNK * (MAPS + HEAD_CHANNELS), |scratch: &mut [f32]| {
-                let mut products = [[0.0; 16]; WEIGHTS];
+        spread_items(workers.spread, parts, |index, (gradient, sums): (&mut [f32], &mut Sums<C>)| {
+            let gradients = gradient.chunks_mut(CHUNK * C);
+            with_scratch(CHUNK * (MAPS + C), |scratch: &mut [f32]| {
+                let mut products = [[[0.0; 16]; C]; MAPS];
                 for (chunk, gradient) in self.chunks(bands[index]).zip(gradients) {
                     let (pixels, products) = (self.pixels(chunk, labels), &mut products);
                     instructions.run(Learn { head: *self, loss, scale, pixels, gradient, sums, products, scratch });
                 }
-                for (sum, lanes) in sums.weight.iter_mut().zip(products) {
+                for (sum, lanes) in sums.weight.as_flattened_mut().iter_mut().zip(products.as_flattened()) {
                     *sum = lanes.iter().sum();
                 }
             });
         });
-        let mut total = Sums::default();
+        let mut total = Sums::<C>::default();
         for it in &sums {
             total.add(it);
         }
         Learnt {
             loss: (total.loss * f64::from(scale)) as f32,
             pixel_accuracy: (total.right / self.own_pixels() as f64) as f32,
-            weight: total.weight.to_vec(),
+            weight: total.weight.as_flattened().to_vec(),
             bias: total.bias.to_vec(),
         }
     }
@@ -120,7 +131,10 @@ impl Head<'_> {
         spread_items(workers.spread, parts, |index, (map, sums): (&mut [u8], &mut [f64; 2])| {
             for (chunk, map) in self.chunks(bands[index]).zip(map.chunks_mut(CHUNK)) {
                 let pixels = self.pixels(chunk, labels);
-                let found = instructions.run(Evaluate { head: *self, softmax, pixels, map });
+                let found = match self.shape.channels {
+                    8 => instructions.run(Evaluate::<8> { head: *self, softmax, pixels, map }),
+                    _ => instructions.run(Evaluate::<16> { head: *self, softmax, pixels, map }),
+                };
                 (0..2).for_each(|at| sums[at] += found[at]);
             }
         });
@@ -141,7 +155,11 @@ impl Head<'_> {
         spread_items(workers.spread, parts, |index, (map, counts): (&mut [u8], &mut [i32; MAPS])| {
             let band = bands[index];
             for (chunk, map) in self.chunks(band).zip(map.chunks_mut(CHUNK)) {
-                instructions.run(Label { head: *self, input: self.input_of(&chunk), map });
+                let input = self.input_of(&chunk);
+                match self.shape.channels {
+                    8 => instructions.run(Label::<8> { head: *self, input, map }),
+                    _ => instructions.run(Label::<16> { head: *self, input, map }),
+                }
             }
             let rows = map.chunks_exact(self.shape.columns).zip(band.first_row..);
             for (row, _) in rows.take_while(|(_, at)| *at < self.photo[0]) {
@@ -162,7 +180,7 @@ impl Head<'_> {
     }
 
     fn input_of(&self, chunk: &std::ops::Range<usize>) -> &[f32] {
-        &self.input[chunk.start * HEAD_CHANNELS..chunk.end * HEAD_CHANNELS]
+        &self.input[chunk.start * self.shape.channels..chunk.end * self.shape.channels]
     }
 
     fn pixels<'a>(&'a self, chunk: std::ops::Range<usize>, labels: &'a [u8]) -> Pixels<'a> {
@@ -179,10 +197,10 @@ impl Head<'_> {
         Pixels { input: self.input_of(&chunk), labels: &labels[chunk], own }
     }
 
-    /// The 23 maps of some pixels, from their 8 channels.
+    /// The 23 maps of some pixels, from their channels.
     #[inline(always)]
-    fn maps<V: Vector>(&self, channels: &[V; HEAD_CHANNELS]) -> [V; MAPS] {
-        let (weight, bias) = self.parameters();
+    fn maps<V: Vector, const C: usize>(&self, channels: &[V; C]) -> [V; MAPS] {
+        let (weight, bias) = self.parameters::<C>();
         let mut maps = [V::splat(0.0); MAPS];
         for (map, bias) in maps.iter_mut().zip(bias) {
             *map = V::splat(*bias);
@@ -197,7 +215,7 @@ impl Head<'_> {
 
     /// Weight and bias in their shapes: no index can be out of their bounds.
     #[inline(always)]
-    fn parameters(&self) -> (&[[f32; HEAD_CHANNELS]; MAPS], &[f32; MAPS]) {
+    fn parameters<const C: usize>(&self) -> (&[[f32; C]; MAPS], &[f32; MAPS]) {
         let weight = self.weight.as_chunks().0.try_into();
         (weight.expect("its size was checked"), self.bias.try_into().expect("its size was checked"))
     }
@@ -205,7 +223,7 @@ impl Head<'_> {
 
 /// Up to [`CHUNK`] pixels and what is known of them.
 struct Pixels<'a> {
-    /// `[pixels, 8]`.
+    /// `[pixels, channels]`.
     input: &'a [f32],
     labels: &'a [u8],
     /// 1 where a pixel is of the photo, else 0.
@@ -214,14 +232,14 @@ struct Pixels<'a> {
 
 /// The channels of pixels `first..first + LANES`, a vector each; zeros past the end.
 #[inline(always)]
-fn channels<V: Vector>(input: &[f32], first: usize) -> [V; HEAD_CHANNELS] {
-    let mut turned = [[0.0; 16]; HEAD_CHANNELS];
-    for (lane, pixel) in input[first * HEAD_CHANNELS..].chunks_exact(HEAD_CHANNELS).take(V::LANES).enumerate() {
+fn channels<V: Vector, const C: usize>(input: &[f32], first: usize) -> [V; C] {
+    let mut turned = [[0.0; 16]; C];
+    for (lane, pixel) in input[first * C..].chunks_exact(C).take(V::LANES).enumerate() {
         for (turned, &value) in turned.iter_mut().zip(pixel) {
             turned[lane] = value;
         }
     }
-    let mut channels = [V::splat(0.0); HEAD_CHANNELS];
+    let mut channels = [V::splat(0.0); C];
     for (channel, turned) in channels.iter_mut().zip(&turned) {
         *channel = V::of(turned);
     }
@@ -329,56 +347,57 @@ fn cross_entropy<V: Vector>(probabilities: &[V; MAPS], label: V) -> V {
 
 /// Sums over pixels.
 #[derive(Clone)]
-struct Sums {
+struct Sums<const C: usize> {
     loss: f64,
     right: f64,
-    weight: [f32; WEIGHTS],
+    weight: [[f32; C]; MAPS],
     bias: [f32; MAPS],
 }
 
-impl Default for Sums {
+impl<const C: usize> Default for Sums<C> {
     fn default() -> Self {
-        Self { loss: 0.0, right: 0.0, weight: [0.0; WEIGHTS], bias: [0.0; MAPS] }
+        Self { loss: 0.0, right: 0.0, weight: [[0.0; C]; MAPS], bias: [0.0; MAPS] }
     }
 }
 
-impl Sums {
+impl<const C: usize> Sums<C> {
     fn add(&mut self, other: &Self) {
         self.loss += other.loss;
         self.right += other.right;
-        self.weight.iter_mut().zip(other.weight).for_each(|(sum, it)| *sum += it);
+        let weights = self.weight.as_flattened_mut().iter_mut().zip(other.weight.as_flattened());
+        weights.for_each(|(sum, it)| *sum += it);
         self.bias.iter_mut().zip(other.bias).for_each(|(sum, it)| *sum += it);
     }
 }
 
 /// Loss and gradients of a chunk.
-struct Learn<'a> {
+struct Learn<'a, const C: usize> {
     head: Head<'a>,
     loss: HeadLoss<'a>,
     /// What each pixel's gradient is multiplied by.
     scale: f32,
     pixels: Pixels<'a>,
-    /// Of the input, `[pixels, 8]`.
+    /// Of the input, `[pixels, channels]`.
     gradient: &'a mut [f32],
-    sums: &'a mut Sums,
+    sums: &'a mut Sums<C>,
     /// Sums for the gradient of the weight, lane by lane.
-    products: &'a mut [[f32; 16]; WEIGHTS],
-    /// `[23, CHUNK]` for the gradients of the maps, `[8, CHUNK]` for the channels.
+    products: &'a mut [[[f32; 16]; C]; MAPS],
+    /// `[23, CHUNK]` for the gradients of the maps, `[channels, CHUNK]` for the channels.
     scratch: &'a mut [f32],
 }
 
-impl Job for Learn<'_> {
+impl<const C: usize> Job for Learn<'_, C> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
         let Self { head, loss, scale, pixels, gradient, sums, products, scratch } = self;
-        let (weights, _) = head.parameters();
+        let (weights, _) = head.parameters::<C>();
         let (map_gradients, turned) = scratch.split_at_mut(MAPS * CHUNK);
         let lanes = S::Wide::LANES;
         let count = pixels.labels.len();
         for first in (0..count).step_by(lanes) {
-            let x = channels::<S::Wide>(pixels.input, first);
+            let x = channels::<S::Wide, C>(pixels.input, first);
             let mut maps = head.maps(&x);
             let label: S::Wide = by_label(pixels.labels, first, f32::from);
             let [top, category] = highest(&maps);
@@ -399,7 +418,7 @@ impl Job for Learn<'_> {
             sums.loss += f64::from(of_pixels.times(weight).sum());
             let share = weight.times(S::Wide::splat(scale));
             let one = S::Wide::splat(1.0);
-            let mut back = [S::Wide::splat(0.0); HEAD_CHANNELS];
+            let mut back = [S::Wide::splat(0.0); C];
             for (category, map) in maps.into_iter().enumerate() {
                 let hit = label.if_equal(S::Wide::splat(category as f32), map.minus(one), map);
                 let of_map = hit.times(share);
@@ -408,35 +427,35 @@ impl Job for Learn<'_> {
                     *back = of_map.times_plus(S::Wide::splat(*weight), *back);
                 }
             }
-            let mut columns = [[0.0; 16]; HEAD_CHANNELS];
+            let mut columns = [[0.0; 16]; C];
             for (channel, (back, x)) in back.into_iter().zip(x).enumerate() {
                 x.put(&mut turned[channel * CHUNK + first..]);
                 let zero = S::Wide::splat(0.0);
                 x.if_greater(zero, back, zero).put(&mut columns[channel]);
             }
-            let places = gradient[first * HEAD_CHANNELS..].chunks_exact_mut(HEAD_CHANNELS).take(lanes);
+            let places = gradient[first * C..].chunks_exact_mut(C).take(lanes);
             for (lane, place) in places.enumerate() {
                 place.iter_mut().zip(&columns).for_each(|(place, column)| *place = column[lane]);
             }
         }
         let count = count.next_multiple_of(lanes);
-        add_products::<S::Wide>(map_gradients, turned, count, products, &mut sums.bias);
+        add_products::<S::Wide, C>(map_gradients, turned, count, products, &mut sums.bias);
     }
 }
 
-/// Adds the gradients of weight and bias: products of the maps' gradients, `[23, CHUNK]`, with the channels, `[8, CHUNK]`,
-/// over `count` pixels.
+/// Adds the gradients of weight and bias: products of the maps' gradients, `[23, CHUNK]`, with the channels,
+/// `[channels, CHUNK]`, over `count` pixels.
 #[inline(always)]
-fn add_products<V: Vector>(
+fn add_products<V: Vector, const C: usize>(
     map_gradients: &[f32],
     turned: &[f32],
     count: usize,
-    products: &mut [[f32; 16]; WEIGHTS],
+    products: &mut [[[f32; 16]; C]; MAPS],
     bias: &mut [f32; MAPS],
 ) {
-    let of_maps = map_gradients.chunks_exact(CHUNK).zip(products.as_chunks_mut::<HEAD_CHANNELS>().0);
+    let of_maps = map_gradients.chunks_exact(CHUNK).zip(products);
     for ((of_map, products), bias) in of_maps.zip(bias) {
-        let mut sums = [V::splat(0.0); HEAD_CHANNELS];
+        let mut sums = [V::splat(0.0); C];
         let mut sum = V::splat(0.0);
         for first in (0..count).step_by(V::LANES) {
             let gradient = V::of(&of_map[first..]);
@@ -453,14 +472,14 @@ fn add_products<V: Vector>(
 }
 
 /// Sums of loss and binary cross-entropy of a chunk's own pixels, and its label map.
-struct Evaluate<'a> {
+struct Evaluate<'a, const C: usize> {
     head: Head<'a>,
     softmax: bool,
     pixels: Pixels<'a>,
     map: &'a mut [u8],
 }
 
-impl Job for Evaluate<'_> {
+impl<const C: usize> Job for Evaluate<'_, C> {
     type Output = [f64; 2];
 
     #[inline(always)]
@@ -468,7 +487,7 @@ impl Job for Evaluate<'_> {
         let Self { head, pixels, map, .. } = self;
         let mut sums = [0.0; 2];
         for first in (0..pixels.labels.len()).step_by(S::Wide::LANES) {
-            let mut maps = head.maps(&channels::<S::Wide>(pixels.input, first));
+            let mut maps = head.maps(&channels::<S::Wide, C>(pixels.input, first));
             let label: S::Wide = by_label(pixels.labels, first, f32::from);
             let [top, category] = highest(&maps);
             put_categories(category, &mut map[first..]);
@@ -489,19 +508,19 @@ impl Job for Evaluate<'_> {
 }
 
 /// The label map of a chunk.
-struct Label<'a> {
+struct Label<'a, const C: usize> {
     head: Head<'a>,
     input: &'a [f32],
     map: &'a mut [u8],
 }
 
-impl Job for Label<'_> {
+impl<const C: usize> Job for Label<'_, C> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
         for first in (0..self.map.len()).step_by(S::Wide::LANES) {
-            let maps = self.head.maps(&channels::<S::Wide>(self.input, first));
+            let maps = self.head.maps(&channels::<S::Wide, C>(self.input, first));
             put_categories(highest(&maps)[1], &mut self.map[first..]);
         }
     }

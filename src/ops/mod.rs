@@ -14,6 +14,7 @@ pub mod bf16;
 pub mod convolution;
 pub mod head;
 pub mod maps;
+pub mod norm;
 pub mod operators;
 pub mod pool;
 mod product;

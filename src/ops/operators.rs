@@ -2,9 +2,11 @@
 //!
 //! | operator | inputs | outputs |
 //! | --- | --- | --- |
-//! | `Convolution` | maps, weight, bias, optional second maps | maps after `ReLU` |
+//! | `Convolution` | maps, weight, bias, optional second maps | maps after `ReLU`, or with the attribute `plain` before it |
 //! | `ConvolutionGradient` | maps, gradient of the output, weight, optional second maps | gradients of weight, bias, maps, optional second maps |
 //! | `PhotoConvolution`, `PhotoConvolutionGradient` | the same with photos, u8, for maps | the same without the gradient of maps |
+//! | `BatchNorm` | maps, scale, bias | maps after `ReLU`, mean, variance |
+//! | `BatchNormGradient` | maps, gradient of the output, scale, mean, variance | gradients of scale, bias, maps |
 //! | `MaxPool` | maps | maps |
 //! | `MaxPoolGradient` | maps, gradient of the output, gradient through the skip connection | gradient of the maps |
 //! | `UpConvolution` | maps, weight, bias | maps |
@@ -30,9 +32,11 @@ use super::adam::{Adam, AdamInputs};
 use super::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
 use super::head::{Head, HeadLoss, MAPS};
 use super::maps::{Maps, Shape};
+use super::norm::{batch_norm, batch_norm_gradient};
 use super::pool::{max_pool, max_pool_gradient, pooled_shape};
 use super::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
 use super::{Instructions, Spread, Workers};
+use crate::graph::unet::VARIANCE_EPSILON;
 use crate::graph::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON};
 
 /// Name of the domain.
@@ -90,7 +94,7 @@ impl Port {
     }
 }
 
-const OPERATORS: [Signature; 12] = [
+const OPERATORS: [Signature; 14] = [
     Signature { name: "Convolution", inputs: &[F32, F32, F32, Optional], outputs: &[F32], compute: convolve },
     Signature {
         name: "ConvolutionGradient",
@@ -105,6 +109,8 @@ const OPERATORS: [Signature; 12] = [
         outputs: &[F32, F32],
         compute: convolve_photos_back,
     },
+    Signature { name: "BatchNorm", inputs: &[F32; 3], outputs: &[F32; 3], compute: normalise },
+    Signature { name: "BatchNormGradient", inputs: &[F32; 5], outputs: &[F32; 3], compute: normalise_back },
     Signature { name: "MaxPool", inputs: &[F32], outputs: &[F32], compute: pool },
     Signature { name: "MaxPoolGradient", inputs: &[F32; 3], outputs: &[F32], compute: pool_back },
     Signature { name: "UpConvolution", inputs: &[F32; 3], outputs: &[F32], compute: up },
@@ -145,6 +151,7 @@ impl Operator for Native {
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
         let attributes = Attributes {
             mask: context.get::<i64>("mask").is_some_and(|it| it != 0),
+            plain: context.get::<i64>("plain").is_some_and(|it| it != 0),
             softmax: context.get::<i64>("softmax").is_some_and(|it| it != 0),
             photo: context.get::<Vec<i64>>("photo").unwrap_or_default().iter().map(|&it| it as usize).collect(),
         };
@@ -159,6 +166,7 @@ impl Operator for Native {
 /// Attributes of a node, those that it has not at their defaults.
 struct Attributes {
     mask: bool,
+    plain: bool,
     softmax: bool,
     photo: Vec<usize>,
 }
@@ -199,6 +207,11 @@ impl Call<'_> {
 
     fn scalar_output(&self, index: usize, value: f32) -> ort::Result<()> {
         self.output(index, [])?.try_extract_tensor_mut::<f32>()?.1[0] = value;
+        Ok(())
+    }
+
+    fn vector_output(&self, index: usize, values: &[f32]) -> ort::Result<()> {
+        self.output(index, [values.len()])?.try_extract_tensor_mut::<f32>()?.1.copy_from_slice(values);
         Ok(())
     }
 
@@ -255,7 +268,7 @@ fn convolve_photos(call: &Call<'_>) -> ort::Result<()> {
 
 fn convolve_maps(call: &Call<'_>, shape: Shape, inputs: &[Maps<'_>], parameters: [&[f32]; 2]) -> ort::Result<()> {
     let mut output = call.output(0, dims(shape.with_channels(parameters[1].len())))?;
-    convolution(call.workers, shape, inputs, parameters, true, floats_mut(&mut output)?);
+    convolution(call.workers, shape, inputs, parameters, !call.attributes.plain, floats_mut(&mut output)?);
     Ok(())
 }
 
@@ -294,6 +307,31 @@ fn weight_gradients(
     let results = [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?];
     convolution_weight_gradient(call.workers, shape, inputs, floats(gradient)?, results);
     Ok(())
+}
+
+fn normalise(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, scale, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let shape = shape_of(&maps)?;
+    let mut output = call.output(0, dims(shape))?;
+    let parameters = [floats(&scale)?, floats(&bias)?];
+    let output = floats_mut(&mut output)?;
+    let [mean, variance] = batch_norm(call.workers, shape, floats(&maps)?, parameters, VARIANCE_EPSILON, output);
+    call.vector_output(1, &mean)?;
+    call.vector_output(2, &variance)
+}
+
+fn normalise_back(call: &Call<'_>) -> ort::Result<()> {
+    let values = (0..5).map(|index| call.input(index)).collect::<ort::Result<Vec<_>>>()?;
+    let inputs = values.iter().map(floats).collect::<ort::Result<Vec<_>>>()?;
+    let [maps, gradient, scale, mean, variance] = inputs[..] else { unreachable!("there are 5") };
+    let shape = shape_of(&values[0])?;
+    let mut output = call.output(2, dims(shape))?;
+    let output = floats_mut(&mut output)?;
+    let (maps, statistics) = ([maps, gradient], [mean, variance]);
+    let [of_scale, of_bias] =
+        batch_norm_gradient(call.workers, shape, maps, scale, statistics, VARIANCE_EPSILON, output);
+    call.vector_output(0, &of_scale)?;
+    call.vector_output(1, &of_bias)
 }
 
 fn pool(call: &Call<'_>) -> ort::Result<()> {
@@ -345,10 +383,8 @@ fn learn(call: &Call<'_>) -> ort::Result<()> {
     let learnt = head.learn(call.workers, loss, bytes(&labels)?, floats_mut(&mut gradient)?);
     call.scalar_output(0, learnt.loss)?;
     call.scalar_output(1, learnt.pixel_accuracy)?;
-    let (mut of_weight, mut of_bias) = (call.output(2, dims_of(&weight))?, call.output(3, dims_of(&bias))?);
-    floats_mut(&mut of_weight)?.copy_from_slice(&learnt.weight);
-    floats_mut(&mut of_bias)?.copy_from_slice(&learnt.bias);
-    Ok(())
+    call.output(2, dims_of(&weight))?.try_extract_tensor_mut::<f32>()?.1.copy_from_slice(&learnt.weight);
+    call.vector_output(3, &learnt.bias)
 }
 
 fn evaluate(call: &Call<'_>) -> ort::Result<()> {

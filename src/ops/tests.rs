@@ -6,8 +6,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::adam::{Adam, AdamInputs};
 use super::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
-use super::head::{Head, HeadLoss, MAPS};
+use super::head::{HEAD_CHANNELS, Head, HeadLoss, MAPS};
 use super::maps::{Maps, Shape};
+use super::norm::{batch_norm, batch_norm_gradient};
 use super::pool::{max_pool, max_pool_gradient, pooled_shape};
 use super::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
 use super::{Instructions, Rayon, Workers};
@@ -259,22 +260,23 @@ fn naive_pixel(maps: &[f64], label: usize, weights: Option<&[f32]>) -> (f64, f64
     (loss, bce, gradient.collect(), category)
 }
 
-fn check_head([batch, rows, columns]: [usize; 3], weights: Option<&[f32]>) {
-    let shape = Shape { batch, rows, columns, channels: 8 };
+fn check_head([batch, rows, columns]: [usize; 3], channels: usize, weights: Option<&[f32]>) {
+    let shape = Shape { batch, rows, columns, channels };
     let photo = [rows.div_ceil(2), columns];
     let mut rng = ChaCha8Rng::seed_from_u64(shape.len() as u64);
     let input = random(&mut rng, shape.len());
-    let (weight, bias) = (random(&mut rng, MAPS * 8), random(&mut rng, MAPS));
+    let (weight, bias) = (random(&mut rng, MAPS * channels), random(&mut rng, MAPS));
     let labels: Vec<u8> = (0..shape.pixels()).map(|_| rng.random_range(0..MAPS as u8)).collect();
     let scale = 1.0 / (shape.pixels() * if weights.is_some() { 1 } else { MAPS }) as f64;
     let (mut loss, mut own_loss, mut own_bce, mut right) = (0.0, 0.0, 0.0, 0.0);
-    let (mut of_input, mut of_weight, mut of_bias) = (vec![0.0; shape.len()], vec![0.0; MAPS * 8], vec![0.0; MAPS]);
+    let (mut of_input, mut of_weight, mut of_bias) =
+        (vec![0.0; shape.len()], vec![0.0; MAPS * channels], vec![0.0; MAPS]);
     let mut categories = Vec::new();
     let mut counts = vec![0; batch * MAPS];
     for (at, [photo_index, row, column]) in pixels(shape).enumerate() {
-        let x = &input[at * 8..][..8];
-        let map =
-            |n: usize| (0..8).map(|k| f64::from(x[k]) * f64::from(weight[n * 8 + k])).sum::<f64>() + f64::from(bias[n]);
+        let x = &input[at * channels..][..channels];
+        let product = |n: usize, k: usize| f64::from(x[k]) * f64::from(weight[n * channels + k]);
+        let map = |n: usize| (0..channels).map(|k| product(n, k)).sum::<f64>() + f64::from(bias[n]);
         let maps: Vec<f64> = (0..MAPS).map(map).collect();
         let label = usize::from(labels[at]);
         let (of_pixel, _, gradient, category) = naive_pixel(&maps, label, weights);
@@ -291,10 +293,10 @@ fn check_head([batch, rows, columns]: [usize; 3], weights: Option<&[f32]>) {
         }
         for (n, gradient) in gradient.iter().enumerate() {
             of_bias[n] += gradient * scale;
-            for k in 0..8 {
-                of_weight[n * 8 + k] += gradient * scale * f64::from(x[k]);
+            for k in 0..channels {
+                of_weight[n * channels + k] += gradient * scale * f64::from(x[k]);
                 if x[k] > 0.0 {
-                    of_input[at * 8 + k] += gradient * scale * f64::from(weight[n * 8 + k]);
+                    of_input[at * channels + k] += gradient * scale * f64::from(weight[n * channels + k]);
                 }
             }
         }
@@ -321,9 +323,69 @@ fn check_head([batch, rows, columns]: [usize; 3], weights: Option<&[f32]>) {
 #[test]
 fn the_head_is_as_defined() {
     let weights: Vec<f32> = (0..MAPS).map(|it| 0.5 + it as f32 * 0.1).collect();
-    for size in SIZES {
-        check_head(size, None);
-        check_head(size, Some(&weights));
+    for (size, channels) in SIZES.into_iter().flat_map(|size| HEAD_CHANNELS.map(|channels| (size, channels))) {
+        check_head(size, channels, None);
+        check_head(size, channels, Some(&weights));
+    }
+}
+
+/// Batch normalisation and its gradients by their definitions, the `ReLU` aside.
+fn check_batch_norm([batch, rows, columns]: [usize; 3], channels: usize) {
+    const EPSILON: f32 = 1e-3;
+    let shape = Shape { batch, rows, columns, channels };
+    let mut rng = ChaCha8Rng::seed_from_u64(shape.len() as u64);
+    // Far from zero for their deviation: a plain mean of squares would lose digits.
+    let input: Vec<f32> = random(&mut rng, shape.len()).iter().map(|x| 20.0 + x).collect();
+    let gradient = random(&mut rng, shape.len());
+    let [scale, bias] = [(); 2].map(|()| random(&mut rng, channels));
+    let count = shape.pixels() as f64;
+    let mut mean = vec![0.0; channels];
+    let mut variance = vec![0.0; channels];
+    let (mut output, mut of_input) = (vec![0.0; shape.len()], vec![0.0; shape.len()]);
+    let (mut of_scale, mut of_bias) = (vec![0.0; channels], vec![0.0; channels]);
+    for channel in 0..channels {
+        let of_channel =
+            |values: &[f32]| values.iter().skip(channel).step_by(channels).map(|&it| f64::from(it)).collect();
+        let (x, dy): (Vec<f64>, Vec<f64>) = (of_channel(&input), of_channel(&gradient));
+        mean[channel] = x.iter().sum::<f64>() / count;
+        variance[channel] = x.iter().map(|x| (x - mean[channel]).powi(2)).sum::<f64>() / count;
+        let inverse = 1.0 / (variance[channel] + f64::from(EPSILON)).sqrt();
+        let normal: Vec<f64> = x.iter().map(|x| (x - mean[channel]) * inverse).collect();
+        of_bias[channel] = dy.iter().sum();
+        of_scale[channel] = dy.iter().zip(&normal).map(|(dy, normal)| dy * normal).sum();
+        for (pixel, (normal, dy)) in normal.iter().zip(&dy).enumerate() {
+            let at = pixel * channels + channel;
+            output[at] = (normal * f64::from(scale[channel]) + f64::from(bias[channel])).max(0.0);
+            let rest = dy - (of_bias[channel] + normal * of_scale[channel]) / count;
+            of_input[at] = f64::from(scale[channel]) * inverse * rest;
+        }
+    }
+    every_instructions(|workers| {
+        let mut found = vec![f32::NAN; shape.len()];
+        let statistics = batch_norm(workers, shape, &input, [&scale, &bias], EPSILON, &mut found);
+        assert_close("mean", &statistics[0], &mean);
+        assert_close("variance", &statistics[1], &variance);
+        // Rounding of the input, 20 and more, stands in what is left of it.
+        let largest = output.iter().fold(1e-3_f64, |largest, it| largest.max(*it));
+        assert!(found.iter().zip(&output).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-4 * largest), "output");
+        let statistics = statistics.each_ref().map(|it| &it[..]);
+        let mut found = vec![f32::NAN; shape.len()];
+        let parameters =
+            batch_norm_gradient(workers, shape, [&input, &gradient], &scale, statistics, EPSILON, &mut found);
+        assert_close("bias gradient", &parameters[1], &of_bias);
+        let close = |found: &[f32], expected: &[f64]| {
+            let largest = expected.iter().fold(1e-2_f64, |largest, it| largest.max(it.abs()));
+            found.iter().zip(expected).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-4 * largest)
+        };
+        assert!(close(&parameters[0], &of_scale), "scale gradient");
+        assert!(close(&found, &of_input), "input gradient");
+    });
+}
+
+#[test]
+fn batch_norm_is_as_defined() {
+    for (size, channels) in SIZES[1..].iter().flat_map(|&size| [8, 16, 24].map(|channels| (size, channels))) {
+        check_batch_norm(size, channels);
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::history::{self, EpochRecord};
 use crate::error::{Error, Result};
-use crate::graph::{SPEC_KEY, Spec, unet};
+use crate::graph::{SPEC_KEY, Spec, WEIGHTS, unet};
 use crate::stage;
 
 /// Name of the folder of checkpoints in a model folder.
@@ -21,9 +21,6 @@ const KEPT: usize = 2;
 const BEST_FILE: &str = "best.safetensors";
 /// Metadata key of the [`Header`] as JSON.
 const HEADER_KEY: &str = "lookbook.checkpoint";
-/// The vector whose tensors have no prefix in a file.
-const WEIGHTS: &str = "weights";
-
 /// What is carried from one step to the next: flat vectors by name, `weights` among them.
 pub type State = Vec<(String, Vec<f32>)>;
 
@@ -95,9 +92,9 @@ impl Checkpoint {
             metadata.get(key).ok_or_else(missing)
         };
         let header: Header = serde_json::from_str(text(HEADER_KEY)?).map_err(|cause| damaged(&cause))?;
-        let spec = serde_json::from_str(text(SPEC_KEY)?).map_err(|cause| damaged(&cause))?;
+        let spec: Spec = serde_json::from_str(text(SPEC_KEY)?).map_err(|cause| damaged(&cause))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|cause| damaged(&cause))?;
-        let vectors = header.state.iter().map(|name| Ok((name.clone(), vector(&tensors, name)?)));
+        let vectors = header.state.iter().map(|name| Ok((name.clone(), vector(&spec, &tensors, name)?)));
         let state = vectors.collect::<Result<State, String>>().map_err(|cause| damaged(&cause))?;
         if crc32c(&state) != header.crc32c {
             return Err(damaged(&"its checksum is another"));
@@ -120,7 +117,7 @@ impl Checkpoint {
         let metadata = [(SPEC_KEY, spec_text(&self.spec)), (HEADER_KEY, header)];
         let metadata = metadata.map(|(key, text)| (key.to_owned(), text)).into();
         let vectors: Vec<_> = self.state.iter().map(|(name, values)| (name.as_str(), values.as_slice())).collect();
-        pack(&vectors, metadata)
+        pack(&self.spec, &vectors, metadata)
     }
 
     /// One line for each thing in which the run of this checkpoint is not that of `identity`.
@@ -278,7 +275,7 @@ impl Checkpoints {
 /// [`Error::Io`].
 pub fn write_weights(path: &Path, spec: &Spec, weights: &[f32]) -> Result<()> {
     let metadata = HashMap::from([(SPEC_KEY.to_owned(), spec_text(spec))]);
-    stage::write_file(path, &pack(&[(WEIGHTS, weights)], metadata)?)
+    stage::write_file(path, &pack(spec, &[(WEIGHTS, weights)], metadata)?)
 }
 
 /// Reads `weights.safetensors`.
@@ -294,9 +291,9 @@ pub fn read_weights(path: &Path) -> Result<(Spec, Vec<f32>)> {
         .as_ref()
         .and_then(|it| it.get(SPEC_KEY))
         .ok_or_else(|| bad(format!("is not a model of lookbook: it has no metadata '{SPEC_KEY}'")))?;
-    let spec = serde_json::from_str(spec).map_err(|cause| bad(format!("its '{SPEC_KEY}' is wrong ({cause})")))?;
+    let spec: Spec = serde_json::from_str(spec).map_err(|cause| bad(format!("its '{SPEC_KEY}' is wrong ({cause})")))?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|cause| bad(format!("is damaged ({cause})")))?;
-    let weights = vector(&tensors, WEIGHTS).map_err(bad)?;
+    let weights = vector(&spec, &tensors, WEIGHTS).map_err(bad)?;
     Ok((spec, weights))
 }
 
@@ -306,13 +303,13 @@ fn prefix(name: &str) -> String {
 }
 
 /// A vector of the state out of its tensors, one for each parameter or one for all, or what is wrong.
-fn vector(tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>, String> {
+fn vector(spec: &Spec, tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>, String> {
     let floats = |bytes: &[u8]| -> Vec<f32> { bytes.as_chunks().0.iter().map(|&it| f32::from_le_bytes(it)).collect() };
     if let Some(whole) = tensors.tensor(name).ok().filter(|it| it.dtype() == Dtype::F32 && it.shape().len() == 1) {
         return Ok(floats(whole.data()));
     }
-    let mut values = Vec::with_capacity(unet::PARAMETER_COUNT);
-    for parameter in unet::parameters() {
+    let mut values = Vec::with_capacity(unet::parameter_count(spec));
+    for parameter in unet::parameters(spec) {
         let name = prefix(name) + &parameter.name;
         let tensor = tensors.tensor(&name).ok().filter(|it| it.dtype() == Dtype::F32 && it.shape() == parameter.dims);
         let tensor = tensor.ok_or_else(|| format!("it has no tensor '{name}' of shape {:?} f32", parameter.dims))?;
@@ -327,16 +324,16 @@ fn crc32c(state: &State) -> u32 {
 }
 
 /// Flat vectors as named tensors: one for each parameter, or one alone where the vector has another length.
-fn pack(vectors: &[(&str, &[f32])], metadata: HashMap<String, String>) -> Result<Vec<u8>> {
+fn pack(spec: &Spec, vectors: &[(&str, &[f32])], metadata: HashMap<String, String>) -> Result<Vec<u8>> {
     let mut tensors = Vec::new();
     for (name, values) in vectors {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        if values.len() != unet::PARAMETER_COUNT {
+        if values.len() != unet::parameter_count(spec) {
             tensors.push(((*name).to_owned(), vec![values.len()], bytes));
             continue;
         }
         let mut start = 0;
-        for parameter in unet::parameters() {
+        for parameter in unet::parameters(spec) {
             let end = start + 4 * parameter.len();
             tensors.push((prefix(name) + &parameter.name, parameter.dims, bytes[start..end].to_vec()));
             start = end;
@@ -359,14 +356,14 @@ mod tests {
     use crate::graph::Loss;
 
     fn spec() -> Spec {
-        Spec { photo_width_px: 32, photo_height_px: 48, loss: Loss::Softmax }
+        Spec::seed(32, 48, Loss::Softmax)
     }
 
     #[test]
     fn weights_come_back_as_they_went() {
         let place = tempfile::tempdir().expect("a temporary folder");
         let path = place.path().join("weights.safetensors");
-        let weights = unet::initial_weights(3);
+        let weights = unet::initial_weights(&spec(), 3);
         write_weights(&path, &spec(), &weights).expect("written");
         assert_eq!(read_weights(&path).expect("read"), (spec(), weights));
     }
@@ -375,7 +372,7 @@ mod tests {
     fn a_damaged_or_foreign_file_is_named() {
         let place = tempfile::tempdir().expect("a temporary folder");
         let path = place.path().join("weights.safetensors");
-        write_weights(&path, &spec(), &unet::initial_weights(3)).expect("written");
+        write_weights(&path, &spec(), &unet::initial_weights(&spec(), 3)).expect("written");
         let whole = fs::read(&path).expect("readable");
         for bad in [&whole[..whole.len() / 2], &whole[..4], b"<html></html>", b""] {
             fs::write(&path, bad).expect("writable");
@@ -386,8 +383,9 @@ mod tests {
 
     fn checkpoint(epoch: u32, mean_iou: &[f32]) -> Checkpoint {
         let record = |(epoch, &validation_mean_iou)| EpochRecord { epoch, validation_mean_iou, ..history::EMPTY };
-        let state = [("weights", unet::PARAMETER_COUNT), ("first_moment", unet::PARAMETER_COUNT), ("statistics", 7)]
-            .map(|(name, length)| (name.to_owned(), vec![epoch as f32; length]));
+        let state =
+            [("weights", unet::SEED_PARAMETER_COUNT), ("first_moment", unet::SEED_PARAMETER_COUNT), ("statistics", 7)]
+                .map(|(name, length)| (name.to_owned(), vec![epoch as f32; length]));
         Checkpoint {
             spec: spec(),
             identity: Identity::from([("seed".to_owned(), 3.into()), ("setting epochs".to_owned(), 4.into())]),

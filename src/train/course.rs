@@ -1,13 +1,15 @@
 //! The course of a run: epochs, validation, checkpoints, and when it ends.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use super::augment::Change;
 use super::checkpoint::{Checkpoint, Checkpoints, Identity};
-use super::examples::{Batch, Examples};
+use super::examples::{Batch, Examples, Plan};
 use super::history::{self, EpochRecord};
 use super::step::{self, TrainingStep};
 use super::tensorboard::EventFile;
@@ -175,19 +177,29 @@ impl Course<'_> {
 
     /// Number of steps of the whole run.
     fn steps(&self) -> u64 {
-        self.train.len().div_ceil(self.config.batch_size) as u64 * u64::from(self.config.epochs)
+        self.steps_of_epoch() * u64::from(self.config.epochs)
+    }
+
+    fn steps_of_epoch(&self) -> u64 {
+        self.train.len().div_ceil(self.config.batch_size) as u64
     }
 
     /// An epoch, or what the deadline leaves of it.
     fn epoch(&mut self, epoch: u32, progress: &Progress) -> Result<EpochRecord> {
         let started = Instant::now();
         let (mut loss, mut accuracy, mut learning_rate, mut photos) = (0.0, 0.0, self.config.learning_rate, 0);
-        for (index, ids) in self.order(epoch).chunks(self.config.batch_size).enumerate() {
-            let batch = self.train.batch(ids);
-            learning_rate = self.config.learning_rate * self.config.schedule.factor(self.step.count(), self.steps());
-            let learnt = self.step.run(batch, learning_rate)?;
-            if !learnt.loss.is_finite() || !self.step.is_finite()? {
-                return Err(self.not_finite(&format!("epoch {epoch}, step {}", index + 1), ids));
+        let (order, steps) = (self.order(epoch), self.steps_of_epoch());
+        let Self { config, train, step, deadline, seed, .. } = self;
+        let (batch_size, augmentation) = (config.batch_size, config.augmentation());
+        let plan = Plan { order: &order, batch_size, augmentation, seed: *seed, epoch };
+        let mut spoilt = None;
+        train.for_each_batch(plan, |batch, ids| {
+            let rates = config.rates(step.count(), steps);
+            learning_rate = rates.learning_rate;
+            let learnt = step.run(batch, rates)?;
+            if !learnt.loss.is_finite() || !step.is_finite()? {
+                spoilt = Some(ids.to_vec());
+                return Ok(ControlFlow::Break(()));
             }
             photos += ids.len();
             loss += f64::from(learnt.loss) * ids.len() as f64;
@@ -195,9 +207,12 @@ impl Course<'_> {
             progress.message(format!("epoch {epoch} loss {:.4}", learnt.loss));
             progress.inc(1);
             stop::check()?;
-            if self.deadline.is_some_and(|it| it <= Instant::now()) {
-                break;
-            }
+            let is_over = deadline.is_some_and(|it| it <= Instant::now());
+            Ok(if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        if let Some(ids) = spoilt {
+            let step = self.step.count() - steps * u64::from(epoch - 1);
+            return Err(self.not_finite(&format!("epoch {epoch}, step {step}"), &ids));
         }
         let train_secs = started.elapsed().as_secs_f64();
         let (validation_loss, confusion) = self.validate(epoch)?;
@@ -230,13 +245,14 @@ impl Course<'_> {
     /// Loss and confusion over the validation part, at the network's size; shows some photos in some epochs.
     fn validate(&mut self, epoch: u32) -> Result<(f64, Confusion)> {
         let (mut loss, mut confusion) = (0.0, Confusion::default());
+        let weights = step::flat(self.step.folded_weights()?)?;
         let ids: Vec<usize> = (0..self.validation.len()).collect();
         let shown: Vec<usize> =
             if self.is_shown(epoch) { picture::spaced(ids.len(), SHOWN_PHOTOS).collect() } else { vec![] };
         for ids in ids.chunks(crate::predict::BATCH_SIZE) {
             stop::check()?;
-            let Batch { photos, labels, .. } = self.validation.batch(ids);
-            let answer = self.evaluator.run(photos, labels, self.step.weights_value())?;
+            let Batch { photos, labels, .. } = self.validation.batch(ids, |_| Change::NONE);
+            let answer = self.evaluator.run(photos, labels, &weights)?;
             loss += f64::from(answer.loss) * ids.len() as f64 / self.validation.len() as f64;
             for (&id, map) in ids.iter().zip(&answer.label_maps) {
                 self.validation.count(id, map, &mut confusion);

@@ -1,4 +1,9 @@
-//! Photos and labels of one split at the network's size, in memory: 4 bytes a pixel of the canvas.
+//! Photos and labels of one split at the network's size, in memory: 4 bytes a pixel of the canvas; and the batches of an
+//! epoch, made ahead of the steps that take them.
+
+use std::ops::ControlFlow;
+use std::sync::mpsc;
+use std::thread;
 
 use rayon::prelude::*;
 
@@ -9,14 +14,18 @@ use crate::evaluate::confusion::Confusion;
 use crate::graph::Spec;
 use crate::photo::Photo;
 use crate::stop;
+use crate::train::augment::{Augmentation, Change};
 
 /// Photos decoded at a time: bounds what is in memory beside the result.
 const CHUNK: usize = 32;
 
+/// Batches that wait for their step.
+const BATCHES_AHEAD: usize = 2;
+
 /// The examples of one split, in the order of the dataset.
 #[derive(Debug)]
 pub struct Examples {
-    columns: usize,
+    spec: Spec,
     examples: Vec<Example>,
 }
 
@@ -32,10 +41,37 @@ struct Example {
 pub struct Batch {
     /// `[size, rows, columns, 3]`.
     pub photos: Vec<u8>,
-    /// `[size, rows, columns]`.
+    /// `[size, map rows, map columns]`.
     pub labels: Vec<u8>,
     /// Number of photos.
     pub size: usize,
+}
+
+impl Batch {
+    /// The same photos in batches of `size` and less.
+    pub fn parts(&self, size: usize) -> impl Iterator<Item = Batch> {
+        let (photo_len, label_len) = (self.photos.len() / self.size, self.labels.len() / self.size);
+        let parts = self.photos.chunks(size * photo_len).zip(self.labels.chunks(size * label_len));
+        parts.map(move |(photos, labels)| {
+            let size = labels.len() / label_len;
+            Batch { photos: photos.to_vec(), labels: labels.to_vec(), size }
+        })
+    }
+}
+
+/// What an epoch's batches hang on.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan<'a> {
+    /// The photos, in their order.
+    pub order: &'a [usize],
+    /// Photos a batch; the last may have fewer.
+    pub batch_size: usize,
+    /// How far photos are changed.
+    pub augmentation: Augmentation,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Number of the epoch.
+    pub epoch: u32,
 }
 
 impl Examples {
@@ -49,7 +85,7 @@ impl Examples {
         loop {
             let chunk = records.by_ref().take(CHUNK).collect::<Result<Vec<_>>>()?;
             if chunk.is_empty() {
-                return Ok(Self { columns: spec.columns(), examples });
+                return Ok(Self { spec: spec.clone(), examples });
             }
             stop::check()?;
             let chunk: Result<Vec<_>> = chunk.par_iter().map(|it| example(dataset, spec, it)).collect();
@@ -80,12 +116,48 @@ impl Examples {
         self.examples.iter().map(|it| it.labels.as_slice())
     }
 
-    /// The photos `ids` as one batch.
+    /// The photos `ids` as one batch, each changed as `change` says.
     #[must_use]
-    pub fn batch(&self, ids: &[usize]) -> Batch {
-        let photos = ids.iter().flat_map(|&id| &self.examples[id].canvas.pixels).copied().collect();
-        let labels = ids.iter().flat_map(|&id| &self.examples[id].labels).copied().collect();
+    pub fn batch(&self, ids: &[usize], change: impl Fn(usize) -> Change + Sync) -> Batch {
+        let spec = &self.spec;
+        let (photo_len, label_len) = (spec.rows() * spec.columns() * 3, spec.map_rows() * spec.map_columns());
+        let (mut photos, mut labels) = (vec![0; ids.len() * photo_len], vec![0; ids.len() * label_len]);
+        let places = photos.par_chunks_exact_mut(photo_len).zip(labels.par_chunks_exact_mut(label_len));
+        places.zip(ids).for_each(|((photo, map), &id)| {
+            let Example { canvas, labels, .. } = &self.examples[id];
+            change(id).apply(spec, [canvas.width_px, canvas.height_px], [&canvas.pixels, labels], [photo, map]);
+        });
         Batch { photos, labels, size: ids.len() }
+    }
+
+    /// Hands the batches of an epoch, with the photos that they are made of, to `work` one after the other, until it breaks
+    /// off or fails; a thread makes the next ones meanwhile.
+    ///
+    /// # Errors
+    /// What `work` fails with.
+    pub fn for_each_batch(
+        &self,
+        plan: Plan<'_>,
+        mut work: impl FnMut(Batch, &[usize]) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let change = |id| plan.augmentation.draw(plan.seed, plan.epoch, id);
+        let (sender, batches) = mpsc::sync_channel(BATCHES_AHEAD);
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                for ids in plan.order.chunks(plan.batch_size) {
+                    // Nobody takes it: the work has ended early.
+                    if sender.send((self.batch(ids, change), ids)).is_err() {
+                        return;
+                    }
+                }
+            });
+            for (batch, ids) in batches {
+                if work(batch, ids)?.is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
     }
 
     /// A photo as the network sees it, its labels, and what the network answered for it, `[rows, columns]`: all three without
@@ -94,7 +166,7 @@ impl Examples {
     pub fn cut_out(&self, id: usize, answer: &[u8]) -> (Photo, [Vec<u8>; 2]) {
         let Example { canvas, labels, .. } = &self.examples[id];
         let cut = |map: &[u8], channels: usize| -> Vec<u8> {
-            let lines = map.chunks_exact(self.columns * channels).take(canvas.height_px);
+            let lines = map.chunks_exact(self.spec.columns() * channels).take(canvas.height_px);
             lines.flat_map(|line| &line[..canvas.width_px * channels]).copied().collect()
         };
         let (width_px, height_px) = (canvas.width_px as u32, canvas.height_px as u32);
@@ -104,7 +176,8 @@ impl Examples {
     /// Counts what the network answered for a photo, `[rows, columns]`, where the canvas is photo.
     pub fn count(&self, id: usize, answer: &[u8], confusion: &mut Confusion) {
         let Example { canvas, labels, .. } = &self.examples[id];
-        let lines = labels.chunks_exact(self.columns).zip(answer.chunks_exact(self.columns));
+        let columns = self.spec.columns();
+        let lines = labels.chunks_exact(columns).zip(answer.chunks_exact(columns));
         for (truth, found) in lines.take(canvas.height_px) {
             confusion.add(&truth[..canvas.width_px], &found[..canvas.width_px]);
         }

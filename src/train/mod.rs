@@ -1,23 +1,21 @@
 //! `train`: dataset tables to a model: `predict.onnx`, `train_step.onnx`, `weights.safetensors`, checkpoints, the history
 //! of the run, the colour table, the evaluation of the test part and the model card.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-use serde::{Deserialize, Serialize};
 
 use crate::color::{self, ColorTable};
 use crate::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Evaluation, Evaluator};
-use crate::graph::{self, Dialect, Loss, Spec, unet};
+use crate::graph::{self, Dialect, unet};
 use crate::labels::{CATEGORIES, CATEGORY_COUNT};
 use crate::picture;
-use crate::runtime::Device;
 use crate::stage::{self, Common, InputRecord, Stage, Summary, Versions};
 
+pub mod augment;
 mod card;
 pub mod checkpoint;
+mod config;
 mod course;
 pub mod examples;
 pub mod history;
@@ -26,13 +24,14 @@ pub mod tensorboard;
 
 pub use card::{DATA_LICENSE_FILE, MODEL_CARD_FILE};
 pub use checkpoint::Resume;
+pub use config::{Config, Publish, Recipe, Schedule};
 
 use card::ModelCard;
 use checkpoint::{Checkpoint, Checkpoints, Identity};
 use course::Course;
 use examples::Examples;
 use history::EpochRecord;
-use step::TrainingStep;
+use step::{Task, TrainingStep};
 use tensorboard::EventFile;
 
 /// File name of the training step's graph.
@@ -45,149 +44,8 @@ pub const WEIGHTS_FILE: &str = "weights.safetensors";
 pub const HISTORY_FILE: &str = "history.parquet";
 
 const STAGE: &str = "train";
-/// Epochs of the seed's run.
-const DEFAULT_EPOCHS: u32 = 25;
-/// Photos a step of the seed's run.
-const DEFAULT_BATCH_SIZE: usize = 16;
-/// Learning rate of the seed's run.
-const DEFAULT_LEARNING_RATE: f32 = 1e-3;
-
-/// A named way to train.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Recipe {
-    /// The seed's: Adam at a constant rate, no augmentation.
-    #[default]
-    Seed,
-}
-
-/// How the learning rate goes over the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Schedule {
-    /// The same in every step: the seed's.
-    #[default]
-    Constant,
-    /// Half a cosine from the learning rate down to nothing (Loshchilov and Hutter, 2017,
-    /// <https://arxiv.org/abs/1608.03983>).
-    Cosine,
-}
-
-impl Schedule {
-    /// What the learning rate is multiplied by in step `step` (from 0) of `steps`.
-    fn factor(self, step: u64, steps: u64) -> f32 {
-        match self {
-            Self::Constant => 1.0,
-            Self::Cosine => 0.5 * (1.0 + (std::f32::consts::PI * step as f32 / steps as f32).cos()),
-        }
-    }
-}
-
-/// Which weights are published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Publish {
-    /// Those after the last step: the seed's.
-    #[default]
-    Last,
-    /// Those of the epoch with the highest mean IoU over the validation part.
-    Best,
-}
-
-/// Settings of `train`. The defaults are the seed's run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// The folder of the dataset tables.
-    pub dataset: PathBuf,
-    /// The folder of the model.
-    pub output: PathBuf,
-    /// The way to train.
-    pub recipe: Recipe,
-    /// Passes over the train part, at least 1.
-    pub epochs: u32,
-    /// Photos a step, at least 1.
-    pub batch_size: usize,
-    /// Learning rate of Adam, above 0.
-    pub learning_rate: f32,
-    /// How the learning rate goes over the run.
-    pub schedule: Schedule,
-    /// What the maps mean: `bce` (the seed's) or `softmax`.
-    pub loss: Loss,
-    /// Weighs the pixels of a category by its share of all pixels to the power of minus this, 0 to 1: 0 leaves all pixels
-    /// alike, 1 gives every category the same say. With `loss = "softmax"` only.
-    pub category_balance: f32,
-    /// Width that photos are scaled into for the network, 16 to 4096.
-    pub photo_width_px: usize,
-    /// Height that photos are scaled into for the network, 16 to 4096.
-    pub photo_height_px: usize,
-    /// Where the network runs.
-    pub device: Device,
-    /// Which weights are published.
-    pub publish: Publish,
-    /// Epochs without a better mean IoU over the validation part after which the run ends; 0 for never.
-    pub patience: u32,
-    /// Minutes, loading photos included, after which the run ends with the current step; above 0. The schedule is laid out
-    /// for `epochs` all the same.
-    pub max_minutes: Option<f64>,
-}
-
 /// Settings that may change between a run and the one that goes on with it: places, and when and with what to end.
 const MAY_CHANGE: [&str; 6] = ["dataset", "output", "device", "publish", "patience", "max_minutes"];
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            dataset: PathBuf::from("output/dataset"),
-            output: PathBuf::from("output/model"),
-            recipe: Recipe::Seed,
-            epochs: DEFAULT_EPOCHS,
-            batch_size: DEFAULT_BATCH_SIZE,
-            learning_rate: DEFAULT_LEARNING_RATE,
-            schedule: Schedule::Constant,
-            loss: Loss::Bce,
-            category_balance: 0.0,
-            photo_width_px: crate::photo::FIT_WIDTH_PX as usize,
-            photo_height_px: crate::photo::FIT_HEIGHT_PX as usize,
-            device: Device::Auto,
-            publish: Publish::Last,
-            patience: 0,
-            max_minutes: None,
-        }
-    }
-}
-
-impl Config {
-    fn check(&self) -> Result<()> {
-        let sides = 16..=4096;
-        let in_order = [
-            ("train.epochs", self.epochs > 0, "is 0; at least one epoch is needed"),
-            ("train.batch_size", self.batch_size > 0, "is 0; at least one photo a step is needed"),
-            ("train.learning_rate", self.learning_rate > 0.0 && self.learning_rate.is_finite(), "is not above 0"),
-            (
-                "train.max_minutes",
-                self.max_minutes.is_none_or(|it| it > 0.0 && it < 1e9),
-                "is not above 0 and below 1e9",
-            ),
-            ("train.photo_width_px", sides.contains(&self.photo_width_px), "is not within 16 to 4096"),
-            ("train.photo_height_px", sides.contains(&self.photo_height_px), "is not within 16 to 4096"),
-            ("train.category_balance", (0.0..=1.0).contains(&self.category_balance), "is not within 0 to 1"),
-            (
-                "train.category_balance",
-                self.category_balance == 0.0 || self.loss == Loss::Softmax,
-                "goes with loss = \"softmax\" only",
-            ),
-        ];
-        match in_order.iter().find(|(_, good, _)| !good) {
-            Some((setting, _, problem)) => Err(Error::config(*setting, problem)),
-            None => Ok(()),
-        }
-    }
-
-    fn spec(&self) -> Spec {
-        Spec { photo_width_px: self.photo_width_px, photo_height_px: self.photo_height_px, loss: self.loss }
-    }
-}
 
 /// What a run has to have in common with one that it goes on with.
 fn identity(config: &Config, seed: u64, photos: &InputRecord) -> Identity {
@@ -253,12 +111,13 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     let before = evaluate::read(&config.output).ok();
     let mean_iou = |evaluation: &Option<Evaluation>| evaluation.as_ref().map(|it| it.mean_iou);
     stage.gates(common.gates.model(mean_iou(&evaluation), mean_iou(&before)));
+    let spec = config.spec().folded();
     let card = ModelCard {
         model_id: crate::predict::model_id(&predict),
         lookbook_version: env!("CARGO_PKG_VERSION"),
         git_revision: option_env!("LOOKBOOK_GIT_REVISION"),
         created_at: stage::now(),
-        network: card::Network { spec: &config.spec(), parameters: unet::PARAMETER_COUNT, categories: CATEGORIES },
+        network: card::Network { spec: &spec, parameters: unet::parameter_count(&spec), categories: CATEGORIES },
         training: course.on_card(ending, &published),
         dataset: card::Data::new(source.sha256, photos, card::licence(&stage, &dataset)?),
         metrics: card::Metrics::new(&published, evaluation.as_ref()),
@@ -298,11 +157,13 @@ fn prepare<'a>(
     let train = Examples::load(dataset, Split::Train, &spec)?;
     let validation = Examples::load(dataset, Split::Validation, &spec)?;
     let weights = category_weights(&train, config.category_balance);
-    let model = |dialect| graph::train_step(dialect, &spec, &weights);
-    stage::write_file(&stage.path(TRAIN_STEP_FILE), &model(Dialect::Portable))?;
-    let initial = unet::initial_weights(common.seed);
+    let portable = graph::train_step(Dialect::Portable, &spec, &weights);
+    stage::write_file(&stage.path(TRAIN_STEP_FILE), &portable)?;
     let engine = common.engine(config.device);
-    let step = TrainingStep::new(model, &spec, &initial, engine)?;
+    let batch_size = config.batch_size.min(train.len());
+    let micro_batch_size = if config.micro_batch_size == 0 { batch_size } else { config.micro_batch_size };
+    let task = Task { spec: &spec, category_weights: &weights, micro_batch_size };
+    let step = TrainingStep::new(task, batch_size, unet::initial_state(&spec, common.seed), 0, engine)?;
     let evaluator = Evaluator::new(&spec, engine)?;
     stage.backend(step.backend());
     Ok(Course {
@@ -323,7 +184,7 @@ fn prepare<'a>(
 
 /// Writes the network with its weights, and how they came about; returns the network for use.
 fn write_model(stage: &Stage, course: &Course<'_>) -> Result<Vec<u8>> {
-    let (spec, weights, history) = (course.config.spec(), course.step.weights()?, &course.history);
+    let (spec, weights, history) = (course.config.spec().folded(), course.step.folded_weights()?, &course.history);
     let predict = graph::predict(&spec, &weights);
     stage::write_file(&stage.path(PREDICT_FILE), &predict)?;
     checkpoint::write_weights(&stage.path(WEIGHTS_FILE), &spec, &weights)?;
@@ -396,26 +257,5 @@ mod tests {
         assert_eq!(plain[..3], [1.0, 1.0, 0.0]);
         let even = balanced(&pixels, 1.0);
         assert!((even[0] * 0.9 - 0.5).abs() < 1e-6 && (even[1] * 0.1 - 0.5).abs() < 1e-6, "{even:?}");
-    }
-
-    #[test]
-    fn the_cosine_falls_from_all_to_nothing() {
-        assert_eq!(Schedule::Cosine.factor(0, 8), 1.0);
-        assert!((Schedule::Cosine.factor(4, 8) - 0.5).abs() < 1e-6);
-        assert!(Schedule::Cosine.factor(8, 8).abs() < 1e-6);
-        assert_eq!(Schedule::Constant.factor(7, 8), 1.0);
-    }
-
-    #[test]
-    fn bad_settings_are_named() {
-        for (config, setting) in [
-            (Config { epochs: 0, ..Config::default() }, "train.epochs"),
-            (Config { learning_rate: f32::NAN, ..Config::default() }, "train.learning_rate"),
-            (Config { category_balance: 0.5, ..Config::default() }, "train.category_balance"),
-        ] {
-            let error = config.check().expect_err("the setting is bad");
-            assert!(error.to_string().contains(setting), "{error}");
-            assert_eq!(error.exit_code(), 2);
-        }
     }
 }

@@ -1,30 +1,81 @@
 //! The training step in ONNX Runtime: weights and moments that come out of one step go into the next as they are, on the
 //! device where they are.
 
+use std::collections::HashMap;
+
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, Session};
 use ort::value::{DynValue, Tensor};
 
-use super::checkpoint::State;
+use super::checkpoint;
 use super::examples::Batch;
 use crate::error::{Error, Result};
-use crate::graph::{Dialect, Spec, unet};
+use crate::graph::{self, AVERAGE, AVERAGE_RATE, Dialect, GRADIENT, STATISTICS, STATISTICS_RATE, Spec, WEIGHTS, unet};
+use crate::labels::CATEGORY_COUNT;
 use crate::runtime::{self, Backend, Engine, Provider, failed};
 
-/// Weights, first and second moment: as inputs and as outputs.
-const STATE: [(&str, &str); 3] =
-    [("weights", "new_weights"), ("first_moment", "new_first_moment"), ("second_moment", "new_second_moment")];
 const NAME: &str = super::TRAIN_STEP_FILE;
+
+/// What a network learns to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Task<'a> {
+    /// The network.
+    pub spec: &'a Spec,
+    /// Weight of a pixel of each category in a softmax loss.
+    pub category_weights: &'a [f32; CATEGORY_COUNT],
+    /// Photos that are worked on at once; a larger batch is done in parts whose gradients are added up.
+    pub micro_batch_size: usize,
+}
+
+impl<'a> Task<'a> {
+    /// All pixels alike, all photos of a batch at once.
+    #[must_use]
+    pub fn plain(spec: &'a Spec) -> Self {
+        Self { spec, category_weights: &[1.0; CATEGORY_COUNT], micro_batch_size: usize::MAX }
+    }
+}
 
 /// The step and the state that it carries.
 #[derive(Debug)]
 pub struct TrainingStep {
-    session: Session,
+    spec: Spec,
+    whole: Graph,
+    parts: Option<Parts>,
     backend: Backend,
-    rows: usize,
-    columns: usize,
     steps: u64,
-    state: [DynValue; 3],
+    state: State,
+}
+
+/// Flat vectors by their names, where they are.
+type State = HashMap<&'static str, DynValue>;
+
+/// How a large batch is done.
+#[derive(Debug)]
+struct Parts {
+    /// Photos of a part.
+    size: usize,
+    accumulate: Graph,
+    update: Graph,
+}
+
+/// A graph of training, and what of the state goes in and out of it.
+#[derive(Debug)]
+struct Graph {
+    session: Session,
+    scalars: Vec<&'static str>,
+    takes: Vec<&'static str>,
+    gives: Vec<&'static str>,
+}
+
+/// How far a step goes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rates {
+    /// Learning rate of Adam.
+    pub learning_rate: f32,
+    /// How far the average of the weights goes to the new ones, 0 to 1.
+    pub average: f32,
+    /// How far the statistics of normalised maps go to those of the batch, 0 to 1.
+    pub statistics: f32,
 }
 
 /// What a step tells.
@@ -37,15 +88,21 @@ pub struct Learnt {
 }
 
 impl TrainingStep {
-    /// Makes the session and starts from `weights`, with moments of zero.
+    /// Makes the sessions for batches of up to `batch_size` photos and starts from `state`, in the order of
+    /// [`Spec::state`], after `steps` steps.
     ///
     /// # Errors
     /// As [`runtime::session`].
-    pub fn new(model: impl Fn(Dialect) -> Vec<u8>, spec: &Spec, weights: &[f32], engine: Engine) -> Result<Self> {
-        let (session, backend) = runtime::session(NAME, model, engine)?;
-        let zeros = vec![0.0; unet::PARAMETER_COUNT];
-        let state = [flat(weights.to_vec())?, flat(zeros.clone())?, flat(zeros)?];
-        Ok(Self { session, backend, rows: spec.rows(), columns: spec.columns(), steps: 0, state })
+    pub fn new(task: Task<'_>, batch_size: usize, state: Vec<Vec<f32>>, steps: u64, engine: Engine) -> Result<Self> {
+        let Task { spec, category_weights, micro_batch_size } = task;
+        let names: Vec<_> = spec.state().into_iter().map(|(name, _)| name).collect();
+        let train_step = |dialect: Dialect| graph::train_step(dialect, spec, category_weights);
+        let (session, backend) = runtime::session(NAME, train_step, engine)?;
+        let scalars = [&["step", "learning_rate"], spec.rates()].concat();
+        let whole = Graph { session, scalars, takes: names.clone(), gives: names.clone() };
+        let parts = (micro_batch_size < batch_size).then(|| Parts::new(task, engine)).transpose()?;
+        let state = names.into_iter().zip(state).map(|(name, values)| Ok((name, flat(values)?)));
+        Ok(Self { spec: spec.clone(), whole, parts, backend, steps, state: state.collect::<Result<_>>()? })
     }
 
     /// What really runs.
@@ -64,57 +121,29 @@ impl TrainingStep {
     ///
     /// # Errors
     /// What ONNX Runtime answers, as when the memory does not suffice.
-    pub fn run(&mut self, batch: Batch, learning_rate: f32) -> Result<Learnt> {
+    pub fn run(&mut self, batch: Batch, rates: Rates) -> Result<Learnt> {
         self.steps += 1;
-        let photos = Tensor::from_array(([batch.size, self.rows, self.columns, 3], batch.photos));
-        let labels = Tensor::from_array(([batch.size, self.rows, self.columns], batch.labels));
-        let inputs = [
-            ("photos", photos.map_err(failed(NAME))?.into_dyn()),
-            ("labels", labels.map_err(failed(NAME))?.into_dyn()),
-            ("step", scalar(self.steps as f32)?),
-            ("learning_rate", scalar(learning_rate)?),
-        ];
-        let binding = self.bind(&inputs).map_err(failed(NAME))?;
-        let mut outputs = self.session.run_binding(&binding).map_err(failed(NAME))?;
-        let learnt = Learnt { loss: number(&outputs["loss"])?, pixel_accuracy: number(&outputs["pixel_accuracy"])? };
-        for (value, (_, name)) in self.state.iter_mut().zip(STATE) {
-            *value = outputs.remove(name).expect("the graph has this output");
+        let step = self.steps as f32;
+        match &mut self.parts {
+            Some(parts) if batch.size > parts.size => {
+                parts.run(self.backend, &self.spec, &batch, rates, step, &mut self.state)
+            }
+            _ => {
+                let inputs = photos_and_labels(&self.spec, batch)?;
+                self.whole.run(self.backend, inputs, rates.with(step, 1.0), &mut self.state)
+            }
         }
-        Ok(learnt)
     }
 
-    fn bind(&self, inputs: &[(&str, DynValue)]) -> ort::Result<IoBinding> {
-        let mut binding = self.session.create_binding()?;
-        for (name, value) in inputs {
-            binding.bind_input(*name, value)?;
-        }
-        let device = match self.backend.provider {
-            Provider::Cpu => AllocationDevice::CPU,
-            Provider::Cuda => AllocationDevice::CUDA,
-        };
-        let on_device = MemoryInfo::new(device, 0, AllocatorType::Device, MemoryType::Default)?;
-        let on_host = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)?;
-        for (value, (input, output)) in self.state.iter().zip(STATE) {
-            binding.bind_input(input, value)?;
-            binding.bind_output_to_device(output, &on_device)?;
-        }
-        binding.bind_output_to_device("loss", &on_host)?;
-        binding.bind_output_to_device("pixel_accuracy", &on_host)?;
-        Ok(binding)
-    }
-
-    /// The weights where they are.
-    #[must_use]
-    pub fn weights_value(&self) -> &DynValue {
-        &self.state[0]
-    }
-
-    /// The weights on the host, flat.
+    /// The weights of the [folded](Spec::folded) network for use, on the host: the averaged ones where there is an average.
     ///
     /// # Errors
     /// What ONNX Runtime answers.
-    pub fn weights(&self) -> Result<Vec<f32>> {
-        to_host(&self.state[0])
+    pub fn folded_weights(&self) -> Result<Vec<f32>> {
+        if !self.spec.batch_norm {
+            return to_host(&self.state[WEIGHTS]);
+        }
+        Ok(unet::fold(&self.spec, &to_host(&self.state[AVERAGE])?, &to_host(&self.state[STATISTICS])?))
     }
 
     /// Whether all weights are finite, as far as that can be told where they are: on another device they are taken for it.
@@ -123,28 +152,28 @@ impl TrainingStep {
     /// # Errors
     /// What ONNX Runtime answers.
     pub fn is_finite(&self) -> Result<bool> {
-        let weights = self.state[0].view().downcast::<ort::value::TensorValueType<f32>>().map_err(failed(NAME))?;
+        let weights =
+            self.state[WEIGHTS].view().downcast::<ort::value::TensorValueType<f32>>().map_err(failed(NAME))?;
         Ok(!weights.memory_info().is_cpu_accessible() || are_finite(weights.extract_tensor().1))
     }
 
-    /// What goes into the next step, on the host.
+    /// What goes into the next step, on the host, in the order of [`Spec::state`].
     ///
     /// # Errors
     /// What ONNX Runtime answers.
-    pub fn state(&self) -> Result<State> {
-        let named = self.state.iter().zip(STATE);
-        named.map(|(value, (name, _))| Ok((name.to_owned(), to_host(value)?))).collect()
+    pub fn state(&self) -> Result<checkpoint::State> {
+        self.whole.takes.iter().map(|&name| Ok((name.to_owned(), to_host(&self.state[name])?))).collect()
     }
 
     /// Goes on after `steps` steps from what [`TrainingStep::state`] gave then.
     ///
     /// # Errors
     /// [`Error::Runtime`] naming a vector that is missing or of another length.
-    pub fn restore(&mut self, steps: u64, state: &State) -> Result<()> {
-        for (value, (name, _)) in self.state.iter_mut().zip(STATE) {
-            let given = state.iter().find(|(of, values)| of == name && values.len() == unet::PARAMETER_COUNT);
+    pub fn restore(&mut self, steps: u64, state: &checkpoint::State) -> Result<()> {
+        for (name, len) in self.spec.state() {
+            let given = state.iter().find(|(of, values)| of == name && values.len() == len);
             let (_, values) = given.ok_or_else(|| Error::runtime(NAME, format!("no '{name}' to go on from")))?;
-            *value = flat(values.clone())?;
+            self.state.insert(name, flat(values.clone())?);
         }
         self.steps = steps;
         Ok(())
@@ -155,6 +184,126 @@ impl TrainingStep {
 pub(crate) fn are_finite(values: &[f32]) -> bool {
     // Without a way out within a chunk, so that it is done by vectors.
     values.chunks(256).all(|chunk| chunk.iter().fold(true, |finite, value| finite & value.is_finite()))
+}
+
+impl Rates {
+    /// A learning rate, without averages over steps.
+    #[must_use]
+    pub fn plain(learning_rate: f32) -> Self {
+        Self { learning_rate, average: 1.0, statistics: 1.0 }
+    }
+
+    /// The scalar inputs of graphs by their names.
+    fn with(self, step: f32, share: f32) -> impl Fn(&str) -> f32 {
+        move |name| match name {
+            "step" => step,
+            "share" => share,
+            AVERAGE_RATE => self.average,
+            STATISTICS_RATE => self.statistics,
+            _ => self.learning_rate,
+        }
+    }
+}
+
+impl Parts {
+    fn new(task: Task<'_>, engine: Engine) -> Result<Self> {
+        let Task { spec, category_weights, micro_batch_size } = task;
+        let accumulate = |dialect: Dialect| graph::accumulate(dialect, spec, category_weights);
+        let update = |dialect: Dialect| graph::update(dialect, spec);
+        let statistics = spec.batch_norm.then_some(STATISTICS);
+        let gives: Vec<_> = [GRADIENT].into_iter().chain(statistics).collect();
+        let accumulate = Graph {
+            session: runtime::session(NAME, accumulate, engine)?.0,
+            scalars: ["share"].into_iter().chain(statistics.map(|_| STATISTICS_RATE)).collect(),
+            takes: [&[WEIGHTS], &gives[..]].concat(),
+            gives,
+        };
+        let gives: Vec<_> = spec.state().into_iter().map(|(name, _)| name).filter(|&name| name != STATISTICS).collect();
+        let update = Graph {
+            session: runtime::session(NAME, update, engine)?.0,
+            scalars: ["step", "learning_rate"].into_iter().chain(statistics.map(|_| AVERAGE_RATE)).collect(),
+            takes: [&[GRADIENT], &gives[..]].concat(),
+            gives,
+        };
+        Ok(Self { size: micro_batch_size, accumulate, update })
+    }
+
+    /// A step in parts: their gradients are added up, each with its share of the photos, then applied.
+    fn run(
+        &mut self,
+        backend: Backend,
+        spec: &Spec,
+        batch: &Batch,
+        rates: Rates,
+        step: f32,
+        state: &mut State,
+    ) -> Result<Learnt> {
+        let mut total = Learnt { loss: 0.0, pixel_accuracy: 0.0 };
+        state.insert(GRADIENT, flat(vec![0.0; unet::parameter_count(spec)])?);
+        for part in batch.parts(self.size) {
+            let share = part.size as f32 / batch.size as f32;
+            let inputs = photos_and_labels(spec, part)?;
+            let found = self.accumulate.run(backend, inputs, rates.with(step, share), state)?;
+            total.loss += found.loss * share;
+            total.pixel_accuracy += found.pixel_accuracy * share;
+        }
+        self.update.run(backend, Vec::new(), rates.with(step, 1.0), state)?;
+        state.remove(GRADIENT);
+        Ok(total)
+    }
+}
+
+/// Inputs by their names.
+type Inputs = Vec<(&'static str, DynValue)>;
+
+fn photos_and_labels(spec: &Spec, Batch { photos, labels, size }: Batch) -> Result<Inputs> {
+    let photos = Tensor::from_array(([size, spec.rows(), spec.columns(), 3], photos)).map_err(failed(NAME))?;
+    let labels = Tensor::from_array(([size, spec.map_rows(), spec.map_columns()], labels)).map_err(failed(NAME))?;
+    Ok(vec![("photos", photos.into_dyn()), ("labels", labels.into_dyn())])
+}
+
+impl Graph {
+    /// Runs it: what it gives replaces what was in the state. A graph that learns nothing tells 0.
+    fn run(
+        &mut self,
+        backend: Backend,
+        mut inputs: Inputs,
+        scalar_of: impl Fn(&str) -> f32,
+        state: &mut State,
+    ) -> Result<Learnt> {
+        for name in &self.scalars {
+            inputs.push((name, scalar(scalar_of(name))?));
+        }
+        let binding = self.bind(backend, &inputs, state).map_err(failed(NAME))?;
+        let mut outputs = self.session.run_binding(&binding).map_err(failed(NAME))?;
+        for name in &self.gives {
+            let new = outputs.remove(format!("new_{name}")).expect("the graph has this output");
+            state.insert(name, new);
+        }
+        let told = |name: &str| outputs.get(name).map_or(Ok(0.0), number);
+        Ok(Learnt { loss: told("loss")?, pixel_accuracy: told("pixel_accuracy")? })
+    }
+
+    fn bind(&self, backend: Backend, inputs: &Inputs, state: &State) -> ort::Result<IoBinding> {
+        let mut binding = self.session.create_binding()?;
+        for (name, value) in inputs {
+            binding.bind_input(*name, value)?;
+        }
+        let device = match backend.provider {
+            Provider::Cpu => AllocationDevice::CPU,
+            Provider::Cuda => AllocationDevice::CUDA,
+        };
+        let on_device = MemoryInfo::new(device, 0, AllocatorType::Device, MemoryType::Default)?;
+        let on_host = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)?;
+        for name in &self.takes {
+            binding.bind_input(*name, &state[name])?;
+        }
+        for output in self.session.outputs() {
+            let is_state = output.name().starts_with("new_");
+            binding.bind_output_to_device(output.name(), if is_state { &on_device } else { &on_host })?;
+        }
+        Ok(binding)
+    }
 }
 
 /// A flat f32 vector as a value.

@@ -7,10 +7,10 @@ use lookbook::graph::{self, Loss, Spec, unet};
 
 /// Writes a model folder; the network answers `category` everywhere, colours are the typical ones.
 pub(crate) fn write_flat_model(folder: &Path, category: usize) {
-    let mut weights = vec![0.0; unet::PARAMETER_COUNT];
-    let last = unet::parameters().last().unwrap().len();
-    weights[unet::PARAMETER_COUNT - last + category] = 4.0;
-    let spec = Spec { photo_width_px: 48, photo_height_px: 64, loss: Loss::Bce };
+    let spec = Spec::seed(48, 64, Loss::Bce);
+    let mut weights = vec![0.0; unet::SEED_PARAMETER_COUNT];
+    let last = unet::parameters(&spec).last().unwrap().len();
+    weights[unet::SEED_PARAMETER_COUNT - last + category] = 4.0;
     std::fs::create_dir_all(folder).unwrap();
     std::fs::write(folder.join("predict.onnx"), graph::predict(&spec, &weights)).unwrap();
     ColorTable::typical().write(&folder.join(color::FILE)).unwrap();

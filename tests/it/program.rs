@@ -32,8 +32,8 @@ fn finish(command: &mut Command) -> (i32, String) {
 }
 
 fn model_folder(place: &Path) {
-    let spec = lookbook::graph::Spec { photo_width_px: 32, photo_height_px: 48, loss: lookbook::graph::Loss::Bce };
-    let weights = lookbook::graph::unet::initial_weights(0);
+    let spec = lookbook::graph::Spec::seed(32, 48, lookbook::graph::Loss::Bce);
+    let weights = lookbook::graph::unet::initial_weights(&spec, 0);
     fs::create_dir_all(place).unwrap();
     fs::write(place.join("predict.onnx"), lookbook::graph::predict(&spec, &weights)).unwrap();
     lookbook::color::ColorTable::typical().write(&place.join("color_table.parquet")).unwrap();

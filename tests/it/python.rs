@@ -6,7 +6,7 @@ use std::process::Command;
 use lookbook::graph::{self, Dialect, Loss, Spec, unet};
 use lookbook::runtime::{self, Engine};
 use lookbook::train::examples::Batch;
-use lookbook::train::step::TrainingStep;
+use lookbook::train::step::{Rates, Task, TrainingStep};
 use ort::value::Tensor;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -35,7 +35,7 @@ fn floats(values: &[f32]) -> Vec<u8> {
 fn exported_graphs_give_the_same_numbers_in_python() {
     let Some(mut python) = python() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let spec = Spec { photo_width_px: 40, photo_height_px: 60, loss: Loss::Softmax };
+    let spec = Spec::seed(40, 60, Loss::Softmax);
     let pixels = spec.rows() * spec.columns();
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let mut photos = vec![0; STEPS * BATCH * pixels * 3];
@@ -44,15 +44,16 @@ fn exported_graphs_give_the_same_numbers_in_python() {
 
     let engine = Engine::cpu(Dialect::Portable, 2);
     let model = graph::train_step(Dialect::Portable, &spec, &[1.0; 23]);
-    let weights = unet::initial_weights(5);
-    let mut step = TrainingStep::new(|_| model.clone(), &spec, &weights, engine).unwrap();
+    let weights = unet::initial_weights(&spec, 5);
+    let state = unet::initial_state(&spec, 5);
+    let mut step = TrainingStep::new(Task::plain(&spec), BATCH, state, 0, engine).unwrap();
     let mut losses = Vec::new();
     for index in 0..STEPS {
         let of_step = |values: &[u8]| values[index * values.len() / STEPS..][..values.len() / STEPS].to_vec();
         let batch = Batch { photos: of_step(&photos), labels: of_step(&labels), size: BATCH };
-        losses.push(step.run(batch, 1e-3).unwrap().loss);
+        losses.push(step.run(batch, Rates::plain(1e-3)).unwrap().loss);
     }
-    let trained = step.weights().unwrap();
+    let trained = step.folded_weights().unwrap();
     let predict = graph::predict(&spec, &trained);
     let (mut session, _) = runtime::session("predict", |_| predict.clone(), engine).unwrap();
     let first = photos[..BATCH * pixels * 3].to_vec();

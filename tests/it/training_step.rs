@@ -8,8 +8,9 @@ use lookbook::evaluate::Evaluator;
 use lookbook::graph::{self, Dialect, Loss, Precision, Spec, unet};
 use lookbook::runtime::{self, Engine};
 use lookbook::stage::Common;
-use lookbook::train::examples::Examples;
-use lookbook::train::step::TrainingStep;
+use lookbook::train::augment::Change;
+use lookbook::train::examples::{Batch, Examples};
+use lookbook::train::step::{Rates, Task, TrainingStep};
 use ort::value::{DynValue, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -27,8 +28,8 @@ fn floats(tensors: &SafeTensors, name: &str) -> Vec<f32> {
     bytes.chunks_exact(4).map(|it| f32::from_le_bytes(it.try_into().expect("four bytes"))).collect()
 }
 
-fn flat(tensors: &SafeTensors, prefix: &str) -> Vec<f32> {
-    unet::parameters().iter().flat_map(|it| floats(tensors, &format!("{prefix}/{}", it.name))).collect()
+fn flat(tensors: &SafeTensors, spec: &Spec, prefix: &str) -> Vec<f32> {
+    unet::parameters(spec).iter().flat_map(|it| floats(tensors, &format!("{prefix}/{}", it.name))).collect()
 }
 
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
@@ -50,7 +51,7 @@ fn check_ten_steps(dialect: Dialect) {
     let Some(path) = shared(FIXTURE) else { return };
     let bytes = fs::read(path).expect("the fixture is readable");
     let tensors = SafeTensors::deserialize(&bytes).expect("the fixture is safetensors");
-    let spec = Spec { photo_width_px: COLUMNS, photo_height_px: ROWS, loss: Loss::Bce };
+    let spec = Spec::seed(COLUMNS, ROWS, Loss::Bce);
     let engine = Engine::cpu(dialect, 2);
     let model = |dialect| graph::train_step(dialect, &spec, &[1.0; 23]);
     let (mut session, backend) = runtime::session("train_step", model, engine).expect("a session");
@@ -59,8 +60,8 @@ fn check_ten_steps(dialect: Dialect) {
     let images = tensors.tensor("images").expect("the fixture holds it").data();
     let labels = tensors.tensor("labels").expect("the fixture holds it").data();
     let expected = floats(&tensors, "losses");
-    let count = unet::PARAMETER_COUNT;
-    let mut state = [flat(&tensors, "init"), vec![0.0; count], vec![0.0; count]];
+    let count = unet::SEED_PARAMETER_COUNT;
+    let mut state = [flat(&tensors, &spec, "init"), vec![0.0; count], vec![0.0; count]];
     for (step, expected) in expected.iter().enumerate() {
         let photo_len = BATCH * ROWS * COLUMNS * 3;
         let photos = images[step * photo_len..][..photo_len].to_vec();
@@ -81,7 +82,7 @@ fn check_ten_steps(dialect: Dialect) {
         assert!((loss - expected).abs() <= 1e-5, "step {}: loss {loss}, Keras has {expected}", step + 1);
         state = ["new_weights", "new_first_moment", "new_second_moment"].map(output);
     }
-    let difference = largest_difference(&state[0], &flat(&tensors, "final"));
+    let difference = largest_difference(&state[0], &flat(&tensors, &spec, "final"));
     assert!(difference <= 1e-4, "final weights differ by {difference}");
 
     let model = graph::predict(&spec, &state[0]);
@@ -103,8 +104,8 @@ fn the_mean_over_a_batch_of_whole_photos_is_exact() {
     if library().is_none() {
         return;
     }
-    let spec = Spec { photo_width_px: 400, photo_height_px: 608, loss: Loss::Bce };
-    let weights = Tensor::from_array(([unet::PARAMETER_COUNT], vec![0.0_f32; unet::PARAMETER_COUNT]));
+    let spec = Spec::seed(400, 608, Loss::Bce);
+    let weights = Tensor::from_array(([unet::SEED_PARAMETER_COUNT], vec![0.0_f32; unet::SEED_PARAMETER_COUNT]));
     let weights = weights.expect("a tensor").into_dyn();
     let pixels = 4 * spec.rows() * spec.columns();
     for dialect in [Dialect::Portable, Dialect::Native] {
@@ -142,49 +143,126 @@ fn answer(model: impl Fn(Dialect) -> Vec<u8>, dialect: Dialect, inputs: &[(&str,
     (floats, labels)
 }
 
-/// Every graph gives the same in both dialects, on photos whose sides are no multiples of 16 and labels of all categories.
+/// Networks on photos whose sides are no multiples of 16: the seed's with either head, and one of other widths with batch
+/// normalisation whose pixels stand for four of the photo.
+fn specs() -> [Spec; 3] {
+    let seed = |loss| Spec::seed(72, 90, loss);
+    let other = Spec { channels: vec![16, 24, 40], stride: 2, batch_norm: true, ..seed(Loss::Softmax) };
+    [seed(Loss::Bce), seed(Loss::Softmax), other]
+}
+
+fn vector(values: Vec<f32>) -> DynValue {
+    Tensor::from_array(([values.len()], values)).expect("a tensor").into_dyn()
+}
+
+fn scalar(value: f32) -> DynValue {
+    Tensor::from_array(((), vec![value])).expect("a tensor").into_dyn()
+}
+
+/// Random photos with labels of all categories.
+fn random_batch(spec: &Spec, size: usize) -> Batch {
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let mut photos = vec![0; size * spec.rows() * spec.columns() * 3];
+    rng.fill_bytes(&mut photos);
+    let labels = photos[..size * spec.map_rows() * spec.map_columns()].iter().map(|value| value % 23).collect();
+    Batch { photos, labels, size }
+}
+
+fn photos_and_labels(spec: &Spec, Batch { photos, labels, size }: Batch) -> Vec<(&'static str, DynValue)> {
+    let photos = Tensor::from_array(([size, spec.rows(), spec.columns(), 3], photos)).expect("a tensor");
+    let labels = Tensor::from_array(([size, spec.map_rows(), spec.map_columns()], labels)).expect("a tensor");
+    vec![("photos", photos.into_dyn()), ("labels", labels.into_dyn())]
+}
+
+/// Every graph gives the same in both dialects.
 #[test]
 fn both_dialects_give_the_same() {
     if library().is_none() {
         return;
     }
-    let mut rng = ChaCha8Rng::seed_from_u64(9);
-    for loss in [Loss::Bce, Loss::Softmax] {
-        let spec = Spec { photo_width_px: 72, photo_height_px: 90, loss };
-        let dims = [BATCH, spec.rows(), spec.columns()];
-        let mut photos = vec![0; dims.iter().product::<usize>() * 3];
-        rng.fill_bytes(&mut photos);
-        let labels: Vec<u8> = photos.chunks_exact(3).map(|pixel| pixel[1] % 23).collect();
-        let weights = unet::initial_weights(3);
+    for spec in specs() {
+        let weights = unet::initial_weights(&spec.folded(), 3);
         let category_weights = std::array::from_fn(|category| 0.5 + category as f32 / 10.0);
-        let vector = |values: Vec<f32>| Tensor::from_array(([values.len()], values)).expect("a tensor").into_dyn();
-        let scalar = |value: f32| Tensor::from_array(((), vec![value])).expect("a tensor").into_dyn();
-        let [batch, rows, columns] = dims;
-        let inputs = [
-            ("photos", Tensor::from_array(([batch, rows, columns, 3], photos)).expect("a tensor").into_dyn()),
-            ("labels", Tensor::from_array((dims, labels)).expect("a tensor").into_dyn()),
-            ("weights", vector(weights.clone())),
-            ("step", scalar(2.0)),
-            ("learning_rate", scalar(1e-3)),
-            ("first_moment", vector(vec![1e-4; weights.len()])),
-            ("second_moment", vector(vec![1e-6; weights.len()])),
-        ];
+        let mut inputs = photos_and_labels(&spec, random_batch(&spec, BATCH));
+        inputs.extend([("step", 2.0), ("learning_rate", 1e-3)].map(|(name, value)| (name, scalar(value))));
+        inputs.extend(spec.rates().iter().map(|&name| (name, scalar(0.1))));
+        let mut state = unet::initial_state(&spec, 3);
+        (state[1], state[2]) = (vec![1e-4; state[0].len()], vec![1e-6; state[0].len()]);
+        inputs.extend(spec.state().into_iter().zip(state).map(|((name, _), values)| (name, vector(values))));
         let train_step = |dialect| graph::train_step(dialect, &spec, &category_weights);
         let [portable, native] = [Dialect::Portable, Dialect::Native].map(|it| answer(train_step, it, &inputs).0);
         let difference = largest_difference(&portable, &native);
-        assert!(difference <= 2e-6, "{loss:?}: the training steps differ by {difference}");
+        assert!(difference <= 2e-6, "{spec:?}: the training steps differ by {difference}");
 
+        let mut inputs = photos_and_labels(&spec, random_batch(&spec, BATCH));
+        inputs.push(("weights", vector(weights.clone())));
         let evaluation = |dialect| graph::evaluation(dialect, &spec);
-        let [portable, native] = [Dialect::Portable, Dialect::Native].map(|it| answer(evaluation, it, &inputs[..3]));
+        let [portable, native] = [Dialect::Portable, Dialect::Native].map(|it| answer(evaluation, it, &inputs));
         let difference = largest_difference(&portable.0, &native.0);
-        assert!(difference <= 2e-6, "{loss:?}: the evaluations differ by {difference}");
+        assert!(difference <= 2e-6, "{spec:?}: the evaluations differ by {difference}");
         assert_eq!(portable.1, native.1);
+        assert_eq!(portable.1.len(), BATCH * spec.rows() * spec.columns());
 
+        let spec = spec.folded();
         let label_maps = |dialect| graph::label_maps(dialect, Precision::F32, &spec, &weights);
         let [portable, native] = [Dialect::Portable, Dialect::Native].map(|it| answer(label_maps, it, &inputs[..1]));
         assert_eq!(portable.1, native.1);
         assert!(portable.1.iter().any(|&label| label != portable.1[0]), "the maps are of more than one category");
     }
+}
+
+/// A step in parts is the whole step, where no statistics are taken over the parts.
+#[test]
+fn gradients_of_parts_add_up_to_those_of_the_batch() {
+    if library().is_none() {
+        return;
+    }
+    let spec = Spec::seed(40, 60, Loss::Softmax);
+    for dialect in [Dialect::Portable, Dialect::Native] {
+        let [whole, parts] = [5, 2].map(|micro_batch_size| {
+            let task = Task { micro_batch_size, ..Task::plain(&spec) };
+            let state = unet::initial_state(&spec, 1);
+            let mut step = TrainingStep::new(task, 5, state, 0, Engine::cpu(dialect, 2)).expect("a session");
+            let run = |step: &mut TrainingStep| step.run(random_batch(&spec, 5), Rates::plain(1e-3)).expect("it runs");
+            let losses = [run(&mut step).loss, run(&mut step).loss];
+            (losses, step.state().expect("the state"))
+        });
+        let difference = largest_difference(&whole.0, &parts.0);
+        assert!(difference <= 1e-5, "{dialect:?}: {:?} and {:?}", whole.0, parts.0);
+        // A step of Adam is as large as its rate, whatever the gradient: weights tell less than moments.
+        let difference = largest_difference(&whole.1[1].1, &parts.1[1].1);
+        assert!(difference <= 1e-6, "{dialect:?}: first moments differ by {difference}");
+    }
+}
+
+/// What is folded answers as the normalised network would, given the statistics of the batch.
+#[test]
+fn a_folded_network_is_the_normalised_one() {
+    if library().is_none() {
+        return;
+    }
+    let [_, _, spec] = specs();
+    let batch = || random_batch(&spec, 1);
+    let mut state = unet::initial_state(&spec, 3);
+    for (at, weight) in state[0].iter_mut().enumerate() {
+        *weight += 0.05 * (at as f32).sin();
+    }
+    let engine = Engine::cpu(Dialect::Native, 2);
+    let mut step = TrainingStep::new(Task::plain(&spec), 1, state, 0, engine).expect("a session");
+    // A rate of next to nothing: the loss is that of the weights, and statistics and average are the batch's own.
+    let rates = Rates::plain(1e-20);
+    let learnt = step.run(batch(), rates).expect("it runs");
+    let weights = vector(step.folded_weights().expect("the weights"));
+    let mut evaluator = Evaluator::new(&spec, engine).expect("a session");
+    let Batch { photos, labels, .. } = batch();
+    let answer = evaluator.run(photos, labels, &weights).expect("the network runs");
+    // The loss of a step is over the whole canvas, that of an evaluation over the photo.
+    assert!((answer.loss - learnt.loss).abs() < 0.02 * learnt.loss, "{} and {}", answer.loss, learnt.loss);
+    let canvas = Spec { photo_width_px: spec.columns(), photo_height_px: spec.rows(), ..spec.clone() };
+    let mut evaluator = Evaluator::new(&canvas, engine).expect("a session");
+    let Batch { photos, labels, .. } = batch();
+    let answer = evaluator.run(photos, labels, &weights).expect("the network runs");
+    assert!((answer.loss - learnt.loss).abs() < 1e-5, "{} and {}", answer.loss, learnt.loss);
 }
 
 /// On real photos both dialects learn the same: the losses of an epoch agree within 1e-4.
@@ -196,16 +274,15 @@ fn both_dialects_learn_the_same_from_real_photos() {
     let config = dataset::Config { source, output: output.clone(), ..dataset::Config::default() };
     dataset::run(&config, &Common::default()).expect("the data set is converted");
     let dataset = Dataset::open(&output).expect("it opens");
-    let spec = Spec { photo_width_px: 100, photo_height_px: 150, loss: Loss::Bce };
+    let spec = Spec::seed(100, 150, Loss::Bce);
     let examples = Examples::load(&dataset, Split::Train, &spec).expect("the examples load");
     assert!(examples.len() > 30);
     let [portable, native] = [Dialect::Portable, Dialect::Native].map(|dialect| {
-        let model = |dialect| graph::train_step(dialect, &spec, &[1.0; 23]);
-        let weights = unet::initial_weights(0);
-        let mut step = TrainingStep::new(model, &spec, &weights, Engine::cpu(dialect, 2)).expect("a session");
+        let (task, state) = (Task::plain(&spec), unet::initial_state(&spec, 0));
+        let mut step = TrainingStep::new(task, 2, state, 0, Engine::cpu(dialect, 2)).expect("a session");
         let ids: Vec<usize> = (0..examples.len()).collect();
-        let losses = ids.chunks(2).map(|ids| step.run(examples.batch(ids), 1e-3).expect("the step runs").loss);
-        losses.collect::<Vec<f32>>()
+        let batches = ids.chunks(2).map(|ids| examples.batch(ids, |_| Change::NONE));
+        batches.map(|batch| step.run(batch, Rates::plain(1e-3)).expect("the step runs").loss).collect::<Vec<f32>>()
     });
     let difference = largest_difference(&portable, &native);
     assert!(difference <= 1e-4, "the losses differ by {difference}: {portable:?} and {native:?}");

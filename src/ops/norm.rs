@@ -1,0 +1,175 @@
+//! Batch normalisation (Ioffe and Szegedy, 2015, <https://arxiv.org/abs/1502.03167>) joined with `ReLU`, and its gradient.
+
+use super::Workers;
+use super::maps::{Band, Shape, cut};
+use super::simd::{Job, Simd, Vector};
+use super::spread::spread_items;
+
+/// `output = max(0, scale (input - mean) / sqrt(variance + epsilon) + bias)` for each channel, with mean and variance over the
+/// batch and all pixels, which are returned, `[channels]` each.
+///
+/// `input` and `output` are `[batch, rows, columns, channels]`, `scale` and `bias` `[channels]`; channels are a multiple of 8.
+pub fn batch_norm(
+    workers: Workers<'_>,
+    shape: Shape,
+    input: &[f32],
+    [scale, bias]: [&[f32]; 2],
+    epsilon: f32,
+    output: &mut [f32],
+) -> [Vec<f32>; 2] {
+    let channels = shape.channels;
+    assert!(channels.is_multiple_of(8) && scale.len() == channels && bias.len() == channels);
+    assert!(input.len() == shape.len() && output.len() == shape.len());
+    // Against any pixel of the maps the squares stay small, so that their difference keeps its digits.
+    let pivot = &input[..channels];
+    let sums = workers.sum_over_bands(shape, 2 * channels, |band, sums| {
+        let (sum, square) = sums.split_at_mut(channels);
+        let factors = [band.of(shape, input), band.of(shape, input)];
+        workers.instructions.run(Moments { factors, pivots: [pivot, pivot], channels, sums: [sum, square] });
+    });
+    let (sum, square) = sums.split_at(channels);
+    let count = shape.pixels() as f32;
+    let off: Vec<f32> = sum.iter().map(|sum| sum / count).collect();
+    let mean: Vec<f32> = off.iter().zip(pivot).map(|(off, pivot)| pivot + off).collect();
+    let variance: Vec<f32> =
+        off.iter().zip(square).map(|(off, square)| (square / count - off * off).max(0.0)).collect();
+    let factors: Vec<f32> = scale.iter().zip(&variance).map(|(scale, it)| scale / (it + epsilon).sqrt()).collect();
+    let summands: Vec<f32> =
+        bias.iter().zip(&mean).zip(&factors).map(|((bias, mean), factor)| bias - mean * factor).collect();
+    let bands = Band::all(shape, workers.spread.threads());
+    spread_items(workers.spread, cut(&bands, shape, output), |index, output| {
+        let input = bands[index].of(shape, input);
+        workers.instructions.run(Scaled { input, factors: &factors, summands: &summands, output });
+    });
+    [mean, variance]
+}
+
+/// The gradients of scale and bias, `[channels]` each, and of the input, from that of the output before the `ReLU`, and the
+/// mean and variance that [`batch_norm`] returned.
+pub fn batch_norm_gradient(
+    workers: Workers<'_>,
+    shape: Shape,
+    [input, output_gradient]: [&[f32]; 2],
+    scale: &[f32],
+    [mean, variance]: [&[f32]; 2],
+    epsilon: f32,
+    input_gradient: &mut [f32],
+) -> [Vec<f32>; 2] {
+    let channels = shape.channels;
+    assert!(channels.is_multiple_of(8) && [scale, mean, variance].iter().all(|it| it.len() == channels));
+    assert!([input.len(), output_gradient.len(), input_gradient.len()].iter().all(|&len| len == shape.len()));
+    let zeros = vec![0.0; channels];
+    let sums = workers.sum_over_bands(shape, 2 * channels, |band, sums| {
+        let (of_bias, along) = sums.split_at_mut(channels);
+        let factors = [band.of(shape, output_gradient), band.of(shape, input)];
+        workers.instructions.run(Moments { factors, pivots: [&zeros, mean], channels, sums: [of_bias, along] });
+    });
+    let (of_bias, along) = sums.split_at(channels);
+    let inverse: Vec<f32> = variance.iter().map(|it| 1.0 / (it + epsilon).sqrt()).collect();
+    let of_scale: Vec<f32> = along.iter().zip(&inverse).map(|(along, inverse)| along * inverse).collect();
+    // scale / deviation (dy - mean of dy - normal x mean of (dy x normal)), as dy x factor + x x slope + summand.
+    let count = shape.pixels() as f32;
+    let mut coefficients = [vec![0.0; channels], vec![0.0; channels], vec![0.0; channels]];
+    for channel in 0..channels {
+        let factor = scale[channel] * inverse[channel];
+        let slope = -factor * inverse[channel] * of_scale[channel] / count;
+        coefficients[0][channel] = factor;
+        coefficients[1][channel] = slope;
+        coefficients[2][channel] = -factor * of_bias[channel] / count - slope * mean[channel];
+    }
+    let bands = Band::all(shape, workers.spread.threads());
+    spread_items(workers.spread, cut(&bands, shape, input_gradient), |index, result| {
+        let [input, gradient] = [input, output_gradient].map(|it| bands[index].of(shape, it));
+        workers.instructions.run(Back { gradient, input, coefficients: &coefficients, result });
+    });
+    [of_scale, of_bias.to_vec()]
+}
+
+/// Adds, for each channel, the sum of `a - p` and of `(a - p) (b - q)` over pixels to `sums`: a and b are `factors`, p and q
+/// `pivots`.
+struct Moments<'a> {
+    /// `[pixels, channels]`.
+    factors: [&'a [f32]; 2],
+    /// `[channels]`.
+    pivots: [&'a [f32]; 2],
+    channels: usize,
+    /// `[channels]`.
+    sums: [&'a mut [f32]; 2],
+}
+
+impl Job for Moments<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        if self.channels.is_multiple_of(S::Wide::LANES) { self.add::<S::Wide>() } else { self.add::<S::Eight>() }
+    }
+}
+
+impl Moments<'_> {
+    #[inline(always)]
+    fn add<V: Vector>(self) {
+        let Self { factors: [a, b], pivots: [p, q], channels, sums: [firsts, seconds] } = self;
+        for channel in (0..channels).step_by(V::LANES) {
+            let [p, q] = [p, q].map(|pivot| V::of(&pivot[channel..]));
+            let [mut first, mut second] = [V::splat(0.0); 2];
+            for (a, b) in a.chunks_exact(channels).zip(b.chunks_exact(channels)) {
+                let a = V::of(&a[channel..]).minus(p);
+                first = first.plus(a);
+                second = a.times_plus(V::of(&b[channel..]).minus(q), second);
+            }
+            let (firsts, seconds) = (&mut firsts[channel..], &mut seconds[channel..]);
+            V::of(firsts).plus(first).put(firsts);
+            V::of(seconds).plus(second).put(seconds);
+        }
+    }
+}
+
+/// `output = max(0, input factor + summand)`.
+struct Scaled<'a> {
+    input: &'a [f32],
+    factors: &'a [f32],
+    summands: &'a [f32],
+    output: &'a mut [f32],
+}
+
+impl Job for Scaled<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let channels = self.factors.len();
+        for (input, output) in self.input.chunks_exact(channels).zip(self.output.chunks_exact_mut(channels)) {
+            for channel in (0..channels).step_by(8) {
+                let [factor, summand] = [self.factors, self.summands].map(|it| S::Eight::of(&it[channel..]));
+                let scaled = S::Eight::of(&input[channel..]).times_plus(factor, summand);
+                scaled.larger(S::Eight::splat(0.0)).put(&mut output[channel..]);
+            }
+        }
+    }
+}
+
+/// `result = gradient coefficient 0 + input coefficient 1 + coefficient 2`.
+struct Back<'a> {
+    gradient: &'a [f32],
+    input: &'a [f32],
+    coefficients: &'a [Vec<f32>; 3],
+    result: &'a mut [f32],
+}
+
+impl Job for Back<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let channels = self.coefficients[0].len();
+        let pixels = self.gradient.chunks_exact(channels).zip(self.input.chunks_exact(channels));
+        for ((gradient, input), result) in pixels.zip(self.result.chunks_exact_mut(channels)) {
+            for channel in (0..channels).step_by(8) {
+                let [factor, slope, summand] = self.coefficients.each_ref().map(|it| S::Eight::of(&it[channel..]));
+                let input = S::Eight::of(&input[channel..]).times_plus(slope, summand);
+                S::Eight::of(&gradient[channel..]).times_plus(factor, input).put(&mut result[channel..]);
+            }
+        }
+    }
+}

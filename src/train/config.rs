@@ -1,0 +1,298 @@
+//! Settings of `train`, and the recipes that they are taken from.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::augment::Augmentation;
+use super::step::Rates;
+use crate::error::{Error, Result};
+use crate::graph::{Loss, Spec, unet};
+use crate::ops::head::HEAD_CHANNELS;
+use crate::runtime::Device;
+
+/// A named way to train: what the settings are that neither a file nor a flag gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recipe {
+    /// The seed's: its network, sigmoid maps, Adam at a constant rate, nothing else.
+    Seed,
+    /// What learns most from the same photos at the same cost: `docs/training.md` has what each setting brings.
+    #[default]
+    Best,
+}
+
+/// How the learning rate goes over the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// The same in every step: the seed's.
+    #[default]
+    Constant,
+    /// Half a cosine from the learning rate down to nothing (Loshchilov and Hutter, 2017,
+    /// <https://arxiv.org/abs/1608.03983>).
+    Cosine,
+}
+
+impl Schedule {
+    /// What the learning rate is multiplied by in step `step` (from 0) of `steps`, of which the first `warmup` come up to it
+    /// line by line.
+    fn factor(self, step: u64, steps: u64, warmup: u64) -> f32 {
+        if step < warmup {
+            return (step + 1) as f32 / warmup as f32;
+        }
+        match self {
+            Self::Constant => 1.0,
+            Self::Cosine => {
+                let done = (step - warmup) as f32 / (steps - warmup) as f32;
+                0.5 * (1.0 + (std::f32::consts::PI * done).cos())
+            }
+        }
+    }
+}
+
+/// Which weights are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Publish {
+    /// Those after the last step: the seed's.
+    #[default]
+    Last,
+    /// Those of the epoch with the highest mean IoU over the validation part.
+    Best,
+}
+
+/// Settings of `train`. The defaults are those of the recipe `best`; [`Config::of`] has those of each recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The folder of the dataset tables.
+    pub dataset: PathBuf,
+    /// The folder of the model.
+    pub output: PathBuf,
+    /// The way to train.
+    pub recipe: Recipe,
+    /// Passes over the train part, at least 1.
+    pub epochs: u32,
+    /// Photos a step, at least 1.
+    pub batch_size: usize,
+    /// Photos that are worked on at once, where memory is too small for a whole step of `batch_size`; 0 for all.
+    pub micro_batch_size: usize,
+    /// Highest learning rate of Adam, above 0.
+    pub learning_rate: f32,
+    /// How the learning rate goes over the run.
+    pub schedule: Schedule,
+    /// Epochs over which the learning rate comes up to its height, 0 or more; at most half of the run.
+    pub warmup_epochs: f32,
+    /// What the maps mean: `bce` (the seed's) or `softmax`.
+    pub loss: Loss,
+    /// Weighs the pixels of a category by its share of all pixels to the power of minus this, 0 to 1: 0 leaves all pixels
+    /// alike, 1 gives every category the same say. With `loss = "softmax"` only.
+    pub category_balance: f32,
+    /// Channels of the network's levels, top to bottom: 2 to 7 multiples of 8, the first 8 or 16.
+    pub channels: Vec<usize>,
+    /// Pixels of a photo, each way, for a pixel of the top level: 1, or 2 for twice the channels at the same cost.
+    pub stride: usize,
+    /// Whether maps are normalised over the batch while the network is trained.
+    pub batch_norm: bool,
+    /// With `batch_norm`: epochs that the moving average of the weights, which is what is used in the end, looks back; 0 for
+    /// the last weights.
+    pub average_epochs: f32,
+    /// Whether half of the photos, drawn anew in each epoch, are mirrored.
+    pub augment_flip: bool,
+    /// Photos are scaled by a factor from 1 / (1 + this) to 1 + this, 0 to 1.
+    pub augment_scale: f32,
+    /// Photos are shifted by up to this share of their sides, 0 to 0.5.
+    pub augment_shift: f32,
+    /// Brightness, contrast and colours of photos change by up to this share, 0 to 1.
+    pub augment_light: f32,
+    /// Width that photos are scaled into for the network, 16 to 4096.
+    pub photo_width_px: usize,
+    /// Height that photos are scaled into for the network, 16 to 4096.
+    pub photo_height_px: usize,
+    /// Where the network runs.
+    pub device: Device,
+    /// Which weights are published.
+    pub publish: Publish,
+    /// Epochs without a better mean IoU over the validation part after which the run ends; 0 for never.
+    pub patience: u32,
+    /// Minutes, loading photos included, after which the run ends with the current step; above 0. The schedule is laid out
+    /// for `epochs` all the same.
+    pub max_minutes: Option<f64>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::of(Recipe::default())
+    }
+}
+
+impl Config {
+    /// The settings of a recipe.
+    #[must_use]
+    pub fn of(recipe: Recipe) -> Self {
+        let seed = Self {
+            dataset: PathBuf::from("output/dataset"),
+            output: PathBuf::from("output/model"),
+            recipe,
+            epochs: 25,
+            batch_size: 16,
+            micro_batch_size: 0,
+            learning_rate: 1e-3,
+            schedule: Schedule::Constant,
+            warmup_epochs: 0.0,
+            loss: Loss::Bce,
+            category_balance: 0.0,
+            channels: unet::SEED_CHANNELS.to_vec(),
+            stride: 1,
+            batch_norm: false,
+            average_epochs: 0.0,
+            augment_flip: false,
+            augment_scale: 0.0,
+            augment_shift: 0.0,
+            augment_light: 0.0,
+            photo_width_px: crate::photo::FIT_WIDTH_PX as usize,
+            photo_height_px: crate::photo::FIT_HEIGHT_PX as usize,
+            device: Device::Auto,
+            publish: Publish::Last,
+            patience: 0,
+            max_minutes: None,
+        };
+        match recipe {
+            Recipe::Seed => seed,
+            Recipe::Best => Self {
+                batch_size: 4,
+                learning_rate: 3e-3,
+                schedule: Schedule::Cosine,
+                warmup_epochs: 1.0,
+                loss: Loss::Softmax,
+                category_balance: 0.4,
+                channels: unet::SEED_CHANNELS.iter().map(|channels| 2 * channels).collect(),
+                stride: 2,
+                batch_norm: true,
+                average_epochs: 1.0,
+                augment_flip: true,
+                augment_scale: 0.25,
+                augment_shift: 0.1,
+                augment_light: 0.2,
+                ..seed
+            },
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let sides = 16..=4096;
+        let share = |value: f32| (0.0..=1.0).contains(&value);
+        let in_order = [
+            ("train.epochs", self.epochs > 0, "is 0; at least one epoch is needed"),
+            ("train.batch_size", self.batch_size > 0, "is 0; at least one photo a step is needed"),
+            ("train.learning_rate", self.learning_rate > 0.0 && self.learning_rate.is_finite(), "is not above 0"),
+            (
+                "train.warmup_epochs",
+                (0.0..self.epochs as f32).contains(&self.warmup_epochs),
+                "is not within 0 to epochs",
+            ),
+            ("train.average_epochs", self.average_epochs >= 0.0, "is not 0 or more"),
+            ("train.photo_width_px", sides.contains(&self.photo_width_px), "is not within 16 to 4096"),
+            ("train.photo_height_px", sides.contains(&self.photo_height_px), "is not within 16 to 4096"),
+            ("train.category_balance", share(self.category_balance), "is not within 0 to 1"),
+            (
+                "train.category_balance",
+                self.category_balance == 0.0 || self.loss == Loss::Softmax,
+                "goes with loss = \"softmax\" only",
+            ),
+            ("train.stride", [1, 2].contains(&self.stride), "is neither 1 nor 2"),
+            (
+                "train.channels",
+                (2..=7).contains(&self.channels.len())
+                    && self.channels.iter().all(|it| it.is_multiple_of(8) && (8..=1024).contains(it))
+                    && HEAD_CHANNELS.contains(&self.channels[0]),
+                "are not 2 to 7 multiples of 8 up to 1024, the first 8 or 16",
+            ),
+            ("train.augment_scale", share(self.augment_scale), "is not within 0 to 1"),
+            ("train.augment_shift", (0.0..=0.5).contains(&self.augment_shift), "is not within 0 to 0.5"),
+            ("train.augment_light", share(self.augment_light), "is not within 0 to 1"),
+        ];
+        match in_order.iter().find(|(_, good, _)| !good) {
+            Some((setting, _, problem)) => Err(Error::config(*setting, problem)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn spec(&self) -> Spec {
+        Spec {
+            photo_width_px: self.photo_width_px,
+            photo_height_px: self.photo_height_px,
+            loss: self.loss,
+            channels: self.channels.clone(),
+            stride: self.stride,
+            batch_norm: self.batch_norm,
+        }
+    }
+
+    pub(super) fn augmentation(&self) -> Augmentation {
+        Augmentation {
+            flip: self.augment_flip,
+            scale: self.augment_scale,
+            shift: self.augment_shift,
+            light: self.augment_light,
+        }
+    }
+
+    /// The rates of step `step` (from 0) in a run of `epochs` epochs of `steps` steps.
+    pub(super) fn rates(&self, step: u64, steps: u64) -> Rates {
+        let all = steps * u64::from(self.epochs);
+        let warmup = ((self.warmup_epochs * steps as f32) as u64).min(all / 2);
+        // A moving average of as many steps, of fewer in the beginning.
+        let over = |longest: f32| 1.0 / ((step + 1) as f32).min(longest.max(1.0));
+        let average = self.average_epochs * steps as f32;
+        Rates {
+            learning_rate: self.learning_rate * self.schedule.factor(step, all, warmup),
+            average: over(average),
+            statistics: over(average.max(STATISTICS_STEPS)),
+        }
+    }
+}
+
+/// Least number of steps that the statistics of normalised maps are averaged over.
+const STATISTICS_STEPS: f32 = 50.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cosine_falls_from_all_to_nothing() {
+        assert_eq!(Schedule::Cosine.factor(0, 8, 0), 1.0);
+        assert!((Schedule::Cosine.factor(4, 8, 0) - 0.5).abs() < 1e-6);
+        assert!(Schedule::Cosine.factor(8, 8, 0).abs() < 1e-6);
+        assert_eq!(Schedule::Constant.factor(7, 8, 0), 1.0);
+        let warm: Vec<f32> = (0..6).map(|step| Schedule::Cosine.factor(step, 8, 4)).collect();
+        assert_eq!(warm[..5], [0.25, 0.5, 0.75, 1.0, 1.0]);
+        assert!((warm[5] - 0.853_553_4).abs() < 1e-6, "a quarter of the way down");
+    }
+
+    #[test]
+    fn averages_look_back_over_as_many_steps_as_there_are() {
+        let config = Config { epochs: 10, average_epochs: 2.0, ..Config::default() };
+        let averages: Vec<f32> = [0, 1, 99, 999].iter().map(|&step| config.rates(step, 100).average).collect();
+        assert_eq!(averages, [1.0, 0.5, 0.01, 0.005]);
+        let config = Config { average_epochs: 0.0, ..config };
+        assert_eq!((config.rates(999, 100).average, config.rates(999, 100).statistics), (1.0, 0.02));
+    }
+
+    #[test]
+    fn bad_settings_are_named() {
+        for (config, setting) in [
+            (Config { epochs: 0, ..Config::default() }, "train.epochs"),
+            (Config { learning_rate: f32::NAN, ..Config::default() }, "train.learning_rate"),
+            (Config { category_balance: 0.5, ..Config::of(Recipe::Seed) }, "train.category_balance"),
+            (Config { channels: vec![24, 48], ..Config::default() }, "train.channels"),
+            (Config { stride: 3, ..Config::default() }, "train.stride"),
+        ] {
+            let error = config.check().expect_err("the setting is bad");
+            assert!(error.to_string().contains(setting), "{error}");
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
+}
