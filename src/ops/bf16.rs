@@ -1,7 +1,7 @@
 //! The layers of the network for prediction in bfloat16: half the bytes, and twice the multiplications in an instruction.
 //!
 //! Maps are bf16, held in u16; sums are f32. A pair of neighbouring channels is what an instruction multiplies at once, so
-//! that photos get a fourth channel, of zeros. The last layer gives f32. AVX-512-BF16 only.
+//! that photos of 3 channels get a fourth, of zeros. The last layer gives f32. AVX-512-BF16 only.
 
 use std::arch::x86_64::{
     __m128bh, __m128i, __m256, __m256bh, __m256i, __m512, __m512bh, __m512i, _mm_storeu_si128, _mm256_cvtneps_pbh,
@@ -79,7 +79,7 @@ impl Element for f32 {
 pub enum Bf16Maps<'a> {
     /// Feature maps.
     Features(&'a [u16]),
-    /// Photos of 3 channels: they are read with a fourth, of zeros.
+    /// Photos: an odd number of channels is read with one more, of zeros.
     Photos(&'a [u8]),
 }
 
@@ -87,17 +87,18 @@ pub enum Bf16Maps<'a> {
 const PHOTO_SCALE: f32 = 1.0 / 255.0;
 
 impl Bf16Maps<'_> {
-    fn copy(&self, start: usize, to: &mut [u16]) {
+    /// Copies from the element `start` of maps of `held` channels, which hold `own` ones and zeros.
+    fn copy(&self, [own, held]: [usize; 2], start: usize, to: &mut [u16]) {
         match self {
             Self::Features(elements) => to.copy_from_slice(&elements[start..start + to.len()]),
             Self::Photos(elements) => {
-                let pixels = elements[start / 4 * 3..].chunks_exact(3);
-                for (to, pixel) in to.chunks_exact_mut(4).zip(pixels) {
+                let pixels = elements[start / held * own..].chunks_exact(own);
+                for (to, pixel) in to.chunks_exact_mut(held).zip(pixels) {
+                    to.fill(0);
                     for (to, &element) in to.iter_mut().zip(pixel) {
                         // The upper half of an f32.
                         *to = (f32::from(element).to_bits() >> 16) as u16;
                     }
-                    to[3] = 0;
                 }
             }
         }
@@ -317,7 +318,7 @@ impl Vector for Of8 {
 
 /// [`convolution`](super::convolution::convolution) with `ReLU`, of bf16 maps.
 ///
-/// `shape` is that of each input, with 3 channels for photos; `weight` is `[out, inputs x in, 3, 3]`.
+/// `shape` is that of each input; `weight` is `[out, inputs x in, 3, 3]`.
 pub fn bf16_convolution<E: Element>(
     spread: &dyn Spread,
     shape: Shape,
@@ -327,15 +328,15 @@ pub fn bf16_convolution<E: Element>(
 ) {
     let (out, own) = (bias.len(), shape.channels);
     let photos = matches!(inputs[0], Bf16Maps::Photos(_));
-    let shape = if photos { shape.with_channels(4) } else { shape };
+    let shape = shape.with_channels(own.next_multiple_of(2));
     let (channels, all) = (shape.channels, own * inputs.len());
     assert_eq!(weight.len(), out * all * TAPS);
     assert_eq!(output.len(), shape.pixels() * out);
     let scale = if photos { PHOTO_SCALE } else { 1.0 };
     let columns: Vec<usize> = (0..out).map(|n| n * all * TAPS).collect();
     let mut rows: Vec<Option<usize>> = taps(own, inputs.len()).map(Some).collect();
-    if photos {
-        rows = rows.chunks_exact(own).flat_map(|pixel| [pixel[0], pixel[1], pixel[2], None]).collect();
+    if own < channels {
+        rows = rows.chunks_exact(own).flat_map(|pixel| pixel.iter().copied().chain([None])).collect();
     }
     let packed = Packed::new(weight, scale, &rows, &columns);
     let bands = Band::all(shape, spread.threads());
@@ -344,7 +345,7 @@ pub fn bf16_convolution<E: Element>(
         let len = band.padded_len(shape);
         with_scratch(inputs.len() * len, |scratch: &mut [u16]| {
             for (input, to) in inputs.iter().zip(scratch.chunks_exact_mut(len)) {
-                band.pad(shape, to, |start, to| input.copy(start, to));
+                band.pad(shape, to, |start, to| input.copy([own, channels], start, to));
             }
             for (row, output) in part.chunks_exact_mut(shape.columns * out).enumerate() {
                 let tap = |at: usize| {

@@ -258,10 +258,10 @@ mod of_bf16 {
                 bf16_max_pool(&ThreadATask, twice, &halves(twice.len(), guard), &mut output);
                 assert!(is_written(&output), "pooled {shape:?}");
             }
-            for shape in shapes(3) {
+            for shape in [3, 12].into_iter().flat_map(shapes) {
                 let photos = Guarded::new(&vec![200_u8; shape.len()], guard);
                 let mut output = blank(shape.pixels() * 8, guard);
-                let parameters = [&floats(8 * 27, guard)[..], &floats(8, guard)];
+                let parameters = [&floats(8 * 9 * shape.channels, guard)[..], &floats(8, guard)];
                 bf16_convolution(&ThreadATask, shape, &[Bf16Maps::Photos(&photos)], parameters, &mut output[..]);
                 assert!(is_written(&output), "photos {shape:?}");
             }

@@ -508,12 +508,12 @@ mod of_bf16 {
         if skipped() {
             return;
         }
-        for [batch, rows, columns] in SIZES {
-            let shape = Shape { batch, rows, columns, channels: 3 };
+        for ([batch, rows, columns], channels) in SIZES.into_iter().flat_map(|size| [3, 12].map(|it| (size, it))) {
+            let shape = Shape { batch, rows, columns, channels };
             let mut rng = ChaCha8Rng::seed_from_u64(8);
             let photo: Vec<u8> = (0..shape.len()).map(|_| rng.random()).collect();
             // Weights that are bf16 after the division by 255 has gone into them.
-            let weight: Vec<f32> = exact(&mut rng, 8 * 27).iter().map(|it| it * 255.0).collect();
+            let weight: Vec<f32> = exact(&mut rng, 8 * 9 * channels).iter().map(|it| it * 255.0).collect();
             let bias = random(&mut rng, 8);
             let mut expected = vec![f32::NAN; shape.pixels() * 8];
             let workers = Workers { instructions: Instructions::best(), spread: &Rayon };

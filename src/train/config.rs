@@ -188,6 +188,11 @@ impl Config {
             ("train.batch_size", self.batch_size > 0, "is 0; at least one photo a step is needed"),
             ("train.learning_rate", self.learning_rate > 0.0 && self.learning_rate.is_finite(), "is not above 0"),
             (
+                "train.max_minutes",
+                self.max_minutes.is_none_or(|it| it > 0.0 && it < 1e9),
+                "is not above 0 and below 1e9",
+            ),
+            (
                 "train.warmup_epochs",
                 (0.0..self.epochs as f32).contains(&self.warmup_epochs),
                 "is not within 0 to epochs",
