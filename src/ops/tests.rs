@@ -399,7 +399,8 @@ fn shapes_that_were_drawn_give_what_is_defined() {
         check_convolution(shape, rng.random_range(1..=2), out);
         check_up(shape, out);
         check_pool(Shape { rows: 2 * rows, columns: 2 * columns, ..shape });
-        check_head([batch, rows, columns], None);
+        check_head([batch, rows, columns], HEAD_CHANNELS[batch % 2], None);
+        check_batch_norm([batch + 1, rows, columns], channels);
     }
 }
 
