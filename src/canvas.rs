@@ -3,6 +3,8 @@
 //! A photo is fitted into the network's photo size and lies at the top left of the canvas, which is black below and to the
 //! right of it; labels repeat their last row and column there.
 
+use std::borrow::Cow;
+
 use crate::graph::Spec;
 use crate::labels::CATEGORY_COUNT;
 use crate::photo::{self, Photo};
@@ -21,7 +23,13 @@ pub struct Canvas {
 /// Lays a photo onto the canvas.
 #[must_use]
 pub fn canvas(spec: &Spec, photo: &Photo) -> Canvas {
-    let fitted = photo::fit(photo, spec.photo_width_px as u32, spec.photo_height_px as u32);
+    let limit = (spec.photo_width_px as u32, spec.photo_height_px as u32);
+    let size = photo::fitted_size((photo.width_px, photo.height_px), limit);
+    let fitted = if size == (photo.width_px, photo.height_px) {
+        Cow::Borrowed(photo)
+    } else {
+        Cow::Owned(photo::resize(photo, size.0, size.1))
+    };
     let (width_px, height_px) = (fitted.width_px as usize, fitted.height_px as usize);
     let mut pixels = vec![0; spec.rows() * spec.columns() * 3];
     for (line, row) in fitted.rgb.chunks_exact(width_px * 3).zip(pixels.chunks_exact_mut(spec.columns() * 3)) {

@@ -1,9 +1,13 @@
-//! RGB -> colour name: `color_table.parquet`, learnt from the labelled pixels of the train split.
+//! RGB -> colour name: `color_table.parquet`, learnt from the labelled superpixels of the train split, and the colours of a
+//! photo by it.
 //!
 //! The table has a row for each of the 32 x 32 x 32 cells of the sRGB cube, red outside, blue inside: `r`, `g`, `b` (u8, the
-//! centre of the cell), `color` (u8, 1 to 12: what most labelled pixels in the cell are called), `confidence` (f32, the
-//! share of them; null where the cell had none and takes the colour of the nearest cell that had, in CIELAB) and `pixels`
-//! (u64, how many there were).
+//! centre of the cell), `color` (u8, 1 to 12: what most labelled pixels of superpixels whose mean lies in the cell are
+//! called), `confidence` (f32, the share of them; null where the cell had none and takes the colour of the nearest cell that
+//! had, in CIELAB) and `pixels` (u64, how many there were).
+//!
+//! A label names a superpixel and not a pixel, so it is means that are learnt and means that are named: those of the pixels of
+//! one category within a tile. Single pixels are grain, folds and reflections. `docs/tables.md` has what was measured.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +20,7 @@ use rayon::prelude::*;
 use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::error::{Error, Result};
 use crate::labels::{self, BACKGROUND, COLOR_COUNT, COLOR_RGB};
+use crate::photo::Photo;
 use crate::stop;
 use crate::table;
 
@@ -27,6 +32,8 @@ const CELL_BITS: u32 = 5;
 const CELLS: usize = 1 << (3 * CELL_BITS);
 /// Photos that are decoded at a time: enough for all cores, little memory.
 const CHUNK: usize = 64;
+/// Side of the tiles of a photo of 400 x 600 in which pixels of one category have one colour: about that of a superpixel.
+const TILE_PX: usize = 24;
 
 /// The learnt table.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,7 +65,11 @@ impl ColorTable {
 
     fn learn_from(photos: impl Iterator<Item = Result<PhotoRecord>>, source: &Path) -> Result<Self> {
         let mut counts = vec![[0_u64; COLOR_COUNT]; CELLS];
-        for_labelled_pixels(photos, source, |rgb, color| counts[cell_of(rgb)][usize::from(color)] += 1)?;
+        for_labelled_photos(photos, source, |record, photo| {
+            for it in labelled_superpixels(record, photo) {
+                counts[cell_of(it.mean)][usize::from(it.color)] += it.pixels;
+            }
+        })?;
         Ok(Self::from_counts(&counts))
     }
 
@@ -132,49 +143,88 @@ impl ColorTable {
         self.colors[cell_of(rgb)]
     }
 
-    /// Share of the apparel pixels of a split whose colour the table names as the labels do; `None` where the data set
-    /// has no colours.
-    ///
-    /// # Errors
-    /// As [`Dataset::photos`].
-    pub fn pixel_accuracy(&self, dataset: &Dataset, split: Split) -> Result<Option<f64>> {
-        self.accuracy_over(dataset.photos(Some(split))?, &dataset.photos_path())
-    }
-
-    fn accuracy_over(&self, photos: impl Iterator<Item = Result<PhotoRecord>>, source: &Path) -> Result<Option<f64>> {
-        let (mut right, mut all) = (0_u64, 0_u64);
-        for_labelled_pixels(photos, source, |rgb, color| {
-            right += u64::from(self.color_of(rgb) == color);
-            all += 1;
-        })?;
-        Ok((all > 0).then(|| right as f64 / all as f64))
+    /// The colour of each pixel of a photo with its label map (both of the same size): `[height, width]`, 1 to 12, 0 where
+    /// nothing is worn.
+    #[must_use]
+    pub fn name_pixels(&self, photo: &Photo, label_map: &[u8]) -> Vec<u8> {
+        let width = photo.width_px as usize;
+        let across = width.div_ceil(TILE_PX);
+        let tiles = across * (photo.height_px as usize).div_ceil(TILE_PX);
+        let place = |pixel: usize, category: u8| {
+            let tile = pixel / width / TILE_PX * across + pixel % width / TILE_PX;
+            tile * labels::CATEGORY_COUNT + usize::from(category)
+        };
+        let worn: [bool; labels::CATEGORY_COUNT] = std::array::from_fn(|category| labels::is_apparel(category as u8));
+        let mut means = vec![Mean::default(); tiles * labels::CATEGORY_COUNT];
+        for ((pixel, &category), rgb) in label_map.iter().enumerate().zip(photo.rgb.chunks_exact(3)) {
+            if worn[usize::from(category)] {
+                means[place(pixel, category)].add(rgb);
+            }
+        }
+        let named: Vec<u8> = means.iter().map(|mean| mean.rgb().map_or(BACKGROUND, |rgb| self.color_of(rgb))).collect();
+        label_map.iter().enumerate().map(|(pixel, &category)| named[place(pixel, category)]).collect()
     }
 }
 
-/// Calls `each` with the RGB value and the colour of every apparel pixel that has one, in the order of the photos.
-fn for_labelled_pixels(
+/// The mean of RGB values.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mean {
+    sum: [u32; 3],
+    pixels: u32,
+}
+
+impl Mean {
+    fn add(&mut self, rgb: &[u8]) {
+        self.sum.iter_mut().zip(rgb).for_each(|(sum, &value)| *sum += u32::from(value));
+        self.pixels += 1;
+    }
+
+    /// Rounded; `None` of no values.
+    fn rgb(&self) -> Option<[u8; 3]> {
+        (self.pixels > 0).then(|| self.sum.map(|sum| ((sum + self.pixels / 2) / self.pixels) as u8))
+    }
+}
+
+/// An apparel superpixel that has a colour name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Superpixel {
+    /// Mean of its pixels, sRGB.
+    pub(crate) mean: [u8; 3],
+    /// 1 to 12.
+    pub(crate) color: u8,
+    pub(crate) pixels: u64,
+}
+
+/// The apparel superpixels of a photo that have a colour name and pixels.
+pub(crate) fn labelled_superpixels(record: &PhotoRecord, photo: &Photo) -> Vec<Superpixel> {
+    let Some(colors) = &record.superpixel_color else { return Vec::new() };
+    let mut means = vec![Mean::default(); colors.len()];
+    for (&superpixel, rgb) in record.superpixels.iter().zip(photo.rgb.chunks_exact(3)) {
+        means[usize::from(superpixel)].add(rgb);
+    }
+    let named = means.iter().zip(colors).zip(&record.superpixel_category);
+    let named = named.filter(|((_, color), category)| **color != BACKGROUND && labels::is_apparel(**category));
+    let superpixel = |((mean, &color), _): ((&Mean, &u8), &u8)| {
+        Some(Superpixel { mean: mean.rgb()?, color, pixels: u64::from(mean.pixels) })
+    };
+    named.filter_map(superpixel).collect()
+}
+
+/// Calls `each` with every photo whose superpixels have colours, and its record, in the order of the photos.
+fn for_labelled_photos(
     mut photos: impl Iterator<Item = Result<PhotoRecord>>,
     source: &Path,
-    mut each: impl FnMut([u8; 3], u8),
+    mut each: impl FnMut(&PhotoRecord, &Photo),
 ) -> Result<()> {
-    let worn: [bool; labels::CATEGORY_COUNT] = std::array::from_fn(|category| labels::is_apparel(category as u8));
     loop {
         let chunk = photos.by_ref().take(CHUNK).collect::<Result<Vec<_>>>()?;
         if chunk.is_empty() {
             return Ok(());
         }
         stop::check()?;
-        let colored: Vec<_> = chunk.iter().filter_map(|record| Some((record, record.color_map()?))).collect();
-        let pixels = |(record, _): &(&PhotoRecord, _)| record.decode(source);
-        let decoded = colored.par_iter().map(pixels).collect::<Result<Vec<_>>>()?;
-        for ((record, colors), photo) in colored.iter().zip(&decoded) {
-            let labelled = record.category_map().into_iter().zip(colors).zip(photo.rgb.chunks_exact(3));
-            for ((category, &color), rgb) in labelled {
-                if worn[usize::from(category)] && color != BACKGROUND {
-                    each([rgb[0], rgb[1], rgb[2]], color);
-                }
-            }
-        }
+        let colored: Vec<_> = chunk.iter().filter(|record| record.superpixel_color.is_some()).collect();
+        let decoded = colored.par_iter().map(|record| record.decode(source)).collect::<Result<Vec<_>>>()?;
+        colored.iter().zip(&decoded).for_each(|(record, photo)| each(record, photo));
     }
 }
 
@@ -245,23 +295,27 @@ mod tests {
         let table = learn(vec![record(), other])?;
         let cell = cell_of([200, 30, 30]);
         assert_eq!((table.colors[cell], table.confidence[cell], table.pixels[cell]), (8, Some(0.75), 4));
-        assert_eq!(table.pixels.iter().sum::<u64>(), 4, "faces and pixels without a name are not learnt from");
+        assert_eq!(table.pixels.iter().sum::<u64>(), 4, "faces and superpixels without a name are not learnt from");
         assert_eq!(table.color_of([0, 0, 255]), 8, "cells without pixels take the nearest learnt colour");
         assert_eq!(table.confidence[cell_of([0, 0, 255])], None);
         Ok(())
     }
 
     #[test]
-    fn accuracy_counts_the_labelled_apparel_pixels() -> Result<()> {
-        let table = learn(vec![record()])?;
-        let accuracy = |record| table.accuracy_over(std::iter::once(Ok(record)), Path::new("photos.parquet"));
-        let mut half = record();
-        half.superpixel_color = Some(vec![10, 8, 3, 0]);
-        assert_eq!(accuracy(half)?, Some(0.5));
-        let mut without = record();
-        without.superpixel_color = None;
-        assert_eq!(accuracy(without)?, None);
-        Ok(())
+    fn pixels_of_a_category_have_one_colour_within_a_tile() {
+        let table = ColorTable::typical();
+        let (red, white, blue) = (COLOR_RGB[10], COLOR_RGB[11], COLOR_RGB[3]);
+        // Two tiles: a red T-shirt, one pixel of it blue, and white shoes; in the second a blue T-shirt.
+        let mut rgb = [red; 24].concat();
+        rgb.extend([white, white, blue, blue].concat());
+        rgb[6..9].copy_from_slice(&blue);
+        let photo = Photo { width_px: 28, height_px: 1, rgb };
+        let mut label_map = vec![1; 28];
+        label_map[20..26].fill(15);
+        label_map[0] = 0;
+        let named = table.name_pixels(&photo, &label_map);
+        assert_eq!((named[0], named[1], named[2], named[19]), (0, 10, 10, 10));
+        assert_eq!((named[22], named[24], named[26]), (10, 11, 3));
     }
 
     #[test]

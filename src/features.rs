@@ -116,6 +116,20 @@ impl FeatureTable {
         Ok(table)
     }
 
+    /// Rows of 228 cells each, without anything else known of the photos.
+    pub(crate) fn unnamed(cells: Vec<f32>) -> Self {
+        let photos = cells.len() / CELL_COUNT;
+        let texts = vec![String::new(); photos];
+        Self {
+            photo_ids: (0..photos as u32).collect(),
+            file_names: texts.clone(),
+            paths: texts.clone(),
+            content_sha256: texts,
+            apparel_px: vec![0; photos],
+            cells,
+        }
+    }
+
     /// Number of photos.
     #[must_use]
     pub fn len(&self) -> usize {

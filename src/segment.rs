@@ -154,8 +154,8 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     if common.dry_run {
         return dry_run(config, common);
     }
-    let kept = [UNFINISHED, masks::FOLDER];
-    let mut stage = Stage::begin_again(STAGE, &config.folder(), common, config, &kept)?;
+    let kept: &[&str] = if config.masks == Masks::Png { &[UNFINISHED, masks::FOLDER] } else { &[UNFINISHED] };
+    let mut stage = Stage::begin_again(STAGE, &config.folder(), common, config, kept)?;
     let written = if config.merge { merge::merge(config, &mut stage)? } else { segment(config, common, &mut stage)? };
     rejects::write(&stage.path(rejects::FILE), STAGE, &written.rejects)?;
     let rejected = written.rejects.len() as u64;
@@ -467,11 +467,10 @@ impl Counter {
     }
 }
 
-/// Counts the pixels of a photo with its predicted label map (both of the same size).
+/// Counts the pixels of a photo with its label map (both of the same size), colours by the table.
 pub(crate) fn count(photo: &Photo, label_map: &[u8], rule: ColorRule, colors: &ColorTable) -> PixelCounts {
-    PixelCounts::of(label_map, photo.width_px, rule, |pixel| {
-        colors.color_of([photo.rgb[pixel * 3], photo.rgb[pixel * 3 + 1], photo.rgb[pixel * 3 + 2]])
-    })
+    let colors = colors.name_pixels(photo, label_map);
+    PixelCounts::of(label_map, photo.width_px, rule, |pixel| colors[pixel])
 }
 
 /// SHA-256 of an encoded photo, lower-case hexadecimal.

@@ -1,13 +1,16 @@
-"""Makes tests/data/photos: small photos in every encoding that the strict decoder must take, and Pillow's reading of them.
+"""Makes tests/data/photos: small photos in every encoding that the strict decoder must take, and Pillow's reading of them;
+in tests/data/photos/bad files that it must refuse, each with the reason.
 
 Run with Pillow 12 and numpy 2: python scripts/oracles/photos.py
 """
 
 import json
 import pathlib
+import struct
+import zlib
 
 import numpy
-from PIL import Image
+from PIL import Image, ImageOps
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "tests" / "data" / "photos"
 WIDTH, HEIGHT = 45, 37
@@ -38,11 +41,50 @@ def over_white(image):
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
+def turned(image, orientation):
+    """What a camera stores under an EXIF orientation, so that turning it as told gives `image`, and the tag."""
+    turns = Image.Transpose
+    back = {
+        1: None,
+        2: turns.FLIP_LEFT_RIGHT,
+        3: turns.ROTATE_180,
+        4: turns.FLIP_TOP_BOTTOM,
+        5: turns.TRANSPOSE,
+        6: turns.ROTATE_90,
+        7: turns.TRANSVERSE,
+        8: turns.ROTATE_270,
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return image.transpose(back) if back is not None else image, exif
+
+
+def defects():
+    """Bad files: name, content, reason."""
+
+    def good(name):
+        return (FOLDER / name).read_bytes()
+
+    bomb = bytearray(good("sixteen_bit.png"))
+    bomb[16:24] = (60_000).to_bytes(4) * 2
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4)
+    baseline = good("baseline_420.jpg")
+    return [
+        ("empty.jpg", b"", "photo_empty"),
+        ("page.jpg", b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "photo_undecodable"),
+        ("picture.gif", b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "photo_undecodable"),
+        ("zeros.jpg", bytes(4096), "photo_undecodable"),
+        ("cut_baseline.jpg", baseline[:-200], "photo_truncated"),
+        ("cut_and_closed.jpg", baseline[:-200] + b"\xff\xd9", "photo_truncated"),
+        ("cut_progressive.jpg", good("progressive_422.jpg")[:-100], "photo_truncated"),
+        ("cut.png", good("alpha.png")[:-30], "photo_truncated"),
+        ("cut.webp", good("lossy.webp")[:-30], "photo_truncated"),
+        ("bomb.png", bytes(bomb), "photo_too_large"),
+    ]
+
+
 def sixteen_bit(image):
     """A 16-bit RGB PNG, written by hand: Pillow does not write them."""
-    import struct
-    import zlib
-
     rgb = numpy.asarray(image).astype(">u2") * 257
     rows = b"".join(b"\0" + row.tobytes() for row in rgb)
 
@@ -80,7 +122,18 @@ def main():
         expected[name] = quadrant_means(over_white(Image.open(FOLDER / name)))
     (FOLDER / "sixteen_bit.png").write_bytes(sixteen_bit(rgb))
     expected["sixteen_bit.png"] = quadrant_means(rgb)
-    text = json.dumps({"width_px": WIDTH, "height_px": HEIGHT, "quadrant_means": expected}, indent=1)
+    for orientation in range(1, 9):
+        name = f"orientation_{orientation}.jpg"
+        stored, exif = turned(rgb, orientation)
+        stored.save(FOLDER / name, quality=90, exif=exif)
+        expected[name] = quadrant_means(ImageOps.exif_transpose(Image.open(FOLDER / name)))
+    (FOLDER / "bad").mkdir(exist_ok=True)
+    reasons = {}
+    for name, content, reason in defects():
+        (FOLDER / "bad" / name).write_bytes(content)
+        reasons[name] = reason
+    found = {"width_px": WIDTH, "height_px": HEIGHT, "quadrant_means": expected, "reasons": reasons}
+    text = json.dumps(found, indent=1)
     (FOLDER / "expected.json").write_text(text + "\n")
 
 

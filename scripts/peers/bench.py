@@ -1,6 +1,6 @@
 """Measures lookbook beside its peers and prints the tables of docs/benchmarks.md: bench.py [SECTION ...]
 
-Sections: step-4, step-16, prediction-4, similarity; all of them where none is named. Each contestant is a process of its
+Sections: step-4, step-16, prediction-4, similarity, segment; all of them where none is named. Each contestant is a process of its
 own; they start one after the other, do a round to warm up, and then take turns, one at work at a time. The order rotates
 from round to round. What they computed is compared; the run fails where it differs.
 """
@@ -78,6 +78,8 @@ SECTIONS = {
         },
     ),
 }
+# What scripts of their own measure.
+SCRIPTS = ("similarity", "segment")
 
 
 class Worker:
@@ -219,14 +221,14 @@ def run(section):
 
 
 def main(sections):
-    known = [*SECTIONS, "similarity"]
+    known = [*SECTIONS, *SCRIPTS]
     unknown = set(sections) - set(known)
     if unknown:
         sys.exit(f"there is no section {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     conditions()
     for section in sections or known:
-        if section == "similarity":
-            subprocess.run([sys.executable, HERE / "similarity.py", "--lookbook", BINARIES / "lookbook"], check=True)
+        if section in SCRIPTS:
+            subprocess.run([sys.executable, HERE / f"{section}.py", "--lookbook", BINARIES / "lookbook"], check=True)
         else:
             run(section)
 

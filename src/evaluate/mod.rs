@@ -15,6 +15,7 @@ use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::error::{Error, Result};
 use crate::graph::{self, Spec};
 use crate::labels::{CATEGORIES, CATEGORY_COUNT};
+use crate::photo::Photo;
 use crate::predict::BATCH_SIZE;
 use crate::progress::Progress;
 use crate::runtime::{self, Backend, Device, Engine, failed};
@@ -22,8 +23,10 @@ use crate::stage::{self, Common, Summary};
 use crate::stop;
 use crate::train::{WEIGHTS_FILE, checkpoint, step};
 
+pub mod colors;
 pub mod confusion;
 
+use colors::{ColorEvaluation, Compared, FeatureComparison};
 use confusion::Confusion;
 
 /// File name of the result, in the model folder.
@@ -89,8 +92,14 @@ pub struct Evaluation {
     pub iou: BTreeMap<String, Option<f64>>,
     /// Pixels by truth (rows) and prediction (columns), 23 x 23.
     pub confusion: Vec<Vec<u64>>,
-    /// Share of apparel pixels of the split that the colour table names as the labels do; null without colour labels.
+    /// Share of apparel pixels of the split that are named as the labels name them; null without colour labels.
     pub color_pixel_accuracy: Option<f64>,
+    /// How the colour table does; null without colour labels.
+    #[serde(default)]
+    pub colors: Option<ColorEvaluation>,
+    /// Features by the model beside features by the labels, for each colour rule.
+    #[serde(default)]
+    pub features: Vec<FeatureComparison>,
 }
 
 impl fmt::Display for Evaluation {
@@ -104,6 +113,8 @@ impl fmt::Display for Evaluation {
             ("category-set Jaccard", Some(self.category_set_jaccard)),
             ("binary cross-entropy", Some(self.bce)),
             ("colour accuracy", self.color_pixel_accuracy),
+            ("same of superpixels", self.colors.as_ref().map(|it| it.superpixel_accuracy)),
+            ("true neighbours found", self.features.first().and_then(|it| it.true_neighbours_found)),
             ("the seed's mean IoU", Some(self.seed_mean_iou)),
         ] {
             writeln!(f, "  {name:24} {}", figure(value))?;
@@ -173,6 +184,7 @@ fn evaluate(dataset: &Dataset, model: &Path, split: Split, engine: Engine) -> Re
     let (spec, weights) = checkpoint::read_weights(&model.join(WEIGHTS_FILE))?;
     let mut evaluator = Evaluator::new(&spec, engine)?;
     let mut tally = Tally::default();
+    let table = ColorTable::read(&model.join(color::FILE))?;
     let weights = step::flat(weights)?;
     let photos = dataset.index()?.iter().filter(|it| it.split == split).count() as u64;
     let progress = Progress::new(STAGE, photos, "photos");
@@ -183,7 +195,7 @@ fn evaluate(dataset: &Dataset, model: &Path, split: Split, engine: Engine) -> Re
             break;
         }
         stop::check()?;
-        tally.add(&evaluator.evaluate(dataset, &spec, &chunk, &weights)?, chunk.len());
+        tally.add(evaluator.evaluate(dataset, &spec, &chunk, &weights, &table)?, chunk.len());
         progress.inc(chunk.len() as u64);
     }
     if tally.photos == 0 {
@@ -191,8 +203,7 @@ fn evaluate(dataset: &Dataset, model: &Path, split: Split, engine: Engine) -> Re
     }
     let predict = model.join(crate::train::PREDICT_FILE);
     let predict = std::fs::read(&predict).map_err(Error::io("read", &predict))?;
-    let colors = ColorTable::read(&model.join(color::FILE))?.pixel_accuracy(dataset, split)?;
-    Ok((tally.evaluation(split, crate::predict::model_id(&predict), colors), evaluator.backend))
+    Ok((tally.evaluation(split, crate::predict::model_id(&predict)), evaluator.backend))
 }
 
 /// The network with the losses, for any weights.
@@ -251,6 +262,7 @@ impl Evaluator {
         spec: &Spec,
         records: &[PhotoRecord],
         weights: &DynValue,
+        table: &ColorTable,
     ) -> Result<Evaluated> {
         let laid: Result<Vec<_>> = records.par_iter().map(|it| lay(dataset, spec, it)).collect();
         let laid = laid?;
@@ -260,34 +272,46 @@ impl Evaluator {
         let compare = |((record, laid), map): ((&PhotoRecord, &Laid), &Vec<u8>)| {
             let (width, height) = (record.width_px as usize, record.height_px as usize);
             let mut confusion = Confusion::default();
-            confusion.add(&laid.truth, &canvas::label_map(spec, &laid.canvas, map, width, height));
+            let predicted = canvas::label_map(spec, &laid.canvas, map, width, height);
+            confusion.add(&laid.truth, &predicted);
             let mut of_background = Confusion::default();
             of_background.add(&laid.truth, &vec![crate::labels::BACKGROUND; laid.truth.len()]);
-            (confusion, of_background.seed_mean_iou())
+            let compared = Compared::new(record, &laid.photo, &predicted, table);
+            Looked { confusion, seed_of_background: of_background.seed_mean_iou(), compared }
         };
         let photos = records.par_iter().zip(&laid).zip(&answer.label_maps).map(compare).collect();
         Ok(Evaluated { bce: f64::from(answer.bce), photos })
     }
 }
 
-/// A photo and its labels on the canvas, and its labels at its own size.
+/// A photo and its labels on the canvas, and both at its own size.
 struct Laid {
+    photo: Photo,
     canvas: Canvas,
     labels: Vec<u8>,
     truth: Vec<u8>,
 }
 
 fn lay(dataset: &Dataset, spec: &Spec, record: &PhotoRecord) -> Result<Laid> {
-    let canvas = canvas::canvas(spec, &record.decode(&dataset.photos_path())?);
+    let photo = record.decode(&dataset.photos_path())?;
+    let canvas = canvas::canvas(spec, &photo);
     let truth = record.category_map();
     let labels = canvas::label_canvas(spec, &canvas, &truth, record.width_px as usize, record.height_px as usize);
-    Ok(Laid { canvas, labels, truth })
+    Ok(Laid { photo, canvas, labels, truth })
 }
 
-/// A batch compared with its truth: mean BCE; for each photo the confusion and the seed's metric of plain background.
+/// A batch compared with its truth: mean BCE, and each photo.
 struct Evaluated {
     bce: f64,
-    photos: Vec<(Confusion, f64)>,
+    photos: Vec<Looked>,
+}
+
+/// A photo compared with its truth.
+struct Looked {
+    confusion: Confusion,
+    /// The seed's metric of plain background.
+    seed_of_background: f64,
+    compared: Compared,
 }
 
 /// What has been counted over the split.
@@ -299,21 +323,24 @@ struct Tally {
     jaccard_sum: f64,
     seed_sum: f64,
     seed_of_background_sum: f64,
+    compared: Vec<Compared>,
 }
 
 impl Tally {
-    fn add(&mut self, batch: &Evaluated, photos: usize) {
+    fn add(&mut self, batch: Evaluated, photos: usize) {
         self.photos += photos as u64;
         self.bce_sum += batch.bce * photos as f64;
-        for (confusion, of_background) in &batch.photos {
+        for Looked { confusion, seed_of_background, compared } in batch.photos {
             self.jaccard_sum += confusion.category_set_jaccard();
             self.seed_sum += confusion.seed_mean_iou();
-            self.seed_of_background_sum += of_background;
-            self.confusion.merge(confusion);
+            self.seed_of_background_sum += seed_of_background;
+            self.confusion.merge(&confusion);
+            self.compared.push(compared);
         }
     }
 
-    fn evaluation(&self, split: Split, model_id: String, color_pixel_accuracy: Option<f64>) -> Evaluation {
+    fn evaluation(&self, split: Split, model_id: String) -> Evaluation {
+        let (colors, features) = colors::summarize(&self.compared);
         let photos = self.photos as f64;
         let iou = |category: usize| (CATEGORIES[category].to_owned(), self.confusion.iou(category));
         Evaluation {
@@ -331,7 +358,9 @@ impl Tally {
             bce: self.bce_sum / photos,
             iou: (0..CATEGORY_COUNT).map(iou).collect(),
             confusion: self.confusion.rows(),
-            color_pixel_accuracy,
+            color_pixel_accuracy: colors.as_ref().map(|it| it.pixel_accuracy),
+            colors,
+            features,
         }
     }
 }

@@ -508,6 +508,8 @@ mod tests {
             iou: [("bk".to_owned(), Some(0.9)), ("dress".to_owned(), Some(0.0)), ("hat".to_owned(), None)].into(),
             confusion,
             color_pixel_accuracy: None,
+            colors: None,
+            features: Vec::new(),
         }
     }
 

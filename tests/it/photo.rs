@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ImageFormat, RgbImage};
-use lookbook::photo::{self, PhotoProblem, reason};
+use lookbook::photo::{self, Decoding, PhotoProblem, reason};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/photos").join(name)
@@ -66,7 +66,7 @@ fn with_exif(jpeg: &[u8], orientation: u8, thumbnail: &[u8]) -> Vec<u8> {
 fn every_encoding_reads_as_pillow_reads_it() {
     let expected: serde_json::Value = serde_json::from_slice(&stored("expected.json")).unwrap();
     let all = expected["quadrant_means"].as_object().unwrap();
-    assert!(all.len() >= 15, "the oracle holds {} photos", all.len());
+    assert!(all.len() >= 23, "the oracle holds {} photos", all.len());
     for (name, means) in all {
         let photo = photo::decode(&stored(name)).unwrap_or_else(|problem| panic!("{name}: {problem:?}"));
         assert_eq!(serde_json::json!([photo.width_px, photo.height_px]), serde_json::json!([45, 37]), "{name}");
@@ -76,6 +76,55 @@ fn every_encoding_reads_as_pillow_reads_it() {
                 assert!((found - expected).abs() < 1.5, "{name}: {found} is not {expected}");
             }
         }
+    }
+}
+
+#[test]
+fn every_bad_file_is_refused_for_its_reason() {
+    let expected: serde_json::Value = serde_json::from_slice(&stored("expected.json")).unwrap();
+    let all = expected["reasons"].as_object().unwrap();
+    assert!(all.len() >= 10, "the oracle holds {} bad files", all.len());
+    for (name, reason) in all {
+        let bytes = stored(&format!("bad/{name}"));
+        assert_eq!(reason_of(&bytes), reason, "{name}");
+        let fitted = Decoding { max_pixels: photo::MAX_PIXELS, fit: Some((8, 8)) };
+        assert_eq!(photo::decode_with(&bytes, fitted).expect_err("the file is bad").reason, reason, "{name}, fitted");
+    }
+}
+
+/// Soft waves in each channel, with some grain.
+fn waves(width: u32, height: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| {
+        let wave = |at: u32, length: f32| (at as f32 / length).sin() * 60.0 + 128.0;
+        let grain = (x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503)) % 13;
+        image::Rgb([wave(x, 90.0), wave(y, 130.0), wave(x + y, 70.0)].map(|value| value as u8 + grain as u8))
+    })
+}
+
+#[test]
+fn a_large_jpeg_decoded_scaled_down_looks_like_one_decoded_whole() {
+    let fit = Some((400, 600));
+    let decoding = Decoding { max_pixels: photo::MAX_PIXELS, fit };
+    for (width, height, grey) in [(1600, 2400, false), (900, 1250, true), (3300, 2000, false)] {
+        let picture = waves(width, height);
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        let picture = if grey { DynamicImage::from(picture).grayscale() } else { DynamicImage::from(picture) };
+        picture.write_to(&mut bytes, ImageFormat::Jpeg).unwrap();
+        for orientation in [1, 6] {
+            let jpeg = with_exif(bytes.get_ref(), orientation, &[]);
+            let whole = photo::decode(&jpeg).unwrap();
+            let expected = photo::fit(&whole, 400, 600);
+            let found = photo::decode_with(&jpeg, decoding).unwrap();
+            assert_eq!((found.own_width_px, found.own_height_px), (whole.width_px, whole.height_px));
+            assert_eq!((found.photo.width_px, found.photo.height_px), (expected.width_px, expected.height_px));
+            let differences = found.photo.rgb.iter().zip(&expected.rgb).map(|(a, b)| u64::from(a.abs_diff(*b)));
+            let mean = differences.sum::<u64>() as f64 / expected.rgb.len() as f64;
+            assert!(mean < 1.5, "{width} x {height}, orientation {orientation}: {mean}");
+            let cut = photo::decode_with(&jpeg[..jpeg.len() * 2 / 3], decoding).expect_err("it is cut");
+            assert_eq!(cut.reason, reason::TRUNCATED);
+        }
+        let few = Decoding { max_pixels: u64::from(width * height) - 1, fit };
+        assert_eq!(photo::decode_with(bytes.get_ref(), few).expect_err("too many").reason, reason::TOO_LARGE);
     }
 }
 

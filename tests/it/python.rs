@@ -1,4 +1,4 @@
-//! The exported graphs in Python's ONNX Runtime: the same numbers.
+//! Python beside the program: the exported graphs in its ONNX Runtime, the tables in its engines.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -81,4 +81,29 @@ fn exported_graphs_give_the_same_numbers_in_python() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     println!("{text}");
+}
+
+#[test]
+fn the_examples_of_the_tables_document_run() {
+    let Some(mut python) = python() else { return };
+    if !Path::new(env!("CARGO_MANIFEST_DIR")).join(".python/duckdb").exists() {
+        eprintln!("SKIPPED: there is no DuckDB in .python (scripts/install_python_packages.sh gets it)");
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    for arguments in [
+        &["sample", "--photos", "14", "--output", "output/sample"][..],
+        &["convert", "--source", "output/sample", "--output", "output/dataset"],
+        &["segment", "--from", "labels"],
+        &["similarity"],
+    ] {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_lookbook"));
+        let output = program.env_clear().current_dir(place.path()).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts/table_queries.py");
+    let output = python.arg(script).arg(place.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("Tshirt_") && text.contains(".jpg"), "{text}");
 }

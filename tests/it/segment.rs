@@ -79,7 +79,8 @@ fn a_folder_of_photos_becomes_a_table_and_the_bad_ones_are_named() -> Result<()>
     assert_eq!(table.apparel_px, [400 * 600, 400 * 360, 400 * 600, 400 * 600, 400 * 600]);
     let share = |row: usize, name: &str| cells(&table, row).iter().find(|it| it.0 == name).map_or(0.0, |it| it.1);
     assert_eq!(cells(&table, 0), [("Tshirt_blue".to_owned(), 1.0)]);
-    assert!((share(1, "Tshirt_yellow") - 0.5).abs() < 0.02 && (share(1, "Tshirt_blue") - 0.5).abs() < 0.02);
+    // The tile on the edge between the two is named by its mean.
+    assert!((share(1, "Tshirt_yellow") - 0.5).abs() < 0.05 && (share(1, "Tshirt_blue") - 0.5).abs() < 0.05);
     assert!((share(2, "Tshirt_black") - 0.5).abs() < 0.05 && (share(2, "Tshirt_white") - 0.5).abs() < 0.1);
     assert!((share(4, "Tshirt_red") - 2.0 / 3.0).abs() < 0.05);
 
