@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 
 use rayon::prelude::*;
 
@@ -15,8 +15,8 @@ use super::{Config, Correlator, Matrix, Nearest, Neighbour, STAGE};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::stop;
-use crate::table;
 use crate::table::similarity::{MatrixWriter, Pair, PairsWriter};
+use crate::table::{self, Ended};
 
 /// Rows of a strip at most: a tile of 64 x 2048 correlations stays in the second cache. A divisor of [`BLOCK`], so that a
 /// strip lies in one block.
@@ -116,9 +116,19 @@ pub(super) fn run(config: &Config, correlator: &Correlator, cut: &Cut, folders: 
         progress: Progress::new(STAGE, cut.rows() as u64, "photos"),
     };
     let path = |folder: &Option<PathBuf>, part| folder.as_ref().map(|folder| folder.join(table::part_name(part)));
-    cut.parts().into_par_iter().try_for_each(|(number, rows)| {
-        let writers = Writers::create(path(&folders.matrix, number), path(&folders.pairs, number), cut, config)?;
-        pass.part(rows, writers)
+    let (ended, to_check) = mpsc::channel();
+    std::thread::scope(|scope| {
+        // The disk writes what is done while the next is computed.
+        let checked = scope.spawn(|| to_check.into_iter().try_for_each(|it: Ended| it.check().map(drop)));
+        let computed = cut.parts().into_par_iter().try_for_each_with(ended, |ended, (number, rows)| {
+            let writers = Writers::create(path(&folders.matrix, number), path(&folders.pairs, number), cut, config)?;
+            for part in pass.part(rows, writers)? {
+                // Nobody listens any more where a part was no good: that is what the run then ends with.
+                let _ = ended.send(part);
+            }
+            Ok(())
+        });
+        computed.and(checked.join().expect("no check panics"))
     })?;
     Ok(pass.neighbours())
 }
@@ -182,7 +192,8 @@ impl Tile<'_> {
 }
 
 impl Pass<'_> {
-    fn part(&self, rows: Range<usize>, mut writers: Writers) -> Result<()> {
+    /// Computes and writes a part; what was written of it.
+    fn part(&self, rows: Range<usize>, mut writers: Writers) -> Result<Vec<Ended>> {
         for start in rows.clone().step_by(self.cut.strip_rows) {
             let strip = start..(start + self.cut.strip_rows).min(rows.end);
             let (correlations, pairs) = self.strip(strip.clone(), writers.matrix.is_some());
@@ -195,8 +206,8 @@ impl Pass<'_> {
             self.progress.inc(strip.len() as u64);
             stop::check()?;
         }
-        writers.matrix.map_or(Ok(()), MatrixWriter::close)?;
-        writers.pairs.map_or(Ok(()), PairsWriter::close)
+        let matrix = writers.matrix.map(MatrixWriter::end);
+        matrix.into_iter().chain(writers.pairs.map(PairsWriter::end)).collect()
     }
 
     /// Correlates and ranks a strip. Returns the correlations, whole rows where `whole`, and the pairs above the threshold.

@@ -118,10 +118,38 @@ impl TableWriter {
     /// Ends the file, flushes it to disk, opens it again and checks schema and row count. Returns the number of rows.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Schema`] where what was written does not read back.
+    /// As [`TableWriter::end`] and [`Ended::check`].
     pub fn close(self) -> Result<usize> {
+        self.end()?.check()
+    }
+
+    /// Ends the file; it is not on disk before [`Ended::check`].
+    ///
+    /// # Errors
+    /// [`Error::Io`], as on a full disk.
+    pub fn end(self) -> Result<Ended> {
         let file = self.writer.into_inner().map_err(failed("write", &self.path))?;
-        file.sync_all().map_err(Error::io("flush", &self.path))?;
+        Ok(Ended { path: self.path, schema: self.schema, rows: self.rows, file })
+    }
+}
+
+/// A file that was written and may still be on its way to disk.
+#[derive(Debug)]
+#[must_use = "it is neither flushed nor checked before `check`"]
+pub struct Ended {
+    path: PathBuf,
+    schema: SchemaRef,
+    rows: usize,
+    file: File,
+}
+
+impl Ended {
+    /// Flushes the file to disk, opens it again and checks schema and row count. Returns the number of rows.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Schema`] where what was written does not read back.
+    pub fn check(self) -> Result<usize> {
+        self.file.sync_all().map_err(Error::io("flush", &self.path))?;
         let reader = open(&self.path)?;
         let rows = reader.metadata().file_metadata().num_rows();
         if reader.schema().fields() != self.schema.fields() || rows != self.rows as i64 {

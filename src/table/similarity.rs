@@ -27,7 +27,7 @@ use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 
-use super::{TableWriter, column, read_table, schema, write_table};
+use super::{Ended, TableWriter, column, read_table, schema, write_table};
 use crate::error::Result;
 use crate::features::FeatureTable;
 use crate::similarity::{Neighbour, Precision};
@@ -121,9 +121,9 @@ impl MatrixWriter {
     /// Ends the part.
     ///
     /// # Errors
-    /// As [`TableWriter::close`].
-    pub fn close(self) -> Result<()> {
-        self.writer.close().map(drop)
+    /// As [`TableWriter::end`].
+    pub fn end(self) -> Result<Ended> {
+        self.writer.end()
     }
 }
 
@@ -192,9 +192,9 @@ impl PairsWriter {
     /// Ends the part.
     ///
     /// # Errors
-    /// As [`TableWriter::close`].
-    pub fn close(self) -> Result<()> {
-        self.writer.close().map(drop)
+    /// As [`TableWriter::end`].
+    pub fn end(self) -> Result<Ended> {
+        self.writer.end()
     }
 }
 
