@@ -6,6 +6,7 @@ OUTPUT    ?= output
 CATALOGUE ?= $(shell sed -n 's/^[[:space:]]*catalogue[[:space:]]*=[[:space:]]*"\([^"]*\)".*/\1/p' '$(CONFIG)')
 FLAGS     ?=
 GPU       ?=
+DRY_RUN   := $(findstring n,$(firstword -$(MAKEFLAGS)))
 RUN_NAME  := $(shell date -u +%Y-%m-%dT%H:%M:%SZ)
 
 ifneq ($(words $(OUTPUT)) $(words $(CONFIG)),1 1)
@@ -56,11 +57,12 @@ $(eval WORKED := 1)$(LOOKBOOK) $(1) $(2) --config $(CONFIG) --run-name $(RUN_NAM
   { status=$$?; [ $$status -ne 3 ] || touch -t 200001010000 $@; exit $$status; }
 endef
 
-# keep COMMAND: the target gets what the command prints, and a new time only where that is not what it held.
+# keep COMMAND: the target gets what the command prints, and a new time only where that is not what it held. `make -n` does
+# it too (+), else it would have to take every stage for one to be run; what cannot be told before a stage has run is new.
 define keep
-@mkdir -p $(@D)
-@$(1) > $@.new || { rm -f $@.new; exit 1; }
-@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
++@mkdir -p $(@D)
++@{ $(1); } > $@.new $(if $(DRY_RUN),2>/dev/null) || { rm -f $@.new; $(if $(DRY_RUN),exit 0,exit 1); }; \
+  if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 endef
 
 # list PATH: every file with size and time.

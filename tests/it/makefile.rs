@@ -111,6 +111,23 @@ fn a_changed_setting_runs_what_hangs_on_it() {
 }
 
 #[test]
+fn a_dry_run_tells_what_would_be_done() {
+    let project = Project::new();
+    let told = || {
+        let (calls, printed, ok) = project.make(&["-n"]);
+        assert!(ok && calls.is_empty(), "{printed}");
+        let would = |stage: &&str| printed.contains(&format!("built/release/lookbook {stage} --"));
+        ALL.into_iter().filter(would).collect::<Vec<_>>()
+    };
+    assert_eq!(told(), ALL, "there is nothing yet");
+    assert_eq!(project.make(&[]).0, ALL);
+    assert!(told().is_empty(), "all is up to date");
+    project.settings("[train]\nepochs = 1\n[similarity]\ntop = 2\n");
+    assert_eq!(told(), ["similarity", "report"]);
+    assert_eq!(project.make(&[]).0, ["similarity", "report"]);
+}
+
+#[test]
 fn a_new_program_leaves_the_data_alone() {
     let project = Project::new();
     project.make(&[]);
