@@ -14,7 +14,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::features::{ColorRule, FeatureTable};
 use crate::labels;
-use crate::photo::{self, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo};
+use crate::photo::{self, Decoding, FIT_HEIGHT_PX, FIT_WIDTH_PX, MAX_PIXELS, Photo, PhotoProblem};
 use crate::picture::{self, Tile};
 use crate::predict::Predictor;
 use crate::runtime::{Device, PrecisionChoice};
@@ -200,7 +200,7 @@ struct Adviser<'a> {
 impl Adviser<'_> {
     /// The answer for one photo, and the photo as it was looked at where it is good.
     fn advise(&mut self, path: PathBuf) -> Result<(Recommendation, Option<Photo>)> {
-        let read = photo::read_bytes(&path).and_then(|bytes| Ok((photo::decode(&bytes)?, segment::digest(&bytes))));
+        let read = photo::read_bytes(&path).and_then(|bytes| Ok((fitted(&bytes)?, segment::digest(&bytes))));
         let (photo, digest) = match read {
             Ok(read) => read,
             Err(problem) => {
@@ -208,7 +208,6 @@ impl Adviser<'_> {
                 return Ok((Recommendation::without_neighbours(path, Some(problem)), None));
             }
         };
-        let photo = photo::fit(&photo, FIT_WIDTH_PX, FIT_HEIGHT_PX);
         let label_maps = self.predictor.label_maps(std::slice::from_ref(&photo))?;
         let label_map = label_maps.first().ok_or_else(|| Error::runtime(PREDICT_FILE, "gave no label map"))?;
         let counts = segment::count(&photo, label_map, self.config.color_rule, &self.colors);
@@ -236,6 +235,12 @@ impl Adviser<'_> {
         };
         nearest.into_iter().zip(1..).map(recommended).collect()
     }
+}
+
+/// A photo as `segment` looks at it.
+fn fitted(encoded: &[u8]) -> Result<Photo, PhotoProblem> {
+    let fit = Some((FIT_WIDTH_PX, FIT_HEIGHT_PX));
+    photo::decode_with(encoded, Decoding { max_pixels: MAX_PIXELS, fit }).map(|it| it.photo)
 }
 
 fn worn(cells: &[f32]) -> Vec<WornCell> {
@@ -319,18 +324,17 @@ fn missing_tile(it: &Recommended) -> Tile {
 /// The pictures of the photos `wanted` (id to path) of a features folder, fitted: out of the dataset where that was the
 /// catalogue, else files. Those that cannot be read any more are left out.
 pub(crate) fn catalogue_pictures(features: &Path, wanted: &HashMap<u32, &str>) -> Result<HashMap<u32, Photo>> {
-    let fitted = |photo: Photo| photo::fit(&photo, FIT_WIDTH_PX, FIT_HEIGHT_PX);
     let mut pictures = HashMap::new();
     let Some(dataset) = dataset_of(features)? else {
-        let files = wanted.iter().filter_map(|(&id, path)| Some((id, fitted(photo::read(Path::new(path)).ok()?))));
-        return Ok(files.collect());
+        let picture = |path: &str| photo::read_bytes(Path::new(path)).and_then(|bytes| fitted(&bytes));
+        return Ok(wanted.iter().filter_map(|(&id, path)| Some((id, picture(path).ok()?))).collect());
     };
     for record in dataset.photos(None)? {
         let record = record?;
         if wanted.contains_key(&record.photo_id)
-            && let Ok(photo) = photo::decode(&record.encoded)
+            && let Ok(photo) = fitted(&record.encoded)
         {
-            pictures.insert(record.photo_id, fitted(photo));
+            pictures.insert(record.photo_id, photo);
         }
         if pictures.len() == wanted.len() {
             break;

@@ -12,7 +12,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::features::FeatureTable;
 use crate::labels;
-use crate::photo::{self, Photo};
+use crate::photo::{self, Decoding, MAX_PIXELS, Photo};
 use crate::picture;
 use crate::similarity::{self, Neighbour};
 use crate::stage::{self, Stage, Summary};
@@ -102,8 +102,8 @@ fn write_sheets(table: &FeatureTable, shown: usize, catalogue: &Path, stage: &St
 
 /// `None` for a photo that is gone or damaged since.
 fn thumbnail(encoded: Option<&[u8]>) -> Option<Photo> {
-    let photo = photo::decode(encoded?).ok()?;
-    Some(photo::fit(&photo, THUMBNAIL_PX.0, THUMBNAIL_PX.1))
+    let decoding = Decoding { max_pixels: MAX_PIXELS, fit: Some(THUMBNAIL_PX) };
+    photo::decode_with(encoded?, decoding).ok().map(|it| it.photo)
 }
 
 /// The thumbnails in rows, each in the middle of its place.

@@ -78,19 +78,19 @@
 
   // A photo is found where every word of the search is in its name or in a cell; "red dress" and "dress red" are one cell.
   const wanted = (text) => {
-    const words = text.toLowerCase().split(/[\s_]+/).filter(Boolean);
+    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
     const tests = [];
     for (let at = 0; at < words.length; at++) {
-      const pair = at + 1 < words.length ? [`${words[at]}_${words[at + 1]}`, `${words[at + 1]}_${words[at]}`] : [];
-      const cell = cells.findIndex((name) => pair.includes(name));
+      const named = words[at].includes("_") ? words[at].split("_") : words.slice(at, at + 2);
+      const cell = named.length === 2 ? cells.findIndex((name) => name === named.join("_") || name === named.toReversed().join("_")) : -1;
       if (cell >= 0) {
         tests.push((photo) => data.worn[photo].some((value, index) => index % 2 === 0 && value === cell));
-        at++;
+        if (!words[at].includes("_")) at++;
         continue;
       }
       const word = words[at];
-      const named = new Set(cells.flatMap((name, index) => (name.split("_").includes(word) ? [index] : [])));
-      tests.push((photo) => names[photo].includes(word) || data.worn[photo].some((value, index) => index % 2 === 0 && named.has(value)));
+      const of = new Set(cells.flatMap((name, index) => (name.split("_").includes(word) ? [index] : [])));
+      tests.push((photo) => names[photo].includes(word) || data.worn[photo].some((value, index) => index % 2 === 0 && of.has(value)));
     }
     return (photo) => tests.every((test) => test(photo));
   };
@@ -102,6 +102,37 @@
     wall.scrollTop = 0;
     draw();
   };
+
+  const lookFor = (cell) => {
+    search.value = cell.dataset.search.replace("_", " ");
+    look();
+    search.scrollIntoView({ block: "center" });
+    search.focus({ preventScroll: true });
+  };
+
+  // The map of cells by keyboard: one stop of the tab key, arrows from cell to cell, Enter searches.
+  const map = [...document.querySelectorAll("[data-search]")];
+  map[0]?.closest("svg").setAttribute("role", "group");
+  const corner = (cell, axis) => Number(cell.querySelector("rect").getAttribute(axis));
+  map.forEach((cell, index) => {
+    cell.tabIndex = index === 0 ? 0 : -1;
+    cell.setAttribute("role", "button");
+    cell.addEventListener("keydown", (event) => {
+      const along = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      const down = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+      const enters = event.key === "Enter" || event.key === " ";
+      if (!along && !down && !enters) return;
+      event.preventDefault();
+      if (enters) return lookFor(cell);
+      const below = (other) => down * (corner(other, "y") - corner(cell, "y"));
+      const beside = (other) => Math.abs(corner(other, "x") - corner(cell, "x"));
+      const nearest = () => map.filter((other) => below(other) > 0).sort((a, b) => below(a) - below(b) || beside(a) - beside(b))[0];
+      const next = along ? map[index + along] : nearest();
+      if (!next) return;
+      [cell.tabIndex, next.tabIndex] = [-1, 0];
+      next.focus();
+    });
+  });
 
   const shared = (photo, other) => {
     const shares = new Map();
@@ -149,12 +180,7 @@
     const one = event.target.closest(".tile");
     if (one) history.pushState(null, "", `#photo=${one.dataset.photo}`), choose(Number(one.dataset.photo));
     const cell = event.target.closest("[data-search]");
-    if (cell) {
-      search.value = cell.dataset.search.replace("_", " ");
-      look();
-      search.scrollIntoView({ block: "center" });
-      search.focus({ preventScroll: true });
-    }
+    if (cell) lookFor(cell);
   });
   wall.addEventListener("keydown", (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns(), ArrowDown: columns(), Home: -found.length, End: found.length }[event.key];

@@ -224,9 +224,6 @@ fn thumbnail_is_shown(browser: &Browser) {
 }
 
 fn walks(browser: &Browser) {
-    browser.run("document.querySelector('#wall .tile[tabindex=\"0\"]').focus()");
-    let focused = || browser.run("return Number(document.activeElement.dataset.photo)");
-    let start = focused().as_u64().unwrap();
     let press = |key: &str| {
         browser.post(
             "actions",
@@ -235,7 +232,26 @@ fn walks(browser: &Browser) {
         ] }] }),
         );
     };
-    let (right, end, enter) = ("\u{E014}", "\u{E010}", "\u{E007}");
+    let (right, down, left, end, enter) = ("\u{E014}", "\u{E015}", "\u{E012}", "\u{E010}", "\u{E007}");
+    // The map of cells: there and back, and on to another, which is then searched for.
+    browser.run("document.querySelector('[data-search][tabindex=\"0\"]').focus()");
+    let cell = || browser.run("return document.activeElement.dataset.search");
+    let first = cell();
+    press(right);
+    assert_ne!(cell(), first);
+    press(left);
+    assert_eq!(cell(), first);
+    press(down);
+    let other = cell();
+    assert_ne!(other, first);
+    press(enter);
+    let words = other.as_str().unwrap().replace('_', " ");
+    assert_eq!(browser.run("return document.getElementById('search').value"), words);
+    browser.run("const it = document.getElementById('search'); it.value = ''; it.dispatchEvent(new Event('input'))");
+
+    browser.run("document.querySelector('#wall .tile[tabindex=\"0\"]').focus()");
+    let focused = || browser.run("return Number(document.activeElement.dataset.photo)");
+    let start = focused().as_u64().unwrap();
     press(right);
     assert_eq!(focused(), start + 1);
     press(end);

@@ -217,6 +217,25 @@ fn a_gate_keeps_the_old_version_and_lays_the_new_one_aside() {
 }
 
 #[test]
+fn a_drift_of_the_categories_keeps_the_old_version() {
+    let place = tempfile::tempdir().unwrap();
+    features(place.path());
+    let before = Summary::read(&place.path().join("features")).unwrap();
+    fs::write(place.path().join("strict.toml"), "[gates]\nmax_category_psi = 0.001\n").unwrap();
+    for arguments in [
+        &["sample", "--photos", "12", "--seed", "9", "--output", "other"][..],
+        &["convert", "--source", "other", "--output", "dataset"],
+    ] {
+        assert_eq!(run(place.path(), arguments).0, 0);
+    }
+    let (code, text) = run(place.path(), &[&SEGMENT[..], &["--config", "strict.toml"]].concat());
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("gate max_category_psi (0.001): ") && text.contains(" is too much by "), "{text}");
+    assert_eq!(Summary::read(&place.path().join("features")).unwrap().started_at, before.started_at);
+    assert!(place.path().join(".features.rejected/run.json").is_file());
+}
+
+#[test]
 fn a_wait_for_the_lock_ends_when_it_is_free_and_says_who_held_it() {
     let place = tempfile::tempdir().unwrap();
     features(place.path());
