@@ -404,13 +404,17 @@ fn count_written(stage: &mut Stage, written: &Written, plan: &Plan) {
         ("kept", kept),
         ("vanished", plan.vanished),
         ("segmented", segmented),
-        ("parts", written.parts as u64),
         ("parts_unchanged", written.linked_parts as u64),
-        (NEXT_PHOTO_ID, u64::from(plan.next_photo_id)),
     ];
     for (name, count) in counts {
         stage.count(name, count);
     }
+    count_parts(stage, written, plan);
+}
+
+fn count_parts(stage: &mut Stage, written: &Written, plan: &Plan) {
+    stage.count("parts", written.parts);
+    stage.count(NEXT_PHOTO_ID, plan.next_photo_id);
 }
 
 /// Counts what the table holds, and compares it with the gates; returns the number of photos.

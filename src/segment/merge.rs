@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::earlier::{Folder, Wanted};
 use super::parts::{Fate, Writer, Written};
-use super::{Config, Plan, STAGE, count_written, open_catalogue, published};
+use super::{Config, Plan, STAGE, count_parts, open_catalogue, published};
 use crate::error::{Error, Result};
 use crate::shard::{self, Shard};
 use crate::stage::{RUN_FILE, Stage};
@@ -48,6 +48,6 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     // The shards say why, also where a photo that could not be looked at has its row from before.
     written.rejects = rejected;
     written.rejects.sort_by(|a, b| a.item.cmp(&b.item));
-    count_written(stage, &written, &plan);
+    count_parts(stage, &written, &plan);
     Ok(written)
 }
