@@ -87,8 +87,6 @@ fn readme(spec: &Spec, epoch: u32, model_id: &str, names: &[&str]) -> Result<Str
         height => spec.photo_height_px,
         rows => spec.rows(),
         columns => spec.columns(),
-        label_rows => spec.rows(),
-        label_columns => spec.columns(),
         has_card => names.contains(&MODEL_CARD_FILE),
         has_licence => names.contains(&DATA_LICENSE_FILE),
     };

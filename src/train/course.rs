@@ -145,6 +145,13 @@ impl Course<'_> {
         }
     }
 
+    /// Says that a run that was cut short can be gone on with; one that failed by itself would fail there again.
+    pub(super) fn say_how_to_go_on(&self, error: &Error) {
+        if matches!(error, Error::Stopped { .. } | Error::Io { .. }) && !self.history.is_empty() {
+            tracing::warn!("the same command with --resume goes on after epoch {}", self.history.len());
+        }
+    }
+
     /// Takes the weights that are to be published, and returns the epoch that they are of.
     pub(super) fn choose(&mut self) -> Result<EpochRecord> {
         let last = *self.history.last().expect("a run has an epoch at least");

@@ -102,7 +102,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
         course.restore(checkpoint)?;
     }
     stage.keep_unfinished();
-    let ending = course.run()?;
+    let ending = course.run().inspect_err(|error| course.say_how_to_go_on(error))?;
     let published = course.choose()?;
 
     let predict = write_model(&stage, &course)?;

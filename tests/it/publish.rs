@@ -299,7 +299,9 @@ fn training_that_is_told_to_stop_leaves_its_checkpoints() {
     wait_for(|| checkpoint.exists());
     let told = Instant::now();
     signal(&child, "TERM");
-    assert_eq!(child.wait().unwrap().code(), Some(143));
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("with --resume goes on after epoch "));
     assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());
     assert!(checkpoint.is_file() && !place.path().join("model").exists());
     assert!(lookbook::train::checkpoint::read_weights(&checkpoint).is_ok(), "it is whole");
