@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::history::{self, EpochRecord};
 use crate::error::{Error, Result};
 use crate::graph::{SPEC_KEY, Spec, WEIGHTS, unet};
-use crate::stage;
+use crate::{shard, stage};
 
 /// Name of the folder of checkpoints in a model folder.
 pub const FOLDER: &str = "checkpoints";
@@ -253,13 +253,16 @@ impl Checkpoints {
     /// [`Error::Io`].
     pub fn save(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         let bytes = checkpoint.serialize()?;
-        // The best one first: whoever goes on from the file of an epoch finds the best one up to it, or does again the
-        // epoch that it is of.
-        if history::best(&checkpoint.history).is_some_and(|best| best.epoch == checkpoint.epoch()) {
-            stage::write_file(&self.folder.join(BEST_FILE), &bytes)?;
-        }
         let path = self.folder.join(format!("epoch-{:04}.safetensors", checkpoint.epoch()));
-        stage::write_file(&path, &bytes)?;
+        if history::best(&checkpoint.history).is_some_and(|best| best.epoch == checkpoint.epoch()) {
+            // The best one first: whoever goes on from the file of an epoch finds the best one up to it, or does again the
+            // epoch that it is of.
+            let best = self.folder.join(BEST_FILE);
+            stage::write_file(&best, &bytes)?;
+            shard::adopt(&best, &path)?;
+        } else {
+            stage::write_file(&path, &bytes)?;
+        }
         self.written.push(path);
         while self.written.len() > KEPT {
             let old = self.written.remove(0);
