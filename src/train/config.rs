@@ -192,11 +192,7 @@ impl Config {
                 self.max_minutes.is_none_or(|it| it > 0.0 && it < 1e9),
                 "is not above 0 and below 1e9",
             ),
-            (
-                "train.warmup_epochs",
-                (0.0..self.epochs as f32).contains(&self.warmup_epochs),
-                "is not within 0 to epochs",
-            ),
+            ("train.warmup_epochs", self.warmup_epochs >= 0.0, "is not 0 or more"),
             ("train.average_epochs", self.average_epochs >= 0.0, "is not 0 or more"),
             ("train.photo_width_px", sides.contains(&self.photo_width_px), "is not within 16 to 4096"),
             ("train.photo_height_px", sides.contains(&self.photo_height_px), "is not within 16 to 4096"),
@@ -283,6 +279,7 @@ mod tests {
         let averages: Vec<f32> = [0, 1, 99, 999].iter().map(|&step| config.rates(step, 100).average).collect();
         assert_eq!(averages, [1.0, 0.5, 0.01, 0.005]);
         let config = Config { average_epochs: 0.0, ..config };
+        assert!(Config { epochs: 1, ..Config::default() }.check().is_ok(), "half of one epoch warms up");
         assert_eq!((config.rates(999, 100).average, config.rates(999, 100).statistics), (1.0, 0.02));
     }
 
