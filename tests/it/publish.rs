@@ -294,7 +294,7 @@ fn training_that_is_told_to_stop_leaves_its_checkpoints() {
     let settings = "[train]\nepochs = 10000\nbatch_size = 2\nphoto_width_px = 32\nphoto_height_px = 48\n";
     fs::write(place.path().join("long.toml"), settings).unwrap();
     let train = ["train", "--dataset", "dataset", "--output", "model", "--config", "long.toml"];
-    let mut child = lookbook(place.path(), &train).env("ORT_DYLIB_PATH", library).spawn().unwrap();
+    let child = lookbook(place.path(), &train).env("ORT_DYLIB_PATH", library).spawn().unwrap();
     let checkpoint = place.path().join(".model.partial/checkpoints/best.safetensors");
     wait_for(|| checkpoint.exists());
     let told = Instant::now();
