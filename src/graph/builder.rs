@@ -44,8 +44,8 @@ enum Step {
     BatchNorm { x: Value, normal: Value, inverse: Value, scale: Value, bias: Value, y: Value },
     /// max(x, 0).
     Relu { x: Value, y: Value },
-    /// 2x2 windows, stride 2; `size` is channels and columns of `y`.
-    MaxPool { x: Value, y: Value, size: [usize; 2] },
+    /// 2x2 windows, stride 2.
+    MaxPool { x: Value, y: Value, channels: usize },
     /// Transposed convolution, 2x2 kernel, stride 2; `weight` is `[in, out, 2, 2]`.
     UpConvolution { x: Value, weight: Value, bias: Value, y: Value, out_channels: usize },
     /// Along the channels.
@@ -261,10 +261,10 @@ impl Builder {
         y
     }
 
-    /// Maximum of 2x2 windows, stride 2; `size` is channels and columns of the result.
-    pub fn max_pool(&mut self, x: &Value, size: [usize; 2]) -> Value {
+    /// Maximum of 2x2 windows, stride 2.
+    pub fn max_pool(&mut self, x: &Value, channels: usize) -> Value {
         let y = self.node("MaxPool", &[x], vec![Attribute::ints("kernel_shape", &[2, 2]), strides_2()]);
-        self.tape.push(Step::MaxPool { x: x.clone(), y: y.clone(), size });
+        self.tape.push(Step::MaxPool { x: x.clone(), y: y.clone(), channels });
         y
     }
 
@@ -339,12 +339,12 @@ impl Builder {
                 gradients.add(self, x, |it| {
                     let zero = it.scalar(0.0);
                     let positive = it.node("Greater", &[y, &zero], vec![]);
-                    it.node("Where", &[&positive, &dy, &zero], vec![])
+                    it.chosen(&positive, &dy)
                 });
             }
-            Step::MaxPool { x, y, size } => {
+            Step::MaxPool { x, y, channels } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
-                gradients.add(self, x, |it| it.max_pool_gradient(x, y, &dy, *size));
+                gradients.add(self, x, |it| it.max_pool_gradient(x, y, &dy, *channels));
             }
             Step::UpConvolution { x, weight, bias, y, out_channels } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
@@ -383,42 +383,40 @@ impl Builder {
         self.reduce("ReduceMean", &per_photo, &[0], false)
     }
 
-    /// Each tap of the kernel is one product of the output gradient with the input, the one shifted against the other by
-    /// that tap. Whichever has fewer channels is shifted: shifting copies.
-    fn kernel_gradient(&mut self, x: &Value, dy: &Value, kernel: usize, channels: [usize; 2]) -> Value {
-        let [in_channels, out_channels] = channels;
-        let shift_input = in_channels <= out_channels;
-        let (still, moved) = if shift_input { (dy, x) } else { (x, dy) };
-        let still = self.reshape(still, &[0, 0, -1]);
-        let mut taps = Vec::with_capacity(kernel * kernel);
-        for shifted in self.shifts(moved, kernel, shift_input) {
-            let shifted = self.reshape(&shifted, &[0, 0, -1]);
-            let factors = if shift_input { [&still, &shifted] } else { [&shifted, &still] };
-            let transposed = self.transpose(factors[1], &[0, 2, 1]);
-            taps.push(self.node("MatMul", &[factors[0], &transposed], vec![]));
+    /// Each tap of the kernel is a product of the input with the output gradient, the one moved by the tap's column, the other
+    /// against its row: moving copies, and so each is copied once a line of taps instead of once a tap. Whichever has fewer
+    /// channels has its copies side by side, for fewer and larger products.
+    fn kernel_gradient(&mut self, x: &Value, dy: &Value, kernel: usize, [inputs, outputs]: [usize; 2]) -> Value {
+        let reach = kernel as i64 / 2;
+        let mut columns: Vec<Value> = (-reach..=reach).map(|by| self.moved(x, [0, by])).collect();
+        let mut rows: Vec<Value> = (-reach..=reach).map(|by| self.moved(dy, [-by, 0])).collect();
+        let (lines, axis) = if inputs < outputs { (&mut columns, 1) } else { (&mut rows, 2) };
+        if kernel > 1 {
+            *lines = vec![self.concat(&lines.iter().collect::<Vec<_>>(), 1)];
         }
-        // [batch, out, taps x in] to [out, in, kernel, kernel].
-        let taps = self.concat(&taps.iter().collect::<Vec<_>>(), 2);
+        let [columns, rows] =
+            [columns, rows].map(|it| it.iter().map(|it| self.reshape(it, &[0, 0, -1])).collect::<Vec<_>>());
+        let mut products = Vec::with_capacity(kernel);
+        for column in &columns {
+            let column = self.transpose(column, &[0, 2, 1]);
+            products.extend(rows.iter().map(|row| self.node("MatMul", &[row, &column], vec![])));
+        }
+        // [batch, rows x out, columns x in] to [out, in, rows, columns].
+        let taps =
+            if kernel > 1 { self.concat(&products.iter().collect::<Vec<_>>(), axis) } else { products.remove(0) };
         let taps = self.reduce("ReduceMean", &taps, &[0], false);
-        let taps = self.reshape(&taps, &[0, -1, in_channels as i64]);
-        let taps = self.transpose(&taps, &[0, 2, 1]);
-        self.reshape(&taps, &[0, 0, kernel as i64, kernel as i64])
+        let [kernel, inputs, outputs] = [kernel, inputs, outputs].map(|it| it as i64);
+        let taps = self.reshape(&taps, &[kernel, outputs, kernel, inputs]);
+        self.transpose(&taps, &[1, 3, 0, 2])
     }
 
-    /// `x` shifted by each tap of a kernel, in row order, zeros coming in; against the taps' direction where not `forward`.
-    fn shifts(&mut self, x: &Value, kernel: usize, forward: bool) -> Vec<Value> {
-        if kernel == 1 {
-            return vec![x.clone()];
+    /// What stands `rows` below and `columns` to the right of each pixel, zeros beyond the edges.
+    fn moved(&mut self, x: &Value, [rows, columns]: [i64; 2]) -> Value {
+        if [rows, columns] == [0, 0] {
+            return x.clone();
         }
-        let (kernel, reach) = (kernel as i64, kernel as i64 / 2);
-        let pads = self.integers(&[0, 0, reach, reach, 0, 0, reach, reach]);
-        let padded = self.node("Pad", &[x, &pads], vec![]);
-        let end = |start: i64| if start == kernel - 1 { i64::MAX } else { start - (kernel - 1) };
-        let taps = (0..kernel).flat_map(|row| (0..kernel).map(move |column| [row, column]));
-        let starts = taps.map(|tap| if forward { tap } else { tap.map(|at| kernel - 1 - at) });
-        starts
-            .map(|[row, column]| self.slice(&padded, &[row, column], &[end(row), end(column)], &[2, 3], &[1, 1]))
-            .collect()
+        let pads = self.integers(&[0, 0, -rows, -columns, 0, 0, rows, columns]);
+        self.node("Pad", &[x, &pads], vec![])
     }
 
     /// A convolution of the output gradient with the kernel turned by 180 degrees, inputs and outputs exchanged.
@@ -432,29 +430,26 @@ impl Builder {
 
     /// The gradient goes to the first maximum of each window alone, in row order, as Keras has it: the four corners of the
     /// windows are compared one after the other, and what one takes is gone for those that follow.
-    fn max_pool_gradient(&mut self, x: &Value, y: &Value, dy: &Value, [channels, columns]: [usize; 2]) -> Value {
-        let zero = self.scalar(0.0);
+    fn max_pool_gradient(&mut self, x: &Value, y: &Value, dy: &Value, channels: usize) -> Value {
+        let block = || vec![Attribute::int("blocksize", 2)];
+        let blocks = self.node("SpaceToDepth", &[x], block());
         let mut left = dy.clone();
-        let mut corners = Vec::with_capacity(4);
-        for [row, column] in [[0, 0], [0, 1], [1, 0]] {
-            let corner = self.slice(x, &[row, column], &[i64::MAX, i64::MAX], &[2, 3], &[2, 2]);
-            let is_maximum = self.node("Equal", &[&corner, y], vec![]);
-            corners.push(self.node("Where", &[&is_maximum, &left, &zero], vec![]));
-            left = self.node("Where", &[&is_maximum, &zero, &left], vec![]);
+        let mut corners = self.split(&blocks, &[channels; 4], 1);
+        let last = corners.pop();
+        for corner in &mut corners {
+            let is_maximum = self.node("Equal", &[corner, y], vec![]);
+            *corner = self.chosen(&is_maximum, &left);
+            left = self.node("Sub", &[&left, corner], vec![]);
         }
-        corners.push(left);
-        self.interleave(&corners, channels, columns)
+        corners.extend(last.map(|_| left));
+        let corners = self.concat(&corners.iter().collect::<Vec<_>>(), 1);
+        self.node("DepthToSpace", &[&corners], block())
     }
 
-    /// The corners of 2x2 windows, each `[batch, channels, rows, columns]`, back in their places:
-    /// `[batch, channels, 2 rows, 2 columns]`.
-    fn interleave(&mut self, corners: &[Value], channels: usize, columns: usize) -> Value {
-        let (channels, columns) = (channels as i64, columns as i64);
-        let lines: Vec<Value> = corners.iter().map(|it| self.reshape(it, &[0, channels, -1, 1, columns])).collect();
-        let lines = self.concat(&lines.iter().collect::<Vec<_>>(), 3);
-        let pairs = self.reshape(&lines, &[0, channels, -1, 2, columns]);
-        let pairs = self.transpose(&pairs, &[0, 1, 2, 4, 3]);
-        self.reshape(&pairs, &[0, channels, -1, 2 * columns])
+    /// `x` where a condition holds, elsewhere 0: a product, as ONNX Runtime's Where is several times slower.
+    pub fn chosen(&mut self, condition: &Value, x: &Value) -> Value {
+        let share = self.cast(condition, FLOAT);
+        self.node("Mul", &[x, &share], vec![])
     }
 
     /// The four taps are one product with the output gradient's 2x2 blocks laid out as channels.

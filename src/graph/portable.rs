@@ -49,7 +49,8 @@ pub(super) fn evaluate(
     let logits = logits(builder, spec, photos, weights);
     let truth = Truth::new(builder, labels);
     let probabilities = activation(builder, spec.loss, &logits);
-    let right = right_probability(builder, &probabilities, &truth);
+    let difference = difference(builder, &probabilities, &truth);
+    let right = right_probability(builder, &difference);
     let right = spec.real_part(builder, &right);
     let bce = mean_negative_log(builder, &right, None);
     let loss = match spec.loss {
@@ -104,7 +105,7 @@ fn network_input(builder: &mut Builder, spec: &Spec, photos: &Value) -> Value {
 struct Truth {
     /// i32 `[batch, 1, rows, columns]`.
     labels: Value,
-    /// Where a pixel is of a map's category: bool `[batch, 23, rows, columns]`.
+    /// 1 where a pixel is of a map's category, else 0: f32 `[batch, 23, rows, columns]`.
     hit: Value,
 }
 
@@ -117,7 +118,7 @@ impl Truth {
         let ids: Vec<i32> = (0..CATEGORY_COUNT as i32).collect();
         let ids = builder.integers_32(&[1, CATEGORY_COUNT as i64, 1, 1], &ids);
         let hit = builder.node("Equal", &[&labels, &ids], vec![]);
-        Self { labels, hit }
+        Self { labels, hit: builder.cast(&hit, FLOAT) }
     }
 }
 
@@ -152,9 +153,9 @@ fn softmax(builder: &mut Builder, logits: &Value) -> Value {
 /// Mean binary cross-entropy over all pixels and maps; its gradient by the logits is (p - y) / count.
 fn binary_cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth) -> Lost {
     let probabilities = activation(builder, Loss::Bce, logits);
-    let right = right_probability(builder, &probabilities, truth);
-    let loss = mean_negative_log(builder, &right, None);
     let logit_gradient = difference(builder, &probabilities, truth);
+    let right = right_probability(builder, &logit_gradient);
+    let loss = mean_negative_log(builder, &right, None);
     Lost { loss, logit_gradient, gradient_scale: 1.0 / CATEGORY_COUNT as f32 }
 }
 
@@ -176,23 +177,20 @@ fn cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth, weights: 
 
 /// p - y.
 fn difference(builder: &mut Builder, probabilities: &Value, truth: &Truth) -> Value {
-    let one = builder.scalar(1.0);
-    let less = builder.node("Sub", &[probabilities, &one], vec![]);
-    builder.node("Where", &[&truth.hit, &less, probabilities], vec![])
+    builder.node("Sub", &[probabilities, &truth.hit], vec![])
 }
 
-/// What each map gives to the truth: p where the pixel is of that category, 1 - p where it is not. One logarithm a map
-/// instead of two.
-fn right_probability(builder: &mut Builder, probabilities: &Value, truth: &Truth) -> Value {
+/// What each map gives to the truth, 1 - |p - y|: p where the pixel is of that category, 1 - p where it is not. One logarithm
+/// a map instead of two.
+fn right_probability(builder: &mut Builder, difference: &Value) -> Value {
     let one = builder.scalar(1.0);
-    let rest = builder.node("Sub", &[&one, probabilities], vec![]);
-    builder.node("Where", &[&truth.hit, probabilities, &rest], vec![])
+    let wrong = builder.node("Abs", &[difference], vec![]);
+    builder.node("Sub", &[&one, &wrong], vec![])
 }
 
 /// The probability of each pixel's true category, `[batch, 1, rows, columns]`.
 fn probability_of_truth(builder: &mut Builder, probabilities: &Value, truth: &Truth) -> Value {
-    let zero = builder.scalar(0.0);
-    let of_truth = builder.node("Where", &[&truth.hit, probabilities, &zero], vec![]);
+    let of_truth = builder.node("Mul", &[&truth.hit, probabilities], vec![]);
     builder.reduce("ReduceSum", &of_truth, &[1], true)
 }
 

@@ -191,7 +191,7 @@ pub(super) fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weight
     for (level, &channels) in (1..).zip(&spec.channels) {
         if level > 1 {
             skips.push(x.clone());
-            x = pass.builder.max_pool(&x, [input, spec.map_columns() >> (level - 1)]);
+            x = pass.builder.max_pool(&x, input);
         }
         x = pass.layer(&x, &format!("down{level}a"), [input, channels]);
         x = pass.layer(&x, &format!("down{level}b"), [channels; 2]);
