@@ -117,6 +117,21 @@ pub struct Spec {
     pub batch_norm: bool,
 }
 
+/// How a softmax loss weighs its parts; a loss of sigmoids has none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LossWeights {
+    /// Weight of a pixel of each category in the cross-entropy.
+    pub categories: [f32; CATEGORY_COUNT],
+    /// Weight of the Dice part, 0 or more: 1 minus the mean Dice coefficient, 2 sum(p y) / (sum(p) + sum(y)) over all pixels
+    /// of the batch, of the categories that are there (Milletari et al., 2016, <https://arxiv.org/abs/1606.04797>).
+    pub dice: f32,
+}
+
+impl LossWeights {
+    /// All pixels alike, nothing but cross-entropy.
+    pub const PLAIN: Self = Self { categories: [1.0; CATEGORY_COUNT], dice: 0.0 };
+}
+
 impl Spec {
     /// The seed's network for photos of that size.
     #[must_use]
@@ -279,16 +294,15 @@ struct Learnt {
     statistics: HashMap<String, [Value; 2]>,
 }
 
-/// The training step: forward pass, loss, gradients of all weights, Adam. `category_weights` weigh the pixels of each
-/// category in a softmax loss; 1 for all leaves it plain.
+/// The training step: forward pass, loss, gradients of all weights, Adam.
 #[must_use]
-pub fn train_step(dialect: Dialect, spec: &Spec, category_weights: &[f32; CATEGORY_COUNT]) -> Vec<u8> {
+pub fn train_step(dialect: Dialect, spec: &Spec, weights: &LossWeights) -> Vec<u8> {
     let mut graph = Training::new(dialect, spec);
     graph.take_batch();
     graph.take_scalars(&["step", "learning_rate"]);
     graph.take_scalars(spec.rates());
     graph.take_vectors(&spec.state());
-    let gradient = graph.learn(category_weights);
+    let gradient = graph.learn(weights);
     graph.apply(&gradient);
     let doc =
         "One training step of the U-Net: forward, loss, gradients, Adam. Feed the new weights and moments back in.";
@@ -298,7 +312,7 @@ pub fn train_step(dialect: Dialect, spec: &Spec, category_weights: &[f32; CATEGO
 /// The part of a training step that is done for each of several small batches: the gradient, times the batch's `share` of
 /// all photos, is added up.
 #[must_use]
-pub fn accumulate(dialect: Dialect, spec: &Spec, category_weights: &[f32; CATEGORY_COUNT]) -> Vec<u8> {
+pub fn accumulate(dialect: Dialect, spec: &Spec, weights: &LossWeights) -> Vec<u8> {
     let mut graph = Training::new(dialect, spec);
     graph.take_batch();
     graph.take_scalars(&["share"]);
@@ -307,7 +321,7 @@ pub fn accumulate(dialect: Dialect, spec: &Spec, category_weights: &[f32; CATEGO
         graph.take_scalars(&[STATISTICS_RATE]);
         graph.take_vectors(&[(STATISTICS, unet::statistics_count(spec))]);
     }
-    let gradient = graph.learn(category_weights);
+    let gradient = graph.learn(weights);
     graph.builder.scope("sum");
     let part = graph.builder.node("Mul", &[&gradient, &graph.inputs["share"]], vec![]);
     let sum = graph.builder.node("Add", &[&graph.inputs[GRADIENT], &part], vec![]);
@@ -374,14 +388,14 @@ impl<'a> Training<'a> {
     }
 
     /// Forward pass, loss and gradients: gives `loss`, `pixel_accuracy` and the new statistics, and returns the gradient.
-    fn learn(&mut self, category_weights: &[f32; CATEGORY_COUNT]) -> Value {
+    fn learn(&mut self, weights: &LossWeights) -> Value {
         let by_name = unpack(&mut self.builder, self.spec, &self.inputs[WEIGHTS]);
         let learn = match self.dialect {
             Dialect::Portable => portable::learn,
             Dialect::Native => native::learn,
         };
         let batch = [&self.inputs["photos"], &self.inputs["labels"]];
-        let learnt = learn(&mut self.builder, self.spec, batch, &by_name, category_weights);
+        let learnt = learn(&mut self.builder, self.spec, batch, &by_name, weights);
         self.builder.output("loss", &learnt.loss, FLOAT, &[]);
         self.builder.output("pixel_accuracy", &learnt.pixel_accuracy, FLOAT, &[]);
         if self.spec.batch_norm {

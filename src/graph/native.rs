@@ -9,8 +9,7 @@ use std::collections::HashMap;
 use super::builder::{Builder, Value};
 use super::onnx::Attribute;
 use super::unet::{self, tensors};
-use super::{Learnt, Loss, Precision, Spec};
-use crate::labels::CATEGORY_COUNT;
+use super::{Learnt, Loss, LossWeights, Precision, Spec};
 
 /// A layer that was passed.
 enum Layer {
@@ -45,14 +44,15 @@ pub(super) fn learn(
     spec: &Spec,
     [photos, labels]: [&Value; 2],
     weights: &HashMap<String, Value>,
-    category_weights: &[f32; CATEGORY_COUNT],
+    loss_weights: &LossWeights,
 ) -> Learnt {
     let Passed { features, layers, statistics } = forward(builder, spec, photos, weights, Precision::F32);
     builder.scope("head");
     let [weight, bias] = tensors(weights, "out");
     let mut inputs = vec![&features, weight, bias, labels];
-    let category_weights = (spec.loss == Loss::Softmax).then(|| builder.floats(category_weights));
-    inputs.extend(&category_weights);
+    let loss_weights = (spec.loss == Loss::Softmax)
+        .then(|| [builder.floats(&loss_weights.categories), builder.floats(&[loss_weights.dice])]);
+    inputs.extend(loss_weights.iter().flatten());
     let head = builder.native("HeadLoss", &inputs, vec![photo(spec)], 5);
     let [loss, pixel_accuracy, weight, bias, gradient] = <[Value; 5]>::try_from(head).expect("there are 5");
     let mut back = Back { gradients: HashMap::new(), of_maps: HashMap::from([(features, gradient)]) };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::builder::{Builder, Value};
 use super::onnx::{self, FLOAT, INT32, UINT8};
 use super::unet::Forward;
-use super::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, Learnt, Loss, Spec, unet};
+use super::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, Learnt, Loss, LossWeights, Spec, unet};
 use crate::labels::CATEGORY_COUNT;
 
 /// Least probability that a logarithm is taken of, as Keras clips.
@@ -17,13 +17,13 @@ pub(super) fn learn(
     spec: &Spec,
     [photos, labels]: [&Value; 2],
     weights: &HashMap<String, Value>,
-    category_weights: &[f32; CATEGORY_COUNT],
+    loss_weights: &LossWeights,
 ) -> Learnt {
     let Forward { logits, statistics } = forward(builder, spec, photos, weights);
     let truth = Truth::new(builder, labels);
     let lost = match spec.loss {
         Loss::Bce => binary_cross_entropy(builder, &logits, &truth),
-        Loss::Softmax => cross_entropy(builder, &logits, &truth, category_weights),
+        Loss::Softmax => cross_entropy(builder, &logits, &truth, loss_weights),
     };
     let pixel_accuracy = pixel_accuracy(builder, spec, &logits, &truth);
     let parameters: Vec<Value> = weights.values().cloned().collect();
@@ -159,20 +159,63 @@ fn binary_cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth) ->
     Lost { loss, logit_gradient, gradient_scale: 1.0 / CATEGORY_COUNT as f32 }
 }
 
-/// Mean cross-entropy over all pixels, each weighed by its category; its gradient by the logits is w (p - y) / count.
-fn cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth, weights: &[f32; CATEGORY_COUNT]) -> Lost {
+/// Mean cross-entropy over all pixels, each weighed by its category; its gradient by the logits is w (p - y) / count. To it
+/// comes the Dice part.
+fn cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth, weights: &LossWeights) -> Lost {
     let probabilities = activation(builder, Loss::Softmax, logits);
     let of_truth = probability_of_truth(builder, &probabilities, truth);
     let mut logit_gradient = difference(builder, &probabilities, truth);
     let mut of_pixels = None;
-    if weights.iter().any(|&weight| weight != 1.0) {
-        let weights = builder.floats(weights);
+    if weights.categories.iter().any(|&weight| weight != 1.0) {
+        let weights = builder.floats(&weights.categories);
         let weights = builder.node("Gather", &[&weights, &truth.labels], vec![]);
         logit_gradient = builder.node("Mul", &[&logit_gradient, &weights], vec![]);
         of_pixels = Some(weights);
     }
-    let loss = mean_negative_log(builder, &of_truth, of_pixels.as_ref());
+    let mut loss = mean_negative_log(builder, &of_truth, of_pixels.as_ref());
+    if weights.dice > 0.0 {
+        let [of_dice, gradient] = dice(builder, &probabilities, truth, weights.dice);
+        loss = builder.node("Add", &[&loss, &of_dice], vec![]);
+        logit_gradient = builder.node("Add", &[&logit_gradient, &gradient], vec![]);
+    }
     Lost { loss, logit_gradient, gradient_scale: 1.0 }
+}
+
+/// `weight` times 1 minus the mean Dice coefficient, 2 sum(p y) / (sum(p) + sum(y)), of the categories that are there, and its
+/// gradient by the logits, times the number of pixels.
+fn dice(builder: &mut Builder, probabilities: &Value, truth: &Truth, weight: f32) -> [Value; 2] {
+    builder.scope("dice");
+    let [zero, one, two, weight] = [0.0, 1.0, 2.0, weight].map(|it| builder.scalar(it));
+    let right = builder.node("Mul", &[probabilities, &truth.hit], vec![]);
+    let [both, probability, pixels] = [&right, probabilities, &truth.hit].map(|it| {
+        // Line by line, map by map, as in the other losses.
+        let of_lines = builder.reduce("ReduceSum", it, &[3], true);
+        builder.reduce("ReduceSum", &of_lines, &[0, 2], true)
+    });
+    let is_there = builder.node("Greater", &[&pixels, &zero], vec![]);
+    let is_there = builder.cast(&is_there, FLOAT);
+    let count = builder.reduce("ReduceSum", &is_there, &[1], true);
+    let share = builder.node("Mul", &[&is_there, &weight], vec![]);
+    let share = builder.node("Div", &[&share, &count], vec![]);
+    let all = builder.node("Add", &[&probability, &pixels], vec![]);
+    let twice = builder.node("Mul", &[&both, &two], vec![]);
+    let coefficient = builder.node("Div", &[&twice, &all], vec![]);
+    let missed = builder.node("Sub", &[&one, &coefficient], vec![]);
+    let missed = builder.node("Mul", &[&missed, &share], vec![]);
+    let loss = builder.reduce("ReduceSum", &missed, &[0, 1, 2, 3], false);
+    // By the probabilities: share (coefficient - 2 y) / all.
+    let total = builder.reduce("ReduceSum", &pixels, &[1], true);
+    let share = builder.node("Mul", &[&share, &total], vec![]);
+    let share = builder.node("Div", &[&share, &all], vec![]);
+    let of_all = builder.node("Mul", &[&coefficient, &share], vec![]);
+    let of_truth = builder.node("Mul", &[&two, &share], vec![]);
+    let of_truth = builder.node("Mul", &[&truth.hit, &of_truth], vec![]);
+    let gradient = builder.node("Sub", &[&of_all, &of_truth], vec![]);
+    // Through the softmax.
+    let gradient = builder.node("Mul", &[&gradient, probabilities], vec![]);
+    let sum = builder.reduce("ReduceSum", &gradient, &[1], true);
+    let along = builder.node("Mul", &[probabilities, &sum], vec![]);
+    [loss, builder.node("Sub", &[&gradient, &along], vec![])]
 }
 
 /// p - y.

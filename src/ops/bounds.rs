@@ -180,7 +180,8 @@ fn the_head_stays_within_its_buffers() {
         });
         check(inputs, [shape.len()], |workers, [input, weight, bias, of_categories], [of_input]| {
             let head = Head { shape, input, weight, bias, photo: [shape.rows, shape.columns] };
-            assert!(head.learn(workers, HeadLoss::Softmax(of_categories), &labels, of_input).loss.is_finite());
+            let loss = HeadLoss::Softmax { weights: of_categories, dice: 1.0 };
+            assert!(head.learn(workers, loss, &labels, of_input).loss.is_finite());
         });
         check(inputs, [2], |workers, [input, weight, bias, _], [losses]| {
             let head = Head { shape, input, weight, bias, photo: [shape.rows, shape.columns] };

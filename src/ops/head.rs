@@ -24,8 +24,15 @@ const FACTORS: usize = 4;
 pub enum HeadLoss<'a> {
     /// Sigmoid maps, binary cross-entropy.
     Bce,
-    /// Softmax over the maps, cross-entropy; pixels weighed by their category, `[23]`.
-    Softmax(&'a [f32]),
+    /// Softmax over the maps, cross-entropy; pixels weighed by their category, `[23]`. To this `dice` times 1 minus the mean
+    /// Dice coefficient, 2 sum(p y) / (sum(p) + sum(y)) over all pixels of the batch, of the categories that are there
+    /// (Milletari et al., 2016, <https://arxiv.org/abs/1606.04797>).
+    Softmax {
+        /// Weight of a pixel of each category.
+        weights: &'a [f32],
+        /// Weight of the Dice part, 0 or more.
+        dice: f32,
+    },
 }
 
 /// The head's input and parameters.
@@ -91,6 +98,10 @@ impl Head<'_> {
         assert!(labels.len() == self.shape.pixels() && input_gradient.len() == self.input.len());
         let maps = if matches!(loss, HeadLoss::Bce) { MAPS } else { 1 };
         let scale = 1.0 / (self.shape.pixels() * maps) as f32;
+        let dice = match loss {
+            HeadLoss::Softmax { dice, .. } if dice > 0.0 => Some(self.dice::<C>(workers, dice, labels)),
+            _ => None,
+        };
         let bands = Band::all(self.shape, workers.spread.threads());
         let mut sums = vec![Sums::<C>::default(); bands.len()];
         let parts = cut(&bands, self.shape, input_gradient).into_iter().zip(&mut sums).collect();
@@ -99,8 +110,18 @@ impl Head<'_> {
             with_scratch(CHUNK * (MAPS + C), |scratch: &mut [f32]| {
                 let mut products = [[[0.0; 16]; C]; MAPS];
                 for (chunk, gradient) in self.chunks(bands[index]).zip(gradients) {
-                    let (pixels, products) = (self.pixels(chunk, labels), &mut products);
-                    instructions.run(Learn { head: *self, loss, scale, pixels, gradient, sums, products, scratch });
+                    let (pixels, products, dice) = (self.pixels(chunk, labels), &mut products, dice.as_ref());
+                    instructions.run(Learn {
+                        head: *self,
+                        loss,
+                        dice,
+                        scale,
+                        pixels,
+                        gradient,
+                        sums,
+                        products,
+                        scratch,
+                    });
                 }
                 for (sum, lanes) in sums.weight.as_flattened_mut().iter_mut().zip(products.as_flattened()) {
                     *sum = lanes.iter().sum();
@@ -112,11 +133,34 @@ impl Head<'_> {
             total.add(it);
         }
         Learnt {
-            loss: (total.loss * f64::from(scale)) as f32,
+            loss: (total.loss * f64::from(scale) + dice.map_or(0.0, |it| it.loss)) as f32,
             pixel_accuracy: (total.right / self.own_pixels() as f64) as f32,
             weight: total.weight.as_flattened().to_vec(),
             bias: total.bias.to_vec(),
         }
+    }
+
+    /// The Dice part of the loss, times `weight`.
+    fn dice<const C: usize>(&self, workers: Workers<'_>, weight: f32, labels: &[u8]) -> Dice {
+        let bands = Band::all(self.shape, workers.spread.threads());
+        let mut sums = vec![[[0.0_f64; MAPS]; 2]; bands.len()];
+        spread_items(workers.spread, sums.iter_mut().collect(), |index, sums: &mut [[f64; MAPS]; 2]| {
+            for chunk in self.chunks(bands[index]) {
+                let pixels = self.pixels(chunk, labels);
+                let found = workers.instructions.run(Overlap::<C> { head: *self, pixels });
+                for (sum, found) in sums.as_flattened_mut().iter_mut().zip(found.as_flattened()) {
+                    *sum += f64::from(*found);
+                }
+            }
+        });
+        let mut pixels = [0_usize; MAPS];
+        for &label in labels {
+            if let Some(count) = pixels.get_mut(usize::from(label)) {
+                *count += 1;
+            }
+        }
+        let total = |of: usize, category: usize| sums.iter().map(|it| it[of][category]).sum::<f64>();
+        Dice::new(f64::from(weight), |category| [total(0, category), total(1, category), pixels[category] as f64])
     }
 
     /// Mean loss and mean binary cross-entropy over the photos' own pixels, and the category of each pixel.
@@ -345,6 +389,77 @@ fn cross_entropy<V: Vector>(probabilities: &[V; MAPS], label: V) -> V {
     V::splat(0.0).minus(of_truth.larger(V::splat(LEAST)).ln())
 }
 
+/// The Dice part of a loss.
+struct Dice {
+    loss: f64,
+    /// Its gradient by the probability of each category, at each pixel.
+    of_all: [f32; MAPS],
+    /// What is taken away from this at the pixels of the category.
+    of_truth: [f32; MAPS],
+}
+
+impl Dice {
+    /// From the sums of p y, p and y over all pixels, by category.
+    fn new(weight: f64, sums: impl Fn(usize) -> [f64; 3]) -> Self {
+        let sums: Vec<[f64; 3]> = (0..MAPS).map(sums).collect();
+        let there = sums.iter().filter(|[.., pixels]| *pixels > 0.0).count().max(1) as f64;
+        let mut dice = Self { loss: 0.0, of_all: [0.0; MAPS], of_truth: [0.0; MAPS] };
+        for (category, [both, probability, pixels]) in sums.into_iter().enumerate().filter(|(_, it)| it[2] > 0.0) {
+            let (share, all) = (weight / there, probability + pixels);
+            dice.loss += share * (1.0 - 2.0 * both / all);
+            dice.of_all[category] = (share * 2.0 * both / (all * all)) as f32;
+            dice.of_truth[category] = (share * 2.0 / all) as f32;
+        }
+        dice
+    }
+
+    /// Its gradient by the maps, given their softmax.
+    #[inline(always)]
+    fn gradient<V: Vector>(&self, probabilities: &[V; MAPS], label: V) -> [V; MAPS] {
+        let mut gradient = [V::splat(0.0); MAPS];
+        let mut mean = V::splat(0.0);
+        for (category, (gradient, p)) in gradient.iter_mut().zip(probabilities).enumerate() {
+            let all = V::splat(self.of_all[category]);
+            let of_truth = all.minus(V::splat(self.of_truth[category]));
+            *gradient = label.if_equal(V::splat(category as f32), of_truth, all);
+            mean = gradient.times_plus(*p, mean);
+        }
+        for (gradient, p) in gradient.iter_mut().zip(probabilities) {
+            *gradient = gradient.minus(mean).times(*p);
+        }
+        gradient
+    }
+}
+
+/// Sums over a chunk, by category: of its probability at its own pixels, and at all.
+struct Overlap<'a, const C: usize> {
+    head: Head<'a>,
+    pixels: Pixels<'a>,
+}
+
+impl<const C: usize> Job for Overlap<'_, C> {
+    type Output = [[f32; MAPS]; 2];
+
+    #[inline(always)]
+    fn run<S: Simd>(self) -> [[f32; MAPS]; 2] {
+        let zero = S::Wide::splat(0.0);
+        let mut sums = [[zero; MAPS]; 2];
+        for first in (0..self.pixels.labels.len()).step_by(S::Wide::LANES) {
+            let mut maps = self.head.maps(&channels::<S::Wide, C>(self.pixels.input, first));
+            let label: S::Wide = by_label(self.pixels.labels, first, f32::from);
+            let there: S::Wide = by_label(self.pixels.labels, first, |_| 1.0);
+            let [top, _] = highest(&maps);
+            softmax(&mut maps, top);
+            for (category, map) in maps.into_iter().enumerate() {
+                let map = map.times(there);
+                sums[0][category] = sums[0][category].plus(label.if_equal(S::Wide::splat(category as f32), map, zero));
+                sums[1][category] = sums[1][category].plus(map);
+            }
+        }
+        sums.map(|sums| sums.map(Vector::sum))
+    }
+}
+
 /// Sums over pixels.
 #[derive(Clone)]
 struct Sums<const C: usize> {
@@ -374,6 +489,7 @@ impl<const C: usize> Sums<C> {
 struct Learn<'a, const C: usize> {
     head: Head<'a>,
     loss: HeadLoss<'a>,
+    dice: Option<&'a Dice>,
     /// What each pixel's gradient is multiplied by.
     scale: f32,
     pixels: Pixels<'a>,
@@ -391,7 +507,7 @@ impl<const C: usize> Job for Learn<'_, C> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Self { head, loss, scale, pixels, gradient, sums, products, scratch } = self;
+        let Self { head, loss, dice, scale, pixels, gradient, sums, products, scratch } = self;
         let (weights, _) = head.parameters::<C>();
         let (map_gradients, turned) = scratch.split_at_mut(MAPS * CHUNK);
         let lanes = S::Wide::LANES;
@@ -406,22 +522,24 @@ impl<const C: usize> Job for Learn<'_, C> {
             // Lanes past the end weigh nothing.
             let weight: S::Wide = by_label(pixels.labels, first, |label| match loss {
                 HeadLoss::Bce => 1.0,
-                HeadLoss::Softmax(weights) => weights.get(usize::from(label)).copied().unwrap_or(0.0),
+                HeadLoss::Softmax { weights, .. } => weights.get(usize::from(label)).copied().unwrap_or(0.0),
             });
             let of_pixels = match loss {
                 HeadLoss::Bce => sigmoid_and_loss(&mut maps, label),
-                HeadLoss::Softmax(_) => {
+                HeadLoss::Softmax { .. } => {
                     softmax(&mut maps, top);
                     cross_entropy(&maps, label)
                 }
             };
             sums.loss += f64::from(of_pixels.times(weight).sum());
             let share = weight.times(S::Wide::splat(scale));
-            let one = S::Wide::splat(1.0);
+            let [zero, one] = [0.0, 1.0].map(S::Wide::splat);
+            let there: S::Wide = by_label(pixels.labels, first, |_| 1.0);
+            let of_dice = dice.map_or([zero; MAPS], |it| it.gradient(&maps, label));
             let mut back = [S::Wide::splat(0.0); C];
             for (category, map) in maps.into_iter().enumerate() {
                 let hit = label.if_equal(S::Wide::splat(category as f32), map.minus(one), map);
-                let of_map = hit.times(share);
+                let of_map = hit.times_plus(share, of_dice[category].times(there));
                 of_map.put(&mut map_gradients[category * CHUNK + first..]);
                 for (back, weight) in back.iter_mut().zip(&weights[category]) {
                     *back = of_map.times_plus(S::Wide::splat(*weight), *back);
@@ -430,7 +548,6 @@ impl<const C: usize> Job for Learn<'_, C> {
             let mut columns = [[0.0; 16]; C];
             for (channel, (back, x)) in back.into_iter().zip(x).enumerate() {
                 x.put(&mut turned[channel * CHUNK + first..]);
-                let zero = S::Wide::splat(0.0);
                 x.if_greater(zero, back, zero).put(&mut columns[channel]);
             }
             let places = gradient[first * C..].chunks_exact_mut(C).take(lanes);

@@ -11,7 +11,7 @@
 //! | `MaxPoolGradient` | maps, gradient of the output, gradient through the skip connection | gradient of the maps |
 //! | `UpConvolution` | maps, weight, bias | maps |
 //! | `UpConvolutionGradient` | maps, gradient of the output, weight | gradients of weight, bias, maps |
-//! | `HeadLoss` | maps, weight, bias, labels u8, optional weights of the categories | loss, pixel accuracy, gradients of weight, bias, maps |
+//! | `HeadLoss` | maps, weight, bias, labels u8, optional weights of the categories and of the Dice part | loss, pixel accuracy, gradients of weight, bias, maps |
 //! | `HeadEvaluation` | maps, weight, bias, labels | loss, binary cross-entropy, label map u8 |
 //! | `HeadLabels` | maps, weight, bias | label map u8, pixels of each category i32 `[batch, 23]` |
 //! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16MaxPool`, `Bf16UpConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
@@ -115,7 +115,12 @@ const OPERATORS: [Signature; 14] = [
     Signature { name: "MaxPoolGradient", inputs: &[F32; 3], outputs: &[F32], compute: pool_back },
     Signature { name: "UpConvolution", inputs: &[F32; 3], outputs: &[F32], compute: up },
     Signature { name: "UpConvolutionGradient", inputs: &[F32; 3], outputs: &[F32; 3], compute: up_back },
-    Signature { name: "HeadLoss", inputs: &[F32, F32, F32, U8, Optional], outputs: &[F32; 5], compute: learn },
+    Signature {
+        name: "HeadLoss",
+        inputs: &[F32, F32, F32, U8, Optional, Optional],
+        outputs: &[F32; 5],
+        compute: learn,
+    },
     Signature { name: "HeadEvaluation", inputs: &[F32, F32, F32, U8], outputs: &[F32, F32, U8], compute: evaluate },
     Signature { name: "HeadLabels", inputs: &[F32; 3], outputs: &[U8, I32], compute: label },
     Signature { name: "Adam", inputs: &[F32; 6], outputs: &[F32; 3], compute: adam },
@@ -375,10 +380,12 @@ fn up_back(call: &Call<'_>) -> ort::Result<()> {
 
 fn learn(call: &Call<'_>) -> ort::Result<()> {
     let [maps, weight, bias, labels] = [call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?];
-    let weights = call.context.input(4)?;
+    let (weights, dice) = (call.context.input(4)?, call.context.input(5)?);
     let shape = shape_of(&maps)?;
     let head = head(call, shape, [&maps, &weight, &bias])?;
-    let loss = weights.as_ref().map_or(Ok(HeadLoss::Bce), |it| floats(it).map(HeadLoss::Softmax))?;
+    let dice = dice.as_ref().map_or(Ok(0.0), |it| floats(it).map(|it| it[0]))?;
+    let softmax = |weights| floats(weights).map(|weights| HeadLoss::Softmax { weights, dice });
+    let loss = weights.as_ref().map_or(Ok(HeadLoss::Bce), softmax)?;
     let mut gradient = call.output(4, dims(shape))?;
     let learnt = head.learn(call.workers, loss, bytes(&labels)?, floats_mut(&mut gradient)?);
     call.scalar_output(0, learnt.loss)?;

@@ -260,6 +260,37 @@ fn naive_pixel(maps: &[f64], label: usize, weights: Option<&[f32]>) -> (f64, f64
     (loss, bce, gradient.collect(), category)
 }
 
+/// Weight of the Dice part where the head is tested with one.
+const DICE: f32 = 0.7;
+
+/// The Dice part by its definition, from all pixels' maps, and its gradient by each of them.
+fn naive_dice(maps: &[Vec<f64>], labels: &[u8]) -> (f64, Vec<Vec<f64>>) {
+    let softmax = |maps: &Vec<f64>| {
+        let sum: f64 = maps.iter().map(|it| it.exp()).sum();
+        maps.iter().map(|it| it.exp() / sum).collect()
+    };
+    let probabilities: Vec<Vec<f64>> = maps.iter().map(softmax).collect();
+    let truth = |pixel: usize, map: usize| f64::from(u8::from(usize::from(labels[pixel]) == map));
+    let sum = |of: &dyn Fn(usize) -> f64| (0..labels.len()).map(of).sum::<f64>();
+    let there: Vec<usize> = (0..MAPS).filter(|&map| labels.contains(&(map as u8))).collect();
+    let mut loss = f64::from(DICE);
+    let mut by_probability = vec![vec![0.0; MAPS]; labels.len()];
+    for &map in &there {
+        let both = sum(&|pixel| probabilities[pixel][map] * truth(pixel, map));
+        let all = sum(&|pixel| probabilities[pixel][map] + truth(pixel, map));
+        let share = f64::from(DICE) / there.len() as f64;
+        loss -= share * 2.0 * both / all;
+        for (pixel, gradient) in by_probability.iter_mut().enumerate() {
+            gradient[map] = -share * (2.0 * truth(pixel, map) * all - 2.0 * both) / (all * all);
+        }
+    }
+    let through = |(p, gradient): (&Vec<f64>, &Vec<f64>)| {
+        let part = |to: usize, from: usize| gradient[from] * p[from] * (f64::from(u8::from(to == from)) - p[to]);
+        (0..MAPS).map(|to| (0..MAPS).map(|from| part(to, from)).sum()).collect()
+    };
+    (loss, probabilities.iter().zip(&by_probability).map(through).collect())
+}
+
 fn check_head([batch, rows, columns]: [usize; 3], channels: usize, weights: Option<&[f32]>) {
     let shape = Shape { batch, rows, columns, channels };
     let photo = [rows.div_ceil(2), columns];
@@ -273,18 +304,26 @@ fn check_head([batch, rows, columns]: [usize; 3], channels: usize, weights: Opti
         (vec![0.0; shape.len()], vec![0.0; MAPS * channels], vec![0.0; MAPS]);
     let mut categories = Vec::new();
     let mut counts = vec![0; batch * MAPS];
-    for (at, [photo_index, row, column]) in pixels(shape).enumerate() {
-        let x = &input[at * channels..][..channels];
+    let maps = |pixel: usize| {
+        let x = &input[pixel * channels..][..channels];
         let product = |n: usize, k: usize| f64::from(x[k]) * f64::from(weight[n * channels + k]);
         let map = |n: usize| (0..channels).map(|k| product(n, k)).sum::<f64>() + f64::from(bias[n]);
-        let maps: Vec<f64> = (0..MAPS).map(map).collect();
+        (0..MAPS).map(map).collect::<Vec<f64>>()
+    };
+    let all_maps: Vec<Vec<f64>> = (0..shape.pixels()).map(maps).collect();
+    let (of_dice, dice_gradient) = naive_dice(&all_maps, &labels);
+    for (at, [photo_index, row, column]) in pixels(shape).enumerate() {
+        let (x, maps) = (&input[at * channels..][..channels], &all_maps[at]);
         let label = usize::from(labels[at]);
-        let (of_pixel, _, gradient, category) = naive_pixel(&maps, label, weights);
+        let (of_pixel, _, mut gradient, category) = naive_pixel(maps, label, weights);
+        if weights.is_some() {
+            gradient.iter_mut().zip(&dice_gradient[at]).for_each(|(sum, of_dice)| *sum += of_dice / scale);
+        }
         categories.push(category as u8);
         loss += of_pixel * scale;
         if row < photo[0] && column < photo[1] {
             let plain = weights.map(|_| [1.0; MAPS]);
-            let (of_own, bce, ..) = naive_pixel(&maps, label, plain.as_ref().map(|it| &it[..]));
+            let (of_own, bce, ..) = naive_pixel(maps, label, plain.as_ref().map(|it| &it[..]));
             let share = 1.0 / (batch * photo[0] * photo[1]) as f64;
             own_loss += of_own * share / if weights.is_some() { 1.0 } else { MAPS as f64 };
             own_bce += bce * share / MAPS as f64;
@@ -301,9 +340,10 @@ fn check_head([batch, rows, columns]: [usize; 3], channels: usize, weights: Opti
             }
         }
     }
+    loss += weights.map_or(0.0, |_| of_dice);
     let head = Head { shape, input: &input, weight: &weight, bias: &bias, photo };
     every_instructions(|workers| {
-        let kind = weights.map_or(HeadLoss::Bce, HeadLoss::Softmax);
+        let kind = weights.map_or(HeadLoss::Bce, |weights| HeadLoss::Softmax { weights, dice: DICE });
         let mut input_gradient = vec![f32::NAN; shape.len()];
         let learnt = head.learn(workers, kind, &labels, &mut input_gradient);
         assert_close("loss and accuracy", &[learnt.loss, learnt.pixel_accuracy], &[loss, right]);

@@ -89,6 +89,9 @@ pub struct Config {
     /// Weighs the pixels of a category by its share of all pixels to the power of minus this, 0 to 1: 0 leaves all pixels
     /// alike, 1 gives every category the same say. With `loss = "softmax"` only.
     pub category_balance: f32,
+    /// Weight of the Dice part of the loss, 0 or more: how far the pixels of each category and those that are taken for them
+    /// are apart, every category that is in the batch alike. With `loss = "softmax"` only.
+    pub dice: f32,
     /// Channels of the network's levels, top to bottom: 2 to 7 multiples of 8, the first 8 or 16.
     pub channels: Vec<usize>,
     /// Pixels of a photo, each way, for a pixel of the top level: 1, or 2 for twice the channels at the same cost.
@@ -143,6 +146,7 @@ impl Config {
             warmup_epochs: 0.0,
             loss: Loss::Bce,
             category_balance: 0.0,
+            dice: 0.0,
             channels: unet::SEED_CHANNELS.to_vec(),
             stride: 1,
             batch_norm: false,
@@ -202,6 +206,8 @@ impl Config {
                 self.category_balance == 0.0 || self.loss == Loss::Softmax,
                 "goes with loss = \"softmax\" only",
             ),
+            ("train.dice", self.dice >= 0.0 && self.dice.is_finite(), "is not 0 or more"),
+            ("train.dice", self.dice == 0.0 || self.loss == Loss::Softmax, "goes with loss = \"softmax\" only"),
             ("train.stride", [1, 2].contains(&self.stride), "is neither 1 nor 2"),
             (
                 "train.channels",
@@ -289,6 +295,7 @@ mod tests {
             (Config { epochs: 0, ..Config::default() }, "train.epochs"),
             (Config { learning_rate: f32::NAN, ..Config::default() }, "train.learning_rate"),
             (Config { category_balance: 0.5, ..Config::of(Recipe::Seed) }, "train.category_balance"),
+            (Config { dice: -1.0, ..Config::default() }, "train.dice"),
             (Config { channels: vec![24, 48], ..Config::default() }, "train.channels"),
             (Config { stride: 3, ..Config::default() }, "train.stride"),
         ] {

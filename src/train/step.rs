@@ -10,8 +10,9 @@ use ort::value::{DynValue, Tensor};
 use super::checkpoint;
 use super::examples::Batch;
 use crate::error::{Error, Result};
-use crate::graph::{self, AVERAGE, AVERAGE_RATE, Dialect, GRADIENT, STATISTICS, STATISTICS_RATE, Spec, WEIGHTS, unet};
-use crate::labels::CATEGORY_COUNT;
+use crate::graph::{
+    self, AVERAGE, AVERAGE_RATE, Dialect, GRADIENT, LossWeights, STATISTICS, STATISTICS_RATE, Spec, WEIGHTS, unet,
+};
 use crate::runtime::{self, Backend, Engine, Provider, failed};
 
 const NAME: &str = super::TRAIN_STEP_FILE;
@@ -21,17 +22,17 @@ const NAME: &str = super::TRAIN_STEP_FILE;
 pub struct Task<'a> {
     /// The network.
     pub spec: &'a Spec,
-    /// Weight of a pixel of each category in a softmax loss.
-    pub category_weights: &'a [f32; CATEGORY_COUNT],
+    /// What counts for how much in a softmax loss.
+    pub loss_weights: &'a LossWeights,
     /// Photos that are worked on at once; a larger batch is done in parts whose gradients are added up.
     pub micro_batch_size: usize,
 }
 
 impl<'a> Task<'a> {
-    /// All pixels alike, all photos of a batch at once.
+    /// All pixels alike, no Dice part, all photos of a batch at once.
     #[must_use]
     pub fn plain(spec: &'a Spec) -> Self {
-        Self { spec, category_weights: &[1.0; CATEGORY_COUNT], micro_batch_size: usize::MAX }
+        Self { spec, loss_weights: &LossWeights::PLAIN, micro_batch_size: usize::MAX }
     }
 }
 
@@ -94,9 +95,9 @@ impl TrainingStep {
     /// # Errors
     /// As [`runtime::session`].
     pub fn new(task: Task<'_>, batch_size: usize, state: Vec<Vec<f32>>, steps: u64, engine: Engine) -> Result<Self> {
-        let Task { spec, category_weights, micro_batch_size } = task;
+        let Task { spec, loss_weights, micro_batch_size } = task;
         let names: Vec<_> = spec.state().into_iter().map(|(name, _)| name).collect();
-        let train_step = |dialect: Dialect| graph::train_step(dialect, spec, category_weights);
+        let train_step = |dialect: Dialect| graph::train_step(dialect, spec, loss_weights);
         let (session, backend) = runtime::session(NAME, train_step, engine)?;
         let scalars = [&["step", "learning_rate"], spec.rates()].concat();
         let whole = Graph { session, scalars, takes: names.clone(), gives: names.clone() };
@@ -207,8 +208,8 @@ impl Rates {
 
 impl Parts {
     fn new(task: Task<'_>, engine: Engine) -> Result<Self> {
-        let Task { spec, category_weights, micro_batch_size } = task;
-        let accumulate = |dialect: Dialect| graph::accumulate(dialect, spec, category_weights);
+        let Task { spec, loss_weights, micro_batch_size } = task;
+        let accumulate = |dialect: Dialect| graph::accumulate(dialect, spec, loss_weights);
         let update = |dialect: Dialect| graph::update(dialect, spec);
         let statistics = spec.batch_norm.then_some(STATISTICS);
         let gives: Vec<_> = [GRADIENT].into_iter().chain(statistics).collect();

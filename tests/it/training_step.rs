@@ -5,7 +5,7 @@ use std::fs;
 
 use lookbook::dataset::{self, Dataset, Split};
 use lookbook::evaluate::Evaluator;
-use lookbook::graph::{self, Dialect, Loss, Precision, Spec, unet};
+use lookbook::graph::{self, Dialect, Loss, LossWeights, Precision, Spec, unet};
 use lookbook::runtime::{self, Engine};
 use lookbook::stage::Common;
 use lookbook::train::augment::Change;
@@ -53,7 +53,7 @@ fn check_ten_steps(dialect: Dialect) {
     let tensors = SafeTensors::deserialize(&bytes).expect("the fixture is safetensors");
     let spec = Spec::seed(COLUMNS, ROWS, Loss::Bce);
     let engine = Engine::cpu(dialect, 2);
-    let model = |dialect| graph::train_step(dialect, &spec, &[1.0; 23]);
+    let model = |dialect| graph::train_step(dialect, &spec, &LossWeights::PLAIN);
     let (mut session, backend) = runtime::session("train_step", model, engine).expect("a session");
     assert_eq!(backend.dialect, dialect);
 
@@ -182,14 +182,15 @@ fn both_dialects_give_the_same() {
     }
     for spec in specs() {
         let weights = unet::initial_weights(&spec.folded(), 3);
-        let category_weights = std::array::from_fn(|category| 0.5 + category as f32 / 10.0);
+        let categories = std::array::from_fn(|category| 0.5 + category as f32 / 10.0);
+        let loss_weights = LossWeights { categories, dice: 0.7 };
         let mut inputs = photos_and_labels(&spec, random_batch(&spec, BATCH));
         inputs.extend([("step", 2.0), ("learning_rate", 1e-3)].map(|(name, value)| (name, scalar(value))));
         inputs.extend(spec.rates().iter().map(|&name| (name, scalar(0.1))));
         let mut state = unet::initial_state(&spec, 3);
         (state[1], state[2]) = (vec![1e-4; state[0].len()], vec![1e-6; state[0].len()]);
         inputs.extend(spec.state().into_iter().zip(state).map(|((name, _), values)| (name, vector(values))));
-        let train_step = |dialect| graph::train_step(dialect, &spec, &category_weights);
+        let train_step = |dialect| graph::train_step(dialect, &spec, &loss_weights);
         let [portable, native] = [Dialect::Portable, Dialect::Native].map(|it| answer(train_step, it, &inputs).0);
         let difference = largest_difference(&portable, &native);
         assert!(difference <= 2e-6, "{spec:?}: the training steps differ by {difference}");
