@@ -13,6 +13,7 @@ use lookbook::graph::unet::{SEED_CHANNELS as CHANNELS, SEED_PARAMETER_COUNT as P
 use lookbook::ops::adam::{Adam, AdamInputs};
 use lookbook::ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
 use lookbook::ops::head::{Head, HeadLoss, MAPS};
+use lookbook::ops::norm::{batch_norm, batch_norm_gradient};
 use lookbook::ops::pool::{max_pool, max_pool_gradient, pooled_shape};
 use lookbook::ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
 use lookbook::ops::{Instructions, Maps, Rayon, Shape, Workers};
@@ -381,6 +382,48 @@ fn max_pool_gradients(criterion: &mut Criterion) {
     }
 }
 
+/// The mean of each channel.
+fn means(shape: Shape, of: impl Fn(usize) -> f64) -> Vec<f64> {
+    let mean = |channel: usize| (0..shape.pixels()).map(|pixel| of(pixel * shape.channels + channel)).sum::<f64>();
+    (0..shape.channels).map(|channel| mean(channel) / shape.pixels() as f64).collect()
+}
+
+fn batch_norms(criterion: &mut Criterion) {
+    const EPSILON: f32 = 1e-3;
+    for (level, &channels) in CHANNELS.iter().enumerate() {
+        let shape = maps_of(level, channels);
+        let [input, gradient] = [(); 2].map(|()| random(shape.len()));
+        let (ones, zeros) = (vec![1.0; channels], vec![0.0; channels]);
+        let mut output = vec![0.0; shape.len()];
+        // A bias of 10 lifts all maps above the `ReLU`.
+        let lift = vec![10.0; channels];
+        let [mean, variance] = batch_norm(workers(), shape, &input, [&ones, &lift], EPSILON, &mut output);
+        for (name, expected, power) in [("mean", 0.0, 1), ("variance", 1.0, 2)] {
+            for found in means(shape, |at| (f64::from(output[at]) - 10.0).powi(power)) {
+                assert!((found - expected).abs() < 0.02, "the {name} is {found}");
+            }
+        }
+        let throughput = Throughput::Elements(shape.len() as u64);
+        let mut run = || batch_norm(workers(), shape, &input, [&ones, &zeros], EPSILON, black_box(&mut output));
+        let mut forward = group(criterion, "batch_norm");
+        forward
+            .throughput(throughput.clone())
+            .bench_function(format!("down{}", level + 1), |bencher| bencher.iter(&mut run));
+        forward.finish();
+
+        let (inputs, statistics) = ([&input[..], &gradient], [&mean[..], &variance]);
+        let mut run =
+            || batch_norm_gradient(workers(), shape, inputs, &ones, statistics, EPSILON, black_box(&mut output));
+        let mut backward = group(criterion, "batch_norm_gradient");
+        backward.throughput(throughput).bench_function(format!("down{}", level + 1), |bencher| bencher.iter(&mut run));
+        backward.finish();
+        // What the mean takes away has no way back.
+        for found in means(shape, |at| f64::from(output[at])) {
+            assert!(found.abs() < TOLERANCE, "the gradient's mean is {found}");
+        }
+    }
+}
+
 fn head(criterion: &mut Criterion) {
     let shape = maps_of(0, CHANNELS[0]);
     let (input, weight, bias) = (random(shape.len()), random(MAPS * shape.channels), random(MAPS));
@@ -439,5 +482,5 @@ fn adam(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, convolutions, up_convolutions, max_pools, max_pool_gradients, head, adam);
+criterion_group!(benches, convolutions, up_convolutions, max_pools, max_pool_gradients, batch_norms, head, adam);
 criterion_main!(benches);

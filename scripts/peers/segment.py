@@ -55,9 +55,19 @@ def openvino_network(model, threads, precision):
 
 NETWORKS = {
     "onnxruntime": onnxruntime_network,
+    "onnxruntime-loop": onnxruntime_network,
     "openvino-f32": lambda *it: openvino_network(*it, "f32"),
     "openvino-bf16": lambda *it: openvino_network(*it, "bf16"),
 }
+
+
+class Loop(concurrent.futures.Executor):
+    """Does everything at once and in place, as a plain loop does."""
+
+    def submit(self, work, *arguments):
+        done = concurrent.futures.Future()
+        done.set_result(work(*arguments))
+        return done
 
 
 def read(path):
@@ -104,24 +114,23 @@ def batches(paths, workers):
         yield batch
 
 
-def features(paths, network, table, threads):
-    """The feature table."""
+def features(paths, network, table, workers):
+    """The feature table; workers read ahead and count."""
     import numpy
     import pyarrow
 
     columns, counts = collections.defaultdict(list), []
-    with concurrent.futures.ThreadPoolExecutor(threads) as workers:
-        for batch in batches(paths, workers):
-            canvas = numpy.zeros((len(batch), ROWS, COLUMNS, 3), numpy.uint8)
-            for place, (path, digest, size, photo) in zip(canvas, batch):
-                place[: photo.shape[0], : photo.shape[1]] = photo
-                columns["path"].append(path)
-                columns["content_sha256"].append(digest)
-                for name, side in zip(("photo_width_px", "photo_height_px"), size):
-                    columns[name].append(side)
-            for photo, label_map in zip(batch, network(canvas)):
-                counts.append(workers.submit(count, photo[3], label_map, table))
-        counts = numpy.stack([it.result() for it in counts])
+    for batch in batches(paths, workers):
+        canvas = numpy.zeros((len(batch), ROWS, COLUMNS, 3), numpy.uint8)
+        for place, (path, digest, size, photo) in zip(canvas, batch):
+            place[: photo.shape[0], : photo.shape[1]] = photo
+            columns["path"].append(path)
+            columns["content_sha256"].append(digest)
+            for name, side in zip(("photo_width_px", "photo_height_px"), size):
+                columns[name].append(side)
+        for photo, label_map in zip(batch, network(canvas)):
+            counts.append(workers.submit(count, photo[3], label_map, table))
+    counts = numpy.stack([it.result() for it in counts])
     worn = [it for it in range(CATEGORIES) if it not in NOT_WORN]
     apparel = counts[:, worn].sum(axis=(1, 2))
     shares = counts[:, worn, 1:] / numpy.maximum(apparel, 1)[:, None, None]
@@ -144,7 +153,9 @@ def peer(name, model, photos, output, threads):
     colors = pyarrow.parquet.read_table(model / "color_table.parquet")["color"].to_numpy()
     start = time.perf_counter()
     paths = sorted(it for it in photos.rglob("*") if it.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
-    table = features(paths, network, colors, int(threads))
+    workers = Loop() if name.endswith("-loop") else concurrent.futures.ThreadPoolExecutor(int(threads))
+    with workers:
+        table = features(paths, network, colors, workers)
     pyarrow.parquet.write_table(table, output / "features.parquet", compression="zstd")
     print(json.dumps({"secs": time.perf_counter() - start}))
 
@@ -236,6 +247,7 @@ class Bench:
             "**lookbook, native, bf16**": self.ours("--dialect", "native", "--precision", "bf16"),
             "**lookbook, portable**": self.ours("--dialect", "portable"),
             "Pillow, ONNX Runtime, numpy, pyarrow": self.peer("onnxruntime"),
+            "Pillow, ONNX Runtime, numpy, pyarrow in one loop": self.peer("onnxruntime-loop"),
             "Pillow, OpenVINO, numpy, pyarrow": self.peer("openvino-f32"),
             "Pillow, OpenVINO bf16, numpy, pyarrow": self.peer("openvino-bf16"),
         }
