@@ -434,20 +434,20 @@ impl Builder {
         let block = || vec![Attribute::int("blocksize", 2)];
         let blocks = self.node("SpaceToDepth", &[x], block());
         let mut left = dy.clone();
-        let mut corners = self.split(&blocks, &[channels; 4], 1);
-        let last = corners.pop();
-        for corner in &mut corners {
+        let mut taken = Vec::with_capacity(4);
+        for corner in &self.split(&blocks, &[channels; 4], 1)[..3] {
             let is_maximum = self.node("Equal", &[corner, y], vec![]);
-            *corner = self.chosen(&is_maximum, &left);
-            left = self.node("Sub", &[&left, corner], vec![]);
+            let part = self.chosen(&is_maximum, &left);
+            left = self.node("Sub", &[&left, &part], vec![]);
+            taken.push(part);
         }
-        corners.extend(last.map(|_| left));
-        let corners = self.concat(&corners.iter().collect::<Vec<_>>(), 1);
-        self.node("DepthToSpace", &[&corners], block())
+        taken.push(left);
+        let taken = self.concat(&taken.iter().collect::<Vec<_>>(), 1);
+        self.node("DepthToSpace", &[&taken], block())
     }
 
     /// `x` where a condition holds, elsewhere 0: a product, as ONNX Runtime's Where is several times slower.
-    pub fn chosen(&mut self, condition: &Value, x: &Value) -> Value {
+    fn chosen(&mut self, condition: &Value, x: &Value) -> Value {
         let share = self.cast(condition, FLOAT);
         self.node("Mul", &[x, &share], vec![])
     }

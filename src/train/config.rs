@@ -171,14 +171,15 @@ impl Config {
                 warmup_epochs: 1.0,
                 loss: Loss::Softmax,
                 category_balance: 0.4,
+                dice: 1.0,
                 channels: unet::SEED_CHANNELS.iter().map(|channels| 2 * channels).collect(),
                 stride: 2,
                 batch_norm: true,
                 average_epochs: 1.0,
                 augment_flip: true,
-                augment_scale: 0.25,
-                augment_shift: 0.1,
-                augment_light: 0.2,
+                augment_scale: 0.05,
+                augment_shift: 0.02,
+                augment_light: 0.1,
                 ..seed
             },
         }

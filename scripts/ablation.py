@@ -1,0 +1,67 @@
+"""What each choice of the recipe `best` brings: ablation.py --lookbook PROGRAM --dataset DIR [--epochs 5] [NAME ...]
+
+Trains once with the recipe as it is and once for each choice left out or made otherwise, on photos of half the size, and prints
+the metrics of the validation part after the last epoch as the table of docs/training.md. Without names all choices are tried.
+Needs pyarrow: `PYTHONPATH=.python` after scripts/install_python_packages.sh.
+"""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import pyarrow.parquet
+
+# What is changed, by what the table calls it.
+CHOICES = {
+    "as it is": {},
+    "the seed's network: `channels` from 8, `stride` 1": {"channels": [8, 16, 32, 64, 128], "stride": 1},
+    "no `batch_norm`, `learning_rate` 1e-3": {"batch_norm": False, "average_epochs": 0.0, "learning_rate": 1e-3},
+    "no average of the weights": {"average_epochs": 0.0},
+    "`schedule` constant": {"schedule": "constant"},
+    "`learning_rate` 1e-2": {"learning_rate": 1e-2},
+    "`batch_size` 16": {"batch_size": 16},
+    "`category_balance` 0": {"category_balance": 0.0},
+    "`category_balance` 0.6": {"category_balance": 0.6},
+    "no `dice`": {"dice": 0.0},
+    "no `augment_flip`": {"augment_flip": False},
+    "`augment_light` 0.2": {"augment_light": 0.2},
+    "`augment_scale` 0.25, `augment_shift` 0.1": {"augment_scale": 0.25, "augment_shift": 0.1},
+}
+SIZE = {"photo_width_px": 200, "photo_height_px": 300}
+METRICS = ("validation_pixel_accuracy", "validation_foreground_accuracy", "validation_mean_iou")
+
+
+def toml(value):
+    return str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
+
+
+def last_epoch(arguments, settings, place):
+    """Trains; the last row of the history."""
+    config = place / "train.toml"
+    config.write_text("[train]\n" + "".join(f"{name} = {toml(value)}\n" for name, value in settings.items()))
+    paths = ["--config", config, "--dataset", arguments.dataset, "--output", place / "model"]
+    subprocess.run([arguments.lookbook, "train", *paths], check=True, stdout=subprocess.DEVNULL)
+    return pyarrow.parquet.read_table(place / "model" / "history.parquet").to_pylist()[-1]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lookbook", type=pathlib.Path, required=True)
+    parser.add_argument("--dataset", type=pathlib.Path, required=True)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {'; '.join(CHOICES)}")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(CHOICES):
+        sys.exit(f"there is no choice {', '.join(sorted(unknown))}; there are: {'; '.join(CHOICES)}")
+    print("| validation part | pixel accuracy | foreground accuracy | mean IoU |\n| --- | ---: | ---: | ---: |")
+    for name in arguments.names or CHOICES:
+        with tempfile.TemporaryDirectory() as place:
+            settings = SIZE | {"epochs": arguments.epochs} | CHOICES[name]
+            row = last_epoch(arguments, settings, pathlib.Path(place))
+        print(f"| {name} | {' | '.join(f'{row[metric]:.3f}' for metric in METRICS)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
