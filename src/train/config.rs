@@ -90,7 +90,8 @@ pub struct Config {
     /// alike, 1 gives every category the same say. With `loss = "softmax"` only.
     pub category_balance: f32,
     /// Weight of the Dice part of the loss, 0 or more: how far the pixels of each category and those that are taken for them
-    /// are apart, every category that is in the batch alike. With `loss = "softmax"` only.
+    /// are apart, every category that is in the batch (in its part, with `micro_batch_size`) alike. With `loss = "softmax"`
+    /// only.
     pub dice: f32,
     /// Channels of the network's levels, top to bottom: 2 to 7 multiples of 8, the first 8 or 16.
     pub channels: Vec<usize>,
