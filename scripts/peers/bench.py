@@ -33,8 +33,7 @@ PAUSE_SECS = 0.1
 # Largest relative difference of losses; least share of pixels with the same category, and the same for bf16.
 LOSS_TOLERANCE, AGREEMENT, BF16_AGREEMENT = 0.01, 0.999, 0.98
 
-# Task, photos, contestants by what the tables call them; the first is what the others are compared with. Of 16 photos, the
-# portable dialect would keep 9 GiB from round to round, too much beside the others.
+# Task, photos, contestants by what the tables call them; the first is what the others are compared with.
 SECTIONS = {
     "step-4": (
         "step",
@@ -55,6 +54,7 @@ SECTIONS = {
         16,
         {
             "**lookbook, native**": "native",
+            "**lookbook, portable**": "portable",
             "Keras / TensorFlow": "keras-step",
             "PyTorch": "torch-eager-step",
             "SGEMM": "sgemm",
