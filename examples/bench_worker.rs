@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! bench_worker export FOLDER                            writes FOLDER/predict.onnx, label maps alone, for the peers
-//! bench_worker step DIALECT FOLDER BATCH THREADS        training steps
-//! bench_worker prediction DIALECT FOLDER BATCH THREADS  photos to label maps
+//! bench_worker step ENGINE FOLDER BATCH THREADS         training steps
+//! bench_worker prediction ENGINE FOLDER BATCH THREADS   photos to label maps
 //! ```
 //!
+//! ENGINE is `native` or `portable` on the CPU, or `cuda`; `native-bf16` predicts and `cuda-f16` learns in that precision.
 //! FOLDER holds the examples and weights of `scripts/peers/inputs.py`. Speaks by lines: `round` does the work once and
 //! answers `{"secs": ...}`, with `loss` where it learns; `maps PATH` writes the last label maps there, u8. Ends with its
 //! input.
@@ -18,7 +19,8 @@ use std::time::Instant;
 use lookbook::graph::{self, Dialect, Precision, Spec};
 use lookbook::photo::Photo;
 use lookbook::predict::Predictor;
-use lookbook::runtime::{Engine, PrecisionChoice};
+use lookbook::runtime::PrecisionChoice::{self, Bf16, F32};
+use lookbook::runtime::{Device, Engine};
 use lookbook::train::examples::Batch;
 use lookbook::train::step::{Rates, Task, TrainingStep};
 use lookbook::train::{PREDICT_FILE, WEIGHTS_FILE, checkpoint};
@@ -34,26 +36,24 @@ fn main() -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["export", folder] => export(Path::new(folder)),
-        [task, dialect, folder, batch, threads] => {
+        [task, engine, folder, batch, threads] => {
             let inputs = Inputs::load(Path::new(folder), batch.parse()?)?;
-            let (dialect, precision) = match dialect.strip_suffix("-bf16") {
-                Some(dialect) => (dialect, PrecisionChoice::Bf16),
-                None => (dialect, PrecisionChoice::F32),
-            };
-            let engine = Engine::cpu(named(dialect)?, threads.parse()?);
-            match task {
-                "step" => steps(&inputs, engine),
-                "prediction" => predictions(&inputs, engine, precision),
-                _ => Err(format!("there is no task '{task}'").into()),
+            let threads = threads.parse()?;
+            let cuda = Engine { device: Device::Cuda, threads, ..Engine::default() };
+            match (task, engine) {
+                ("step", "native") => steps(&inputs, Engine::cpu(Dialect::Native, threads), Precision::F32),
+                ("step", "portable") => steps(&inputs, Engine::cpu(Dialect::Portable, threads), Precision::F32),
+                ("step", "cuda") => steps(&inputs, cuda, Precision::F32),
+                ("step", "cuda-f16") => steps(&inputs, cuda, Precision::F16),
+                ("prediction", "native") => predictions(&inputs, Engine::cpu(Dialect::Native, threads), F32),
+                ("prediction", "native-bf16") => predictions(&inputs, Engine::cpu(Dialect::Native, threads), Bf16),
+                ("prediction", "portable") => predictions(&inputs, Engine::cpu(Dialect::Portable, threads), F32),
+                ("prediction", "cuda") => predictions(&inputs, cuda, F32),
+                _ => Err(format!("there is no {task} by '{engine}'").into()),
             }
         }
-        _ => Err("usage: bench_worker export FOLDER | step|prediction DIALECT FOLDER BATCH THREADS".into()),
+        _ => Err("usage: bench_worker export FOLDER | step|prediction ENGINE FOLDER BATCH THREADS".into()),
     }
-}
-
-fn named(dialect: &str) -> Result<Dialect> {
-    let found = [Dialect::Portable, Dialect::Native].into_iter().find(|it| it.name() == dialect);
-    found.ok_or_else(|| format!("there is no dialect '{dialect}'").into())
 }
 
 fn export(folder: &Path) -> Result<()> {
@@ -94,10 +94,11 @@ impl Inputs {
     }
 }
 
-fn steps(inputs: &Inputs, engine: Engine) -> Result<()> {
+fn steps(inputs: &Inputs, engine: Engine, precision: Precision) -> Result<()> {
     let zeros = vec![0.0; inputs.weights.len()];
     let state = vec![inputs.weights.clone(), zeros.clone(), zeros];
-    let mut step = TrainingStep::new(Task::plain(&inputs.spec), usize::MAX, state, 0, engine)?;
+    let task = Task { precision, ..Task::plain(&inputs.spec) };
+    let mut step = TrainingStep::new(task, usize::MAX, state, 0, engine)?;
     for line in std::io::stdin().lines() {
         if line? != "round" {
             return Err("a training step has no label maps".into());

@@ -1,7 +1,7 @@
 //! ONNX Runtime: the library found and checked, the execution provider chosen, sessions made.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 
 use ort::ep::{self, ExecutionProvider};
 use ort::session::Session;
@@ -18,6 +18,8 @@ pub const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
 pub const LIBRARY_FOLDER: &str = ".runtime";
 /// File name of the library.
 pub const LIBRARY_FILE: &str = "libonnxruntime.so";
+/// Folder beside the library that `scripts/install_onnxruntime.sh` puts NVIDIA's libraries into.
+const NVIDIA_FOLDER: &str = "nvidia";
 /// The command that installs the library.
 const INSTALL: &str = "run 'scripts/install_onnxruntime.sh' in the project's folder, or set ORT_DYLIB_PATH to an ONNX \
                        Runtime library";
@@ -186,10 +188,15 @@ pub struct LibraryInfo {
 pub fn library() -> Result<LibraryInfo> {
     let loaded = loaded()?;
     let mut providers = vec!["CPUExecutionProvider".to_owned()];
-    if <ep::CUDA as ExecutionProvider>::is_available().map_err(failed("ONNX Runtime"))? {
+    if has_cuda()? {
         providers.push("CUDAExecutionProvider".to_owned());
     }
     Ok(LibraryInfo { path: loaded.path.clone(), version: loaded.version.clone(), providers })
+}
+
+/// Whether the library was built with CUDA.
+fn has_cuda() -> Result<bool> {
+    <ep::CUDA as ExecutionProvider>::is_available().map_err(failed("ONNX Runtime"))
 }
 
 /// Makes a session of a model, which `model` gives in the dialect that is asked for.
@@ -207,11 +214,16 @@ pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -
             Ok(session) => return Ok((session, Backend { provider: Provider::Cuda, dialect: Dialect::Portable })),
             Err(cause) if engine.device == Device::Cuda => {
                 let problem = format!(
-                    "CUDA does not work here ({cause}); 'lookbook doctor' says what is missing, '--device cpu' does without"
+                    "CUDA does not work here ({}); 'lookbook doctor' says what is missing, '--device cpu' does without",
+                    said(&cause)
                 );
                 return Err(Error::runtime(name, problem));
             }
-            Err(cause) => tracing::debug!("{name}: no CUDA, the CPU runs it ({cause})"),
+            Err(cause) if has_cuda()? => {
+                static TOLD: Once = Once::new();
+                TOLD.call_once(|| tracing::warn!("CUDA does not work here, the CPU does the work ({})", said(&cause)));
+            }
+            Err(_) => tracing::debug!("{name}: this ONNX Runtime has no CUDA"),
         }
     }
     let mut builder = builder(loaded, engine.threads).map_err(failed(name))?;
@@ -223,6 +235,13 @@ pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -
     }
     let session = commit(builder, &model(dialect)).map_err(failed(name))?;
     Ok((session, Backend { provider: Provider::Cpu, dialect }))
+}
+
+/// What ONNX Runtime said, without the place in its code.
+fn said(cause: &ort::Error) -> String {
+    let text = cause.to_string();
+    let told = text.split_once("[ONNXRuntimeError] : ").and_then(|(_, told)| told.splitn(3, " : ").last());
+    told.unwrap_or(&text).trim().to_owned()
 }
 
 /// For `map_err`: what ONNX Runtime said about `subject`.
@@ -309,9 +328,24 @@ fn builder(loaded: &Loaded, threads: usize) -> ort::Result<ort::session::builder
 }
 
 fn cuda_session(loaded: &Loaded, model: &[u8], threads: usize) -> ort::Result<Session> {
+    static NVIDIA: Once = Once::new();
+    NVIDIA.call_once(|| preload_nvidia(&loaded.path.with_file_name(NVIDIA_FOLDER)));
     let provider = ep::CUDA::default().build().error_on_failure();
-    let builder = builder(loaded, threads)?.with_execution_providers([provider])?;
+    let builder = builder(loaded, threads)?
+        .with_execution_providers([provider])?
+        // An operator that CUDA does not take would run on the CPU, its maps carried there and back, and nobody would know.
+        .with_config_entry("session.disable_cpu_ep_fallback", "1")?;
     commit(builder, model)
+}
+
+/// Loads NVIDIA's libraries out of the folder that came with the library: the CUDA provider asks for them by their names alone,
+/// and the system may have others or none. What fails here, the provider's own message names.
+fn preload_nvidia(folder: &Path) {
+    if folder.is_dir()
+        && let Err(cause) = ep::cuda::preload_dylibs(Some(folder), Some(folder))
+    {
+        tracing::debug!("{}: {cause}", folder.display());
+    }
 }
 
 fn commit(mut builder: ort::session::builder::SessionBuilder, model: &[u8]) -> ort::Result<Session> {

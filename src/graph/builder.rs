@@ -1,16 +1,18 @@
 //! Builds an ONNX graph operator by operator, and the gradients of what was built by going back over it.
 //!
-//! All tensors of the network are f32 `[batch, channels, height, width]`. Only the operators that the network needs are
-//! differentiable: each of them leaves a step on the tape, and [`Builder::gradients`] walks the tape backwards
+//! All maps of the network are `[batch, channels, height, width]`, f32 or, for [half precision](Precision::F16), f16; what is
+//! summed over many pixels is f32 in any case, and so are weights and their gradients. Only the operators that the network needs
+//! are differentiable: each of them leaves a step on the tape, and [`Builder::gradients`] walks the tape backwards
 //! (reverse-mode differentiation; Griewank and Walther, "Evaluating Derivatives", 2008).
 
 use std::collections::HashMap;
 
 use prost::Message;
 
+use super::Precision;
 use super::onnx::{
-    Attribute, Dimension, FLOAT, Graph, INT32, INT64, IR_VERSION, Model, Node, OPSET_VERSION, OperatorSetId, Shape,
-    Size, StringStringEntry, Tensor, TensorType, Type, ValueInfo,
+    Attribute, Dimension, FLOAT, FLOAT16, Graph, INT32, INT64, IR_VERSION, Model, Node, OPSET_VERSION, OperatorSetId,
+    Shape, Size, StringStringEntry, Tensor, TensorType, Type, ValueInfo,
 };
 use crate::ops::operators::DOMAIN;
 
@@ -60,9 +62,33 @@ pub struct Builder {
     names: HashMap<String, usize>,
     tape: Vec<Step>,
     scope: String,
+    /// Whether maps are f16.
+    half: bool,
 }
 
 impl Builder {
+    /// A graph whose maps are of that precision.
+    #[must_use]
+    pub fn new(precision: Precision) -> Self {
+        Self { half: precision == Precision::F16, ..Self::default() }
+    }
+
+    /// Whether maps are f16.
+    #[must_use]
+    pub fn is_half(&self) -> bool {
+        self.half
+    }
+
+    /// f32 in the element type of maps.
+    pub fn narrow(&mut self, x: &Value) -> Value {
+        if self.half { self.cast(x, FLOAT16) } else { x.clone() }
+    }
+
+    /// Maps in f32.
+    pub fn wide(&mut self, x: &Value) -> Value {
+        if self.half { self.cast(x, FLOAT) } else { x.clone() }
+    }
+
     /// Declares an input.
     pub fn input(&mut self, name: &str, elem_type: i32, dims: &[Dim]) -> Value {
         self.graph.input.push(value_info(name, elem_type, dims));
@@ -219,7 +245,8 @@ impl Builder {
         kernel: usize,
         channels: [usize; 2],
     ) -> Value {
-        let inputs: Vec<&Value> = [x, weight].into_iter().chain(bias).collect();
+        let parameters: Vec<Value> = [weight].into_iter().chain(bias).map(|it| self.narrow(it)).collect();
+        let inputs: Vec<&Value> = [x].into_iter().chain(&parameters).collect();
         let y = self.node("Conv", &inputs, same(kernel));
         let (x, weight, bias) = (x.clone(), weight.clone(), bias.cloned());
         self.tape.push(Step::Convolution { x, weight, bias, y: y.clone(), kernel, channels });
@@ -229,8 +256,9 @@ impl Builder {
     /// The maps of each channel brought to mean 0 and variance 1 over the batch and all pixels, then times `scale`, plus
     /// `bias`, `[channels]` each. Returns the maps, and their means and variances, `[1, channels, 1, 1]`.
     pub fn batch_norm(&mut self, x: &Value, [scale, bias]: [&Value; 2], epsilon: f32) -> (Value, [Value; 2]) {
-        let mean = self.channel_mean(x);
-        let centred = self.node("Sub", &[x, &mean], vec![]);
+        let wide = self.wide(x);
+        let mean = self.channel_mean(&wide);
+        let centred = self.node("Sub", &[&wide, &mean], vec![]);
         let square = self.node("Mul", &[&centred, &centred], vec![]);
         let variance = self.channel_mean(&square);
         let epsilon = self.scalar(epsilon);
@@ -241,6 +269,7 @@ impl Builder {
         let [factor, summand] = [scale, bias].map(|it| self.reshape(it, &[1, -1, 1, 1]));
         let scaled = self.node("Mul", &[&normal, &factor], vec![]);
         let y = self.node("Add", &[&scaled, &summand], vec![]);
+        let y = self.narrow(&y);
         let (x, scale, bias) = (x.clone(), scale.clone(), bias.clone());
         self.tape.push(Step::BatchNorm { x, normal, inverse, scale, bias, y: y.clone() });
         (y, [mean, variance])
@@ -271,7 +300,8 @@ impl Builder {
     /// Transposed convolution, 2x2 kernel, stride 2: `weight` `[in, out_channels, 2, 2]`.
     pub fn up_convolution(&mut self, x: &Value, weight: &Value, bias: &Value, out_channels: usize) -> Value {
         let attributes = vec![Attribute::ints("kernel_shape", &[2, 2]), strides_2()];
-        let y = self.node("ConvTranspose", &[x, weight, bias], attributes);
+        let parameters = [weight, bias].map(|it| self.narrow(it));
+        let y = self.node("ConvTranspose", &[x, &parameters[0], &parameters[1]], attributes);
         let (x, weight, bias) = (x.clone(), weight.clone(), bias.clone());
         self.tape.push(Step::UpConvolution { x, weight, bias, y: y.clone(), out_channels });
         y
@@ -320,15 +350,17 @@ impl Builder {
             Step::Convolution { x, weight, bias, y, kernel, channels } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
                 self.scope(format!("gradient/{}", weight.name()));
+                let wide = self.wide(&dy);
                 if let Some(bias) = bias {
-                    gradients.add(self, bias, |it| it.bias_gradient(&dy));
+                    gradients.add(self, bias, |it| it.bias_gradient(&wide));
                 }
-                gradients.add(self, weight, |it| it.kernel_gradient(x, &dy, *kernel, *channels));
+                gradients.add(self, weight, |it| it.kernel_gradient(x, &wide, *kernel, *channels));
                 gradients.add(self, x, |it| it.convolution_input_gradient(weight, &dy, *kernel));
             }
             Step::BatchNorm { x, normal, inverse, scale, bias, y } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
                 self.scope(format!("gradient/{}", scale.name()));
+                let dy = self.wide(&dy);
                 let along = self.node("Mul", &[&dy, normal], vec![]);
                 gradients.add(self, bias, |it| it.bias_gradient(&dy));
                 gradients.add(self, scale, |it| it.bias_gradient(&along));
@@ -337,7 +369,7 @@ impl Builder {
             Step::Relu { x, y } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
                 gradients.add(self, x, |it| {
-                    let zero = it.scalar(0.0);
+                    let zero = it.map_zero();
                     let positive = it.node("Greater", &[y, &zero], vec![]);
                     it.chosen(&positive, &dy)
                 });
@@ -349,10 +381,12 @@ impl Builder {
             Step::UpConvolution { x, weight, bias, y, out_channels } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
                 self.scope(format!("gradient/{}", weight.name()));
-                gradients.add(self, bias, |it| it.bias_gradient(&dy));
-                gradients.add(self, weight, |it| it.up_kernel_gradient(x, &dy, *out_channels));
+                let wide = self.wide(&dy);
+                gradients.add(self, bias, |it| it.bias_gradient(&wide));
+                gradients.add(self, weight, |it| it.up_kernel_gradient(x, &wide, *out_channels));
                 gradients.add(self, x, |it| {
-                    it.node("Conv", &[&dy, weight], vec![Attribute::ints("kernel_shape", &[2, 2]), strides_2()])
+                    let weight = it.narrow(weight);
+                    it.node("Conv", &[&dy, &weight], vec![Attribute::ints("kernel_shape", &[2, 2]), strides_2()])
                 });
             }
             Step::Concat { a, b, y, channels } => {
@@ -374,7 +408,8 @@ impl Builder {
         let rest = self.node("Sub", &[&centred, &projection], vec![]);
         let factor = self.reshape(scale, &[1, -1, 1, 1]);
         let factor = self.node("Mul", &[&factor, inverse], vec![]);
-        self.node("Mul", &[&rest, &factor], vec![])
+        let dx = self.node("Mul", &[&rest, &factor], vec![]);
+        self.narrow(&dx)
     }
 
     /// Sum over the pixels, mean over the batch: `[channels]`.
@@ -388,7 +423,8 @@ impl Builder {
     /// channels has its copies side by side, for fewer and larger products.
     fn kernel_gradient(&mut self, x: &Value, dy: &Value, kernel: usize, [inputs, outputs]: [usize; 2]) -> Value {
         let reach = kernel as i64 / 2;
-        let mut columns: Vec<Value> = (-reach..=reach).map(|by| self.moved(x, [0, by])).collect();
+        let x = self.wide(x);
+        let mut columns: Vec<Value> = (-reach..=reach).map(|by| self.moved(&x, [0, by])).collect();
         let mut rows: Vec<Value> = (-reach..=reach).map(|by| self.moved(dy, [-by, 0])).collect();
         let (lines, axis) = if inputs < outputs { (&mut columns, 1) } else { (&mut rows, 2) };
         if kernel > 1 {
@@ -421,7 +457,8 @@ impl Builder {
 
     /// A convolution of the output gradient with the kernel turned by 180 degrees, inputs and outputs exchanged.
     fn convolution_input_gradient(&mut self, weight: &Value, dy: &Value, kernel: usize) -> Value {
-        let mut turned = self.transpose(weight, &[1, 0, 2, 3]);
+        let weight = self.narrow(weight);
+        let mut turned = self.transpose(&weight, &[1, 0, 2, 3]);
         if kernel > 1 {
             turned = self.slice(&turned, &[-1, -1], &[i64::MIN, i64::MIN], &[2, 3], &[-1, -1]);
         }
@@ -448,8 +485,13 @@ impl Builder {
 
     /// `x` where a condition holds, elsewhere 0: a product, as ONNX Runtime's Where is several times slower.
     fn chosen(&mut self, condition: &Value, x: &Value) -> Value {
-        let share = self.cast(condition, FLOAT);
+        let share = self.cast(condition, if self.half { FLOAT16 } else { FLOAT });
         self.node("Mul", &[x, &share], vec![])
+    }
+
+    /// 0 in the element type of maps.
+    fn map_zero(&mut self) -> Value {
+        if self.half { self.constant(FLOAT16, vec![], vec![0; 2]) } else { self.scalar(0.0) }
     }
 
     /// The four taps are one product with the output gradient's 2x2 blocks laid out as channels.
@@ -457,7 +499,8 @@ impl Builder {
         let blocks = self.node("SpaceToDepth", &[dy], vec![Attribute::int("blocksize", 2)]);
         let blocks = self.reshape(&blocks, &[0, 0, -1]);
         let blocks = self.transpose(&blocks, &[0, 2, 1]);
-        let x = self.reshape(x, &[0, 0, -1]);
+        let x = self.wide(x);
+        let x = self.reshape(&x, &[0, 0, -1]);
         let product = self.node("MatMul", &[&x, &blocks], vec![]);
         let product = self.reduce("ReduceMean", &product, &[0], false);
         let taps = self.reshape(&product, &[0, 2, 2, out_channels as i64]);

@@ -64,12 +64,16 @@ impl Dialect {
     }
 }
 
-/// The numbers that label maps are computed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The numbers that maps are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
     /// Single precision.
+    #[default]
     F32,
-    /// bfloat16, sums in f32: the native dialect only.
+    /// Half precision; weights, normalisation, losses and what is summed over pixels in f32: training in the portable dialect
+    /// only.
+    F16,
+    /// bfloat16, sums in f32: label maps in the native dialect only.
     Bf16,
 }
 
@@ -79,6 +83,7 @@ impl Precision {
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
+            Self::F16 => "f16",
             Self::Bf16 => "bf16",
         }
     }
@@ -294,10 +299,11 @@ struct Learnt {
     statistics: HashMap<String, [Value; 2]>,
 }
 
-/// The training step: forward pass, loss, gradients of all weights, Adam.
+/// The training step: forward pass, loss, gradients of all weights, Adam. The native dialect computes in f32 whatever
+/// `precision` says.
 #[must_use]
-pub fn train_step(dialect: Dialect, spec: &Spec, weights: &LossWeights) -> Vec<u8> {
-    let mut graph = Training::new(dialect, spec);
+pub fn train_step(dialect: Dialect, precision: Precision, spec: &Spec, weights: &LossWeights) -> Vec<u8> {
+    let mut graph = Training::new(dialect, precision, spec);
     graph.take_batch();
     graph.take_scalars(&["step", "learning_rate"]);
     graph.take_scalars(spec.rates());
@@ -310,10 +316,10 @@ pub fn train_step(dialect: Dialect, spec: &Spec, weights: &LossWeights) -> Vec<u
 }
 
 /// The part of a training step that is done for each of several small batches: the gradient, times the batch's `share` of
-/// all photos, is added up.
+/// all photos, is added up. As [`train_step`] with `precision`.
 #[must_use]
-pub fn accumulate(dialect: Dialect, spec: &Spec, weights: &LossWeights) -> Vec<u8> {
-    let mut graph = Training::new(dialect, spec);
+pub fn accumulate(dialect: Dialect, precision: Precision, spec: &Spec, weights: &LossWeights) -> Vec<u8> {
+    let mut graph = Training::new(dialect, precision, spec);
     graph.take_batch();
     graph.take_scalars(&["share"]);
     graph.take_vectors(&[spec.state()[0], spec.gradient()]);
@@ -336,7 +342,7 @@ pub fn accumulate(dialect: Dialect, spec: &Spec, weights: &LossWeights) -> Vec<u
 /// The end of a training step whose gradient was [accumulated](accumulate): Adam and the average of the weights.
 #[must_use]
 pub fn update(dialect: Dialect, spec: &Spec) -> Vec<u8> {
-    let mut graph = Training::new(dialect, spec);
+    let mut graph = Training::new(dialect, Precision::F32, spec);
     graph.take_scalars(&["step", "learning_rate"]);
     graph.take_vectors(&[spec.gradient()]);
     let state: Vec<_> = spec.state().into_iter().filter(|(name, _)| *name != STATISTICS).collect();
@@ -359,8 +365,8 @@ struct Training<'a> {
 }
 
 impl<'a> Training<'a> {
-    fn new(dialect: Dialect, spec: &'a Spec) -> Self {
-        Self { builder: Builder::default(), dialect, spec, inputs: HashMap::new(), lengths: HashMap::new() }
+    fn new(dialect: Dialect, precision: Precision, spec: &'a Spec) -> Self {
+        Self { builder: Builder::new(precision), dialect, spec, inputs: HashMap::new(), lengths: HashMap::new() }
     }
 
     fn take_batch(&mut self) {

@@ -10,6 +10,8 @@ pub const UINT8: i32 = 2;
 pub const INT32: i32 = 6;
 /// `TensorProto.DataType.INT64`.
 pub const INT64: i32 = 7;
+/// `TensorProto.DataType.FLOAT16`.
+pub const FLOAT16: i32 = 10;
 
 /// IR version that the files state; ONNX Runtime since 1.19 reads it.
 pub const IR_VERSION: i64 = 10;

@@ -10,6 +10,8 @@ use crate::labels::CATEGORY_COUNT;
 
 /// Least probability that a logarithm is taken of, as Keras clips.
 const EPSILON: f32 = 1e-7;
+/// What gradients in f16 are divided by.
+const HALF_SCALE: f32 = 16.0;
 
 /// Loss, accuracy and the gradients of all parameters.
 pub(super) fn learn(
@@ -21,11 +23,15 @@ pub(super) fn learn(
 ) -> Learnt {
     let Forward { logits, statistics } = forward(builder, spec, photos, weights);
     let truth = Truth::new(builder, labels);
-    let lost = match spec.loss {
-        Loss::Bce => binary_cross_entropy(builder, &logits, &truth),
-        Loss::Softmax => cross_entropy(builder, &logits, &truth, loss_weights),
+    let wide = builder.wide(&logits);
+    let mut lost = match spec.loss {
+        Loss::Bce => binary_cross_entropy(builder, &wide, &truth),
+        Loss::Softmax => cross_entropy(builder, &wide, &truth, loss_weights),
     };
-    let pixel_accuracy = pixel_accuracy(builder, spec, &logits, &truth);
+    let pixel_accuracy = pixel_accuracy(builder, spec, &wide, &truth);
+    if builder.is_half() {
+        lost.fit_half(builder);
+    }
     let parameters: Vec<Value> = weights.values().cloned().collect();
     let gradients = builder.gradients(&logits, lost.logit_gradient, &parameters);
     let by_name = weights.iter().map(|(name, value)| (name.clone(), gradients[value].clone()));
@@ -56,7 +62,8 @@ pub(super) fn evaluate(
     let loss = match spec.loss {
         Loss::Bce => bce.clone(),
         Loss::Softmax => {
-            let of_truth = probability_of_truth(builder, &probabilities, &truth);
+            let right = right_part(builder, &probabilities, &truth);
+            let of_truth = builder.reduce("ReduceSum", &right, &[1], true);
             let of_truth = spec.real_part(builder, &of_truth);
             mean_negative_log(builder, &of_truth, None)
         }
@@ -98,7 +105,8 @@ fn network_input(builder: &mut Builder, spec: &Spec, photos: &Value) -> Value {
     let channels_first = builder.transpose(&gathered, &[0, 3, 1, 2]);
     let floats = builder.cast(&channels_first, FLOAT);
     let full = builder.scalar(255.0);
-    builder.node("Div", &[&floats, &full], vec![])
+    let shares = builder.node("Div", &[&floats, &full], vec![]);
+    builder.narrow(&shares)
 }
 
 /// The labels in the two forms that losses need.
@@ -132,6 +140,17 @@ struct Lost {
     gradient_scale: f32,
 }
 
+impl Lost {
+    /// Brings the gradient into f16. Without the division by the number of pixels it is as large as maps are, far from f16's
+    /// least; only the Dice part of a category of a few pixels comes near its largest.
+    fn fit_half(&mut self, builder: &mut Builder) {
+        let share = builder.scalar(1.0 / HALF_SCALE);
+        let gradient = builder.node("Mul", &[&self.logit_gradient, &share], vec![]);
+        self.logit_gradient = builder.narrow(&gradient);
+        self.gradient_scale *= HALF_SCALE;
+    }
+}
+
 fn activation(builder: &mut Builder, loss: Loss, logits: &Value) -> Value {
     builder.scope("head");
     match loss {
@@ -163,7 +182,8 @@ fn binary_cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth) ->
 /// comes the Dice part.
 fn cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth, weights: &LossWeights) -> Lost {
     let probabilities = activation(builder, Loss::Softmax, logits);
-    let of_truth = probability_of_truth(builder, &probabilities, truth);
+    let right = right_part(builder, &probabilities, truth);
+    let of_truth = builder.reduce("ReduceSum", &right, &[1], true);
     let mut logit_gradient = difference(builder, &probabilities, truth);
     let mut of_pixels = None;
     if weights.categories.iter().any(|&weight| weight != 1.0) {
@@ -174,7 +194,7 @@ fn cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth, weights: 
     }
     let mut loss = mean_negative_log(builder, &of_truth, of_pixels.as_ref());
     if weights.dice > 0.0 {
-        let [of_dice, gradient] = dice(builder, &probabilities, truth, weights.dice);
+        let [of_dice, gradient] = dice(builder, [&probabilities, &right], truth, weights.dice);
         loss = builder.node("Add", &[&loss, &of_dice], vec![]);
         logit_gradient = builder.node("Add", &[&logit_gradient, &gradient], vec![]);
     }
@@ -182,12 +202,11 @@ fn cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth, weights: 
 }
 
 /// `weight` times 1 minus the mean Dice coefficient, 2 sum(p y) / (sum(p) + sum(y)), of the categories that are there, and its
-/// gradient by the logits, times the number of pixels.
-fn dice(builder: &mut Builder, probabilities: &Value, truth: &Truth, weight: f32) -> [Value; 2] {
+/// gradient by the logits, times the number of pixels. `right` is p y.
+fn dice(builder: &mut Builder, [probabilities, right]: [&Value; 2], truth: &Truth, weight: f32) -> [Value; 2] {
     builder.scope("dice");
     let [zero, one, two, weight] = [0.0, 1.0, 2.0, weight].map(|it| builder.scalar(it));
-    let right = builder.node("Mul", &[probabilities, &truth.hit], vec![]);
-    let [both, probability, pixels] = [&right, probabilities, &truth.hit].map(|it| {
+    let [both, probability, pixels] = [right, probabilities, &truth.hit].map(|it| {
         // Line by line, map by map, as in the other losses.
         let of_lines = builder.reduce("ReduceSum", it, &[3], true);
         builder.reduce("ReduceSum", &of_lines, &[0, 2], true)
@@ -231,10 +250,9 @@ fn right_probability(builder: &mut Builder, difference: &Value) -> Value {
     builder.node("Sub", &[&one, &wrong], vec![])
 }
 
-/// The probability of each pixel's true category, `[batch, 1, rows, columns]`.
-fn probability_of_truth(builder: &mut Builder, probabilities: &Value, truth: &Truth) -> Value {
-    let of_truth = builder.node("Mul", &[&truth.hit, probabilities], vec![]);
-    builder.reduce("ReduceSum", &of_truth, &[1], true)
+/// p y: the probability of each pixel's true category in that category's map, else 0.
+fn right_part(builder: &mut Builder, probabilities: &Value, truth: &Truth) -> Value {
+    builder.node("Mul", &[probabilities, &truth.hit], vec![])
 }
 
 /// Mean of -log of probabilities, clipped from below, each times its weight.

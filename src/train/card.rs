@@ -44,6 +44,7 @@ pub(super) struct Training<'a> {
     pub(super) seed: u64,
     pub(super) execution_provider: &'static str,
     pub(super) dialect: &'static str,
+    pub(super) precision: &'static str,
     /// Epochs done, the last one perhaps in part.
     pub(super) epochs: usize,
     pub(super) steps: u64,

@@ -78,6 +78,9 @@ pub struct Config {
     pub batch_size: usize,
     /// Photos that are worked on at once, where memory is too small for a whole step of `batch_size`; 0 for all.
     pub micro_batch_size: usize,
+    /// Whether maps are f16 in the portable dialect, which CUDA runs; weights, normalisation, loss and sums over pixels are f32
+    /// in any case. Native operators compute in f32 whatever this says.
+    pub mixed_precision: bool,
     /// Highest learning rate of Adam, above 0.
     pub learning_rate: f32,
     /// How the learning rate goes over the run.
@@ -142,6 +145,7 @@ impl Config {
             epochs: 25,
             batch_size: 16,
             micro_batch_size: 0,
+            mixed_precision: false,
             learning_rate: 1e-3,
             schedule: Schedule::Constant,
             warmup_epochs: 0.0,

@@ -174,6 +174,7 @@ impl Course<'_> {
             seed: self.seed,
             execution_provider: backend.provider.name(),
             dialect: backend.dialect.name(),
+            precision: self.step.precision().name(),
             epochs: self.history.len(),
             steps: self.step.count(),
             ended_by: ending.name(),

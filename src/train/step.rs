@@ -11,7 +11,8 @@ use super::checkpoint;
 use super::examples::Batch;
 use crate::error::{Error, Result};
 use crate::graph::{
-    self, AVERAGE, AVERAGE_RATE, Dialect, GRADIENT, LossWeights, STATISTICS, STATISTICS_RATE, Spec, WEIGHTS, unet,
+    self, AVERAGE, AVERAGE_RATE, Dialect, GRADIENT, LossWeights, Precision, STATISTICS, STATISTICS_RATE, Spec, WEIGHTS,
+    unet,
 };
 use crate::runtime::{self, Backend, Engine, Provider, failed};
 
@@ -26,13 +27,16 @@ pub struct Task<'a> {
     pub loss_weights: &'a LossWeights,
     /// Photos that are worked on at once; a larger batch is done in parts whose gradients are added up.
     pub micro_batch_size: usize,
+    /// The numbers that maps of the portable dialect are computed in.
+    pub precision: Precision,
 }
 
 impl<'a> Task<'a> {
-    /// All pixels alike, no Dice part, all photos of a batch at once.
+    /// All pixels alike, no Dice part, all photos of a batch at once, f32.
     #[must_use]
     pub fn plain(spec: &'a Spec) -> Self {
-        Self { spec, loss_weights: &LossWeights::PLAIN, micro_batch_size: usize::MAX }
+        let precision = Precision::F32;
+        Self { spec, loss_weights: &LossWeights::PLAIN, micro_batch_size: usize::MAX, precision }
     }
 }
 
@@ -43,6 +47,7 @@ pub struct TrainingStep {
     whole: Graph,
     parts: Option<Parts>,
     backend: Backend,
+    precision: Precision,
     steps: u64,
     state: State,
 }
@@ -95,21 +100,29 @@ impl TrainingStep {
     /// # Errors
     /// As [`runtime::session`].
     pub fn new(task: Task<'_>, batch_size: usize, state: Vec<Vec<f32>>, steps: u64, engine: Engine) -> Result<Self> {
-        let Task { spec, loss_weights, micro_batch_size } = task;
+        let Task { spec, loss_weights, micro_batch_size, precision } = task;
         let names: Vec<_> = spec.state().into_iter().map(|(name, _)| name).collect();
-        let train_step = |dialect: Dialect| graph::train_step(dialect, spec, loss_weights);
+        let train_step = |dialect: Dialect| graph::train_step(dialect, precision, spec, loss_weights);
         let (session, backend) = runtime::session(NAME, train_step, engine)?;
+        let precision = if backend.dialect == Dialect::Portable { precision } else { Precision::F32 };
         let scalars = [&["step", "learning_rate"], spec.rates()].concat();
         let whole = Graph { session, scalars, takes: names.clone(), gives: names.clone() };
         let parts = (micro_batch_size < batch_size).then(|| Parts::new(task, engine)).transpose()?;
         let state = names.into_iter().zip(state).map(|(name, values)| Ok((name, flat(values)?)));
-        Ok(Self { spec: spec.clone(), whole, parts, backend, steps, state: state.collect::<Result<_>>()? })
+        let state = state.collect::<Result<_>>()?;
+        Ok(Self { spec: spec.clone(), whole, parts, backend, precision, steps, state })
     }
 
     /// What really runs.
     #[must_use]
     pub fn backend(&self) -> Backend {
         self.backend
+    }
+
+    /// The numbers that maps are really computed in.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Number of steps done.
@@ -208,8 +221,8 @@ impl Rates {
 
 impl Parts {
     fn new(task: Task<'_>, engine: Engine) -> Result<Self> {
-        let Task { spec, loss_weights, micro_batch_size } = task;
-        let accumulate = |dialect: Dialect| graph::accumulate(dialect, spec, loss_weights);
+        let Task { spec, loss_weights, micro_batch_size, precision } = task;
+        let accumulate = |dialect: Dialect| graph::accumulate(dialect, precision, spec, loss_weights);
         let update = |dialect: Dialect| graph::update(dialect, spec);
         let statistics = spec.batch_norm.then_some(STATISTICS);
         let gives: Vec<_> = [GRADIENT].into_iter().chain(statistics).collect();

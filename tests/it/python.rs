@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lookbook::graph::{self, Dialect, Loss, LossWeights, Spec, unet};
+use lookbook::graph::{self, Dialect, Loss, LossWeights, Precision, Spec, unet};
 use lookbook::runtime::{self, Engine};
 use lookbook::train::examples::Batch;
 use lookbook::train::step::{Rates, Task, TrainingStep};
@@ -43,7 +43,7 @@ fn exported_graphs_give_the_same_numbers_in_python() {
     let labels: Vec<u8> = photos.chunks_exact(3).map(|pixel| pixel[0] % 23).collect();
 
     let engine = Engine::cpu(Dialect::Portable, 2);
-    let model = graph::train_step(Dialect::Portable, &spec, &LossWeights::PLAIN);
+    let model = graph::train_step(Dialect::Portable, Precision::F32, &spec, &LossWeights::PLAIN);
     let weights = unet::initial_weights(&spec, 5);
     let state = unet::initial_state(&spec, 5);
     let mut step = TrainingStep::new(Task::plain(&spec), BATCH, state, 0, engine).unwrap();

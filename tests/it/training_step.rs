@@ -53,7 +53,7 @@ fn check_ten_steps(dialect: Dialect) {
     let tensors = SafeTensors::deserialize(&bytes).expect("the fixture is safetensors");
     let spec = Spec::seed(COLUMNS, ROWS, Loss::Bce);
     let engine = Engine::cpu(dialect, 2);
-    let model = |dialect| graph::train_step(dialect, &spec, &LossWeights::PLAIN);
+    let model = |dialect| graph::train_step(dialect, Precision::F32, &spec, &LossWeights::PLAIN);
     let (mut session, backend) = runtime::session("train_step", model, engine).expect("a session");
     assert_eq!(backend.dialect, dialect);
 
@@ -190,7 +190,7 @@ fn both_dialects_give_the_same() {
         let mut state = unet::initial_state(&spec, 3);
         (state[1], state[2]) = (vec![1e-4; state[0].len()], vec![1e-6; state[0].len()]);
         inputs.extend(spec.state().into_iter().zip(state).map(|((name, _), values)| (name, vector(values))));
-        let train_step = |dialect| graph::train_step(dialect, &spec, &loss_weights);
+        let train_step = |dialect| graph::train_step(dialect, Precision::F32, &spec, &loss_weights);
         let [portable, native] = [Dialect::Portable, Dialect::Native].map(|it| answer(train_step, it, &inputs).0);
         let difference = largest_difference(&portable, &native);
         assert!(difference <= 2e-6, "{spec:?}: the training steps differ by {difference}");
@@ -233,6 +233,40 @@ fn gradients_of_parts_add_up_to_those_of_the_batch() {
         // A step of Adam is as large as its rate, whatever the gradient: weights tell less than moments.
         let difference = largest_difference(&whole.1[1].1, &parts.1[1].1);
         assert!(difference <= 1e-6, "{dialect:?}: first moments differ by {difference}");
+    }
+}
+
+/// Gradients in half precision point where those in single do, and are as long: whatever the loss, over a batch in parts, and
+/// for a whole photo, whose sums over pixels are more than f16 can hold.
+#[test]
+fn half_precision_learns_what_single_does() {
+    if library().is_none() {
+        return;
+    }
+    let small = specs().map(|spec| (spec, BATCH, 1));
+    let whole = (Spec::seed(400, 600, Loss::Bce), 1, usize::MAX);
+    for (spec, size, micro_batch_size) in small.into_iter().chain([whole]) {
+        let loss_weights = LossWeights { categories: [1.0; 23], dice: 1.0 };
+        let [single, half] = [Precision::F32, Precision::F16].map(|precision| {
+            let task = Task { loss_weights: &loss_weights, micro_batch_size, precision, ..Task::plain(&spec) };
+            let state = unet::initial_state(&spec, 2);
+            let engine = Engine::cpu(Dialect::Portable, 2);
+            let mut step = TrainingStep::new(task, size, state, 0, engine).expect("a session");
+            assert_eq!(step.precision(), precision);
+            let learnt = step.run(random_batch(&spec, size), Rates::plain(1e-3)).expect("it runs");
+            let state = step.state().expect("the state");
+            let (name, moment) = &state[1];
+            assert_eq!(name, "first_moment");
+            (learnt.loss, moment.clone())
+        });
+        assert!((single.0 - half.0).abs() < 1e-3 * single.0, "{spec:?}: {} and {}", single.0, half.0);
+        let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        let lengths = [&single.1, &half.1].map(|it| product(it, it).sqrt());
+        let cosine = product(&single.1, &half.1) / (lengths[0] * lengths[1]);
+        println!("cosine {cosine}, lengths {lengths:?}");
+        assert!(cosine > 0.99, "{spec:?}: {cosine}");
+        assert!((lengths[0] / lengths[1] - 1.0).abs() < 0.01, "{spec:?}: {lengths:?}");
+        assert_ne!(single.1, half.1, "half precision is another graph");
     }
 }
 
