@@ -17,6 +17,8 @@ import pyarrow.parquet
 CHOICES = {
     "as it is": {},
     "the seed's network: `channels` from 8, `stride` 1": {"channels": [8, 16, 32, 64, 128], "stride": 1},
+    "a sixth level of 512 `channels`": {"channels": [16, 32, 64, 128, 256, 512]},
+    "`loss` bce": {"loss": "bce", "category_balance": 0.0, "dice": 0.0},
     "no `batch_norm`, `learning_rate` 1e-3": {"batch_norm": False, "average_epochs": 0.0, "learning_rate": 1e-3},
     "no average of the weights": {"average_epochs": 0.0},
     "`schedule` constant": {"schedule": "constant"},
