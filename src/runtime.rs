@@ -219,9 +219,9 @@ pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -
                 );
                 return Err(Error::runtime(name, problem));
             }
-            Err(cause) if has_cuda()? => {
+            Err(cause) if has_cuda().unwrap_or(false) => {
                 static TOLD: Once = Once::new();
-                TOLD.call_once(|| tracing::warn!("CUDA does not work here, the CPU does the work ({})", said(&cause)));
+                TOLD.call_once(|| tracing::warn!("CUDA does not work here, the CPU runs all ({})", said(&cause)));
             }
             Err(_) => tracing::debug!("{name}: this ONNX Runtime has no CUDA"),
         }

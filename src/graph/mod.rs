@@ -4,14 +4,15 @@
 //! | --- | --- | --- |
 //! | [`train_step`] | `photos`, `labels`, `step` f32 (1, 2, ...), `learning_rate` f32, [rates], the [state](Spec::state) | `loss`, `pixel_accuracy` f32, the new state, each name behind `new_` |
 //! | [`accumulate`] | `photos`, `labels`, `share` f32, `weights`, `gradient`, [rates], `statistics` | `loss`, `pixel_accuracy`, `new_gradient`, `new_statistics` |
-//! | [`update`] | `gradient`, `step`, `learning_rate`, [rates], the state | the new state |
+//! | [`update`] | `gradient`, `step`, `learning_rate`, [rates], the state | `loss` (0), the new state |
 //! | [`evaluation`] | `photos`, `labels`, `weights` | `loss`, `bce` f32, `label_map` |
 //! | [`label_maps`] | `photos`; the weights are in the file | `label_map` |
 //! | [`predict`] | the same | `label_map`, `probabilities` f32 `[batch, 23, map rows, map columns]` |
 //!
 //! `photos` are u8 `[batch, rows, columns, 3]`, `label_map` u8 `[batch, rows, columns]`, `labels` u8
 //! `[batch, map rows, map columns]`. Weights, moments and what else is carried from step to step are flat f32 vectors, in the
-//! order of [`unet::parameters`] and [`unet::statistics`]. All but [`predict`] come in two dialects with the same inputs and
+//! order of [`unet::parameters`] and [`unet::statistics`]. The `loss` of a graph that gives new weights is no number where one
+//! of them is none. All but [`predict`] come in two dialects with the same inputs and
 //! outputs.
 //!
 //! A network with [batch normalisation](Spec::batch_norm) has two more vectors and two rates, f32 scalars from 0 to 1: in each
@@ -65,10 +66,9 @@ impl Dialect {
 }
 
 /// The numbers that maps are computed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     /// Single precision.
-    #[default]
     F32,
     /// Half precision; weights, normalisation, losses and what is summed over pixels in f32: training in the portable dialect
     /// only.
@@ -308,8 +308,10 @@ pub fn train_step(dialect: Dialect, precision: Precision, spec: &Spec, weights: 
     graph.take_scalars(&["step", "learning_rate"]);
     graph.take_scalars(spec.rates());
     graph.take_vectors(&spec.state());
-    let gradient = graph.learn(weights);
-    graph.apply(&gradient);
+    let (loss, gradient) = graph.learn(weights);
+    let spoilt = graph.apply(&gradient);
+    let loss = graph.builder.node("Add", &[&loss, &spoilt], vec![]);
+    graph.builder.output("loss", &loss, FLOAT, &[]);
     let doc =
         "One training step of the U-Net: forward, loss, gradients, Adam. Feed the new weights and moments back in.";
     graph.builder.finish("train_step", doc, &metadata(spec))
@@ -327,7 +329,8 @@ pub fn accumulate(dialect: Dialect, precision: Precision, spec: &Spec, weights: 
         graph.take_scalars(&[STATISTICS_RATE]);
         graph.take_vectors(&[(STATISTICS, unet::statistics_count(spec))]);
     }
-    let gradient = graph.learn(weights);
+    let (loss, gradient) = graph.learn(weights);
+    graph.builder.output("loss", &loss, FLOAT, &[]);
     graph.builder.scope("sum");
     let part = graph.builder.node("Mul", &[&gradient, &graph.inputs["share"]], vec![]);
     let sum = graph.builder.node("Add", &[&graph.inputs[GRADIENT], &part], vec![]);
@@ -351,7 +354,8 @@ pub fn update(dialect: Dialect, spec: &Spec) -> Vec<u8> {
         graph.take_scalars(&[AVERAGE_RATE]);
     }
     let gradient = graph.inputs[GRADIENT].clone();
-    graph.apply(&gradient);
+    let spoilt = graph.apply(&gradient);
+    graph.builder.output("loss", &spoilt, FLOAT, &[]);
     graph.builder.finish("update", "Adam, for a gradient that was added up.", &metadata(spec))
 }
 
@@ -393,8 +397,8 @@ impl<'a> Training<'a> {
         self.builder.output(&format!("new_{name}"), value, FLOAT, &[Dim::Fixed(self.lengths[name])]);
     }
 
-    /// Forward pass, loss and gradients: gives `loss`, `pixel_accuracy` and the new statistics, and returns the gradient.
-    fn learn(&mut self, weights: &LossWeights) -> Value {
+    /// Forward pass, loss and gradients: gives `pixel_accuracy` and the new statistics, and returns the loss and its gradient.
+    fn learn(&mut self, weights: &LossWeights) -> (Value, Value) {
         let by_name = unpack(&mut self.builder, self.spec, &self.inputs[WEIGHTS]);
         let learn = match self.dialect {
             Dialect::Portable => portable::learn,
@@ -402,7 +406,6 @@ impl<'a> Training<'a> {
         };
         let batch = [&self.inputs["photos"], &self.inputs["labels"]];
         let learnt = learn(&mut self.builder, self.spec, batch, &by_name, weights);
-        self.builder.output("loss", &learnt.loss, FLOAT, &[]);
         self.builder.output("pixel_accuracy", &learnt.pixel_accuracy, FLOAT, &[]);
         if self.spec.batch_norm {
             self.builder.scope(STATISTICS);
@@ -414,14 +417,15 @@ impl<'a> Training<'a> {
         let names = unet::parameters(self.spec).into_iter().map(|it| it.name);
         let gradient = flat(&mut self.builder, names.map(|name| &learnt.gradients[&name]));
         if learnt.gradient_scale == 1.0 {
-            return gradient;
+            return (learnt.loss, gradient);
         }
         let scale = self.builder.scalar(learnt.gradient_scale);
-        self.builder.node("Mul", &[&gradient, &scale], vec![])
+        (learnt.loss, self.builder.node("Mul", &[&gradient, &scale], vec![]))
     }
 
-    /// Adam, and the average of the weights.
-    fn apply(&mut self, gradient: &Value) {
+    /// Adam, and the average of the weights. Returns 0, or what is no number where a new weight is none: kernels that take the
+    /// larger of two numbers lose it on the way to the next loss.
+    fn apply(&mut self, gradient: &Value) -> Value {
         self.builder.scope("adam");
         let adam = match self.dialect {
             Dialect::Portable => portable::adam,
@@ -437,6 +441,10 @@ impl<'a> Training<'a> {
             self.builder.scope(AVERAGE);
             self.move_towards(AVERAGE, &updated[0], AVERAGE_RATE);
         }
+        self.builder.scope("spoilt");
+        let zero = self.builder.scalar(0.0);
+        let sum = self.builder.reduce("ReduceSum", &updated[0], &[0], false);
+        self.builder.node("Mul", &[&sum, &zero], vec![])
     }
 
     /// Gives the vector `name` moved by a rate of the way to `to`.

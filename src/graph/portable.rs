@@ -10,8 +10,8 @@ use crate::labels::CATEGORY_COUNT;
 
 /// Least probability that a logarithm is taken of, as Keras clips.
 const EPSILON: f32 = 1e-7;
-/// What gradients in f16 are divided by.
-const HALF_SCALE: f32 = 16.0;
+/// What gradients by logits are cut off at in f16: half of its greatest number.
+const GREATEST_HALF: f32 = 32_768.0;
 
 /// Loss, accuracy and the gradients of all parameters.
 pub(super) fn learn(
@@ -24,16 +24,14 @@ pub(super) fn learn(
     let Forward { logits, statistics } = forward(builder, spec, photos, weights);
     let truth = Truth::new(builder, labels);
     let wide = builder.wide(&logits);
-    let mut lost = match spec.loss {
+    let lost = match spec.loss {
         Loss::Bce => binary_cross_entropy(builder, &wide, &truth),
         Loss::Softmax => cross_entropy(builder, &wide, &truth, loss_weights),
     };
     let pixel_accuracy = pixel_accuracy(builder, spec, &wide, &truth);
-    if builder.is_half() {
-        lost.fit_half(builder);
-    }
     let parameters: Vec<Value> = weights.values().cloned().collect();
-    let gradients = builder.gradients(&logits, lost.logit_gradient, &parameters);
+    let logit_gradient = narrow_gradient(builder, &lost.logit_gradient);
+    let gradients = builder.gradients(&logits, logit_gradient, &parameters);
     let by_name = weights.iter().map(|(name, value)| (name.clone(), gradients[value].clone()));
     Learnt {
         loss: lost.loss,
@@ -140,15 +138,15 @@ struct Lost {
     gradient_scale: f32,
 }
 
-impl Lost {
-    /// Brings the gradient into f16. Without the division by the number of pixels it is as large as maps are, far from f16's
-    /// least; only the Dice part of a category of a few pixels comes near its largest.
-    fn fit_half(&mut self, builder: &mut Builder) {
-        let share = builder.scalar(1.0 / HALF_SCALE);
-        let gradient = builder.node("Mul", &[&self.logit_gradient, &share], vec![]);
-        self.logit_gradient = builder.narrow(&gradient);
-        self.gradient_scale *= HALF_SCALE;
+/// The gradient by the logits in the element type of maps. It is not divided by the number of pixels, which keeps it within
+/// f16's range, but for the Dice part of a category of a few pixels among a million, which is cut off.
+fn narrow_gradient(builder: &mut Builder, gradient: &Value) -> Value {
+    if !builder.is_half() {
+        return gradient.clone();
     }
+    let [least, greatest] = [-GREATEST_HALF, GREATEST_HALF].map(|it| builder.scalar(it));
+    let within = builder.node("Clip", &[gradient, &least, &greatest], vec![]);
+    builder.narrow(&within)
 }
 
 fn activation(builder: &mut Builder, loss: Loss, logits: &Value) -> Value {

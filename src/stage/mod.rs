@@ -192,8 +192,10 @@ impl Stage {
         self.summary.gates.extend(results);
     }
 
-    /// Records what the network really ran on.
+    /// Records, and says, what the network really runs on.
     pub fn backend(&mut self, backend: Backend) {
+        let stage = &self.summary.stage;
+        tracing::info!("{stage} runs on {}, {} operators", backend.provider.name(), backend.dialect.name());
         self.summary.set_backend(backend);
     }
 

@@ -16,6 +16,7 @@ use super::tensorboard::EventFile;
 use super::{Config, Publish, card};
 use crate::error::{Error, Result};
 use crate::evaluate::{Evaluator, confusion::Confusion};
+use crate::graph::Precision;
 use crate::picture::{self, Tile};
 use crate::progress::Progress;
 use crate::stop;
@@ -205,7 +206,7 @@ impl Course<'_> {
             let rates = config.rates(step.count(), steps);
             learning_rate = rates.learning_rate;
             let learnt = step.run(batch, rates)?;
-            if !learnt.loss.is_finite() || !step.is_finite()? {
+            if !learnt.loss.is_finite() {
                 spoilt = Some(ids.to_vec());
                 return Ok(ControlFlow::Break(()));
             }
@@ -293,9 +294,10 @@ impl Course<'_> {
         let saved = self.checkpoints.last().map_or("there is no checkpoint yet".to_owned(), |path| {
             format!("the last good checkpoint is {}", path.display())
         });
-        Error::runtime(
-            "the loss or a weight",
-            format!("is not finite in {place}{photos}; {saved}; a lower learning_rate may mend it"),
-        )
+        let mend = match self.step.precision() {
+            Precision::F16 => "mixed_precision = false or a lower learning_rate",
+            _ => "a lower learning_rate",
+        };
+        Error::runtime("the loss or a weight", format!("is not finite in {place}{photos}; {saved}; {mend} may mend it"))
     }
 }

@@ -166,6 +166,9 @@ fn prepare<'a>(
     let precision = if config.mixed_precision { Precision::F16 } else { Precision::F32 };
     let task = Task { spec: &spec, loss_weights: &weights, micro_batch_size, precision };
     let step = TrainingStep::new(task, batch_size, unet::initial_state(&spec, common.seed), 0, engine)?;
+    if step.precision() != precision {
+        tracing::warn!("mixed_precision is for portable operators, which CUDA runs; the native ones compute in f32");
+    }
     let evaluator = Evaluator::new(&spec, engine)?;
     stage.backend(step.backend());
     Ok(Course {

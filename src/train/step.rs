@@ -87,7 +87,7 @@ pub struct Rates {
 /// What a step tells.
 #[derive(Debug, Clone, Copy)]
 pub struct Learnt {
-    /// Mean loss of the batch before the step.
+    /// Mean loss of the batch before the step; not finite where a weight after it is not.
     pub loss: f32,
     /// Share of pixels that were right, 0 to 1.
     pub pixel_accuracy: f32,
@@ -158,17 +158,6 @@ impl TrainingStep {
             return to_host(&self.state[WEIGHTS]);
         }
         Ok(unet::fold(&self.spec, &to_host(&self.state[AVERAGE])?, &to_host(&self.state[STATISTICS])?))
-    }
-
-    /// Whether all weights are finite, as far as that can be told where they are: on another device they are taken for it.
-    /// Kernels that take the larger of two numbers lose what is none on its way to the loss.
-    ///
-    /// # Errors
-    /// What ONNX Runtime answers.
-    pub fn is_finite(&self) -> Result<bool> {
-        let weights =
-            self.state[WEIGHTS].view().downcast::<ort::value::TensorValueType<f32>>().map_err(failed(NAME))?;
-        Ok(!weights.memory_info().is_cpu_accessible() || are_finite(weights.extract_tensor().1))
     }
 
     /// What goes into the next step, on the host, in the order of [`Spec::state`].
@@ -261,7 +250,7 @@ impl Parts {
             total.loss += found.loss * share;
             total.pixel_accuracy += found.pixel_accuracy * share;
         }
-        self.update.run(backend, Vec::new(), rates.with(step, 1.0), state)?;
+        total.loss += self.update.run(backend, Vec::new(), rates.with(step, 1.0), state)?.loss;
         state.remove(GRADIENT);
         Ok(total)
     }
@@ -277,7 +266,7 @@ fn photos_and_labels(spec: &Spec, Batch { photos, labels, size }: Batch) -> Resu
 }
 
 impl Graph {
-    /// Runs it: what it gives replaces what was in the state. A graph that learns nothing tells 0.
+    /// Runs it: what it gives replaces what was in the state. A graph without a batch tells an accuracy of 0.
     fn run(
         &mut self,
         backend: Backend,

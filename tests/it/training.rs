@@ -102,6 +102,15 @@ impl Place {
         history::read(&self.path(output).join("history.parquet")).unwrap()
     }
 
+    /// That two runs had the same losses but for that share of them.
+    fn losses_agree(&self, one: &str, other: &str, share: f32) {
+        let [a, b] = [one, other].map(|output| self.history(output));
+        assert!(!a.is_empty() && a.len() == b.len());
+        for (a, b) in a.iter().zip(&b) {
+            assert!((a.train_loss / b.train_loss - 1.0).abs() < share, "{a:?} and {b:?}");
+        }
+    }
+
     /// That two runs came to the same: losses, metrics and weights within 1e-6, the epoch that was published.
     fn are_alike(&self, one: &str, other: &str) {
         let [a, b] = [one, other].map(|output| self.history(output));
@@ -248,7 +257,7 @@ fn a_loss_that_is_not_finite_is_named_with_its_photos_and_the_last_checkpoint() 
     let Some(place) = Place::new() else { return };
     let (code, text) = place.run(&["train", "--learning-rate", "1e38"]);
     assert_eq!(code, 1, "{text}");
-    assert!(text.contains("the loss or a weight: is not finite in epoch 1, step 2 (photos 00"), "{text}");
+    assert!(text.contains("the loss or a weight: is not finite in epoch 1, step 1 (photos 00"), "{text}");
     assert!(text.contains("there is no checkpoint yet"), "{text}");
 
     place.leave("model", 2);
@@ -376,7 +385,31 @@ fn cuda_learns_what_the_cpu_learns_or_says_that_it_cannot() {
     }
     assert_eq!(Summary::read(&place.path("cuda")).unwrap().execution_provider.as_deref(), Some("cuda"));
     place.succeeds(&["train", "--output", "cpu", "--epochs", "2", "--dialect", "portable"]);
-    for (cuda, cpu) in place.history("cuda").iter().zip(place.history("cpu")) {
-        assert!((cuda.train_loss / cpu.train_loss - 1.0).abs() < 0.01, "{cuda:?} and {cpu:?}");
+    place.losses_agree("cuda", "cpu", 0.01);
+    fs::write(place.path("train.toml"), half_precision()).unwrap();
+    place.succeeds(&cuda);
+    assert_eq!(place.counts("cuda")["precision"], "f16");
+    place.losses_agree("cuda", "cpu", 0.05);
+}
+
+fn half_precision() -> String {
+    SETTINGS.replace("[train]", "[train]\nmixed_precision = true")
+}
+
+#[test]
+fn half_precision_is_for_the_portable_graph_and_recorded() {
+    let Some(place) = Place::new() else { return };
+    let train = ["train", "--epochs", "2", "--dialect"];
+    place.succeeds(&[&train[..], &["portable", "--output", "single"]].concat());
+    assert_eq!(place.counts("single")["precision"], "f32");
+    fs::write(place.path("train.toml"), half_precision()).unwrap();
+    for (dialect, precision) in [("portable", "f16"), ("native", "f32")] {
+        let text = place.succeeds(&[&train[..], &[dialect, "--output", dialect]].concat());
+        assert!(text.contains(&format!("train runs on cpu, {dialect} operators")), "{text}");
+        assert_eq!(place.counts(dialect)["precision"], precision);
+        let card: Value = serde_json::from_slice(&fs::read(place.path(dialect).join("model.json")).unwrap()).unwrap();
+        assert_eq!(card["training"]["precision"], precision);
+        assert_eq!(text.contains("mixed_precision is for portable operators"), precision == "f32");
+        place.losses_agree("single", dialect, if precision == "f32" { 1e-3 } else { 0.05 });
     }
 }

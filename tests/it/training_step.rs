@@ -236,8 +236,9 @@ fn gradients_of_parts_add_up_to_those_of_the_batch() {
     }
 }
 
-/// Gradients in half precision point where those in single do, and are as long: whatever the loss, over a batch in parts, and
-/// for a whole photo, whose sums over pixels are more than f16 can hold.
+/// In half precision the gradient of every tensor points where that in single does, and is as long: whatever the loss, over a
+/// batch in parts, and for a whole photo, over which f16 cannot add up. ONNX Runtime computes most f16 operators in f32 on the
+/// CPU and leaves out casts between them: this checks types and scales, not f16's rounding.
 #[test]
 fn half_precision_learns_what_single_does() {
     if library().is_none() {
@@ -246,7 +247,8 @@ fn half_precision_learns_what_single_does() {
     let small = specs().map(|spec| (spec, BATCH, 1));
     let whole = (Spec::seed(400, 600, Loss::Bce), 1, usize::MAX);
     for (spec, size, micro_batch_size) in small.into_iter().chain([whole]) {
-        let loss_weights = LossWeights { categories: [1.0; 23], dice: 1.0 };
+        let categories = std::array::from_fn(|category| 0.5 + category as f32 / 10.0);
+        let loss_weights = LossWeights { categories, dice: 1.0 };
         let [single, half] = [Precision::F32, Precision::F16].map(|precision| {
             let task = Task { loss_weights: &loss_weights, micro_batch_size, precision, ..Task::plain(&spec) };
             let state = unet::initial_state(&spec, 2);
@@ -260,13 +262,19 @@ fn half_precision_learns_what_single_does() {
             (learnt.loss, moment.clone())
         });
         assert!((single.0 - half.0).abs() < 1e-3 * single.0, "{spec:?}: {} and {}", single.0, half.0);
-        let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-        let lengths = [&single.1, &half.1].map(|it| product(it, it).sqrt());
-        let cosine = product(&single.1, &half.1) / (lengths[0] * lengths[1]);
-        println!("cosine {cosine}, lengths {lengths:?}");
-        assert!(cosine > 0.99, "{spec:?}: {cosine}");
-        assert!((lengths[0] / lengths[1] - 1.0).abs() < 0.01, "{spec:?}: {lengths:?}");
         assert_ne!(single.1, half.1, "half precision is another graph");
+        let (mut single, mut half) = (&single.1[..], &half.1[..]);
+        for parameter in unet::parameters(&spec) {
+            let of_tensor =
+                [&mut single, &mut half].map(|rest| rest.split_off(..parameter.len()).expect("it is there"));
+            let product =
+                |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+            let lengths = of_tensor.map(|it| product(it, it).sqrt());
+            let cosine = product(of_tensor[0], of_tensor[1]) / (lengths[0] * lengths[1]);
+            let name = &parameter.name;
+            assert!(cosine > 0.98, "{spec:?}: {name}: {cosine}");
+            assert!((lengths[0] / lengths[1] - 1.0).abs() < 0.1, "{spec:?}: {name}: {lengths:?}");
+        }
     }
 }
 
