@@ -134,7 +134,9 @@ fn provider(has_cuda: bool, has_driver: bool) -> Finding {
             "CPU; there is an NVIDIA driver, but the library is without CUDA",
             "`make runtime GPU=1` installs the one with CUDA",
         ),
-        (false, false) => (Level::Ok, "CPU", ""),
+        (false, false) => {
+            (Level::Ok, "CPU (no NVIDIA driver, and the library is without CUDA: `make runtime GPU=1`)", "")
+        }
     };
     finding(level, "runs on", found, advice)
 }

@@ -41,7 +41,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     let made = Summary::read(&config.model)?;
     let (checkpoint, epoch) = published_checkpoint(&config.model, &made)?;
     if common.dry_run {
-        return Ok(stage::planned("export", &config.output, common, config));
+        return stage::dry_run("export", &config.output, common, config);
     }
     let mut stage = Stage::begin("export", &config.output, common, config)?;
     let mut files = vec![(checkpoint, CHECKPOINT_FILE)];
@@ -65,12 +65,13 @@ fn published_checkpoint(model: &Path, made: &Summary) -> Result<(PathBuf, u32)> 
     let paths = checkpoint::files(&model.join(checkpoint::FOLDER))?;
     let published = made.counts.get("published_epoch").and_then(serde_json::Value::as_u64);
     for path in paths {
-        let epoch = Checkpoint::read(&path)?.epoch();
+        // One that is damaged may not be the only one of that epoch.
+        let epoch = Checkpoint::read(&path).map_or(0, |it| it.epoch());
         if published == Some(u64::from(epoch)) {
             return Ok((path, epoch));
         }
     }
-    Err(Error::input(model, "lacks the checkpoint of its weights; train the model again"))
+    Err(Error::input(model, "lacks a whole checkpoint of its weights; train the model again"))
 }
 
 /// How the files are run.

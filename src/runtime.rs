@@ -150,6 +150,22 @@ pub struct Backend {
     pub dialect: Dialect,
 }
 
+impl Backend {
+    /// An engine that runs on this and nothing else.
+    #[must_use]
+    pub fn engine(self, asked: Engine) -> Engine {
+        let device = match self.provider {
+            Provider::Cpu => Device::Cpu,
+            Provider::Cuda => Device::Cuda,
+        };
+        let dialect = match self.dialect {
+            Dialect::Portable => DialectChoice::Portable,
+            Dialect::Native => DialectChoice::Native,
+        };
+        Engine { device, dialect, ..asked }
+    }
+}
+
 /// An execution provider of ONNX Runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {

@@ -318,7 +318,7 @@ impl Plan {
 
 /// Says what would be done, from names, sizes and times; files are read where these differ.
 fn dry_run(config: &Config, common: &Common) -> Result<Summary> {
-    let mut summary = stage::planned(STAGE, &config.folder(), common, config);
+    let mut summary = stage::dry_run(STAGE, &config.folder(), common, config)?;
     if config.merge {
         let (earlier, published) = published(config)?;
         let (catalogue, _) = open_catalogue(config, &earlier, published)?;

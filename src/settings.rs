@@ -45,8 +45,19 @@ impl From<ByteSize> for String {
 }
 
 /// The sections that there are: the stages in the order of the flow, and what they have in common.
-pub const SECTIONS: [&str; 10] =
-    ["sample", "convert", "train", "evaluate", "segment", "similarity", "recommend", "report", "gates", "runs"];
+pub const SECTIONS: [&str; 11] = [
+    "sample",
+    "convert",
+    "train",
+    "evaluate",
+    "export",
+    "segment",
+    "similarity",
+    "recommend",
+    "report",
+    "gates",
+    "runs",
+];
 
 /// What stands above the sections, for all stages.
 pub const FOR_ALL_STAGES: [&str; 4] = ["seed", "threads", "dialect", "instructions"];
@@ -179,6 +190,7 @@ impl Settings {
             "convert" => self.json::<crate::dataset::Config>(section, None),
             "train" => self.json::<crate::train::Config>(section, Some(seed)),
             "evaluate" => self.json::<crate::evaluate::Config>(section, None),
+            "export" => self.json::<crate::export::Config>(section, None),
             "segment" => self.json::<crate::segment::Config>(section, None),
             "similarity" => self.json::<crate::similarity::Config>(section, None),
             "recommend" => self.json::<crate::recommend::Config>(section, None),

@@ -93,7 +93,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     config.check()?;
     let source = Source::open(&config.source, config.ccp_fold.as_deref())?;
     if common.dry_run {
-        let mut summary = stage::planned(STAGE, &config.output, common, config);
+        let mut summary = stage::dry_run(STAGE, &config.output, common, config)?;
         summary.counts.insert("layout".to_owned(), source.layout.name().into());
         summary.counts.insert("entries".to_owned(), source.len().into());
         return Ok(summary);

@@ -63,7 +63,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     check(config)?;
     let stages = published(&config.run)?;
     if common.dry_run {
-        let mut planned = stage::planned("report", &config.output, common, config);
+        let mut planned = stage::dry_run("report", &config.output, common, config)?;
         planned.counts.insert("stages".to_owned(), stages.len().into());
         return Ok(planned);
     }

@@ -67,7 +67,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
         return Err(Error::config("photos", format!("{} is not in the range 1 to {MAX_PHOTOS}", config.photos)));
     }
     if common.dry_run {
-        let mut summary = stage::planned(STAGE, &config.output, common, config);
+        let mut summary = stage::dry_run(STAGE, &config.output, common, config)?;
         summary.counts.insert("photos".to_owned(), config.photos.into());
         return Ok(summary);
     }

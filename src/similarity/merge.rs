@@ -19,7 +19,7 @@ pub(super) fn merge(output: &Path, common: &Common) -> Result<Summary> {
     let mut config = shard::settings(summary);
     config["merge"] = true.into();
     if common.dry_run {
-        return Ok(stage::planned(STAGE, output, common, &config));
+        return stage::dry_run(STAGE, output, common, &config);
     }
     let mut stage = Stage::begin(STAGE, output, common, &config)?;
     let (mut photos, mut neighbours) = (0, Vec::new());

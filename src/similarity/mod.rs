@@ -212,7 +212,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     let cut = Cut::new(config, features.len(), rayon::current_num_threads())?;
     check_space(config, &cut, features.len())?;
     if common.dry_run {
-        let mut summary = stage::planned(STAGE, &config.folder(), common, config);
+        let mut summary = stage::dry_run(STAGE, &config.folder(), common, config)?;
         summary.counts.insert("photos".to_owned(), cut.rows().into());
         return Ok(summary);
     }

@@ -85,6 +85,19 @@ pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// What a stage would record of itself, where it could begin now.
+///
+/// # Errors
+/// As [`Stage::begin`] where the folder is held, or of somebody else.
+pub fn dry_run(name: &str, output: &Path, common: &Common, config: &impl Serialize) -> Result<Summary> {
+    let versions = Versions::of(output)?;
+    versions.refuse_foreign(Some(name))?;
+    match held_by(&versions.lock()) {
+        Some(holder) => Err(Error::Locked { output: output.to_owned(), holder }),
+        None => Ok(planned(name, output, common, config)),
+    }
+}
+
 /// A running stage: owns the lock and the unfinished folder. Dropped without [`Stage::publish`], it leaves the published
 /// folder as it was and clears the unfinished one.
 #[derive(Debug)]
@@ -123,7 +136,7 @@ impl Stage {
         kept: &[&str],
     ) -> Result<Self> {
         let versions = Versions::of(output)?;
-        versions.refuse_foreign()?;
+        versions.refuse_foreign(Some(name))?;
         let parent = parent_of(&versions.output);
         fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
         let lock = lock::take(output, &versions.lock(), name, Duration::from_secs(common.lock_wait_secs))?;

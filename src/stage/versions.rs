@@ -153,8 +153,8 @@ impl Versions {
         Ok(true)
     }
 
-    /// Refuses a folder with files of somebody else.
-    pub(super) fn refuse_foreign(&self) -> Result<()> {
+    /// Refuses a folder with files of somebody else, or of a stage other than `stage`.
+    pub(super) fn refuse_foreign(&self, stage: Option<&str>) -> Result<()> {
         let entries = match fs::read_dir(&self.output) {
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(cause) => return Err(Error::io("use as an output folder", &self.output)(cause)),
@@ -165,6 +165,13 @@ impl Versions {
                 &self.output,
                 "holds files that no stage of lookbook wrote; name an empty or a new folder, nothing was touched",
             ));
+        }
+        let made_by = Summary::read(&self.output).ok().map(|it| it.stage);
+        if let (Some(made_by), Some(stage)) = (made_by, stage)
+            && made_by != stage
+        {
+            let problem = format!("is of '{made_by}', not of '{stage}'; name another folder, nothing was touched");
+            return Err(Error::input(&self.output, problem));
         }
         Ok(())
     }
@@ -177,7 +184,7 @@ impl Versions {
 /// [`Error::Input`] where there is no version before, [`Error::Locked`] where a run holds the folder, [`Error::Io`].
 pub fn roll_back(output: &Path) -> Result<()> {
     let versions = Versions::of(output)?;
-    versions.refuse_foreign()?;
+    versions.refuse_foreign(None)?;
     let before = versions.previous(1);
     if !before.join(RUN_FILE).is_file() {
         let problem = format!("has no version before it ({} is not there)", before.display());

@@ -21,6 +21,8 @@ const KEPT: usize = 2;
 const BEST_FILE: &str = "best.safetensors";
 /// Metadata key of the [`Header`] as JSON.
 const HEADER_KEY: &str = "lookbook.checkpoint";
+/// Metadata key of the CRC-32C of the header, the network and all vectors, end to end.
+const CHECKSUM_KEY: &str = "lookbook.crc32c";
 /// What is carried from one step to the next: flat vectors by name, `weights` among them.
 pub type State = Vec<(String, Vec<f32>)>;
 
@@ -64,8 +66,6 @@ struct Header {
     is_time_over: bool,
     /// Names of the vectors of the state.
     state: Vec<String>,
-    /// Of all vectors, end to end.
-    crc32c: u32,
     run: Identity,
     history: Vec<EpochRecord>,
 }
@@ -75,6 +75,11 @@ impl Checkpoint {
     #[must_use]
     pub fn epoch(&self) -> u32 {
         self.history.last().map_or(0, |record| record.epoch)
+    }
+
+    /// Whether no epoch before was better.
+    fn is_best(&self) -> bool {
+        history::best(&self.history).is_some_and(|best| best.epoch == self.epoch())
     }
 
     /// Reads a checkpoint.
@@ -91,12 +96,13 @@ impl Checkpoint {
                 || Error::input(path, format!("is no checkpoint of this version: it has no metadata '{key}'"));
             metadata.get(key).ok_or_else(missing)
         };
-        let header: Header = serde_json::from_str(text(HEADER_KEY)?).map_err(|cause| damaged(&cause))?;
-        let spec: Spec = serde_json::from_str(text(SPEC_KEY)?).map_err(|cause| damaged(&cause))?;
+        let texts = [text(HEADER_KEY)?, text(SPEC_KEY)?];
+        let header: Header = serde_json::from_str(texts[0]).map_err(|cause| damaged(&cause))?;
+        let spec: Spec = serde_json::from_str(texts[1]).map_err(|cause| damaged(&cause))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|cause| damaged(&cause))?;
         let vectors = header.state.iter().map(|name| Ok((name.clone(), vector(&spec, &tensors, name)?)));
         let state = vectors.collect::<Result<State, String>>().map_err(|cause| damaged(&cause))?;
-        if crc32c(&state) != header.crc32c {
+        if checksum(texts, &state) != *text(CHECKSUM_KEY)? {
             return Err(damaged(&"its checksum is another"));
         }
         let Header { step, is_time_over, run: identity, history, .. } = header;
@@ -109,12 +115,13 @@ impl Checkpoint {
             step: self.step,
             is_time_over: self.is_time_over,
             state: self.state.iter().map(|(name, _)| name.clone()).collect(),
-            crc32c: crc32c(&self.state),
             run: self.identity.clone(),
             history: self.history.clone(),
         };
         let header = serde_json::to_string(&header).expect("a header is plain data");
-        let metadata = [(SPEC_KEY, spec_text(&self.spec)), (HEADER_KEY, header)];
+        let spec = spec_text(&self.spec);
+        let checksum = checksum([&header, &spec], &self.state);
+        let metadata = [(SPEC_KEY, spec), (HEADER_KEY, header), (CHECKSUM_KEY, checksum)];
         let metadata = metadata.map(|(key, text)| (key.to_owned(), text)).into();
         let vectors: Vec<_> = self.state.iter().map(|(name, values)| (name.as_str(), values.as_slice())).collect();
         pack(&self.spec, &vectors, metadata)
@@ -151,7 +158,10 @@ pub fn find(folder: &Path, resume: Resume, identity: &Identity) -> Result<Option
     let found =
         newest_readable(&files).and_then(|(path, checkpoint)| match checkpoint.differences(identity).as_slice() {
             [] => Ok(checkpoint),
-            differences => Err(Error::input(path, format!("is of another run: {}", differences.join("; ")))),
+            differences => {
+                let advice = "name the settings and the data set of that run";
+                Err(Error::input(path, format!("is of another run: {}; {advice}", differences.join("; "))))
+            }
         });
     match found {
         Ok(checkpoint) => Ok(Some(checkpoint)),
@@ -160,7 +170,7 @@ pub fn find(folder: &Path, resume: Resume, identity: &Identity) -> Result<Option
             Ok(None)
         }
         Err(problem) => {
-            let advice = "name the settings and the data set of that run, or leave --resume away to begin anew";
+            let advice = "leave --resume away to begin anew";
             Err(Error::input(folder, format!("no run to go on with: {problem}; {advice}")))
         }
     }
@@ -217,20 +227,37 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// In a folder, of which all goes that is not of a run that goes on after epoch `epoch` (0: of a new run).
+    /// In a folder, of which all goes that is not of the run that goes on after `resumed`, or of a new run.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn start(folder: PathBuf, epoch: u32) -> Result<Self> {
+    pub fn start(folder: PathBuf, resumed: Option<&Checkpoint>) -> Result<Self> {
+        let mut checkpoints = Self { written: Vec::new(), folder };
+        let best = resumed.map(|last| checkpoints.best(last));
+        let epoch = resumed.map_or(0, Checkpoint::epoch);
         let is_kept = |path: &PathBuf| match epoch_of(path) {
             Some(of_file) => of_file <= epoch,
-            None => epoch > 0 && *path == folder.join(BEST_FILE),
+            None => matches!(best, Some(Ok(_))) && *path == checkpoints.folder.join(BEST_FILE),
         };
-        for path in files(&folder)?.iter().filter(|path| !is_kept(path)) {
+        for path in files(&checkpoints.folder)?.iter().filter(|path| !is_kept(path)) {
             fs::remove_file(path).map_err(Error::io("remove", path))?;
         }
-        let written = epoch_files(&folder)?;
-        Ok(Self { folder, written })
+        checkpoints.written = epoch_files(&checkpoints.folder)?;
+        match (resumed, best) {
+            (Some(last), Some(Err(_))) if last.is_best() => checkpoints.take_last_as_best()?,
+            (_, Some(Err(problem))) => tracing::warn!("{problem}; the best epoch so far is lost"),
+            _ => {}
+        }
+        Ok(checkpoints)
+    }
+
+    /// The last one written is the best one from now on.
+    fn take_last_as_best(&self) -> Result<()> {
+        let Some(last) = self.last() else { return Ok(()) };
+        let fresh = self.folder.join(".partial-best");
+        shard::adopt(last, &fresh)?;
+        let best = self.folder.join(BEST_FILE);
+        fs::rename(&fresh, &best).map_err(Error::io("write", &best))
     }
 
     /// The file of the last one.
@@ -239,12 +266,18 @@ impl Checkpoints {
         self.written.last().map(PathBuf::as_path)
     }
 
-    /// The best one.
+    /// The best one up to `last`, of the same run.
     ///
     /// # Errors
-    /// As [`Checkpoint::read`].
-    pub fn best(&self) -> Result<Checkpoint> {
-        Checkpoint::read(&self.folder.join(BEST_FILE))
+    /// As [`Checkpoint::read`]; [`Error::Input`] where the file is of another epoch or run.
+    pub fn best(&self, last: &Checkpoint) -> Result<Checkpoint> {
+        let path = self.folder.join(BEST_FILE);
+        let best = Checkpoint::read(&path)?;
+        let epoch = history::best(&last.history).map_or(0, |it| it.epoch);
+        if best.epoch() != epoch || !best.differences(&last.identity).is_empty() {
+            return Err(Error::input(path, format!("is not of epoch {epoch}, the best of this run")));
+        }
+        Ok(best)
     }
 
     /// Writes a checkpoint and removes what is no longer kept.
@@ -254,16 +287,11 @@ impl Checkpoints {
     pub fn save(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         let bytes = checkpoint.serialize()?;
         let path = self.folder.join(format!("epoch-{:04}.safetensors", checkpoint.epoch()));
-        if history::best(&checkpoint.history).is_some_and(|best| best.epoch == checkpoint.epoch()) {
-            // The best one first: whoever goes on from the file of an epoch finds the best one up to it, or does again the
-            // epoch that it is of.
-            let best = self.folder.join(BEST_FILE);
-            stage::write_file(&best, &bytes)?;
-            shard::adopt(&best, &path)?;
-        } else {
-            stage::write_file(&path, &bytes)?;
-        }
+        stage::write_file(&path, &bytes)?;
         self.written.push(path);
+        if checkpoint.is_best() {
+            self.take_last_as_best()?;
+        }
         while self.written.len() > KEPT {
             let old = self.written.remove(0);
             fs::remove_file(&old).map_err(Error::io("remove", &old))?;
@@ -321,9 +349,11 @@ fn vector(spec: &Spec, tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>
     Ok(values)
 }
 
-fn crc32c(state: &State) -> u32 {
+fn checksum(texts: [&String; 2], state: &State) -> String {
     let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-    state.iter().fold(0, |checksum, (_, values)| crc32c::crc32c_append(checksum, &bytes(values)))
+    let of_texts = texts.iter().fold(0, |sum, text| crc32c::crc32c_append(sum, text.as_bytes()));
+    let sum = state.iter().fold(of_texts, |sum, (_, values)| crc32c::crc32c_append(sum, &bytes(values)));
+    format!("{sum:08x}")
 }
 
 /// Flat vectors as named tensors: one for each parameter, or one alone where the vector has another length.
@@ -402,7 +432,7 @@ mod tests {
     /// A folder as a run leaves it that saved so many epochs.
     fn saved(epochs: u32) -> tempfile::TempDir {
         let place = tempfile::tempdir().expect("a temporary folder");
-        let mut checkpoints = Checkpoints::start(place.path().to_owned(), 0).expect("an empty folder");
+        let mut checkpoints = Checkpoints::start(place.path().to_owned(), None).expect("an empty folder");
         for epoch in 1..=epochs {
             checkpoints.save(&checkpoint(epoch, &[0.1, 0.3, 0.2, 0.3])).expect("written");
         }
@@ -429,11 +459,40 @@ mod tests {
     fn what_was_half_written_or_is_of_later_epochs_goes() {
         let place = saved(4);
         fs::write(place.path().join(".partial-x1"), "half").expect("writable");
-        let checkpoints = Checkpoints::start(place.path().to_owned(), 3).expect("a folder");
+        let resumed = checkpoint(3, &[0.1, 0.3, 0.2]);
+        let checkpoints = Checkpoints::start(place.path().to_owned(), Some(&resumed)).expect("a folder");
         assert_eq!(checkpoints.last(), Some(place.path().join("epoch-0003.safetensors").as_path()));
         assert_eq!(names(place.path()), ["best.safetensors", "epoch-0003.safetensors"]);
-        Checkpoints::start(place.path().to_owned(), 0).expect("a folder");
+        Checkpoints::start(place.path().to_owned(), None).expect("a folder");
         assert!(names(place.path()).is_empty());
+    }
+
+    #[test]
+    fn a_best_one_of_another_epoch_or_run_is_not_trusted() {
+        // As a kill between the two files of an epoch leaves it: the last one is the best, the file is of the one before.
+        let place = saved(1);
+        fs::copy(place.path().join("epoch-0001.safetensors"), place.path().join("old")).expect("a copy");
+        let last = checkpoint(2, &[0.1, 0.3]);
+        let checkpoints = Checkpoints::start(place.path().to_owned(), Some(&checkpoint(1, &[0.1])));
+        checkpoints.expect("a folder").save(&last).expect("written");
+        fs::rename(place.path().join("epoch-0001.safetensors"), place.path().join(BEST_FILE)).expect("renamed");
+        let checkpoints = Checkpoints::start(place.path().to_owned(), Some(&last)).expect("a folder");
+        assert_eq!(checkpoints.best(&last).expect("it is made anew"), last);
+        // Damaged, of another run, or gone, and an epoch before it was the best.
+        let place = saved(3);
+        let last = checkpoint(3, &[0.1, 0.3, 0.2]);
+        let mut foreign = checkpoint(2, &[0.1, 0.3]);
+        foreign.identity.insert("seed".to_owned(), 4.into());
+        let best = place.path().join(BEST_FILE);
+        for bytes in [Some(b"<html>".to_vec()), Some(foreign.serialize().expect("bytes")), None] {
+            match bytes {
+                Some(bytes) => fs::write(&best, bytes).expect("writable"),
+                None => assert!(!best.exists()),
+            }
+            let checkpoints = Checkpoints::start(place.path().to_owned(), Some(&last)).expect("a folder");
+            assert!(checkpoints.best(&last).expect_err("it is lost").to_string().contains(BEST_FILE));
+            assert_eq!(names(place.path()), ["epoch-0002.safetensors", "epoch-0003.safetensors"]);
+        }
     }
 
     #[test]
@@ -444,7 +503,10 @@ mod tests {
         let whole = fs::read(&newest).expect("readable");
         let mut flipped = whole.clone();
         flipped[whole.len() - 9] ^= 1;
-        for bad in [&whole[..whole.len() - 1], &whole[..3000], &flipped, b"<html></html>", b""] {
+        let step = whole.windows(10).position(|text| text.starts_with(br#""step\":"#)).expect("a header") + 8;
+        let mut of_another_step = whole.clone();
+        of_another_step[step] ^= 1;
+        for bad in [&whole[..whole.len() - 1], &whole[..3000], &flipped, &of_another_step, b"<html></html>", b""] {
             fs::write(&newest, bad).expect("writable");
             assert!(Checkpoint::read(&newest).expect_err("it is bad").to_string().contains("epoch-0002"));
             let found = find(place.path(), Resume::Always, &identity).expect("there is another");

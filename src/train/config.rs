@@ -196,7 +196,11 @@ impl Config {
         let in_order = [
             ("train.epochs", self.epochs > 0, "is 0; at least one epoch is needed"),
             ("train.batch_size", self.batch_size > 0, "is 0; at least one photo a step is needed"),
-            ("train.learning_rate", self.learning_rate > 0.0 && self.learning_rate.is_finite(), "is not above 0"),
+            (
+                "train.learning_rate",
+                self.learning_rate > 0.0 && self.learning_rate.is_finite(),
+                "is not above 0 and finite in single precision",
+            ),
             (
                 "train.max_minutes",
                 self.max_minutes.is_none_or(|it| it > 0.0 && it < 1e9),
@@ -214,7 +218,7 @@ impl Config {
             ),
             ("train.dice", self.dice >= 0.0 && self.dice.is_finite(), "is not 0 or more"),
             ("train.dice", self.dice == 0.0 || self.loss == Loss::Softmax, "goes with loss = \"softmax\" only"),
-            ("train.stride", [1, 2].contains(&self.stride), "is neither 1 nor 2"),
+            ("train.stride", [1, 2, 4].contains(&self.stride), "is none of 1, 2 and 4"),
             (
                 "train.channels",
                 (2..=7).contains(&self.channels.len())

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use crate::color::{self, ColorTable};
 use crate::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
-use crate::evaluate::{self, Evaluation, Evaluator};
+use crate::evaluate::{self, Evaluator};
 use crate::graph::{self, Dialect, LossWeights, Precision, unet};
 use crate::labels::{CATEGORIES, CATEGORY_COUNT};
 use crate::picture;
+use crate::runtime;
 use crate::stage::{self, Common, InputRecord, Stage, Summary, Versions};
 
 pub mod augment;
@@ -96,7 +97,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     let resumed = checkpoint::find(&stage.create_folder(checkpoint::FOLDER)?, resume, &identity)?;
     let resumed_after = resumed.as_ref().map(Checkpoint::epoch);
 
-    let mut course = prepare(&mut stage, &dataset, config, common, identity, resumed_after.unwrap_or(0))?;
+    let mut course = prepare(&mut stage, &dataset, config, common, identity, resumed.as_ref())?;
     course.deadline = config.max_minutes.map(|minutes| started + Duration::from_secs_f64(minutes * 60.0));
     if let Some(checkpoint) = resumed {
         course.restore(checkpoint)?;
@@ -108,9 +109,9 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     let predict = write_model(&stage, &course)?;
     ColorTable::learn(&dataset)?.write(&stage.path(color::FILE))?;
     let evaluation = evaluate::after_training(&dataset, &stage.path(""), config.device, common)?;
-    let before = evaluate::read(&config.output).ok();
-    let mean_iou = |evaluation: &Option<Evaluation>| evaluation.as_ref().map(|it| it.mean_iou);
-    stage.gates(common.gates.model(mean_iou(&evaluation), mean_iou(&before)));
+    // evaluation.json of a published model may be of another part by now.
+    let before = Summary::read(&config.output).ok().and_then(|it| it.counts.get("test_mean_iou")?.as_f64());
+    stage.gates(common.gates.model(evaluation.as_ref().map(|it| it.mean_iou), before));
     let spec = config.spec().folded();
     let card = ModelCard {
         model_id: crate::predict::model_id(&predict),
@@ -129,7 +130,8 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
 
 /// What a run would do: the size of its parts, its steps, and the epoch that it goes on after.
 fn planned(config: &Config, resume: Resume, common: &Common, dataset: &Dataset, photos: [usize; 3]) -> Result<Summary> {
-    let mut summary = stage::planned(STAGE, &config.output, common, config);
+    runtime::library()?;
+    let mut summary = stage::dry_run(STAGE, &config.output, common, config)?;
     let folder = Versions::of(&config.output)?.partial().join(checkpoint::FOLDER);
     if folder.is_dir() {
         let identity = identity(config, common.seed, &InputRecord::of(&dataset.photos_path())?);
@@ -144,14 +146,14 @@ fn planned(config: &Config, resume: Resume, common: &Common, dataset: &Dataset, 
     Ok(summary)
 }
 
-/// Loads the photos and makes the sessions; what a run before left goes but for its epochs up to `epoch`.
+/// Loads the photos and makes the sessions; what a run before left goes but for its epochs up to `resumed`.
 fn prepare<'a>(
     stage: &mut Stage,
     dataset: &Dataset,
     config: &'a Config,
     common: &Common,
     identity: Identity,
-    epoch: u32,
+    resumed: Option<&Checkpoint>,
 ) -> Result<Course<'a>> {
     let spec = config.spec();
     let train = Examples::load(dataset, Split::Train, &spec)?;
@@ -169,7 +171,7 @@ fn prepare<'a>(
     if step.precision() != precision {
         tracing::warn!("mixed_precision is for portable operators, which CUDA runs; the native ones compute in f32");
     }
-    let evaluator = Evaluator::new(&spec, engine)?;
+    let evaluator = Evaluator::new(&spec, step.backend().engine(engine))?;
     stage.backend(step.backend());
     Ok(Course {
         config,
@@ -180,8 +182,8 @@ fn prepare<'a>(
         validation,
         step,
         evaluator,
-        checkpoints: Checkpoints::start(stage.create_folder(checkpoint::FOLDER)?, epoch)?,
-        events: EventFile::open(&stage.create_folder(tensorboard::FOLDER)?, epoch)?,
+        checkpoints: Checkpoints::start(stage.create_folder(checkpoint::FOLDER)?, resumed)?,
+        events: EventFile::open(&stage.create_folder(tensorboard::FOLDER)?, resumed.map_or(0, Checkpoint::epoch))?,
         history: Vec::new(),
         is_time_over: false,
     })

@@ -107,7 +107,7 @@ impl TrainingStep {
         let precision = if backend.dialect == Dialect::Portable { precision } else { Precision::F32 };
         let scalars = [&["step", "learning_rate"], spec.rates()].concat();
         let whole = Graph { session, scalars, takes: names.clone(), gives: names.clone() };
-        let parts = (micro_batch_size < batch_size).then(|| Parts::new(task, engine)).transpose()?;
+        let parts = (micro_batch_size < batch_size).then(|| Parts::new(task, backend.engine(engine))).transpose()?;
         let state = names.into_iter().zip(state).map(|(name, values)| Ok((name, flat(values)?)));
         let state = state.collect::<Result<_>>()?;
         Ok(Self { spec: spec.clone(), whole, parts, backend, precision, steps, state })
@@ -196,6 +196,12 @@ impl Rates {
         Self { learning_rate, average: 1.0, statistics: 1.0 }
     }
 
+    /// How far the statistics go to those of a part that has `share` of the batch, where `left` of it comes after: after the
+    /// last part they have gone by the rate to the mean over the parts.
+    fn of_part(self, share: f32, left: f32) -> f32 {
+        self.statistics * share / (1.0 - self.statistics * left)
+    }
+
     /// The scalar inputs of graphs by their names.
     fn with(self, step: f32, share: f32) -> impl Fn(&str) -> f32 {
         move |name| match name {
@@ -243,10 +249,13 @@ impl Parts {
     ) -> Result<Learnt> {
         let mut total = Learnt { loss: 0.0, pixel_accuracy: 0.0 };
         state.insert(GRADIENT, flat(vec![0.0; unet::parameter_count(spec)])?);
+        let mut left = batch.size;
         for part in batch.parts(self.size) {
             let share = part.size as f32 / batch.size as f32;
+            left -= part.size;
+            let of_part = Rates { statistics: rates.of_part(share, left as f32 / batch.size as f32), ..rates };
             let inputs = photos_and_labels(spec, part)?;
-            let found = self.accumulate.run(backend, inputs, rates.with(step, share), state)?;
+            let found = self.accumulate.run(backend, inputs, of_part.with(step, share), state)?;
             total.loss += found.loss * share;
             total.pixel_accuracy += found.pixel_accuracy * share;
         }
@@ -330,4 +339,21 @@ fn to_host(value: &DynValue) -> Result<Vec<f32>> {
     }
     let tensor = tensor.to(AllocationDevice::CPU, 0).map_err(failed(NAME))?;
     Ok(tensor.extract_tensor().1.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_of_parts_are_averaged() {
+        // Parts of 2, 2 and 1 photos with means of 1, 3 and 8: 3.2 all in all.
+        for rate in [1.0, 0.25] {
+            let rates = Rates { statistics: rate, ..Rates::plain(1e-3) };
+            let parts = [(0.4, 0.6, 1.0), (0.4, 0.2, 3.0), (0.2, 0.0, 8.0)];
+            let moved =
+                parts.iter().fold(10.0, |at, (share, left, mean)| at + rates.of_part(*share, *left) * (mean - at));
+            assert!((moved - (10.0 + rate * (3.2 - 10.0))).abs() < 1e-5, "{moved}");
+        }
+    }
 }

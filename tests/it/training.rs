@@ -264,7 +264,7 @@ fn a_loss_that_is_not_finite_is_named_with_its_photos_and_the_last_checkpoint() 
     let mut broken = Checkpoint::read(&place.newest("model")).unwrap();
     broken.state[0].1.fill(f32::NAN);
     let (folder, epoch) = (place.path(".model.partial/checkpoints"), broken.epoch());
-    Checkpoints::start(folder, epoch).unwrap().save(&broken).unwrap();
+    Checkpoints::start(folder, Some(&broken)).unwrap().save(&broken).unwrap();
     let (code, text) = place.run(&["train", "--resume"]);
     assert_eq!(code, 1, "{text}");
     assert!(text.contains(&format!("is not finite in epoch {}, step 1 (photos 00", epoch + 1)), "{text}");
