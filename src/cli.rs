@@ -455,6 +455,12 @@ impl Cli {
         if let Some(recorder) = recorder {
             recorder.end(&result);
         }
+        if let Err(Error::TooManyRejects { table, .. }) = &result
+            && let Ok(summary) = Summary::read(table.parent().unwrap_or(table))
+        {
+            // It is published: what it came to is told like any other.
+            if self.json() { print_json(&summary) } else { print_summary(&summary) }
+        }
         let summary = result?;
         match (&self.command, self.json()) {
             // Its result was printed.

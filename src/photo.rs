@@ -267,7 +267,7 @@ fn upright(photo: Photo, orientation: Orientation) -> Photo {
 
 fn check_size(width_px: u32, height_px: u32, max_pixels: u64) -> Result<(), PhotoProblem> {
     if u64::from(width_px) * u64::from(height_px) > max_pixels {
-        let detail = format!("{width_px} x {height_px} pixels, more than the {max_pixels} allowed");
+        let detail = format!("{width_px} x {height_px} pixels, more than the {max_pixels} allowed (max_megapixels)");
         return Err(PhotoProblem::new(reason::TOO_LARGE, detail));
     }
     if width_px == 0 || height_px == 0 {

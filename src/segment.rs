@@ -24,7 +24,7 @@ use crate::runtime::{Device, PrecisionChoice};
 use crate::shard::Shard;
 use crate::stage::{self, Common, Stage, Summary};
 use crate::table::features::Format;
-use crate::table::rejects::{self, DEFAULT_MAX_REJECT_FRACTION};
+use crate::table::rejects::{self, DEFAULT_MAX_REJECT_FRACTION, Reject};
 use crate::train::PREDICT_FILE;
 
 pub mod catalogue;
@@ -36,7 +36,8 @@ mod stream;
 
 use catalogue::Catalogue;
 use earlier::{Earlier, Folder, Wanted};
-use parts::{Fate, Parts, Tally, UNFINISHED, Unfinished, Writer, Written};
+pub use parts::UNFINISHED;
+use parts::{Fate, Parts, Tally, Unfinished, Writer, Written};
 
 /// Default of `max_megapixels`.
 pub const DEFAULT_MAX_MEGAPIXELS: u32 = (photo::MAX_PIXELS / PIXELS_OF_MEGAPIXEL) as u32;
@@ -151,18 +152,30 @@ impl Config {
 /// Bad settings, catalogues, models and shards by name; gates; more rejects than allowed after publishing.
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     check(config)?;
+    let config = &if config.merge { merge::settings(config)? } else { config.clone() };
     if common.dry_run {
         return dry_run(config, common);
     }
     let kept: &[&str] = if config.masks == Masks::Png { &[UNFINISHED, masks::FOLDER] } else { &[UNFINISHED] };
     let mut stage = Stage::begin_again(STAGE, &config.folder(), common, config, kept)?;
     let written = if config.merge { merge::merge(config, &mut stage)? } else { segment(config, common, &mut stage)? };
+    stage.remove_before_publishing(UNFINISHED);
     rejects::write(&stage.path(rejects::FILE), STAGE, &written.rejects)?;
+    stage.count("rejects_by_reason", by_reason(&written.rejects));
     let rejected = written.rejects.len() as u64;
     let photos = count_statistics(config, common, rejected, &mut stage)?;
     // Of a shard nothing is too much: the merge sees the whole.
     let allowed = if config.shard.is_some() { 1.0 } else { config.max_reject_fraction };
     rejects::publish(stage, rejected, photos + rejected, allowed)
+}
+
+/// Number of rejects of each reason.
+fn by_reason(rejects: &[Reject]) -> serde_json::Value {
+    let mut counts = std::collections::BTreeMap::<&str, u64>::new();
+    for reject in rejects {
+        *counts.entry(&reject.reason).or_default() += 1;
+    }
+    json!(counts)
 }
 
 fn check(config: &Config) -> Result<()> {
@@ -179,6 +192,11 @@ fn check(config: &Config) -> Result<()> {
     }
     if config.merge && config.shard.is_some() {
         return Err(Error::config("merge", "goes without --shard: it takes all shards"));
+    }
+    let [catalogue, output] = [&config.catalogue, &config.output].map(|it| std::path::absolute(it).unwrap_or_default());
+    if config.masks == Masks::Png && output.starts_with(&catalogue) {
+        let problem = "lies within the catalogue: its masks would be taken for photos; name a folder outside";
+        return Err(Error::config("output", problem));
     }
     if config.from == LabelSource::Labels && !config.catalogue.join("photos.parquet").is_file() {
         let problem = "'labels' needs a dataset folder as the catalogue; other catalogues have no labels, take 'model'";
@@ -206,11 +224,15 @@ struct Plan {
 }
 
 impl Plan {
-    /// Opens the catalogue and decides from names, sizes and times what is to be looked at. `unfinished` is what a killed run
-    /// may have left.
-    fn new(config: &Config, unfinished: &Path, wanted: Wanted) -> Result<Self> {
-        let (mut earlier, published) = published(config)?;
-        earlier.folders.extend(Folder::open(unfinished, false)?);
+    /// Opens the catalogue and decides from names, sizes and times what is to be looked at.
+    fn new(config: &Config, wanted: Wanted) -> Result<Self> {
+        let (mut earlier, published) = published(config);
+        // What a killed run, one that a gate kept back, or one of this shard has made.
+        let folder = config.folder();
+        let versions = stage::Versions::of(&folder)?;
+        earlier.folders.extend(Folder::unfinished(&versions.partial()));
+        earlier.folders.extend(Folder::open(&versions.rejected(), false));
+        earlier.folders.extend(config.shard.and_then(|_| Folder::open(&folder, false)));
         let (mut catalogue, next_photo_id) = open_catalogue(config, &earlier, published)?;
         let before = earlier.published().iter().filter(|it| it.row.is_some());
         let before = before.map(|it| (it.state.name.clone(), it.state.photo_id));
@@ -241,16 +263,16 @@ impl Plan {
 }
 
 /// The published table, as far as it tells what it was made of, and its record.
-fn published(config: &Config) -> Result<(Earlier, Option<Summary>)> {
+fn published(config: &Config) -> (Earlier, Option<Summary>) {
     let mut earlier = Earlier::default();
-    let Ok(summary) = Summary::read(&config.output) else { return Ok((earlier, None)) };
+    let Ok(summary) = Summary::read(&config.output) else { return (earlier, None) };
     // Of the same catalogue paths are the same, and whole parts may be.
     let made_of = summary.config.pointer("/stage/catalogue").and_then(|it| it.as_str()).map(Path::new);
     let same = made_of == Some(&config.catalogue);
-    let folder = Folder::open(&config.output, same)?;
+    let folder = Folder::open(&config.output, same);
     earlier.published = folder.as_ref().map(|_| 0);
     earlier.folders.extend(folder);
-    Ok((earlier, Some(summary)))
+    (earlier, Some(summary))
 }
 
 /// Opens the catalogue, its shard where there is one; photos of a folder tree have the ids that the published table gave
@@ -272,7 +294,7 @@ fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Writte
     let mut predictor = counter.predictor.take();
     let precision = predictor.as_ref().map_or("none", |it| it.precision().name());
     let wanted = Wanted { row_key: row_key(config, precision)?, mask: config.masks == Masks::Png };
-    let plan = Plan::new(config, &stage.path(UNFINISHED), wanted)?;
+    let plan = Plan::new(config, wanted)?;
     stage.input(&plan.catalogue.source())?;
     let todo = plan.todo();
     if todo.len() >= config.keep_every_photos {
@@ -297,6 +319,9 @@ fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Writte
         writer.push(outcome)
     })?;
     let written = writer.close()?;
+    if wanted.mask {
+        masks::retain(&stage.path(masks::FOLDER), &written.masks)?;
+    }
     count_written(stage, &written, &plan);
     Ok(written)
 }
@@ -320,7 +345,8 @@ impl Plan {
 fn dry_run(config: &Config, common: &Common) -> Result<Summary> {
     let mut summary = stage::dry_run(STAGE, &config.folder(), common, config)?;
     if config.merge {
-        let (earlier, published) = published(config)?;
+        crate::shard::published(STAGE, &config.output)?;
+        let (earlier, published) = published(config);
         let (catalogue, _) = open_catalogue(config, &earlier, published)?;
         summary.counts.insert("photos".to_owned(), catalogue.entries.len().into());
         return Ok(summary);
@@ -330,8 +356,7 @@ fn dry_run(config: &Config, common: &Common) -> Result<Summary> {
         LabelSource::Model => config.precision.resolve(common.engine(config.device))?.name(),
     };
     let wanted = Wanted { row_key: row_key(config, precision)?, mask: config.masks == Masks::Png };
-    let unfinished = stage::Versions::of(&config.folder())?.partial().join(UNFINISHED);
-    let plan = Plan::new(config, &unfinished, wanted)?;
+    let plan = Plan::new(config, wanted)?;
     let tally = plan.foretell(wanted)?;
     let photos = plan.catalogue.entries.len() as u64;
     let counts = [
@@ -384,7 +409,6 @@ fn row_key(config: &Config, precision: &str) -> Result<u64> {
             "model": checksum(&config.model.join(PREDICT_FILE))?,
             "colors": checksum(&config.model.join(color::FILE))?,
             "precision": precision,
-            "max_megapixels": config.max_megapixels,
         }),
     };
     let all = json!({ "version": ROW_VERSION, "source": source, "color_rule": config.color_rule }).to_string();
@@ -393,22 +417,11 @@ fn row_key(config: &Config, precision: &str) -> Result<u64> {
 }
 
 fn count_written(stage: &mut Stage, written: &Written, plan: &Plan) {
-    let Tally { known, new, changed, outdated, resumed, same_content, kept, segmented } = written.tally;
-    let counts = [
-        ("known", known),
-        ("new", new),
-        ("changed", changed),
-        ("outdated", outdated),
-        ("resumed", resumed),
-        ("same_content", same_content),
-        ("kept", kept),
-        ("vanished", plan.vanished),
-        ("segmented", segmented),
-        ("parts_unchanged", written.linked_parts as u64),
-    ];
-    for (name, count) in counts {
+    for (name, count) in written.tally.named() {
         stage.count(name, count);
     }
+    stage.count("vanished", plan.vanished);
+    stage.count("parts_unchanged", written.linked_parts);
     count_parts(stage, written, plan);
 }
 

@@ -111,15 +111,24 @@ pub fn published(stage: &str, output: &Path) -> Result<Vec<(PathBuf, Summary)>> 
         if let Some((first, other)) = shards.first()
             && (settings(&summary) != settings(other) || checksums(&summary) != checksums(other))
         {
+            // The one whose inputs are no longer as it found them.
+            let is_stale = summary.changed_inputs().is_empty() && !other.changed_inputs().is_empty();
+            let [stale, than] = if is_stale { [first, &folder] } else { [&folder, first] };
             let problem = format!(
-                "was made with other settings or of other inputs than {}; run `lookbook {stage} --shard {shard}` again",
-                first.display()
+                "was made with other settings or of other inputs than {}; run `lookbook {stage} --shard {}` again",
+                than.display(),
+                name_of(stale)
             );
-            return Err(Error::input(folder, problem));
+            return Err(Error::input(stale, problem));
         }
         shards.push((folder, summary));
     }
     Ok(shards)
+}
+
+/// The shard that a folder is of, as `--shard` takes it.
+fn name_of(folder: &Path) -> String {
+    folder.file_name().unwrap_or_default().to_string_lossy().replace("-of-", "/")
 }
 
 /// Into how many shards the work was cut, by the names of the folders.

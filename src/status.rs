@@ -11,6 +11,7 @@ use crate::runs;
 use crate::runs::history::{self, Attempt, State, WholeRun};
 use crate::settings::Settings;
 use crate::stage::{RUN_FILE, Summary, Versions, held_by};
+use crate::{segment, train};
 
 /// Whole runs that are shown.
 const SHOWN_RUNS: usize = 5;
@@ -77,6 +78,7 @@ fn folder_status(folder: &Path, settings: &Settings, attempts: &[Attempt], verif
     let versions = Versions::of(folder)?;
     let mut stale = summary.changed_inputs();
     stale.extend(settings.changes(&summary));
+    stale.extend((!summary.complete).then(|| "more inputs were rejected than allowed".to_owned()));
     if verify {
         stale.extend(summary.damaged_files(folder));
     }
@@ -89,11 +91,23 @@ fn folder_status(folder: &Path, settings: &Settings, attempts: &[Attempt], verif
     notes.extend(holder.map(|holder| format!("held by {holder}")));
     for (path, what) in [
         (versions.rejected(), "kept back by a gate, for inspection"),
-        (versions.partial(), "unfinished; the next run clears it"),
+        (versions.partial(), unfinished(&versions.partial())),
     ] {
         notes.extend(path.exists().then(|| format!("{}: {what}", path.display())));
     }
     Ok(FolderStatus { folder: folder.to_owned(), stage: summary.stage, made_at: summary.started_at, stale, notes })
+}
+
+/// What becomes of an unfinished folder.
+fn unfinished(partial: &Path) -> &'static str {
+    let holds = |name: &str| std::fs::read_dir(partial.join(name)).is_ok_and(|mut it| it.next().is_some());
+    if holds(train::checkpoint::FOLDER) {
+        "unfinished; `train --resume` goes on with it, any other run clears it"
+    } else if holds(segment::UNFINISHED) {
+        "unfinished; the next run takes its rows over"
+    } else {
+        "unfinished; the next run clears it"
+    }
 }
 
 fn last_attempt(last: &Attempt, held: bool) -> Option<String> {

@@ -97,13 +97,17 @@ impl Catalogue {
             "parquet" if path.is_file() => catalogue.list(&read_parquet(path)?)?,
             "csv" if path.is_file() => catalogue.list(&read_csv(path)?)?,
             _ => {
-                let problem =
-                    "is no catalogue: name a dataset folder, a folder with photos, or a .parquet or .csv list";
-                return Err(Error::input(path, problem));
+                let problem = if path.exists() { "is no catalogue" } else { "is not there" };
+                let advice = "name a dataset folder, a folder with photos, or a .parquet or .csv list";
+                return Err(Error::input(path, format!("{problem}; {advice}")));
             }
         }
         if catalogue.entries.is_empty() && catalogue.rejects.is_empty() {
-            return Err(Error::input(path, format!("holds no photos ({})", EXTENSIONS.join(", "))));
+            let problem = match catalogue.source {
+                Source::Folder => format!("holds no photos ({})", EXTENSIONS.join(", ")),
+                Source::Dataset(_) | Source::List => "holds no photos".to_owned(),
+            };
+            return Err(Error::input(path, problem));
         }
         Ok(catalogue)
     }

@@ -1,6 +1,6 @@
 //! What earlier runs made of the photos of a catalogue: rows that need not be made again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,21 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
 use super::catalogue::Numbering;
 use super::masks;
+use super::parts::UNFINISHED;
 use crate::error::{Error, Result};
 use crate::photo::reason;
+use crate::stage::{self, Summary};
 use crate::table;
 use crate::table::features::{PART_ROWS, TABLE};
 use crate::table::state::{self, Digest, Stat, StateRow};
 
-/// Reasons that lie in a photo's content: they hold until it changes.
-const REASONS_OF_CONTENT: [&str; 4] = [reason::EMPTY, reason::UNDECODABLE, reason::TRUNCATED, reason::TOO_LARGE];
+/// Reasons that lie in a photo's content alone: they hold until it changes.
+const REASONS_OF_CONTENT: [&str; 3] = [reason::EMPTY, reason::UNDECODABLE, reason::TRUNCATED];
 
 /// A photo of an earlier run: folder, and place in its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +53,9 @@ pub(super) struct Folder {
     /// By way of the opened folder: whatever is published meanwhile, this version is read.
     path: PathBuf,
     _opened: File,
+    masks: PathBuf,
+    /// Whether a part or a state is not as it was written.
+    pub(super) is_damaged: bool,
     /// Whether paths in its rows are as this run writes them.
     pub(super) same_paths: bool,
     pub(super) photos: Vec<Photo>,
@@ -61,34 +67,51 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Opens a folder; `None` where there is none, or none with states.
-    pub(super) fn open(folder: &Path, same_paths: bool) -> Result<Option<Self>> {
-        let Ok(opened) = File::open(folder) else { return Ok(None) };
+    /// Opens a folder; `None` where there is none, or none with states. What is damaged in it is said, and does not count.
+    pub(super) fn open(folder: &Path, same_paths: bool) -> Option<Self> {
+        let opened = File::open(folder).ok()?;
         let path = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
+        let masks = path.join(masks::FOLDER);
         let (photos, ends, by_name, by_content) = <(Vec<Photo>, Vec<u32>, HashMap<_, _>, Vec<u32>)>::default();
-        let mut read = Self { path, _opened: opened, same_paths, photos, ends, by_name, by_content };
+        let is_damaged = false;
+        let mut read = Self { path, _opened: opened, masks, is_damaged, same_paths, photos, ends, by_name, by_content };
+        let recorded = Summary::read(&read.path).ok();
+        let changed = recorded.as_ref().map(|it| changed_files(it, &read.path)).unwrap_or_default();
         for number in 0.. {
-            let state = read.path.join(state::file_name(number));
-            if !state.is_file() {
+            let [state, part] = [state::file_name(number), table::part_name(number)];
+            // Of what a killed run left a part without a state does not count.
+            let is_there = read.path.join(&state).is_file() || recorded.is_some() && read.path.join(&part).is_file();
+            if !is_there {
                 break;
             }
-            read.add(number as u32, state::read(&state)?);
+            let states = state::read(&read.path.join(&state)).ok().filter(|_| !changed.contains(Path::new(&state)));
+            let rows = states.iter().flatten().filter(|state| state.reject.is_none()).count() as u64;
+            let found = table::count_rows(&read.path.join(&part));
+            let whole = !changed.contains(Path::new(&part)) && found.is_ok_and(|found| found == rows);
+            if states.is_none() {
+                let state = folder.join(&state);
+                tracing::warn!("{}: is missing or damaged; its photos are done again, with new ids", state.display());
+            } else if !whole {
+                tracing::warn!("{}: is damaged; its photos are done again", folder.join(&part).display());
+            }
+            read.is_damaged |= states.is_none() || !whole;
+            read.add(number as u32, states.unwrap_or_default(), whole);
         }
         read.by_name = read.photos.iter().zip(0..).map(|(it, photo)| (it.state.name.clone(), photo)).collect();
         let content = |photo: &u32| read.photos[*photo as usize].state.content;
         read.by_content = (0..read.photos.len() as u32).filter(|photo| content(photo).is_some()).collect();
         read.by_content.sort_by_key(content);
-        Ok((!read.ends.is_empty()).then_some(read))
+        (!read.ends.is_empty()).then_some(read)
+    }
+
+    /// Opens what a killed run left in the unfinished folder of the stage.
+    pub(super) fn unfinished(partial: &Path) -> Option<Self> {
+        let masks = partial.join(masks::FOLDER);
+        Self::open(&partial.join(UNFINISHED), false).map(|read| Self { masks, ..read })
     }
 
     /// Adds the photos of a part; those with rows are its rows, in order. Of a part that is not whole the ids alone count.
-    fn add(&mut self, part: u32, states: Vec<StateRow>) {
-        let path = self.path.join(table::part_name(part as usize));
-        let rows = states.iter().filter(|state| state.reject.is_none()).count() as u64;
-        let whole = table::count_rows(&path).is_ok_and(|found| found == rows);
-        if !whole {
-            tracing::warn!("{} is damaged: its photos are done again", table::part_name(part as usize));
-        }
+    fn add(&mut self, part: u32, states: Vec<StateRow>, whole: bool) {
         let mut row = 0;
         for state in states {
             let place = (whole && state.reject.is_none()).then_some((part, row));
@@ -124,7 +147,7 @@ impl Folder {
 
     /// The mask of a photo, where it has one.
     pub(super) fn mask(&self, photo: u32) -> Option<PathBuf> {
-        let path = self.path.join(masks::FOLDER).join(masks::name(&self.photos[photo as usize].state.content?));
+        let path = self.masks.join(masks::name(&self.photos[photo as usize].state.content?));
         path.is_file().then_some(path)
     }
 
@@ -138,6 +161,15 @@ impl Folder {
             None => row.is_some() && (!wanted.mask || self.mask(photo).is_some()),
         }
     }
+}
+
+/// Parts and states of a folder that are no longer as its record says.
+fn changed_files(recorded: &Summary, folder: &Path) -> HashSet<PathBuf> {
+    let is_read = |name: &Path| ["part-", "state-"].iter().any(|it| name.to_string_lossy().starts_with(it));
+    let files = recorded.files.par_iter().filter(|it| is_read(&it.name));
+    let changed =
+        files.filter(|it| stage::checksum(&folder.join(&it.name)).ok() != Some((it.bytes, it.sha256.clone())));
+    changed.map(|it| it.name.clone()).collect()
 }
 
 /// All earlier folders, the one that is asked first in front.

@@ -1,5 +1,6 @@
 //! `masks/XX/<content_sha256>.png`: the label map of a photo at the photo's own size, one palette index a pixel.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,21 @@ const EFFORT: u32 = 3;
 pub(super) fn name(content: &Digest) -> PathBuf {
     let name = hexadecimal(content);
     Path::new(&name[..2]).join(format!("{name}.png"))
+}
+
+/// Removes the masks in `folder` of other contents: of photos that left the catalogue after a run was killed.
+pub(super) fn retain(folder: &Path, contents: &HashSet<Digest>) -> Result<()> {
+    let names: HashSet<PathBuf> = contents.iter().map(|content| folder.join(name(content))).collect();
+    let entries = |folder: &Path| -> Result<Vec<PathBuf>> {
+        let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
+        entries.map(|entry| Ok(entry.map_err(Error::io("read", folder))?.path())).collect()
+    };
+    for path in entries(folder)? {
+        for mask in entries(&path)?.into_iter().filter(|it| !names.contains(it)) {
+            fs::remove_file(&mask).map_err(Error::io("remove", mask))?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes a label map, `[height, width]`, 0 to 22, below `folder`.

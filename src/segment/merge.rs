@@ -3,25 +3,41 @@
 use std::path::Path;
 
 use super::earlier::{Folder, Wanted};
-use super::parts::{Fate, Writer, Written};
+use super::parts::{Fate, Tally, Writer, Written};
 use super::{Config, Plan, STAGE, count_parts, open_catalogue, published};
 use crate::error::{Error, Result};
 use crate::shard::{self, Shard};
-use crate::stage::{RUN_FILE, Stage};
+use crate::stage::{RUN_FILE, Stage, Summary};
 use crate::table::rejects;
+
+/// What the shards were made with: the settings of their merge, but for the place and for how many rejects are too many.
+pub(super) fn settings(config: &Config) -> Result<Config> {
+    let shards = shard::published(STAGE, &config.output)?;
+    let (folder, made) = &shards[0];
+    let precision = |made: &Summary| made.counts.get("precision").cloned();
+    if let Some((other, _)) = shards.iter().find(|(_, it)| precision(it) != precision(made)) {
+        let problem = format!("was computed in another precision than {}; run both with the same", folder.display());
+        return Err(Error::input(other, problem));
+    }
+    let of_shards: Config = serde_json::from_value(shard::settings(made))
+        .map_err(|cause| Error::input(folder, format!("was made by another version ({cause}); run it again")))?;
+    let (output, max_reject_fraction) = (config.output.clone(), config.max_reject_fraction);
+    Ok(Config { output, max_reject_fraction, merge: true, ..of_shards })
+}
 
 /// Merges all shards of the output.
 pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     let shards = shard::published(STAGE, &config.output)?;
-    let (mut earlier, before) = published(config)?;
+    let (mut earlier, before) = published(config);
     let (mut catalogue, next_photo_id) = open_catalogue(config, &earlier, before)?;
     let first = earlier.folders.len() as u16;
     let mut rejected = Vec::new();
-    for (folder, _) in &shards {
+    for (folder, made) in &shards {
         stage.input(&folder.join(RUN_FILE))?;
         rejected.extend(rejects::read(&folder.join(rejects::FILE))?);
-        let states = Folder::open(folder, false)?;
-        earlier.folders.push(states.ok_or_else(|| Error::input(folder, "has no states; run the shard again"))?);
+        let states = Folder::open(folder, false).filter(|it| !it.is_damaged);
+        earlier.folders.push(states.ok_or_else(|| Error::input(folder, "is damaged; run the shard again"))?);
+        count(stage, made);
     }
     let of_shards = earlier.folders[usize::from(first)..].iter().flat_map(|it| &it.photos);
     let names = of_shards.map(|it| (it.state.name.clone(), it.state.photo_id));
@@ -50,4 +66,16 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     written.rejects.sort_by(|a, b| a.item.cmp(&b.item));
     count_parts(stage, &written, &plan);
     Ok(written)
+}
+
+/// Adds what a shard counted to what those before it did.
+fn count(stage: &mut Stage, shard: &Summary) {
+    for (name, _) in Tally::default().named() {
+        let of_shard = shard.counts.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
+        stage.add(name, of_shard);
+    }
+    stage.add("vanished", shard.counts.get("vanished").and_then(serde_json::Value::as_u64).unwrap_or(0));
+    if let Some(precision) = shard.counts.get("precision") {
+        stage.count("precision", precision.clone());
+    }
 }

@@ -2,7 +2,7 @@
 //! that would be as it was is linked, not written; rows made now are put down while the run goes on, for the next run to find
 //! where this one is killed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use crate::table::rejects::Reject;
 use crate::table::state::{self, Digest, Stat, StateRow};
 
 /// The folder, within the unfinished one, of what a killed run has made.
-pub(super) const UNFINISHED: &str = "unfinished";
+pub const UNFINISHED: &str = "unfinished";
 
 /// What became of a photo.
 #[derive(Debug)]
@@ -76,6 +76,23 @@ pub(super) struct Tally {
     pub(super) segmented: u64,
 }
 
+impl Tally {
+    /// The counts by their names in `run.json`.
+    pub(super) fn named(self) -> [(&'static str, u64); 8] {
+        let Self { known, new, changed, outdated, resumed, same_content, kept, segmented } = self;
+        [
+            ("known", known),
+            ("new", new),
+            ("changed", changed),
+            ("outdated", outdated),
+            ("resumed", resumed),
+            ("same_content", same_content),
+            ("kept", kept),
+            ("segmented", segmented),
+        ]
+    }
+}
+
 /// What the parts are made of and where they go.
 pub(super) struct Parts<'a> {
     pub(super) catalogue: &'a Catalogue,
@@ -105,6 +122,8 @@ pub(super) struct Written {
     /// Parts that were linked, and all of them.
     pub(super) linked_parts: usize,
     pub(super) parts: usize,
+    /// Contents of the photos that have masks, where there are any.
+    pub(super) masks: HashSet<Digest>,
 }
 
 /// Takes outcomes in any order and writes each part when its last one has come.
@@ -160,7 +179,6 @@ impl<'a> Writer<'a> {
         for (place, &number) in self.files.iter().enumerate() {
             self.parts.rename(number, place)?;
         }
-        self.parts.unfinished.remove()?;
         self.written.parts = self.files.len();
         self.written.rejects.extend(self.parts.catalogue.rejects.iter().cloned());
         self.written.rejects.sort_by(|a, b| a.item.cmp(&b.item));
@@ -231,6 +249,7 @@ impl<'a> Writer<'a> {
             }
             self.parts.count(entry, outcome, &mut self.written.tally);
             self.parts.keep_mask(outcome)?;
+            self.written.masks.extend(outcome.content.filter(|_| self.parts.masks && state.reject.is_none()));
             states.push(state);
         }
         Ok(states)
@@ -442,12 +461,5 @@ impl Unfinished {
         self.states.clear();
         self.number += 1;
         Ok(())
-    }
-
-    fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.folder) {
-            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &self.folder)(cause)),
-            _ => Ok(()),
-        }
     }
 }

@@ -109,6 +109,7 @@ pub struct Stage {
     started: Instant,
     settled: bool,
     keep_unfinished: bool,
+    scratch: Option<&'static str>,
     _lock: File,
 }
 
@@ -154,6 +155,7 @@ impl Stage {
             started: Instant::now(),
             settled: false,
             keep_unfinished,
+            scratch: None,
             _lock: lock,
         })
     }
@@ -195,6 +197,17 @@ impl Stage {
         self.summary.counts.insert(name.to_owned(), value.into());
     }
 
+    /// Adds to a count.
+    pub fn add(&mut self, name: &str, more: u64) {
+        let before = self.summary.counts.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
+        self.count(name, before + more);
+    }
+
+    /// The folder `name` of the unfinished one is for the next run where this one fails, and goes before this is published.
+    pub fn remove_before_publishing(&mut self, name: &'static str) {
+        self.scratch = Some(name);
+    }
+
     /// Records that more inputs were rejected than allowed: the next run is to try again.
     pub fn incomplete(&mut self) {
         self.summary.complete = false;
@@ -219,6 +232,9 @@ impl Stage {
     /// [`Error::Gate`] where a gate has not passed: the folder is then moved aside. [`Error::Schema`] and [`Error::Input`]
     /// where something does not read back, [`Error::Io`]; what was published before is then still in its place.
     pub fn publish(mut self) -> Result<Summary> {
+        if let Some(name) = self.scratch {
+            remove_folder(&self.path(name))?;
+        }
         self.summary.files = record::verify(&self.partial)?;
         self.summary.elapsed_secs = self.started.elapsed().as_secs_f64();
         write_json(&self.path(RUN_FILE), &self.summary)?;

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::history::{self, EpochRecord};
 use crate::error::{Error, Result};
@@ -26,8 +25,8 @@ const CHECKSUM_KEY: &str = "lookbook.crc32c";
 /// What is carried from one step to the next: flat vectors by name, `weights` among them.
 pub type State = Vec<(String, Vec<f32>)>;
 
-/// What has to be the same for a run to go on where another ended, by name.
-pub type Identity = BTreeMap<String, Value>;
+/// What has to be the same for a run to go on where another ended, by name; as text, of which no digit gets lost.
+pub type Identity = BTreeMap<String, String>;
 
 /// What a run does where another one was left unfinished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -132,9 +131,9 @@ impl Checkpoint {
     pub fn differences(&self, identity: &Identity) -> Vec<String> {
         let names: std::collections::BTreeSet<_> = self.identity.keys().chain(identity.keys()).collect();
         let differs = names.into_iter().filter(|name| self.identity.get(*name) != identity.get(*name));
-        let brief = |value: Option<&Value>| {
-            let text = value.map_or("nothing".to_owned(), Value::to_string);
-            if text.len() > 60 { format!("{}...", text.chars().take(24).collect::<String>()) } else { text }
+        let brief = |value: Option<&String>| {
+            let text = value.map_or("nothing", String::as_str);
+            if text.len() > 60 { format!("{}...", text.chars().take(24).collect::<String>()) } else { text.to_owned() }
         };
         differs
             .map(|name| format!("{name} is {}, was {}", brief(identity.get(name)), brief(self.identity.get(name))))
@@ -421,7 +420,9 @@ mod tests {
                 .map(|(name, length)| (name.to_owned(), vec![epoch as f32; length]));
         Checkpoint {
             spec: spec(),
-            identity: Identity::from([("seed".to_owned(), 3.into()), ("setting epochs".to_owned(), 4.into())]),
+            identity: [("seed", "3"), ("setting epochs", "4")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
             step: u64::from(epoch) * 2,
             history: (1..=epoch).zip(mean_iou).map(record).collect(),
             is_time_over: false,
@@ -482,7 +483,7 @@ mod tests {
         let place = saved(3);
         let last = checkpoint(3, &[0.1, 0.3, 0.2]);
         let mut foreign = checkpoint(2, &[0.1, 0.3]);
-        foreign.identity.insert("seed".to_owned(), 4.into());
+        foreign.identity.insert("seed".to_owned(), "4".to_owned());
         let best = place.path().join(BEST_FILE);
         for bytes in [Some(b"<html>".to_vec()), Some(foreign.serialize().expect("bytes")), None] {
             match bytes {
@@ -522,7 +523,7 @@ mod tests {
     fn a_run_of_another_kind_is_refused_by_what_differs() {
         let place = saved(1);
         let mut identity = checkpoint(1, &[0.1]).identity;
-        identity.insert("setting epochs".to_owned(), 5.into());
+        identity.insert("setting epochs".to_owned(), "5".to_owned());
         identity.remove("seed");
         let refused = find(place.path(), Resume::Always, &identity).expect_err("it is another run").to_string();
         assert!(refused.contains("seed is nothing, was 3; setting epochs is 5, was 4"), "{refused}");

@@ -218,7 +218,7 @@ impl Config {
             ),
             ("train.dice", self.dice >= 0.0 && self.dice.is_finite(), "is not 0 or more"),
             ("train.dice", self.dice == 0.0 || self.loss == Loss::Softmax, "goes with loss = \"softmax\" only"),
-            ("train.stride", [1, 2, 4].contains(&self.stride), "is none of 1, 2 and 4"),
+            ("train.stride", [1, 2].contains(&self.stride), "is neither 1 nor 2"),
             (
                 "train.channels",
                 (2..=7).contains(&self.channels.len())

@@ -50,20 +50,20 @@ const MAY_CHANGE: [&str; 6] = ["dataset", "output", "device", "publish", "patien
 
 /// What a run has to have in common with one that it goes on with.
 fn identity(config: &Config, seed: u64, photos: &InputRecord) -> Identity {
-    // By way of text, so that numbers are of the width that they come back in.
+    // By way of text, so that numbers are as short as they were written.
     let json = |text: serde_json::Result<String>| -> serde_json::Value {
         serde_json::from_str(&text.unwrap_or_default()).expect("settings are plain data")
     };
     let mut identity = Identity::from([
-        ("the version of lookbook".to_owned(), env!("CARGO_PKG_VERSION").into()),
-        ("the data set (SHA-256 of photos.parquet)".to_owned(), photos.sha256.clone().into()),
-        ("the label list".to_owned(), CATEGORIES.join(",").into()),
-        ("the network".to_owned(), json(serde_json::to_string(&config.spec()))),
-        ("seed".to_owned(), seed.into()),
+        ("the version of lookbook".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("the data set (SHA-256 of photos.parquet)".to_owned(), photos.sha256.clone()),
+        ("the label list".to_owned(), CATEGORIES.join(",")),
+        ("the network".to_owned(), json(serde_json::to_string(&config.spec())).to_string()),
+        ("seed".to_owned(), seed.to_string()),
     ]);
     for (setting, value) in json(serde_json::to_string(config)).as_object().into_iter().flatten() {
         if !MAY_CHANGE.contains(&setting.as_str()) {
-            identity.insert(format!("setting {setting}"), value.clone());
+            identity.insert(format!("setting {setting}"), value.to_string());
         }
     }
     identity

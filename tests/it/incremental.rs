@@ -403,7 +403,16 @@ fn what_a_killed_run_has_put_down_is_not_done_again() -> Result<()> {
     for photo in 0..400_u32 {
         fs::write(place.path("shop").join(format!("{photo:04}.jpg")), striped_jpeg(8 + photo, 160, &[2])).unwrap();
     }
-    let mut child = program(&place, "features", &library, 8).spawn().unwrap();
+    kill_when_some_is_put_down(&place, program(&place, "features", &library, 8));
+    let summary = place.run(|_| {})?;
+    let [resumed, segmented] = counts(&summary, &["resumed", "segmented"])[..] else { panic!("two counts") };
+    assert!(resumed >= 16 && resumed + segmented == 400, "{resumed} were there, {segmented} were made");
+    Ok(())
+}
+
+/// Kills a run over the shop once it has put something down.
+fn kill_when_some_is_put_down(place: &Place, mut command: Command) {
+    let mut child = command.spawn().unwrap();
     let put_down = place.path(".features.partial/unfinished/state-00001.parquet");
     while !put_down.exists() {
         assert!(child.try_wait().unwrap().is_none(), "the run ended before it could be killed");
@@ -411,9 +420,94 @@ fn what_a_killed_run_has_put_down_is_not_done_again() -> Result<()> {
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    let summary = place.run(|_| {})?;
+}
+
+#[test]
+fn masks_of_a_killed_run_are_taken_over_but_for_those_of_photos_that_went() -> Result<()> {
+    let (Some(place), Some(library)) = (Place::new(), library()) else { return Ok(()) };
+    for photo in 0..400_u32 {
+        fs::write(place.path("shop").join(format!("{photo:04}.jpg")), striped_jpeg(8 + photo, 160, &[2])).unwrap();
+    }
+    let mut command = program(&place, "features", &library, 8);
+    command.args(["--masks", "png"]);
+    kill_when_some_is_put_down(&place, command);
+    fs::remove_file(place.path("shop/0000.jpg")).unwrap();
+    let summary = place.run(|config| config.masks = Masks::Png)?;
     let [resumed, segmented] = counts(&summary, &["resumed", "segmented"])[..] else { panic!("two counts") };
-    assert!(resumed >= 16 && resumed + segmented == 400, "{resumed} were there, {segmented} were made");
+    assert!(resumed >= 15 && resumed + segmented == 399, "{resumed} were there, {segmented} were made");
+    let folders = fs::read_dir(place.path("features/masks")).unwrap();
+    let masks = folders.map(|it| fs::read_dir(it.unwrap().path()).unwrap().count()).sum::<usize>();
+    assert_eq!(masks, 399);
+    Ok(())
+}
+
+#[test]
+fn what_a_gate_kept_back_is_not_done_again() -> Result<()> {
+    let Some(place) = Place::new() else { return Ok(()) };
+    place.photo("a.jpg", 2);
+    place.photo("b.jpg", 3);
+    let mut common = Common::default();
+    common.gates.min_photos = Some(3);
+    let kept_back = segment::run(&place.config(), &common).expect_err("there are too few");
+    assert!(matches!(kept_back, lookbook::error::Error::Gate { .. }), "{kept_back}");
+    assert_eq!(counts(&place.run(|_| {})?, &["resumed", "segmented", "photos"]), [2, 0, 2]);
+    assert!(!place.path("features/unfinished").exists());
+    Ok(())
+}
+
+#[test]
+fn what_is_damaged_is_done_again_and_not_passed_on() -> Result<()> {
+    let Some(place) = Place::new() else { return Ok(()) };
+    place.photo("a.jpg", 2);
+    place.photo("b.jpg", 3);
+    place.run(|_| {})?;
+    let good = tables(&place.path("features"));
+    let part = place.path("features/part-00000.parquet");
+    // A byte of a page of data, beyond the four of the magic.
+    let mut bytes = fs::read(&part).unwrap();
+    bytes[40] ^= 1;
+    fs::write(&part, bytes).unwrap();
+    assert_eq!(counts(&place.run(|_| {})?, &["known", "segmented", "parts_unchanged"]), [0, 2, 0]);
+    assert!(tables(&place.path("features")) == good, "the same table, with the same ids");
+    fs::write(place.path("features/state-00000.parquet"), "").unwrap();
+    assert_eq!(counts(&place.run(|_| {})?, &["known", "segmented"]), [0, 2]);
+    assert_eq!(counts(&place.run(|_| {})?, &["known", "segmented"]), [2, 0]);
+    Ok(())
+}
+
+#[test]
+fn a_larger_limit_looks_again_at_what_was_too_large_alone() -> Result<()> {
+    let Some(place) = Place::new() else { return Ok(()) };
+    place.photo("small.jpg", 2);
+    fs::write(place.path("shop/large.jpg"), striped_jpeg(1100, 1000, &[3])).unwrap();
+    assert_eq!(counts(&place.run(|config| config.max_megapixels = 1)?, &["segmented", "rejects"]), [1, 1]);
+    let summary = place.run(|_| {})?;
+    assert_eq!(counts(&summary, &["known", "segmented", "rejects"]), [1, 1, 0]);
+    Ok(())
+}
+
+#[test]
+fn a_merge_takes_the_settings_of_its_shards() -> Result<()> {
+    let Some(place) = Place::new() else { return Ok(()) };
+    for photo in 0..5 {
+        place.photo(&format!("{photo}.jpg"), 1 + photo);
+    }
+    for number in [1, 2] {
+        place.run(|config| (config.shard, config.masks) = (Shard::new(number, 2), Masks::Png))?;
+    }
+    let again = place.run(|config| (config.shard, config.masks) = (Shard::new(1, 2), Masks::Png))?;
+    assert_eq!(counts(&again, &["segmented"]), [0], "a shard is not done twice");
+    let merged = place.run(|config| (config.merge, config.model) = (true, place.path("nowhere")))?;
+    assert_eq!(merged.config["stage"]["model"], place.path("model").to_str().unwrap());
+    assert_eq!(merged.counts["precision"], "f32");
+    let [photos, new, resumed] = counts(&merged, &["photos", "new", "resumed"])[..] else { panic!("three counts") };
+    assert_eq!((photos, new + resumed), (5, 5));
+    assert!(place.path("features/masks").is_dir());
+    // Of another content now: it is the shard that did not see it that has to be run again.
+    place.photo("0.jpg", 9);
+    place.run(|config| (config.shard, config.masks) = (Shard::new(2, 2), Masks::Png))?;
+    let refused = place.run(|config| config.merge = true).expect_err("the shards saw other files").to_string();
+    assert!(refused.contains("1-of-2") && refused.contains("--shard 1/2"), "{refused}");
     Ok(())
 }
 

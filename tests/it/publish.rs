@@ -239,11 +239,11 @@ fn a_drift_of_the_categories_keeps_the_old_version() {
 fn a_wait_for_the_lock_ends_when_it_is_free_and_says_who_held_it() {
     let place = tempfile::tempdir().unwrap();
     features(place.path());
-    let held = Stage::begin("night", &place.path().join("features"), &Common::default(), &()).unwrap();
+    let held = Stage::begin("segment", &place.path().join("features"), &Common::default(), &()).unwrap();
     let (code, text) = run(place.path(), &SEGMENT);
     assert_eq!(code, 75, "{text}");
     let holder = format!("held by process {} on ", std::process::id());
-    assert!(text.contains(&holder) && text.contains("(lookbook night), since 2"), "{text}");
+    assert!(text.contains(&holder) && text.contains("(lookbook segment), since 2"), "{text}");
     let patient = [&SEGMENT[..], &["--lock-wait", "5m"]].concat();
     let mut child = lookbook(place.path(), &patient).spawn().unwrap();
     let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
