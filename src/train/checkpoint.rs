@@ -154,23 +154,25 @@ pub fn find(folder: &Path, resume: Resume, identity: &Identity) -> Result<Option
         tracing::warn!("{folder} holds an unfinished run (up to {file}): it begins anew; --resume would go on with it");
         return Ok(None);
     }
-    let found =
-        newest_readable(&files).and_then(|(path, checkpoint)| match checkpoint.differences(identity).as_slice() {
+    let unreadable = |problem| (problem, "");
+    let found = newest_readable(&files).map_err(unreadable).and_then(|(path, checkpoint)| {
+        match checkpoint.differences(identity).as_slice() {
             [] => Ok(checkpoint),
             differences => {
-                let advice = "name the settings and the data set of that run";
-                Err(Error::input(path, format!("is of another run: {}; {advice}", differences.join("; "))))
+                let problem = format!("is of another run: {}", differences.join("; "));
+                Err((Error::input(path, problem), "name the settings and the data set of that run, or "))
             }
-        });
+        }
+    });
     match found {
         Ok(checkpoint) => Ok(Some(checkpoint)),
-        Err(problem) if resume == Resume::Auto => {
+        Err((problem, _)) if resume == Resume::Auto => {
             tracing::warn!("{problem}; the run begins anew");
             Ok(None)
         }
-        Err(problem) => {
-            let advice = "leave --resume away to begin anew";
-            Err(Error::input(folder, format!("no run to go on with: {problem}; {advice}")))
+        Err((problem, advice)) => {
+            let problem = format!("no run to go on with: {problem}; {advice}leave --resume away to begin anew");
+            Err(Error::input(folder, problem))
         }
     }
 }
