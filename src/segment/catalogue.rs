@@ -314,7 +314,10 @@ fn is_photo(path: &Path) -> bool {
 
 fn read_parquet(list: &Path) -> Result<Vec<(u32, String)>> {
     let read = || -> Result<Vec<(u32, String)>, PolarsError> {
-        let scan = LazyFrame::scan_parquet(PlRefPath::try_from_path(list)?, ScanArgsParquet::default())?;
+        let mut scan = LazyFrame::scan_parquet(PlRefPath::try_from_path(list)?, ScanArgsParquet::default())?;
+        if !scan.collect_schema()?.get("photo_id").is_some_and(DataType::is_integer) {
+            return Err(PolarsError::SchemaMismatch("photo_id is no column of whole numbers".into()));
+        }
         let columns = [col("photo_id").strict_cast(DataType::UInt32), col("path").strict_cast(DataType::String)];
         let frame = scan.select(columns).collect()?;
         let (ids, paths) = (frame.column("photo_id")?.u32()?, frame.column("path")?.str()?);

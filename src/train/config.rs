@@ -214,10 +214,14 @@ impl Config {
             (
                 "train.category_balance",
                 self.category_balance == 0.0 || self.loss == Loss::Softmax,
-                "goes with loss = \"softmax\" only",
+                "goes with loss = \"softmax\" only; set it to 0",
             ),
             ("train.dice", self.dice >= 0.0 && self.dice.is_finite(), "is not 0 or more"),
-            ("train.dice", self.dice == 0.0 || self.loss == Loss::Softmax, "goes with loss = \"softmax\" only"),
+            (
+                "train.dice",
+                self.dice == 0.0 || self.loss == Loss::Softmax,
+                "goes with loss = \"softmax\" only; set it to 0",
+            ),
             ("train.stride", [1, 2].contains(&self.stride), "is neither 1 nor 2"),
             (
                 "train.channels",

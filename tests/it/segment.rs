@@ -138,6 +138,9 @@ fn lists_give_their_own_ids_in_their_own_order() -> Result<()> {
     assert!(twice.to_string().contains("photo_id 3"), "{twice}");
     write_list(&list, &[-1], &["shop/c.Jpg"]);
     assert!(matches!(run(place.path(), &list, |_| {}), Err(Error::Input { .. })), "an id below 0");
+    write_list_of(&list, std::sync::Arc::new(arrow::array::Float64Array::from(vec![1.5])), &["shop/c.Jpg"]);
+    let no_number = run(place.path(), &list, |_| {}).expect_err("half an id");
+    assert!(no_number.to_string().contains("photo_id is no column of whole numbers"), "{no_number}");
     for bad in ["photo_id\n1\n", "photo_id,path\n1,a,b\n", "photo_id,path\nx,a.jpg\n", "", "photo_id,path\n"] {
         fs::write(&csv, bad).unwrap();
         let error = run(place.path(), &csv, |_| {}).expect_err("the list is bad");
@@ -148,11 +151,13 @@ fn lists_give_their_own_ids_in_their_own_order() -> Result<()> {
 
 /// A list as pandas writes them: 64-bit ids.
 fn write_list(path: &Path, ids: &[i64], paths: &[&str]) {
-    use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-    let columns: [(&str, ArrayRef); 2] = [
-        ("photo_id", std::sync::Arc::new(Int64Array::from(ids.to_vec()))),
-        ("path", std::sync::Arc::new(StringArray::from(paths.to_vec()))),
-    ];
+    write_list_of(path, std::sync::Arc::new(arrow::array::Int64Array::from(ids.to_vec())), paths);
+}
+
+fn write_list_of(path: &Path, ids: arrow::array::ArrayRef, paths: &[&str]) {
+    use arrow::array::{ArrayRef, RecordBatch, StringArray};
+    let paths: ArrayRef = std::sync::Arc::new(StringArray::from(paths.to_vec()));
+    let columns = [("photo_id", ids), ("path", paths)];
     table::write_table(path, &RecordBatch::try_from_iter(columns).unwrap()).unwrap();
 }
 
