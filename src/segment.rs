@@ -296,6 +296,7 @@ fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Writte
     let wanted = Wanted { row_key: row_key(config, precision)?, mask: config.masks == Masks::Png };
     let plan = Plan::new(config, wanted)?;
     stage.input(&plan.catalogue.source())?;
+    let masks_were_left = stage.path(masks::FOLDER).exists();
     let todo = plan.todo();
     if todo.len() >= config.keep_every_photos {
         stage.keep_unfinished();
@@ -319,7 +320,7 @@ fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Writte
         writer.push(outcome)
     })?;
     let written = writer.close()?;
-    if wanted.mask {
+    if masks_were_left {
         masks::retain(&stage.path(masks::FOLDER), &written.masks)?;
     }
     count_written(stage, &written, &plan);

@@ -474,7 +474,6 @@ mod tests {
     fn a_best_one_of_another_epoch_or_run_is_not_trusted() {
         // As a kill between the two files of an epoch leaves it: the last one is the best, the file is of the one before.
         let place = saved(1);
-        fs::copy(place.path().join("epoch-0001.safetensors"), place.path().join("old")).expect("a copy");
         let last = checkpoint(2, &[0.1, 0.3]);
         let checkpoints = Checkpoints::start(place.path().to_owned(), Some(&checkpoint(1, &[0.1])));
         checkpoints.expect("a folder").save(&last).expect("written");
