@@ -50,6 +50,15 @@ pub enum DialectChoice {
     Native,
 }
 
+impl From<Dialect> for DialectChoice {
+    fn from(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Portable => Self::Portable,
+            Dialect::Native => Self::Native,
+        }
+    }
+}
+
 /// Which instructions the native operators use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -133,11 +142,7 @@ impl Engine {
     /// The CPU, with operators of one dialect.
     #[must_use]
     pub fn cpu(dialect: Dialect, threads: usize) -> Self {
-        let dialect = match dialect {
-            Dialect::Portable => DialectChoice::Portable,
-            Dialect::Native => DialectChoice::Native,
-        };
-        Self { device: Device::Cpu, dialect, instructions: InstructionsChoice::Auto, threads }
+        Self { device: Device::Cpu, dialect: dialect.into(), instructions: InstructionsChoice::Auto, threads }
     }
 }
 
@@ -158,11 +163,7 @@ impl Backend {
             Provider::Cpu => Device::Cpu,
             Provider::Cuda => Device::Cuda,
         };
-        let dialect = match self.dialect {
-            Dialect::Portable => DialectChoice::Portable,
-            Dialect::Native => DialectChoice::Native,
-        };
-        Engine { device, dialect, ..asked }
+        Engine { device, dialect: self.dialect.into(), ..asked }
     }
 }
 

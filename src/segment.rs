@@ -346,7 +346,6 @@ impl Plan {
 fn dry_run(config: &Config, common: &Common) -> Result<Summary> {
     let mut summary = stage::dry_run(STAGE, &config.folder(), common, config)?;
     if config.merge {
-        crate::shard::published(STAGE, &config.output)?;
         let (earlier, published) = published(config);
         let (catalogue, _) = open_catalogue(config, &earlier, published)?;
         summary.counts.insert("photos".to_owned(), catalogue.entries.len().into());
