@@ -255,6 +255,26 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_of_another_stage_is_refused_and_a_dry_run_refuses_what_a_run_would() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let (output, common) = (place.path().join("out"), Common::default());
+        publish(&output, "1")?;
+        for refused in [
+            Stage::begin("other", &output, &common, &()).map(drop),
+            crate::stage::dry_run("other", &output, &common, &()).map(drop),
+        ] {
+            let problem = refused.expect_err("it is of 'test'").to_string();
+            assert!(problem.contains("is of 'test', not of 'other'"), "{problem}");
+        }
+        assert_eq!(version(&output).as_deref(), Some("1"));
+        crate::stage::dry_run("test", &output, &common, &())?;
+        let _held = Stage::begin("test", &output, &common, &())?;
+        let locked = crate::stage::dry_run("test", &output, &common, &()).expect_err("it is held");
+        assert_eq!(locked.exit_code(), 75);
+        Ok(())
+    }
+
+    #[test]
     fn a_kill_after_the_switch_loses_no_version() -> Result<()> {
         for shifted in [false, true] {
             let place = tempfile::tempdir().expect("a temporary folder");
