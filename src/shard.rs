@@ -113,22 +113,16 @@ pub fn published(stage: &str, output: &Path) -> Result<Vec<(PathBuf, Summary)>> 
         {
             // The one whose inputs are no longer as it found them.
             let is_stale = summary.changed_inputs().is_empty() && !other.changed_inputs().is_empty();
-            let [stale, than] = if is_stale { [first, &folder] } else { [&folder, first] };
+            let (stale, number, than) = if is_stale { (first, 1, &folder) } else { (&folder, shard.number, first) };
             let problem = format!(
-                "was made with other settings or of other inputs than {}; run `lookbook {stage} --shard {}` again",
-                than.display(),
-                name_of(stale)
+                "was made with other settings or of other inputs than {}; run `lookbook {stage} --shard {number}/{count}` again",
+                than.display()
             );
             return Err(Error::input(stale, problem));
         }
         shards.push((folder, summary));
     }
     Ok(shards)
-}
-
-/// The shard that a folder is of, as `--shard` takes it.
-fn name_of(folder: &Path) -> String {
-    folder.file_name().unwrap_or_default().to_string_lossy().replace("-of-", "/")
 }
 
 /// Into how many shards the work was cut, by the names of the folders.

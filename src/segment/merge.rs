@@ -70,11 +70,9 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
 
 /// Adds what a shard counted to what those before it did.
 fn count(stage: &mut Stage, shard: &Summary) {
-    for (name, _) in Tally::default().named() {
-        let of_shard = shard.counts.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
-        stage.add(name, of_shard);
+    for name in Tally::default().named().into_iter().map(|(name, _)| name).chain(["vanished"]) {
+        stage.add(name, shard.counts.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0));
     }
-    stage.add("vanished", shard.counts.get("vanished").and_then(serde_json::Value::as_u64).unwrap_or(0));
     if let Some(precision) = shard.counts.get("precision") {
         stage.count("precision", precision.clone());
     }

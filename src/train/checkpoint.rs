@@ -234,7 +234,7 @@ impl Checkpoints {
     /// [`Error::Io`].
     pub fn start(folder: PathBuf, resumed: Option<&Checkpoint>) -> Result<Self> {
         let mut checkpoints = Self { written: Vec::new(), folder };
-        let best = resumed.map(|last| checkpoints.best(last));
+        let best = resumed.map(|last| checkpoints.best(&last.history, &last.identity));
         let epoch = resumed.map_or(0, Checkpoint::epoch);
         let is_kept = |path: &PathBuf| match epoch_of(path) {
             Some(of_file) => of_file <= epoch,
@@ -267,15 +267,15 @@ impl Checkpoints {
         self.written.last().map(PathBuf::as_path)
     }
 
-    /// The best one up to `last`, of the same run.
+    /// The best one of the epochs `history` of a run.
     ///
     /// # Errors
     /// As [`Checkpoint::read`]; [`Error::Input`] where the file is of another epoch or run.
-    pub fn best(&self, last: &Checkpoint) -> Result<Checkpoint> {
+    pub fn best(&self, history: &[EpochRecord], run: &Identity) -> Result<Checkpoint> {
         let path = self.folder.join(BEST_FILE);
         let best = Checkpoint::read(&path)?;
-        let epoch = history::best(&last.history).map_or(0, |it| it.epoch);
-        if best.epoch() != epoch || !best.differences(&last.identity).is_empty() {
+        let epoch = history::best(history).map_or(0, |it| it.epoch);
+        if best.epoch() != epoch || best.identity != *run {
             return Err(Error::input(path, format!("is not of epoch {epoch}, the best of this run")));
         }
         Ok(best)
@@ -479,7 +479,7 @@ mod tests {
         checkpoints.expect("a folder").save(&last).expect("written");
         fs::rename(place.path().join("epoch-0001.safetensors"), place.path().join(BEST_FILE)).expect("renamed");
         let checkpoints = Checkpoints::start(place.path().to_owned(), Some(&last)).expect("a folder");
-        assert_eq!(checkpoints.best(&last).expect("it is made anew"), last);
+        assert_eq!(checkpoints.best(&last.history, &last.identity).expect("it is made anew"), last);
         // Damaged, of another run, or gone, and an epoch before it was the best.
         let place = saved(3);
         let last = checkpoint(3, &[0.1, 0.3, 0.2]);
@@ -492,7 +492,8 @@ mod tests {
                 None => assert!(!best.exists()),
             }
             let checkpoints = Checkpoints::start(place.path().to_owned(), Some(&last)).expect("a folder");
-            assert!(checkpoints.best(&last).expect_err("it is lost").to_string().contains(BEST_FILE));
+            let lost = checkpoints.best(&last.history, &last.identity).expect_err("it is lost");
+            assert!(lost.to_string().contains(BEST_FILE));
             assert_eq!(names(place.path()), ["epoch-0002.safetensors", "epoch-0003.safetensors"]);
         }
     }

@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::augment::Change;
-use super::checkpoint::{self, Checkpoint, Checkpoints, Identity};
+use super::checkpoint::{Checkpoint, Checkpoints, Identity};
 use super::examples::{Batch, Examples, Plan};
 use super::history::{self, EpochRecord};
 use super::step::{self, TrainingStep};
@@ -107,19 +107,14 @@ impl Course<'_> {
         self.events.scalars(&record)?;
         self.history.push(record);
         self.is_time_over = self.deadline.is_some_and(|it| it <= Instant::now());
-        self.checkpoints.save(&self.checkpoint(state))
-    }
-
-    /// The run as it is now, with that state.
-    fn checkpoint(&self, state: checkpoint::State) -> Checkpoint {
-        Checkpoint {
+        self.checkpoints.save(&Checkpoint {
             spec: self.config.spec(),
             identity: self.identity.clone(),
             step: self.step.count(),
             history: self.history.clone(),
             is_time_over: self.is_time_over,
             state,
-        }
+        })
     }
 
     /// Why the run ends after the epochs that are done, if it does.
@@ -165,7 +160,7 @@ impl Course<'_> {
         if self.config.publish == Publish::Last || best.epoch == last.epoch {
             return Ok(last);
         }
-        let checkpoint = match self.checkpoints.best(&self.checkpoint(Vec::new())) {
+        let checkpoint = match self.checkpoints.best(&self.history, &self.identity) {
             Ok(checkpoint) => checkpoint,
             Err(problem) => {
                 tracing::warn!("{problem}; publishes epoch {}, the last one, instead", last.epoch);
