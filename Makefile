@@ -26,7 +26,7 @@ STATE    := $(OUTPUT)/.make
 
 export GPU
 
-.PHONY: all build runtime test test-airflow bench bench-peers clean distclean help FORCE
+.PHONY: all build runtime test test-faults test-airflow bench bench-peers clean distclean help FORCE
 .DELETE_ON_ERROR:
 # A stage publishes its folder whole or not at all; without its run.json no stage would take the folder for its own.
 .PRECIOUS: $(patsubst %,$(OUTPUT)/%/run.json,sample dataset model features similarity report)
@@ -98,6 +98,11 @@ $(OUTPUT)/report/run.json: $(STATE)/report.settings $(OUTPUT)/similarity/run.jso
 ## test: formatting, lints, tests and documentation, the cheapest first (what .ci/run calls)
 test:
 	scripts/check.sh
+
+## test-faults: fails or kills a run at every file system call of every stage that publishes (strace; about half an hour)
+test-faults: runtime
+	scripts/install_test_tools.sh
+	LOOKBOOK_FAULTS=all $(CARGO) test --release --locked --test it -- faults --nocapture
 
 ## test-airflow: the Airflow DAG for real over a small sample; gets Airflow into .airflow/
 test-airflow: build runtime

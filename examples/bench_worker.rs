@@ -17,8 +17,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use lookbook::graph::{self, Dialect, Precision, Spec};
+use lookbook::model::Model;
 use lookbook::photo::Photo;
-use lookbook::predict::Predictor;
 use lookbook::runtime::PrecisionChoice::{self, Bf16, F32};
 use lookbook::runtime::{Device, Engine};
 use lookbook::train::examples::Batch;
@@ -114,7 +114,7 @@ fn steps(inputs: &Inputs, engine: Engine, precision: Precision) -> Result<()> {
 fn predictions(inputs: &Inputs, engine: Engine, precision: PrecisionChoice) -> Result<()> {
     let folder = tempfile::tempdir()?;
     fs::write(folder.path().join(PREDICT_FILE), graph::predict(&inputs.spec, &inputs.weights))?;
-    let mut predictor = Predictor::load(folder.path(), engine, precision)?;
+    let mut predictor = Model::open(folder.path())?.predictor(engine, precision)?;
     let photos = inputs.photos();
     let mut maps = Vec::new();
     for line in std::io::stdin().lines() {

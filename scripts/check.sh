@@ -15,7 +15,7 @@ step cargo clippy --release --locked --all-targets -- -D warnings
 step cargo clippy --release --locked --features portable -- -D warnings
 step scripts/install_onnxruntime.sh
 step scripts/install_python_packages.sh
-step scripts/install_browser.sh
+step scripts/install_test_tools.sh
 step cargo test --release --locked
 step scripts/check_memory.sh
 step env RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps

@@ -515,8 +515,7 @@ impl std::fmt::Display for Nothing {
 }
 
 fn roll_back(folder: &Path) -> Result<()> {
-    stage::roll_back(folder)?;
-    let summary = Summary::read(folder)?;
+    let summary = stage::roll_back(folder)?;
     print(&format!("{} is now the version of {}", folder.display(), summary.started_at));
     Ok(())
 }

@@ -99,8 +99,16 @@ impl ColorTable {
     /// # Errors
     /// As [`crate::table::read_table`]; [`Error::Input`] where it does not hold each cell in its place.
     pub fn read(path: &Path) -> Result<Self> {
+        Self::parse(path, &std::fs::read(path).map_err(Error::io("read", path))?)
+    }
+
+    /// As [`ColorTable::read`], of the content `encoded` of the file at `path`.
+    ///
+    /// # Errors
+    /// As [`ColorTable::read`].
+    pub fn parse(path: &Path, encoded: &[u8]) -> Result<Self> {
         let mut read = Self { colors: Vec::new(), confidence: Vec::new(), pixels: Vec::new() };
-        for batch in table::read_table(path, TABLE, &[], CELLS)? {
+        for batch in table::parse_table(path, encoded, TABLE, &[], CELLS)? {
             let batch = batch?;
             read.colors.extend_from_slice(table::column::<UInt8Array>(path, &batch, "color")?.values());
             read.confidence.extend(table::column::<Float32Array>(path, &batch, "confidence")?.iter());

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// Where Linux shows the open files of this process: a path below it leads through a folder that was opened.
+pub(crate) const DESCRIPTORS: &str = "/proc/self/fd/";
+
 /// The result of everything in this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -117,7 +120,7 @@ pub enum Error {
 impl Error {
     /// Bad input at `path`.
     pub fn input(path: impl AsRef<Path>, problem: impl std::fmt::Display) -> Self {
-        Self::Input { path: path.as_ref().to_owned(), problem: problem.to_string() }
+        Self::Input { path: shown(path.as_ref()), problem: problem.to_string() }
     }
 
     /// A bad value of `setting`.
@@ -130,10 +133,15 @@ impl Error {
         Self::Runtime { subject: subject.into(), problem: problem.to_string() }
     }
 
+    /// A table at `path` of another schema.
+    pub fn schema(path: impl AsRef<Path>, expected: impl std::fmt::Display, found: impl std::fmt::Display) -> Self {
+        Self::Schema { path: shown(path.as_ref()), expected: expected.to_string(), found: found.to_string() }
+    }
+
     /// For `map_err` where a file is opened, read, written or renamed.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_owned();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io { action, path: shown(&path), source }
     }
 
     /// The message with its causes, in one line.
@@ -161,4 +169,14 @@ impl Error {
             | Self::Io { .. } => 1,
         }
     }
+}
+
+/// The path as people know it, if it leads through a descriptor of this process.
+fn shown(path: &Path) -> PathBuf {
+    let through = || {
+        let (number, rest) = path.to_str()?.strip_prefix(DESCRIPTORS)?.split_once('/').unwrap_or_default();
+        let folder = std::fs::read_link(format!("{DESCRIPTORS}{number}")).ok().filter(|_| !number.is_empty())?;
+        Some(if rest.is_empty() { folder } else { folder.join(rest) })
+    };
+    through().unwrap_or_else(|| path.to_owned())
 }

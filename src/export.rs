@@ -1,13 +1,15 @@
 //! `export`: a model's two graphs, its weights and all that a training step needs to go on, for any ONNX Runtime.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use minijinja::{Environment, context};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::files::{self, OpenFolder};
 use crate::graph::Spec;
 use crate::labels::CATEGORY_COUNT;
+use crate::model::Model;
 use crate::stage::{self, Common, Stage, Summary};
 use crate::train::checkpoint::{self, Checkpoint};
 use crate::train::{DATA_LICENSE_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
@@ -37,41 +39,43 @@ impl Default for Config {
 /// # Errors
 /// A model folder that is none.
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
-    let (spec, _) = checkpoint::read_weights(&config.model.join(WEIGHTS_FILE))?;
-    let made = Summary::read(&config.model)?;
-    let (checkpoint, epoch) = published_checkpoint(&config.model, &made)?;
+    let model = Model::open(&config.model)?;
+    let (spec, _) = model.weights()?;
+    let folder = model.folder();
+    let (checkpoint, epoch) = published_checkpoint(folder, &Summary::read(folder.root())?)?;
     if common.dry_run {
         return stage::dry_run("export", &config.output, common, config);
     }
     let mut stage = Stage::begin("export", &config.output, common, config)?;
-    let mut files = vec![(checkpoint, CHECKPOINT_FILE)];
-    files.extend([TRAIN_STEP_FILE, PREDICT_FILE, WEIGHTS_FILE].map(|name| (config.model.join(name), name)));
-    let beside = [MODEL_CARD_FILE, DATA_LICENSE_FILE].map(|name| (config.model.join(name), name));
-    files.extend(beside.into_iter().filter(|(path, _)| path.is_file()));
-    for (path, name) in &files {
-        stage.input(path)?;
-        std::fs::copy(path, stage.path(name)).map_err(Error::io("copy", path))?;
+    let own = [TRAIN_STEP_FILE, PREDICT_FILE, WEIGHTS_FILE, MODEL_CARD_FILE, DATA_LICENSE_FILE];
+    let may_lack = |name: &str| [MODEL_CARD_FILE, DATA_LICENSE_FILE].contains(&name);
+    let own = own.into_iter().filter(|name| !may_lack(name) || folder.path(name).is_file());
+    let mut names = vec![CHECKPOINT_FILE];
+    for (file, name) in [(checkpoint, CHECKPOINT_FILE)].into_iter().chain(own.map(|name| (name.into(), name))) {
+        let content = folder.read(&file)?;
+        files::write(&stage.path(name), &content)?;
+        stage.input_read(&folder.name().join(file), &content);
+        names.push(name);
     }
-    let names: Vec<_> = files.iter().map(|(_, name)| *name).collect();
-    let model_id = made.counts.get("model_id").and_then(serde_json::Value::as_str).unwrap_or_default();
-    let readme = readme(&spec, epoch, model_id, &names)?;
-    stage::write_file(&stage.path("README.md"), readme.as_bytes())?;
-    stage.count("files", files.len() + 1);
+    let readme = readme(&spec, epoch, &model.id(), &names)?;
+    files::write(&stage.path("README.md"), readme.as_bytes())?;
+    stage.count("files", names.len());
     stage.publish()
 }
 
-/// The checkpoint that the weights of a model folder are of, and its epoch.
-fn published_checkpoint(model: &Path, made: &Summary) -> Result<(PathBuf, u32)> {
-    let paths = checkpoint::files(&model.join(checkpoint::FOLDER))?;
+/// The checkpoint, within a model folder, that its weights are of, and its epoch.
+fn published_checkpoint(model: &OpenFolder, made: &Summary) -> Result<(PathBuf, u32)> {
+    let paths = files::entries(&model.path(checkpoint::FOLDER))?;
     let published = made.counts.get("published_epoch").and_then(serde_json::Value::as_u64);
     for path in paths {
         // One that is damaged may not be the only one of that epoch.
         let epoch = Checkpoint::read(&path).map_or(0, |it| it.epoch());
         if published == Some(u64::from(epoch)) {
-            return Ok((path, epoch));
+            let name = path.strip_prefix(model.root()).unwrap_or(&path);
+            return Ok((name.to_owned(), epoch));
         }
     }
-    Err(Error::input(model, "lacks a whole checkpoint of its weights; train the model again"))
+    Err(Error::input(model.name(), "lacks a whole checkpoint of its weights; train the model again"))
 }
 
 /// How the files are run.

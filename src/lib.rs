@@ -10,6 +10,7 @@
 //! Result<Summary>`. Stages meet only in files.
 
 pub mod error;
+pub mod files;
 pub mod gates;
 pub mod labels;
 pub mod progress;
@@ -31,6 +32,7 @@ pub mod export;
 pub mod features;
 pub mod graph;
 pub mod mat;
+pub mod model;
 pub mod ops;
 pub mod photo;
 pub mod picture;

@@ -468,7 +468,7 @@ mod tests {
         for (name, picture) in pictures {
             assert!(picture.rgb.iter().any(|&value| value < 100), "{name} is not empty");
             if let Some(folder) = std::env::var_os("LOOKBOOK_PICTURES") {
-                crate::stage::write_file(&std::path::Path::new(&folder).join(name), &png(&picture))?;
+                crate::files::write(&std::path::Path::new(&folder).join(name), &png(&picture))?;
             }
         }
         Ok(())

@@ -5,14 +5,13 @@ use std::path::Path;
 use ort::session::Session;
 use ort::value::Tensor;
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
 use crate::canvas::{self, Canvas};
 use crate::error::{Error, Result};
 use crate::graph::{self, Dialect, Precision, Spec};
+use crate::model;
 use crate::photo::Photo;
 use crate::runtime::{self, Backend, Engine, PrecisionChoice, failed};
-use crate::stage;
 use crate::train::PREDICT_FILE;
 
 /// Photos that go through the network together: enough to keep the cores busy, little enough to stay in the cache.
@@ -29,21 +28,18 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// Loads the model of a model folder.
+    /// Loads the network `predict`, an ONNX file that was read at `path`.
     ///
     /// # Errors
-    /// [`Error::Runtime`] where ONNX Runtime is missing, [`Error::Input`] where the model is missing or not ours.
-    pub fn load(model: &Path, engine: Engine, precision: PrecisionChoice) -> Result<Self> {
-        let path = model.join(PREDICT_FILE);
-        let bytes = std::fs::read(&path)
-            .map_err(|cause| Error::input(&path, format!("cannot be read ({cause}); run 'lookbook train' first")))?;
-        let (spec, weights) = graph::read_predict(&bytes)
-            .map_err(|problem| Error::input(&path, format!("{problem}; train the model again")))?;
+    /// [`Error::Runtime`] if ONNX Runtime is missing, [`Error::Input`] if the network is not one of ours.
+    pub fn new(path: &Path, predict: &[u8], engine: Engine, precision: PrecisionChoice) -> Result<Self> {
+        let (spec, weights) = graph::read_predict(predict)
+            .map_err(|problem| Error::input(path, format!("{problem}; train the model again")))?;
         let name = path.display().to_string();
         let precision = precision.resolve(engine)?;
         let graph = |dialect| graph::label_maps(dialect, precision, &spec, &weights);
         let (session, backend) = runtime::session(&name, graph, engine)?;
-        Ok(Self { session, backend, precision, spec, model_id: model_id(&bytes) })
+        Ok(Self { session, backend, precision, spec, model_id: model::id_of(predict) })
     }
 
     /// Identity of the model: the first 16 hexadecimal digits of the SHA-256 of `predict.onnx`.
@@ -105,10 +101,4 @@ impl Predictor {
         let (_, answer) = outputs["label_map"].try_extract_tensor::<u8>().map_err(failed(PREDICT_FILE))?;
         Ok(answer.chunks_exact(rows * columns).map(<[u8]>::to_vec).collect())
     }
-}
-
-/// Identity of a `predict.onnx`: the first 16 hexadecimal digits of its SHA-256.
-#[must_use]
-pub fn model_id(predict: &[u8]) -> String {
-    stage::hexadecimal(&Sha256::digest(predict))[..16].to_owned()
 }

@@ -9,18 +9,20 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::color::{self, ColorTable};
+use crate::color::ColorTable;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::features::{ColorRule, FeatureTable};
+use crate::files::{self, OpenFolder};
 use crate::labels;
+use crate::model::Model;
 use crate::photo::{self, Decoding, FIT_HEIGHT_PX, FIT_WIDTH_PX, MAX_PIXELS, Photo, PhotoProblem};
 use crate::picture::{self, Tile};
 use crate::predict::Predictor;
 use crate::runtime::{Device, PrecisionChoice};
 use crate::segment::{self, catalogue};
 use crate::similarity::{Comparison, Correlator, DEFAULT_LATENT_DIMENSIONS, DEFAULT_MIN_COMMON, Measure, SharedCell};
-use crate::stage::{self, Common, Summary};
+use crate::stage::{Common, Summary};
 use crate::train::PREDICT_FILE;
 
 /// Default of `top`.
@@ -140,12 +142,14 @@ pub struct Recommendation {
 /// Bad settings, models and feature tables by name; [`Error::Input`] where not one of the photos is good.
 pub fn run(config: &Config, photos: &[PathBuf], common: &Common) -> Result<Vec<Recommendation>> {
     let paths = check(config, photos)?;
-    let features = FeatureTable::open(&config.features)?;
-    let colors = ColorTable::read(&config.model.join(color::FILE))?;
+    let folder = OpenFolder::open(&config.features)?;
+    let features = FeatureTable::open(folder.root())?;
+    let model = Model::open(&config.model)?;
+    let colors = model.colors()?.table;
     if common.dry_run {
         return Ok(paths.into_iter().map(|path| Recommendation::without_neighbours(path, None)).collect());
     }
-    let predictor = Predictor::load(&config.model, common.engine(config.device), PrecisionChoice::F32)?;
+    let predictor = model.predictor(common.engine(config.device), PrecisionChoice::F32)?;
     let correlator = Correlator::new(&features, config.comparison());
     let mut adviser = Adviser { config, features, colors, predictor, correlator };
     let mut answers = Vec::with_capacity(paths.len());
@@ -158,7 +162,7 @@ pub fn run(config: &Config, photos: &[PathBuf], common: &Common) -> Result<Vec<R
         return Err(Error::input(&first.0.photo, first.0.problem.clone().unwrap_or_default()));
     }
     if let Some(output) = &config.output {
-        draw_sheets(config, output, &mut answers)?;
+        draw_sheets(&folder, output, &mut answers)?;
     }
     Ok(answers.into_iter().map(|(answer, _)| answer).collect())
 }
@@ -288,11 +292,11 @@ fn percent(name: &str, share: f32) -> String {
 }
 
 /// Writes a contact sheet for each photo that has neighbours: the photo first, then they.
-fn draw_sheets(config: &Config, output: &Path, answers: &mut [(Recommendation, Option<Photo>)]) -> Result<()> {
-    std::fs::create_dir_all(output).map_err(Error::io("create", output))?;
+fn draw_sheets(features: &OpenFolder, output: &Path, answers: &mut [(Recommendation, Option<Photo>)]) -> Result<()> {
+    files::create_folder(output)?;
     let wanted = answers.iter().flat_map(|(answer, _)| &answer.neighbours);
     let wanted: HashMap<u32, &str> = wanted.map(|it| (it.photo_id, it.path.as_str())).collect();
-    let pictures = catalogue_pictures(&config.features, &wanted)?;
+    let pictures = catalogue_pictures(features.root(), &wanted)?;
     for (number, (answer, photo)) in (1..).zip(answers) {
         let Some(photo) = photo.as_ref().filter(|_| !answer.neighbours.is_empty()) else { continue };
         let mut tiles = vec![Tile { photo: photo.clone(), caption: "the photo".to_owned() }];
@@ -308,7 +312,7 @@ fn draw_sheets(config: &Config, output: &Path, answers: &mut [(Recommendation, O
         }));
         let stem = answer.photo.file_stem().unwrap_or_default().to_string_lossy();
         let path = output.join(format!("{number:03}_{stem}.png"));
-        stage::write_file(&path, &picture::png(&picture::contact_sheet(&tiles, SHEET_COLUMNS)?))?;
+        files::write(&path, &picture::png(&picture::contact_sheet(&tiles, SHEET_COLUMNS)?))?;
         answer.contact_sheet = Some(path);
     }
     Ok(())

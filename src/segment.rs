@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::color::{self, ColorTable};
+use crate::color::ColorTable;
 use crate::error::{Error, Result};
 use crate::features::{ColorRule, FeatureStatistics, PixelCounts};
+use crate::files;
 use crate::labels;
+use crate::model::Model;
 use crate::photo::{self, Photo};
 use crate::predict::Predictor;
 use crate::progress::Progress;
@@ -25,7 +27,6 @@ use crate::shard::Shard;
 use crate::stage::{self, Common, Stage, Summary};
 use crate::table::features::Format;
 use crate::table::rejects::{self, DEFAULT_MAX_REJECT_FRACTION, Reject};
-use crate::train::PREDICT_FILE;
 
 pub mod catalogue;
 mod earlier;
@@ -199,16 +200,11 @@ fn check(config: &Config) -> Result<()> {
         return Err(Error::config("output", problem));
     }
     if config.from == LabelSource::Labels && !config.catalogue.join("photos.parquet").is_file() {
-        let problem = "'labels' needs a dataset folder as the catalogue; other catalogues have no labels, take 'model'";
-        return Err(Error::config("from", problem));
+        return Err(without_labels());
     }
     if config.from == LabelSource::Model && !config.merge {
-        for file in [PREDICT_FILE, color::FILE] {
-            let path = config.model.join(file);
-            if !path.is_file() {
-                return Err(Error::input(path, "is missing; run `lookbook train` first, or name another --model"));
-            }
-        }
+        // Before the lock is taken, and long before the photos are read.
+        Model::open(&config.model)?.colors()?;
     }
     Ok(())
 }
@@ -217,6 +213,7 @@ fn check(config: &Config) -> Result<()> {
 struct Plan {
     catalogue: Catalogue,
     earlier: Earlier,
+    wanted: Wanted,
     fates: Vec<Fate>,
     /// Photos of the published table that the catalogue no longer has, and that are dropped.
     vanished: u64,
@@ -225,15 +222,19 @@ struct Plan {
 
 impl Plan {
     /// Opens the catalogue and decides from names, sizes and times what is to be looked at.
-    fn new(config: &Config, wanted: Wanted) -> Result<Self> {
-        let (mut earlier, published) = published(config);
+    fn new(config: &Config, made_by: &MadeBy) -> Result<Self> {
+        let mut earlier = published(config)?;
         // What a killed run, one that a gate kept back, or one of this shard has made.
         let folder = config.folder();
         let versions = stage::Versions::of(&folder)?;
-        earlier.folders.extend(Folder::unfinished(&versions.partial()));
-        earlier.folders.extend(Folder::open(&versions.rejected(), false));
-        earlier.folders.extend(config.shard.and_then(|_| Folder::open(&folder, false)));
-        let (mut catalogue, next_photo_id) = open_catalogue(config, &earlier, published)?;
+        earlier.folders.extend(Folder::unfinished(&versions.partial())?);
+        earlier.folders.extend(Folder::open(&versions.rejected())?);
+        if config.shard.is_some() {
+            earlier.folders.extend(Folder::open(&folder)?);
+        }
+        let (mut catalogue, next_photo_id) = open_catalogue(config, &earlier)?;
+        let row_key = row_key(config, made_by, &catalogue)?;
+        let wanted = Wanted { row_key, mask: config.masks == Masks::Png };
         let before = earlier.published().iter().filter(|it| it.row.is_some());
         let before = before.map(|it| (it.state.name.clone(), it.state.photo_id));
         let before = before.filter(|(name, _)| config.shard.is_none_or(|shard| shard.holds(Path::new(&**name))));
@@ -252,7 +253,7 @@ impl Plan {
             known.map_or(Fate::Todo, Fate::Take)
         });
         let fates = fates.collect();
-        Ok(Self { catalogue, earlier, fates, vanished, next_photo_id })
+        Ok(Self { catalogue, earlier, wanted, fates, vanished, next_photo_id })
     }
 
     /// Indices of the photos that are to be looked at.
@@ -262,23 +263,22 @@ impl Plan {
     }
 }
 
-/// The published table, as far as it tells what it was made of, and its record.
-fn published(config: &Config) -> (Earlier, Option<Summary>) {
+/// The published table, as far as it tells what it was made of.
+fn published(config: &Config) -> Result<Earlier> {
     let mut earlier = Earlier::default();
-    let Ok(summary) = Summary::read(&config.output) else { return (earlier, None) };
-    // Of the same catalogue paths are the same, and whole parts may be.
-    let made_of = summary.config.pointer("/stage/catalogue").and_then(|it| it.as_str()).map(Path::new);
-    let same = made_of == Some(&config.catalogue);
-    let folder = Folder::open(&config.output, same);
-    earlier.published = folder.as_ref().map(|_| 0);
-    earlier.folders.extend(folder);
-    (earlier, Some(summary))
+    if let Some(mut folder) = Folder::open(&config.output)? {
+        folder.compare_paths(&config.catalogue);
+        earlier.published = Some(0);
+        earlier.folders.push(folder);
+    }
+    Ok(earlier)
 }
 
 /// Opens the catalogue, its shard where there is one; photos of a folder tree have the ids that the published table gave
 /// them. Also the next id.
-fn open_catalogue(config: &Config, earlier: &Earlier, published: Option<Summary>) -> Result<(Catalogue, u32)> {
-    let next = published.and_then(|it| it.counts.get(NEXT_PHOTO_ID)?.as_u64());
+fn open_catalogue(config: &Config, earlier: &Earlier) -> Result<(Catalogue, u32)> {
+    let recorded = earlier.published.and_then(|it| earlier.folders[usize::from(it)].recorded.as_ref());
+    let next = recorded.and_then(|it| it.counts.get(NEXT_PHOTO_ID)?.as_u64());
     let numbering = earlier.numbering(next.unwrap_or(0) as u32);
     let mut catalogue = Catalogue::open(&config.catalogue, &numbering)?;
     let next = catalogue.entries.iter().map(|it| it.photo_id.saturating_add(1)).max().unwrap_or(0);
@@ -292,10 +292,9 @@ fn open_catalogue(config: &Config, earlier: &Earlier, published: Option<Summary>
 fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Written> {
     let mut counter = Counter::load(config, common, stage)?;
     let mut predictor = counter.predictor.take();
-    let precision = predictor.as_ref().map_or("none", |it| it.precision().name());
-    let wanted = Wanted { row_key: row_key(config, precision)?, mask: config.masks == Masks::Png };
-    let plan = Plan::new(config, wanted)?;
-    stage.input(&plan.catalogue.source())?;
+    let plan = Plan::new(config, &counter.made_by)?;
+    let wanted = plan.wanted;
+    plan.catalogue.record(stage)?;
     let masks_were_left = stage.path(masks::FOLDER).exists();
     let todo = plan.todo();
     if todo.len() >= config.keep_every_photos {
@@ -312,7 +311,7 @@ fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Writte
         spec: predictor.as_ref().map(|it| it.spec().clone()),
         model_id: &model_id,
     };
-    let mut parts = plan.parts(config, stage, wanted);
+    let mut parts = plan.parts(config, stage);
     let mut writer = Writer::new(&mut parts);
     let progress = Progress::new(STAGE, todo.len() as u64, "photos");
     stream::run(&work, predictor.as_mut(), plan.catalogue.items(&todo)?, common.threads, |outcome| {
@@ -328,16 +327,20 @@ fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Writte
 }
 
 impl Plan {
-    fn parts<'a>(&'a self, config: &Config, stage: &Stage, wanted: Wanted) -> Parts<'a> {
+    fn parts<'a>(&'a self, config: &Config, stage: &Stage) -> Parts<'a> {
         Parts {
             catalogue: &self.catalogue,
             earlier: &self.earlier,
             fates: &self.fates,
             folder: stage.path(""),
             format: config.format,
-            masks: wanted.mask,
-            row_key: wanted.row_key,
-            unfinished: Unfinished::new(&stage.path(UNFINISHED), config.keep_every_photos),
+            masks: self.wanted.mask,
+            row_key: self.wanted.row_key,
+            unfinished: Unfinished::new(
+                &stage.path(UNFINISHED),
+                self.wanted.mask.then(|| stage.path(masks::FOLDER)),
+                config.keep_every_photos,
+            ),
         }
     }
 }
@@ -346,18 +349,20 @@ impl Plan {
 fn dry_run(config: &Config, common: &Common) -> Result<Summary> {
     let mut summary = stage::dry_run(STAGE, &config.folder(), common, config)?;
     if config.merge {
-        let (earlier, published) = published(config);
-        let (catalogue, _) = open_catalogue(config, &earlier, published)?;
+        let (catalogue, _) = open_catalogue(config, &published(config)?)?;
         summary.counts.insert("photos".to_owned(), catalogue.entries.len().into());
         return Ok(summary);
     }
-    let precision = match config.from {
-        LabelSource::Labels => "none",
-        LabelSource::Model => config.precision.resolve(common.engine(config.device))?.name(),
+    let made_by = match config.from {
+        LabelSource::Labels => MadeBy::Labels,
+        LabelSource::Model => {
+            let model = Model::open(&config.model)?;
+            let precision = config.precision.resolve(common.engine(config.device))?.name();
+            MadeBy::Model { checksums: model.checksums(&model.colors()?), precision }
+        }
     };
-    let wanted = Wanted { row_key: row_key(config, precision)?, mask: config.masks == Masks::Png };
-    let plan = Plan::new(config, wanted)?;
-    let tally = plan.foretell(wanted)?;
+    let plan = Plan::new(config, &made_by)?;
+    let tally = plan.foretell()?;
     let photos = plan.catalogue.entries.len() as u64;
     let counts = [
         ("photos", photos),
@@ -374,7 +379,8 @@ fn dry_run(config: &Config, common: &Common) -> Result<Summary> {
 
 impl Plan {
     /// What a run would find.
-    fn foretell(&self, wanted: Wanted) -> Result<Tally> {
+    fn foretell(&self) -> Result<Tally> {
+        let wanted = self.wanted;
         let mut tally = Tally::default();
         let kept = self.catalogue.entries.iter().filter(|it| it.kept).count() as u64;
         let todo = self.todo();
@@ -400,20 +406,33 @@ impl Plan {
     }
 }
 
-/// What rows hang on beside the photo's content, as a number.
-fn row_key(config: &Config, precision: &str) -> Result<u64> {
-    let checksum = |path: &Path| stage::checksum(path).map(|it| it.1);
-    let source = match config.from {
-        LabelSource::Labels => json!(checksum(&config.catalogue.join("photos.parquet"))?),
-        LabelSource::Model => json!({
-            "model": checksum(&config.model.join(PREDICT_FILE))?,
-            "colors": checksum(&config.model.join(color::FILE))?,
-            "precision": precision,
-        }),
+/// What makes rows out of photos.
+enum MadeBy {
+    Labels,
+    Model {
+        /// Of the network and of the colour table.
+        checksums: [String; 2],
+        precision: &'static str,
+    },
+}
+
+/// What rows depend on beside the photo's content, as a number.
+fn row_key(config: &Config, made_by: &MadeBy, catalogue: &Catalogue) -> Result<u64> {
+    let source = match (made_by, catalogue.dataset()) {
+        (MadeBy::Labels, Some(dataset)) => json!(files::checksum(&dataset.photos_path())?.1),
+        (MadeBy::Labels, None) => return Err(without_labels()),
+        (MadeBy::Model { checksums: [model, colors], precision }, _) => {
+            json!({ "model": model, "colors": colors, "precision": precision })
+        }
     };
     let all = json!({ "version": ROW_VERSION, "source": source, "color_rule": config.color_rule }).to_string();
     let digest = Sha256::digest(all.as_bytes());
     Ok(u64::from_be_bytes(std::array::from_fn(|byte| digest[byte])))
+}
+
+fn without_labels() -> Error {
+    let problem = "'labels' needs a dataset folder as the catalogue; other catalogues have no labels, take 'model'";
+    Error::config("from", problem)
 }
 
 fn count_written(stage: &mut Stage, written: &Written, plan: &Plan) {
@@ -439,7 +458,7 @@ fn count_statistics(config: &Config, common: &Common, rejects: u64, stage: &mut 
     stage.count("photos_without_apparel", statistics.photos_without_apparel);
     stage.count(CATEGORY_PX, named_px(&statistics.apparel_category_px));
     if config.shard.is_none() {
-        let before = Summary::read(&config.output).ok().and_then(|summary| px_of(&summary));
+        let before = Summary::find(&config.output)?.and_then(|summary| px_of(&summary));
         let nothing_worn_share = statistics.photos_without_apparel as f64 / photos.max(1) as f64;
         stage.gates(common.gates.photos(photos, rejects));
         let pixels = &statistics.apparel_category_px;
@@ -466,21 +485,24 @@ struct Counter {
     /// The learnt table; typical values for labels of a source without colours.
     colors: ColorTable,
     predictor: Option<Predictor>,
+    made_by: MadeBy,
 }
 
 impl Counter {
     fn load(config: &Config, common: &Common, stage: &mut Stage) -> Result<Self> {
         let rule = config.color_rule;
         if config.from == LabelSource::Labels {
-            return Ok(Self { rule, colors: ColorTable::typical(), predictor: None });
+            return Ok(Self { rule, colors: ColorTable::typical(), predictor: None, made_by: MadeBy::Labels });
         }
-        let table = config.model.join(color::FILE);
-        stage.input(&config.model.join(PREDICT_FILE))?;
-        stage.input(&table)?;
-        let predictor = Predictor::load(&config.model, common.engine(config.device), config.precision)?;
+        let model = Model::open(&config.model)?;
+        let colors = model.colors()?;
+        model.record(&colors, stage);
+        let predictor = model.predictor(common.engine(config.device), config.precision)?;
+        let precision = predictor.precision().name();
         stage.backend(predictor.backend());
-        stage.count("precision", predictor.precision().name());
-        Ok(Self { rule, colors: ColorTable::read(&table)?, predictor: Some(predictor) })
+        stage.count("precision", precision);
+        let made_by = MadeBy::Model { checksums: model.checksums(&colors), precision };
+        Ok(Self { rule, colors: colors.table, predictor: Some(predictor), made_by })
     }
 }
 
@@ -492,5 +514,5 @@ pub(crate) fn count(photo: &Photo, label_map: &[u8], rule: ColorRule, colors: &C
 
 /// SHA-256 of an encoded photo, lower-case hexadecimal.
 pub(crate) fn digest(bytes: &[u8]) -> String {
-    stage::hexadecimal(&earlier::digest(bytes))
+    files::hexadecimal(&earlier::digest(bytes))
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::files::OpenFolder;
 use crate::stage::{RUN_FILE, Summary};
 
 /// Most shards of a stage: what a scheduler is willing to map.
@@ -94,33 +95,35 @@ fn shards_of(output: &Path) -> PathBuf {
     output.with_file_name(name)
 }
 
-/// The folders of all shards of `output` with their records, in order: all are there, and were made with the same settings
-/// from the same inputs.
+/// The folders of all shards of `output`, opened, with their records, in order: all are there, and were made with the same
+/// settings from the same inputs.
 ///
 /// # Errors
 /// [`Error::Input`] naming the shard that is missing or differs.
-pub fn published(stage: &str, output: &Path) -> Result<Vec<(PathBuf, Summary)>> {
+pub fn published(stage: &str, output: &Path) -> Result<Vec<(OpenFolder, Summary)>> {
     let count = count_of(stage, &shards_of(output))?;
-    let mut shards: Vec<(PathBuf, Summary)> = Vec::with_capacity(count as usize);
+    let mut shards: Vec<(OpenFolder, Summary)> = Vec::with_capacity(count as usize);
     for shard in (1..=count).filter_map(|number| Shard::new(number, count)) {
         let folder = shard.folder(output);
         if !folder.join(RUN_FILE).is_file() {
             return Err(Error::input(folder, format!("is missing; run `lookbook {stage} --shard {shard}`")));
         }
-        let summary = Summary::read(&folder)?;
+        let opened = OpenFolder::open(&folder)?;
+        let summary = Summary::read(opened.root())?;
         if let Some((first, other)) = shards.first()
             && (settings(&summary) != settings(other) || checksums(&summary) != checksums(other))
         {
             // The one whose inputs are no longer as it found them.
             let is_stale = summary.changed_inputs().is_empty() && !other.changed_inputs().is_empty();
-            let (stale, number, than) = if is_stale { (first, 1, &folder) } else { (&folder, shard.number, first) };
+            let first = first.name();
+            let (stale, number, than) = if is_stale { (first, 1, &*folder) } else { (&*folder, shard.number, first) };
             let problem = format!(
                 "was made with other settings or of other inputs than {}; run `lookbook {stage} --shard {number}/{count}` again",
                 than.display()
             );
             return Err(Error::input(stale, problem));
         }
-        shards.push((folder, summary));
+        shards.push((opened, summary));
     }
     Ok(shards)
 }
@@ -152,17 +155,6 @@ pub fn settings(summary: &Summary) -> serde_json::Value {
 
 fn checksums(summary: &Summary) -> Vec<&str> {
     summary.inputs.iter().map(|input| input.sha256.as_str()).collect()
-}
-
-/// Puts `file` at `place` too: as another name of the same content where the file system can, else as a copy.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn adopt(file: &Path, place: &Path) -> Result<()> {
-    if std::fs::hard_link(file, place).is_ok() {
-        return Ok(());
-    }
-    std::fs::copy(file, place).map(drop).map_err(Error::io("copy", file))
 }
 
 #[cfg(test)]
@@ -220,7 +212,7 @@ mod tests {
         publish(&output, "1/2", 5);
         let shards = published("similarity", &output).expect("all are there");
         assert_eq!(shards.len(), 2);
-        assert!(shards[1].0.ends_with("2-of-2"));
+        assert!(shards[1].0.name().ends_with("2-of-2"));
         publish(&output, "1/3", 5);
         assert!(refused().contains("earlier cut"), "{}", refused());
     }

@@ -23,6 +23,8 @@ pub struct Status {
     pub runs: Vec<WholeRun>,
     /// The stages' folders, in the order of their publishing.
     pub folders: Vec<FolderStatus>,
+    /// Folders whose `run.json` is damaged or somebody else's, each with what is wrong with it.
+    pub passed_over: Vec<String>,
 }
 
 /// A stage's folder.
@@ -49,13 +51,19 @@ pub fn run(folder: &Path, settings: &Settings, verify: bool) -> Result<Status> {
     let attempts = history::read(&settings.runs()?.folder.unwrap_or_else(|| folder.join(runs::FOLDER)))?;
     let entries = std::fs::read_dir(folder).map_err(Error::io("list", folder))?;
     let published = entries.flatten().map(|it| it.path()).filter(|it| is_stage(it));
-    let mut folders =
-        published.map(|it| folder_status(&it, settings, &attempts, verify)).collect::<Result<Vec<_>>>()?;
+    let (mut folders, mut passed_over) = (Vec::new(), Vec::new());
+    for folder in published {
+        match Summary::read(&folder) {
+            Ok(summary) => folders.push(folder_status(&folder, summary, settings, &attempts, verify)?),
+            Err(problem) => passed_over.push(problem.to_string()),
+        }
+    }
+    passed_over.sort();
     if folders.is_empty() && attempts.is_empty() {
         return Err(Error::input(folder, "holds no stage's output and no record of a run; run `make all` or a stage"));
     }
     folders.sort_by(|a, b| (&a.made_at, &a.folder).cmp(&(&b.made_at, &b.folder)));
-    Ok(Status { runs: last_runs(&attempts), folders })
+    Ok(Status { runs: last_runs(&attempts), folders, passed_over })
 }
 
 fn is_stage(folder: &Path) -> bool {
@@ -73,8 +81,13 @@ fn last_runs(attempts: &[Attempt]) -> Vec<WholeRun> {
     names.into_iter().map(|name| history::whole_run(attempts, name)).collect()
 }
 
-fn folder_status(folder: &Path, settings: &Settings, attempts: &[Attempt], verify: bool) -> Result<FolderStatus> {
-    let summary = Summary::read(folder)?;
+fn folder_status(
+    folder: &Path,
+    summary: Summary,
+    settings: &Settings,
+    attempts: &[Attempt],
+    verify: bool,
+) -> Result<FolderStatus> {
     let versions = Versions::of(folder)?;
     let mut stale = summary.changed_inputs();
     stale.extend(settings.changes(&summary));
@@ -143,6 +156,6 @@ impl fmt::Display for Status {
             writeln!(f, "  {} ({}), made {}: {state}", it.folder.display(), it.stage, it.made_at)?;
             it.stale.iter().chain(&it.notes).try_for_each(|line| writeln!(f, "    {line}"))?;
         }
-        Ok(())
+        self.passed_over.iter().try_for_each(|line| writeln!(f, "  passed over: {line}"))
     }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::source::Source;
 use super::{PhotoRecord, Split};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::labels::{CATEGORIES, COLORS};
 use crate::mat::reason;
 use crate::photo;
@@ -103,7 +104,8 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
         stage.input(&path)?;
     }
     if let Some(license) = source.license() {
-        std::fs::copy(&license, stage.path(super::LICENSE_FILE)).map_err(Error::io("copy", &license))?;
+        let content = std::fs::read(&license).map_err(Error::io("read", &license))?;
+        files::write(&stage.path(super::LICENSE_FILE), &content)?;
     }
     names::write(&stage.path(names::CATEGORIES_FILE), names::CATEGORIES_TABLE, &CATEGORIES)?;
     names::write(&stage.path(names::COLORS_FILE), names::COLORS_TABLE, &COLORS)?;
@@ -234,7 +236,7 @@ fn read_file(path: &Path, item: &str) -> Result<Vec<u8>, Reject> {
 /// Where entries were rejected, the photos that are left come to other parts: the table is written once more.
 fn assign_splits(config: &Config, total: usize, path: &Path) -> Result<()> {
     let before = path.with_extension("before");
-    std::fs::rename(path, &before).map_err(Error::io("rename", path))?;
+    files::rename(path, &before)?;
     let mut writer = TableWriter::create(path, photos::schema(), photos::ROW_GROUP_ROWS)?;
     let mut position = 0;
     for rows in crate::table::read_table(&before, photos::TABLE, &photos::COLUMNS, photos::ROW_GROUP_ROWS)? {
@@ -245,7 +247,7 @@ fn assign_splits(config: &Config, total: usize, path: &Path) -> Result<()> {
         writer.write(&photos::with_splits(&rows, &splits))?;
     }
     writer.close()?;
-    std::fs::remove_file(&before).map_err(Error::io("remove", &before))
+    files::remove_file(&before)
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::files::OpenFolder;
 use crate::labels::{CATEGORIES, COLORS};
 use crate::photo::{self, Photo};
+use crate::stage::{InputRecord, Stage};
 use crate::table::{self, names, photos};
 
 mod convert;
@@ -129,11 +131,10 @@ pub struct Licence {
     pub text: Vec<u8>,
 }
 
-/// The tables of a dataset folder, checked.
+/// The tables of a dataset folder, checked; opened once, so that what is published meanwhile is not read.
 #[derive(Debug)]
 pub struct Dataset {
-    /// The folder.
-    pub folder: PathBuf,
+    folder: OpenFolder,
     photos: usize,
 }
 
@@ -146,10 +147,25 @@ impl Dataset {
         if !folder.join(photos::FILE).is_file() {
             return Err(Error::input(folder, "is not a dataset folder: it has no photos.parquet; run convert first"));
         }
-        names::check(&folder.join(names::CATEGORIES_FILE), names::CATEGORIES_TABLE, &CATEGORIES)?;
-        names::check(&folder.join(names::COLORS_FILE), names::COLORS_TABLE, &COLORS)?;
-        let reader = table::read_table(&folder.join(photos::FILE), photos::TABLE, &photos::COLUMNS, 1)?;
-        Ok(Self { folder: folder.to_owned(), photos: reader.rows() })
+        let folder = OpenFolder::open(folder)?;
+        names::check(&folder.path(names::CATEGORIES_FILE), names::CATEGORIES_TABLE, &CATEGORIES)?;
+        names::check(&folder.path(names::COLORS_FILE), names::COLORS_TABLE, &COLORS)?;
+        let reader = table::read_table(&folder.path(photos::FILE), photos::TABLE, &photos::COLUMNS, 1)?;
+        Ok(Self { folder, photos: reader.rows() })
+    }
+
+    /// The folder by its name.
+    #[must_use]
+    pub fn name(&self) -> &Path {
+        self.folder.name()
+    }
+
+    /// Records the table of the photos as an input of a stage.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn record(&self, stage: &mut Stage) -> Result<InputRecord> {
+        stage.input_of(&self.folder, photos::FILE)
     }
 
     /// Number of photos of all splits.
@@ -180,10 +196,10 @@ impl Dataset {
         photos::read_index(&self.photos_path())
     }
 
-    /// The file that [`Dataset::photos`] reads.
+    /// The file that [`Dataset::photos`] reads, by way of the opened folder.
     #[must_use]
     pub fn photos_path(&self) -> PathBuf {
-        self.folder.join(photos::FILE)
+        self.folder.path(photos::FILE)
     }
 
     /// The licence of the data; `None` where the source had none.
@@ -191,7 +207,7 @@ impl Dataset {
     /// # Errors
     /// [`Error::Io`].
     pub fn licence(&self) -> Result<Option<Licence>> {
-        let path = self.folder.join(LICENSE_FILE);
+        let path = self.folder.path(LICENSE_FILE);
         if !path.is_file() {
             return Ok(None);
         }

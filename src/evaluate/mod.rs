@@ -10,18 +10,20 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::canvas::{self, Canvas};
-use crate::color::{self, ColorTable};
+use crate::color::ColorTable;
 use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::graph::{self, Spec};
 use crate::labels::{CATEGORIES, CATEGORY_COUNT};
+use crate::model::Model;
 use crate::photo::Photo;
 use crate::predict::BATCH_SIZE;
 use crate::progress::Progress;
 use crate::runtime::{self, Backend, Device, Engine, failed};
 use crate::stage::{self, Common, Summary};
 use crate::stop;
-use crate::train::{WEIGHTS_FILE, checkpoint, step};
+use crate::train::step;
 
 pub mod colors;
 pub mod confusion;
@@ -137,11 +139,15 @@ fn figure(value: Option<f64>) -> String {
 pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
     let dataset = Dataset::open(&config.dataset)?;
     let mut summary = stage::planned(STAGE, &config.model, common, config);
+    if common.lock_wait_secs == 0 {
+        // Minutes of work would come to nothing.
+        stage::refuse_held(&config.model)?;
+    }
     let started = std::time::Instant::now();
-    let engine = common.engine(config.device);
-    let (evaluation, backend) = evaluate(&dataset, &config.model, config.split, engine)?;
+    let model = Model::open(&config.model)?;
+    let (evaluation, backend) = evaluate(&dataset, &model, config.split, common.engine(config.device))?;
     if !common.dry_run {
-        stage::add_file(&config.model, EVALUATION_FILE, &evaluation, common)?;
+        stage::add_file(model.folder(), EVALUATION_FILE, &evaluation, common)?;
     }
     summary.set_backend(backend);
     summary.elapsed_secs = started.elapsed().as_secs_f64();
@@ -172,19 +178,19 @@ pub(crate) fn after_training(
     common: &Common,
 ) -> Result<Option<Evaluation>> {
     if dataset.index()?.iter().all(|it| it.split != Split::Test) {
-        tracing::warn!("{} has no test part: the model is not evaluated", dataset.folder.display());
+        tracing::warn!("{} has no test part: the model is not evaluated", dataset.name().display());
         return Ok(None);
     }
-    let (evaluation, _) = evaluate(dataset, model, Split::Test, common.engine(device))?;
-    stage::write_json(&model.join(EVALUATION_FILE), &evaluation)?;
+    let (evaluation, _) = evaluate(dataset, &Model::open(model)?, Split::Test, common.engine(device))?;
+    files::write_json(&model.join(EVALUATION_FILE), &evaluation)?;
     Ok(Some(evaluation))
 }
 
-fn evaluate(dataset: &Dataset, model: &Path, split: Split, engine: Engine) -> Result<(Evaluation, Backend)> {
-    let (spec, weights) = checkpoint::read_weights(&model.join(WEIGHTS_FILE))?;
+fn evaluate(dataset: &Dataset, model: &Model, split: Split, engine: Engine) -> Result<(Evaluation, Backend)> {
+    let (spec, weights) = model.weights()?;
     let mut evaluator = Evaluator::new(&spec, engine)?;
     let mut tally = Tally::default();
-    let table = ColorTable::read(&model.join(color::FILE))?;
+    let table = model.colors()?.table;
     let weights = step::flat(weights)?;
     let photos = dataset.index()?.iter().filter(|it| it.split == split).count() as u64;
     let progress = Progress::new(STAGE, photos, "photos");
@@ -201,9 +207,7 @@ fn evaluate(dataset: &Dataset, model: &Path, split: Split, engine: Engine) -> Re
     if tally.photos == 0 {
         return Err(Error::input(dataset.photos_path(), format!("has no photos in the {} part", split.name())));
     }
-    let predict = model.join(crate::train::PREDICT_FILE);
-    let predict = std::fs::read(&predict).map_err(Error::io("read", &predict))?;
-    Ok((tally.evaluation(split, crate::predict::model_id(&predict)), evaluator.backend))
+    Ok((tally.evaluation(split, model.id()), evaluator.backend))
 }
 
 /// The network with the losses, for any weights.

@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{Config, RUN_FILE};
+use super::{Config, Run};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::features::FeatureTable;
+use crate::files;
 use crate::labels;
 use crate::photo::{self, Decoding, MAX_PIXELS, Photo};
 use crate::picture;
 use crate::similarity::{self, Neighbour};
-use crate::stage::{self, Stage, Summary};
+use crate::stage::{Stage, Summary};
 use crate::stop;
 
 /// Size of a thumbnail, and thumbnails in a sheet: a sheet is about 150 kB.
@@ -39,15 +40,11 @@ struct Gallery<'a> {
 }
 
 /// Writes the gallery; returns the number of its photos, and of all. `None` where there is no feature table.
-pub(super) fn write(config: &Config, stage: &Stage) -> Result<Option<(usize, usize)>> {
-    let (features, similarity) = (config.run.join("features"), config.run.join("similarity"));
-    if config.gallery_photos == 0 || !features.join(RUN_FILE).is_file() {
-        return Ok(None);
-    }
-    let table = FeatureTable::open(&features)?;
+pub(super) fn write(run: &Run, config: &Config, stage: &Stage) -> Result<Option<(usize, usize)>> {
+    let Some(features) = run.folder("features").filter(|_| config.gallery_photos > 0) else { return Ok(None) };
+    let table = FeatureTable::open(features)?;
     let shown = table.len().min(config.gallery_photos);
-    let neighbours =
-        if similarity.join(RUN_FILE).is_file() { similarity::read_neighbours(&similarity)? } else { Vec::new() };
+    let neighbours = run.folder("similarity").map(similarity::read_neighbours).transpose()?.unwrap_or_default();
     let gallery = Gallery {
         thumbnail_px: THUMBNAIL_PX,
         sheet: SHEET,
@@ -57,9 +54,9 @@ pub(super) fn write(config: &Config, stage: &Stage) -> Result<Option<(usize, usi
         near: near(&table.photo_ids[..shown], &neighbours),
     };
     let json = serde_json::to_string(&gallery).map_err(|cause| Error::input("gallery.js", cause))?;
-    stage::write_file(&stage.path("gallery.js"), format!("window.lookbook = {json};\n").as_bytes())?;
+    files::write(&stage.path("gallery.js"), format!("window.lookbook = {json};\n").as_bytes())?;
     stage.create_folder("thumbnails")?;
-    write_sheets(&table, shown, &catalogue(&features, config)?, stage)?;
+    write_sheets(&table, shown, &catalogue(features, run)?, stage)?;
     Ok(Some((shown, table.len())))
 }
 
@@ -81,10 +78,10 @@ fn near(photo_ids: &[u32], neighbours: &[Neighbour]) -> Vec<Vec<i32>> {
 }
 
 /// The catalogue that the features came from.
-fn catalogue(features: &Path, config: &Config) -> Result<PathBuf> {
+fn catalogue(features: &Path, run: &Run) -> Result<PathBuf> {
     let summary = Summary::read(features)?;
     let named = summary.config.pointer("/stage/catalogue").and_then(serde_json::Value::as_str);
-    Ok(named.map_or_else(|| config.run.join("dataset"), PathBuf::from))
+    Ok(named.map_or_else(|| run.name.join("dataset"), PathBuf::from))
 }
 
 fn write_sheets(table: &FeatureTable, shown: usize, catalogue: &Path, stage: &Stage) -> Result<()> {
@@ -95,7 +92,7 @@ fn write_sheets(table: &FeatureTable, shown: usize, catalogue: &Path, stage: &St
         let encoded = rows.map(|row| photos.encoded(row)).collect::<Result<Vec<_>>>()?;
         let thumbnails: Vec<_> = encoded.par_iter().map(|bytes| thumbnail(bytes.as_deref())).collect();
         let path = stage.path(&format!("thumbnails/{number:04}.jpg"));
-        stage::write_file(&path, &picture::jpeg(&sheet(&thumbnails), QUALITY))?;
+        files::write(&path, &picture::jpeg(&sheet(&thumbnails), QUALITY))?;
     }
     Ok(())
 }

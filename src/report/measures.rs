@@ -1,20 +1,22 @@
 //! Which measure to choose: how like a photo its nearest are by each of them, as a table and a contact sheet.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use serde::Serialize;
 
+use super::Run;
 use super::page::percent;
 use super::pictures::{QUALITY, data_uri};
-use super::{Config, RUN_FILE};
 use crate::error::Result;
 use crate::features::FeatureTable;
+use crate::files;
 use crate::photo::{FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo};
 use crate::picture::{self, Tile};
 use crate::recommend::catalogue_pictures;
 use crate::similarity::evaluation::{ByMeasure, Likeness, Nearests, likeness, nearest_by_measure};
 use crate::similarity::{DEFAULT_TOP, Measure};
-use crate::stage::{self, Common, Stage};
+use crate::stage::{Common, Stage};
 
 /// Photos on the contact sheet, and the nearest of each by each measure.
 const SHEET_QUERIES: usize = 2;
@@ -38,21 +40,18 @@ struct Row {
 }
 
 /// Compares the measures; `None` where there is no feature table, or nothing to compare in it.
-pub(super) fn compare(config: &Config, common: &Common, stage: &Stage) -> Result<Option<Measures>> {
-    let folder = config.run.join("features");
-    if !folder.join(RUN_FILE).is_file() {
-        return Ok(None);
-    }
-    let features = FeatureTable::open(&folder)?;
+pub(super) fn compare(run: &Run, common: &Common, stage: &Stage) -> Result<Option<Measures>> {
+    let Some(folder) = run.folder("features") else { return Ok(None) };
+    let features = FeatureTable::open(folder)?;
     let nearests = nearest_by_measure(&features, DEFAULT_TOP as usize, common.seed);
     let likeness = likeness(&features, &nearests);
     if likeness.iter().all(|it| it.pairs == 0) {
         return Ok(None);
     }
-    stage::write_json(&stage.path("measures.json"), &likeness)?;
-    let sheet = sheet(config, &features, &nearests)?;
+    files::write_json(&stage.path("measures.json"), &likeness)?;
+    let sheet = sheet(folder, &features, &nearests)?;
     let sheet = picture::jpeg(&sheet, QUALITY);
-    stage::write_file(&stage.path("measures.jpg"), &sheet)?;
+    files::write(&stage.path("measures.jpg"), &sheet)?;
     let rows = likeness.iter().map(Row::new).collect();
     Ok(Some(Measures { photos: nearests.queries.len(), top: DEFAULT_TOP, rows, sheet: data_uri("jpeg", &sheet) }))
 }
@@ -69,7 +68,7 @@ fn name(measure: Option<Measure>) -> &'static str {
 }
 
 /// For each of a few photos a line for each measure: the photo, and its nearest.
-fn sheet(config: &Config, features: &FeatureTable, nearests: &Nearests) -> Result<Photo> {
+fn sheet(folder: &Path, features: &FeatureTable, nearests: &Nearests) -> Result<Photo> {
     let mut places: Vec<(Option<usize>, String)> = Vec::new();
     for query in picture::spaced(nearests.queries.len(), SHEET_QUERIES) {
         for ByMeasure { measure, nearest } in &nearests.by_measure {
@@ -80,7 +79,7 @@ fn sheet(config: &Config, features: &FeatureTable, nearests: &Nearests) -> Resul
     }
     let rows = places.iter().filter_map(|(row, _)| *row);
     let wanted: HashMap<u32, &str> = rows.map(|row| (features.photo_ids[row], features.paths[row].as_str())).collect();
-    let pictures = catalogue_pictures(&config.run.join("features"), &wanted)?;
+    let pictures = catalogue_pictures(folder, &wanted)?;
     let picture = |row: usize| pictures.get(&features.photo_ids[row]).cloned();
     let photo = |row: Option<usize>| row.and_then(picture).unwrap_or_else(missing);
     let tiles: Vec<Tile> = places.into_iter().map(|(row, caption)| Tile { photo: photo(row), caption }).collect();

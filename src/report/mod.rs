@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::files::{self, OpenFolder};
 use crate::runtime::Device;
 use crate::stage::{self, Common, RUN_FILE, Stage, Summary};
 
@@ -61,29 +62,63 @@ impl Default for Config {
 /// is damaged, [`Error::Runtime`] where the model cannot be run.
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     check(config)?;
-    let stages = published(&config.run)?;
+    let run = Run::open(&config.run)?;
+    let stages = run.stages()?;
     if common.dry_run {
         let mut planned = stage::dry_run("report", &config.output, common, config)?;
         planned.counts.insert("stages".to_owned(), stages.len().into());
         return Ok(planned);
     }
     let mut stage = Stage::begin("report", &config.output, common, config)?;
-    record_inputs(config, &mut stage)?;
-    let mut page = page::Page::new(&config.run, &stages)?;
-    pictures::segmentations(&mut page, config, common, &mut stage)?;
-    page.gallery = gallery::write(config, &stage)?.map(page::GalleryPart::new);
-    page.measures = measures::compare(config, common, &stage)?;
-    stage::write_file(&stage.path("index.html"), page.render()?.as_bytes())?;
+    run.record(&mut stage)?;
+    let mut page = page::Page::new(&run, &stages)?;
+    pictures::segmentations(&mut page, &run, config, common, &mut stage)?;
+    page.gallery = gallery::write(&run, config, &stage)?.map(page::GalleryPart::new);
+    page.measures = measures::compare(&run, common, &stage)?;
+    files::write(&stage.path("index.html"), page.render()?.as_bytes())?;
     stage.count("photos", page.segmentations.as_ref().map_or(0, |part| part.photos.len()));
     stage.count("gallery_photos", page.gallery.as_ref().map_or(0, |part| part.shown));
     stage.count("parts_left_out", page.left_out());
     stage.publish()
 }
 
-/// The records of the stages stand for what they published.
-fn record_inputs(config: &Config, stage: &mut Stage) -> Result<()> {
-    let paths = FOLDERS.map(|folder| config.run.join(folder).join(RUN_FILE));
-    paths.iter().filter(|path| path.is_file()).try_for_each(|path| stage.input(path).map(drop))
+/// The folders of a run that are published, each opened once.
+struct Run {
+    name: PathBuf,
+    /// In the order of the flow.
+    folders: Vec<(&'static str, OpenFolder)>,
+}
+
+impl Run {
+    fn open(name: &Path) -> Result<Self> {
+        let published = FOLDERS.into_iter().filter(|it| name.join(it).join(RUN_FILE).is_file());
+        let folders = published.map(|it| Ok((it, OpenFolder::open(&name.join(it))?))).collect::<Result<Vec<_>>>()?;
+        if folders.is_empty() {
+            let problem = "holds no stage's output (dataset/, model/, ...); run `make all` or a stage first";
+            return Err(Error::input(name, problem));
+        }
+        Ok(Self { name: name.to_owned(), folders })
+    }
+
+    /// The folder of a stage, by way of its descriptor; `None` if it is not published.
+    fn folder(&self, name: &str) -> Option<&Path> {
+        self.folders.iter().find(|(it, _)| *it == name).map(|(_, folder)| folder.root())
+    }
+
+    /// A file of the folder of a stage, if there is one.
+    fn file(&self, folder: &str, file: &str) -> Option<PathBuf> {
+        Some(self.folder(folder)?.join(file)).filter(|it| it.is_file())
+    }
+
+    /// The records of the stages.
+    fn stages(&self) -> Result<Vec<Summary>> {
+        self.folders.iter().map(|(_, folder)| Summary::read(folder.root())).collect()
+    }
+
+    /// The records of the stages stand for what they published.
+    fn record(&self, stage: &mut Stage) -> Result<()> {
+        self.folders.iter().try_for_each(|(_, folder)| stage.input_of(folder, RUN_FILE).map(drop))
+    }
 }
 
 fn check(config: &Config) -> Result<()> {
@@ -92,19 +127,6 @@ fn check(config: &Config) -> Result<()> {
         return Err(Error::config("report.photos", problem));
     }
     Ok(())
-}
-
-/// The records of the stages that are there, in the order of the flow.
-fn published(run: &Path) -> Result<Vec<Summary>> {
-    let folders = FOLDERS.iter().map(|name| run.join(name)).filter(|folder| folder.join(RUN_FILE).is_file());
-    let stages = folders.map(|folder| Summary::read(&folder)).collect::<Result<Vec<_>>>()?;
-    if stages.is_empty() {
-        return Err(Error::input(
-            run,
-            "holds no stage's output (dataset/, model/, ...); run `make all` or a stage first",
-        ));
-    }
-    Ok(stages)
 }
 
 #[cfg(test)]

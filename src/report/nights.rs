@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::Run;
 use super::page::grouped;
 use crate::error::Result;
 use crate::evaluate;
@@ -63,16 +64,16 @@ pub(super) struct Nights {
 }
 
 /// Of the stages that are published in `run`.
-pub(super) fn compare(run: &Path, stages: &[Summary]) -> Result<Nights> {
+pub(super) fn compare(run: &Run, stages: &[Summary]) -> Result<Nights> {
     let (mut rows, mut times, mut gates, mut has_before) = (Vec::new(), Vec::new(), Vec::new(), false);
-    for summary in stages {
-        let folder = run.join(summary.output.file_name().unwrap_or_default());
-        let versions = Versions::of(&folder)?;
+    for (summary, (name, folder)) in stages.iter().zip(&run.folders) {
+        let versions = Versions::of(&run.name.join(name))?;
         let previous = versions.previous(1);
         let before = Summary::read(&previous).ok();
         has_before |= before.is_some();
         for (stage, name, shown, unit, more_is_better) in FIGURES {
-            let figures = (figure(summary, &folder, name), before.as_ref().and_then(|it| figure(it, &previous, name)));
+            let figures =
+                (figure(summary, folder.root(), name), before.as_ref().and_then(|it| figure(it, &previous, name)));
             if let (true, (Some(now), before)) = (stage == summary.stage, figures) {
                 rows.push(Row::new(shown, now, before, unit, more_is_better));
             }

@@ -1,21 +1,22 @@
 //! The page's content as plain values, gathered from the run folder, and the template that shows them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use serde::Serialize;
 
+use super::Run;
 use super::measures::Measures;
 use super::nights::{self, Nights};
 use super::svg::{self, Bar, Cell, Line};
 use crate::error::{Error, Result};
-use crate::evaluate::{self, Evaluation};
+use crate::evaluate::{self, EVALUATION_FILE, Evaluation};
 use crate::features::FeatureTable;
 use crate::labels::{self, CATEGORIES, CATEGORY_PALETTE, COLOR_COUNT, COLOR_RGB, COLORS};
 use crate::stage::Summary;
 use crate::table::rejects;
+use crate::train::HISTORY_FILE;
 use crate::train::history::{self, EpochRecord};
 
 const TEMPLATE: &str = include_str!("page.html");
@@ -146,11 +147,11 @@ impl Swatch {
 
 impl Page {
     /// What the stages left in `run`, the pictures and the gallery excepted.
-    pub(super) fn new(run: &Path, stages: &[Summary]) -> Result<Self> {
+    pub(super) fn new(run: &Run, stages: &[Summary]) -> Result<Self> {
         Ok(Self {
             style: STYLE,
             script: SCRIPT,
-            run: run.display().to_string(),
+            run: run.name.display().to_string(),
             written_at: chrono::Utc::now().format("%Y-%m-%d %H:%M UTC").to_string(),
             version: env!("CARGO_PKG_VERSION"),
             stages: stages.iter().map(StageFacts::new).collect(),
@@ -208,11 +209,8 @@ impl StageFacts {
 }
 
 /// Loss, and metrics, over the epochs; where the model folder has a history.
-fn curves(run: &Path) -> Result<Option<[String; 2]>> {
-    let path = run.join("model/history.parquet");
-    if !path.is_file() {
-        return Ok(None);
-    }
+fn curves(run: &Run) -> Result<Option<[String; 2]>> {
+    let Some(path) = run.file("model", HISTORY_FILE) else { return Ok(None) };
     let history = history::read(&path)?;
     let line = |name, of: fn(&EpochRecord) -> f32| {
         let values = history.iter().map(|it| f64::from(of(it))).collect();
@@ -231,12 +229,9 @@ fn curves(run: &Path) -> Result<Option<[String; 2]>> {
 }
 
 /// `evaluation.json`, where the model was evaluated.
-fn evaluation(run: &Path) -> Result<Option<EvaluationPart>> {
-    let path = run.join("model/evaluation.json");
-    if !path.is_file() {
-        return Ok(None);
-    }
-    Ok(Some(EvaluationPart::new(&evaluate::read(&run.join("model"))?)))
+fn evaluation(run: &Run) -> Result<Option<EvaluationPart>> {
+    let Some(model) = run.folder("model").filter(|it| it.join(EVALUATION_FILE).is_file()) else { return Ok(None) };
+    evaluate::read(model).map(|it| Some(EvaluationPart::new(&it)))
 }
 
 impl EvaluationPart {
@@ -344,12 +339,9 @@ fn confusion_cells(counts: &[Vec<u64>]) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
 }
 
 /// Shares of categories and colours in the feature table, where there is one.
-fn shares(run: &Path) -> Result<Option<Shares>> {
-    let folder = run.join("features");
-    if !folder.join(crate::stage::RUN_FILE).is_file() {
-        return Ok(None);
-    }
-    FeatureTable::open(&folder).map(|table| Some(Shares::new(&table.cells)))
+fn shares(run: &Run) -> Result<Option<Shares>> {
+    let Some(folder) = run.folder("features") else { return Ok(None) };
+    FeatureTable::open(folder).map(|table| Some(Shares::new(&table.cells)))
 }
 
 impl Shares {
@@ -421,16 +413,11 @@ fn ranked(mut shares: Vec<(&str, [u8; 3], f64)>) -> Vec<Bar> {
 }
 
 /// Rejects of all stages by stage and reason; `None` where no stage with such a table was run.
-fn rejects(run: &Path) -> Result<Option<Vec<RejectCount>>> {
-    let tables: Vec<_> = super::FOLDERS
-        .iter()
-        .map(|folder| run.join(folder).join(rejects::FILE))
-        .filter(|path| path.is_file())
-        .collect();
+fn rejects(run: &Run) -> Result<Option<Vec<RejectCount>>> {
+    let tables: Vec<_> = super::FOLDERS.iter().filter_map(|folder| run.file(folder, rejects::FILE)).collect();
     let mut found: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for path in &tables {
-        let folder = path.parent().unwrap_or(run);
-        let stage = Summary::read(folder)?.stage;
+        let stage = Summary::read(path.parent().unwrap_or(path))?.stage;
         for reject in rejects::read(path)? {
             found.entry((stage.clone(), reject.reason.into_owned())).or_default().push(reject.item);
         }

@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 
 use base64::Engine;
 
-use super::Config;
 use super::page::{Page, Segmentations, SegmentedPhoto, Swatch, percent};
+use super::{Config, Run};
 use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::labels::CATEGORY_COUNT;
+use crate::model::Model;
 use crate::photo::{self, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo};
 use crate::picture::{self, Tile};
-use crate::predict::Predictor;
 use crate::runtime::PrecisionChoice;
-use crate::stage::{self, Common, RUN_FILE, Stage};
+use crate::stage::{Common, Stage};
 use crate::train::PREDICT_FILE;
 
 /// JPEG quality of embedded photos and sheets.
@@ -22,16 +23,22 @@ pub(super) const QUALITY: u8 = 85;
 const LEGEND_PX: u32 = 650;
 
 /// Shows photos that the model has not learnt from with truth and prediction, where there are a data set and a model.
-pub(super) fn segmentations(page: &mut Page, config: &Config, common: &Common, stage: &mut Stage) -> Result<()> {
-    let (dataset, model) = (config.run.join("dataset"), config.run.join("model"));
-    if config.photos == 0 || !dataset.join(RUN_FILE).is_file() || !model.join(PREDICT_FILE).is_file() {
+pub(super) fn segmentations(
+    page: &mut Page,
+    run: &Run,
+    config: &Config,
+    common: &Common,
+    stage: &mut Stage,
+) -> Result<()> {
+    let (Some(dataset), Some(model)) = (run.folder("dataset"), run.folder("model")) else { return Ok(()) };
+    if config.photos == 0 || !model.join(PREDICT_FILE).is_file() {
         return Ok(());
     }
-    let dataset = Dataset::open(&dataset)?;
+    let dataset = Dataset::open(dataset)?;
     let (split, records) = chosen(&dataset, config.photos)?;
     let photos: Vec<Photo> =
         records.iter().map(|record| decoded(&record.file_name, &record.encoded)).collect::<Result<_>>()?;
-    let mut predictor = Predictor::load(&model, common.engine(config.device), PrecisionChoice::F32)?;
+    let mut predictor = Model::open(model)?.predictor(common.engine(config.device), PrecisionChoice::F32)?;
     stage.backend(predictor.backend());
     let predictions = predictor.label_maps(&photos)?;
     let mut seen = BTreeSet::new();
@@ -55,7 +62,7 @@ pub(super) fn segmentations(page: &mut Page, config: &Config, common: &Common, s
     }
     let worn: Vec<u8> = seen.into_iter().filter(|&category| (1..CATEGORY_COUNT as u8).contains(&category)).collect();
     let sheet = picture::stacked(&[picture::contact_sheet(&tiles, 3)?, picture::legend(&worn, LEGEND_PX)?]);
-    stage::write_file(&stage.path("segmentations.png"), &picture::png(&sheet))?;
+    files::write(&stage.path("segmentations.png"), &picture::png(&sheet))?;
     let legend = worn.into_iter().map(Swatch::of).collect();
     page.segmentations = (!shown.is_empty()).then_some(Segmentations { split, photos: shown, legend });
     Ok(())

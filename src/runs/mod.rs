@@ -5,16 +5,15 @@
 //! Records serve the work: where one cannot be written, that is a warning and the work goes on.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::shard::Shard;
 use crate::stage::{self, Common, Summary};
 
@@ -28,6 +27,8 @@ use history::{Attempt, State};
 pub const FOLDER: &str = "runs";
 /// Size from which a file of lines is put aside (`.1`) and begun anew.
 const ROTATE_BYTES: u64 = 8 << 20;
+/// How long to wait for another run that writes its records, which takes milliseconds unless it was stopped in the middle.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// Default of [`Config::lineage_namespace`].
 pub const DEFAULT_NAMESPACE: &str = "lookbook";
 
@@ -144,18 +145,16 @@ impl Recorder {
     }
 
     fn write_files(&self, event: &serde_json::Value) -> Result<()> {
-        fs::create_dir_all(&self.folder).map_err(Error::io("create", &self.folder))?;
+        files::create_folder(&self.folder)?;
         // Shards end at the same time.
-        let lock_path = self.folder.join(".lock");
-        let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
-        lock.lock().map_err(Error::io("lock", &lock_path))?;
+        let _lock = stage::take(&self.folder, &self.folder.join(".lock"), &self.attempt.stage, LOCK_WAIT)?;
         append(&self.folder.join(lineage::FILE), event)?;
         append(&self.folder.join(history::FILE), &self.attempt)?;
         let attempts = history::read(&self.folder)?;
-        stage::write_json(&self.folder.join(stage::RUN_FILE), &history::whole_run(&attempts, &self.attempt.run))?;
+        files::write_json(&self.folder.join(stage::RUN_FILE), &history::whole_run(&attempts, &self.attempt.run))?;
         let text = metrics::text(&attempts);
         let places = [Some(self.folder.join(metrics::FILE)), self.config.metrics.clone()];
-        places.iter().flatten().try_for_each(|path| stage::write_file(path, text.as_bytes()))
+        places.iter().flatten().try_for_each(|path| files::write(path, text.as_bytes()))
     }
 }
 
@@ -169,26 +168,32 @@ fn aside(path: &Path) -> PathBuf {
 /// Appends a line of JSON; puts a file that has become large aside first.
 fn append(path: &Path, line: &impl Serialize) -> Result<()> {
     if fs::metadata(path).is_ok_and(|it| it.len() > ROTATE_BYTES) {
-        fs::rename(path, aside(path)).map_err(Error::io("rename", path))?;
+        files::rename(path, &aside(path))?;
     }
     let text = serde_json::to_string(line).map_err(|cause| Error::input(path, cause))?;
-    append_line(path, &text).map_err(Error::io("append to", path))
-}
-
-/// Appends a line; one that a full disk cut off before it is ended first, so that it does not spoil this one.
-fn append_line(path: &Path, line: &str) -> std::io::Result<()> {
-    let mut file = File::options().create(true).append(true).read(true).open(path)?;
-    let (len, mut last) = (file.metadata()?.len(), *b"\n");
-    if len > 0 {
-        file.read_exact_at(&mut last, len - 1)?;
-    }
-    let end = if last == *b"\n" { "" } else { "\n" };
-    file.write_all(format!("{end}{line}\n").as_bytes())
+    files::append_line(path, &text)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
     use super::*;
+
+    #[test]
+    fn records_that_a_stopped_process_holds_are_given_up() {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let folder = place.path().join(FOLDER);
+        files::create_folder(&folder).expect("a folder");
+        let at = Place { output: place.path().join("out"), records: folder.clone() };
+        let held = stage::take(&folder, &folder.join(".lock"), "segment", Duration::ZERO).expect("it is free");
+        let recorder = Recorder::start(Config::default(), "convert", &at, &Common::default());
+        assert!(!folder.join(history::FILE).exists());
+        drop(held);
+        recorder.end(&Err(Error::NothingToDo { output: place.path().join("out") }));
+        assert_eq!(history::read(&folder).expect("readable").len(), 1);
+    }
 
     #[test]
     fn the_history_outlives_a_cut_off_line_and_being_put_aside() {

@@ -10,6 +10,7 @@ use crate::dataset::{Dataset, PhotoRecord};
 use crate::error::{Error, Result};
 use crate::photo;
 use crate::shard::Shard;
+use crate::stage::Stage;
 use crate::table::rejects::Reject;
 
 /// File name endings of photos in a folder tree, in any case.
@@ -148,10 +149,13 @@ impl Catalogue {
         }
     }
 
-    /// What says which photos there are: the dataset's table, the list, or the folder.
-    #[must_use]
-    pub fn source(&self) -> PathBuf {
-        self.dataset().map_or_else(|| self.path.clone(), Dataset::photos_path)
+    /// Records what says which photos there are as an input of the stage: the dataset's table, the list, or the folder.
+    pub(super) fn record(&self, stage: &mut Stage) -> Result<()> {
+        let recorded = match self.dataset() {
+            Some(dataset) => dataset.record(stage),
+            None => stage.input(&self.path),
+        };
+        recorded.map(drop)
     }
 
     /// The dataset, where it is one.

@@ -1,8 +1,6 @@
 //! What earlier runs made of the photos of a catalogue: rows that need not be made again.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,8 +13,9 @@ use super::catalogue::Numbering;
 use super::masks;
 use super::parts::UNFINISHED;
 use crate::error::{Error, Result};
+use crate::files::{self, OpenFolder};
 use crate::photo::reason;
-use crate::stage::{self, Summary};
+use crate::stage::Summary;
 use crate::table;
 use crate::table::features::{PART_ROWS, TABLE};
 use crate::table::state::{self, Digest, Stat, StateRow};
@@ -50,14 +49,14 @@ pub(super) struct Photo {
 /// A folder that an earlier run published, or left unfinished.
 #[derive(Debug)]
 pub(super) struct Folder {
-    /// By way of the opened folder: whatever is published meanwhile, this version is read.
-    path: PathBuf,
-    _opened: File,
+    opened: OpenFolder,
     masks: PathBuf,
+    /// Its record, if it has one.
+    pub(super) recorded: Option<Summary>,
     /// Whether a part or a state is not as it was written.
     pub(super) is_damaged: bool,
     /// Whether paths in its rows are as this run writes them.
-    pub(super) same_paths: bool,
+    same_paths: bool,
     pub(super) photos: Vec<Photo>,
     /// For each part the end of its photos in `photos`.
     ends: Vec<u32>,
@@ -67,32 +66,60 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Opens a folder; `None` where there is none, or none with states. What is damaged in it is said, and does not count.
-    pub(super) fn open(folder: &Path, same_paths: bool) -> Option<Self> {
-        let opened = File::open(folder).ok()?;
-        let path = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
-        let masks = path.join(masks::FOLDER);
+    /// Opens a folder; `None` if there is none, or none with states. What is damaged in it is said, and does not count.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read: what it holds is not given up for that.
+    pub(super) fn open(folder: &Path) -> Result<Option<Self>> {
+        if files::is_there(folder)? { Self::read(OpenFolder::open(folder)?) } else { Ok(None) }
+    }
+
+    /// Opens what a killed run left in the unfinished folder of the stage.
+    ///
+    /// # Errors
+    /// As [`Folder::open`].
+    pub(super) fn unfinished(partial: &Path) -> Result<Option<Self>> {
+        let masks = partial.join(masks::FOLDER);
+        Ok(Self::open(&partial.join(UNFINISHED))?.map(|read| Self { masks, ..read }))
+    }
+
+    /// As [`Folder::open`], of an opened folder.
+    ///
+    /// # Errors
+    /// As [`Folder::open`].
+    pub(super) fn read(opened: OpenFolder) -> Result<Option<Self>> {
+        let masks = opened.path(masks::FOLDER);
+        let recorded = Summary::find(opened.root())?;
+        let changed = recorded.as_ref().map(|it| changed_files(it, opened.root())).transpose()?.unwrap_or_default();
         let (photos, ends, by_name, by_content) = <(Vec<Photo>, Vec<u32>, HashMap<_, _>, Vec<u32>)>::default();
-        let is_damaged = false;
-        let mut read = Self { path, _opened: opened, masks, is_damaged, same_paths, photos, ends, by_name, by_content };
-        let recorded = Summary::read(&read.path).ok();
-        let changed = recorded.as_ref().map(|it| changed_files(it, &read.path)).unwrap_or_default();
+        let (is_damaged, same_paths) = (false, false);
+        let mut read = Self { opened, masks, recorded, is_damaged, same_paths, photos, ends, by_name, by_content };
         for number in 0.. {
             let [state, part] = [state::file_name(number), table::part_name(number)];
+            let [state_path, part_path] = [&state, &part].map(|name| read.opened.path(name));
             // Of what a killed run left a part without a state does not count.
-            let is_there = read.path.join(&state).is_file() || recorded.is_some() && read.path.join(&part).is_file();
+            let is_there = files::is_there(&state_path)? || read.recorded.is_some() && files::is_there(&part_path)?;
             if !is_there {
                 break;
             }
-            let states = state::read(&read.path.join(&state)).ok().filter(|_| !changed.contains(Path::new(&state)));
+            let is_whole = |name: &str| read.is_recorded(name) && !changed.contains(Path::new(name));
+            // What is as its checksum says and cannot be read all the same is not damaged: the disk is at fault.
+            let states = match state::read(&state_path) {
+                Err(error) if is_whole(&state) => return Err(error),
+                other => other.ok().filter(|_| !changed.contains(Path::new(&state))),
+            };
             let rows = states.iter().flatten().filter(|state| state.reject.is_none()).count() as u64;
-            let found = table::count_rows(&read.path.join(&part));
-            let whole = !changed.contains(Path::new(&part)) && found.is_ok_and(|found| found == rows);
+            let found = match table::count_rows(&part_path) {
+                Err(error) if is_whole(&part) => return Err(error),
+                other => other.ok(),
+            };
+            let whole = !changed.contains(Path::new(&part)) && found == Some(rows);
             if states.is_none() {
-                let state = folder.join(&state);
+                let state = read.opened.name().join(&state);
                 tracing::warn!("{}: is missing or damaged; its photos are done again, with new ids", state.display());
             } else if !whole {
-                tracing::warn!("{}: is damaged; its photos are done again", folder.join(&part).display());
+                let part = read.opened.name().join(&part);
+                tracing::warn!("{}: is damaged; its photos are done again", part.display());
             }
             read.is_damaged |= states.is_none() || !whole;
             read.add(number as u32, states.unwrap_or_default(), whole);
@@ -101,13 +128,23 @@ impl Folder {
         let content = |photo: &u32| read.photos[*photo as usize].state.content;
         read.by_content = (0..read.photos.len() as u32).filter(|photo| content(photo).is_some()).collect();
         read.by_content.sort_by_key(content);
-        (!read.ends.is_empty()).then_some(read)
+        Ok((!read.ends.is_empty()).then_some(read))
     }
 
-    /// Opens what a killed run left in the unfinished folder of the stage.
-    pub(super) fn unfinished(partial: &Path) -> Option<Self> {
-        let masks = partial.join(masks::FOLDER);
-        Self::open(&partial.join(UNFINISHED), false).map(|read| Self { masks, ..read })
+    /// Whether its record has a file of that name.
+    fn is_recorded(&self, name: &str) -> bool {
+        self.recorded.iter().flat_map(|it| &it.files).any(|file| file.name == Path::new(name))
+    }
+
+    /// Its paths, and whole parts, can be taken over by a run over `catalogue` if it was made of the same.
+    pub(super) fn compare_paths(&mut self, catalogue: &Path) {
+        let made_of = self.recorded.as_ref().and_then(|it| it.config.pointer("/stage/catalogue")?.as_str());
+        self.same_paths = made_of.map(Path::new) == Some(catalogue);
+    }
+
+    /// Whether paths in its rows are as this run writes them.
+    pub(super) fn has_same_paths(&self) -> bool {
+        self.same_paths
     }
 
     /// Adds the photos of a part; those with rows are its rows, in order. Of a part that is not whole the ids alone count.
@@ -129,12 +166,12 @@ impl Folder {
 
     /// The file of a part.
     pub(super) fn part_path(&self, part: u32) -> PathBuf {
-        self.path.join(table::part_name(part as usize))
+        self.opened.path(table::part_name(part as usize))
     }
 
     /// The file of a part's state.
     pub(super) fn state_path(&self, part: u32) -> PathBuf {
-        self.path.join(state::file_name(part as usize))
+        self.opened.path(state::file_name(part as usize))
     }
 
     /// All rows of a part.
@@ -163,13 +200,16 @@ impl Folder {
     }
 }
 
-/// Parts and states of a folder that are no longer as its record says.
-fn changed_files(recorded: &Summary, folder: &Path) -> HashSet<PathBuf> {
+/// Parts and states of a folder that are missing or no longer as its record says.
+fn changed_files(recorded: &Summary, folder: &Path) -> Result<HashSet<PathBuf>> {
     let is_read = |name: &Path| ["part-", "state-"].iter().any(|it| name.to_string_lossy().starts_with(it));
-    let files = recorded.files.par_iter().filter(|it| is_read(&it.name));
-    let changed =
-        files.filter(|it| stage::checksum(&folder.join(&it.name)).ok() != Some((it.bytes, it.sha256.clone())));
-    changed.map(|it| it.name.clone()).collect()
+    let recorded = recorded.files.par_iter().filter(|it| is_read(&it.name));
+    let changed = recorded.map(|it| {
+        let path = folder.join(&it.name);
+        let is_changed = !files::is_there(&path)? || files::checksum(&path)? != (it.bytes, it.sha256.clone());
+        Ok(is_changed.then(|| it.name.clone()))
+    });
+    Ok(changed.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 /// All earlier folders, the one that is asked first in front.

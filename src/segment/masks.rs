@@ -9,8 +9,8 @@ use flate2::write::ZlibEncoder;
 use flate2::{Compression, Crc};
 
 use crate::error::{Error, Result};
+use crate::files::{self, hexadecimal};
 use crate::labels::CATEGORY_PALETTE;
-use crate::stage::hexadecimal;
 use crate::table::state::Digest;
 
 /// The folder of the masks within a features folder.
@@ -27,23 +27,23 @@ pub(super) fn name(content: &Digest) -> PathBuf {
 /// Removes the masks in `folder` of other contents: of photos that left the catalogue after a run was killed.
 pub(super) fn retain(folder: &Path, contents: &HashSet<Digest>) -> Result<()> {
     let names: HashSet<PathBuf> = contents.iter().map(|content| folder.join(name(content))).collect();
-    let entries = |folder: &Path| -> Result<Vec<PathBuf>> {
-        let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
-        entries.map(|entry| Ok(entry.map_err(Error::io("read", folder))?.path())).collect()
-    };
-    for path in entries(folder)? {
-        for mask in entries(&path)?.into_iter().filter(|it| !names.contains(it)) {
-            fs::remove_file(&mask).map_err(Error::io("remove", mask))?;
-        }
+    for path in files::entries(folder)? {
+        files::entries(&path)?.iter().filter(|it| !names.contains(*it)).try_for_each(|it| files::remove_file(it))?;
     }
     Ok(())
+}
+
+/// Flushes the mask of a photo to disk.
+pub(super) fn flush(folder: &Path, content: &Digest) -> Result<()> {
+    let path = folder.join(name(content));
+    files::flush(&path)?;
+    files::flush(&files::parent_of(&path))
 }
 
 /// Writes a label map, `[height, width]`, 0 to 22, below `folder`.
 pub(super) fn write(folder: &Path, content: &Digest, label_map: &[u8], width_px: u32) -> Result<()> {
     let path = folder.join(name(content));
-    let parent = path.parent().unwrap_or(folder);
-    fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+    files::create_folder(&files::parent_of(&path))?;
     fs::write(&path, encode(label_map, width_px)).map_err(Error::io("write", &path))
 }
 

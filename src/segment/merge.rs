@@ -1,6 +1,6 @@
 //! The tables of all shards to one table, row for row as a run without shards writes it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::earlier::{Folder, Wanted};
 use super::parts::{Fate, Tally, Writer, Written};
@@ -16,11 +16,12 @@ pub(super) fn settings(config: &Config) -> Result<Config> {
     let (folder, made) = &shards[0];
     let precision = |made: &Summary| made.counts.get("precision").cloned();
     if let Some((other, _)) = shards.iter().find(|(_, it)| precision(it) != precision(made)) {
-        let problem = format!("was computed in another precision than {}; run both with the same", folder.display());
-        return Err(Error::input(other, problem));
+        let problem =
+            format!("was computed in another precision than {}; run both with the same", folder.name().display());
+        return Err(Error::input(other.name(), problem));
     }
     let of_shards: Config = serde_json::from_value(shard::settings(made))
-        .map_err(|cause| Error::input(folder, format!("was made by another version ({cause}); run it again")))?;
+        .map_err(|cause| Error::input(folder.name(), format!("was made by another version ({cause}); run it again")))?;
     let (output, max_reject_fraction) = (config.output.clone(), config.max_reject_fraction);
     Ok(Config { output, max_reject_fraction, merge: true, ..of_shards })
 }
@@ -28,38 +29,40 @@ pub(super) fn settings(config: &Config) -> Result<Config> {
 /// Merges all shards of the output.
 pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     let shards = shard::published(STAGE, &config.output)?;
-    let (mut earlier, before) = published(config);
-    let (mut catalogue, next_photo_id) = open_catalogue(config, &earlier, before)?;
+    let mut earlier = published(config)?;
+    let (mut catalogue, next_photo_id) = open_catalogue(config, &earlier)?;
     let first = earlier.folders.len() as u16;
     let mut rejected = Vec::new();
-    for (folder, made) in &shards {
-        stage.input(&folder.join(RUN_FILE))?;
-        rejected.extend(rejects::read(&folder.join(rejects::FILE))?);
-        let states = Folder::open(folder, false).filter(|it| !it.is_damaged);
-        earlier.folders.push(states.ok_or_else(|| Error::input(folder, "is damaged; run the shard again"))?);
-        count(stage, made);
+    let names: Vec<PathBuf> = shards.iter().map(|(folder, _)| folder.name().to_owned()).collect();
+    for (folder, made) in shards {
+        stage.input_of(&folder, RUN_FILE)?;
+        rejected.extend(rejects::read(&folder.path(rejects::FILE))?);
+        let name = folder.name().to_owned();
+        let states = Folder::read(folder)?.filter(|it| !it.is_damaged);
+        earlier.folders.push(states.ok_or_else(|| Error::input(name, "is damaged; run the shard again"))?);
+        count(stage, &made);
     }
     let of_shards = earlier.folders[usize::from(first)..].iter().flat_map(|it| &it.photos);
-    let names = of_shards.map(|it| (it.state.name.clone(), it.state.photo_id));
-    if catalogue.keep(names, config.keep_vanished) > 0 {
+    let photos = of_shards.map(|it| (it.state.name.clone(), it.state.photo_id));
+    if catalogue.keep(photos, config.keep_vanished) > 0 {
         let problem = "has fewer photos than its shards; run the shards again";
         return Err(Error::input(&config.catalogue, problem));
     }
-    let count = shards.len() as u32;
+    let count = names.len() as u32;
     let holders: Vec<Shard> = (1..=count).filter_map(|number| Shard::new(number, count)).collect();
     let fates = catalogue.entries.iter().map(|entry| {
         let holds = |shard: &Shard| shard.holds(Path::new(&*entry.name));
         let holder = holders.iter().position(holds).expect("every name is in one shard");
         let place = earlier.in_folder(first + holder as u16, &entry.name).ok_or_else(|| {
             let problem = format!("lacks '{}', which the catalogue has; run the shards again", entry.name);
-            Error::input(&shards[holder].0, problem)
+            Error::input(&names[holder], problem)
         });
         place.map(Fate::Take)
     });
     let fates = fates.collect::<Result<Vec<_>>>()?;
-    let plan = Plan { catalogue, earlier, fates, vanished: 0, next_photo_id };
     let wanted = Wanted { row_key: 0, mask: config.masks == super::Masks::Png };
-    let mut parts = plan.parts(config, stage, wanted);
+    let plan = Plan { catalogue, earlier, wanted, fates, vanished: 0, next_photo_id };
+    let mut parts = plan.parts(config, stage);
     let mut written = Writer::new(&mut parts).close()?;
     // The shards say why, also where a photo that could not be looked at has its row from before.
     written.rejects = rejected;

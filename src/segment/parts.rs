@@ -3,7 +3,6 @@
 //! where this one is killed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -13,9 +12,9 @@ use arrow::compute::{interleave_record_batch, take_record_batch};
 use super::catalogue::{Catalogue, Entry};
 use super::earlier::{Earlier, Place};
 use super::masks;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files;
 use crate::photo::PhotoProblem;
-use crate::shard::adopt;
 use crate::table;
 use crate::table::features::{self, FeatureRow, Format, IPC_EXTENSION, PART_ROWS};
 use crate::table::rejects::Reject;
@@ -214,13 +213,13 @@ impl<'a> Writer<'a> {
     fn link(&mut self, number: u32, folder: u16, part: u32, states: &[StateRow]) -> Result<()> {
         let earlier = &self.parts.earlier.folders[usize::from(folder)];
         let path = earlier.part_path(part);
-        adopt(&path, &self.parts.file(number, "parquet"))?;
+        files::adopt(&path, &self.parts.file(number, "parquet"))?;
         if self.parts.format == Format::Arrow {
-            adopt(&path.with_extension(IPC_EXTENSION), &self.parts.file(number, IPC_EXTENSION))?;
+            files::adopt(&path.with_extension(IPC_EXTENSION), &self.parts.file(number, IPC_EXTENSION))?;
         }
         let before = earlier.part(part).map(|photo| &earlier.photos[photo as usize].state);
         if before.eq(states) {
-            adopt(&earlier.state_path(part), &self.parts.file(number, "state"))?;
+            files::adopt(&earlier.state_path(part), &self.parts.file(number, "state"))?;
         } else {
             state::write(&self.parts.file(number, "state"), states)?;
         }
@@ -265,12 +264,12 @@ impl Parts<'_> {
     /// Gives a part its number, without gaps.
     fn rename(&self, number: u32, place: usize) -> Result<()> {
         let part = self.folder.join(table::part_name(place));
-        let mut files = vec![(self.file(number, "parquet"), part.clone())];
-        files.push((self.file(number, "state"), self.folder.join(state::file_name(place))));
+        let mut names = vec![(self.file(number, "parquet"), part.clone())];
+        names.push((self.file(number, "state"), self.folder.join(state::file_name(place))));
         if self.format == Format::Arrow {
-            files.push((self.file(number, IPC_EXTENSION), part.with_extension(IPC_EXTENSION)));
+            names.push((self.file(number, IPC_EXTENSION), part.with_extension(IPC_EXTENSION)));
         }
-        files.iter().try_for_each(|(from, to)| fs::rename(from, to).map_err(Error::io("rename", from)))
+        names.iter().try_for_each(|(from, to)| files::rename(from, to))
     }
 
     /// The part of an earlier folder that has exactly these rows, ids, names and paths.
@@ -294,7 +293,7 @@ impl Parts<'_> {
         };
         let has_format =
             self.format == Format::Parquet || folder.part_path(part).with_extension(IPC_EXTENSION).is_file();
-        let same = in_order && range.zip(states).all(named) && has_format && folder.same_paths;
+        let same = in_order && range.zip(states).all(named) && has_format && folder.has_same_paths();
         same.then_some((first.folder, part))
     }
 
@@ -363,9 +362,8 @@ impl Parts<'_> {
         let path = self.folder.join(masks::FOLDER).join(masks::name(content));
         match self.earlier.folder(*place).mask(place.photo) {
             Some(mask) if self.masks && !path.exists() => {
-                let parent = path.parent().unwrap_or(&path);
-                fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
-                adopt(&mask, &path)
+                files::create_folder(&files::parent_of(&path))?;
+                files::adopt(&mask, &path)
             }
             _ => Ok(()),
         }
@@ -427,6 +425,7 @@ fn state_of(entry: &Entry, outcome: &Outcome, row_key: u64, before: Option<&Stat
 /// Rows made in this run, put down in the layout of a features folder.
 pub(super) struct Unfinished {
     folder: PathBuf,
+    masks: Option<PathBuf>,
     number: usize,
     every: usize,
     rows: Vec<FeatureRow>,
@@ -434,13 +433,13 @@ pub(super) struct Unfinished {
 }
 
 impl Unfinished {
-    /// Goes on in `folder`, a file for each `every` rows.
-    pub(super) fn new(folder: &Path, every: usize) -> Self {
+    /// Goes on in `folder`, a file for each `every` rows; the masks of the photos lie in `masks`.
+    pub(super) fn new(folder: &Path, masks: Option<PathBuf>, every: usize) -> Self {
         let mut number = 0;
         while folder.join(state::file_name(number)).is_file() {
             number += 1;
         }
-        Self { folder: folder.to_owned(), number, every, rows: Vec::new(), states: Vec::new() }
+        Self { folder: folder.to_owned(), masks, number, every, rows: Vec::new(), states: Vec::new() }
     }
 
     fn push(&mut self, row: &FeatureRow, state: StateRow) -> Result<()> {
@@ -449,14 +448,18 @@ impl Unfinished {
         if self.rows.len() < self.every {
             return Ok(());
         }
-        fs::create_dir_all(&self.folder).map_err(Error::io("create", &self.folder))?;
+        files::create_folder(&self.folder)?;
         let path = self.folder.join(table::part_name(self.number));
         features::write_part(&path, &features::batch_of(&self.rows), Format::Parquet)?;
-        // The state comes last and whole: a part without one does not count.
+        // The state comes last and whole: a part without one does not count, and it vouches for the masks as well.
+        if let Some(masks) = &self.masks {
+            self.states.iter().filter_map(|it| it.content).try_for_each(|it| masks::flush(masks, &it))?;
+        }
         let state = self.folder.join(state::file_name(self.number));
         let beside = state.with_extension("partial");
         state::write(&beside, &self.states)?;
-        fs::rename(&beside, &state).map_err(Error::io("rename", &beside))?;
+        files::rename(&beside, &state)?;
+        files::flush(&self.folder)?;
         self.rows.clear();
         self.states.clear();
         self.number += 1;

@@ -1,9 +1,10 @@
 //! The shards of a similarity run to one folder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{FEATURE_COUNTS, STAGE, count_nearest, read_neighbours};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files;
 use crate::shard;
 use crate::stage::{self, Common, RUN_FILE, Stage, Summary};
 use crate::table::similarity::{MATRIX_FOLDER, NEIGHBOURS_FILE, PAIRS_FOLDER, PHOTOS_FILE, write_neighbours};
@@ -24,13 +25,13 @@ pub(super) fn merge(output: &Path, common: &Common) -> Result<Summary> {
     let mut stage = Stage::begin(STAGE, output, common, &config)?;
     let (mut photos, mut neighbours) = (0, Vec::new());
     for (folder, summary) in &shards {
-        stage.input(&folder.join(RUN_FILE))?;
-        adopt_parts(folder, MATRIX_FOLDER, &stage)?;
-        adopt_parts(folder, PAIRS_FOLDER, &stage)?;
-        neighbours.extend(read_neighbours(folder)?);
+        stage.input_of(folder, RUN_FILE)?;
+        adopt_parts(folder.root(), MATRIX_FOLDER, &stage)?;
+        adopt_parts(folder.root(), PAIRS_FOLDER, &stage)?;
+        neighbours.extend(read_neighbours(folder.root())?);
         photos += summary.counts["photos"].as_u64().unwrap_or_default();
     }
-    shard::adopt(&first.join(PHOTOS_FILE), &stage.path(PHOTOS_FILE))?;
+    files::adopt(&first.path(PHOTOS_FILE), &stage.path(PHOTOS_FILE))?;
     write_neighbours(&stage.path(NEIGHBOURS_FILE), &neighbours)?;
     stage.count("photos", photos);
     stage.count("neighbours", neighbours.len());
@@ -49,9 +50,6 @@ fn adopt_parts(folder: &Path, name: &str, stage: &Stage) -> Result<()> {
         return Ok(());
     }
     let place = stage.create_folder(name)?;
-    for entry in std::fs::read_dir(&source).map_err(Error::io("read", &source))? {
-        let entry = entry.map_err(Error::io("read", &source))?;
-        shard::adopt(&entry.path(), &place.join(entry.file_name()))?;
-    }
-    Ok(())
+    let adopt = |part: &PathBuf| files::adopt(part, &place.join(part.file_name().unwrap_or_default()));
+    files::entries(&source)?.iter().try_for_each(adopt)
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::features::{FeatureStatistics, FeatureTable};
+use crate::files::OpenFolder;
 use crate::labels::CELL_COUNT;
 use crate::settings::ByteSize;
 use crate::shard::Shard;
@@ -205,7 +206,8 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     if config.merge {
         return merge::merge(&config.output, common);
     }
-    let features = FeatureTable::open(&config.features)?;
+    let folder = OpenFolder::open(&config.features)?;
+    let features = FeatureTable::open(folder.root())?;
     if features.is_empty() {
         return Err(Error::input(&config.features, "holds no photos; there is nothing to compare"));
     }
@@ -217,8 +219,8 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
         return Ok(summary);
     }
     let mut stage = Stage::begin(STAGE, &config.folder(), common, config)?;
-    for part in table::parts(&config.features)? {
-        stage.input(&part)?;
+    for part in table::parts(folder.root())? {
+        stage.input_of(&folder, part.file_name().unwrap_or_default())?;
     }
     let folders = folders(config, &stage)?;
     let correlator = Correlator::new(&features, config.comparison());
@@ -227,7 +229,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     write_neighbours(&stage.path(NEIGHBOURS_FILE), &neighbours)?;
     stage.count("photos", cut.rows());
     stage.count("neighbours", neighbours.len());
-    count_features(&config.features, correlator.variance_share(), &mut stage)?;
+    count_features(folder.root(), correlator.variance_share(), &mut stage)?;
     count_nearest(&mut stage)?;
     stage.publish()
 }

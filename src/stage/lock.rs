@@ -1,10 +1,14 @@
 //! One run at a time for each output folder: a lock that the kernel holds for as long as the process lives, on a file that
 //! says who it is.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 
 use crate::error::{Error, Result};
 use crate::stop;
@@ -12,16 +16,30 @@ use crate::stop;
 /// Time between two attempts to get a lock that somebody holds.
 const TRY_EVERY: Duration = Duration::from_millis(200);
 
+/// An exclusive lock of a whole file that belongs to the open file, not to the process (`fcntl(2)`, open file description
+/// locks): unlike that of `flock(2)` it can be asked about without being taken.
+const EXCLUSIVE: libc::flock = libc::flock {
+    l_type: libc::F_WRLCK as libc::c_short,
+    l_whence: libc::SEEK_SET as libc::c_short,
+    l_start: 0,
+    l_len: 0,
+    l_pid: 0,
+};
+
 /// Takes the lock file `path` of `output` for the stage `stage`, waiting up to `wait` for whoever holds it.
-pub(super) fn take(output: &Path, path: &Path, stage: &str, wait: Duration) -> Result<File> {
+///
+/// # Errors
+/// [`Error::Locked`] if somebody still holds it then, [`Error::Stopped`], [`Error::Io`].
+pub fn take(output: &Path, path: &Path, stage: &str, wait: Duration) -> Result<File> {
     // Not truncated before it is held: it says who holds it.
     let mut lock =
         File::options().create(true).truncate(false).write(true).open(path).map_err(Error::io("create", path))?;
     let (started, mut told) = (Instant::now(), false);
     loop {
-        match lock.try_lock() {
-            Ok(()) => break,
-            Err(TryLockError::WouldBlock) if started.elapsed() < wait => {
+        match fcntl(&lock, FcntlArg::F_OFD_SETLK(&EXCLUSIVE)) {
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN | Errno::EACCES) if started.elapsed() < wait => {
                 if !told {
                     tracing::info!("{} is held by {}; waiting", output.display(), holder(path));
                 }
@@ -29,21 +47,24 @@ pub(super) fn take(output: &Path, path: &Path, stage: &str, wait: Duration) -> R
                 stop::check()?;
                 std::thread::sleep(TRY_EVERY.min(wait));
             }
-            Err(TryLockError::WouldBlock) => {
+            Err(Errno::EAGAIN | Errno::EACCES) => {
                 return Err(Error::Locked { output: output.to_owned(), holder: holder(path) });
             }
-            Err(TryLockError::Error(cause)) => return Err(Error::io("lock", path)(cause)),
+            Err(errno) => return Err(Error::io("lock", path)(errno.into())),
         }
     }
     sign(&mut lock, stage).map_err(Error::io("write", path))?;
     Ok(lock)
 }
 
-/// Whether somebody holds the lock file `path`, and who; `None` where nobody does.
+/// Whether somebody holds the lock file `path`, and who; `None` if nobody does. Asking does not take the lock: a run that
+/// starts in this moment gets it.
 #[must_use]
 pub fn held_by(path: &Path) -> Option<String> {
-    let lock = File::open(path).ok()?;
-    matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)).then(|| holder(path))
+    let file = File::open(path).ok()?;
+    let mut lock = EXCLUSIVE;
+    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock)).ok()?;
+    (lock.l_type != libc::F_UNLCK as libc::c_short).then(|| holder(path))
 }
 
 /// What the holder wrote into the lock file; it has written nothing yet in its first moment.
@@ -79,5 +100,24 @@ mod tests {
         waiting.join().expect("no panic")?;
         assert_eq!(held_by(&place.path().join(".out.lock")), None);
         Ok(())
+    }
+
+    #[test]
+    fn who_asks_about_a_lock_does_not_hold_it() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let (output, path) = (place.path().join("out"), place.path().join(".out.lock"));
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        let _ = held_by(&path);
+                    }
+                });
+            }
+            let taken = (0..2000).try_for_each(|_| take(&output, &path, "train", Duration::ZERO).map(drop));
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            taken
+        })
     }
 }

@@ -4,27 +4,24 @@
 //! process (`.NAME.lock`). [`Stage::publish`] opens everything again, writes `run.json` last, flushes, and puts the new
 //! folder in the old one's place with one rename; the old one stays beside it (`.NAME.previous-1`).
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::files::{self, OpenFolder};
 use crate::gates::{GateResult, Gates};
 use crate::runtime::{Backend, Device, DialectChoice, Engine, InstructionsChoice};
 
-mod files;
 mod lock;
 mod record;
 mod versions;
 
-pub use files::{write_file, write_json};
-pub use lock::held_by;
-pub use record::{FileRecord, InputRecord, RUN_FILE, Summary, checksum, hexadecimal, now, planned};
+pub use lock::{held_by, take};
+pub use record::{FileRecord, InputRecord, RUN_FILE, Summary, now, planned};
 pub use versions::{Versions, roll_back};
-
-use files::{parent_of, remove_folder, sync_tree};
 
 /// Default of [`Common::keep_versions`]: the published one and the one before.
 pub const DEFAULT_KEEP_VERSIONS: usize = 2;
@@ -90,11 +87,19 @@ pub fn available_threads() -> usize {
 /// # Errors
 /// As [`Stage::begin`] where the folder is held, or of somebody else.
 pub fn dry_run(name: &str, output: &Path, common: &Common, config: &impl Serialize) -> Result<Summary> {
-    let versions = Versions::of(output)?;
-    versions.refuse_foreign(Some(name))?;
-    match held_by(&versions.lock()) {
+    Versions::of(output)?.refuse_foreign(Some(name))?;
+    refuse_held(output)?;
+    Ok(planned(name, output, common, config))
+}
+
+/// Refuses a folder that a run holds now.
+///
+/// # Errors
+/// [`Error::Locked`].
+pub fn refuse_held(output: &Path) -> Result<()> {
+    match held_by(&Versions::of(output)?.lock()) {
         Some(holder) => Err(Error::Locked { output: output.to_owned(), holder }),
-        None => Ok(planned(name, output, common, config)),
+        None => Ok(()),
     }
 }
 
@@ -138,14 +143,14 @@ impl Stage {
     ) -> Result<Self> {
         let versions = Versions::of(output)?;
         versions.refuse_foreign(Some(name))?;
-        let parent = parent_of(&versions.output);
-        fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
+        files::create_folder(&files::parent_of(&versions.output))?;
         let lock = lock::take(output, &versions.lock(), name, Duration::from_secs(common.lock_wait_secs))?;
         versions.recover(common.keep_versions)?;
-        let summary = planned(name, output, common, config);
+        let mut summary = planned(name, output, common, config);
         if common.if_changed && is_up_to_date(&versions.output, &summary) {
             return Err(Error::NothingToDo { output: output.to_owned() });
         }
+        summary.generation = versions.next_generation()?;
         let keep_unfinished = versions.start(kept)?;
         Ok(Self {
             summary,
@@ -177,7 +182,7 @@ impl Stage {
     /// [`Error::Io`].
     pub fn create_folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.path(name);
-        fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
+        files::create_folder(&path)?;
         Ok(path)
     }
 
@@ -190,6 +195,21 @@ impl Stage {
         let record = InputRecord::of(path)?;
         self.summary.inputs.push(record.clone());
         Ok(record)
+    }
+
+    /// As [`Stage::input`], of a file of a folder that the stage has opened.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read.
+    pub fn input_of(&mut self, folder: &OpenFolder, file: impl AsRef<Path>) -> Result<InputRecord> {
+        let record = InputRecord::of_file(folder, file.as_ref())?;
+        self.summary.inputs.push(record.clone());
+        Ok(record)
+    }
+
+    /// As [`Stage::input`], of the content `bytes` that was read from the file `path`.
+    pub fn input_read(&mut self, path: &Path, bytes: &[u8]) {
+        self.summary.inputs.push(InputRecord::of_content(path, bytes));
     }
 
     /// Records a count or a figure.
@@ -233,12 +253,12 @@ impl Stage {
     /// where something does not read back, [`Error::Io`]; what was published before is then still in its place.
     pub fn publish(mut self) -> Result<Summary> {
         if let Some(name) = self.scratch {
-            remove_folder(&self.path(name))?;
+            files::remove_folder(&self.path(name))?;
         }
         self.summary.files = record::verify(&self.partial)?;
         self.summary.elapsed_secs = self.started.elapsed().as_secs_f64();
-        write_json(&self.path(RUN_FILE), &self.summary)?;
-        sync_tree(&self.partial)?;
+        files::write_json(&self.path(RUN_FILE), &self.summary)?;
+        files::flush_tree(&self.partial)?;
         let failed: Vec<_> = self.summary.gates.iter().filter(|gate| !gate.passed).map(ToString::to_string).collect();
         if !failed.is_empty() {
             self.versions.reject()?;
@@ -246,7 +266,7 @@ impl Stage {
             let (stage, gates) = (self.summary.stage.clone(), failed.join("; "));
             return Err(Error::Gate { stage, gates, aside: self.versions.rejected() });
         }
-        self.versions.publish(self.keep_versions)?;
+        self.versions.publish(self.summary.generation, self.keep_versions)?;
         self.settled = true;
         tracing::info!(
             stage = self.summary.stage,
@@ -265,8 +285,8 @@ impl Drop for Stage {
         }
         if self.keep_unfinished {
             tracing::warn!("what was done so far stays in {} until the next run", self.partial.display());
-        } else if let Err(error) = remove_folder(&self.partial) {
-            tracing::warn!("an unfinished folder is left: {error}");
+        } else if let Err(error) = self.versions.clear_unfinished() {
+            tracing::warn!("an unfinished folder is left: {}", error.with_causes());
         }
     }
 }
@@ -277,25 +297,37 @@ fn is_up_to_date(output: &Path, planned: &Summary) -> bool {
     Summary::read(output).is_ok_and(|before| is_same(&before) && before.damaged_files(output).is_empty())
 }
 
-/// Puts one more file, or a new one of that name, into a folder that is published, and into its record.
+/// Puts one more file, or a new one of that name, into the published folder `folder`, and into its record.
 ///
 /// # Errors
-/// [`Error::Locked`] where a run is writing the folder, [`Error::Input`] where no stage published it, [`Error::Io`].
-pub fn add_file(folder: &Path, name: &str, content: &impl Serialize, common: &Common) -> Result<()> {
-    let versions = Versions::of(folder)?;
-    let mut summary = Summary::read(folder)?;
-    let _lock = lock::take(folder, &versions.lock(), name, Duration::from_secs(common.lock_wait_secs))?;
-    let path = folder.join(name);
-    write_json(&path, content)?;
-    let file = record::file_record(folder, &path)?;
-    summary.files.retain(|other| other.name != file.name);
-    summary.files.push(file);
-    summary.files.sort_by(|a, b| a.name.cmp(&b.name));
-    write_json(&folder.join(RUN_FILE), &summary)
+/// [`Error::Locked`] if a run is writing the folder, [`Error::Input`] if no stage published it or another version was
+/// published since it was opened, [`Error::Io`]; the published folder is then as it was.
+pub fn add_file(folder: &OpenFolder, name: &str, content: &impl Serialize, common: &Common) -> Result<()> {
+    let versions = Versions::of(folder.name())?;
+    let wait = Duration::from_secs(common.lock_wait_secs);
+    let _lock = lock::take(folder.name(), &versions.lock(), name, wait)?;
+    versions.recover(common.keep_versions)?;
+    if !folder.is_still_at(&versions.output)? {
+        let problem =
+            format!("another version was published meanwhile: {name} is not of it and was not written; run again");
+        return Err(Error::input(folder.name(), problem));
+    }
+    let mut summary = Summary::read(&versions.output)?;
+    versions.amend(&[name, RUN_FILE], |amended| {
+        let path = amended.join(name);
+        files::write_json(&path, content)?;
+        let file = record::file_record(amended, &path)?;
+        summary.files.retain(|other| other.name != file.name);
+        summary.files.push(file);
+        summary.files.sort_by(|a, b| a.name.cmp(&b.name));
+        files::write_json(&amended.join(RUN_FILE), &summary)
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn begin(output: &Path) -> Result<Stage> {
@@ -309,7 +341,7 @@ mod tests {
         for (name, other) in [("first", "second"), ("second", "first")] {
             let mut stage = begin(&output)?;
             stage.count("files", 1);
-            write_file(&stage.path(name), name.as_bytes())?;
+            files::write(&stage.path(name), name.as_bytes())?;
             stage.publish()?;
             assert!(output.join(name).is_file());
             assert!(!output.join(other).exists(), "nothing of the version before is left");
@@ -325,7 +357,7 @@ mod tests {
         let output = place.path().join("out");
         begin(&output)?.publish()?;
         let stage = begin(&output)?;
-        write_file(&stage.path("half"), b"half")?;
+        files::write(&stage.path("half"), b"half")?;
         drop(stage);
         assert!(output.join(RUN_FILE).is_file());
         assert!(!place.path().join(".out.partial").exists());
@@ -337,7 +369,7 @@ mod tests {
         let place = tempfile::tempdir().expect("a temporary folder");
         let mut stage = begin(&place.path().join("out"))?;
         stage.keep_unfinished();
-        write_file(&stage.path("checkpoint"), b"weights")?;
+        files::write(&stage.path("checkpoint"), b"weights")?;
         drop(stage);
         assert!(place.path().join(".out.partial/checkpoint").is_file());
         Ok(())
@@ -352,13 +384,42 @@ mod tests {
         stage.keep_unfinished();
         stage.create_folder("checkpoints")?;
         for name in ["checkpoints/1", "half"] {
-            write_file(&stage.path(name), b"weights")?;
+            files::write(&stage.path(name), b"weights")?;
         }
         drop(stage);
         drop(Stage::begin_again("test", &output, &Common::default(), &(), &["checkpoints"])?);
         assert!(kept.is_file() && !place.path().join(".out.partial/half").exists());
         drop(begin(&output)?);
         assert!(!kept.exists());
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_is_added_to_the_version_that_it_is_of_or_to_none() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let (output, common) = (place.path().join("out"), Common::default());
+        for version in ["1", "2"] {
+            let stage = begin(&output)?;
+            stage.create_folder("more")?;
+            files::write(&stage.path("more/version"), version.as_bytes())?;
+            stage.publish()?;
+        }
+        let version = |folder: &Path| fs::read_to_string(folder.join("more/version")).expect("readable");
+        let previous = place.path().join(".out.previous-1");
+        for content in ["good", "better"] {
+            add_file(&OpenFolder::open(&output)?, "verdict", &content, &common)?;
+            assert_eq!(fs::read_to_string(output.join("verdict")).expect("readable"), format!("\"{content}\"\n"));
+            assert_eq!(Summary::read(&output)?.damaged_files(&output), Vec::<String>::new());
+            assert_eq!(Summary::read(&output)?.files.len(), 2);
+            assert_eq!([version(&output), version(&previous)], ["2", "1"]);
+        }
+        let opened = OpenFolder::open(&output)?;
+        begin(&output)?.publish()?;
+        let refused = add_file(&opened, "verdict", &"bad", &common).expect_err("it is another version");
+        assert!(refused.to_string().contains("another version was published meanwhile"), "{refused}");
+        assert!(!output.join("verdict").exists());
+        let hidden: Vec<_> = files::entries(place.path())?.into_iter().filter(|it| it != &output).collect();
+        assert_eq!(hidden, [place.path().join(".out.lock"), previous], "nothing else is left");
         Ok(())
     }
 

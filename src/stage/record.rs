@@ -2,8 +2,8 @@
 //! written, with checksums, so that a later run can tell whether there is anything to do.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::Common;
 use crate::error::{Error, Result};
+use crate::files::{OpenFolder, checksum, digest_of, hexadecimal};
 use crate::gates::GateResult;
 use crate::runtime::Backend;
 use crate::table;
@@ -23,7 +24,7 @@ pub const RUN_FILE: &str = "run.json";
 /// One input of a stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputRecord {
-    /// The path as the settings gave it: a file, or a folder with all that is below it.
+    /// The absolute path of a file, or of a folder with all that is below it.
     pub path: PathBuf,
     /// Size of the file, or of all files of the folder.
     pub bytes: u64,
@@ -51,6 +52,10 @@ pub struct Summary {
     pub stage: String,
     /// The folder that was published (or would be, in a dry run).
     pub output: PathBuf,
+    /// Number of the version, counted from 1: that of the newest version before it and one more. 0 in a dry run, and in
+    /// folders made before versions were counted.
+    #[serde(default)]
+    pub generation: u64,
     /// True where nothing was written.
     pub dry_run: bool,
     /// Version of this program.
@@ -106,6 +111,20 @@ impl Summary {
         serde_json::from_str(&text).map_err(|cause| Error::input(&path, format!("is not a run record: {cause}")))
     }
 
+    /// The record of a folder; `None` if there is none, or (which is said) a damaged one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if that cannot be told.
+    pub fn find(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(RUN_FILE);
+        let text = match fs::read(&path) {
+            Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(Error::io("read", &path))?,
+        };
+        let parsed = serde_json::from_slice(&text).map_err(|cause| Error::input(&path, format!("is damaged: {cause}")));
+        Ok(parsed.inspect_err(|problem| tracing::warn!("{problem}; it is passed over")).ok())
+    }
+
     /// Why a run with the settings of `planned` would do something else than this record says was done: one line each for
     /// another program, seed, setting or input. Empty where there is nothing to do.
     #[must_use]
@@ -127,7 +146,7 @@ impl Summary {
     #[must_use]
     pub fn changed_inputs(&self) -> Vec<String> {
         let change = |input: &InputRecord| match InputRecord::of(&input.path) {
-            Ok(now) if now == *input => None,
+            Ok(now) if (now.bytes, &now.sha256) == (input.bytes, &input.sha256) => None,
             Ok(_) => Some(format!("{} was changed", input.path.display())),
             Err(_) => Some(format!("{} cannot be read", input.path.display())),
         };
@@ -153,8 +172,28 @@ impl InputRecord {
     /// [`Error::Io`] where it cannot be read.
     pub fn of(path: &Path) -> Result<Self> {
         let (bytes, sha256) = if path.is_dir() { listing_checksum(path) } else { checksum(path)? };
-        Ok(Self { path: path.to_owned(), bytes, sha256 })
+        Ok(Self { path: absolute(path), bytes, sha256 })
     }
+
+    /// Of a file of an opened folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read.
+    pub fn of_file(folder: &OpenFolder, file: &Path) -> Result<Self> {
+        let (bytes, sha256) = checksum(&folder.path(file))?;
+        Ok(Self { path: absolute(&folder.name().join(file)), bytes, sha256 })
+    }
+
+    /// Of the content that was read from a file.
+    #[must_use]
+    pub fn of_content(path: &Path, content: &[u8]) -> Self {
+        Self { path: absolute(path), bytes: content.len() as u64, sha256: digest_of(content) }
+    }
+}
+
+/// What is recorded has to be found again from any working folder.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Opens every file below `folder` again: tables must be whole, of this program's schema, and tell their rows; of each file
@@ -186,6 +225,7 @@ pub fn planned(name: &str, output: &Path, common: &Common, config: &impl Seriali
     Summary {
         stage: name.to_owned(),
         output: output.to_owned(),
+        generation: 0,
         dry_run: common.dry_run,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         git_revision: option_env!("LOOKBOOK_GIT_REVISION").map(str::to_owned),
@@ -208,23 +248,6 @@ pub fn now() -> String {
     chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
-/// Size and SHA-256 of a file.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn checksum(path: &Path) -> Result<(u64, String)> {
-    let mut file = File::open(path).map_err(Error::io("open", path))?;
-    let (mut digest, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
-    loop {
-        let read = file.read(&mut buffer).map_err(Error::io("read", path))?;
-        if read == 0 {
-            return Ok((bytes, hexadecimal(&digest.finalize())));
-        }
-        bytes += read as u64;
-        digest.update(&buffer[..read]);
-    }
-}
-
 /// Size of all files below a folder, and SHA-256 of their names, sizes and times: their content is not read.
 fn listing_checksum(folder: &Path) -> (u64, String) {
     let (mut digest, mut bytes) = (Sha256::new(), 0);
@@ -242,16 +265,6 @@ fn listing_checksum(folder: &Path) -> (u64, String) {
         }
     }
     (bytes, hexadecimal(&digest.finalize()))
-}
-
-/// Bytes as lower-case hexadecimal.
-#[must_use]
-pub fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -1,16 +1,26 @@
 //! The versions of an output folder: `NAME` is the published one; beside it, hidden, the unfinished one (`.NAME.partial`),
 //! the ones published before (`.NAME.previous-1` the newest) and the one that a gate held back (`.NAME.rejected`).
+//!
+//! Publishing is one exchange of two folders, and that is the moment of success: what comes after it only tidies up, its
+//! failure is a warning, and the next run does it. A folder that holds a version is moved by renames alone until it is too
+//! old to be kept (`.NAME.expired`, which is removed). Which of two versions is the newer one is told by the generation in
+//! their records, never by a clock.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::files::{parent_of, remove_folder, sync};
 use super::{RUN_FILE, Summary, lock};
 use crate::error::{Error, Result};
+use crate::files;
 
-/// What the published folder is called, hidden, between the renames of a file system without an atomic exchange.
+/// Name of the published folder between the two renames of a file system without an atomic exchange.
 const ASIDE: &str = "old";
+/// Name of a version that is too old to be kept, until it is removed.
+const EXPIRED: &str = "expired";
+/// Name of the folder in which a published one gets another file.
+const AMENDED: &str = "amended";
 
 /// Where the versions of an output folder lie.
 #[derive(Debug, Clone)]
@@ -25,7 +35,7 @@ impl Versions {
     /// Of the folder `output`, which need not be there.
     ///
     /// # Errors
-    /// [`Error::Config`] where `output` does not name a folder, or names a mount point, which no rename can replace.
+    /// [`Error::Config`] if `output` does not name a folder, or names a mount point, which no rename can replace.
     pub fn of(output: &Path) -> Result<Self> {
         let target = if output.is_symlink() {
             fs::canonicalize(output).map_err(Error::io("follow the symbolic link", output))?
@@ -37,7 +47,7 @@ impl Versions {
             .ok_or_else(|| Error::config("output", format!("'{}' does not name a folder", output.display())))?
             .to_string_lossy()
             .into_owned();
-        let parent = parent_of(&target);
+        let parent = files::parent_of(&target);
         let device = |path: &Path| fs::metadata(path).ok().map(|it| it.dev());
         if device(&target).is_some_and(|of_output| device(&parent) != Some(of_output)) {
             let problem =
@@ -75,79 +85,154 @@ impl Versions {
         self.hidden(&format!("previous-{age}"))
     }
 
-    /// Puts the unfinished folder into the output's place with one rename and keeps `keep` versions in all.
-    pub(super) fn publish(&self, keep: usize) -> Result<()> {
-        exchange(&self.partial(), &self.output)?;
-        remove_folder(&self.rejected())?;
-        if self.partial().exists() {
-            self.retire(keep)?;
-        }
-        sync(&self.parent)
+    /// The generation of the next version: above that of every version that there is.
+    pub(super) fn next_generation(&self) -> Result<u64> {
+        let kept = self.ages()?.into_iter().map(|age| self.previous(age));
+        let folders = kept.chain([self.output.clone(), self.rejected()]);
+        let generations = folders.map(|folder| {
+            Ok(match generation(&folder)? {
+                Generation::Of(number) => number,
+                Generation::None | Generation::Damaged => 0,
+            })
+        });
+        Ok(generations.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0) + 1)
     }
 
-    /// What was published until now, and is now in the place of the unfinished folder, becomes the newest version before.
-    fn retire(&self, keep: usize) -> Result<()> {
-        // Also those that a larger setting kept.
-        for age in keep.max(1).. {
-            let old = self.previous(age);
-            if !old.exists() {
-                break;
+    /// Puts the unfinished folder, of generation `new`, into the output's place. Once it is there nothing fails: what
+    /// cannot be tidied up is said, and left to the next run.
+    pub(super) fn publish(&self, new: u64, keep: usize) -> Result<()> {
+        let old = match files::exchange(&self.partial(), &self.output, &self.hidden(ASIDE)) {
+            Ok(old) => old,
+            // As a network file system answers whose first answer was lost.
+            Err(_) if generation(&self.output).is_ok_and(|it| it == Generation::Of(new)) => {
+                files::is_there(&self.partial()).unwrap_or(false).then(|| self.partial())
             }
-            remove_folder(&old)?;
+            Err(error) => return Err(error),
+        };
+        self.warn(self.tidy_up(old.as_deref(), keep));
+        Ok(())
+    }
+
+    /// Keeps the version `old`, which was published until now, and clears what no longer counts.
+    fn tidy_up(&self, old: Option<&Path>, keep: usize) -> Result<()> {
+        files::flush(&self.parent)?;
+        if let Some(old) = old {
+            self.retire(old, keep)?;
         }
-        if keep <= 1 {
-            return remove_folder(&self.partial());
+        if files::is_there(&self.rejected())? {
+            self.expire(&self.rejected())?;
         }
-        // A kill may have left a gap: nothing older than that has to move, or to go.
-        let free = (1..keep).find(|&age| !self.previous(age).exists()).unwrap_or(keep - 1);
-        remove_folder(&self.previous(free))?;
+        files::flush(&self.parent)
+    }
+
+    /// Says what could not be tidied up; the next run does it.
+    fn warn(&self, result: Result<()>) {
+        if let Err(error) = result {
+            let (output, error) = (self.output.display(), error.with_causes());
+            tracing::warn!("{output} is published, but not all beside it is tidied up yet: {error}");
+        }
+    }
+
+    /// The version `old`, which was published until now, becomes the newest of those that are kept.
+    fn retire(&self, old: &Path, keep: usize) -> Result<()> {
+        let ages = self.ages()?;
+        // A kill may have left a gap: nothing older than that has to move.
+        let free = (1..=ages.len() + 1).find(|age| !ages.contains(age)).expect("one more number than folders");
         for age in (1..free).rev() {
-            rename(&self.previous(age), &self.previous(age + 1))?;
+            files::rename(&self.previous(age), &self.previous(age + 1))?;
         }
-        rename(&self.partial(), &self.previous(1))
+        files::rename(old, &self.previous(1))?;
+        self.ages()?.into_iter().filter(|&age| age >= keep.max(1)).try_for_each(|age| self.expire(&self.previous(age)))
+    }
+
+    /// Removes a version that is too old to be kept; by that name nothing takes what is left of it for a version.
+    fn expire(&self, old: &Path) -> Result<()> {
+        let expired = self.hidden(EXPIRED);
+        files::remove_folder(&expired)?;
+        files::rename(old, &expired)?;
+        files::remove_folder(&expired)
+    }
+
+    /// The ages of the versions that are kept, ascending.
+    fn ages(&self) -> Result<Vec<usize>> {
+        let prefix = format!(".{}.previous-", self.name);
+        let age = |path: PathBuf| path.file_name()?.to_str()?.strip_prefix(&prefix)?.parse().ok();
+        let mut ages: Vec<usize> = files::entries(&self.parent)?.into_iter().filter_map(age).collect();
+        ages.sort_unstable();
+        Ok(ages)
     }
 
     /// Ends what a run was killed in the middle of when it had begun to publish: the published folder is in its place, and
     /// the version before is the newest of those kept. The lock must be held.
     pub(super) fn recover(&self, keep: usize) -> Result<()> {
         let aside = self.hidden(ASIDE);
-        if aside.exists() && !self.output.exists() {
-            tracing::warn!("a run was killed while it published {}: the version before is back", self.output.display());
-            rename(&aside, &self.output)?;
-        } else if aside.exists() {
-            remove_folder(&self.partial())?;
-            rename(&aside, &self.partial())?;
+        if files::is_there(&aside)? {
+            if !files::is_there(&self.output)? {
+                tracing::warn!("a run was killed while it published {}: the previous version is back", self.name);
+                files::rename(&aside, &self.output)?;
+            } else if self.is_same(&aside)? {
+                self.expire(&aside)?;
+            } else {
+                self.retire(&aside, keep)?;
+            }
         }
-        let made = |folder: &Path| Summary::read(folder).ok().map(|it| it.started_at);
-        match (made(&self.partial()), made(&self.output)) {
-            (Some(of_partial), Some(published)) if of_partial < published => self.retire(keep),
-            _ => Ok(()),
+        if self.was_published(&self.partial())? {
+            self.retire(&self.partial(), keep)?;
         }
+        for left in [AMENDED, EXPIRED] {
+            self.warn(files::remove_folder(&self.hidden(left)));
+        }
+        Ok(())
+    }
+
+    /// Whether `folder` is the published version before it was amended.
+    fn is_same(&self, folder: &Path) -> Result<bool> {
+        let published = generation(&self.output)?;
+        Ok(matches!(published, Generation::Of(1..)) && generation(folder)? == published)
+    }
+
+    /// Whether `folder` holds a version that was published until a newer one took its place. An unfinished folder has no
+    /// record, or one of a generation above that of the published folder.
+    fn was_published(&self, folder: &Path) -> Result<bool> {
+        Ok(match (generation(folder)?, generation(&self.output)?) {
+            (Generation::Of(this), Generation::Of(published)) => this <= published,
+            (Generation::Of(_), Generation::Damaged) => true,
+            _ => false,
+        })
     }
 
     /// Moves the unfinished folder aside for inspection.
     pub(super) fn reject(&self) -> Result<()> {
-        remove_folder(&self.rejected())?;
-        rename(&self.partial(), &self.rejected())
+        if files::is_there(&self.rejected())? {
+            self.expire(&self.rejected())?;
+        }
+        files::rename(&self.partial(), &self.rejected())?;
+        files::flush(&self.parent)
     }
 
-    /// Makes the unfinished folder, empty but for the folders `kept` of a run before; whether there was one of them. The
-    /// lock must be held.
+    /// Removes the unfinished folder, unless it holds a version.
+    pub(super) fn clear_unfinished(&self) -> Result<()> {
+        let partial = self.partial();
+        if self.was_published(&partial)? {
+            return Ok(());
+        }
+        files::remove_folder(&partial)
+    }
+
+    /// Makes the unfinished folder, empty but for the folders `kept` of an earlier run; whether there was one of them. The
+    /// lock must be held, and [`Versions::recover`] have been called.
     pub(super) fn start(&self, kept: &[&str]) -> Result<bool> {
         let partial = self.partial();
         if !kept.iter().any(|name| partial.join(name).is_dir()) {
-            remove_folder(&partial)?;
-            fs::create_dir(&partial).map_err(Error::io("create", &partial))?;
+            files::remove_folder(&partial)?;
+            files::create_folder(&partial)?;
             return Ok(false);
         }
-        for entry in fs::read_dir(&partial).map_err(Error::io("read", &partial))? {
-            let path = entry.map_err(Error::io("read", &partial))?.path();
-            if path.is_dir() && !path.is_symlink() {
-                if !kept.iter().any(|name| path == partial.join(name)) {
-                    remove_folder(&path)?;
-                }
-            } else {
-                fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        for path in files::entries(&partial)? {
+            if !path.is_dir() || path.is_symlink() {
+                files::remove_file(&path)?;
+            } else if !kept.iter().any(|name| path == partial.join(name)) {
+                files::remove_folder(&path)?;
             }
         }
         Ok(true)
@@ -156,7 +241,7 @@ impl Versions {
     /// Refuses a folder with files of somebody else, or of a stage other than `stage`.
     pub(super) fn refuse_foreign(&self, stage: Option<&str>) -> Result<()> {
         let entries = match fs::read_dir(&self.output) {
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(()),
             Err(cause) => return Err(Error::io("use as an output folder", &self.output)(cause)),
             Ok(entries) => entries.count(),
         };
@@ -175,66 +260,92 @@ impl Versions {
         }
         Ok(())
     }
+
+    /// Puts a folder in the place of the published one that has the same files (by hard links) but for those that `write`
+    /// writes into it. The lock must be held.
+    pub(super) fn amend(&self, replaced: &[&str], write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let amended = self.hidden(AMENDED);
+        files::remove_folder(&amended)?;
+        files::create_folder(&amended)?;
+        for entry in walkdir::WalkDir::new(&self.output).min_depth(1).sort_by_file_name() {
+            let entry = entry.map_err(|cause| Error::io("read", &self.output)(cause.into()))?;
+            let name = entry.path().strip_prefix(&self.output).expect("it lies in the folder");
+            if entry.file_type().is_dir() {
+                files::create_folder(&amended.join(name))?;
+            } else if !replaced.iter().any(|it| name == Path::new(it)) {
+                files::adopt(entry.path(), &amended.join(name))?;
+            }
+        }
+        write(&amended)?;
+        files::flush_tree(&amended)?;
+        if let Some(old) = files::exchange(&amended, &self.output, &self.hidden(ASIDE))? {
+            // All that it has is in the new one as well.
+            self.warn(files::flush(&self.parent).and_then(|()| self.expire(&old)));
+        }
+        Ok(())
+    }
+}
+
+/// What the record of a folder says of its generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Generation {
+    /// There is no record.
+    None,
+    /// The record is none that can be read.
+    Damaged,
+    /// The generation; 0 if it was made before generations were counted.
+    Of(u64),
+}
+
+/// The generation of a folder.
+fn generation(folder: &Path) -> Result<Generation> {
+    let path = folder.join(RUN_FILE);
+    let text = match fs::read(&path) {
+        Err(cause) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&cause.kind()) => {
+            return Ok(Generation::None);
+        }
+        other => other.map_err(Error::io("read", &path))?,
+    };
+    let record = serde_json::from_slice::<Summary>(&text);
+    Ok(record.map_or(Generation::Damaged, |it| Generation::Of(it.generation)))
 }
 
 /// Puts the version before into the place of the published one, which becomes the version before: a second call takes the
-/// first one back.
+/// first one back. Returns the record of what is published now.
 ///
 /// # Errors
-/// [`Error::Input`] where there is no version before, [`Error::Locked`] where a run holds the folder, [`Error::Io`].
-pub fn roll_back(output: &Path) -> Result<()> {
+/// [`Error::Input`] if there is no version before, [`Error::Locked`] if a run holds the folder, [`Error::Io`].
+pub fn roll_back(output: &Path) -> Result<Summary> {
     let versions = Versions::of(output)?;
     versions.refuse_foreign(None)?;
     let before = versions.previous(1);
-    if !before.join(RUN_FILE).is_file() {
-        let problem = format!("has no version before it ({} is not there)", before.display());
-        return Err(Error::input(output, problem));
+    let missing = || Error::input(output, format!("has no version before it ({} is not there)", before.display()));
+    if !files::is_there(&files::parent_of(&versions.output))? {
+        return Err(missing());
     }
     let _lock = lock::take(output, &versions.lock(), "rollback", std::time::Duration::ZERO)?;
-    exchange(&before, &versions.output)?;
-    sync(&versions.parent)
-}
-
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).map_err(Error::io("rename", from))
-}
-
-/// Puts `new` in the place of `output`; what was there, if anything, is then at `new`.
-fn exchange(new: &Path, output: &Path) -> Result<()> {
-    if !output.exists() {
-        return fs::rename(new, output).map_err(Error::io("publish", output));
+    versions.recover(usize::MAX)?;
+    if !files::is_there(&before.join(RUN_FILE))? {
+        return Err(missing());
     }
-    let here = rustix::fs::CWD;
-    match rustix::fs::renameat_with(here, new, here, output, rustix::fs::RenameFlags::EXCHANGE) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
-            exchange_by_renames(new, output)
-        }
-        Err(errno) => Err(Error::io("publish", output)(errno.into())),
+    let summary = Summary::read(&before)?;
+    if let Some(old) = files::exchange(&before, &versions.output, &versions.hidden(ASIDE))?
+        && old != before
+    {
+        versions.warn(files::rename(&old, &before));
     }
-}
-
-/// For a file system without an atomic exchange: the old folder comes back where the second rename fails, and by
-/// [`Versions::recover`] where a run is killed before it.
-fn exchange_by_renames(new: &Path, output: &Path) -> Result<()> {
-    // Of the hidden names only the last part differs.
-    let old = new.with_extension(ASIDE);
-    fs::rename(output, &old).map_err(Error::io("move aside", output))?;
-    if let Err(cause) = fs::rename(new, output) {
-        fs::rename(&old, output).map_err(Error::io("move back", output))?;
-        return Err(Error::io("publish", output)(cause));
-    }
-    fs::rename(&old, new).map_err(Error::io("move aside", old))
+    versions.warn(files::flush(&versions.parent));
+    Ok(summary)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stage::{Common, Stage, write_file, write_json};
+    use crate::stage::{Common, Stage};
 
     fn publish(output: &Path, version: &str) -> Result<()> {
         let stage = Stage::begin("test", output, &Common { keep_versions: 3, ..Common::default() }, &())?;
-        write_file(&stage.path("version"), version.as_bytes())?;
+        files::write(&stage.path("version"), version.as_bytes())?;
         stage.publish().map(drop)
     }
 
@@ -242,16 +353,18 @@ mod tests {
         fs::read_to_string(folder.join("version")).ok()
     }
 
-    /// A folder with versions 3, 2 and 1, of three nights.
+    /// A folder with versions 3, 2 and 1, all of the same second.
     fn nights(place: &Path) -> Result<Versions> {
         let output = place.join("out");
         for version in ["1", "2", "3"] {
             publish(&output, version)?;
-            let mut record = Summary::read(&output)?;
-            record.started_at = format!("2026-01-0{version}T02:00:00Z");
-            write_json(&output.join(RUN_FILE), &record)?;
         }
         Versions::of(&output)
+    }
+
+    fn kept(versions: &Versions) -> Vec<String> {
+        let folders = [versions.output.clone(), versions.previous(1), versions.previous(2), versions.previous(3)];
+        folders.iter().filter_map(|folder| version(folder)).collect()
     }
 
     #[test]
@@ -275,19 +388,62 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_after_the_switch_loses_no_version() -> Result<()> {
+    fn a_kill_after_the_exchange_loses_no_version() -> Result<()> {
         for shifted in [false, true] {
-            let place = tempfile::tempdir().expect("a temporary folder");
-            let versions = nights(place.path())?;
-            // As a publish of 3 over 2 leaves it right after the switch; or a rename later.
-            rename(&versions.previous(1), &versions.partial())?;
-            if !shifted {
-                rename(&versions.previous(2), &versions.previous(1))?;
+            for then in ["publish", "roll back"] {
+                let place = tempfile::tempdir().expect("a temporary folder");
+                let versions = nights(place.path())?;
+                // As a publish of 3 over 2 leaves it right after the exchange; or a rename later.
+                files::rename(&versions.previous(1), &versions.partial())?;
+                if !shifted {
+                    files::rename(&versions.previous(2), &versions.previous(1))?;
+                }
+                if then == "publish" {
+                    publish(&versions.output, "4")?;
+                    assert_eq!(kept(&versions), ["4", "3", "2"]);
+                } else {
+                    roll_back(&versions.output)?;
+                    assert_eq!(kept(&versions), ["2", "3", "1"]);
+                    publish(&versions.output, "4")?;
+                    assert_eq!(kept(&versions), ["4", "2", "3"]);
+                }
             }
-            publish(&versions.output, "4")?;
-            let kept = [1, 2].map(|age| version(&versions.previous(age)));
-            assert_eq!(kept, [Some("3".to_owned()), Some("2".to_owned())]);
         }
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_never_published_is_no_version_and_what_was_is_never_cleared() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let versions = nights(place.path())?;
+        // Killed right before the exchange: the record is there, of the next generation.
+        let partial = versions.partial();
+        files::create_folder(&partial)?;
+        files::write(&partial.join("version"), b"never")?;
+        let mut record = Summary::read(&versions.output)?;
+        record.generation += 1;
+        files::write_json(&partial.join(RUN_FILE), &record)?;
+        roll_back(&versions.output)?;
+        assert_eq!(kept(&versions), ["2", "3", "1"]);
+        // A run that fails after the exchange, as it finds the version in the place of the unfinished folder.
+        files::remove_folder(&versions.partial())?;
+        files::rename(&versions.previous(2), &versions.partial())?;
+        versions.clear_unfinished()?;
+        assert_eq!(version(&versions.partial()).as_deref(), Some("1"));
+        Ok(())
+    }
+
+    #[test]
+    fn what_cannot_be_tidied_up_fails_nothing_and_is_done_by_the_next_run() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let versions = nights(place.path())?;
+        // A file in the place of a folder cannot be removed as one.
+        files::write(&versions.hidden(EXPIRED), b"in the way")?;
+        publish(&versions.output, "4")?;
+        assert_eq!(kept(&versions), ["4", "3", "2", "1"]);
+        files::remove_file(&versions.hidden(EXPIRED))?;
+        publish(&versions.output, "5")?;
+        assert_eq!(kept(&versions), ["5", "4", "3"]);
         Ok(())
     }
 
@@ -295,20 +451,25 @@ mod tests {
     fn without_an_atomic_exchange_a_kill_leaves_the_version_before_to_come_back() -> Result<()> {
         let place = tempfile::tempdir().expect("a temporary folder");
         let versions = nights(place.path())?;
-        exchange_by_renames(&versions.previous(1), &versions.output)?;
-        assert_eq!(version(&versions.output).as_deref(), Some("2"));
-        assert_eq!(version(&versions.previous(1)).as_deref(), Some("3"));
-        exchange_by_renames(&versions.previous(1), &versions.output)?;
+        let aside = versions.hidden(ASIDE);
         // After the first of the renames.
-        rename(&versions.output, &versions.hidden(ASIDE))?;
+        files::rename(&versions.output, &aside)?;
         versions.recover(3)?;
-        assert_eq!(version(&versions.output).as_deref(), Some("3"));
+        assert_eq!(kept(&versions), ["3", "2", "1"]);
         // After the second.
         publish(&versions.output, "4")?;
-        rename(&versions.previous(1), &versions.hidden(ASIDE))?;
+        files::rename(&versions.previous(1), &aside)?;
         versions.recover(3)?;
-        assert_eq!([1, 2].map(|age| version(&versions.previous(age))), [Some("3".to_owned()), Some("2".to_owned())]);
-        assert!(!versions.hidden(ASIDE).exists());
+        assert_eq!(kept(&versions), ["4", "3", "2"]);
+        // A rollback after its second rename, then one after its first.
+        files::rename(&versions.output, &aside)?;
+        files::rename(&versions.previous(1), &versions.output)?;
+        roll_back(&versions.output)?;
+        assert_eq!(kept(&versions), ["4", "3", "2"]);
+        files::rename(&versions.output, &aside)?;
+        roll_back(&versions.output)?;
+        assert_eq!(kept(&versions), ["3", "4", "2"]);
+        assert!(!aside.exists());
         Ok(())
     }
 }

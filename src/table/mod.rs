@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
+use parquet::file::reader::ChunkReader;
 
 use crate::error::{Error, Result};
 
@@ -153,11 +155,8 @@ impl Ended {
         let reader = open(&self.path)?;
         let rows = reader.metadata().file_metadata().num_rows();
         if reader.schema().fields() != self.schema.fields() || rows != self.rows as i64 {
-            return Err(Error::Schema {
-                path: self.path,
-                expected: format!("the {} rows written", self.rows),
-                found: format!("{rows} rows of {:?}", reader.schema().fields()),
-            });
+            let found = format!("{rows} rows of {:?}", reader.schema().fields());
+            return Err(Error::schema(&self.path, format!("the {} rows written", self.rows), found));
         }
         Ok(self.rows)
     }
@@ -179,15 +178,35 @@ pub fn write_table(path: &Path, rows: &RecordBatch) -> Result<()> {
 /// [`Error::Input`] where the file cannot be opened or is no Parquet file, [`Error::Schema`] where it is another table,
 /// another version, or lacks a column.
 pub fn read_table(path: &Path, name: &str, columns: &[&str], batch_rows: usize) -> Result<TableReader> {
-    let builder = open(path)?;
+    reader(path, open(path)?, name, columns, batch_rows)
+}
+
+/// As [`read_table`], of the content `encoded` of the file at `path`.
+///
+/// # Errors
+/// As [`read_table`].
+pub fn parse_table(
+    path: &Path,
+    encoded: &[u8],
+    name: &str,
+    columns: &[&str],
+    batch_rows: usize,
+) -> Result<TableReader> {
+    reader(path, opened(path, Bytes::copy_from_slice(encoded))?, name, columns, batch_rows)
+}
+
+fn reader<T: ChunkReader + 'static>(
+    path: &Path,
+    builder: ParquetRecordBatchReaderBuilder<T>,
+    name: &str,
+    columns: &[&str],
+    batch_rows: usize,
+) -> Result<TableReader> {
     check_identity(path, name, builder.schema())?;
     let found = builder.schema().fields();
     if let Some(missing) = columns.iter().find(|column| found.find(column).is_none()) {
-        return Err(Error::Schema {
-            path: path.to_owned(),
-            expected: format!("a column '{missing}'"),
-            found: found.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", "),
-        });
+        let found = found.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
+        return Err(Error::schema(path, format!("a column '{missing}'"), found));
     }
     let mask = if columns.is_empty() {
         ProjectionMask::all()
@@ -242,16 +261,18 @@ impl Iterator for TableReader {
 /// [`Error::Schema`] naming `path` where the column is missing or of another type.
 pub fn column<'a, A: arrow::array::Array + 'static>(path: &Path, batch: &'a RecordBatch, name: &str) -> Result<&'a A> {
     let found = batch.column_by_name(name);
-    found.and_then(|array| array.as_any().downcast_ref()).ok_or_else(|| Error::Schema {
-        path: path.to_owned(),
-        expected: format!("column '{name}' as {}", std::any::type_name::<A>()),
-        found: found.map_or("no such column".to_owned(), |array| array.data_type().to_string()),
+    found.and_then(|array| array.as_any().downcast_ref()).ok_or_else(|| {
+        let expected = format!("column '{name}' as {}", std::any::type_name::<A>());
+        Error::schema(path, expected, found.map_or("no such column".to_owned(), |array| array.data_type().to_string()))
     })
 }
 
 fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    ParquetRecordBatchReaderBuilder::try_new(file)
+    opened(path, File::open(path).map_err(Error::io("open", path))?)
+}
+
+fn opened<T: ChunkReader + 'static>(path: &Path, content: T) -> Result<ParquetRecordBatchReaderBuilder<T>> {
+    ParquetRecordBatchReaderBuilder::try_new(content)
         .map_err(|cause| Error::input(path, format!("is not a whole Parquet file: {cause}; make it again")))
 }
 
@@ -260,11 +281,11 @@ fn check_identity(path: &Path, name: &str, schema: &Schema) -> Result<()> {
     if found == [name, SCHEMA_VERSION] {
         return Ok(());
     }
-    Err(Error::Schema {
-        path: path.to_owned(),
-        expected: format!("the table '{name}' of schema version {SCHEMA_VERSION}"),
-        found: format!("'{}' of version {}; make it again with this version of lookbook", found[0], found[1]),
-    })
+    Err(Error::schema(
+        path,
+        format!("the table '{name}' of schema version {SCHEMA_VERSION}"),
+        format!("'{}' of version {}; make it again with this version of lookbook", found[0], found[1]),
+    ))
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(parquet::errors::ParquetError) -> Error {

@@ -60,5 +60,5 @@ pub fn check(path: &Path, table: &str, names: &[&str]) -> Result<()> {
     if found == names {
         return Ok(());
     }
-    Err(Error::Schema { path: path.to_owned(), expected: names.join(", "), found: found.join(", ") })
+    Err(Error::schema(path, names.join(", "), found.join(", ")))
 }

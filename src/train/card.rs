@@ -7,9 +7,10 @@ use super::history::EpochRecord;
 use crate::dataset::{Dataset, Licence};
 use crate::error::Result;
 use crate::evaluate::Evaluation;
+use crate::files;
 use crate::graph::Spec;
 use crate::labels::CATEGORIES;
-use crate::stage::{self, Stage};
+use crate::stage::Stage;
 
 /// File name of the model card.
 pub const MODEL_CARD_FILE: &str = "model.json";
@@ -132,6 +133,6 @@ impl Data {
 /// Lays the licence of the data into the model folder.
 pub(super) fn licence(stage: &Stage, dataset: &Dataset) -> Result<Option<DataLicence>> {
     let Some(Licence { title, text }) = dataset.licence()? else { return Ok(None) };
-    stage::write_file(&stage.path(DATA_LICENSE_FILE), &text)?;
+    files::write(&stage.path(DATA_LICENSE_FILE), &text)?;
     Ok(Some(DataLicence { title, file: DATA_LICENSE_FILE }))
 }

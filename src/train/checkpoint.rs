@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::history::{self, EpochRecord};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::graph::{SPEC_KEY, Spec, WEIGHTS, unet};
-use crate::{shard, stage};
 
 /// Name of the folder of checkpoints in a model folder.
 pub const FOLDER: &str = "checkpoints";
@@ -194,22 +194,10 @@ fn newest_readable(files: &[PathBuf]) -> Result<(PathBuf, Checkpoint)> {
 
 /// The files of checkpoints by epoch, oldest first; none where there is no folder.
 fn epoch_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = files(folder)?;
+    let mut files = files::entries(folder)?;
     files.retain(|path| epoch_of(path).is_some());
     files.sort_by_key(|path| epoch_of(path));
     Ok(files)
-}
-
-/// All files of a folder of checkpoints; none where there is no folder.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    if !folder.is_dir() {
-        return Ok(Vec::new());
-    }
-    let entries = fs::read_dir(folder).map_err(Error::io("read", folder))?;
-    entries.map(|entry| Ok(entry.map_err(Error::io("read", folder))?.path())).collect()
 }
 
 fn epoch_of(path: &Path) -> Option<u32> {
@@ -240,8 +228,8 @@ impl Checkpoints {
             Some(of_file) => of_file <= epoch,
             None => matches!(best, Some(Ok(_))) && *path == checkpoints.folder.join(BEST_FILE),
         };
-        for path in files(&checkpoints.folder)?.iter().filter(|path| !is_kept(path)) {
-            fs::remove_file(path).map_err(Error::io("remove", path))?;
+        for path in files::entries(&checkpoints.folder)?.iter().filter(|path| !is_kept(path)) {
+            files::remove_file(path)?;
         }
         checkpoints.written = epoch_files(&checkpoints.folder)?;
         match (resumed, best) {
@@ -256,9 +244,10 @@ impl Checkpoints {
     fn take_last_as_best(&self) -> Result<()> {
         let Some(last) = self.last() else { return Ok(()) };
         let fresh = self.folder.join(".partial-best");
-        shard::adopt(last, &fresh)?;
+        files::adopt(last, &fresh)?;
         let best = self.folder.join(BEST_FILE);
-        fs::rename(&fresh, &best).map_err(Error::io("write", &best))
+        files::rename(&fresh, &best)?;
+        files::flush(&self.folder)
     }
 
     /// The file of the last one.
@@ -288,14 +277,14 @@ impl Checkpoints {
     pub fn save(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         let bytes = checkpoint.serialize()?;
         let path = self.folder.join(format!("epoch-{:04}.safetensors", checkpoint.epoch()));
-        stage::write_file(&path, &bytes)?;
+        files::write(&path, &bytes)?;
         self.written.push(path);
         if checkpoint.is_best() {
             self.take_last_as_best()?;
         }
         while self.written.len() > KEPT {
             let old = self.written.remove(0);
-            fs::remove_file(&old).map_err(Error::io("remove", &old))?;
+            files::remove_file(&old)?;
         }
         Ok(())
     }
@@ -307,7 +296,7 @@ impl Checkpoints {
 /// [`Error::Io`].
 pub fn write_weights(path: &Path, spec: &Spec, weights: &[f32]) -> Result<()> {
     let metadata = HashMap::from([(SPEC_KEY.to_owned(), spec_text(spec))]);
-    stage::write_file(path, &pack(spec, &[(WEIGHTS, weights)], metadata)?)
+    files::write(path, &pack(spec, &[(WEIGHTS, weights)], metadata)?)
 }
 
 /// Reads `weights.safetensors`.
@@ -443,7 +432,7 @@ mod tests {
     }
 
     fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<_> = files(folder).expect("a folder").iter().map(|path| name_of(path)).collect();
+        let mut names: Vec<_> = files::entries(folder).expect("a folder").iter().map(|path| name_of(path)).collect();
         names.sort();
         names
     }

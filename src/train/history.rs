@@ -10,7 +10,7 @@ use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::{stage, table};
+use crate::{files, table};
 
 /// Name of the table in its metadata.
 const TABLE: &str = "history";
@@ -148,13 +148,13 @@ pub(super) const EMPTY: EpochRecord = EpochRecord {
 /// Writes `loss.csv`: the same rows for whoever has a spreadsheet.
 ///
 /// # Errors
-/// As [`stage::write_file`].
+/// As [`files::write`].
 pub fn write_csv(path: &Path, history: &[EpochRecord]) -> Result<()> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let written = history.iter().try_for_each(|record| writer.serialize(record));
     written.map_err(|cause| Error::io("write", path)(cause.into()))?;
     let text = writer.into_inner().map_err(|cause| Error::io("write", path)(cause.into_error()))?;
-    stage::write_file(path, &text)
+    files::write(path, &text)
 }
 
 #[cfg(test)]

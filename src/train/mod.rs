@@ -7,8 +7,10 @@ use crate::color::{self, ColorTable};
 use crate::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Evaluator};
+use crate::files;
 use crate::graph::{self, Dialect, LossWeights, Precision, unet};
 use crate::labels::{CATEGORIES, CATEGORY_COUNT};
+use crate::model;
 use crate::picture;
 use crate::runtime;
 use crate::stage::{self, Common, InputRecord, Stage, Summary, Versions};
@@ -92,7 +94,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     }
     let kept = [checkpoint::FOLDER, tensorboard::FOLDER];
     let mut stage = Stage::begin_again(STAGE, &config.output, common, config, &kept)?;
-    let source = stage.input(&dataset.photos_path())?;
+    let source = dataset.record(&mut stage)?;
     let identity = identity(config, common.seed, &source);
     let resumed = checkpoint::find(&stage.create_folder(checkpoint::FOLDER)?, resume, &identity)?;
     let resumed_after = resumed.as_ref().map(Checkpoint::epoch);
@@ -110,11 +112,11 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     ColorTable::learn(&dataset)?.write(&stage.path(color::FILE))?;
     let evaluation = evaluate::after_training(&dataset, &stage.path(""), config.device, common)?;
     // evaluation.json of a published model may be of another part by now.
-    let before = Summary::read(&config.output).ok().and_then(|it| it.counts.get("test_mean_iou")?.as_f64());
+    let before = Summary::find(&config.output)?.and_then(|it| it.counts.get("test_mean_iou")?.as_f64());
     stage.gates(common.gates.model(evaluation.as_ref().map(|it| it.mean_iou), before));
     let spec = config.spec().folded();
     let card = ModelCard {
-        model_id: crate::predict::model_id(&predict),
+        model_id: model::id_of(&predict),
         lookbook_version: env!("CARGO_PKG_VERSION"),
         git_revision: option_env!("LOOKBOOK_GIT_REVISION"),
         created_at: stage::now(),
@@ -123,7 +125,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
         dataset: card::Data::new(source.sha256, photos, card::licence(&stage, &dataset)?),
         metrics: card::Metrics::new(&published, evaluation.as_ref()),
     };
-    stage::write_json(&stage.path(MODEL_CARD_FILE), &card)?;
+    files::write_json(&stage.path(MODEL_CARD_FILE), &card)?;
     count(&mut stage, &card, course.history.last(), resumed_after);
     stage.publish()
 }
@@ -161,7 +163,7 @@ fn prepare<'a>(
     let categories = category_weights(&train, config.category_balance);
     let weights = LossWeights { categories, dice: config.dice };
     let portable = graph::train_step(Dialect::Portable, Precision::F32, &spec, &weights);
-    stage::write_file(&stage.path(TRAIN_STEP_FILE), &portable)?;
+    files::write(&stage.path(TRAIN_STEP_FILE), &portable)?;
     let engine = common.engine(config.device);
     let batch_size = config.batch_size.min(train.len());
     let micro_batch_size = if config.micro_batch_size == 0 { batch_size } else { config.micro_batch_size };
@@ -193,11 +195,11 @@ fn prepare<'a>(
 fn write_model(stage: &Stage, course: &Course<'_>) -> Result<Vec<u8>> {
     let (spec, weights, history) = (course.config.spec().folded(), course.step.folded_weights()?, &course.history);
     let predict = graph::predict(&spec, &weights);
-    stage::write_file(&stage.path(PREDICT_FILE), &predict)?;
+    files::write(&stage.path(PREDICT_FILE), &predict)?;
     checkpoint::write_weights(&stage.path(WEIGHTS_FILE), &spec, &weights)?;
     history::write(&stage.path(HISTORY_FILE), history)?;
     history::write_csv(&stage.path("loss.csv"), history)?;
-    stage::write_file(&stage.path("learning_curve.png"), &picture::png(&picture::learning_curve(history)?))?;
+    files::write(&stage.path("learning_curve.png"), &picture::png(&picture::learning_curve(history)?))?;
     Ok(predict)
 }
 

@@ -14,7 +14,7 @@ use prost::Message;
 use super::history::EpochRecord;
 use crate::error::{Error, Result};
 use crate::photo::Photo;
-use crate::{picture, stage};
+use crate::{files, picture};
 
 /// Name of the folder of event files in a model folder.
 pub const FOLDER: &str = "tensorboard";
@@ -119,7 +119,7 @@ impl EventFile {
             None => (folder.join(format!("{}{:010}{}", FILE[0], begun.wall_time as u64, FILE[1])), Vec::new()),
         };
         let content = if content.is_empty() { record(&begun) } else { content };
-        stage::write_file(&path, &content)?;
+        files::write(&path, &content)?;
         let file = File::options().append(true).open(&path).map_err(Error::io("open", &path))?;
         Ok(Self { path, file })
     }

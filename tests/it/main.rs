@@ -4,6 +4,7 @@
 
 mod browser;
 mod convert;
+mod faults;
 mod gradient;
 mod incremental;
 mod makefile;

@@ -142,6 +142,21 @@ fn the_status_says_what_is_stale_and_why() {
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("monday") && text.matches("up to date").count() == 3, "{text}");
 
+    // Somebody else's record, and a damaged one.
+    for (folder, content) in [("notes", "{\"run\": 7}"), ("broken", "{")] {
+        fs::create_dir(place.join("out").join(folder)).unwrap();
+        fs::write(place.join("out").join(folder).join("run.json"), content).unwrap();
+    }
+    let (code, text) = run(place, &["status", "out"]);
+    assert_eq!(code, 0, "{text}");
+    for told in
+        ["passed over: out/notes/run.json: is not a run record", "passed over: out/broken/run.json", "out/dataset"]
+    {
+        assert!(text.contains(told), "'{told}' is not in\n{text}");
+    }
+    let inputs = lookbook::stage::Summary::read(&place.join("out/features")).unwrap().inputs;
+    assert!(!inputs.is_empty() && inputs.iter().all(|it| it.path.is_absolute()), "{inputs:?}");
+
     fs::write(place.join("out/sample/image/0002.jpg"), "new").unwrap();
     fs::write(place.join("other.toml"), "[segment]\ncolor_rule = \"first_pixel\"\n[gates]\nmin_photos = 9\n").unwrap();
     assert_eq!(run(place, &[&SEGMENT[..], &["--config", "other.toml"]].concat()).0, 1);

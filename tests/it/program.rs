@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use lookbook::stage;
+
 use crate::shared::library;
 
 /// The program with nothing in its environment, as cron starts it.
@@ -128,8 +130,8 @@ fn exit_codes_are_those_of_the_documentation() {
     assert!(text.contains("1 of 3 photos"), "{text}");
     assert!(place.path().join("dataset/run.json").is_file(), "what is good was published");
 
-    let lock = fs::File::create(place.path().join(".dataset.lock")).unwrap();
-    lock.try_lock().unwrap();
+    let dataset = place.path().join("dataset");
+    let _held = stage::take(&dataset, &place.path().join(".dataset.lock"), "convert", Duration::ZERO).unwrap();
     let (code, text) = run(&["convert", "--source", "source", "--output", "dataset"]);
     assert_eq!(code, 75, "{text}");
     assert!(text.contains("dataset"), "{text}");

@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use lookbook::stage::{self, Common, Stage, Summary};
+use lookbook::files;
+use lookbook::stage::{Common, Stage, Summary};
 
 use crate::shared::library;
 
@@ -52,7 +53,7 @@ fn is_whole(folder: &Path) {
 fn publish(place: &Path, text: &str, common: &Common) {
     let stage = Stage::begin("test", &place.join("out"), common, &text).unwrap();
     for name in ["a", "b"] {
-        stage::write_file(&stage.path(name), text.as_bytes()).unwrap();
+        files::write(&stage.path(name), text.as_bytes()).unwrap();
     }
     stage.publish().unwrap();
 }

@@ -3,13 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lookbook::color;
 use lookbook::error::{Error, Result};
 use lookbook::features::{ColorRule, FeatureTable};
 use lookbook::labels::{self, CELL_COUNT};
+use lookbook::model::Model;
 use lookbook::segment::{self, Config, LabelSource};
 use lookbook::stage::{Common, Summary};
 use lookbook::table::features::Format;
-use lookbook::{dataset, table};
+use lookbook::{dataset, files, table};
 
 use crate::model::{striped_jpeg, write_flat_model};
 use crate::shared::library;
@@ -57,6 +59,29 @@ pub(crate) fn rejects(folder: &Path) -> Vec<(String, String)> {
 fn cells(table: &FeatureTable, row: usize) -> Vec<(String, f32)> {
     let named = labels::cell_names().into_iter().zip(table.row(row).iter().copied());
     named.filter(|(_, share)| *share > 0.0).collect()
+}
+
+#[test]
+fn a_model_that_is_opened_is_one_version_whatever_is_published_meanwhile() -> Result<()> {
+    let place = tempfile::tempdir().unwrap();
+    let [folder, other] = ["model", "other"].map(|name| place.path().join(name));
+    write_flat_model(&folder, T_SHIRT);
+    write_flat_model(&other, T_SHIRT + 1);
+    let other_colors = fs::read(other.join(color::FILE)).unwrap();
+    let opened = Model::open(&folder)?;
+    let (id, before) = (opened.id(), fs::read(folder.join(color::FILE)).unwrap());
+    // As a training publishes: the network is of the new version, its colour table cannot even be read.
+    fs::write(other.join(color::FILE), &other_colors[..100]).unwrap();
+    fs::rename(&folder, place.path().join(".model.previous-1")).unwrap();
+    fs::rename(&other, &folder).unwrap();
+    let colors = opened.colors()?;
+    assert_eq!(opened.checksums(&colors), [files::digest_of(opened.predict()), files::digest_of(&before)]);
+    assert_eq!(opened.id(), id);
+    let now = Model::open(&folder)?;
+    assert_ne!(now.id(), id);
+    let problem = now.colors().expect_err("it is cut off").to_string();
+    assert!(problem.contains("model/color_table.parquet"), "{problem}");
+    Ok(())
 }
 
 #[test]

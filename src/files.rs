@@ -1,0 +1,352 @@
+//! The one module that changes files and folders: each is written whole or not at all, and is on disk before anything
+//! vouches for it.
+//!
+//! In: content and a place. Out: files that a kill, a full disk or a power cut leaves as they were or as they were to be.
+//! What a function here has returned for is flushed: the file, and the folder that holds its name.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::error::{DESCRIPTORS, Error, Result};
+
+/// Beginning of the names of files that are not whole yet.
+const PARTIAL: &str = ".partial-";
+
+/// Writes a value as indented JSON, as [`write`] does.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value).map_err(|cause| Error::input(path, cause))?;
+    text.push('\n');
+    write(path, text.as_bytes())
+}
+
+/// Writes a file whole or not at all: into a temporary file beside `path`, flushed, then renamed.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write(path: &Path, content: &[u8]) -> Result<()> {
+    let parent = parent_of(path);
+    let mut file = tempfile::Builder::new()
+        .prefix(PARTIAL)
+        .permissions(fs::Permissions::from_mode(0o644))
+        .tempfile_in(&parent)
+        .map_err(Error::io("create", path))?;
+    file.write_all(content).map_err(Error::io("write", path))?;
+    file.as_file().sync_all().map_err(Error::io("flush", path))?;
+    file.persist(path).map_err(|cause| Error::io("rename into place", path)(cause.error))?;
+    flush(&parent)
+}
+
+/// Appends a line. One that a full disk has cut off before it is ended first, so that it does not spoil this one.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn append_line(path: &Path, line: &str) -> Result<()> {
+    let append = || {
+        let mut file = File::options().create(true).append(true).read(true).open(path)?;
+        let (len, mut last) = (file.metadata()?.len(), *b"\n");
+        if len > 0 {
+            file.read_exact_at(&mut last, len - 1)?;
+        }
+        let end = if last == *b"\n" { "" } else { "\n" };
+        file.write_all(format!("{end}{line}\n").as_bytes())?;
+        file.sync_data()
+    };
+    append().map_err(Error::io("append to", path))
+}
+
+/// Makes a folder and those above it.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn create_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(Error::io("create", path))
+}
+
+/// Removes a folder with all that is in it; there may be none.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(cause) if cause.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(cause)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a file.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn remove_file(path: &Path) -> Result<()> {
+    fs::remove_file(path).map_err(Error::io("remove", path))
+}
+
+/// Renames a file or a folder, in place of a file of that name. The folder that holds it is not flushed.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(Error::io("rename", from))
+}
+
+/// Puts `file` at `place` too: as another name of the same content where the file system can, else as a copy.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn adopt(file: &Path, place: &Path) -> Result<()> {
+    if fs::hard_link(file, place).is_ok() {
+        return Ok(());
+    }
+    fs::copy(file, place).map_err(Error::io("copy", file))?;
+    flush(place)
+}
+
+/// Puts the folder `new` in the place of the folder `output`. Returns where the folder is now that was at `output`; `None`
+/// if there was none.
+///
+/// # Errors
+/// [`Error::Io`]; `output` is then what it was, or (only where the file system cannot exchange two folders) moved to
+/// `aside` with nothing in its place.
+pub fn exchange(new: &Path, output: &Path, aside: &Path) -> Result<Option<PathBuf>> {
+    if !is_there(output)? {
+        rename(new, output)?;
+        return Ok(None);
+    }
+    match renameat_with(CWD, new, CWD, output, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(Some(new.to_owned())),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => exchange_by_renames(new, output, aside),
+        Err(errno) => Err(Error::io("publish", output)(errno.into())),
+    }
+}
+
+/// For a file system without an atomic exchange: the old folder comes back if the second rename fails.
+fn exchange_by_renames(new: &Path, output: &Path, aside: &Path) -> Result<Option<PathBuf>> {
+    rename(output, aside)?;
+    if let Err(error) = rename(new, output) {
+        rename(aside, output)?;
+        return Err(error);
+    }
+    Ok(Some(aside.to_owned()))
+}
+
+/// Whether there is something of that name; a link counts by itself.
+///
+/// # Errors
+/// [`Error::Io`] if that cannot be told.
+pub fn is_there(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(false),
+        Err(cause) => Err(Error::io("find out about", path)(cause)),
+    }
+}
+
+/// What a folder holds, in the order of the names; nothing if there is no folder.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(Error::io("read", folder))?,
+    };
+    let paths = entries.map(|entry| Ok(entry.map_err(Error::io("read", folder))?.path()));
+    let mut paths = paths.collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Flushes a file, or the names that a folder holds, to disk.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn flush(path: &Path) -> Result<()> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(Error::io("flush", path))
+}
+
+/// Flushes a folder and all that is below it to disk.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn flush_tree(folder: &Path) -> Result<()> {
+    for entry in walkdir::WalkDir::new(folder).contents_first(true) {
+        let entry = entry.map_err(|cause| Error::io("read", folder)(cause.into()))?;
+        flush(entry.path())?;
+    }
+    Ok(())
+}
+
+/// The folder that holds `path`.
+#[must_use]
+pub fn parent_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Size and SHA-256 of a file.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn checksum(path: &Path) -> Result<(u64, String)> {
+    let mut file = File::open(path).map_err(Error::io("open", path))?;
+    let (mut digest, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
+    loop {
+        let read = match file.read(&mut buffer) {
+            Err(cause) if cause.kind() == ErrorKind::Interrupted => continue,
+            other => other.map_err(Error::io("read", path))?,
+        };
+        if read == 0 {
+            return Ok((bytes, hexadecimal(&digest.finalize())));
+        }
+        bytes += read as u64;
+        digest.update(&buffer[..read]);
+    }
+}
+
+/// SHA-256 of what was read, lower-case hexadecimal.
+#[must_use]
+pub fn digest_of(content: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(content))
+}
+
+/// Bytes as lower-case hexadecimal.
+#[must_use]
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A folder that is opened once: whatever is put in its place meanwhile, what is read by way of [`OpenFolder::path`] is of
+/// the folder that was opened. It has to outlive what reads it.
+#[derive(Debug)]
+pub struct OpenFolder {
+    name: PathBuf,
+    path: PathBuf,
+    opened: File,
+}
+
+impl OpenFolder {
+    /// Opens the folder `name`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is none, [`Error::Io`].
+    pub fn open(name: &Path) -> Result<Self> {
+        let opened = match File::open(name) {
+            Err(cause) if cause.kind() == ErrorKind::NotFound => {
+                return Err(Error::input(name, "is not there; run the stage that makes this folder first"));
+            }
+            other => other.map_err(Error::io("open", name))?,
+        };
+        let metadata = opened.metadata().map_err(Error::io("open", name))?;
+        if !metadata.is_dir() {
+            return Err(Error::io("use as a folder", name)(ErrorKind::NotADirectory.into()));
+        }
+        let path = PathBuf::from(format!("{DESCRIPTORS}{}", opened.as_raw_fd()));
+        Ok(Self { name: name.to_owned(), path, opened })
+    }
+
+    /// The folder by the name that it was opened by.
+    #[must_use]
+    pub fn name(&self) -> &Path {
+        &self.name
+    }
+
+    /// The folder by way of its descriptor.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file of the folder by way of its descriptor.
+    #[must_use]
+    pub fn path(&self, file: impl AsRef<Path>) -> PathBuf {
+        self.path.join(file)
+    }
+
+    /// Reads a file of the folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn read(&self, file: impl AsRef<Path>) -> Result<Vec<u8>> {
+        let path = self.path(file);
+        fs::read(&path).map_err(Error::io("read", &path))
+    }
+
+    /// Whether the folder `name` is this one, and not another that was put in its place.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn is_still_at(&self, name: &Path) -> Result<bool> {
+        let identity = |of: &fs::Metadata| (of.dev(), of.ino());
+        let opened = self.opened.metadata().map_err(Error::io("read", &self.name))?;
+        match fs::metadata(name) {
+            Ok(now) => Ok(identity(&now) == identity(&opened)),
+            Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(false),
+            Err(cause) => Err(Error::io("read", name)(cause)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_opened_folder_is_read_whatever_takes_its_place() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let [output, new, aside] = ["out", "new", "old"].map(|name| place.path().join(name));
+        for (folder, text) in [(&output, "first"), (&new, "second")] {
+            create_folder(folder)?;
+            write(&folder.join("text"), text.as_bytes())?;
+        }
+        let opened = OpenFolder::open(&output)?;
+        assert!(opened.is_still_at(&output)?);
+        assert_eq!(exchange(&new, &output, &aside)?, Some(new.clone()));
+        assert_eq!(opened.read("text")?, b"first");
+        assert!(!opened.is_still_at(&output)? && opened.is_still_at(&new)?);
+        assert_eq!(fs::read(output.join("text")).expect("readable"), b"second");
+        let missing = opened.read("more").expect_err("it is not there").to_string();
+        assert!(missing.contains(new.join("more").to_str().expect("UTF-8")), "{missing}");
+        assert!(OpenFolder::open(&output.join("text")).is_err(), "a file is no folder");
+        Ok(())
+    }
+
+    #[test]
+    fn without_an_atomic_exchange_the_old_folder_is_aside() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let [output, new, aside] = ["out", "new", "old"].map(|name| place.path().join(name));
+        create_folder(&output)?;
+        assert!(exchange_by_renames(&new, &output, &aside).is_err(), "there is no new folder");
+        assert!(is_there(&output)? && !is_there(&aside)?, "the old one is back");
+        create_folder(&new)?;
+        assert_eq!(exchange_by_renames(&new, &output, &aside)?, Some(aside.clone()));
+        assert!(is_there(&output)? && is_there(&aside)? && !is_there(&new)?);
+        Ok(())
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_does_not_spoil_the_next() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let path = place.path().join("lines");
+        fs::write(&path, "{\"a\": 1}\n{\"b").expect("writable");
+        append_line(&path, "{}")?;
+        assert_eq!(fs::read_to_string(&path).expect("readable"), "{\"a\": 1}\n{\"b\n{}\n");
+        Ok(())
+    }
+}
