@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use lookbook::graph::unet::{SEED_CHANNELS as CHANNELS, SEED_PARAMETER_COUNT as PARAMETER_COUNT};
+use lookbook::graph::SEED_CHANNELS as CHANNELS;
+use lookbook::graph::parameters::SEED_PARAMETER_COUNT as PARAMETER_COUNT;
 use lookbook::ops::adam::{Adam, AdamInputs};
 use lookbook::ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
 use lookbook::ops::head::{Head, HeadLoss, MAPS};

@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use lookbook::features::rows::{self, FeatureRow, Format, PART_ROWS};
 use lookbook::features::{FeatureTable, PixelCounts};
 use lookbook::labels::{CATEGORY_COUNT, CELL_COUNT};
 use lookbook::similarity::{self, Comparison, Config, Correlator, Matrix, Measure};
 use lookbook::stage::Common;
-use lookbook::table::features::{self, FeatureRow, Format, PART_ROWS};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -39,7 +39,7 @@ fn write_features(folder: &Path, photos: usize) {
         rows.push(row);
         if rows.len() == PART_ROWS || photo_id as usize == photos - 1 {
             let part = folder.join(lookbook::table::part_name(photo_id as usize / PART_ROWS));
-            features::write_part(&part, &features::batch_of(&rows), Format::Parquet).expect("the part is written");
+            rows::write_part(&part, &rows::batch_of(&rows), Format::Parquet).expect("the part is written");
             rows.clear();
         }
     }

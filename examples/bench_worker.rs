@@ -16,14 +16,14 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
+use lookbook::engine::PrecisionChoice::{self, Bf16, F32};
+use lookbook::engine::{Device, Engine};
 use lookbook::graph::{self, Dialect, Precision, Spec};
-use lookbook::model::Model;
+use lookbook::model::files::{PREDICT_FILE, WEIGHTS_FILE};
+use lookbook::model::{Model, weights};
 use lookbook::photo::Photo;
-use lookbook::runtime::PrecisionChoice::{self, Bf16, F32};
-use lookbook::runtime::{Device, Engine};
 use lookbook::train::examples::Batch;
 use lookbook::train::step::{Rates, Task, TrainingStep};
-use lookbook::train::{PREDICT_FILE, WEIGHTS_FILE, checkpoint};
 use safetensors::SafeTensors;
 use serde_json::json;
 
@@ -57,7 +57,7 @@ fn main() -> Result<()> {
 }
 
 fn export(folder: &Path) -> Result<()> {
-    let (spec, weights) = checkpoint::read_weights(&folder.join(WEIGHTS_FILE))?;
+    let (spec, weights) = weights::read_weights(&folder.join(WEIGHTS_FILE))?;
     Ok(fs::write(folder.join(PREDICT_FILE), graph::label_maps(Dialect::Portable, Precision::F32, &spec, &weights))?)
 }
 
@@ -74,7 +74,7 @@ struct Inputs {
 
 impl Inputs {
     fn load(folder: &Path, size: usize) -> Result<Self> {
-        let (spec, weights) = checkpoint::read_weights(&folder.join(WEIGHTS_FILE))?;
+        let (spec, weights) = weights::read_weights(&folder.join(WEIGHTS_FILE))?;
         let bytes = fs::read(folder.join("examples.safetensors"))?;
         let examples = SafeTensors::deserialize(&bytes)?;
         let pixels = size * spec.rows() * spec.columns();

@@ -9,7 +9,7 @@ use lookbook::runs::{Place, Recorder};
 use lookbook::settings::Settings;
 use lookbook::stage::{self, Common, Summary};
 use lookbook::train::Resume;
-use lookbook::{dataset, doctor, evaluate, export, recommend, report, sample, segment, similarity, status, train};
+use lookbook::{convert, doctor, evaluate, export, recommend, report, sample, segment, similarity, status, train};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -409,7 +409,7 @@ impl Cli {
     fn run_command(&self, settings: &Settings, common: &Common) -> Result<()> {
         match &self.command {
             Command::Sample(flags) => self.run_stage("sample", flags, settings, common, sample::run),
-            Command::Convert(flags) => self.run_stage("convert", flags, settings, common, dataset::run),
+            Command::Convert(flags) => self.run_stage("convert", flags, settings, common, convert::run),
             Command::Train(flags) => self.run_stage("train", flags, settings, common, |config, common| {
                 train::run_or_resume(config, flags.resume, common)
             }),

@@ -19,10 +19,10 @@ use rayon::prelude::*;
 
 use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::error::{Error, Result};
+use crate::features::{ColorRule, PixelCounts};
 use crate::labels::{self, BACKGROUND, COLOR_COUNT, COLOR_RGB};
 use crate::photo::Photo;
-use crate::stop;
-use crate::table;
+use crate::{stop, table};
 
 /// File name of the table in a model folder.
 pub const FILE: &str = "color_table.parquet";
@@ -120,6 +120,13 @@ impl ColorTable {
             return Err(Error::input(path, problem));
         }
         Ok(read)
+    }
+
+    /// Counts the pixels of a photo with its label map (both of the same size), colours by this table.
+    #[must_use]
+    pub fn count(&self, photo: &Photo, label_map: &[u8], rule: ColorRule) -> PixelCounts {
+        let colors = self.name_pixels(photo, label_map);
+        PixelCounts::of(label_map, photo.width_px, rule, |pixel| colors[pixel])
     }
 
     /// Writes `color_table.parquet`.
@@ -346,7 +353,7 @@ mod tests {
         table.write(&path)?;
         assert_eq!(ColorTable::read(&path)?, table);
         let rejects = place.path().join("rejects.parquet");
-        table::rejects::write(&rejects, "test", &[])?;
+        crate::rejects::write(&rejects, "test", &[])?;
         assert!(matches!(ColorTable::read(&rejects), Err(Error::Schema { .. })));
         Ok(())
     }

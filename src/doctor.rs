@@ -5,11 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::error::Error;
-use crate::error::Result as LibraryResult;
-use crate::runtime;
+use crate::error::{Error, Result as LibraryResult};
 use crate::settings::Settings;
-use crate::stage;
+use crate::{runtime, stage};
 
 /// The minor version of ONNX Runtime that this program is tested against.
 pub const TESTED_RUNTIME: &str = "1.31.";

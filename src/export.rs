@@ -10,9 +10,9 @@ use crate::files::{self, OpenFolder};
 use crate::graph::Spec;
 use crate::labels::CATEGORY_COUNT;
 use crate::model::Model;
+use crate::model::files::{DATA_LICENSE_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
 use crate::stage::{self, Common, Stage, Summary};
 use crate::train::checkpoint::{self, Checkpoint};
-use crate::train::{DATA_LICENSE_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
 
 /// File name of the state that a training step goes on from.
 const CHECKPOINT_FILE: &str = "checkpoint.safetensors";

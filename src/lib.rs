@@ -9,11 +9,15 @@
 //! Each arrow is a stage: one subcommand, one module, one `Config` with defaults, one `run(&Config, &Common) ->
 //! Result<Summary>`. Stages meet only in files.
 
+pub mod catalogue;
+pub mod convert;
+pub mod engine;
 pub mod error;
 pub mod files;
 pub mod gates;
 pub mod labels;
 pub mod progress;
+pub mod rejects;
 pub mod runs;
 pub mod settings;
 pub mod shard;
@@ -21,6 +25,7 @@ pub mod stage;
 pub mod status;
 pub mod stop;
 pub mod table;
+pub mod units;
 
 // In the order of the flow.
 pub mod canvas;
@@ -36,7 +41,6 @@ pub mod model;
 pub mod ops;
 pub mod photo;
 pub mod picture;
-pub mod predict;
 pub mod recommend;
 pub mod report;
 pub mod runtime;

@@ -12,7 +12,6 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::error::{Error, Result};
 use crate::labels::{BACKGROUND, CATEGORIES, CATEGORY_PALETTE};
 use crate::photo::Photo;
-use crate::train::history::EpochRecord;
 
 /// Share of the palette's colour in a coloured pixel of an overlay; the rest is the photo.
 pub const OVERLAY_STRENGTH: f32 = 0.55;
@@ -44,36 +43,45 @@ pub struct Tile {
     pub caption: String,
 }
 
-/// Draws loss (left) and metrics (right) by epoch, 1200 x 460. Values that are not finite are left out.
+/// A chart of lines by epoch.
+#[derive(Debug)]
+pub struct Chart<'a> {
+    /// What stands above it.
+    pub title: &'a str,
+    /// The highest value that is drawn; as high as the highest line where none is named.
+    pub top: Option<f64>,
+    /// Name and colour of each line, and its values by epoch. Values that are not finite are left out.
+    pub lines: Vec<Curve<'a>>,
+}
+
+/// Name, colour and values by epoch of a line.
+pub type Curve<'a> = (&'a str, [u8; 3], Vec<(u32, f32)>);
+
+/// Draws two charts side by side over the same epochs, 1200 x 460.
 ///
 /// # Errors
-/// [`Error::Input`] where the history is empty or drawing fails.
-pub fn learning_curve(history: &[EpochRecord]) -> Result<Photo> {
-    if history.is_empty() {
+/// [`Error::Input`] if there is no epoch or drawing fails.
+pub fn side_by_side(charts: &[Chart<'_>; 2]) -> Result<Photo> {
+    let epochs =
+        || charts.iter().flat_map(|chart| &chart.lines).flat_map(|(_, _, values)| values).map(|(epoch, _)| *epoch);
+    let (Some(first), Some(last)) = (epochs().min(), epochs().max()) else {
         return Err(Error::input("history.parquet", "holds no epoch; train the model for one at least"));
-    }
-    let curve = |value: fn(&EpochRecord) -> f32| -> Vec<(f64, f64)> {
-        let points = history.iter().map(|epoch| (f64::from(epoch.epoch), f64::from(value(epoch))));
-        points.filter(|(_, value)| value.is_finite()).collect()
     };
-    let losses: [Series<'_>; 2] = [
-        ("train", RGBColor(31, 119, 180), curve(|epoch| epoch.train_loss)),
-        ("validation", RGBColor(255, 127, 14), curve(|epoch| epoch.validation_loss)),
-    ];
-    let metrics: [Series<'_>; 4] = [
-        ("pixel accuracy, train", RGBColor(31, 119, 180), curve(|epoch| epoch.train_pixel_accuracy)),
-        ("pixel accuracy", RGBColor(255, 127, 14), curve(|epoch| epoch.validation_pixel_accuracy)),
-        ("foreground accuracy", RGBColor(44, 160, 44), curve(|epoch| epoch.validation_foreground_accuracy)),
-        ("mean IoU", RGBColor(148, 60, 150), curve(|epoch| epoch.validation_mean_iou)),
-    ];
-    let highest = losses.iter().flat_map(|(_, _, points)| points).map(|point| point.1).fold(0.0, f64::max);
-    let epochs = (f64::from(history[0].epoch), f64::from(history[history.len() - 1].epoch));
     draw(CURVE_PX.0, CURVE_PX.1, |area| {
         area.fill(&WHITE)?;
         let (left, right) = area.split_horizontally(CURVE_PX.0 / 2);
-        let top = if highest > 0.0 { highest * 1.05 } else { 1.0 };
-        chart(&left, "Loss", epochs, top, &losses)?;
-        chart(&right, "Validation metrics", epochs, 1.0, &metrics)
+        for (area, Chart { title, top, lines }) in [left, right].iter().zip(charts) {
+            let finite = |values: &[(u32, f32)]| -> Vec<(f64, f64)> {
+                let points = values.iter().map(|&(epoch, value)| (f64::from(epoch), f64::from(value)));
+                points.filter(|(_, value)| value.is_finite()).collect()
+            };
+            let series: Vec<Series<'_>> =
+                lines.iter().map(|(name, [r, g, b], values)| (*name, RGBColor(*r, *g, *b), finite(values))).collect();
+            let highest = series.iter().flat_map(|(_, _, points)| points).map(|point| point.1).fold(0.0, f64::max);
+            let top = top.unwrap_or(if highest > 0.0 { highest * 1.05 } else { 1.0 });
+            chart(area, title, (f64::from(first), f64::from(last)), top, &series)?;
+        }
+        Ok(())
     })
 }
 
@@ -373,19 +381,10 @@ mod tests {
         [photo.rgb[start], photo.rgb[start + 1], photo.rgb[start + 2]]
     }
 
-    fn epoch(epoch: u32, loss: f32) -> EpochRecord {
-        EpochRecord {
-            epoch,
-            learning_rate: 1e-3,
-            train_loss: loss,
-            train_pixel_accuracy: 0.8,
-            validation_loss: loss * 1.2,
-            validation_pixel_accuracy: 0.7,
-            validation_foreground_accuracy: 0.5,
-            validation_mean_iou: 0.3,
-            photos_per_sec: 4.0,
-            elapsed_secs: 10.0,
-        }
+    fn curves(losses: &[f32]) -> Result<Photo> {
+        let values = (1..).zip(losses.iter().copied()).collect();
+        let chart = |title| Chart { title, top: None, lines: vec![("train", [31, 119, 180], Vec::clone(&values))] };
+        side_by_side(&[chart("Loss"), Chart { top: Some(1.0), ..chart("Metrics") }])
     }
 
     #[test]
@@ -400,18 +399,17 @@ mod tests {
 
     #[test]
     fn a_curve_is_drawn_for_one_epoch_and_refused_for_none() -> Result<()> {
-        let one = learning_curve(&[epoch(1, 0.5)])?;
+        let one = curves(&[0.5])?;
         assert_eq!((one.width_px, one.height_px), CURVE_PX);
         assert!(one.rgb.iter().any(|&value| value < 100), "something is drawn");
-        assert!(learning_curve(&[]).is_err());
+        assert!(curves(&[]).is_err());
         Ok(())
     }
 
     #[test]
     fn a_value_that_is_not_finite_is_left_out() -> Result<()> {
-        let history = [epoch(1, 0.5), epoch(2, f32::NAN), epoch(3, 0.2)];
-        assert_ne!(learning_curve(&history)?, learning_curve(&history[..1])?);
-        learning_curve(&[epoch(1, f32::NAN)]).map(drop)
+        assert_ne!(curves(&[0.5, f32::NAN, 0.2])?, curves(&[0.5])?);
+        curves(&[f32::NAN]).map(drop)
     }
 
     #[test]
@@ -453,7 +451,7 @@ mod tests {
     /// Writes the pictures to the folder `LOOKBOOK_PICTURES`, for people to look at.
     #[test]
     fn pictures_to_look_at() -> Result<()> {
-        let history: Vec<_> = (1..=25).map(|n| epoch(n, 0.4 / (n as f32).sqrt())).collect();
+        let losses: Vec<_> = (1..=25).map(|n| 0.4 / (n as f32).sqrt()).collect();
         let checks: Vec<u8> = (0..400 * 600).map(|i| ((i % 400) / 100 + (i / 400) / 100 * 4) as u8 % 23).collect();
         let shown = overlay(&plain(400, 600, [190, 180, 170]), &checks);
         let captions =
@@ -461,10 +459,8 @@ mod tests {
         let tiles: Vec<Tile> =
             captions.iter().map(|caption| Tile { photo: shown.clone(), caption: (*caption).to_owned() }).collect();
         let all: Vec<u8> = (0..23).collect();
-        let pictures = [
-            ("curve.png", learning_curve(&history)?),
-            ("sheet.png", stacked(&[contact_sheet(&tiles, 3)?, legend(&all, 650)?])),
-        ];
+        let pictures =
+            [("curve.png", curves(&losses)?), ("sheet.png", stacked(&[contact_sheet(&tiles, 3)?, legend(&all, 650)?]))];
         for (name, picture) in pictures {
             assert!(picture.rgb.iter().any(|&value| value < 100), "{name} is not empty");
             if let Some(folder) = std::env::var_os("LOOKBOOK_PICTURES") {

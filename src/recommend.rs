@@ -11,19 +11,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::color::ColorTable;
 use crate::dataset::Dataset;
+use crate::engine::{Device, PrecisionChoice};
 use crate::error::{Error, Result};
 use crate::features::{ColorRule, FeatureTable};
 use crate::files::{self, OpenFolder};
-use crate::labels;
 use crate::model::Model;
+use crate::model::files::PREDICT_FILE;
+use crate::model::predictor::Predictor;
 use crate::photo::{self, Decoding, FIT_HEIGHT_PX, FIT_WIDTH_PX, MAX_PIXELS, Photo, PhotoProblem};
 use crate::picture::{self, Tile};
-use crate::predict::Predictor;
-use crate::runtime::{Device, PrecisionChoice};
-use crate::segment::{self, catalogue};
 use crate::similarity::{Comparison, Correlator, DEFAULT_LATENT_DIMENSIONS, DEFAULT_MIN_COMMON, Measure, SharedCell};
 use crate::stage::{Common, Summary};
-use crate::train::PREDICT_FILE;
+use crate::{catalogue, labels};
 
 /// Default of `top`.
 pub const DEFAULT_TOP: u32 = 5;
@@ -204,7 +203,7 @@ struct Adviser<'a> {
 impl Adviser<'_> {
     /// The answer for one photo, and the photo as it was looked at where it is good.
     fn advise(&mut self, path: PathBuf) -> Result<(Recommendation, Option<Photo>)> {
-        let read = photo::read_bytes(&path).and_then(|bytes| Ok((fitted(&bytes)?, segment::digest(&bytes))));
+        let read = photo::read_bytes(&path).and_then(|bytes| Ok((fitted(&bytes)?, files::digest_of(&bytes))));
         let (photo, digest) = match read {
             Ok(read) => read,
             Err(problem) => {
@@ -214,7 +213,7 @@ impl Adviser<'_> {
         };
         let label_maps = self.predictor.label_maps(std::slice::from_ref(&photo))?;
         let label_map = label_maps.first().ok_or_else(|| Error::runtime(PREDICT_FILE, "gave no label map"))?;
-        let counts = segment::count(&photo, label_map, self.config.color_rule, &self.colors);
+        let counts = self.colors.count(&photo, label_map, self.config.color_rule);
         let cells: Vec<f32> = counts.shares().into_iter().map(Option::unwrap_or_default).collect();
         let mut answer = Recommendation::without_neighbours(path, None);
         answer.worn = worn(&cells);

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::runs;
 use crate::runs::history::{self, Attempt, State, WholeRun};
+use crate::runs::{self};
 use crate::settings::Settings;
 use crate::stage::{RUN_FILE, Summary, Versions, held_by};
 use crate::{segment, train};

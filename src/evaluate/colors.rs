@@ -1,52 +1,17 @@
 //! Colours and features of a split: how well the colour table names what the labels name, and how far the features by the model
 //! are from those by the labels.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
-
 use crate::color::{self, ColorTable};
 use crate::dataset::PhotoRecord;
 use crate::features::{ColorRule, FeatureTable, PixelCounts};
 use crate::labels::{self, BACKGROUND, CELL_COUNT, COLOR_COUNT};
+use crate::model::evaluation::{ColorEvaluation, FeatureComparison};
 use crate::photo::Photo;
-use crate::segment;
 use crate::similarity::{Correlator, Measure};
 
 /// Neighbours that are compared.
 const NEIGHBOURS: usize = 10;
 const COLOR_RULES: [ColorRule; 2] = [ColorRule::PerPixel, ColorRule::FirstPixel];
-
-/// How the colour table does on the apparel of a split, by its true categories. Rates are 0 to 1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ColorEvaluation {
-    /// Share of labelled pixels whose colour `segment` names as the labels do.
-    pub pixel_accuracy: f64,
-    /// Share of labelled superpixels whose mean the table names as the labels do.
-    pub superpixel_accuracy: f64,
-    /// Labelled superpixels.
-    pub superpixels: u64,
-    /// Pixels by the labels' colour (rows) and ours, 12 x 12, both by colour id from 1 (`bk` is no colour of clothes).
-    pub confusion: Vec<Vec<u64>>,
-}
-
-/// Features by the model beside features by the labels, `segment --from model` and `--from labels`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FeatureComparison {
-    /// How the pixels of a category get their colour.
-    pub color_rule: ColorRule,
-    /// Mean over photos and cells of the absolute difference, absent = 0.
-    pub mean_absolute_difference: f64,
-    /// The same for a table that is empty: what is there to be found.
-    pub mean_absolute_difference_of_nothing: f64,
-    /// Mean over photos of the absolute difference, by cell.
-    pub cells: BTreeMap<String, f64>,
-    /// Share of the ten nearest photos of the split by the labels (`pearson`) that are among the ten nearest by the model;
-    /// null in a split of ten photos or fewer.
-    pub true_neighbours_found: Option<f64>,
-    /// The same where ten others are drawn at random.
-    pub true_neighbours_found_at_random: Option<f64>,
-}
 
 /// What has been compared of one photo.
 pub(super) struct Compared {
@@ -73,7 +38,7 @@ impl Compared {
             // Where there are no colour labels both sides name them.
             let labelled = |pixel: usize| named.as_ref().map_or(ours[pixel], |colors| colors[pixel]);
             let by_labels = PixelCounts::of(&truth, record.width_px, rule, labelled);
-            [by_labels, segment::count(photo, predicted, rule, table)]
+            [by_labels, table.count(photo, predicted, rule)]
                 .map(|counts| counts.shares().into_iter().map(Option::unwrap_or_default).collect())
         });
         Self { confusion, superpixels: superpixels.len() as u64, right_superpixels: right as u64, cells: cells.into() }

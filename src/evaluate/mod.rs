@@ -1,38 +1,32 @@
 //! `evaluate`: a model against the labels of one split: `evaluation.json` in the model folder.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
-use ort::session::Session;
-use ort::value::{DynValue, Tensor};
+use ort::value::DynValue;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::canvas::{self, Canvas};
 use crate::color::ColorTable;
 use crate::dataset::{Dataset, PhotoRecord, Split};
+use crate::engine::{Backend, Device, Engine};
 use crate::error::{Error, Result};
-use crate::files;
-use crate::graph::{self, Spec};
+use crate::graph::Spec;
 use crate::labels::{CATEGORIES, CATEGORY_COUNT};
 use crate::model::Model;
+use crate::model::confusion::Confusion;
+use crate::model::evaluation::{EVALUATION_FILE, Evaluation};
+use crate::model::evaluator::Evaluator;
+use crate::model::predictor::BATCH_SIZE;
 use crate::photo::Photo;
-use crate::predict::BATCH_SIZE;
 use crate::progress::Progress;
-use crate::runtime::{self, Backend, Device, Engine, failed};
 use crate::stage::{self, Common, Summary};
-use crate::stop;
-use crate::train::step;
+use crate::{files, runtime, stop};
 
-pub mod colors;
-pub mod confusion;
+mod colors;
 
-use colors::{ColorEvaluation, Compared, FeatureComparison};
-use confusion::Confusion;
+use colors::Compared;
 
-/// File name of the result, in the model folder.
-pub const EVALUATION_FILE: &str = "evaluation.json";
 const STAGE: &str = "evaluate";
 /// Why [`Evaluation::seed_mean_iou`] flatters.
 const SEED_MEAN_IOU_NOTE: &str = "the seed's metric: per photo over all 23 categories, 1 for each that is neither there \
@@ -63,75 +57,6 @@ impl Default for Config {
     }
 }
 
-/// The content of `evaluation.json`. Rates are 0 to 1. Pixels are those of the photos at their own size.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Evaluation {
-    /// The part that was looked at.
-    pub split: Split,
-    /// Number of photos.
-    pub photos: u64,
-    /// Identity of the model.
-    pub model_id: String,
-    /// Share of pixels whose category is right.
-    pub pixel_accuracy: f64,
-    /// The same over pixels whose truth is not background; null where there are none.
-    pub foreground_accuracy: Option<f64>,
-    /// Mean of `iou` over the categories that the truth holds.
-    pub mean_iou: f64,
-    /// Mean of `iou` weighted by the pixels of the truth.
-    pub frequency_weighted_iou: f64,
-    /// Mean over photos of |predicted and true categories| / |predicted or true|, background left out.
-    pub category_set_jaccard: f64,
-    /// The seed's per-photo mean IoU.
-    pub seed_mean_iou: f64,
-    /// What `seed_mean_iou` is for a model that answers background everywhere, on these photos.
-    pub seed_mean_iou_of_background: f64,
-    /// Why `seed_mean_iou` flatters.
-    pub seed_mean_iou_note: String,
-    /// Mean binary cross-entropy over all pixels and maps, at the network's size.
-    pub bce: f64,
-    /// Intersection over union by category name; null where the truth holds none of it.
-    pub iou: BTreeMap<String, Option<f64>>,
-    /// Pixels by truth (rows) and prediction (columns), 23 x 23.
-    pub confusion: Vec<Vec<u64>>,
-    /// Share of apparel pixels of the split that are named as the labels name them; null without colour labels.
-    pub color_pixel_accuracy: Option<f64>,
-    /// How the colour table does; null without colour labels.
-    #[serde(default)]
-    pub colors: Option<ColorEvaluation>,
-    /// Features by the model beside features by the labels, for each colour rule.
-    #[serde(default)]
-    pub features: Vec<FeatureComparison>,
-}
-
-impl fmt::Display for Evaluation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} photos of the {} part", self.photos, self.split.name())?;
-        for (name, value) in [
-            ("pixel accuracy", Some(self.pixel_accuracy)),
-            ("foreground accuracy", self.foreground_accuracy),
-            ("mean IoU", Some(self.mean_iou)),
-            ("frequency-weighted IoU", Some(self.frequency_weighted_iou)),
-            ("category-set Jaccard", Some(self.category_set_jaccard)),
-            ("binary cross-entropy", Some(self.bce)),
-            ("colour accuracy", self.color_pixel_accuracy),
-            ("same of superpixels", self.colors.as_ref().map(|it| it.superpixel_accuracy)),
-            ("true neighbours found", self.features.first().and_then(|it| it.true_neighbours_found)),
-            ("the seed's mean IoU", Some(self.seed_mean_iou)),
-        ] {
-            writeln!(f, "  {name:24} {}", figure(value))?;
-        }
-        writeln!(f, "  ({})", self.seed_mean_iou_note)?;
-        writeln!(f, "IoU by category:")?;
-        self.iou.iter().try_for_each(|(name, iou)| writeln!(f, "  {name:24} {}", figure(*iou)))
-    }
-}
-
-/// A figure for people; '-' where it is undefined.
-fn figure(value: Option<f64>) -> String {
-    value.map_or("-".to_owned(), |value| format!("{value:.4}"))
-}
-
 /// Evaluates a model folder and puts `evaluation.json` into it.
 ///
 /// # Errors
@@ -158,17 +83,6 @@ pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
     Ok((evaluation, summary))
 }
 
-/// Reads the evaluation of a model folder.
-///
-/// # Errors
-/// [`Error::Io`] where there is none, [`Error::Input`] where it is damaged.
-pub fn read(model: &Path) -> Result<Evaluation> {
-    let path = model.join(EVALUATION_FILE);
-    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    serde_json::from_str(&text)
-        .map_err(|cause| Error::input(&path, format!("is not an evaluation: {cause}; run `lookbook evaluate` again")))
-}
-
 /// Evaluates the model in the unpublished folder `model` over the test part and writes the result there; `None` where
 /// there is no test part.
 pub(crate) fn after_training(
@@ -191,7 +105,7 @@ fn evaluate(dataset: &Dataset, model: &Model, split: Split, engine: Engine) -> R
     let mut evaluator = Evaluator::new(&spec, engine)?;
     let mut tally = Tally::default();
     let table = model.colors()?.table;
-    let weights = step::flat(weights)?;
+    let weights = runtime::vector(weights)?;
     let photos = dataset.index()?.iter().filter(|it| it.split == split).count() as u64;
     let progress = Progress::new(STAGE, photos, "photos");
     let mut records = dataset.photos(Some(split))?;
@@ -201,91 +115,41 @@ fn evaluate(dataset: &Dataset, model: &Model, split: Split, engine: Engine) -> R
             break;
         }
         stop::check()?;
-        tally.add(evaluator.evaluate(dataset, &spec, &chunk, &weights, &table)?, chunk.len());
+        tally.add(compare_photos(&mut evaluator, dataset, &spec, &chunk, &weights, &table)?, chunk.len());
         progress.inc(chunk.len() as u64);
     }
     if tally.photos == 0 {
         return Err(Error::input(dataset.photos_path(), format!("has no photos in the {} part", split.name())));
     }
-    Ok((tally.evaluation(split, model.id()), evaluator.backend))
+    Ok((tally.evaluation(split, model.id()), evaluator.backend()))
 }
 
-/// The network with the losses, for any weights.
-#[derive(Debug)]
-pub struct Evaluator {
-    session: Session,
-    backend: Backend,
-    spec: Spec,
-}
-
-/// What the network answers for a batch.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// Mean loss over the photos' pixels.
-    pub loss: f32,
-    /// Mean binary cross-entropy over the photos' pixels and the maps.
-    pub bce: f32,
-    /// `[rows, columns]` for each photo.
-    pub label_maps: Vec<Vec<u8>>,
-}
-
-impl Evaluator {
-    /// Makes the session.
-    ///
-    /// # Errors
-    /// As [`runtime::session`].
-    pub fn new(spec: &Spec, engine: Engine) -> Result<Self> {
-        let (session, backend) = runtime::session("evaluation", |dialect| graph::evaluation(dialect, spec), engine)?;
-        Ok(Self { session, backend, spec: spec.clone() })
-    }
-
-    /// Runs a batch: photos `[size, rows, columns, 3]`, labels `[size, map rows, map columns]`, flat folded weights.
-    ///
-    /// # Errors
-    /// What ONNX Runtime answers.
-    pub fn run(&mut self, photos: Vec<u8>, labels: Vec<u8>, weights: &DynValue) -> Result<Answer> {
-        let failed = || failed("evaluation");
-        let spec = &self.spec;
-        let size = labels.len() / (spec.map_rows() * spec.map_columns());
-        let photos = Tensor::from_array(([size, spec.rows(), spec.columns(), 3], photos)).map_err(failed())?;
-        let labels = Tensor::from_array(([size, spec.map_rows(), spec.map_columns()], labels)).map_err(failed())?;
-        let inputs = ort::inputs! { "photos" => photos, "labels" => labels, "weights" => weights };
-        let outputs = self.session.run(inputs).map_err(failed())?;
-        let number = |name: &str| outputs[name].try_extract_tensor::<f32>().map(|it| it.1[0]).map_err(failed());
-        let (_, maps) = outputs["label_map"].try_extract_tensor::<u8>().map_err(failed())?;
-        Ok(Answer {
-            loss: number("loss")?,
-            bce: number("bce")?,
-            label_maps: maps.chunks_exact(spec.rows() * spec.columns()).map(<[u8]>::to_vec).collect(),
-        })
-    }
-
-    fn evaluate(
-        &mut self,
-        dataset: &Dataset,
-        spec: &Spec,
-        records: &[PhotoRecord],
-        weights: &DynValue,
-        table: &ColorTable,
-    ) -> Result<Evaluated> {
-        let laid: Result<Vec<_>> = records.par_iter().map(|it| lay(dataset, spec, it)).collect();
-        let laid = laid?;
-        let photos = laid.iter().flat_map(|it| &it.canvas.pixels).copied().collect();
-        let labels = laid.iter().flat_map(|it| spec.map_labels(&it.labels)).collect();
-        let answer = self.run(photos, labels, weights)?;
-        let compare = |((record, laid), map): ((&PhotoRecord, &Laid), &Vec<u8>)| {
-            let (width, height) = (record.width_px as usize, record.height_px as usize);
-            let mut confusion = Confusion::default();
-            let predicted = canvas::label_map(spec, &laid.canvas, map, width, height);
-            confusion.add(&laid.truth, &predicted);
-            let mut of_background = Confusion::default();
-            of_background.add(&laid.truth, &vec![crate::labels::BACKGROUND; laid.truth.len()]);
-            let compared = Compared::new(record, &laid.photo, &predicted, table);
-            Looked { confusion, seed_of_background: of_background.seed_mean_iou(), compared }
-        };
-        let photos = records.par_iter().zip(&laid).zip(&answer.label_maps).map(compare).collect();
-        Ok(Evaluated { bce: f64::from(answer.bce), photos })
-    }
+/// Compares the answers for some photos with their labels.
+fn compare_photos(
+    evaluator: &mut Evaluator,
+    dataset: &Dataset,
+    spec: &Spec,
+    records: &[PhotoRecord],
+    weights: &DynValue,
+    table: &ColorTable,
+) -> Result<Evaluated> {
+    let laid: Result<Vec<_>> = records.par_iter().map(|it| lay(dataset, spec, it)).collect();
+    let laid = laid?;
+    let photos = laid.iter().flat_map(|it| &it.canvas.pixels).copied().collect();
+    let labels = laid.iter().flat_map(|it| spec.map_labels(&it.labels)).collect();
+    let answer = evaluator.run(photos, labels, weights)?;
+    let compare = |((record, laid), map): ((&PhotoRecord, &Laid), &Vec<u8>)| {
+        let (width, height) = (record.width_px as usize, record.height_px as usize);
+        let mut confusion = Confusion::default();
+        let predicted = canvas::label_map(spec, &laid.canvas, map, width, height);
+        confusion.add(&laid.truth, &predicted);
+        let mut of_background = Confusion::default();
+        of_background.add(&laid.truth, &vec![crate::labels::BACKGROUND; laid.truth.len()]);
+        let compared = Compared::new(record, &laid.photo, &predicted, table);
+        Looked { confusion, seed_of_background: of_background.seed_mean_iou(), compared }
+    };
+    let photos = records.par_iter().zip(&laid).zip(&answer.label_maps).map(compare).collect();
+    Ok(Evaluated { bce: f64::from(answer.bce), photos })
 }
 
 /// A photo and its labels on the canvas, and both at its own size.

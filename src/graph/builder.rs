@@ -9,12 +9,14 @@ use std::collections::HashMap;
 
 use prost::Message;
 
-use super::Precision;
 use super::onnx::{
     Attribute, Dimension, FLOAT, FLOAT16, Graph, INT32, INT64, IR_VERSION, Model, Node, OPSET_VERSION, OperatorSetId,
     Shape, Size, StringStringEntry, Tensor, TensorType, Type, ValueInfo,
 };
-use crate::ops::operators::DOMAIN;
+use super::spec::Precision;
+
+/// Name of the domain.
+pub const DOMAIN: &str = "lookbook";
 
 /// A value of the graph, by its name in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -165,7 +167,7 @@ impl Builder {
         self.nodes(op_type, inputs, attributes, 1).remove(0)
     }
 
-    /// Adds an operator of the [native domain](crate::ops::operators) with any number of outputs.
+    /// Adds an operator of the [native domain](crate::runtime::operators) with any number of outputs.
     pub(super) fn native(
         &mut self,
         op_type: &str,

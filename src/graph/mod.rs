@@ -11,293 +11,38 @@
 //!
 //! `photos` are u8 `[batch, rows, columns, 3]`, `label_map` u8 `[batch, rows, columns]`, `labels` u8
 //! `[batch, map rows, map columns]`. Weights, moments and what else is carried from step to step are flat f32 vectors, in the
-//! order of [`unet::parameters`] and [`unet::statistics`]. The `loss` of a graph that gives new weights is no number where one
+//! order of [`parameters::parameters`] and [`parameters::statistics`]. The `loss` of a graph that gives new weights is no number where one
 //! of them is none. All but [`predict`] come in two dialects with the same inputs and
 //! outputs.
 //!
 //! A network with [batch normalisation](Spec::batch_norm) has two more vectors and two rates, f32 scalars from 0 to 1: in each
 //! step `average`, a moving average of the weights, goes by `average_rate` of the way to the new weights, and `statistics`,
 //! means and variances of the normalised maps, by `statistics_rate` of the way to those of the batch. The other graphs know
-//! no normalisation: it is [folded](unet::fold) into their weights.
+//! no normalisation: it is [folded](parameters::fold) into their weights.
 //!
 //! [rates]: Spec::rates
 
 use std::collections::HashMap;
 
 use prost::Message;
-use serde::{Deserialize, Serialize};
 
 use crate::labels::CATEGORY_COUNT;
 
 pub mod builder;
+mod layout;
 mod native;
 pub mod onnx;
+pub mod parameters;
 mod portable;
-pub mod unet;
+pub mod spec;
+mod unet;
 
 use builder::{Builder, Dim, Value};
 use onnx::{FLOAT, UINT8};
-
-/// Decay of the first moment (Kingma and Ba, 2015, <https://arxiv.org/abs/1412.6980>).
-pub const ADAM_BETA_1: f32 = 0.9;
-/// Decay of the second moment.
-pub const ADAM_BETA_2: f32 = 0.999;
-/// Added to the root of the second moment, as Keras does: after the bias correction has gone into the rate.
-pub const ADAM_EPSILON: f32 = 1e-7;
-
-/// The operators that a graph is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    /// Standard operators, NCHW: for any ONNX Runtime, on any device.
-    Portable,
-    /// The operators of [`crate::ops`], NHWC: for CPUs, in this program.
-    Native,
-}
-
-impl Dialect {
-    /// Its name in `run.json`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Portable => "portable",
-            Self::Native => "native",
-        }
-    }
-}
-
-/// The numbers that maps are computed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// Single precision.
-    F32,
-    /// Half precision; weights, normalisation, losses and what is summed over pixels in f32: training in the portable dialect
-    /// only.
-    F16,
-    /// bfloat16, sums in f32: label maps in the native dialect only.
-    Bf16,
-}
-
-impl Precision {
-    /// Its name in `run.json`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-        }
-    }
-}
-
-/// What the maps mean and how they are learnt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Loss {
-    /// Sigmoid maps, mean binary cross-entropy over pixels and maps: the seed's.
-    #[default]
-    Bce,
-    /// Softmax over the maps, mean cross-entropy over pixels.
-    Softmax,
-}
-
-/// The size, the widths and the head of a network.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Spec {
-    /// Width of the photos that the network sees.
-    pub photo_width_px: usize,
-    /// Height of the photos that the network sees.
-    pub photo_height_px: usize,
-    /// What the maps mean.
-    pub loss: Loss,
-    /// Channels of the levels, top to bottom: the first 8 or 16, all multiples of 8.
-    #[serde(default = "Spec::seed_channels")]
-    pub channels: Vec<usize>,
-    /// Pixels of a photo, each way, that one pixel of the top level stands for, 1 or 2: with 2 the four pixels of a square
-    /// go in side by side, as 12 channels.
-    #[serde(default = "Spec::seed_stride")]
-    pub stride: usize,
-    /// Whether the maps of 3x3 convolutions are normalised over the batch while the network is trained (Ioffe and Szegedy,
-    /// 2015, <https://arxiv.org/abs/1502.03167>).
-    #[serde(default)]
-    pub batch_norm: bool,
-}
-
-/// How a softmax loss weighs its parts; a loss of sigmoids has none.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LossWeights {
-    /// Weight of a pixel of each category in the cross-entropy.
-    pub categories: [f32; CATEGORY_COUNT],
-    /// Weight of the Dice part, 0 or more: 1 minus the mean Dice coefficient, 2 sum(p y) / (sum(p) + sum(y)) over all pixels
-    /// of the batch, of the categories that are there (Milletari et al., 2016, <https://arxiv.org/abs/1606.04797>).
-    pub dice: f32,
-}
-
-impl LossWeights {
-    /// All pixels alike, nothing but cross-entropy.
-    pub const PLAIN: Self = Self { categories: [1.0; CATEGORY_COUNT], dice: 0.0 };
-}
-
-impl Spec {
-    /// The seed's network for photos of that size.
-    #[must_use]
-    pub fn seed(photo_width_px: usize, photo_height_px: usize, loss: Loss) -> Self {
-        let (channels, stride) = (Self::seed_channels(), Self::seed_stride());
-        Self { photo_width_px, photo_height_px, loss, channels, stride, batch_norm: false }
-    }
-
-    fn seed_channels() -> Vec<usize> {
-        unet::SEED_CHANNELS.to_vec()
-    }
-
-    const fn seed_stride() -> usize {
-        1
-    }
-
-    /// The same network as it is used: its normalisation [folded](unet::fold) into its weights.
-    #[must_use]
-    pub fn folded(&self) -> Self {
-        Self { batch_norm: false, ..self.clone() }
-    }
-
-    /// Rows and columns of the network's input are multiples of this: each level below the first halves them.
-    fn side_multiple(&self) -> usize {
-        self.stride << (self.channels.len() - 1)
-    }
-
-    /// Rows of the network's input: the height, up to the next multiple. The rows below the photo are black.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.photo_height_px.next_multiple_of(self.side_multiple())
-    }
-
-    /// Columns of the network's input, likewise.
-    #[must_use]
-    pub fn columns(&self) -> usize {
-        self.photo_width_px.next_multiple_of(self.side_multiple())
-    }
-
-    /// Rows of the top level's maps, and of labels.
-    #[must_use]
-    pub fn map_rows(&self) -> usize {
-        self.rows() / self.stride
-    }
-
-    /// Columns of the top level's maps, and of labels.
-    #[must_use]
-    pub fn map_columns(&self) -> usize {
-        self.columns() / self.stride
-    }
-
-    /// Rows and columns of the top level's maps that are photo.
-    #[must_use]
-    pub fn photo_part(&self) -> [usize; 2] {
-        [self.photo_height_px.div_ceil(self.stride), self.photo_width_px.div_ceil(self.stride)]
-    }
-
-    /// What is carried from one training step to the next: name and length of each vector.
-    #[must_use]
-    pub fn state(&self) -> Vec<(&'static str, usize)> {
-        let parameters = unet::parameter_count(self);
-        let mut state = vec![(WEIGHTS, parameters), ("first_moment", parameters), ("second_moment", parameters)];
-        if self.batch_norm {
-            state.extend([(AVERAGE, parameters), (STATISTICS, unet::statistics_count(self))]);
-        }
-        state
-    }
-
-    /// Name and length of a sum of gradients.
-    #[must_use]
-    pub fn gradient(&self) -> (&'static str, usize) {
-        (GRADIENT, unet::parameter_count(self))
-    }
-
-    /// The names of the rates that a training step takes.
-    #[must_use]
-    pub fn rates(&self) -> &'static [&'static str] {
-        if self.batch_norm { &[AVERAGE_RATE, STATISTICS_RATE] } else { &[] }
-    }
-
-    /// The labels of the top level's maps, `[map rows, map columns]`, from those of the canvas, `[rows, columns]`: the middle of
-    /// each square.
-    #[must_use]
-    pub fn map_labels(&self, labels: &[u8]) -> Vec<u8> {
-        let rows = labels.chunks_exact(self.columns()).skip(self.stride / 2).step_by(self.stride);
-        rows.flat_map(|row| row.iter().skip(self.stride / 2).step_by(self.stride)).copied().collect()
-    }
-
-    fn photo_dims(&self) -> [Dim; 4] {
-        [Dim::Batch, Dim::Fixed(self.rows()), Dim::Fixed(self.columns()), Dim::Fixed(3)]
-    }
-
-    fn label_map_dims(&self) -> [Dim; 3] {
-        [Dim::Batch, Dim::Fixed(self.rows()), Dim::Fixed(self.columns())]
-    }
-
-    fn label_dims(&self) -> [Dim; 3] {
-        [Dim::Batch, Dim::Fixed(self.map_rows()), Dim::Fixed(self.map_columns())]
-    }
-
-    /// The part of `[batch, any, map rows, map columns]` that is photo.
-    fn real_part(&self, builder: &mut Builder, x: &Value) -> Value {
-        let part = self.photo_part();
-        if part == [self.map_rows(), self.map_columns()] {
-            return x.clone();
-        }
-        builder.slice(x, &[0, 0], &part.map(|end| end as i64), &[2, 3], &[1, 1])
-    }
-
-    /// u8 photos with the pixels that become one side by side, `[batch, map rows, map columns, 3 stride^2]`.
-    fn gather(&self, builder: &mut Builder, photos: &Value) -> Value {
-        if self.stride == 1 {
-            return photos.clone();
-        }
-        builder.scope("input");
-        let [rows, columns, stride] = [self.map_rows(), self.map_columns(), self.stride].map(|it| it as i64);
-        let squares = builder.reshape(photos, &[0, rows, stride, columns, 3 * stride]);
-        let squares = builder.transpose(&squares, &[0, 1, 3, 2, 4]);
-        builder.reshape(&squares, &[0, rows, columns, 3 * stride * stride])
-    }
-
-    /// A label map of the size of the maps at that of the photos.
-    fn enlarge(&self, builder: &mut Builder, label_map: &Value) -> Value {
-        if self.stride == 1 {
-            return label_map.clone();
-        }
-        builder.scope("label_map");
-        let [rows, columns, stride] = [self.map_rows(), self.map_columns(), self.stride].map(|it| it as i64);
-        let squares = builder.reshape(label_map, &[0, rows, 1, columns, 1]);
-        let times = builder.integers(&[1, 1, stride, 1, stride]);
-        let squares = builder.node("Expand", &[&squares, &times], vec![]);
-        builder.reshape(&squares, &[0, stride * rows, stride * columns])
-    }
-}
-
-/// Name of the trained weights in the state.
-pub const WEIGHTS: &str = "weights";
-/// Name of the moving average of the weights in the state.
-pub const AVERAGE: &str = "average";
-/// Name of the means and variances of normalised maps in the state.
-pub const STATISTICS: &str = "statistics";
-/// Name of the input that says how far the average goes to the new weights in a step.
-pub const AVERAGE_RATE: &str = "average_rate";
-/// Name of the input that says how far the statistics go to those of the batch in a step.
-pub const STATISTICS_RATE: &str = "statistics_rate";
-/// Name of a sum of gradients.
-pub const GRADIENT: &str = "gradient";
-
-/// What a dialect finds out about a batch.
-struct Learnt {
-    /// The mean loss, a scalar.
-    loss: Value,
-    /// Share of the photos' own pixels that were right, a scalar.
-    pixel_accuracy: Value,
-    /// Gradient of each parameter by its name, times 1 / `gradient_scale`.
-    gradients: HashMap<String, Value>,
-    /// What the gradients are to be multiplied by.
-    gradient_scale: f32,
-    /// Mean and variance, `[channels]` each, of every normalised layer by its name.
-    statistics: HashMap<String, [Value; 2]>,
-}
+pub use spec::{
+    ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, AVERAGE, AVERAGE_RATE, Dialect, GRADIENT, Loss, LossWeights, Precision,
+    SEED_CHANNELS, SPEC_KEY, STATISTICS, STATISTICS_RATE, Spec, WEIGHTS,
+};
 
 /// The training step: forward pass, loss, gradients of all weights, Adam. The native dialect computes in f32 whatever
 /// `precision` says.
@@ -327,7 +72,7 @@ pub fn accumulate(dialect: Dialect, precision: Precision, spec: &Spec, weights: 
     graph.take_vectors(&[spec.state()[0], spec.gradient()]);
     if spec.batch_norm {
         graph.take_scalars(&[STATISTICS_RATE]);
-        graph.take_vectors(&[(STATISTICS, unet::statistics_count(spec))]);
+        graph.take_vectors(&[(STATISTICS, parameters::statistics_count(spec))]);
     }
     let (loss, gradient) = graph.learn(weights);
     graph.builder.output("loss", &loss, FLOAT, &[]);
@@ -409,12 +154,13 @@ impl<'a> Training<'a> {
         self.builder.output("pixel_accuracy", &learnt.pixel_accuracy, FLOAT, &[]);
         if self.spec.batch_norm {
             self.builder.scope(STATISTICS);
-            let of_layers = unet::statistics(self.spec).into_iter().flat_map(|(layer, _)| &learnt.statistics[&layer]);
+            let of_layers =
+                parameters::statistics(self.spec).into_iter().flat_map(|(layer, _)| &learnt.statistics[&layer]);
             let of_batch = flat(&mut self.builder, of_layers);
             self.move_towards(STATISTICS, &of_batch, STATISTICS_RATE);
         }
         self.builder.scope("gradient");
-        let names = unet::parameters(self.spec).into_iter().map(|it| it.name);
+        let names = parameters::parameters(self.spec).into_iter().map(|it| it.name);
         let gradient = flat(&mut self.builder, names.map(|name| &learnt.gradients[&name]));
         if learnt.gradient_scale == 1.0 {
             return (learnt.loss, gradient);
@@ -470,7 +216,7 @@ pub fn evaluation(dialect: Dialect, spec: &Spec) -> Vec<u8> {
     let mut builder = Builder::default();
     let photos = builder.input("photos", UINT8, &spec.photo_dims());
     let labels = builder.input("labels", UINT8, &spec.label_dims());
-    let weights = builder.input(WEIGHTS, FLOAT, &[Dim::Fixed(unet::parameter_count(spec))]);
+    let weights = builder.input(WEIGHTS, FLOAT, &[Dim::Fixed(parameters::parameter_count(spec))]);
     let by_name = unpack(&mut builder, spec, &weights);
     let evaluate = match dialect {
         Dialect::Portable => portable::evaluate,
@@ -525,8 +271,8 @@ pub fn read_predict(file: &[u8]) -> Result<(Spec, Vec<f32>), String> {
     let spec: Spec =
         serde_json::from_str(&spec.value).map_err(|cause| format!("its '{SPEC_KEY}' is wrong ({cause})"))?;
     let graph = model.graph.ok_or("holds no graph")?;
-    let mut weights = Vec::with_capacity(unet::parameter_count(&spec));
-    for parameter in unet::parameters(&spec) {
+    let mut weights = Vec::with_capacity(parameters::parameter_count(&spec));
+    for parameter in parameters::parameters(&spec) {
         let tensor = graph.initializer.iter().find(|it| it.name == parameter.name);
         let tensor = tensor.ok_or_else(|| format!("lacks the tensor '{}'", parameter.name))?;
         if tensor.raw_data.len() != 4 * parameter.len() {
@@ -540,7 +286,7 @@ pub fn read_predict(file: &[u8]) -> Result<(Spec, Vec<f32>), String> {
 /// Flat weights as named constants.
 fn initializers(builder: &mut Builder, spec: &Spec, mut weights: &[f32]) -> HashMap<String, Value> {
     let mut by_name = HashMap::new();
-    for parameter in unet::parameters(spec) {
+    for parameter in parameters::parameters(spec) {
         let (own, rest) = weights.split_at(parameter.len());
         let value = builder.weight(&parameter.name, &parameter.dims, own);
         by_name.insert(parameter.name, value);
@@ -552,8 +298,8 @@ fn initializers(builder: &mut Builder, spec: &Spec, mut weights: &[f32]) -> Hash
 /// The flat weights as the network's tensors.
 fn unpack(builder: &mut Builder, spec: &Spec, weights: &Value) -> HashMap<String, Value> {
     builder.scope("unpack");
-    let parameters = unet::parameters(spec);
-    let sizes: Vec<usize> = parameters.iter().map(unet::Parameter::len).collect();
+    let parameters = parameters::parameters(spec);
+    let sizes: Vec<usize> = parameters.iter().map(parameters::Parameter::len).collect();
     let parts = builder.split(weights, &sizes, 0);
     let shaped = parameters.into_iter().zip(parts).map(|(parameter, part)| {
         let dims: Vec<i64> = parameter.dims.iter().map(|&dim| dim as i64).collect();
@@ -564,13 +310,11 @@ fn unpack(builder: &mut Builder, spec: &Spec, weights: &Value) -> HashMap<String
 
 /// What a user of the file needs to know about it.
 fn metadata(spec: &Spec) -> Vec<(&'static str, String)> {
-    let layout: Vec<_> = unet::parameters(spec).into_iter().map(|it| serde_json::json!([it.name, it.dims])).collect();
+    let layout: Vec<_> =
+        parameters::parameters(spec).into_iter().map(|it| serde_json::json!([it.name, it.dims])).collect();
     vec![
         (SPEC_KEY, serde_json::to_string(spec).expect("a spec is plain data")),
         ("lookbook.weights", serde_json::Value::from(layout).to_string()),
         ("lookbook.categories", crate::labels::CATEGORIES.join(",")),
     ]
 }
-
-/// Metadata key of the [`Spec`] as JSON, in the ONNX files and in `weights.safetensors`.
-pub const SPEC_KEY: &str = "lookbook.spec";

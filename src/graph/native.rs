@@ -8,8 +8,9 @@ use std::collections::HashMap;
 
 use super::builder::{Builder, Value};
 use super::onnx::Attribute;
-use super::unet::{self, tensors};
-use super::{Learnt, Loss, LossWeights, Precision, Spec};
+use super::parameters;
+use super::spec::{Loss, LossWeights, Precision, Spec};
+use super::unet::{Learnt, tensors};
 
 /// A layer that was passed.
 enum Layer {
@@ -129,7 +130,7 @@ fn forward(
     let photos = spec.gather(builder, photos);
     let levels = spec.channels.len();
     let last = format!("up{}b", levels - 1);
-    let normalised = unet::statistics(spec).into_iter().collect();
+    let normalised = parameters::statistics(spec).into_iter().collect();
     let (layers, statistics) = (Vec::new(), HashMap::new());
     let mut pass = Pass { builder, weights, precision, last, normalised, layers, statistics };
     let mut x = pass.photos("down1a", &photos);

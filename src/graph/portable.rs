@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::builder::{Builder, Value};
 use super::onnx::{self, FLOAT, INT32, UINT8};
-use super::unet::Forward;
-use super::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, Learnt, Loss, LossWeights, Spec, unet};
+use super::spec::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, Loss, LossWeights, Spec};
+use super::unet::{self, Forward, Learnt};
 use crate::labels::CATEGORY_COUNT;
 
 /// Least probability that a logarithm is taken of, as Keras clips.

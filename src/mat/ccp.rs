@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{Annotation, Version, check_header, reason, v5};
 use crate::error::{Error, Result};
 use crate::labels::{CATEGORIES, CATEGORY_COUNT};
-use crate::table::rejects::Reject;
+use crate::rejects::Reject;
 
 /// Name of the list of tags.
 pub const LABEL_LIST: &str = "label_list.mat";

@@ -13,7 +13,7 @@ use hdf5_pure::{DType, Dataset, FormatError, Group, Object, Source};
 use super::{Annotation, Version, check_header, guard, reason};
 use crate::error::{Error, Result};
 use crate::labels::{CATEGORIES, COLORS};
-use crate::table::rejects::Reject;
+use crate::rejects::Reject;
 
 /// Name of the `.mat` file, as the data set spells it.
 pub const FILE: &str = "fashon_parsing_data.mat";

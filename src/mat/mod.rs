@@ -1,7 +1,7 @@
 //! `.mat` files to plain records, and back for the built-in sample.
 //!
 //! Nothing in such a file is trusted: a damaged file is one [`crate::Error::Input`] that names it, a bad entry is a
-//! [`Reject`](crate::table::rejects::Reject) with one of the codes of [`reason`], and neither is ever a panic.
+//! [`Reject`](crate::rejects::Reject) with one of the codes of [`reason`], and neither is ever a panic.
 
 use std::path::Path;
 

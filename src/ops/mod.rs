@@ -1,7 +1,7 @@
 //! Native operators for CPUs: the layers of the network and their gradients in f32, NHWC.
 //!
 //! Slices go in and out, and the shapes are checked; every function works with any [`Instructions`] that the processor has.
-//! [`operators`] registers them in ONNX Runtime as the operators of a domain of their own. `docs/kernels.md` says how the
+//! `runtime::operators` registers them in ONNX Runtime as the operators of a domain of their own. `docs/kernels.md` says how the
 //! kernels work and how near they come to what the processor can do.
 //!
 //! This is the only room of the package in which `unsafe` is allowed.
@@ -13,9 +13,9 @@ pub mod adam;
 pub mod bf16;
 pub mod convolution;
 pub mod head;
+mod instructions;
 pub mod maps;
 pub mod norm;
-pub mod operators;
 pub mod pool;
 mod product;
 mod simd;
@@ -24,8 +24,8 @@ pub mod up;
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 mod x86;
 
+pub use instructions::Instructions;
 pub use maps::{Maps, Shape};
-pub use simd::Instructions;
 pub use spread::{Rayon, Spread};
 
 /// Who does the work, and with which instructions.

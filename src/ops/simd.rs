@@ -1,65 +1,7 @@
-//! Vectors of f32 that the kernels are written in, and the sets of instructions that stand behind them.
+//! Vectors of f32 that the kernels are written in.
 //!
 //! A kernel is a [`Job`]: code over the [`Simd`] that it is given, inlined whole into one function for each set of
-//! instructions. Which of them runs is chosen at run time, by [`Instructions`].
-
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
-
-/// A set of instructions that the kernels can be run with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Instructions {
-    /// Whatever the compiler makes of plain Rust: any processor.
-    Portable,
-    /// AVX2 and FMA: vectors of 8.
-    Avx2,
-    /// AVX-512 (F, BW, DQ, VL): vectors of 16, 32 registers.
-    Avx512,
-}
-
-impl Instructions {
-    /// Every set that this processor has, the best last.
-    #[must_use]
-    pub fn available() -> Vec<Self> {
-        #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
-        let (avx2, avx512) = (super::x86::has_avx2(), super::x86::has_avx512());
-        #[cfg(not(all(target_arch = "x86_64", not(feature = "portable"))))]
-        let (avx2, avx512) = (false, false);
-        let all = [(Self::Portable, true), (Self::Avx2, avx2), (Self::Avx512, avx2 && avx512)];
-        all.into_iter().filter(|(_, is_there)| *is_there).map(|(instructions, _)| instructions).collect()
-    }
-
-    /// The best set that this processor has.
-    #[must_use]
-    pub fn best() -> Self {
-        *Self::available().last().expect("the portable form is always there")
-    }
-
-    /// Runs a job with these instructions, which have to be among the [available](Self::available).
-    pub(super) fn run<J: Job>(self, job: J) -> J::Output {
-        match self {
-            Self::Portable => job.run::<Portable>(),
-            #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
-            Self::Avx2 => super::x86::run_avx2(job),
-            #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
-            Self::Avx512 => super::x86::run_avx512(job),
-            #[cfg(not(all(target_arch = "x86_64", not(feature = "portable"))))]
-            Self::Avx2 | Self::Avx512 => unreachable!("not available on this processor"),
-        }
-    }
-}
-
-impl fmt::Display for Instructions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Portable => "portable",
-            Self::Avx2 => "avx2",
-            Self::Avx512 => "avx512",
-        })
-    }
-}
+//! instructions. Which of them runs is chosen at run time, by [`super::Instructions`].
 
 /// Work that can be done with any set of instructions.
 pub(super) trait Job {

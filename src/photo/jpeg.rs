@@ -4,7 +4,7 @@
 //! making pixels: every scan must hold all its blocks, every component must have a scan, and the file must reach its EOI
 //! marker. Sections and figures in comments are those of ITU-T T.81.
 
-use super::{PhotoProblem, reason};
+use super::problem::{PhotoProblem, reason};
 
 /// Codes of up to this many bits are looked up at once; nearly all are.
 const LOOKUP_BITS: u32 = 9;

@@ -7,17 +7,15 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{Config, Run};
+use super::config::Config;
+use super::run::Run;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::features::FeatureTable;
-use crate::files;
-use crate::labels;
 use crate::photo::{self, Decoding, MAX_PIXELS, Photo};
-use crate::picture;
 use crate::similarity::{self, Neighbour};
 use crate::stage::{Stage, Summary};
-use crate::stop;
+use crate::{files, labels, picture, stop};
 
 /// Size of a thumbnail, and thumbnails in a sheet: a sheet is about 150 kB.
 const THUMBNAIL_PX: (u32, u32) = (120, 180);
@@ -133,7 +131,7 @@ struct Photos<'a> {
 
 impl<'a> Photos<'a> {
     fn open(table: &'a FeatureTable, catalogue: &Path) -> Result<Self> {
-        let records = if catalogue.join(crate::table::photos::FILE).is_file() {
+        let records = if catalogue.join(crate::dataset::photos::FILE).is_file() {
             Some(Dataset::open(catalogue)?.photos(None)?)
         } else {
             None

@@ -5,16 +5,15 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::Run;
-use super::page::percent;
-use super::pictures::{QUALITY, data_uri};
+use super::figures::{QUALITY, data_uri, percent};
+use super::run::Run;
 use crate::error::Result;
 use crate::features::FeatureTable;
 use crate::files;
 use crate::photo::{FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo};
 use crate::picture::{self, Tile};
 use crate::recommend::catalogue_pictures;
-use crate::similarity::evaluation::{ByMeasure, Likeness, Nearests, likeness, nearest_by_measure};
+use crate::similarity::likeness::{ByMeasure, Likeness, Nearests, likeness, nearest_by_measure};
 use crate::similarity::{DEFAULT_TOP, Measure};
 use crate::stage::{Common, Stage};
 

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::Run;
-use super::page::grouped;
+use super::figures::{duration, grouped, percent};
+use super::run::Run;
 use crate::error::Result;
-use crate::evaluate;
 use crate::gates::GateResult;
+use crate::model::evaluation;
 use crate::stage::{Summary, Versions};
 
 /// How a figure is written.
@@ -92,7 +92,7 @@ pub(super) fn compare(run: &Run, stages: &[Summary]) -> Result<Nights> {
 /// A figure of `run.json`; of a model also of its evaluation.
 fn figure(summary: &Summary, folder: &Path, name: &str) -> Option<f64> {
     let evaluation = || {
-        let evaluation = evaluate::read(folder).ok().filter(|_| summary.stage == "train")?;
+        let evaluation = evaluation::read(folder).ok().filter(|_| summary.stage == "train")?;
         match name {
             "mean_iou" => Some(evaluation.mean_iou),
             "pixel_accuracy" => Some(evaluation.pixel_accuracy),
@@ -139,9 +139,9 @@ impl Unit {
     fn write(self, value: f64) -> String {
         match self {
             Self::Count => grouped(value as u64),
-            Self::Share => super::page::percent(value),
+            Self::Share => percent(value),
             Self::Correlation => format!("{value:.3}"),
-            Self::Seconds => super::page::duration(value),
+            Self::Seconds => duration(value),
         }
     }
 }

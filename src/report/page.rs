@@ -6,18 +6,19 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use serde::Serialize;
 
-use super::Run;
+use super::figures::{duration, grouped, percent};
 use super::measures::Measures;
 use super::nights::{self, Nights};
+use super::run::{FOLDERS, Run};
 use super::svg::{self, Bar, Cell, Line};
 use crate::error::{Error, Result};
-use crate::evaluate::{self, EVALUATION_FILE, Evaluation};
 use crate::features::FeatureTable;
 use crate::labels::{self, CATEGORIES, CATEGORY_PALETTE, COLOR_COUNT, COLOR_RGB, COLORS};
+use crate::model::evaluation::{self, EVALUATION_FILE, Evaluation};
+use crate::model::files::HISTORY_FILE;
+use crate::model::history::{self, EpochRecord};
+use crate::rejects;
 use crate::stage::Summary;
-use crate::table::rejects;
-use crate::train::HISTORY_FILE;
-use crate::train::history::{self, EpochRecord};
 
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
@@ -157,7 +158,7 @@ impl Page {
             stages: stages.iter().map(StageFacts::new).collect(),
             nights: nights::compare(run, stages)?,
             curves: curves(run)?,
-            evaluation: evaluation(run)?,
+            evaluation: evaluation_part(run)?,
             shares: shares(run)?,
             rejects: rejects(run)?,
             segmentations: None,
@@ -229,9 +230,9 @@ fn curves(run: &Run) -> Result<Option<[String; 2]>> {
 }
 
 /// `evaluation.json`, where the model was evaluated.
-fn evaluation(run: &Run) -> Result<Option<EvaluationPart>> {
+fn evaluation_part(run: &Run) -> Result<Option<EvaluationPart>> {
     let Some(model) = run.folder("model").filter(|it| it.join(EVALUATION_FILE).is_file()) else { return Ok(None) };
-    evaluate::read(model).map(|it| Some(EvaluationPart::new(&it)))
+    evaluation::read(model).map(|it| Some(EvaluationPart::new(&it)))
 }
 
 impl EvaluationPart {
@@ -414,7 +415,7 @@ fn ranked(mut shares: Vec<(&str, [u8; 3], f64)>) -> Vec<Bar> {
 
 /// Rejects of all stages by stage and reason; `None` where no stage with such a table was run.
 fn rejects(run: &Run) -> Result<Option<Vec<RejectCount>>> {
-    let tables: Vec<_> = super::FOLDERS.iter().filter_map(|folder| run.file(folder, rejects::FILE)).collect();
+    let tables: Vec<_> = FOLDERS.iter().filter_map(|folder| run.file(folder, rejects::FILE)).collect();
     let mut found: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for path in &tables {
         let stage = Summary::read(path.parent().unwrap_or(path))?.stage;
@@ -428,28 +429,6 @@ fn rejects(run: &Run) -> Result<Option<Vec<RejectCount>>> {
         RejectCount { stage, reason, count, examples: items }
     });
     Ok((!tables.is_empty()).then(|| counts.collect()))
-}
-
-/// A rate as per cent.
-pub(super) fn percent(rate: f64) -> String {
-    format!("{:.1} %", rate * 100.0)
-}
-
-/// A count with commas between thousands.
-pub(super) fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-pub(super) fn duration(secs: f64) -> String {
-    if secs < 120.0 { format!("{secs:.1} s") } else { format!("{:.1} min", secs / 60.0) }
 }
 
 fn css([r, g, b]: [u8; 3]) -> String {

@@ -2,23 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use base64::Engine;
-
-use super::page::{Page, Segmentations, SegmentedPhoto, Swatch, percent};
-use super::{Config, Run};
+use super::config::Config;
+use super::figures::{QUALITY, data_uri, percent};
+use super::page::{Page, Segmentations, SegmentedPhoto, Swatch};
+use super::run::Run;
 use crate::dataset::{Dataset, PhotoRecord, Split};
+use crate::engine::PrecisionChoice;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::labels::CATEGORY_COUNT;
 use crate::model::Model;
+use crate::model::files::PREDICT_FILE;
 use crate::photo::{self, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo};
 use crate::picture::{self, Tile};
-use crate::runtime::PrecisionChoice;
 use crate::stage::{Common, Stage};
-use crate::train::PREDICT_FILE;
 
-/// JPEG quality of embedded photos and sheets.
-pub(super) const QUALITY: u8 = 85;
 /// Width of the picture of segmentations: three tiles.
 const LEGEND_PX: u32 = 650;
 
@@ -109,10 +107,6 @@ fn resized(labels: &[u8], record: &PhotoRecord, photo: &Photo) -> Result<Vec<u8>
     let (width, height) = (photo.width_px as usize, photo.height_px as usize);
     let source = |y: usize, x: usize| labels[(y * from_height / height) * from_width + x * from_width / width];
     Ok((0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| source(y, x)).collect())
-}
-
-pub(super) fn data_uri(kind: &str, content: &[u8]) -> String {
-    format!("data:image/{kind};base64,{}", base64::engine::general_purpose::STANDARD.encode(content))
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ pub fn read(folder: &Path) -> Result<Vec<Attempt>> {
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
         other => other.map_err(Error::io("read", path)),
     };
-    let text = lines(&super::aside(&path))? + &lines(&path)?;
+    let text = lines(&aside(&path))? + &lines(&path)?;
     let mut attempts: Vec<Attempt> = Vec::new();
     let mut places = BTreeMap::new();
     for attempt in text.lines().filter_map(|line| serde_json::from_str::<Attempt>(line).ok()) {
@@ -140,4 +140,11 @@ pub fn whole_run(attempts: &[Attempt], run: &str) -> WholeRun {
         ended_at: stages.last().filter(|_| !running).and_then(|it| it.ended_at.clone()),
         stages,
     }
+}
+
+/// Where a file of lines goes that has become large.
+pub(super) fn aside(path: &Path) -> PathBuf {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".1");
+    aside.into()
 }

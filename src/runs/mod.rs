@@ -158,17 +158,10 @@ impl Recorder {
     }
 }
 
-/// Where a file of lines goes that has become large.
-fn aside(path: &Path) -> PathBuf {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".1");
-    aside.into()
-}
-
 /// Appends a line of JSON; puts a file that has become large aside first.
 fn append(path: &Path, line: &impl Serialize) -> Result<()> {
     if fs::metadata(path).is_ok_and(|it| it.len() > ROTATE_BYTES) {
-        files::rename(path, &aside(path))?;
+        files::rename(path, &history::aside(path))?;
     }
     let text = serde_json::to_string(line).map_err(|cause| Error::input(path, cause))?;
     files::append_line(path, &text)
@@ -215,7 +208,7 @@ mod tests {
         assert_eq!(runs(), ["monday", "wednesday"]);
         file.write_all(" ".repeat(ROTATE_BYTES as usize).as_bytes()).expect("it can be written");
         record("thursday");
-        assert!(aside(&path).is_file());
+        assert!(history::aside(&path).is_file());
         assert_eq!(runs(), ["monday", "wednesday", "thursday"]);
     }
 }

@@ -18,6 +18,7 @@ use crate::mat::write::{self, Entry};
 use crate::progress::Progress;
 use crate::stage::{self, Common, Stage, Summary};
 use crate::stop;
+
 use canvas::{Canvas, Rgb, Shape, View, at};
 use outfit::Outfit;
 use texture::{hash, mix};

@@ -9,16 +9,18 @@ use arrow::compute::concat_batches;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
-use super::catalogue::Numbering;
 use super::masks;
-use super::parts::UNFINISHED;
+use super::state::{self, Digest, Stat, StateRow};
+use crate::catalogue::Numbering;
 use crate::error::{Error, Result};
+use crate::features::rows::{PART_ROWS, TABLE};
 use crate::files::{self, OpenFolder};
 use crate::photo::reason;
 use crate::stage::Summary;
 use crate::table;
-use crate::table::features::{PART_ROWS, TABLE};
-use crate::table::state::{self, Digest, Stat, StateRow};
+
+/// The folder, within the unfinished one, of what a killed run has made.
+pub const UNFINISHED: &str = "unfinished";
 
 /// Reasons that lie in a photo's content alone: they hold until it changes.
 const REASONS_OF_CONTENT: [&str; 3] = [reason::EMPTY, reason::UNDECODABLE, reason::TRUNCATED];

@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use super::config::{Config, Masks, STAGE};
+use super::counts::count_parts;
 use super::earlier::{Folder, Wanted};
 use super::parts::{Fate, Tally, Writer, Written};
-use super::{Config, Plan, STAGE, count_parts, open_catalogue, published};
+use super::plan::{Plan, open_catalogue, published};
 use crate::error::{Error, Result};
+use crate::rejects;
 use crate::shard::{self, Shard};
 use crate::stage::{RUN_FILE, Stage, Summary};
-use crate::table::rejects;
 
 /// What the shards were made with: the settings of their merge, but for the place and for how many rejects are too many.
 pub(super) fn settings(config: &Config) -> Result<Config> {
@@ -60,7 +62,7 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
         place.map(Fate::Take)
     });
     let fates = fates.collect::<Result<Vec<_>>>()?;
-    let wanted = Wanted { row_key: 0, mask: config.masks == super::Masks::Png };
+    let wanted = Wanted { row_key: 0, mask: config.masks == Masks::Png };
     let plan = Plan { catalogue, earlier, wanted, fates, vanished: 0, next_photo_id };
     let mut parts = plan.parts(config, stage);
     let mut written = Writer::new(&mut parts).close()?;

@@ -9,19 +9,15 @@ use std::path::{Path, PathBuf};
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{interleave_record_batch, take_record_batch};
 
-use super::catalogue::{Catalogue, Entry};
 use super::earlier::{Earlier, Place};
 use super::masks;
+use super::state::{self, Digest, Stat, StateRow};
+use crate::catalogue::{Catalogue, Entry};
 use crate::error::Result;
-use crate::files;
+use crate::features::rows::{self, FeatureRow, Format, IPC_EXTENSION, PART_ROWS};
 use crate::photo::PhotoProblem;
-use crate::table;
-use crate::table::features::{self, FeatureRow, Format, IPC_EXTENSION, PART_ROWS};
-use crate::table::rejects::Reject;
-use crate::table::state::{self, Digest, Stat, StateRow};
-
-/// The folder, within the unfinished one, of what a killed run has made.
-pub const UNFINISHED: &str = "unfinished";
+use crate::rejects::Reject;
+use crate::{files, table};
 
 /// What became of a photo.
 #[derive(Debug)]
@@ -173,7 +169,7 @@ impl<'a> Writer<'a> {
             self.write(number, Vec::new())?;
         }
         if self.files.is_empty() {
-            self.write_files(0, &features::batch_of(&[]), &[])?;
+            self.write_files(0, &rows::batch_of(&[]), &[])?;
         }
         for (place, &number) in self.files.iter().enumerate() {
             self.parts.rename(number, place)?;
@@ -203,7 +199,7 @@ impl<'a> Writer<'a> {
     }
 
     fn write_files(&mut self, number: u32, rows: &RecordBatch, states: &[StateRow]) -> Result<()> {
-        features::write_part(&self.parts.file(number, "parquet"), rows, self.parts.format)?;
+        rows::write_part(&self.parts.file(number, "parquet"), rows, self.parts.format)?;
         state::write(&self.parts.file(number, "state"), states)?;
         self.files.insert(number);
         Ok(())
@@ -318,11 +314,11 @@ impl Parts<'_> {
             from.push(source);
             names.push(self.names(outcome.index));
         }
-        let made = features::batch_of(&made);
+        let made = rows::batch_of(&made);
         if from.iter().all(Option::is_none) {
             return Ok(made);
         }
-        Ok(features::renamed(&self.gathered(made, &from)?, &names))
+        Ok(rows::renamed(&self.gathered(made, &from)?, &names))
     }
 
     /// Rows made now and rows of earlier parts in the order of `from`; one earlier part is in memory at a time.
@@ -450,7 +446,7 @@ impl Unfinished {
         }
         files::create_folder(&self.folder)?;
         let path = self.folder.join(table::part_name(self.number));
-        features::write_part(&path, &features::batch_of(&self.rows), Format::Parquet)?;
+        rows::write_part(&path, &rows::batch_of(&self.rows), Format::Parquet)?;
         // The state comes last and whole: a part without one does not count, and it vouches for the masks as well.
         if let Some(masks) = &self.masks {
             self.states.iter().filter_map(|it| it.content).try_for_each(|it| masks::flush(masks, &it))?;

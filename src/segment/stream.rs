@@ -9,22 +9,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
 
-use super::catalogue::{Catalogue, Entry, Item};
+use super::config::{Config, LABELS_MODEL_ID};
+use super::counter::Counter;
 use super::earlier::{Earlier, Wanted, digest};
 use super::masks;
 use super::parts::{Made, Outcome, names_of};
-use super::{Config, Counter, LABELS_MODEL_ID, count};
+use super::state::{Digest, Stat};
 use crate::canvas::{self, Canvas};
+use crate::catalogue::{Catalogue, Entry, Item};
 use crate::dataset::PhotoRecord;
 use crate::error::Result;
 use crate::features::PixelCounts;
+use crate::features::rows::FeatureRow;
 use crate::files::hexadecimal;
 use crate::graph::Spec;
+use crate::model::predictor::{BATCH_SIZE, Predictor};
 use crate::photo::{self, Decoded, Decoding, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo, PhotoProblem, reason};
-use crate::predict::{BATCH_SIZE, Predictor};
 use crate::stop;
-use crate::table::features::FeatureRow;
-use crate::table::state::{Digest, Stat};
 
 /// Photos that wait for the network at most, beside those that workers hold: a network's batch and the next.
 const READY_PHOTOS: usize = 2 * BATCH_SIZE;
@@ -214,7 +215,7 @@ impl Work<'_> {
                 let detail = format!("labels of {} x {} pixels do not lie on it", record.width_px, record.height_px);
                 return Ok(Made::Rejected(PhotoProblem::new(reason::OTHER_SIZE, detail)));
             }
-            count(&photo, &label_map, counter.rule, &counter.colors)
+            counter.colors.count(&photo, &label_map, counter.rule)
         };
         if let Some(folder) = &self.masks {
             masks::write(folder, content, &label_map, record.width_px)?;
@@ -231,7 +232,7 @@ impl Work<'_> {
             canvas::label_map(spec, &it.canvas, answer, width_px as usize, height_px as usize)
         };
         let Photo { width_px, height_px, .. } = *photo;
-        let counts = count(photo, &label_map(width_px, height_px), self.counter.rule, &self.counter.colors);
+        let counts = self.counter.colors.count(photo, &label_map(width_px, height_px), self.counter.rule);
         if let Some(folder) = &self.masks {
             masks::write(folder, &it.content, &label_map(*own_width_px, *own_height_px), *own_width_px)?;
         }

@@ -5,10 +5,11 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::co_rated::CoRated;
+use super::config::{Config, DEFAULT_LATENT_DIMENSIONS, DEFAULT_MIN_COMMON, Measure};
 use super::latent::Latent;
+use super::nearest::Nearest;
 use super::pearson::Centred;
 use super::sparse::{BLOCK, SparseRow, SparseRows};
-use super::{DEFAULT_LATENT_DIMENSIONS, DEFAULT_MIN_COMMON, Measure, Nearest};
 use crate::features::FeatureTable;
 use crate::labels;
 
@@ -21,6 +22,13 @@ pub struct Comparison {
     pub min_common: u32,
     /// For `latent`: dimensions of the truncated SVD at most.
     pub latent_dimensions: usize,
+}
+
+impl From<&Config> for Comparison {
+    fn from(config: &Config) -> Self {
+        let Config { measure, min_common, latent_dimensions, .. } = *config;
+        Self { measure, min_common, latent_dimensions }
+    }
 }
 
 impl From<Measure> for Comparison {

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{FEATURE_COUNTS, STAGE, count_nearest, read_neighbours};
+use super::config::STAGE;
+use super::counts::{FEATURE_COUNTS, count_nearest};
+use super::tables::{self, MATRIX_FOLDER, NEIGHBOURS_FILE, PAIRS_FOLDER, PHOTOS_FILE, write_neighbours};
 use crate::error::Result;
-use crate::files;
-use crate::shard;
 use crate::stage::{self, Common, RUN_FILE, Stage, Summary};
-use crate::table::similarity::{MATRIX_FOLDER, NEIGHBOURS_FILE, PAIRS_FOLDER, PHOTOS_FILE, write_neighbours};
+use crate::{files, shard};
 
 /// Makes one similarity folder, `output`, of all its shards, which are to be there, made with the same settings of the same
 /// features. The parts are taken over as they are.
@@ -28,7 +28,7 @@ pub(super) fn merge(output: &Path, common: &Common) -> Result<Summary> {
         stage.input_of(folder, RUN_FILE)?;
         adopt_parts(folder.root(), MATRIX_FOLDER, &stage)?;
         adopt_parts(folder.root(), PAIRS_FOLDER, &stage)?;
-        neighbours.extend(read_neighbours(folder.root())?);
+        neighbours.extend(tables::read_neighbours(&folder.path(NEIGHBOURS_FILE))?);
         photos += summary.counts["photos"].as_u64().unwrap_or_default();
     }
     files::adopt(&first.path(PHOTOS_FILE), &stage.path(PHOTOS_FILE))?;

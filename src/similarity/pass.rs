@@ -10,12 +10,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 
 use rayon::prelude::*;
 
+use super::config::{Config, Matrix, STAGE};
+use super::correlator::Correlator;
+use super::nearest::Nearest;
 use super::sparse::BLOCK;
-use super::{Config, Correlator, Matrix, Nearest, Neighbour, STAGE};
+use super::tables::{MatrixWriter, Neighbour, Pair, PairsWriter};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::stop;
-use crate::table::similarity::{MatrixWriter, Pair, PairsWriter};
 use crate::table::{self, Ended};
 
 /// Rows of a strip at most: a tile of 64 x 2048 correlations stays in the second cache. A divisor of [`BLOCK`], so that a
@@ -285,8 +287,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::ByteSize;
     use crate::shard::Shard;
+    use crate::units::ByteSize;
 
     fn cut(photos: usize, change: impl FnOnce(&mut Config)) -> Result<Cut> {
         let mut config = Config::default();

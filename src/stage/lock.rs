@@ -26,13 +26,25 @@ const EXCLUSIVE: libc::flock = libc::flock {
     l_pid: 0,
 };
 
+/// A lock that is held. It is let go of by name when it is dropped: a child process that is just being started still has
+/// the file open for a moment.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ =
+            fcntl(&self.0, FcntlArg::F_OFD_SETLK(&libc::flock { l_type: libc::F_UNLCK as libc::c_short, ..EXCLUSIVE }));
+    }
+}
+
 /// Takes the lock file `path` of `output` for the stage `stage`, waiting up to `wait` for whoever holds it.
 ///
 /// # Errors
 /// [`Error::Locked`] if somebody still holds it then, [`Error::Stopped`], [`Error::Io`].
-pub fn take(output: &Path, path: &Path, stage: &str, wait: Duration) -> Result<File> {
+pub fn take(output: &Path, path: &Path, stage: &str, wait: Duration) -> Result<Lock> {
     // Not truncated before it is held: it says who holds it.
-    let mut lock =
+    let lock =
         File::options().create(true).truncate(false).write(true).open(path).map_err(Error::io("create", path))?;
     let (started, mut told) = (Instant::now(), false);
     loop {
@@ -53,7 +65,8 @@ pub fn take(output: &Path, path: &Path, stage: &str, wait: Duration) -> Result<F
             Err(errno) => return Err(Error::io("lock", path)(errno.into())),
         }
     }
-    sign(&mut lock, stage).map_err(Error::io("write", path))?;
+    let mut lock = Lock(lock);
+    sign(&mut lock.0, stage).map_err(Error::io("write", path))?;
     Ok(lock)
 }
 

@@ -4,83 +4,26 @@
 //! process (`.NAME.lock`). [`Stage::publish`] opens everything again, writes `run.json` last, flushes, and puts the new
 //! folder in the old one's place with one rename; the old one stays beside it (`.NAME.previous-1`).
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::engine::Backend;
 use crate::error::{Error, Result};
 use crate::files::{self, OpenFolder};
-use crate::gates::{GateResult, Gates};
-use crate::runtime::{Backend, Device, DialectChoice, Engine, InstructionsChoice};
+use crate::gates::GateResult;
+use crate::rejects;
 
+mod common;
 mod lock;
 mod record;
 mod versions;
 
-pub use lock::{held_by, take};
+pub use common::{Common, DEFAULT_KEEP_VERSIONS, available_threads};
+pub use lock::{Lock, held_by, take};
 pub use record::{FileRecord, InputRecord, RUN_FILE, Summary, now, planned};
 pub use versions::{Versions, roll_back};
-
-/// Default of [`Common::keep_versions`]: the published one and the one before.
-pub const DEFAULT_KEEP_VERSIONS: usize = 2;
-
-/// Settings that every stage takes.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Common {
-    /// Seed of everything random: weights, order of photos, drawings.
-    pub seed: u64,
-    /// Worker threads, at least 1.
-    pub threads: usize,
-    /// Check and say what would be done, write nothing.
-    pub dry_run: bool,
-    /// Do nothing where program, settings, inputs and what is published are as the last run left them.
-    pub if_changed: bool,
-    /// How long to wait for a run that holds the output folder.
-    pub lock_wait_secs: u64,
-    /// Versions of the output folder that are kept, the published one included ([`DEFAULT_KEEP_VERSIONS`]).
-    pub keep_versions: usize,
-    /// Name of the whole run that the stage is a part of.
-    pub run_name: String,
-    /// What has to hold before a folder is published.
-    pub gates: Gates,
-    /// The operators that the network is made of.
-    pub dialect: DialectChoice,
-    /// The instructions of native operators.
-    pub instructions: InstructionsChoice,
-}
-
-impl Common {
-    /// What the network is to run on.
-    #[must_use]
-    pub fn engine(&self, device: Device) -> Engine {
-        Engine { device, dialect: self.dialect, instructions: self.instructions, threads: self.threads }
-    }
-}
-
-impl Default for Common {
-    fn default() -> Self {
-        Self {
-            seed: 0,
-            threads: available_threads(),
-            dry_run: false,
-            if_changed: false,
-            lock_wait_secs: 0,
-            keep_versions: DEFAULT_KEEP_VERSIONS,
-            run_name: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
-            gates: Gates::default(),
-            dialect: DialectChoice::default(),
-            instructions: InstructionsChoice::default(),
-        }
-    }
-}
-
-/// The number of processors that this process may use.
-#[must_use]
-pub fn available_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
 
 /// What a stage would record of itself, where it could begin now.
 ///
@@ -115,7 +58,7 @@ pub struct Stage {
     settled: bool,
     keep_unfinished: bool,
     scratch: Option<&'static str>,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Stage {
@@ -276,6 +219,23 @@ impl Stage {
         );
         Ok(self.summary.clone())
     }
+}
+
+/// Publishes a stage; fails all the same if more than the share `allowed` of `total` photos was rejected.
+///
+/// # Errors
+/// As [`Stage::publish`]; [`Error::TooManyRejects`].
+pub fn publish_unless_too_many(mut stage: Stage, rejected: u64, total: u64, allowed: f64) -> Result<Summary> {
+    let too_many = rejected as f64 > allowed * total as f64;
+    if too_many {
+        stage.incomplete();
+    }
+    let summary = stage.publish()?;
+    if too_many {
+        let (stage, table) = (summary.stage, summary.output.join(rejects::FILE));
+        return Err(Error::TooManyRejects { stage, rejected, total, items: "photos", allowed, table });
+    }
+    Ok(summary)
 }
 
 impl Drop for Stage {

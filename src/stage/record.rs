@@ -11,11 +11,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Common;
+use super::common::Common;
+use crate::engine::Backend;
 use crate::error::{Error, Result};
 use crate::files::{OpenFolder, checksum, digest_of, hexadecimal};
 use crate::gates::GateResult;
-use crate::runtime::Backend;
 use crate::table;
 
 /// Name of the record.

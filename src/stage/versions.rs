@@ -11,7 +11,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{RUN_FILE, Summary, lock};
+use super::lock;
+use super::record::{RUN_FILE, Summary};
 use crate::error::{Error, Result};
 use crate::files;
 

@@ -20,13 +20,6 @@ use parquet::file::reader::ChunkReader;
 
 use crate::error::{Error, Result};
 
-pub mod features;
-pub mod names;
-pub mod photos;
-pub mod rejects;
-pub mod similarity;
-pub mod state;
-
 /// Version of all schemas of this program; raised when a column changes its name, type or meaning.
 pub const SCHEMA_VERSION: &str = "1";
 /// Metadata key of [`SCHEMA_VERSION`].

@@ -2,20 +2,16 @@
 
 use serde::Serialize;
 
-use super::Config;
-use super::history::EpochRecord;
+use super::config::Config;
 use crate::dataset::{Dataset, Licence};
 use crate::error::Result;
-use crate::evaluate::Evaluation;
 use crate::files;
 use crate::graph::Spec;
 use crate::labels::CATEGORIES;
+use crate::model::evaluation::Evaluation;
+use crate::model::files::DATA_LICENSE_FILE;
+use crate::model::history::EpochRecord;
 use crate::stage::Stage;
-
-/// File name of the model card.
-pub const MODEL_CARD_FILE: &str = "model.json";
-/// File name of the licence of the data, in a model folder.
-pub const DATA_LICENSE_FILE: &str = "DATA_LICENSE";
 
 /// The content of `model.json`; null where something is not known.
 #[derive(Debug, Serialize)]

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::augment::Augmentation;
 use super::step::Rates;
+use crate::engine::Device;
 use crate::error::{Error, Result};
-use crate::graph::{Loss, Spec, unet};
+use crate::graph::{Loss, SEED_CHANNELS, Spec};
 use crate::ops::head::HEAD_CHANNELS;
-use crate::runtime::Device;
 
 /// A named way to train: what the settings are that neither a file nor a flag gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -152,7 +152,7 @@ impl Config {
             loss: Loss::Bce,
             category_balance: 0.0,
             dice: 0.0,
-            channels: unet::SEED_CHANNELS.to_vec(),
+            channels: SEED_CHANNELS.to_vec(),
             stride: 1,
             batch_norm: false,
             average_epochs: 0.0,
@@ -177,7 +177,7 @@ impl Config {
                 loss: Loss::Softmax,
                 category_balance: 0.4,
                 dice: 1.0,
-                channels: unet::SEED_CHANNELS.iter().map(|channels| 2 * channels).collect(),
+                channels: SEED_CHANNELS.iter().map(|channels| 2 * channels).collect(),
                 stride: 2,
                 batch_norm: true,
                 average_epochs: 1.0,

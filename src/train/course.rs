@@ -8,18 +8,20 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::augment::Change;
+use super::card;
 use super::checkpoint::{Checkpoint, Checkpoints, Identity};
+use super::config::{Config, Publish};
 use super::examples::{Batch, Examples, Plan};
-use super::history::{self, EpochRecord};
 use super::step::{self, TrainingStep};
 use super::tensorboard::EventFile;
-use super::{Config, Publish, card};
 use crate::error::{Error, Result};
-use crate::evaluate::{Evaluator, confusion::Confusion};
 use crate::graph::Precision;
+use crate::model::confusion::Confusion;
+use crate::model::evaluator::Evaluator;
+use crate::model::history::{self, EpochRecord};
 use crate::picture::{self, Tile};
 use crate::progress::Progress;
-use crate::stop;
+use crate::{runtime, stop};
 
 /// Photos of the validation part that are shown as the network sees them.
 const SHOWN_PHOTOS: usize = 3;
@@ -259,11 +261,11 @@ impl Course<'_> {
     /// Loss and confusion over the validation part, at the network's size; shows some photos in some epochs.
     fn validate(&mut self, epoch: u32) -> Result<(f64, Confusion)> {
         let (mut loss, mut confusion) = (0.0, Confusion::default());
-        let weights = step::flat(self.step.folded_weights()?)?;
+        let weights = runtime::vector(self.step.folded_weights()?)?;
         let ids: Vec<usize> = (0..self.validation.len()).collect();
         let shown: Vec<usize> =
             if self.is_shown(epoch) { picture::spaced(ids.len(), SHOWN_PHOTOS).collect() } else { vec![] };
-        for ids in ids.chunks(crate::predict::BATCH_SIZE) {
+        for ids in ids.chunks(crate::model::predictor::BATCH_SIZE) {
             stop::check()?;
             let Batch { photos, labels, .. } = self.validation.batch(ids, |_| Change::NONE);
             let answer = self.evaluator.run(photos, labels, &weights)?;

@@ -6,26 +6,25 @@ use std::time::{Duration, Instant};
 use crate::color::{self, ColorTable};
 use crate::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
-use crate::evaluate::{self, Evaluator};
-use crate::files;
-use crate::graph::{self, Dialect, LossWeights, Precision, unet};
+use crate::graph::{self, Dialect, LossWeights, Precision, parameters};
 use crate::labels::{CATEGORIES, CATEGORY_COUNT};
-use crate::model;
-use crate::picture;
-use crate::runtime;
+use crate::model::evaluator::Evaluator;
+use crate::model::files::{HISTORY_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
+use crate::model::history::{self, EpochRecord};
+use crate::model::{self, weights};
 use crate::stage::{self, Common, InputRecord, Stage, Summary, Versions};
+use crate::{evaluate, files, picture, runtime};
 
 pub mod augment;
 mod card;
 pub mod checkpoint;
 mod config;
 mod course;
+mod curve;
 pub mod examples;
-pub mod history;
 pub mod step;
 pub mod tensorboard;
 
-pub use card::{DATA_LICENSE_FILE, MODEL_CARD_FILE};
 pub use checkpoint::Resume;
 pub use config::{Config, Publish, Recipe, Schedule};
 
@@ -33,18 +32,8 @@ use card::ModelCard;
 use checkpoint::{Checkpoint, Checkpoints, Identity};
 use course::Course;
 use examples::Examples;
-use history::EpochRecord;
 use step::{Task, TrainingStep};
 use tensorboard::EventFile;
-
-/// File name of the training step's graph.
-pub const TRAIN_STEP_FILE: &str = "train_step.onnx";
-/// File name of the network for use.
-pub const PREDICT_FILE: &str = "predict.onnx";
-/// File name of the weights by name.
-pub const WEIGHTS_FILE: &str = "weights.safetensors";
-/// File name of the course of the run.
-pub const HISTORY_FILE: &str = "history.parquet";
 
 const STAGE: &str = "train";
 /// Settings that may change between a run and the one that goes on with it: places, and when and with what to end.
@@ -116,11 +105,11 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     stage.gates(common.gates.model(evaluation.as_ref().map(|it| it.mean_iou), before));
     let spec = config.spec().folded();
     let card = ModelCard {
-        model_id: model::id_of(&predict),
+        model_id: model::files::id_of(&predict),
         lookbook_version: env!("CARGO_PKG_VERSION"),
         git_revision: option_env!("LOOKBOOK_GIT_REVISION"),
         created_at: stage::now(),
-        network: card::Network { spec: &spec, parameters: unet::parameter_count(&spec), categories: CATEGORIES },
+        network: card::Network { spec: &spec, parameters: parameters::parameter_count(&spec), categories: CATEGORIES },
         training: course.on_card(ending, &published),
         dataset: card::Data::new(source.sha256, photos, card::licence(&stage, &dataset)?),
         metrics: card::Metrics::new(&published, evaluation.as_ref()),
@@ -169,7 +158,7 @@ fn prepare<'a>(
     let micro_batch_size = if config.micro_batch_size == 0 { batch_size } else { config.micro_batch_size };
     let precision = if config.mixed_precision { Precision::F16 } else { Precision::F32 };
     let task = Task { spec: &spec, loss_weights: &weights, micro_batch_size, precision };
-    let step = TrainingStep::new(task, batch_size, unet::initial_state(&spec, common.seed), 0, engine)?;
+    let step = TrainingStep::new(task, batch_size, parameters::initial_state(&spec, common.seed), 0, engine)?;
     if step.precision() != precision {
         tracing::warn!("mixed_precision is for portable operators, which CUDA runs; the native ones compute in f32");
     }
@@ -196,10 +185,10 @@ fn write_model(stage: &Stage, course: &Course<'_>) -> Result<Vec<u8>> {
     let (spec, weights, history) = (course.config.spec().folded(), course.step.folded_weights()?, &course.history);
     let predict = graph::predict(&spec, &weights);
     files::write(&stage.path(PREDICT_FILE), &predict)?;
-    checkpoint::write_weights(&stage.path(WEIGHTS_FILE), &spec, &weights)?;
+    weights::write_weights(&stage.path(WEIGHTS_FILE), &spec, &weights)?;
     history::write(&stage.path(HISTORY_FILE), history)?;
     history::write_csv(&stage.path("loss.csv"), history)?;
-    files::write(&stage.path("learning_curve.png"), &picture::png(&picture::learning_curve(history)?))?;
+    files::write(&stage.path("learning_curve.png"), &picture::png(&curve::draw(history)?))?;
     Ok(predict)
 }
 

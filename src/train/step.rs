@@ -9,14 +9,16 @@ use ort::value::{DynValue, Tensor};
 
 use super::checkpoint;
 use super::examples::Batch;
+use crate::engine::{Backend, Engine, Provider};
 use crate::error::{Error, Result};
 use crate::graph::{
     self, AVERAGE, AVERAGE_RATE, Dialect, GRADIENT, LossWeights, Precision, STATISTICS, STATISTICS_RATE, Spec, WEIGHTS,
-    unet,
+    parameters,
 };
-use crate::runtime::{self, Backend, Engine, Provider, failed};
+use crate::model::files::TRAIN_STEP_FILE;
+use crate::runtime::{self, failed};
 
-const NAME: &str = super::TRAIN_STEP_FILE;
+const NAME: &str = TRAIN_STEP_FILE;
 
 /// What a network learns to do.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +110,7 @@ impl TrainingStep {
         let scalars = [&["step", "learning_rate"], spec.rates()].concat();
         let whole = Graph { session, scalars, takes: names.clone(), gives: names.clone() };
         let parts = (micro_batch_size < batch_size).then(|| Parts::new(task, backend.engine(engine))).transpose()?;
-        let state = names.into_iter().zip(state).map(|(name, values)| Ok((name, flat(values)?)));
+        let state = names.into_iter().zip(state).map(|(name, values)| Ok((name, runtime::vector(values)?)));
         let state = state.collect::<Result<_>>()?;
         Ok(Self { spec: spec.clone(), whole, parts, backend, precision, steps, state })
     }
@@ -157,7 +159,7 @@ impl TrainingStep {
         if !self.spec.batch_norm {
             return to_host(&self.state[WEIGHTS]);
         }
-        Ok(unet::fold(&self.spec, &to_host(&self.state[AVERAGE])?, &to_host(&self.state[STATISTICS])?))
+        Ok(parameters::fold(&self.spec, &to_host(&self.state[AVERAGE])?, &to_host(&self.state[STATISTICS])?))
     }
 
     /// What goes into the next step, on the host, in the order of [`Spec::state`].
@@ -176,7 +178,7 @@ impl TrainingStep {
         for (name, len) in self.spec.state() {
             let given = state.iter().find(|(of, values)| of == name && values.len() == len);
             let (_, values) = given.ok_or_else(|| Error::runtime(NAME, format!("no '{name}' to go on from")))?;
-            self.state.insert(name, flat(values.clone())?);
+            self.state.insert(name, runtime::vector(values.clone())?);
         }
         self.steps = steps;
         Ok(())
@@ -248,7 +250,7 @@ impl Parts {
         state: &mut State,
     ) -> Result<Learnt> {
         let mut total = Learnt { loss: 0.0, pixel_accuracy: 0.0 };
-        state.insert(GRADIENT, flat(vec![0.0; unet::parameter_count(spec)])?);
+        state.insert(GRADIENT, runtime::vector(vec![0.0; parameters::parameter_count(spec)])?);
         let mut left = batch.size;
         for part in batch.parts(self.size) {
             let share = part.size as f32 / batch.size as f32;
@@ -316,11 +318,6 @@ impl Graph {
         }
         Ok(binding)
     }
-}
-
-/// A flat f32 vector as a value.
-pub(crate) fn flat(values: Vec<f32>) -> Result<DynValue> {
-    Ok(Tensor::from_array(([values.len()], values)).map_err(failed(NAME))?.into_dyn())
 }
 
 fn scalar(value: f32) -> Result<DynValue> {

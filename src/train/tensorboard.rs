@@ -11,8 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::Message;
 
-use super::history::EpochRecord;
 use crate::error::{Error, Result};
+use crate::model::history::EpochRecord;
 use crate::photo::Photo;
 use crate::{files, picture};
 
@@ -204,7 +204,7 @@ fn first(records: &[u8]) -> Option<(Event, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::history::EMPTY;
+    use crate::model::history::EMPTY;
 
     fn events(path: &Path) -> Vec<Event> {
         let bytes = fs::read(path).expect("readable");

@@ -5,21 +5,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hdf5_pure::FileBuilder;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
+
 use lookbook::Error;
-use lookbook::dataset::{self, Config, Dataset, Split};
+use lookbook::convert::{self, Config};
+use lookbook::dataset::{Dataset, Split};
 use lookbook::files::hexadecimal;
 use lookbook::labels::{CATEGORIES, COLORS};
 use lookbook::mat::cfpd::Cfpd;
 use lookbook::stage::{Common, Summary};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use sha2::{Digest, Sha256};
 
 const MAT: &str = "fashon_parsing_data.mat";
 
 fn convert(source: &Path, output: &Path) -> Result<Summary, Error> {
     let config = Config { source: source.to_owned(), output: output.to_owned(), ..Default::default() };
-    dataset::run(&config, &Common::default())
+    convert::run(&config, &Common::default())
 }
 
 /// Item and reason of each row of `rejects.parquet`.
@@ -302,7 +304,7 @@ fn more_rejects_than_allowed_end_in_their_own_exit_code_and_the_good_is_publishe
     assert_eq!(Dataset::open(&place.output()).expect("the good ones").len(), 8);
     let config =
         Config { source: place.source(), output: place.output(), max_reject_fraction: 0.2, ..Default::default() };
-    dataset::run(&config, &Common::default()).expect("a fifth is allowed");
+    convert::run(&config, &Common::default()).expect("a fifth is allowed");
 }
 
 // ---- Bad files ----------------------------------------------------------------------------------------------------
@@ -425,7 +427,7 @@ fn a_bad_setting_is_named_before_anything_is_read() {
         (Config { max_reject_fraction: f64::NAN, ..Default::default() }, "max_reject_fraction"),
     ];
     for (config, setting) in bad {
-        let error = dataset::run(&config, &Common::default()).expect_err(setting);
+        let error = convert::run(&config, &Common::default()).expect_err(setting);
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains(setting), "{error}");
     }
@@ -435,7 +437,7 @@ fn a_bad_setting_is_named_before_anything_is_read() {
 fn a_dry_run_counts_the_entries_and_writes_nothing() {
     let place = Place::new(&[good(0), good(1)]);
     let config = Config { source: place.source(), output: place.output(), ..Default::default() };
-    let summary = dataset::run(&config, &Common { dry_run: true, ..Common::default() }).expect("a plan");
+    let summary = convert::run(&config, &Common { dry_run: true, ..Common::default() }).expect("a plan");
     assert_eq!(summary.counts["entries"], 2);
     assert!(!place.output().exists());
 }
@@ -546,18 +548,18 @@ fn tags_that_the_fold_does_not_know_are_a_clear_error() {
         ("fold = 3", "ccp_fold"),
     ] {
         fs::write(&fold, text).expect("a settings file");
-        let error = dataset::run(&config, &Common::default()).expect_err(expected);
+        let error = convert::run(&config, &Common::default()).expect_err(expected);
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains(expected), "{error}");
     }
     config.ccp_fold = None;
     fs::write(source.join("label_list.mat"), label_list(&["null", "spacesuit"])).expect("a file");
-    let error = dataset::run(&config, &Common::default()).expect_err("an unknown tag");
+    let error = convert::run(&config, &Common::default()).expect_err("an unknown tag");
     assert!(error.to_string().contains("'spacesuit'"), "{error}");
     for (content, expected) in [(Vec::new(), "is empty"), (v5(&[]), "has no cell array"), (v5(&[14; 20]), "label_list")]
     {
         fs::write(source.join("label_list.mat"), content).expect("a file");
-        let error = dataset::run(&config, &Common::default()).expect_err(expected);
+        let error = convert::run(&config, &Common::default()).expect_err(expected);
         assert!(matches!(error, Error::Input { .. }), "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     }

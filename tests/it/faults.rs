@@ -10,9 +10,8 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use lookbook::stage::{RUN_FILE, Summary};
-
 use crate::shared::library;
+use lookbook::stage::{RUN_FILE, Summary};
 
 /// The calls that work on files and folders, as strace names them.
 const CALLS: &str = "openat,read,pread64,write,pwrite64,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,rmdir,\
@@ -465,7 +464,9 @@ fn try_all(scenario: &Scenario, each: Option<usize>) -> Tried {
             tried.faults += 1;
             tried.ended += usize::from(ended);
             if !promises.is_empty() {
-                tried.broken.push(format!("{}, {}: {}", scenario.name, injection.option(), promises.join("; ")));
+                let broken = format!("{}, {}: {}", scenario.name, injection.option(), promises.join("; "));
+                eprintln!("{broken}");
+                tried.broken.push(broken);
             }
         }
         tried

@@ -1,12 +1,13 @@
 //! Gradients against answers worked out by hand.
 
-use lookbook::graph::Dialect;
-use lookbook::graph::builder::{Builder, Dim};
-use lookbook::graph::onnx::FLOAT;
-use lookbook::runtime::{self, Engine};
 use ort::value::Tensor;
 
 use crate::shared::library;
+use lookbook::engine::Engine;
+use lookbook::graph::Dialect;
+use lookbook::graph::builder::{Builder, Dim};
+use lookbook::graph::onnx::FLOAT;
+use lookbook::runtime;
 
 /// Keras gives the gradient of a window to its first maximum alone, in row order, also where all four are equal.
 #[test]

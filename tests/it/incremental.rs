@@ -8,18 +8,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use lookbook::error::Result;
-use lookbook::features::FeatureTable;
-use lookbook::segment::{self, Config, Masks};
-use lookbook::shard::Shard;
-use lookbook::stage::{Common, Summary};
-use lookbook::table::{self, features::Format};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::model::{striped_jpeg, write_flat_model};
 use crate::segment::rejects;
 use crate::shared::library;
+use lookbook::error::Result;
+use lookbook::features::FeatureTable;
+use lookbook::features::rows::Format;
+use lookbook::segment::{self, Config, Masks};
+use lookbook::shard::Shard;
+use lookbook::stage::{Common, Summary};
+use lookbook::table;
 
 const T_SHIRT: usize = 1;
 const COAT: usize = 6;

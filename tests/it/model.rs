@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use lookbook::color::{self, ColorTable};
-use lookbook::graph::{self, Loss, Spec, unet};
+use lookbook::graph::{self, Loss, Spec, parameters};
 
 /// Writes a model folder; the network answers `category` everywhere, colours are the typical ones.
 pub(crate) fn write_flat_model(folder: &Path, category: usize) {
     let spec = Spec::seed(48, 64, Loss::Bce);
-    let mut weights = vec![0.0; unet::SEED_PARAMETER_COUNT];
-    let last = unet::parameters(&spec).last().unwrap().len();
-    weights[unet::SEED_PARAMETER_COUNT - last + category] = 4.0;
+    let mut weights = vec![0.0; parameters::SEED_PARAMETER_COUNT];
+    let last = parameters::parameters(&spec).last().unwrap().len();
+    weights[parameters::SEED_PARAMETER_COUNT - last + category] = 4.0;
     std::fs::create_dir_all(folder).unwrap();
     std::fs::write(folder.join("predict.onnx"), graph::predict(&spec, &weights)).unwrap();
     ColorTable::typical().write(&folder.join(color::FILE)).unwrap();

@@ -6,8 +6,9 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
-use lookbook::runs::history::{self, State};
 use serde_json::Value;
+
+use lookbook::runs::history::{self, State};
 
 fn run(place: &Path, arguments: &[&str]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lookbook"));

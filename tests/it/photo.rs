@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ImageFormat, RgbImage};
+
 use lookbook::photo::{self, Decoding, PhotoProblem, reason};
 
 fn data(name: &str) -> PathBuf {

@@ -3,14 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::shared::library;
 use lookbook::dataset::Dataset;
+use lookbook::engine::Device;
 use lookbook::features::FeatureTable;
 use lookbook::graph::Loss;
-use lookbook::runtime::Device;
 use lookbook::stage::{Common, Summary};
-use lookbook::{dataset, evaluate, export, recommend, report, sample, segment, similarity, train};
-
-use crate::shared::library;
+use lookbook::{convert, evaluate, export, recommend, report, sample, segment, similarity, train};
 
 const PHOTOS: u32 = 20;
 
@@ -22,8 +21,8 @@ fn convert(place: &Path) {
     let config = sample::Config { output: place.join("sample"), photos: PHOTOS };
     sample::run(&config, &common()).unwrap();
     let config =
-        dataset::Config { source: place.join("sample"), output: place.join("dataset"), ..dataset::Config::default() };
-    dataset::run(&config, &common()).unwrap();
+        convert::Config { source: place.join("sample"), output: place.join("dataset"), ..convert::Config::default() };
+    convert::run(&config, &common()).unwrap();
 }
 
 fn training(place: &Path, output: &str) -> train::Config {
@@ -64,7 +63,7 @@ fn every_stage_hands_on_to_the_next() {
 
     let config = training(place, "model");
     train::run(&config, &common()).unwrap();
-    let history = train::history::read(&place.join("model/history.parquet")).unwrap();
+    let history = lookbook::model::history::read(&place.join("model/history.parquet")).unwrap();
     assert_eq!(history.len(), 2);
     assert!(history[1].train_loss < history[0].train_loss, "it learns: {history:?}");
     for file in ["train_step.onnx", "predict.onnx", "weights.safetensors", "loss.csv", "learning_curve.png"] {

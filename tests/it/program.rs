@@ -5,9 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use lookbook::stage;
-
 use crate::shared::library;
+use lookbook::stage;
 
 /// The program with nothing in its environment, as cron starts it.
 fn lookbook() -> Command {
@@ -35,7 +34,7 @@ fn finish(command: &mut Command) -> (i32, String) {
 
 fn model_folder(place: &Path) {
     let spec = lookbook::graph::Spec::seed(32, 48, lookbook::graph::Loss::Bce);
-    let weights = lookbook::graph::unet::initial_weights(&spec, 0);
+    let weights = lookbook::graph::parameters::initial_weights(&spec, 0);
     fs::create_dir_all(place).unwrap();
     fs::write(place.join("predict.onnx"), lookbook::graph::predict(&spec, &weights)).unwrap();
     lookbook::color::ColorTable::typical().write(&place.join("color_table.parquet")).unwrap();

@@ -7,10 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::shared::library;
 use lookbook::files;
 use lookbook::stage::{Common, Stage, Summary};
-
-use crate::shared::library;
 
 fn lookbook(place: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lookbook"));
@@ -305,5 +304,5 @@ fn training_that_is_told_to_stop_leaves_its_checkpoints() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("with --resume goes on after epoch "));
     assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());
     assert!(checkpoint.is_file() && !place.path().join("model").exists());
-    assert!(lookbook::train::checkpoint::read_weights(&checkpoint).is_ok(), "it is whole");
+    assert!(lookbook::model::weights::read_weights(&checkpoint).is_ok(), "it is whole");
 }

@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lookbook::graph::{self, Dialect, Loss, LossWeights, Precision, Spec, unet};
-use lookbook::runtime::{self, Engine};
-use lookbook::train::examples::Batch;
-use lookbook::train::step::{Rates, Task, TrainingStep};
 use ort::value::Tensor;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::tensor::{Dtype, TensorView};
+
+use lookbook::engine::Engine;
+use lookbook::graph::{self, Dialect, Loss, LossWeights, Precision, Spec, parameters};
+use lookbook::runtime;
+use lookbook::train::examples::Batch;
+use lookbook::train::step::{Rates, Task, TrainingStep};
 
 const STEPS: usize = 3;
 const BATCH: usize = 2;
@@ -44,8 +46,8 @@ fn exported_graphs_give_the_same_numbers_in_python() {
 
     let engine = Engine::cpu(Dialect::Portable, 2);
     let model = graph::train_step(Dialect::Portable, Precision::F32, &spec, &LossWeights::PLAIN);
-    let weights = unet::initial_weights(&spec, 5);
-    let state = unet::initial_state(&spec, 5);
+    let weights = parameters::initial_weights(&spec, 5);
+    let state = parameters::initial_state(&spec, 5);
     let mut step = TrainingStep::new(Task::plain(&spec), BATCH, state, 0, engine).unwrap();
     let mut losses = Vec::new();
     for index in 0..STEPS {

@@ -3,14 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lookbook::error::{Error, Result};
-use lookbook::photo;
-use lookbook::recommend::{self, Config, Recommendation};
-use lookbook::segment;
-use lookbook::stage::Common;
-
 use crate::model::{striped_jpeg, write_flat_model};
 use crate::shared::library;
+use lookbook::error::{Error, Result};
+use lookbook::recommend::{self, Config, Recommendation};
+use lookbook::stage::Common;
+use lookbook::{photo, segment};
 
 /// The colours of the catalogue's photos 0, 1, ... (ids of [`lookbook::labels::COLORS`]).
 const CATALOGUE: [&[u8]; 6] = [&[2, 2, 3], &[2, 3, 3], &[10], &[6, 6, 12], &[11, 11, 11, 5], &[10, 8]];

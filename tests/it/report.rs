@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use lookbook::stage::Common;
-use lookbook::{dataset, report, sample, segment, similarity};
+use lookbook::{convert, report, sample, segment, similarity};
 
 /// Sample, convert, segment from the labels, similarity.
 fn run_up_to_similarity(place: &Path) {
     let common = Common::default();
     let source = place.join("sample");
     sample::run(&sample::Config { output: source.clone(), photos: 12 }, &common).unwrap();
-    let dataset = dataset::Config { source, output: place.join("dataset"), ..Default::default() };
-    dataset::run(&dataset, &common).unwrap();
+    let dataset = convert::Config { source, output: place.join("dataset"), ..Default::default() };
+    convert::run(&dataset, &common).unwrap();
     let features = segment::Config {
         catalogue: place.join("dataset"),
         output: place.join("features"),
@@ -81,13 +81,13 @@ fn tonight_is_compared_with_last_night() {
     run_up_to_similarity(place.path());
     std::fs::write(place.path().join("sample/image/0003.jpg"), "").unwrap();
     let gates = lookbook::gates::Gates { min_photos: Some(11), ..Default::default() };
-    let convert = dataset::Config {
+    let convert = convert::Config {
         source: place.path().join("sample"),
         output: place.path().join("dataset"),
         max_reject_fraction: 1.0,
         ..Default::default()
     };
-    dataset::run(&convert, &Common { gates, ..Common::default() }).unwrap();
+    convert::run(&convert, &Common { gates, ..Common::default() }).unwrap();
     let config =
         report::Config { run: place.path().to_owned(), output: place.path().join("report"), ..Default::default() };
     report::run(&config, &Common::default()).unwrap();

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use lookbook::dataset::{self, Dataset, Split};
+use lookbook::convert;
+use lookbook::dataset::{Dataset, Split};
 use lookbook::labels::{CATEGORY_COUNT, COLOR_COUNT};
 use lookbook::mat::cfpd::Cfpd;
 use lookbook::stage::Common;
@@ -40,8 +41,8 @@ fn every_category_and_every_colour_occurs_and_the_test_part_holds_all_categories
     let place = tempfile::tempdir().expect("a temporary folder");
     let (drawn, output) = (place.path().join("sample"), place.path().join("dataset"));
     draw(&drawn, sample::DEFAULT_PHOTOS, &Common::default());
-    let config = dataset::Config { source: drawn.clone(), output: output.clone(), ..Default::default() };
-    let summary = dataset::run(&config, &Common::default()).expect("a dataset");
+    let config = convert::Config { source: drawn.clone(), output: output.clone(), ..Default::default() };
+    let summary = convert::run(&config, &Common::default()).expect("a dataset");
     assert_eq!(summary.counts["photos"], sample::DEFAULT_PHOTOS);
     assert_eq!(summary.counts["rejects"], 0);
 

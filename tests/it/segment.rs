@@ -3,18 +3,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lookbook::color;
+use crate::model::{striped_jpeg, write_flat_model};
+use crate::shared::library;
 use lookbook::error::{Error, Result};
+use lookbook::features::rows::Format;
 use lookbook::features::{ColorRule, FeatureTable};
 use lookbook::labels::{self, CELL_COUNT};
 use lookbook::model::Model;
 use lookbook::segment::{self, Config, LabelSource};
 use lookbook::stage::{Common, Summary};
-use lookbook::table::features::Format;
-use lookbook::{dataset, files, table};
-
-use crate::model::{striped_jpeg, write_flat_model};
-use crate::shared::library;
+use lookbook::{color, convert, dataset, files, table};
 
 const T_SHIRT: usize = 1;
 
@@ -207,8 +205,8 @@ fn arrow_files_hold_the_same_rows_as_the_parquet_files() -> Result<()> {
 
 fn converted(place: &Path, source: &Path) -> PathBuf {
     let output = place.join("dataset");
-    let config = dataset::Config { source: source.to_owned(), output: output.clone(), ..Default::default() };
-    dataset::run(&config, &Common::default()).unwrap();
+    let config = convert::Config { source: source.to_owned(), output: output.clone(), ..Default::default() };
+    convert::run(&config, &Common::default()).unwrap();
     output
 }
 

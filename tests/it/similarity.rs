@@ -5,15 +5,16 @@ use std::path::Path;
 
 use arrow::array::{Array, FixedSizeListArray, Float16Array, Float32Array, UInt32Array};
 use half::f16;
+
 use lookbook::error::{Error, Result};
+use lookbook::features::rows::{self, FeatureRow, Format, PART_ROWS};
 use lookbook::features::{FeatureTable, PixelCounts};
 use lookbook::labels::{CATEGORY_COUNT, CELL_COUNT};
-use lookbook::settings::ByteSize;
 use lookbook::shard::Shard;
 use lookbook::similarity::{self, Comparison, Config, Correlator, Matrix, Measure, Neighbour, Precision};
 use lookbook::stage::Common;
 use lookbook::table;
-use lookbook::table::features::{self, FeatureRow, Format, PART_ROWS};
+use lookbook::units::ByteSize;
 
 const MEASURES: [(Measure, &str); 4] = [
     (Measure::Pearson, "pearson"),
@@ -51,7 +52,7 @@ fn write_features(folder: &Path, rows: impl IntoIterator<Item = FeatureRow>) -> 
     // A table without rows has one part.
     let parts = rows.chunks(PART_ROWS).chain(rows.is_empty().then_some(&rows[..]));
     parts.enumerate().try_for_each(|(number, rows)| {
-        features::write_part(&folder.join(table::part_name(number)), &features::batch_of(rows), Format::Parquet)
+        rows::write_part(&folder.join(table::part_name(number)), &rows::batch_of(rows), Format::Parquet)
     })
 }
 
@@ -404,7 +405,7 @@ fn bad_features_and_settings_are_refused_by_name() -> Result<()> {
     std::fs::write(features.join("part-00000.parquet"), b"PAR1 no more").unwrap();
     assert_eq!(run(place.path(), |_| {}).expect_err("the part is damaged").exit_code(), 1);
 
-    table::rejects::write(&features.join("part-00000.parquet"), "test", &[])?;
+    lookbook::rejects::write(&features.join("part-00000.parquet"), "test", &[])?;
     assert!(matches!(run(place.path(), |_| {}), Err(Error::Schema { .. })));
 
     let usage = |change: fn(&mut Config)| run(place.path(), change).expect_err("a bad setting").exit_code();

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use lookbook::stage::Summary;
-use lookbook::train::checkpoint::{Checkpoint, Checkpoints, read_weights};
-use lookbook::train::history::{self, EpochRecord};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
 use crate::python::python;
 use crate::shared::library;
+use lookbook::model::history::{self, EpochRecord};
+use lookbook::model::weights::read_weights;
+use lookbook::stage::Summary;
+use lookbook::train::checkpoint::{Checkpoint, Checkpoints};
 
 const SETTINGS: &str = r#"
 seed = 4

@@ -3,20 +3,22 @@
 use std::f32::consts::LN_2;
 use std::fs;
 
-use lookbook::dataset::{self, Dataset, Split};
-use lookbook::evaluate::Evaluator;
-use lookbook::graph::{self, Dialect, Loss, LossWeights, Precision, Spec, unet};
-use lookbook::runtime::{self, Engine};
-use lookbook::stage::Common;
-use lookbook::train::augment::Change;
-use lookbook::train::examples::{Batch, Examples};
-use lookbook::train::step::{Rates, Task, TrainingStep};
 use ort::value::{DynValue, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::SafeTensors;
 
 use crate::shared::{library, shared};
+use lookbook::convert;
+use lookbook::dataset::{Dataset, Split};
+use lookbook::engine::Engine;
+use lookbook::graph::{self, Dialect, Loss, LossWeights, Precision, Spec, parameters};
+use lookbook::model::evaluator::Evaluator;
+use lookbook::runtime;
+use lookbook::stage::Common;
+use lookbook::train::augment::Change;
+use lookbook::train::examples::{Batch, Examples};
+use lookbook::train::step::{Rates, Task, TrainingStep};
 
 const FIXTURE: &str = "reference/unet_adam_10_steps.safetensors";
 const ROWS: usize = 64;
@@ -29,7 +31,7 @@ fn floats(tensors: &SafeTensors, name: &str) -> Vec<f32> {
 }
 
 fn flat(tensors: &SafeTensors, spec: &Spec, prefix: &str) -> Vec<f32> {
-    unet::parameters(spec).iter().flat_map(|it| floats(tensors, &format!("{prefix}/{}", it.name))).collect()
+    parameters::parameters(spec).iter().flat_map(|it| floats(tensors, &format!("{prefix}/{}", it.name))).collect()
 }
 
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
@@ -60,7 +62,7 @@ fn check_ten_steps(dialect: Dialect) {
     let images = tensors.tensor("images").expect("the fixture holds it").data();
     let labels = tensors.tensor("labels").expect("the fixture holds it").data();
     let expected = floats(&tensors, "losses");
-    let count = unet::SEED_PARAMETER_COUNT;
+    let count = parameters::SEED_PARAMETER_COUNT;
     let mut state = [flat(&tensors, &spec, "init"), vec![0.0; count], vec![0.0; count]];
     for (step, expected) in expected.iter().enumerate() {
         let photo_len = BATCH * ROWS * COLUMNS * 3;
@@ -105,7 +107,8 @@ fn the_mean_over_a_batch_of_whole_photos_is_exact() {
         return;
     }
     let spec = Spec::seed(400, 608, Loss::Bce);
-    let weights = Tensor::from_array(([unet::SEED_PARAMETER_COUNT], vec![0.0_f32; unet::SEED_PARAMETER_COUNT]));
+    let weights =
+        Tensor::from_array(([parameters::SEED_PARAMETER_COUNT], vec![0.0_f32; parameters::SEED_PARAMETER_COUNT]));
     let weights = weights.expect("a tensor").into_dyn();
     let pixels = 4 * spec.rows() * spec.columns();
     for dialect in [Dialect::Portable, Dialect::Native] {
@@ -181,13 +184,13 @@ fn both_dialects_give_the_same() {
         return;
     }
     for spec in specs() {
-        let weights = unet::initial_weights(&spec.folded(), 3);
+        let weights = parameters::initial_weights(&spec.folded(), 3);
         let categories = std::array::from_fn(|category| 0.5 + category as f32 / 10.0);
         let loss_weights = LossWeights { categories, dice: 0.7 };
         let mut inputs = photos_and_labels(&spec, random_batch(&spec, BATCH));
         inputs.extend([("step", 2.0), ("learning_rate", 1e-3)].map(|(name, value)| (name, scalar(value))));
         inputs.extend(spec.rates().iter().map(|&name| (name, scalar(0.1))));
-        let mut state = unet::initial_state(&spec, 3);
+        let mut state = parameters::initial_state(&spec, 3);
         (state[1], state[2]) = (vec![1e-4; state[0].len()], vec![1e-6; state[0].len()]);
         inputs.extend(spec.state().into_iter().zip(state).map(|((name, _), values)| (name, vector(values))));
         let train_step = |dialect| graph::train_step(dialect, Precision::F32, &spec, &loss_weights);
@@ -222,7 +225,7 @@ fn gradients_of_parts_add_up_to_those_of_the_batch() {
     for dialect in [Dialect::Portable, Dialect::Native] {
         let [whole, parts] = [5, 2].map(|micro_batch_size| {
             let task = Task { micro_batch_size, ..Task::plain(&spec) };
-            let state = unet::initial_state(&spec, 1);
+            let state = parameters::initial_state(&spec, 1);
             let mut step = TrainingStep::new(task, 5, state, 0, Engine::cpu(dialect, 2)).expect("a session");
             let run = |step: &mut TrainingStep| step.run(random_batch(&spec, 5), Rates::plain(1e-3)).expect("it runs");
             let losses = [run(&mut step).loss, run(&mut step).loss];
@@ -251,7 +254,7 @@ fn half_precision_learns_what_single_does() {
         let loss_weights = LossWeights { categories, dice: 1.0 };
         let [single, half] = [Precision::F32, Precision::F16].map(|precision| {
             let task = Task { loss_weights: &loss_weights, micro_batch_size, precision, ..Task::plain(&spec) };
-            let state = unet::initial_state(&spec, 2);
+            let state = parameters::initial_state(&spec, 2);
             let engine = Engine::cpu(Dialect::Portable, 2);
             let mut step = TrainingStep::new(task, size, state, 0, engine).expect("a session");
             assert_eq!(step.precision(), precision);
@@ -264,7 +267,7 @@ fn half_precision_learns_what_single_does() {
         assert!((single.0 - half.0).abs() < 1e-3 * single.0, "{spec:?}: {} and {}", single.0, half.0);
         assert_ne!(single.1, half.1, "half precision is another graph");
         let (mut single, mut half) = (&single.1[..], &half.1[..]);
-        for parameter in unet::parameters(&spec) {
+        for parameter in parameters::parameters(&spec) {
             let of_tensor =
                 [&mut single, &mut half].map(|rest| rest.split_off(..parameter.len()).expect("it is there"));
             let product =
@@ -286,7 +289,7 @@ fn a_folded_network_is_the_normalised_one() {
     }
     let [_, _, spec] = specs();
     let batch = || random_batch(&spec, 1);
-    let mut state = unet::initial_state(&spec, 3);
+    let mut state = parameters::initial_state(&spec, 3);
     for (at, weight) in state[0].iter_mut().enumerate() {
         *weight += 0.05 * (at as f32).sin();
     }
@@ -314,14 +317,14 @@ fn both_dialects_learn_the_same_from_real_photos() {
     let (Some(source), Some(_)) = (shared("data/ccp"), library()) else { return };
     let place = tempfile::tempdir().expect("a folder");
     let output = place.path().join("dataset");
-    let config = dataset::Config { source, output: output.clone(), ..dataset::Config::default() };
-    dataset::run(&config, &Common::default()).expect("the data set is converted");
+    let config = convert::Config { source, output: output.clone(), ..convert::Config::default() };
+    convert::run(&config, &Common::default()).expect("the data set is converted");
     let dataset = Dataset::open(&output).expect("it opens");
     let spec = Spec::seed(100, 150, Loss::Bce);
     let examples = Examples::load(&dataset, Split::Train, &spec).expect("the examples load");
     assert!(examples.len() > 30);
     let [portable, native] = [Dialect::Portable, Dialect::Native].map(|dialect| {
-        let (task, state) = (Task::plain(&spec), unet::initial_state(&spec, 0));
+        let (task, state) = (Task::plain(&spec), parameters::initial_state(&spec, 0));
         let mut step = TrainingStep::new(task, 2, state, 0, Engine::cpu(dialect, 2)).expect("a session");
         let ids: Vec<usize> = (0..examples.len()).collect();
         let batches = ids.chunks(2).map(|ids| examples.batch(ids, |_| Change::NONE));

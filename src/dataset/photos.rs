@@ -11,10 +11,114 @@ use arrow::array::{
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, Fields, Schema, SchemaRef, UInt8Type, UInt16Type};
 
-use super::{TableReader, column, read_table};
-use crate::dataset::{PhotoEntry, PhotoRecord, Split};
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 use crate::labels::{CATEGORY_COUNT, COLOR_COUNT};
+use crate::photo::{self, Photo};
+use crate::table::{self, TableReader, column, read_table};
+
+/// The part of the data set that a photo belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// Learnt from.
+    Train,
+    /// Watched while learning.
+    Validation,
+    /// Looked at once, at the end.
+    Test,
+}
+
+impl Split {
+    /// All parts, in file order.
+    pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
+
+    /// The name in tables and settings.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
+
+    /// The part of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|split| split.name() == name)
+    }
+}
+
+/// One row of `photos.parquet`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PhotoRecord {
+    /// Row order of the source.
+    pub photo_id: u32,
+    /// File name in the source.
+    pub file_name: String,
+    /// Part of the data set.
+    pub split: Split,
+    /// Width.
+    pub width_px: u32,
+    /// Height.
+    pub height_px: u32,
+    /// The encoded file as found.
+    pub encoded: Vec<u8>,
+    /// `[height, width]`, 0-based superpixel numbers.
+    pub superpixels: Vec<u16>,
+    /// Category of each superpixel, 0 to 22.
+    pub superpixel_category: Vec<u8>,
+    /// Colour of each superpixel, 0 to 12; `None` where the source has none.
+    pub superpixel_color: Option<Vec<u8>>,
+}
+
+impl PhotoRecord {
+    /// The photo, upright; `source` is named where it is no good.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where the photo does not decode or its labels do not lie on its pixels.
+    pub fn decode(&self, source: &Path) -> Result<Photo> {
+        let problem = |what: String| Error::input(source, format!("photo '{}': {what}; convert again", self.file_name));
+        let photo = photo::decode(&self.encoded).map_err(|bad| problem(format!("{} ({})", bad.detail, bad.reason)))?;
+        if (photo.width_px, photo.height_px) != (self.width_px, self.height_px) {
+            return Err(problem(format!(
+                "its labels are of {} x {} pixels, the upright photo is of {} x {}",
+                self.width_px, self.height_px, photo.width_px, photo.height_px
+            )));
+        }
+        Ok(photo)
+    }
+
+    /// Category of each pixel, `[height, width]`.
+    #[must_use]
+    pub fn category_map(&self) -> Vec<u8> {
+        self.superpixels.iter().map(|&s| self.superpixel_category[usize::from(s)]).collect()
+    }
+
+    /// Colour of each pixel, `[height, width]`; `None` where the source has no colours.
+    #[must_use]
+    pub fn color_map(&self) -> Option<Vec<u8>> {
+        let colors = self.superpixel_color.as_ref()?;
+        Some(self.superpixels.iter().map(|&s| colors[usize::from(s)]).collect())
+    }
+}
+
+/// One row of `photos.parquet` without its pixels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PhotoEntry {
+    /// Row order of the source.
+    pub photo_id: u32,
+    /// File name in the source.
+    pub file_name: String,
+    /// Part of the data set.
+    pub split: Split,
+    /// Width.
+    pub width_px: u32,
+    /// Height.
+    pub height_px: u32,
+}
 
 /// File name of the table.
 pub const FILE: &str = "photos.parquet";
@@ -44,7 +148,7 @@ pub fn schema() -> SchemaRef {
         let item = Arc::new(Field::new("element", item, false));
         Field::new(name, DataType::List(item), nullable)
     };
-    let schema = super::schema(
+    let schema = table::schema(
         TABLE,
         vec![
             Field::new("photo_id", DataType::UInt32, false),

@@ -5,7 +5,8 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{Correlator, Measure};
+use super::config::Measure;
+use super::correlator::Correlator;
 use crate::features::FeatureTable;
 use crate::labels::{CELL_COUNT, COLOR_COUNT};
 

@@ -23,10 +23,10 @@ use arrow::ipc::writer::FileWriter;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
-use super::{TableWriter, schema};
+use super::counts::PixelCounts;
 use crate::error::{Error, Result};
-use crate::features::PixelCounts;
 use crate::labels::{self, CATEGORY_COUNT};
+use crate::table::{TableWriter, schema};
 
 /// Name of the table in its metadata.
 pub const TABLE: &str = "features";

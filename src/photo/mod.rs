@@ -13,6 +13,9 @@ use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
 
 mod jpeg;
+mod problem;
+
+pub use problem::{PhotoProblem, reason};
 
 /// Width that photos are fitted into.
 pub const FIT_WIDTH_PX: u32 = 400;
@@ -28,30 +31,6 @@ const MAX_PIXEL_BYTES: u64 = 8;
 /// JPEG files of at least this many times the width that is wanted are decoded scaled down.
 const SCALED_REDUCTION: u32 = 2;
 
-/// The stable reason codes of photos that are no good, as `rejects.parquet` holds them.
-pub mod reason {
-    /// There is no such file.
-    pub const MISSING: &str = "photo_missing";
-    /// The file may not be read.
-    pub const NO_PERMISSION: &str = "photo_no_permission";
-    /// The disk or the network failed: the photo may be good.
-    pub const IO_ERROR: &str = "photo_io_error";
-    /// A folder, a pipe, a socket or a device.
-    pub const NOT_A_FILE: &str = "photo_not_a_file";
-    /// The file has zero bytes.
-    pub const EMPTY: &str = "photo_empty";
-    /// Neither JPEG nor PNG nor WebP, or one that is damaged.
-    pub const UNDECODABLE: &str = "photo_undecodable";
-    /// The file ends before the picture does.
-    pub const TRUNCATED: &str = "photo_truncated";
-    /// Its labels are of another size than the upright photo.
-    pub const OTHER_SIZE: &str = "photo_other_size";
-    /// More pixels than allowed ([`super::MAX_PIXELS`]), or more bytes than [`super::MAX_FILE_BYTES`].
-    pub const TOO_LARGE: &str = "photo_too_large";
-    /// Its name is no UTF-8, which columns of text hold.
-    pub const NAME_NOT_UTF8: &str = "photo_name_not_utf8";
-}
-
 /// Decoded pixels: `[height, width, 3]`, row-major, sRGB u8.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Photo {
@@ -61,22 +40,6 @@ pub struct Photo {
     pub height_px: u32,
     /// `height x width x 3` bytes.
     pub rgb: Vec<u8>,
-}
-
-/// Why a photo file is no good.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PhotoProblem {
-    /// A stable reason code of `rejects.parquet`, one of [`reason`].
-    pub reason: &'static str,
-    /// What was found, for people.
-    pub detail: String,
-}
-
-impl PhotoProblem {
-    /// A problem for `reason`.
-    pub fn new(reason: &'static str, detail: impl std::fmt::Display) -> Self {
-        Self { reason, detail: detail.to_string() }
-    }
 }
 
 /// How a photo is decoded.

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::mat::Annotation;
 use crate::mat::ccp::{self, Ccp};
 use crate::mat::cfpd::{self, Cfpd};
-use crate::table::rejects::Reject;
+use crate::rejects::Reject;
 
 /// Names of the file that holds the licence of a source.
 const LICENSE_FILES: [&str; 7] =

@@ -132,7 +132,7 @@ pub fn read(path: &Path) -> Result<Vec<EpochRecord>> {
 }
 
 /// An epoch of zeros.
-pub(super) const EMPTY: EpochRecord = EpochRecord {
+pub(crate) const EMPTY: EpochRecord = EpochRecord {
     epoch: 0,
     learning_rate: 0.0,
     train_loss: 0.0,

@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field};
 
 use crate::error::{Error, Result};
 use crate::labels::is_apparel;
+use crate::table;
 
 /// File of the category names.
 pub const CATEGORIES_FILE: &str = "categories.parquet";
@@ -22,9 +23,9 @@ pub const COLORS_TABLE: &str = "colors";
 /// of colours, where it means nothing.
 ///
 /// # Errors
-/// As [`super::write_table`].
+/// As [`table::write_table`].
 pub fn write(path: &Path, table: &str, names: &[&str]) -> Result<()> {
-    let schema = super::schema(
+    let schema = table::schema(
         table,
         vec![
             Field::new("id", DataType::UInt8, false),
@@ -43,18 +44,18 @@ pub fn write(path: &Path, table: &str, names: &[&str]) -> Result<()> {
         ],
     )
     .expect("the columns match the schema above");
-    super::write_table(path, &rows)
+    table::write_table(path, &rows)
 }
 
 /// Checks that the table `table` at `path` lists exactly `names`.
 ///
 /// # Errors
-/// [`Error::Schema`] where it lists others; as [`super::read_table`].
+/// [`Error::Schema`] where it lists others; as [`table::read_table`].
 pub fn check(path: &Path, table: &str, names: &[&str]) -> Result<()> {
     let mut found = Vec::new();
-    for batch in super::read_table(path, table, &["id", "name"], names.len().max(1))? {
+    for batch in table::read_table(path, table, &["id", "name"], names.len().max(1))? {
         let batch = batch?;
-        let column: &StringArray = super::column(path, &batch, "name")?;
+        let column: &StringArray = table::column(path, &batch, "name")?;
         found.extend(column.iter().flatten().map(str::to_owned));
     }
     if found == names {

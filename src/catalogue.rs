@@ -9,9 +9,9 @@ use polars::prelude::{DataType, LazyFrame, PlRefPath, PolarsError, ScanArgsParqu
 use crate::dataset::{Dataset, PhotoRecord};
 use crate::error::{Error, Result};
 use crate::photo;
+use crate::rejects::Reject;
 use crate::shard::Shard;
 use crate::stage::Stage;
-use crate::table::rejects::Reject;
 
 /// File name endings of photos in a folder tree, in any case.
 pub const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];

@@ -8,8 +8,8 @@ use arrow::array::StringArray;
 use arrow::datatypes::{DataType, Field};
 use arrow::record_batch::RecordBatch;
 
-use crate::error::{Error, Result};
-use crate::stage::{Stage, Summary};
+use crate::error::Result;
+use crate::table;
 
 /// File name of the table in every folder that has one.
 pub const FILE: &str = "rejects.parquet";
@@ -39,27 +39,27 @@ impl Reject {
 /// Writes the table of a stage's rejects; also where there are none.
 ///
 /// # Errors
-/// As [`super::write_table`].
+/// As [`table::write_table`].
 pub fn write(path: &Path, stage: &str, rejects: &[Reject]) -> Result<()> {
     let text = |name| Field::new(name, DataType::Utf8, false);
-    let schema = super::schema(TABLE, ["stage", "item", "reason", "detail"].map(text).to_vec());
+    let schema = table::schema(TABLE, ["stage", "item", "reason", "detail"].map(text).to_vec());
     let column = |of: fn(&Reject) -> &str| Arc::new(StringArray::from_iter_values(rejects.iter().map(of)));
     let stages = Arc::new(StringArray::from_iter_values(rejects.iter().map(|_| stage)));
     let columns: Vec<arrow::array::ArrayRef> =
         vec![stages, column(|r| &r.item), column(|r| &r.reason), column(|r| &r.detail)];
     let rows = RecordBatch::try_new(schema, columns).expect("the columns match the schema above");
-    super::write_table(path, &rows)
+    table::write_table(path, &rows)
 }
 
 /// Reads the table at `path`.
 ///
 /// # Errors
-/// As [`super::read_table`].
+/// As [`table::read_table`].
 pub fn read(path: &Path) -> Result<Vec<Reject>> {
     let mut rejects = Vec::new();
-    for rows in super::read_table(path, TABLE, &["item", "reason", "detail"], 1 << 16)? {
+    for rows in table::read_table(path, TABLE, &["item", "reason", "detail"], 1 << 16)? {
         let rows = rows?;
-        let text = |name| super::column::<StringArray>(path, &rows, name);
+        let text = |name| table::column::<StringArray>(path, &rows, name);
         let (items, reasons, details) = (text("item")?, text("reason")?, text("detail")?);
         rejects.extend((0..rows.num_rows()).map(|row| Reject {
             item: items.value(row).to_owned(),
@@ -68,21 +68,4 @@ pub fn read(path: &Path) -> Result<Vec<Reject>> {
         }));
     }
     Ok(rejects)
-}
-
-/// Publishes the stage; fails all the same where more than the share `allowed` of `total` photos was rejected.
-///
-/// # Errors
-/// As [`Stage::publish`]; [`Error::TooManyRejects`].
-pub fn publish(mut stage: Stage, rejected: u64, total: u64, allowed: f64) -> Result<Summary> {
-    let too_many = rejected as f64 > allowed * total as f64;
-    if too_many {
-        stage.incomplete();
-    }
-    let summary = stage.publish()?;
-    if too_many {
-        let (stage, table) = (summary.stage, summary.output.join(FILE));
-        return Err(Error::TooManyRejects { stage, rejected, total, items: "photos", allowed, table });
-    }
-    Ok(summary)
 }

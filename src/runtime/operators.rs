@@ -28,19 +28,17 @@ use ort::operator::{
 };
 use ort::value::{TensorElementType, ValueRef, ValueRefMut};
 
-use super::adam::{Adam, AdamInputs};
-use super::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
-use super::head::{Head, HeadLoss, MAPS};
-use super::maps::{Maps, Shape};
-use super::norm::{batch_norm, batch_norm_gradient};
-use super::pool::{max_pool, max_pool_gradient, pooled_shape};
-use super::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
-use super::{Instructions, Spread, Workers};
-use crate::graph::unet::VARIANCE_EPSILON;
+use crate::graph::builder::DOMAIN;
+use crate::graph::parameters::VARIANCE_EPSILON;
 use crate::graph::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON};
-
-/// Name of the domain.
-pub const DOMAIN: &str = "lookbook";
+use crate::ops::adam::{Adam, AdamInputs};
+use crate::ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
+use crate::ops::head::{Head, HeadLoss, MAPS};
+use crate::ops::maps::{Maps, Shape};
+use crate::ops::norm::{batch_norm, batch_norm_gradient};
+use crate::ops::pool::{max_pool, max_pool_gradient, pooled_shape};
+use crate::ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
+use crate::ops::{Instructions, Spread, Workers};
 
 /// All operators, for sessions with `threads` threads.
 ///
@@ -451,9 +449,9 @@ mod bf16 {
 /// The operators of prediction in bf16.
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 mod bf16 {
-    use super::{Bf16, Call, F32, OptionalBf16, Signature, U8, ValueRef, ValueRefMut};
-    use super::{bytes, dims, floats, pooled_shape, shape_of, up_shape};
     use crate::ops::bf16::{Bf16Maps, Element, bf16_convolution, bf16_max_pool, bf16_up_convolution};
+    use crate::runtime::operators::{Bf16, Call, F32, OptionalBf16, Signature, U8, ValueRef, ValueRefMut};
+    use crate::runtime::operators::{bytes, dims, floats, pooled_shape, shape_of, up_shape};
     use ort::value::PrimitiveTensorElementType;
 
     pub(super) use crate::ops::bf16::is_available;

@@ -3,15 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
+use super::files::{PREDICT_FILE, WEIGHTS_FILE, id_of};
+use super::predictor::Predictor;
+use super::weights;
 use crate::color::{self, ColorTable};
+use crate::engine::{Engine, PrecisionChoice};
 use crate::error::{Error, Result};
 use crate::files::{self, OpenFolder};
 use crate::graph::Spec;
-use crate::predict::Predictor;
-use crate::runtime::{Engine, PrecisionChoice};
 use crate::stage::Stage;
-use crate::train::checkpoint;
-use crate::train::{PREDICT_FILE, WEIGHTS_FILE};
 
 /// An opened model folder.
 #[derive(Debug)]
@@ -77,9 +77,9 @@ impl Model {
     /// The network's weights.
     ///
     /// # Errors
-    /// As [`checkpoint::read_weights`].
+    /// As [`weights::read_weights`].
     pub fn weights(&self) -> Result<(Spec, Vec<f32>)> {
-        checkpoint::read_weights(&self.folder.path(WEIGHTS_FILE))
+        weights::read_weights(&self.folder.path(WEIGHTS_FILE))
     }
 
     /// The colour table.
@@ -110,10 +110,4 @@ impl Model {
 
 fn missing(path: &Path) -> Error {
     Error::input(path, "is missing; run `lookbook train` first, or name another --model")
-}
-
-/// Identity of a `predict.onnx`: the first 16 hexadecimal digits of its SHA-256.
-#[must_use]
-pub fn id_of(predict: &[u8]) -> String {
-    files::digest_of(predict)[..16].to_owned()
 }

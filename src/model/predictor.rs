@@ -6,13 +6,13 @@ use ort::session::Session;
 use ort::value::Tensor;
 use rayon::prelude::*;
 
+use super::files::{PREDICT_FILE, id_of};
 use crate::canvas::{self, Canvas};
+use crate::engine::{Backend, Engine, PrecisionChoice};
 use crate::error::{Error, Result};
 use crate::graph::{self, Dialect, Precision, Spec};
-use crate::model;
 use crate::photo::Photo;
-use crate::runtime::{self, Backend, Engine, PrecisionChoice, failed};
-use crate::train::PREDICT_FILE;
+use crate::runtime::{self, failed};
 
 /// Photos that go through the network together: enough to keep the cores busy, little enough to stay in the cache.
 pub const BATCH_SIZE: usize = 4;
@@ -36,10 +36,10 @@ impl Predictor {
         let (spec, weights) = graph::read_predict(predict)
             .map_err(|problem| Error::input(path, format!("{problem}; train the model again")))?;
         let name = path.display().to_string();
-        let precision = precision.resolve(engine)?;
+        let precision = runtime::precision(precision, engine)?;
         let graph = |dialect| graph::label_maps(dialect, precision, &spec, &weights);
         let (session, backend) = runtime::session(&name, graph, engine)?;
-        Ok(Self { session, backend, precision, spec, model_id: model::id_of(predict) })
+        Ok(Self { session, backend, precision, spec, model_id: id_of(predict) })
     }
 
     /// Identity of the model: the first 16 hexadecimal digits of the SHA-256 of `predict.onnx`.

@@ -20,8 +20,8 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, TimeUnit};
 
-use super::{column, read_table, schema, write_table};
 use crate::error::Result;
+use crate::table::{column, read_table, schema, write_table};
 
 /// Name of the table.
 pub const TABLE: &str = "state";
@@ -110,7 +110,7 @@ pub fn write(path: &Path, rows: &[StateRow]) -> Result<()> {
 /// As [`read_table`].
 pub fn read(path: &Path) -> Result<Vec<StateRow>> {
     let mut rows = Vec::new();
-    for batch in read_table(path, TABLE, &[], super::features::PART_ROWS)? {
+    for batch in read_table(path, TABLE, &[], crate::features::rows::PART_ROWS)? {
         let batch = batch?;
         let ids: &UInt32Array = column(path, &batch, "photo_id")?;
         let names: &StringArray = column(path, &batch, "name")?;

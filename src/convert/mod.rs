@@ -10,18 +10,20 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::source::Source;
-use super::{PhotoRecord, Split};
+use crate::dataset::{LICENSE_FILE, PhotoRecord, Split, names, photos};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::labels::{CATEGORIES, COLORS};
 use crate::mat::reason;
-use crate::photo;
 use crate::progress::Progress;
+use crate::rejects::{self, DEFAULT_MAX_REJECT_FRACTION, Reject};
 use crate::stage::{self, Common, Stage, Summary};
-use crate::stop;
-use crate::table::rejects::{self, DEFAULT_MAX_REJECT_FRACTION, Reject};
-use crate::table::{TableWriter, names, photos};
+use crate::table::TableWriter;
+use crate::{files, photo, stop};
+
+mod source;
+
+pub use source::Layout;
+use source::Source;
 
 /// Name of this stage.
 pub const STAGE: &str = "convert";
@@ -105,7 +107,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     }
     if let Some(license) = source.license() {
         let content = std::fs::read(&license).map_err(Error::io("read", &license))?;
-        files::write(&stage.path(super::LICENSE_FILE), &content)?;
+        files::write(&stage.path(LICENSE_FILE), &content)?;
     }
     names::write(&stage.path(names::CATEGORIES_FILE), names::CATEGORIES_TABLE, &CATEGORIES)?;
     names::write(&stage.path(names::COLORS_FILE), names::COLORS_TABLE, &COLORS)?;
@@ -129,7 +131,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
         let count = (0..total - rejected).filter(|&at| config.split_of(at, total - rejected) == split).count();
         stage.count(split.name(), count);
     }
-    rejects::publish(stage, rejected as u64, total as u64, config.max_reject_fraction)
+    stage::publish_unless_too_many(stage, rejected as u64, total as u64, config.max_reject_fraction)
 }
 
 /// Writes all good photos and returns the rejects. The splits are those of a source without rejects.

@@ -6,11 +6,14 @@ use std::sync::{Once, OnceLock};
 use ort::ep::{self, ExecutionProvider};
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
-use serde::{Deserialize, Serialize};
+use ort::value::{DynValue, Tensor};
 
+use crate::engine::{Backend, Device, DialectChoice, Engine, InstructionsChoice, PrecisionChoice, Provider};
 use crate::error::{Error, Result};
 use crate::graph::{Dialect, Precision};
-use crate::ops::{Instructions, operators};
+use crate::ops::Instructions;
+
+pub mod operators;
 
 /// Environment variable that names the library before any other place.
 pub const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
@@ -24,166 +27,38 @@ const NVIDIA_FOLDER: &str = "nvidia";
 const INSTALL: &str = "run 'scripts/install_onnxruntime.sh' in the project's folder, or set ORT_DYLIB_PATH to an ONNX \
                        Runtime library";
 
-/// Where the network runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Device {
-    /// CUDA where it works, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// CUDA; fails where it does not work.
-    Cuda,
+/// The instructions that are asked for, if this processor has them.
+fn instructions(choice: InstructionsChoice) -> Result<Instructions> {
+    let wanted = match choice {
+        InstructionsChoice::Auto => return Ok(Instructions::best()),
+        InstructionsChoice::Portable => Instructions::Portable,
+        InstructionsChoice::Avx2 => Instructions::Avx2,
+        InstructionsChoice::Avx512 => Instructions::Avx512,
+    };
+    if Instructions::available().contains(&wanted) {
+        return Ok(wanted);
+    }
+    Err(Error::config("instructions", format!("this processor has no {wanted}; 'auto' takes what there is")))
 }
 
-/// Which operators the network is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DialectChoice {
-    /// Native on the CPU, portable on CUDA.
-    #[default]
-    Auto,
-    /// Standard operators of ONNX.
-    Portable,
-    /// This program's own operators; the CPU only.
-    Native,
-}
-
-impl From<Dialect> for DialectChoice {
-    fn from(dialect: Dialect) -> Self {
-        match dialect {
-            Dialect::Portable => Self::Portable,
-            Dialect::Native => Self::Native,
+/// Resolves the precision of label maps for an engine on this processor.
+///
+/// # Errors
+/// [`Error::Config`] if bfloat16 is asked for and cannot be had.
+pub fn precision(choice: PrecisionChoice, engine: Engine) -> Result<Precision> {
+    let best = instructions(engine.instructions)? == Instructions::Avx512;
+    let problem = match engine {
+        Engine { device: Device::Cuda, .. } | Engine { dialect: DialectChoice::Portable, .. } => {
+            "bf16 is for native operators on the CPU"
         }
-    }
-}
-
-/// Which instructions the native operators use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum InstructionsChoice {
-    /// The best that the processor has.
-    #[default]
-    Auto,
-    /// Plain Rust.
-    Portable,
-    /// AVX2 and FMA.
-    Avx2,
-    /// AVX-512.
-    Avx512,
-}
-
-impl InstructionsChoice {
-    fn resolve(self) -> Result<Instructions> {
-        let wanted = match self {
-            Self::Auto => return Ok(Instructions::best()),
-            Self::Portable => Instructions::Portable,
-            Self::Avx2 => Instructions::Avx2,
-            Self::Avx512 => Instructions::Avx512,
-        };
-        if Instructions::available().contains(&wanted) {
-            return Ok(wanted);
+        _ if !(best && operators::has_bf16()) => {
+            "this processor has no AVX-512-BF16, or other instructions are asked for"
         }
-        Err(Error::config("instructions", format!("this processor has no {wanted}; 'auto' takes what there is")))
-    }
-}
-
-/// The numbers that label maps are computed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PrecisionChoice {
-    /// Single precision.
-    #[default]
-    F32,
-    /// bfloat16: native operators on a processor with AVX-512-BF16.
-    Bf16,
-    /// bfloat16 where there are the instructions, else single precision.
-    Auto,
-}
-
-impl PrecisionChoice {
-    /// What it comes to with an engine on this processor.
-    ///
-    /// # Errors
-    /// [`Error::Config`] where bfloat16 is asked for and cannot be had.
-    pub fn resolve(self, engine: Engine) -> Result<Precision> {
-        let best = engine.instructions.resolve()? == Instructions::Avx512;
-        let problem = match engine {
-            Engine { device: Device::Cuda, .. } | Engine { dialect: DialectChoice::Portable, .. } => {
-                "bf16 is for native operators on the CPU"
-            }
-            _ if !(best && operators::has_bf16()) => {
-                "this processor has no AVX-512-BF16, or other instructions are asked for"
-            }
-            _ => return Ok(if self == Self::F32 { Precision::F32 } else { Precision::Bf16 }),
-        };
-        match self {
-            Self::Bf16 => Err(Error::config("precision", format!("{problem}; 'auto' takes what there is"))),
-            Self::F32 | Self::Auto => Ok(Precision::F32),
-        }
-    }
-}
-
-/// Where and with what a network is to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Engine {
-    /// The device.
-    pub device: Device,
-    /// The operators.
-    pub dialect: DialectChoice,
-    /// The instructions of native operators.
-    pub instructions: InstructionsChoice,
-    /// Threads within an operator; 0 for all processors.
-    pub threads: usize,
-}
-
-impl Engine {
-    /// The CPU, with operators of one dialect.
-    #[must_use]
-    pub fn cpu(dialect: Dialect, threads: usize) -> Self {
-        Self { device: Device::Cpu, dialect: dialect.into(), instructions: InstructionsChoice::Auto, threads }
-    }
-}
-
-/// What a session really runs on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backend {
-    /// The execution provider.
-    pub provider: Provider,
-    /// Standard or native operators.
-    pub dialect: Dialect,
-}
-
-impl Backend {
-    /// An engine that runs on this and nothing else.
-    #[must_use]
-    pub fn engine(self, asked: Engine) -> Engine {
-        let device = match self.provider {
-            Provider::Cpu => Device::Cpu,
-            Provider::Cuda => Device::Cuda,
-        };
-        Engine { device, dialect: self.dialect.into(), ..asked }
-    }
-}
-
-/// An execution provider of ONNX Runtime.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Provider {
-    /// The CPU.
-    Cpu,
-    /// CUDA.
-    Cuda,
-}
-
-impl Provider {
-    /// Its name in `run.json`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::Cuda => "cuda",
-        }
+        _ => return Ok(if choice == PrecisionChoice::F32 { Precision::F32 } else { Precision::Bf16 }),
+    };
+    match choice {
+        PrecisionChoice::Bf16 => Err(Error::config("precision", format!("{problem}; 'auto' takes what there is"))),
+        PrecisionChoice::F32 | PrecisionChoice::Auto => Ok(Precision::F32),
     }
 }
 
@@ -247,7 +122,7 @@ pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -
     let mut dialect = Dialect::Portable;
     if engine.dialect != DialectChoice::Portable {
         dialect = Dialect::Native;
-        let operators = operators::domain(engine.instructions.resolve()?, engine.threads).map_err(failed(name))?;
+        let operators = operators::domain(instructions(engine.instructions)?, engine.threads).map_err(failed(name))?;
         builder = builder.with_operators(operators).map_err(|cause| failed(name)(cause.into()))?;
     }
     let session = commit(builder, &model(dialect)).map_err(failed(name))?;
@@ -259,6 +134,14 @@ fn said(cause: &ort::Error) -> String {
     let text = cause.to_string();
     let told = text.split_once("[ONNXRuntimeError] : ").and_then(|(_, told)| told.splitn(3, " : ").last());
     told.unwrap_or(&text).trim().to_owned()
+}
+
+/// A flat f32 vector as a value.
+///
+/// # Errors
+/// [`Error::Runtime`].
+pub fn vector(values: Vec<f32>) -> Result<DynValue> {
+    Ok(Tensor::from_array(([values.len()], values)).map_err(failed("a vector"))?.into_dyn())
 }
 
 /// For `map_err`: what ONNX Runtime said about `subject`.

@@ -27,10 +27,25 @@ use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 
-use super::{Ended, TableWriter, column, read_table, schema, write_table};
+use super::config::Precision;
 use crate::error::Result;
 use crate::features::FeatureTable;
-use crate::similarity::{Neighbour, Precision};
+use crate::table::{Ended, TableWriter, column, read_table, schema, write_table};
+
+/// One row of `neighbours.parquet`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Neighbour {
+    /// The photo whose neighbour it is.
+    pub photo_id: u32,
+    /// 1 = nearest.
+    pub rank: u32,
+    /// The neighbour.
+    pub neighbour_id: u32,
+    /// Correlation of the two, -1 to 1.
+    pub correlation: f32,
+    /// Cells present in both.
+    pub cells_in_common: u32,
+}
 
 /// File name of the table of photos.
 pub const PHOTOS_FILE: &str = "photos.parquet";

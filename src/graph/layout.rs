@@ -1,0 +1,52 @@
+//! What goes in and out of the graphs of a network: shapes, and the nodes that lay photos and label maps out.
+
+use super::builder::{Builder, Dim, Value};
+use super::spec::Spec;
+
+impl Spec {
+    pub(super) fn photo_dims(&self) -> [Dim; 4] {
+        [Dim::Batch, Dim::Fixed(self.rows()), Dim::Fixed(self.columns()), Dim::Fixed(3)]
+    }
+
+    pub(super) fn label_map_dims(&self) -> [Dim; 3] {
+        [Dim::Batch, Dim::Fixed(self.rows()), Dim::Fixed(self.columns())]
+    }
+
+    pub(super) fn label_dims(&self) -> [Dim; 3] {
+        [Dim::Batch, Dim::Fixed(self.map_rows()), Dim::Fixed(self.map_columns())]
+    }
+
+    /// The part of `[batch, any, map rows, map columns]` that is photo.
+    pub(super) fn real_part(&self, builder: &mut Builder, x: &Value) -> Value {
+        let part = self.photo_part();
+        if part == [self.map_rows(), self.map_columns()] {
+            return x.clone();
+        }
+        builder.slice(x, &[0, 0], &part.map(|end| end as i64), &[2, 3], &[1, 1])
+    }
+
+    /// u8 photos with the pixels that become one side by side, `[batch, map rows, map columns, 3 stride^2]`.
+    pub(super) fn gather(&self, builder: &mut Builder, photos: &Value) -> Value {
+        if self.stride == 1 {
+            return photos.clone();
+        }
+        builder.scope("input");
+        let [rows, columns, stride] = [self.map_rows(), self.map_columns(), self.stride].map(|it| it as i64);
+        let squares = builder.reshape(photos, &[0, rows, stride, columns, 3 * stride]);
+        let squares = builder.transpose(&squares, &[0, 1, 3, 2, 4]);
+        builder.reshape(&squares, &[0, rows, columns, 3 * stride * stride])
+    }
+
+    /// A label map of the size of the maps at that of the photos.
+    pub(super) fn enlarge(&self, builder: &mut Builder, label_map: &Value) -> Value {
+        if self.stride == 1 {
+            return label_map.clone();
+        }
+        builder.scope("label_map");
+        let [rows, columns, stride] = [self.map_rows(), self.map_columns(), self.stride].map(|it| it as i64);
+        let squares = builder.reshape(label_map, &[0, rows, 1, columns, 1]);
+        let times = builder.integers(&[1, 1, stride, 1, stride]);
+        let squares = builder.node("Expand", &[&squares, &times], vec![]);
+        builder.reshape(&squares, &[0, stride * rows, stride * columns])
+    }
+}

@@ -1,0 +1,202 @@
+//! Networks as data: sizes, widths, heads, and the names of what goes in and out of their graphs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::labels::CATEGORY_COUNT;
+
+/// Decay of the first moment (Kingma and Ba, 2015, <https://arxiv.org/abs/1412.6980>).
+pub const ADAM_BETA_1: f32 = 0.9;
+
+/// Decay of the second moment.
+pub const ADAM_BETA_2: f32 = 0.999;
+
+/// Added to the root of the second moment, as Keras does: after the bias correction has gone into the rate.
+pub const ADAM_EPSILON: f32 = 1e-7;
+
+/// The operators that a graph is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Standard operators, NCHW: for any ONNX Runtime, on any device.
+    Portable,
+    /// The operators of [`crate::ops`], NHWC: for CPUs, in this program.
+    Native,
+}
+
+impl Dialect {
+    /// Its name in `run.json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Native => "native",
+        }
+    }
+}
+
+/// The numbers that maps are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// Single precision.
+    F32,
+    /// Half precision; weights, normalisation, losses and what is summed over pixels in f32: training in the portable dialect
+    /// only.
+    F16,
+    /// bfloat16, sums in f32: label maps in the native dialect only.
+    Bf16,
+}
+
+impl Precision {
+    /// Its name in `run.json`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+/// What the maps mean and how they are learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Loss {
+    /// Sigmoid maps, mean binary cross-entropy over pixels and maps: the seed's.
+    #[default]
+    Bce,
+    /// Softmax over the maps, mean cross-entropy over pixels.
+    Softmax,
+}
+
+/// The size, the widths and the head of a network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Width of the photos that the network sees.
+    pub photo_width_px: usize,
+    /// Height of the photos that the network sees.
+    pub photo_height_px: usize,
+    /// What the maps mean.
+    pub loss: Loss,
+    /// Channels of the levels, top to bottom: the first 8 or 16, all multiples of 8.
+    #[serde(default = "Spec::seed_channels")]
+    pub channels: Vec<usize>,
+    /// Pixels of a photo, each way, that one pixel of the top level stands for, 1 or 2: with 2 the four pixels of a square
+    /// go in side by side, as 12 channels.
+    #[serde(default = "Spec::seed_stride")]
+    pub stride: usize,
+    /// Whether the maps of 3x3 convolutions are normalised over the batch while the network is trained (Ioffe and Szegedy,
+    /// 2015, <https://arxiv.org/abs/1502.03167>).
+    #[serde(default)]
+    pub batch_norm: bool,
+}
+
+/// How a softmax loss weighs its parts; a loss of sigmoids has none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LossWeights {
+    /// Weight of a pixel of each category in the cross-entropy.
+    pub categories: [f32; CATEGORY_COUNT],
+    /// Weight of the Dice part, 0 or more: 1 minus the mean Dice coefficient, 2 sum(p y) / (sum(p) + sum(y)) over all pixels
+    /// of the batch, of the categories that are there (Milletari et al., 2016, <https://arxiv.org/abs/1606.04797>).
+    pub dice: f32,
+}
+
+impl LossWeights {
+    /// All pixels alike, nothing but cross-entropy.
+    pub const PLAIN: Self = Self { categories: [1.0; CATEGORY_COUNT], dice: 0.0 };
+}
+
+impl Spec {
+    /// The seed's network for photos of that size.
+    #[must_use]
+    pub fn seed(photo_width_px: usize, photo_height_px: usize, loss: Loss) -> Self {
+        let (channels, stride) = (Self::seed_channels(), Self::seed_stride());
+        Self { photo_width_px, photo_height_px, loss, channels, stride, batch_norm: false }
+    }
+
+    fn seed_channels() -> Vec<usize> {
+        SEED_CHANNELS.to_vec()
+    }
+
+    const fn seed_stride() -> usize {
+        1
+    }
+
+    /// The same network as it is used: its normalisation [folded](super::parameters::fold) into its weights.
+    #[must_use]
+    pub fn folded(&self) -> Self {
+        Self { batch_norm: false, ..self.clone() }
+    }
+
+    /// Rows and columns of the network's input are multiples of this: each level below the first halves them.
+    fn side_multiple(&self) -> usize {
+        self.stride << (self.channels.len() - 1)
+    }
+
+    /// Rows of the network's input: the height, up to the next multiple. The rows below the photo are black.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.photo_height_px.next_multiple_of(self.side_multiple())
+    }
+
+    /// Columns of the network's input, likewise.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        self.photo_width_px.next_multiple_of(self.side_multiple())
+    }
+
+    /// Rows of the top level's maps, and of labels.
+    #[must_use]
+    pub fn map_rows(&self) -> usize {
+        self.rows() / self.stride
+    }
+
+    /// Columns of the top level's maps, and of labels.
+    #[must_use]
+    pub fn map_columns(&self) -> usize {
+        self.columns() / self.stride
+    }
+
+    /// Rows and columns of the top level's maps that are photo.
+    #[must_use]
+    pub fn photo_part(&self) -> [usize; 2] {
+        [self.photo_height_px.div_ceil(self.stride), self.photo_width_px.div_ceil(self.stride)]
+    }
+
+    /// The names of the rates that a training step takes.
+    #[must_use]
+    pub fn rates(&self) -> &'static [&'static str] {
+        if self.batch_norm { &[AVERAGE_RATE, STATISTICS_RATE] } else { &[] }
+    }
+
+    /// The labels of the top level's maps, `[map rows, map columns]`, from those of the canvas, `[rows, columns]`: the middle of
+    /// each square.
+    #[must_use]
+    pub fn map_labels(&self, labels: &[u8]) -> Vec<u8> {
+        let rows = labels.chunks_exact(self.columns()).skip(self.stride / 2).step_by(self.stride);
+        rows.flat_map(|row| row.iter().skip(self.stride / 2).step_by(self.stride)).copied().collect()
+    }
+}
+
+/// Channels of the seed's five levels, top to bottom.
+pub const SEED_CHANNELS: [usize; 5] = [8, 16, 32, 64, 128];
+
+/// Name of the trained weights in the state.
+pub const WEIGHTS: &str = "weights";
+
+/// Name of the moving average of the weights in the state.
+pub const AVERAGE: &str = "average";
+
+/// Name of the means and variances of normalised maps in the state.
+pub const STATISTICS: &str = "statistics";
+
+/// Name of the input that says how far the average goes to the new weights in a step.
+pub const AVERAGE_RATE: &str = "average_rate";
+
+/// Name of the input that says how far the statistics go to those of the batch in a step.
+pub const STATISTICS_RATE: &str = "statistics_rate";
+
+/// Name of a sum of gradients.
+pub const GRADIENT: &str = "gradient";
+
+/// Metadata key of the [`Spec`] as JSON, in the ONNX files and in `weights.safetensors`.
+pub const SPEC_KEY: &str = "lookbook.spec";

@@ -1,0 +1,13 @@
+//! What a published model is, and using it.
+
+pub mod confusion;
+pub mod evaluation;
+pub mod evaluator;
+pub mod files;
+pub mod history;
+pub mod predictor;
+mod published;
+pub mod weights;
+
+pub use predictor::Predictor;
+pub use published::{Colors, Model};

@@ -1,0 +1,53 @@
+//! Settings of `report`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Device;
+use crate::error::{Error, Result};
+
+/// Default of [`Config::photos`].
+pub const DEFAULT_PHOTOS: usize = 6;
+
+/// Default of [`Config::gallery_photos`].
+pub const DEFAULT_GALLERY_PHOTOS: usize = 20_000;
+
+/// Most photos with truth and prediction: the page carries these pictures, and a browser has to hold it.
+pub const MAX_PHOTOS: usize = 100;
+
+/// Settings of `report`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The folder that holds the folders of the stages.
+    pub run: PathBuf,
+    /// The folder of the page.
+    pub output: PathBuf,
+    /// Photos shown with truth and prediction: [`DEFAULT_PHOTOS`], at most [`MAX_PHOTOS`].
+    pub photos: usize,
+    /// Photos in the gallery at most ([`DEFAULT_GALLERY_PHOTOS`]).
+    pub gallery_photos: usize,
+    /// Where the network runs.
+    pub device: Device,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            run: PathBuf::from("output"),
+            output: PathBuf::from("output/report"),
+            photos: DEFAULT_PHOTOS,
+            gallery_photos: DEFAULT_GALLERY_PHOTOS,
+            device: Device::Auto,
+        }
+    }
+}
+
+pub(super) fn check(config: &Config) -> Result<()> {
+    if config.photos > MAX_PHOTOS {
+        let problem = format!("is {}; at most {MAX_PHOTOS} go onto one page", config.photos);
+        return Err(Error::config("report.photos", problem));
+    }
+    Ok(())
+}

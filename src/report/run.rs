@@ -1,0 +1,49 @@
+//! The folders of a run, as the page reads them.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::files::OpenFolder;
+use crate::stage::{RUN_FILE, Stage, Summary};
+
+/// Folders of a run in the order of the flow.
+pub(super) const FOLDERS: [&str; 5] = ["sample", "dataset", "model", "features", "similarity"];
+
+/// The folders of a run that are published, each opened once.
+pub(super) struct Run {
+    pub(super) name: PathBuf,
+    /// In the order of the flow.
+    pub(super) folders: Vec<(&'static str, OpenFolder)>,
+}
+
+impl Run {
+    pub(super) fn open(name: &Path) -> Result<Self> {
+        let published = FOLDERS.into_iter().filter(|it| name.join(it).join(RUN_FILE).is_file());
+        let folders = published.map(|it| Ok((it, OpenFolder::open(&name.join(it))?))).collect::<Result<Vec<_>>>()?;
+        if folders.is_empty() {
+            let problem = "holds no stage's output (dataset/, model/, ...); run `make all` or a stage first";
+            return Err(Error::input(name, problem));
+        }
+        Ok(Self { name: name.to_owned(), folders })
+    }
+
+    /// The folder of a stage, by way of its descriptor; `None` if it is not published.
+    pub(super) fn folder(&self, name: &str) -> Option<&Path> {
+        self.folders.iter().find(|(it, _)| *it == name).map(|(_, folder)| folder.root())
+    }
+
+    /// A file of the folder of a stage, if there is one.
+    pub(super) fn file(&self, folder: &str, file: &str) -> Option<PathBuf> {
+        Some(self.folder(folder)?.join(file)).filter(|it| it.is_file())
+    }
+
+    /// The records of the stages.
+    pub(super) fn stages(&self) -> Result<Vec<Summary>> {
+        self.folders.iter().map(|(_, folder)| Summary::read(folder.root())).collect()
+    }
+
+    /// The records of the stages stand for what they published.
+    pub(super) fn record(&self, stage: &mut Stage) -> Result<()> {
+        self.folders.iter().try_for_each(|(_, folder)| stage.input_of(folder, RUN_FILE).map(drop))
+    }
+}

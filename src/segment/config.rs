@@ -1,0 +1,155 @@
+//! Settings of `segment`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Device, PrecisionChoice};
+use crate::error::{Error, Result};
+use crate::features::ColorRule;
+use crate::features::rows::Format;
+use crate::model::Model;
+use crate::photo;
+use crate::rejects::DEFAULT_MAX_REJECT_FRACTION;
+use crate::shard::Shard;
+
+/// Default of `max_megapixels`.
+pub const DEFAULT_MAX_MEGAPIXELS: u32 = (photo::MAX_PIXELS / PIXELS_OF_MEGAPIXEL) as u32;
+
+const PIXELS_OF_MEGAPIXEL: u64 = 1_000_000;
+
+/// Default of `keep_every_photos`: on two cores the work of ten seconds.
+pub const DEFAULT_KEEP_EVERY_PHOTOS: usize = 256;
+
+/// `model_id` of features that come from the source's own labels.
+pub const LABELS_MODEL_ID: &str = "labels";
+
+/// Name of this stage.
+pub const STAGE: &str = "segment";
+
+/// Which masks are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Masks {
+    /// None.
+    #[default]
+    None,
+    /// The label map of each photo, at the photo's own size, as a palette PNG.
+    Png,
+}
+
+/// Where label maps come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LabelSource {
+    /// The network.
+    #[default]
+    Model,
+    /// The labels of the dataset folder.
+    Labels,
+}
+
+/// Settings of `segment`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// A dataset folder, a folder tree of photos, or a Parquet or CSV list with the columns `photo_id` and `path`.
+    pub catalogue: PathBuf,
+    /// The model folder; not read where `from` is `labels`.
+    pub model: PathBuf,
+    /// The folder of the feature table.
+    pub output: PathBuf,
+    /// Where label maps come from.
+    pub from: LabelSource,
+    /// How the pixels of a category get their colour.
+    pub color_rule: ColorRule,
+    /// Where the network runs.
+    pub device: Device,
+    /// The numbers that it computes in.
+    pub precision: PrecisionChoice,
+    /// In which formats the table is written.
+    pub format: Format,
+    /// Whether each photo's label map is written as a picture.
+    pub masks: Masks,
+    /// Most million pixels that a photo may have ([`DEFAULT_MAX_MEGAPIXELS`]).
+    pub max_megapixels: u32,
+    /// Whether photos that are no longer in the catalogue keep their rows.
+    pub keep_vanished: bool,
+    /// Photos after which what was made is put down for the next run to find, should this one be killed
+    /// ([`DEFAULT_KEEP_EVERY_PHOTOS`]).
+    pub keep_every_photos: usize,
+    /// The largest share of photos that may be rejected, 0 to 1 ([`DEFAULT_MAX_REJECT_FRACTION`]).
+    pub max_reject_fraction: f64,
+    /// The photos of one shard alone, into a folder of its own.
+    pub shard: Option<Shard>,
+    /// Nothing is segmented: the folders of all shards become one table, as a run without shards makes it.
+    pub merge: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            catalogue: PathBuf::from("output/dataset"),
+            model: PathBuf::from("output/model"),
+            output: PathBuf::from("output/features"),
+            from: LabelSource::default(),
+            color_rule: ColorRule::default(),
+            device: Device::default(),
+            precision: PrecisionChoice::default(),
+            format: Format::default(),
+            masks: Masks::default(),
+            max_megapixels: DEFAULT_MAX_MEGAPIXELS,
+            keep_vanished: false,
+            keep_every_photos: DEFAULT_KEEP_EVERY_PHOTOS,
+            max_reject_fraction: DEFAULT_MAX_REJECT_FRACTION,
+            shard: None,
+            merge: false,
+        }
+    }
+}
+
+impl Config {
+    /// The folder that is published: a shard's own, or the output.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.shard.map_or_else(|| self.output.clone(), |shard| shard.folder(&self.output))
+    }
+
+    pub(super) fn max_pixels(&self) -> u64 {
+        u64::from(self.max_megapixels) * PIXELS_OF_MEGAPIXEL
+    }
+}
+
+pub(super) fn check(config: &Config) -> Result<()> {
+    for (setting, value) in
+        [("max_megapixels", config.max_megapixels as usize), ("keep_every_photos", config.keep_every_photos)]
+    {
+        if value == 0 {
+            return Err(Error::config(setting, "is 0; take 1 or more"));
+        }
+    }
+    if !(0.0..=1.0).contains(&config.max_reject_fraction) {
+        let problem = format!("{} is no share; take 0 to 1", config.max_reject_fraction);
+        return Err(Error::config("max_reject_fraction", problem));
+    }
+    if config.merge && config.shard.is_some() {
+        return Err(Error::config("merge", "goes without --shard: it takes all shards"));
+    }
+    let [catalogue, output] = [&config.catalogue, &config.output].map(|it| std::path::absolute(it).unwrap_or_default());
+    if config.masks == Masks::Png && output.starts_with(&catalogue) {
+        let problem = "lies within the catalogue: its masks would be taken for photos; name a folder outside";
+        return Err(Error::config("output", problem));
+    }
+    if config.from == LabelSource::Labels && !config.catalogue.join("photos.parquet").is_file() {
+        return Err(without_labels());
+    }
+    if config.from == LabelSource::Model && !config.merge {
+        // Before the lock is taken, and long before the photos are read.
+        Model::open(&config.model)?.colors()?;
+    }
+    Ok(())
+}
+
+pub(super) fn without_labels() -> Error {
+    let problem = "'labels' needs a dataset folder as the catalogue; other catalogues have no labels, take 'model'";
+    Error::config("from", problem)
+}

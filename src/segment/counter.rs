@@ -1,0 +1,45 @@
+//! What turns label maps into counts, and photos into label maps.
+
+use super::config::{Config, LabelSource};
+use crate::color::ColorTable;
+use crate::error::Result;
+use crate::features::ColorRule;
+use crate::model::{Model, Predictor};
+use crate::stage::{Common, Stage};
+
+/// What turns label maps into counts, and photos into label maps.
+pub(super) struct Counter {
+    pub(super) rule: ColorRule,
+    /// The learnt table; typical values for labels of a source without colours.
+    pub(super) colors: ColorTable,
+    pub(super) predictor: Option<Predictor>,
+    pub(super) made_by: MadeBy,
+}
+
+impl Counter {
+    pub(super) fn load(config: &Config, common: &Common, stage: &mut Stage) -> Result<Self> {
+        let rule = config.color_rule;
+        if config.from == LabelSource::Labels {
+            return Ok(Self { rule, colors: ColorTable::typical(), predictor: None, made_by: MadeBy::Labels });
+        }
+        let model = Model::open(&config.model)?;
+        let colors = model.colors()?;
+        model.record(&colors, stage);
+        let predictor = model.predictor(common.engine(config.device), config.precision)?;
+        let precision = predictor.precision().name();
+        stage.backend(predictor.backend());
+        stage.count("precision", precision);
+        let made_by = MadeBy::Model { checksums: model.checksums(&colors), precision };
+        Ok(Self { rule, colors: colors.table, predictor: Some(predictor), made_by })
+    }
+}
+
+/// What makes rows out of photos.
+pub(super) enum MadeBy {
+    Labels,
+    Model {
+        /// Of the network and of the colour table.
+        checksums: [String; 2],
+        precision: &'static str,
+    },
+}

@@ -1,0 +1,56 @@
+//! Figures of a run for its record and its gates.
+
+use super::config::Config;
+use super::parts::Written;
+use super::plan::{NEXT_PHOTO_ID, Plan};
+use crate::error::Result;
+use crate::features::FeatureStatistics;
+use crate::labels;
+use crate::stage::{Common, Stage, Summary};
+
+/// The count of pixels by apparel category in `run.json`.
+const CATEGORY_PX: &str = "apparel_category_px";
+
+pub(super) fn count_written(stage: &mut Stage, written: &Written, plan: &Plan) {
+    for (name, count) in written.tally.named() {
+        stage.count(name, count);
+    }
+    stage.count("vanished", plan.vanished);
+    stage.count("parts_unchanged", written.linked_parts);
+    count_parts(stage, written, plan);
+}
+
+pub(super) fn count_parts(stage: &mut Stage, written: &Written, plan: &Plan) {
+    stage.count("parts", written.parts);
+    stage.count(NEXT_PHOTO_ID, plan.next_photo_id);
+}
+
+/// Counts what the table holds, and compares it with the gates; returns the number of photos.
+pub(super) fn count_statistics(config: &Config, common: &Common, rejects: u64, stage: &mut Stage) -> Result<u64> {
+    let statistics = FeatureStatistics::scan(&stage.path(""))?;
+    let photos = statistics.photos;
+    stage.count("photos", photos);
+    stage.count("rejects", rejects);
+    stage.count("photos_without_apparel", statistics.photos_without_apparel);
+    stage.count(CATEGORY_PX, named_px(&statistics.apparel_category_px));
+    if config.shard.is_none() {
+        let before = Summary::find(&config.output)?.and_then(|summary| px_of(&summary));
+        let nothing_worn_share = statistics.photos_without_apparel as f64 / photos.max(1) as f64;
+        stage.gates(common.gates.photos(photos, rejects));
+        let pixels = &statistics.apparel_category_px;
+        stage.gates(common.gates.features(nothing_worn_share, pixels, before.as_deref()));
+    }
+    Ok(photos)
+}
+
+/// Pixels of the apparel categories by name.
+fn named_px(pixels: &[u64]) -> serde_json::Value {
+    let names = labels::apparel_categories().map(labels::column_name);
+    names.zip(pixels).map(|(name, &px)| (name, px.into())).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// What [`named_px`] wrote.
+fn px_of(summary: &Summary) -> Option<Vec<u64>> {
+    let named = summary.counts.get(CATEGORY_PX)?;
+    labels::apparel_categories().map(|it| named.get(labels::column_name(it))?.as_u64()).collect()
+}

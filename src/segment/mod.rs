@@ -1,0 +1,138 @@
+//! `segment`: a catalogue of photos to the feature table.
+//!
+//! In: a catalogue, and the model's network and colour table (or, with `from = "labels"`, the dataset's own labels). Out:
+//! `part-NNNNN.parquet` with `state-NNNNN.parquet` beside each, `rejects.parquet`, `masks/` where they are asked for,
+//! `run.json`; of a shard in a folder of its own, until a merge. Photos are scaled to fit 400 x 600 and their pixels counted
+//! at that size; a dataset's own label maps are counted as they are. What the version before, or a run that was killed, has
+//! made of the same content by the same model and settings is taken over.
+
+use serde_json::json;
+
+use crate::error::Result;
+use crate::model::{Model, Predictor};
+use crate::progress::Progress;
+use crate::rejects::{self, Reject};
+use crate::runtime;
+use crate::stage::{self, Common, Stage, Summary};
+
+mod config;
+mod counter;
+mod counts;
+mod earlier;
+mod masks;
+mod merge;
+mod parts;
+mod plan;
+pub mod state;
+mod stream;
+
+pub use config::{
+    Config, DEFAULT_KEEP_EVERY_PHOTOS, DEFAULT_MAX_MEGAPIXELS, LABELS_MODEL_ID, LabelSource, Masks, STAGE,
+};
+use counter::{Counter, MadeBy};
+use counts::{count_statistics, count_written};
+pub use earlier::UNFINISHED;
+use parts::{Writer, Written};
+use plan::Plan;
+
+/// Segments the catalogue, or its part that is one shard's, into the feature table; or merges the tables of all shards.
+///
+/// # Errors
+/// Bad settings, catalogues, models and shards by name; gates; more rejects than allowed after publishing.
+pub fn run(config: &Config, common: &Common) -> Result<Summary> {
+    config::check(config)?;
+    let config = &if config.merge { merge::settings(config)? } else { config.clone() };
+    if common.dry_run {
+        return dry_run(config, common);
+    }
+    let kept: &[&str] = if config.masks == Masks::Png { &[UNFINISHED, masks::FOLDER] } else { &[UNFINISHED] };
+    let mut stage = Stage::begin_again(STAGE, &config.folder(), common, config, kept)?;
+    let written = if config.merge { merge::merge(config, &mut stage)? } else { segment(config, common, &mut stage)? };
+    stage.remove_before_publishing(UNFINISHED);
+    rejects::write(&stage.path(rejects::FILE), STAGE, &written.rejects)?;
+    stage.count("rejects_by_reason", by_reason(&written.rejects));
+    let rejected = written.rejects.len() as u64;
+    let photos = count_statistics(config, common, rejected, &mut stage)?;
+    // Of a shard nothing is too much: the merge sees the whole.
+    let allowed = if config.shard.is_some() { 1.0 } else { config.max_reject_fraction };
+    stage::publish_unless_too_many(stage, rejected, photos + rejected, allowed)
+}
+
+/// Number of rejects of each reason.
+fn by_reason(rejects: &[Reject]) -> serde_json::Value {
+    let mut counts = std::collections::BTreeMap::<&str, u64>::new();
+    for reject in rejects {
+        *counts.entry(&reject.reason).or_default() += 1;
+    }
+    json!(counts)
+}
+
+/// Looks at what is new, takes over the rest, and writes the parts.
+fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Written> {
+    let mut counter = Counter::load(config, common, stage)?;
+    let mut predictor = counter.predictor.take();
+    let plan = Plan::new(config, &counter.made_by)?;
+    let wanted = plan.wanted;
+    plan.catalogue.record(stage)?;
+    let masks_were_left = stage.path(masks::FOLDER).exists();
+    let todo = plan.todo();
+    if todo.len() >= config.keep_every_photos {
+        stage.keep_unfinished();
+    }
+    let model_id = predictor.as_ref().map_or(LABELS_MODEL_ID, Predictor::model_id).to_owned();
+    let work = stream::Work {
+        config,
+        catalogue: &plan.catalogue,
+        earlier: &plan.earlier,
+        counter: &counter,
+        wanted,
+        masks: wanted.mask.then(|| stage.path(masks::FOLDER)),
+        spec: predictor.as_ref().map(|it| it.spec().clone()),
+        model_id: &model_id,
+    };
+    let mut parts = plan.parts(config, stage);
+    let mut writer = Writer::new(&mut parts);
+    let progress = Progress::new(STAGE, todo.len() as u64, "photos");
+    stream::run(&work, predictor.as_mut(), plan.catalogue.items(&todo)?, common.threads, |outcome| {
+        progress.inc(1);
+        writer.push(outcome)
+    })?;
+    let written = writer.close()?;
+    if masks_were_left {
+        masks::retain(&stage.path(masks::FOLDER), &written.masks)?;
+    }
+    count_written(stage, &written, &plan);
+    Ok(written)
+}
+
+/// Says what would be done, from names, sizes and times; files are read where these differ.
+fn dry_run(config: &Config, common: &Common) -> Result<Summary> {
+    let mut summary = stage::dry_run(STAGE, &config.folder(), common, config)?;
+    if config.merge {
+        let (catalogue, _) = plan::open_catalogue(config, &plan::published(config)?)?;
+        summary.counts.insert("photos".to_owned(), catalogue.entries.len().into());
+        return Ok(summary);
+    }
+    let made_by = match config.from {
+        LabelSource::Labels => MadeBy::Labels,
+        LabelSource::Model => {
+            let model = Model::open(&config.model)?;
+            let precision = runtime::precision(config.precision, common.engine(config.device))?.name();
+            MadeBy::Model { checksums: model.checksums(&model.colors()?), precision }
+        }
+    };
+    let plan = Plan::new(config, &made_by)?;
+    let tally = plan.foretell()?;
+    let photos = plan.catalogue.entries.len() as u64;
+    let counts = [
+        ("photos", photos),
+        ("known", tally.known + tally.resumed),
+        ("new", tally.new),
+        ("changed", tally.changed),
+        ("outdated", tally.outdated),
+        ("vanished", plan.vanished),
+        ("kept", tally.kept),
+    ];
+    summary.counts.extend(counts.map(|(name, count)| (name.to_owned(), count.into())));
+    Ok(summary)
+}

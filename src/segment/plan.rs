@@ -1,0 +1,164 @@
+//! What is to be done with each photo of a catalogue: the catalogue beside what earlier runs know of it.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::config::{Config, Masks, without_labels};
+use super::counter::MadeBy;
+use super::earlier::{Earlier, Folder, UNFINISHED, Wanted};
+use super::parts::{Fate, Parts, Tally, Unfinished};
+use super::{masks, stream};
+use crate::catalogue::Catalogue;
+use crate::error::Result;
+use crate::files;
+use crate::stage::{self, Stage};
+
+/// Raised when the same photo, model and settings give another row.
+const ROW_VERSION: u32 = 1;
+
+/// The next id of a folder tree in `run.json`.
+pub(super) const NEXT_PHOTO_ID: &str = "next_photo_id";
+
+/// The catalogue and what earlier runs know of it.
+pub(super) struct Plan {
+    pub(super) catalogue: Catalogue,
+    pub(super) earlier: Earlier,
+    pub(super) wanted: Wanted,
+    pub(super) fates: Vec<Fate>,
+    /// Photos of the published table that the catalogue no longer has, and that are dropped.
+    pub(super) vanished: u64,
+    pub(super) next_photo_id: u32,
+}
+
+impl Plan {
+    /// Opens the catalogue and decides from names, sizes and times what is to be looked at.
+    pub(super) fn new(config: &Config, made_by: &MadeBy) -> Result<Self> {
+        let mut earlier = published(config)?;
+        // What a killed run, one that a gate kept back, or one of this shard has made.
+        let folder = config.folder();
+        let versions = stage::Versions::of(&folder)?;
+        earlier.folders.extend(Folder::unfinished(&versions.partial())?);
+        earlier.folders.extend(Folder::open(&versions.rejected())?);
+        if config.shard.is_some() {
+            earlier.folders.extend(Folder::open(&folder)?);
+        }
+        let (mut catalogue, next_photo_id) = open_catalogue(config, &earlier)?;
+        let row_key = row_key(config, made_by, &catalogue)?;
+        let wanted = Wanted { row_key, mask: config.masks == Masks::Png };
+        let before = earlier.published().iter().filter(|it| it.row.is_some());
+        let before = before.map(|it| (it.state.name.clone(), it.state.photo_id));
+        let before = before.filter(|(name, _)| config.shard.is_none_or(|shard| shard.holds(Path::new(&**name))));
+        let vanished = catalogue.keep(before, config.keep_vanished);
+        let fates = catalogue.entries.par_iter().map(|entry| {
+            let known = if entry.kept {
+                earlier.in_published(&entry.name)
+            } else if catalogue.dataset().is_some() {
+                None
+            } else {
+                // Where there is nothing to compare with, the worker that reads the file finds out what it is.
+                earlier
+                    .by_name(&entry.name, wanted)
+                    .and_then(|_| earlier.unchanged(&entry.name, stream::stat(&catalogue.path_of(entry)).ok()?, wanted))
+            };
+            known.map_or(Fate::Todo, Fate::Take)
+        });
+        let fates = fates.collect();
+        Ok(Self { catalogue, earlier, wanted, fates, vanished, next_photo_id })
+    }
+
+    /// Indices of the photos that are to be looked at.
+    pub(super) fn todo(&self) -> Vec<u32> {
+        let todo = self.fates.iter().zip(0..).filter(|(fate, _)| matches!(fate, Fate::Todo));
+        todo.map(|(_, index)| index).collect()
+    }
+}
+
+/// The published table, as far as it tells what it was made of.
+pub(super) fn published(config: &Config) -> Result<Earlier> {
+    let mut earlier = Earlier::default();
+    if let Some(mut folder) = Folder::open(&config.output)? {
+        folder.compare_paths(&config.catalogue);
+        earlier.published = Some(0);
+        earlier.folders.push(folder);
+    }
+    Ok(earlier)
+}
+
+/// Opens the catalogue, its shard where there is one; photos of a folder tree have the ids that the published table gave
+/// them. Also the next id.
+pub(super) fn open_catalogue(config: &Config, earlier: &Earlier) -> Result<(Catalogue, u32)> {
+    let recorded = earlier.published.and_then(|it| earlier.folders[usize::from(it)].recorded.as_ref());
+    let next = recorded.and_then(|it| it.counts.get(NEXT_PHOTO_ID)?.as_u64());
+    let numbering = earlier.numbering(next.unwrap_or(0) as u32);
+    let mut catalogue = Catalogue::open(&config.catalogue, &numbering)?;
+    let next = catalogue.entries.iter().map(|it| it.photo_id.saturating_add(1)).max().unwrap_or(0);
+    if let Some(shard) = config.shard {
+        catalogue.take(shard);
+    }
+    Ok((catalogue, next.max(numbering.next)))
+}
+
+impl Plan {
+    pub(super) fn parts<'a>(&'a self, config: &Config, stage: &Stage) -> Parts<'a> {
+        Parts {
+            catalogue: &self.catalogue,
+            earlier: &self.earlier,
+            fates: &self.fates,
+            folder: stage.path(""),
+            format: config.format,
+            masks: self.wanted.mask,
+            row_key: self.wanted.row_key,
+            unfinished: Unfinished::new(
+                &stage.path(UNFINISHED),
+                self.wanted.mask.then(|| stage.path(masks::FOLDER)),
+                config.keep_every_photos,
+            ),
+        }
+    }
+}
+
+impl Plan {
+    /// What a run would find.
+    pub(super) fn foretell(&self) -> Result<Tally> {
+        let wanted = self.wanted;
+        let mut tally = Tally::default();
+        let kept = self.catalogue.entries.iter().filter(|it| it.kept).count() as u64;
+        let todo = self.todo();
+        tally.kept = kept;
+        tally.known = (self.fates.len() - todo.len()) as u64 - kept;
+        for item in self.catalogue.items(&todo)? {
+            let item = item?;
+            let name = &self.catalogue.entries[item.index as usize].name;
+            let usable = self.earlier.by_name(name, wanted);
+            let same = || {
+                let content = stream::content_of(&self.catalogue, &item)?;
+                self.earlier.by_content(name, &content, wanted)
+            };
+            let count = match (usable, self.earlier.in_published(name)) {
+                (Some(_), _) if same().is_some() => &mut tally.known,
+                (Some(_), Some(_)) => &mut tally.changed,
+                (None, Some(_)) => &mut tally.outdated,
+                (_, None) => &mut tally.new,
+            };
+            *count += 1;
+        }
+        Ok(tally)
+    }
+}
+
+/// What rows depend on beside the photo's content, as a number.
+fn row_key(config: &Config, made_by: &MadeBy, catalogue: &Catalogue) -> Result<u64> {
+    let source = match (made_by, catalogue.dataset()) {
+        (MadeBy::Labels, Some(dataset)) => json!(files::checksum(&dataset.photos_path())?.1),
+        (MadeBy::Labels, None) => return Err(without_labels()),
+        (MadeBy::Model { checksums: [model, colors], precision }, _) => {
+            json!({ "model": model, "colors": colors, "precision": precision })
+        }
+    };
+    let all = json!({ "version": ROW_VERSION, "source": source, "color_rule": config.color_rule }).to_string();
+    let digest = Sha256::digest(all.as_bytes());
+    Ok(u64::from_be_bytes(std::array::from_fn(|byte| digest[byte])))
+}

@@ -1,0 +1,143 @@
+//! Settings of `similarity`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::shard::Shard;
+use crate::units::ByteSize;
+
+/// Default of `top`.
+pub const DEFAULT_TOP: u32 = 10;
+
+/// Default of `min_common`: two points always lie on a line.
+pub const DEFAULT_MIN_COMMON: u32 = 3;
+
+/// Default of `latent_dimensions`.
+pub const DEFAULT_LATENT_DIMENSIONS: usize = 32;
+
+/// Default of `memory`.
+pub const DEFAULT_MEMORY: ByteSize = ByteSize(1 << 30);
+
+/// Name of this stage.
+pub const STAGE: &str = "similarity";
+
+/// How alike two photos are. Nothing is defined for photos in which nothing is worn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// Pearson correlation over all 228 cells, absent = 0.
+    #[default]
+    Pearson,
+    /// Pearson correlation over the cells present in both (the seed's).
+    CoRated,
+    /// The cosine over all 228 cells, absent = 0.
+    Cosine,
+    /// Pearson correlation between the rows of a truncated SVD of the centred table.
+    Latent,
+}
+
+impl Measure {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Pearson, Self::CoRated, Self::Cosine, Self::Latent];
+
+    /// As settings and flags name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pearson => "pearson",
+            Self::CoRated => "co_rated",
+            Self::Cosine => "cosine",
+            Self::Latent => "latent",
+        }
+    }
+}
+
+/// Whether the matrix is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Matrix {
+    /// Every photo with every photo.
+    #[default]
+    Full,
+    /// The neighbours alone.
+    None,
+}
+
+/// The type of the matrix's correlations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 4 bytes, exact to 1e-7.
+    #[default]
+    F32,
+    /// 2 bytes, exact to 5e-4 (11 significant bits).
+    F16,
+}
+
+impl Precision {
+    /// Bytes of a correlation.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+}
+
+/// Settings of `similarity`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The features folder.
+    pub features: PathBuf,
+    /// The folder of the matrix and the neighbours.
+    pub output: PathBuf,
+    /// How alike two photos are.
+    pub measure: Measure,
+    /// Neighbours of each photo ([`DEFAULT_TOP`]).
+    pub top: u32,
+    /// Cells that two photos must have in common, for `co_rated` ([`DEFAULT_MIN_COMMON`]).
+    pub min_common: u32,
+    /// Dimensions of the truncated SVD at most, for `latent` ([`DEFAULT_LATENT_DIMENSIONS`]).
+    pub latent_dimensions: usize,
+    /// Whether the matrix is written, not the neighbours alone.
+    pub matrix: Matrix,
+    /// The type of the matrix's correlations.
+    pub precision: Precision,
+    /// The pairs whose correlation is this or more are written as a long table; none where not named.
+    pub threshold: Option<f32>,
+    /// Memory for correlations at most ([`DEFAULT_MEMORY`]); the feature table and the neighbours come on top.
+    pub memory: ByteSize,
+    /// The part of the rows to be done; all where not named.
+    pub shard: Option<Shard>,
+    /// Nothing is computed: the folders of all shards become one, with the settings that they were made with.
+    pub merge: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            features: PathBuf::from("output/features"),
+            output: PathBuf::from("output/similarity"),
+            measure: Measure::default(),
+            top: DEFAULT_TOP,
+            min_common: DEFAULT_MIN_COMMON,
+            latent_dimensions: DEFAULT_LATENT_DIMENSIONS,
+            matrix: Matrix::default(),
+            precision: Precision::default(),
+            threshold: None,
+            memory: DEFAULT_MEMORY,
+            shard: None,
+            merge: false,
+        }
+    }
+}
+
+impl Config {
+    /// The folder that is published: the output, or the shard's part of it.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.shard.map_or_else(|| self.output.clone(), |shard| shard.folder(&self.output))
+    }
+}

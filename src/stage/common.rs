@@ -1,0 +1,65 @@
+//! Settings that every stage takes.
+
+use serde::Serialize;
+
+use crate::engine::{Device, DialectChoice, Engine, InstructionsChoice};
+use crate::gates::Gates;
+
+/// Default of [`Common::keep_versions`]: the published one and the one before.
+pub const DEFAULT_KEEP_VERSIONS: usize = 2;
+
+/// Settings that every stage takes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Common {
+    /// Seed of everything random: weights, order of photos, drawings.
+    pub seed: u64,
+    /// Worker threads, at least 1.
+    pub threads: usize,
+    /// Check and say what would be done, write nothing.
+    pub dry_run: bool,
+    /// Do nothing where program, settings, inputs and what is published are as the last run left them.
+    pub if_changed: bool,
+    /// How long to wait for a run that holds the output folder.
+    pub lock_wait_secs: u64,
+    /// Versions of the output folder that are kept, the published one included ([`DEFAULT_KEEP_VERSIONS`]).
+    pub keep_versions: usize,
+    /// Name of the whole run that the stage is a part of.
+    pub run_name: String,
+    /// What has to hold before a folder is published.
+    pub gates: Gates,
+    /// The operators that the network is made of.
+    pub dialect: DialectChoice,
+    /// The instructions of native operators.
+    pub instructions: InstructionsChoice,
+}
+
+impl Common {
+    /// What the network is to run on.
+    #[must_use]
+    pub fn engine(&self, device: Device) -> Engine {
+        Engine { device, dialect: self.dialect, instructions: self.instructions, threads: self.threads }
+    }
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            threads: available_threads(),
+            dry_run: false,
+            if_changed: false,
+            lock_wait_secs: 0,
+            keep_versions: DEFAULT_KEEP_VERSIONS,
+            run_name: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+            gates: Gates::default(),
+            dialect: DialectChoice::default(),
+            instructions: InstructionsChoice::default(),
+        }
+    }
+}
+
+/// The number of processors that this process may use.
+#[must_use]
+pub fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
