@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use polars::prelude::{DataType, LazyFrame, PlRefPath, PolarsError, ScanArgsParquet, col};
 
-use crate::dataset::{Dataset, PhotoRecord};
+use crate::dataset::{Dataset, PhotoRecord, photos};
 use crate::error::{Error, Result};
 use crate::photo;
 use crate::rejects::Reject;
 use crate::shard::Shard;
-use crate::stage::Stage;
+use crate::stage::Read;
 
 /// File name endings of photos in a folder tree, in any case.
 pub const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
@@ -33,11 +33,11 @@ pub struct Entry {
     /// next.
     pub photo_id: u32,
     /// Its place among all photos, of all shards: what its part of the table hangs on.
-    pub(super) slot: u32,
+    pub(crate) slot: u32,
     /// Its name within the catalogue: the path below the folder or the list, or the file name in the source.
     pub name: Arc<str>,
     /// Not in the catalogue, or not to be seen: its row of the version before stays.
-    pub(super) kept: bool,
+    pub(crate) kept: bool,
 }
 
 impl Entry {
@@ -48,9 +48,9 @@ impl Entry {
 
 /// The ids that photos have in the published table, by name, and the next one.
 #[derive(Debug, Default)]
-pub(super) struct Numbering {
-    pub(super) ids: HashMap<Arc<str>, u32>,
-    pub(super) next: u32,
+pub(crate) struct Numbering {
+    pub(crate) ids: HashMap<Arc<str>, u32>,
+    pub(crate) next: u32,
 }
 
 /// What the photos of a catalogue lie in.
@@ -70,9 +70,9 @@ pub struct Catalogue {
     path: PathBuf,
     source: Source,
     /// In the order of the table.
-    pub(super) entries: Vec<Entry>,
+    pub(crate) entries: Vec<Entry>,
     /// What is no photo that can be looked at.
-    pub(super) rejects: Vec<Reject>,
+    pub(crate) rejects: Vec<Reject>,
     /// Folders below the catalogue that could not be looked into.
     unread: Vec<PathBuf>,
 }
@@ -83,7 +83,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// [`Error::Input`] where it is none of these, is empty or names an id twice.
-    pub(super) fn open(path: &Path, numbering: &Numbering) -> Result<Self> {
+    pub(crate) fn open(path: &Path, numbering: &Numbering) -> Result<Self> {
         let mut catalogue = Self {
             path: path.to_owned(),
             source: Source::List,
@@ -149,17 +149,23 @@ impl Catalogue {
         }
     }
 
-    /// Records what says which photos there are as an input of the stage: the dataset's table, the list, or the folder.
-    pub(super) fn record(&self, stage: &mut Stage) -> Result<()> {
-        let recorded = match self.dataset() {
-            Some(dataset) => dataset.record(stage),
-            None => stage.input(&self.path),
+    /// What a stage reads of it: the dataset's table, or the list, if it is one, and the photos.
+    #[must_use]
+    pub fn reads(&self) -> Vec<Read> {
+        let photos = || {
+            let files = self.entries.iter().filter(|it| !it.kept);
+            let files = files.map(|entry| (entry.name.clone(), self.path_of(entry))).collect();
+            Read::Files { path: self.path.clone(), files }
         };
-        recorded.map(drop)
+        match &self.source {
+            Source::Dataset(dataset) => vec![Read::File(dataset.name().join(photos::FILE))],
+            Source::Folder => vec![photos()],
+            Source::List => vec![Read::File(self.path.clone()), photos()],
+        }
     }
 
     /// The dataset, where it is one.
-    pub(super) fn dataset(&self) -> Option<&Dataset> {
+    pub(crate) fn dataset(&self) -> Option<&Dataset> {
         match &self.source {
             Source::Dataset(dataset) => Some(dataset),
             Source::Folder | Source::List => None,
@@ -167,7 +173,7 @@ impl Catalogue {
     }
 
     /// What names are relative to; empty for those inside a source.
-    pub(super) fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         match self.source {
             Source::Dataset(_) => Path::new(""),
             Source::Folder => &self.path,
@@ -176,13 +182,13 @@ impl Catalogue {
     }
 
     /// Where a photo lies; for a dataset's own photos the name inside the source.
-    pub(super) fn path_of(&self, entry: &Entry) -> PathBuf {
+    pub(crate) fn path_of(&self, entry: &Entry) -> PathBuf {
         self.root().join(&*entry.name)
     }
 
     /// Adds photos of the version before that stay in the table: all that the catalogue lacks where `vanished` is set, else
     /// those in folders that could not be looked into. Returns how many it lacks and drops.
-    pub(super) fn keep(&mut self, before: impl Iterator<Item = (Arc<str>, u32)>, vanished: bool) -> u64 {
+    pub(crate) fn keep(&mut self, before: impl Iterator<Item = (Arc<str>, u32)>, vanished: bool) -> u64 {
         let here: HashSet<Arc<str>> = self.entries.iter().map(|it| it.name.clone()).collect();
         let ids: HashSet<u32> = self.entries.iter().map(|it| it.photo_id).collect();
         let mut slot = self.entries.last().map_or(0, |it| it.slot + 1);
@@ -204,14 +210,14 @@ impl Catalogue {
     }
 
     /// Leaves the photos of one shard.
-    pub(super) fn take(&mut self, shard: Shard) {
+    pub(crate) fn take(&mut self, shard: Shard) {
         let root = self.root().to_owned();
         self.entries.retain(|entry| shard.holds(Path::new(&*entry.name)));
         self.rejects.retain(|it| shard.holds(Path::new(&it.item).strip_prefix(&root).unwrap_or(Path::new(&it.item))));
     }
 
     /// The photos with these indices (ascending), in order, with their rows of the dataset where the catalogue is one.
-    pub(super) fn items<'a>(&'a self, wanted: &'a [u32]) -> Result<Box<dyn Iterator<Item = Result<Item>> + Send + 'a>> {
+    pub(crate) fn items<'a>(&'a self, wanted: &'a [u32]) -> Result<Box<dyn Iterator<Item = Result<Item>> + Send + 'a>> {
         let Some(dataset) = self.dataset() else {
             return Ok(Box::new(wanted.iter().map(|&index| Ok(Item { index, record: None }))));
         };
@@ -227,9 +233,9 @@ impl Catalogue {
 
 /// An entry's index, with its row of the dataset where the catalogue is one.
 #[derive(Debug)]
-pub(super) struct Item {
-    pub(super) index: u32,
-    pub(super) record: Option<Box<PhotoRecord>>,
+pub(crate) struct Item {
+    pub(crate) index: u32,
+    pub(crate) record: Option<Box<PhotoRecord>>,
 }
 
 /// The photo files below `folder`, sorted; hidden files and folders are left out.

@@ -7,11 +7,11 @@ use clap::{Args, Parser, Subcommand};
 use lookbook::error::{Error, Result};
 use lookbook::runs::{Place, Recorder};
 use lookbook::settings::Settings;
-use lookbook::stage::{self, Common, Summary};
+use lookbook::shard::Shard;
+use lookbook::stage::{self, Common, Depth, StageConfig, Summary};
 use lookbook::train::Resume;
-use lookbook::{convert, doctor, evaluate, export, recommend, report, sample, segment, similarity, status, train};
+use lookbook::{convert, doctor, evaluate, export, recommend, report, run, sample, segment, similarity, status, train};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -30,6 +30,7 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Options of all commands")]
 struct CommonFlags {
     /// Settings file; its section of the stage's name holds what the stage's flags set (pipelines/*.toml)
     #[arg(long, global = true, value_name = "FILE")]
@@ -75,10 +76,16 @@ struct CommonFlags {
     #[arg(long, global = true, value_parser = ["text", "json"], default_value = "text")]
     #[serde(skip)]
     log_format: String,
+    /// Log more; the variable RUST_LOG says what in detail, as RUST_LOG=lookbook=trace
+    #[arg(short, long, global = true)]
+    #[serde(skip)]
+    verbose: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run every stage that is stale, in order: from the data set, or the built-in sample, to the report
+    Run(RunFlags),
     /// Draw the built-in data set: dressed figures, in the layout of the Colorful Fashion Parsing data set
     Sample(SampleFlags),
     /// Convert a data set (CFPD or CCP layout, detected) into the dataset tables
@@ -103,13 +110,38 @@ enum Command {
     Rollback(RollbackFlags),
     /// Say what this machine has of what the stages need, and what to do about the rest
     Doctor(DoctorFlags),
-    /// Print a stage's settings as they resolve, as JSON (the Makefile compares them)
+    /// Print a stage's settings as they resolve, as JSON
     Settings(SettingsFlags),
 }
 
 const MEASURES: [&str; 4] = ["pearson", "co_rated", "cosine", "latent"];
 
 // The flags of a stage have the names of its settings; what is not given is left to the settings file.
+
+#[derive(Debug, Args)]
+struct RunFlags {
+    /// Folder that holds the folders of the stages [default: that of the settings, else output]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Folder of the data set [default: that of the settings, else the built-in sample]
+    #[arg(long, value_name = "DIR")]
+    source: Option<PathBuf>,
+    /// Photos to segment [default: those of the settings, else the data set's own]
+    #[arg(long, value_name = "DIR_OR_TABLE")]
+    catalogue: Option<PathBuf>,
+    /// Only these stages: one, or the first and the last, as in segment..report
+    #[arg(long, value_name = "STAGES", value_parser = stages)]
+    only: Option<[String; 2]>,
+    /// Run a stage though it is up to date; may be given several times
+    #[arg(long, value_name = "STAGE")]
+    force: Vec<String>,
+    /// Make one shard of segment or similarity, as 2/8, into a folder of its own; with --only
+    #[arg(long, value_name = "I/N", requires = "only")]
+    shard: Option<Shard>,
+    /// Merge the shards of segment or similarity; with --only
+    #[arg(long, requires = "only", conflicts_with = "shard")]
+    merge: bool,
+}
 
 #[derive(Debug, Args, Serialize)]
 struct SampleFlags {
@@ -364,9 +396,12 @@ struct SettingsFlags {
 }
 
 impl Cli {
-    /// Logs go to stderr: ours from `info` on, of libraries what went wrong.
+    /// Logs go to stderr: ours from `info` on (`debug` with `--verbose`), of libraries what went wrong; or as `RUST_LOG` says.
     pub(crate) fn start_logging(&self) {
-        let levels = Targets::new().with_default(LevelFilter::ERROR).with_target("lookbook", LevelFilter::INFO);
+        let ours = if self.common.verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
+        let named = std::env::var("RUST_LOG").ok().and_then(|it| it.parse::<Targets>().ok());
+        let by_default = || Targets::new().with_default(LevelFilter::ERROR).with_target("lookbook", ours);
+        let levels = named.unwrap_or_else(by_default);
         let registry = tracing_subscriber::registry().with(levels);
         let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         if self.json() {
@@ -408,20 +443,17 @@ impl Cli {
 
     fn run_command(&self, settings: &Settings, common: &Common) -> Result<()> {
         match &self.command {
-            Command::Sample(flags) => self.run_stage("sample", flags, settings, common, sample::run),
-            Command::Convert(flags) => self.run_stage("convert", flags, settings, common, convert::run),
-            Command::Train(flags) => self.run_stage("train", flags, settings, common, |config, common| {
+            Command::Run(flags) => self.run_all(flags, settings, common),
+            Command::Sample(flags) => self.run_stage(flags, settings, common, sample::run),
+            Command::Convert(flags) => self.run_stage(flags, settings, common, convert::run),
+            Command::Train(flags) => self.run_stage(flags, settings, common, |config, common| {
                 train::run_or_resume(config, flags.resume, common)
             }),
-            Command::Evaluate(flags) => self.run_stage("evaluate", flags, settings, common, |config, common| {
-                let (evaluation, summary) = evaluate::run(config, common)?;
-                self.show(&evaluation);
-                Ok(summary)
-            }),
-            Command::Export(flags) => self.run_stage("export", flags, settings, common, export::run),
-            Command::Segment(flags) => self.run_stage("segment", flags, settings, common, segment::run),
-            Command::Similarity(flags) => self.run_stage("similarity", flags, settings, common, similarity::run),
-            Command::Report(flags) => self.run_stage("report", flags, settings, common, report::run),
+            Command::Evaluate(flags) => self.evaluate(flags, settings, common),
+            Command::Export(flags) => self.run_stage(flags, settings, common, export::run),
+            Command::Segment(flags) => self.run_stage(flags, settings, common, segment::run),
+            Command::Similarity(flags) => self.run_stage(flags, settings, common, similarity::run),
+            Command::Report(flags) => self.run_stage(flags, settings, common, report::run),
             Command::Recommend(flags) => recommend(settings, flags, common),
             Command::Settings(flags) => {
                 print_json(&settings.resolved(&flags.stage)?);
@@ -436,39 +468,70 @@ impl Cli {
         }
     }
 
+    /// Runs every stage that is stale.
+    fn run_all(&self, flags: &RunFlags, settings: &Settings, common: &Common) -> Result<()> {
+        let RunFlags { output, source, catalogue, only, force, shard, merge } = flags;
+        let [output, source, catalogue] = [output, source, catalogue].map(Clone::clone);
+        let (only, force) = (only.clone(), force.clone());
+        let request = run::Request { output, source, catalogue, only, force, shard: *shard, merge: *merge };
+        let report = run::run(&request, settings, common)?;
+        if common.if_changed && report.stages.iter().all(|it| it.did == run::Did::Nothing) {
+            return Err(Error::NothingToDo { output: report.output });
+        }
+        self.show(&report);
+        Ok(())
+    }
+
     /// Runs a stage, records that it began and how it ended, and prints its summary.
-    fn run_stage<C: DeserializeOwned + Serialize>(
+    fn run_stage<C: StageConfig>(
         &self,
-        name: &str,
         flags: &impl Serialize,
         settings: &Settings,
         common: &Common,
         run: impl FnOnce(&C, &Common) -> Result<Summary>,
     ) -> Result<()> {
-        let config: C = settings.resolve(name, flags)?;
-        let recorder = if common.dry_run {
-            None
-        } else {
-            Some(Recorder::start(settings.runs()?, name, &Place::of(&config)?, common))
-        };
-        let result = run(&config, common);
-        if let Some(recorder) = recorder {
-            recorder.end(&result);
+        let config: C = settings.resolve(C::NAME, flags)?;
+        config.check()?;
+        if common.if_changed && stage::reasons(&config, common, Depth::Contents)?.is_empty() {
+            run::nothing_to_do(&config, settings, common)?;
+            return Err(Error::NothingToDo { output: config.folder() });
         }
+        let result = if common.dry_run {
+            run(&config, common)
+        } else {
+            run::recorded(&config, settings, common, |config| run(config, common))
+        };
         if let Err(Error::TooManyRejects { table, .. }) = &result
             && let Ok(summary) = Summary::read(table.parent().unwrap_or(table))
         {
             // It is published: what it came to is told like any other.
-            if self.json() { print_json(&summary) } else { print_summary(&summary) }
+            self.show_summary(&summary);
+        }
+        self.show_summary(&result?);
+        Ok(())
+    }
+
+    fn evaluate(&self, flags: &EvaluateFlags, settings: &Settings, common: &Common) -> Result<()> {
+        let config: evaluate::Config = settings.resolve("evaluate", flags)?;
+        let recorder = Recorder::start(settings.runs()?, "evaluate", &Place::of(&config)?, common);
+        let result = evaluate::run(&config, common);
+        let (evaluation, result) = match result {
+            Ok((evaluation, summary)) => (Some(evaluation), Ok(summary)),
+            Err(error) => (None, Err(error)),
+        };
+        recorder.end(result.as_ref());
+        if let Some(evaluation) = evaluation {
+            self.show(&evaluation);
         }
         let summary = result?;
-        match (&self.command, self.json()) {
-            // Its result was printed.
-            (Command::Evaluate(_), true) => {}
-            (_, true) => print_json(&summary),
-            (_, false) => print_summary(&summary),
+        if !self.json() {
+            print_summary(&summary);
         }
         Ok(())
+    }
+
+    fn show_summary(&self, summary: &Summary) {
+        if self.json() { print_json(summary) } else { print_summary(summary) }
     }
 
     fn show(&self, result: &(impl std::fmt::Display + Serialize)) {
@@ -493,6 +556,13 @@ impl CommonFlags {
             ..common
         })
     }
+}
+
+/// One stage, or the first and the last of several.
+#[allow(clippy::unnecessary_wraps, reason = "a parser of clap")]
+fn stages(text: &str) -> std::result::Result<[String; 2], String> {
+    let (first, last) = text.split_once("..").unwrap_or((text, text));
+    Ok([first, last].map(|it| it.trim().to_owned()))
 }
 
 /// A length of time: a number with s, m or h.

@@ -226,6 +226,20 @@ fn disk(output: &Path) -> Finding {
     free_space(free, &place)
 }
 
+/// Checks that the stages can write into `output` and that a small data set fits there.
+///
+/// # Errors
+/// [`Error::Limit`] with what to do about it.
+pub fn enough_space(output: &Path) -> LibraryResult<()> {
+    match disk(output) {
+        Finding { level: Level::Fail, found, advice, .. } => {
+            let problem = format!("{found}; {}", advice.unwrap_or_default());
+            Err(Error::Limit { what: format!("disk space for {}", output.display()), problem })
+        }
+        _ => Ok(()),
+    }
+}
+
 fn free_space(bytes: u64, place: &Path) -> Finding {
     let found = format!("{} free at {}", gibibytes(bytes), place.display());
     if bytes < LEAST_DISK_BYTES {

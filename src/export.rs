@@ -11,9 +11,11 @@ use crate::graph::Spec;
 use crate::labels::CATEGORY_COUNT;
 use crate::model::Model;
 use crate::model::files::{DATA_LICENSE_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
-use crate::stage::{self, Common, Stage, Summary};
+use crate::stage::{self, Common, Read, Stage, StageConfig, Summary};
 use crate::train::checkpoint::{self, Checkpoint};
 
+/// Name of this stage.
+pub const STAGE: &str = "export";
 /// File name of the state that a training step goes on from.
 const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
 
@@ -44,14 +46,11 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     let folder = model.folder();
     let (checkpoint, epoch) = published_checkpoint(folder, &Summary::read(folder.root())?)?;
     if common.dry_run {
-        return stage::dry_run("export", &config.output, common, config);
+        return stage::dry_run(STAGE, &config.output, common, config);
     }
-    let mut stage = Stage::begin("export", &config.output, common, config)?;
-    let own = [TRAIN_STEP_FILE, PREDICT_FILE, WEIGHTS_FILE, MODEL_CARD_FILE, DATA_LICENSE_FILE];
-    let may_lack = |name: &str| [MODEL_CARD_FILE, DATA_LICENSE_FILE].contains(&name);
-    let own = own.into_iter().filter(|name| !may_lack(name) || folder.path(name).is_file());
-    let mut names = vec![CHECKPOINT_FILE];
-    for (file, name) in [(checkpoint, CHECKPOINT_FILE)].into_iter().chain(own.map(|name| (name.into(), name))) {
+    let mut stage = Stage::begin(STAGE, &config.output, common, config)?;
+    let mut names = Vec::new();
+    for (file, name) in sources(folder, checkpoint) {
         let content = folder.read(&file)?;
         files::write(&stage.path(name), &content)?;
         stage.input_read(&folder.name().join(file), &content);
@@ -59,8 +58,39 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     }
     let readme = readme(&spec, epoch, &model.id(), &names)?;
     files::write(&stage.path("README.md"), readme.as_bytes())?;
-    stage.count("files", names.len());
+    stage.count("files", names.len() + 1);
     stage.publish()
+}
+
+/// The files of a model folder that are copied, and what each is called then.
+fn sources(model: &OpenFolder, checkpoint: PathBuf) -> Vec<(PathBuf, &'static str)> {
+    let own = [TRAIN_STEP_FILE, PREDICT_FILE, WEIGHTS_FILE, MODEL_CARD_FILE, DATA_LICENSE_FILE];
+    let may_lack = |name: &str| [MODEL_CARD_FILE, DATA_LICENSE_FILE].contains(&name);
+    let own = own.into_iter().filter(|name| !may_lack(name) || model.path(name).is_file());
+    std::iter::once((checkpoint, CHECKPOINT_FILE)).chain(own.map(|name| (name.into(), name))).collect()
+}
+
+impl StageConfig for Config {
+    const NAME: &'static str = STAGE;
+    const WITHOUT_EFFECT: &'static [&'static str] = &["model", "output"];
+
+    fn folder(&self) -> PathBuf {
+        self.output.clone()
+    }
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn reads(&self) -> Result<Vec<Read>> {
+        let model = OpenFolder::open(&self.model)?;
+        let (checkpoint, _) = published_checkpoint(&model, &Summary::read(model.root())?)?;
+        Ok(sources(&model, checkpoint).into_iter().map(|(file, _)| Read::File(self.model.join(file))).collect())
+    }
+
+    fn run(&self, common: &Common) -> Result<Summary> {
+        run(self, common)
+    }
 }
 
 /// The checkpoint, within a model folder, that its weights are of, and its epoch.

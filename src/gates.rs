@@ -9,8 +9,11 @@ use crate::error::{Error, Result};
 /// Smallest share that the stability index counts with: a category that appears or vanishes must not make it infinite.
 const LEAST_SHARE: f64 = 1e-4;
 
+/// Default of [`Gates::max_vanished_share`]: a disk that is not mounted takes more away, a season does not.
+pub const DEFAULT_MAX_VANISHED_SHARE: f64 = 0.5;
+
 /// The section `[gates]` of the settings. Shares are 0 to 1.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gates {
     /// `convert`, `segment`: least number of photos.
@@ -24,8 +27,25 @@ pub struct Gates {
     pub max_mean_iou_drop: Option<f64>,
     /// `segment`: largest share of photos in which nothing is worn.
     pub max_nothing_worn_share: Option<f64>,
+    /// `segment`: largest share of the photos of the published table that are no longer in the catalogue
+    /// ([`DEFAULT_MAX_VANISHED_SHARE`]; 1 for none too many).
+    pub max_vanished_share: f64,
     /// `segment`: largest population stability index of the categories' shares against the published table.
     pub max_category_psi: Option<f64>,
+}
+
+impl Default for Gates {
+    fn default() -> Self {
+        Self {
+            min_photos: None,
+            max_reject_share: None,
+            min_mean_iou: None,
+            max_mean_iou_drop: None,
+            max_nothing_worn_share: None,
+            max_vanished_share: DEFAULT_MAX_VANISHED_SHARE,
+            max_category_psi: None,
+        }
+    }
 }
 
 /// One gate that was looked at.
@@ -80,6 +100,7 @@ impl Gates {
             ("gates.min_mean_iou", self.min_mean_iou),
             ("gates.max_mean_iou_drop", self.max_mean_iou_drop),
             ("gates.max_nothing_worn_share", self.max_nothing_worn_share),
+            ("gates.max_vanished_share", Some(self.max_vanished_share)),
         ];
         for (gate, share) in shares {
             if share.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
@@ -112,6 +133,16 @@ impl Gates {
         let drop =
             || most("max_mean_iou_drop", self.max_mean_iou_drop, mean_iou.map(|now| before.unwrap_or(now) - now));
         [least("min_mean_iou", self.min_mean_iou, mean_iou), drop()].into_iter().flatten().collect()
+    }
+
+    /// For a feature table: how many photos of the published one vanished, of how many. It is told only if some did.
+    #[must_use]
+    pub fn vanished(&self, [vanished, before]: [u64; 2]) -> Vec<GateResult> {
+        if vanished == 0 {
+            return Vec::new();
+        }
+        let share = vanished as f64 / before as f64;
+        most("max_vanished_share", Some(self.max_vanished_share), Some(share)).into_iter().collect()
     }
 
     /// For a feature table: the share of photos in which nothing is worn, and pixels by category, now and in the table

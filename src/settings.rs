@@ -3,18 +3,19 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::engine::{DialectChoice, InstructionsChoice};
 use crate::error::{Error, Result};
 use crate::gates::Gates;
-use crate::stage::{Common, Summary};
+use crate::stage::{Common, StageConfig};
+use crate::stages::{self, Visitor};
 use crate::train::{self, Recipe};
 
 /// The sections that there are: the stages in the order of the flow, and what they have in common.
-pub const SECTIONS: [&str; 11] = [
+pub const SECTIONS: [&str; 12] = [
     "sample",
     "convert",
     "train",
@@ -25,6 +26,7 @@ pub const SECTIONS: [&str; 11] = [
     "recommend",
     "report",
     "gates",
+    "run",
     "runs",
 ];
 
@@ -67,6 +69,18 @@ impl Settings {
         SECTIONS.iter().try_for_each(|section| self.resolved(section).map(drop))
     }
 
+    /// Whether there is a settings file.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.path.is_some()
+    }
+
+    /// Whether the file has the setting `key` in the section.
+    #[must_use]
+    pub fn names(&self, section: &str, key: &str) -> bool {
+        self.table.get(section).and_then(Value::as_table).is_some_and(|table| table.contains_key(key))
+    }
+
     /// Names of the sections that the file has.
     pub fn sections(&self) -> impl Iterator<Item = &str> {
         self.table.iter().filter(|(_, value)| value.is_table()).map(|(name, _)| name.as_str())
@@ -105,27 +119,20 @@ impl Settings {
         Ok(Common { seed, threads, gates, dialect, instructions, ..Common::default() })
     }
 
+    /// The places of a whole run.
+    ///
+    /// # Errors
+    /// As [`Settings::resolve`].
+    pub fn run(&self) -> Result<RunConfig> {
+        self.resolve("run", &Table::new())
+    }
+
     /// Where and how runs are recorded.
     ///
     /// # Errors
     /// As [`Settings::resolve`].
     pub fn runs(&self) -> Result<crate::runs::Config> {
         self.resolve("runs", &Table::new())
-    }
-
-    /// One line for each setting of the file that is not what a stage's folder was made with.
-    #[must_use]
-    pub fn changes(&self, made: &Summary) -> Vec<String> {
-        let section = self.table.get(&made.stage).and_then(Value::as_table).into_iter().flatten();
-        let change = |(key, value): (&String, &Value)| {
-            let now = serde_json::to_value(value).unwrap_or_default();
-            let before = &made.config["stage"][key];
-            // Numbers go through the widths of their settings.
-            let close = |a: f64, b: f64| (a - b).abs() <= 1e-6 * a.abs().max(b.abs());
-            let same = now == *before || now.as_f64().zip(before.as_f64()).is_some_and(|(a, b)| close(a, b));
-            (!same).then(|| format!("setting {key} is {now}, it was made with {before}"))
-        };
-        section.filter_map(change).collect()
     }
 
     /// A stage's configuration: defaults, the file's section, then every flag that is not null.
@@ -148,31 +155,53 @@ impl Settings {
         })
     }
 
-    /// A stage's configuration as JSON, with the seed where the stage draws lots: what its result hangs on.
+    /// The settings of a section as they resolve, as JSON, with the seed if the stage depends on it; checked as the stage
+    /// checks them.
     ///
     /// # Errors
-    /// As [`Settings::resolve`]; [`Error::Config`] where there is no such stage.
+    /// As [`Settings::resolve`]; [`Error::Config`] if a value is wrong, or there is no such section.
     pub fn resolved(&self, section: &str) -> Result<serde_json::Value> {
-        let seed = self.common(&Table::new())?.seed;
+        struct Resolve<'a>(&'a Settings);
+        impl Visitor for Resolve<'_> {
+            type Output = Result<serde_json::Value>;
+
+            fn visit<C: StageConfig>(self) -> Self::Output {
+                let config: C = self.0.resolve(C::NAME, &Table::new())?;
+                config.check()?;
+                let seed = if C::SEEDED { Some(self.0.common(&Table::new())?.seed) } else { None };
+                Ok(serde_json::json!({ "seed": seed, C::NAME: config }))
+            }
+        }
+        if let Some(resolved) = stages::visit(section, Resolve(self)) {
+            return resolved;
+        }
         match section {
-            "sample" => self.json::<crate::sample::Config>(section, Some(seed)),
-            "convert" => self.json::<crate::convert::Config>(section, None),
-            "train" => self.json::<crate::train::Config>(section, Some(seed)),
-            "evaluate" => self.json::<crate::evaluate::Config>(section, None),
-            "export" => self.json::<crate::export::Config>(section, None),
-            "segment" => self.json::<crate::segment::Config>(section, None),
-            "similarity" => self.json::<crate::similarity::Config>(section, None),
-            "recommend" => self.json::<crate::recommend::Config>(section, None),
-            "report" => self.json::<crate::report::Config>(section, None),
-            "gates" => self.json::<Gates>(section, None),
-            "runs" => self.json::<crate::runs::Config>(section, None),
+            "evaluate" => self.json::<crate::evaluate::Config>(section),
+            "recommend" => self.json::<crate::recommend::Config>(section),
+            "gates" => self.json::<Gates>(section),
+            "run" => self.json::<RunConfig>(section),
+            "runs" => self.json::<crate::runs::Config>(section),
             _ => Err(Error::config("stage", format!("there is no '{section}'; there are {}", SECTIONS.join(", ")))),
         }
     }
 
-    fn json<C: DeserializeOwned + Serialize>(&self, section: &str, seed: Option<u64>) -> Result<serde_json::Value> {
+    fn json<C: DeserializeOwned + Serialize>(&self, section: &str) -> Result<serde_json::Value> {
         let config: C = self.resolve(section, &Table::new())?;
-        Ok(serde_json::json!({ "seed": seed, section: config }))
+        Ok(serde_json::json!({ "seed": null, section: config }))
+    }
+}
+
+/// The section `[run]` of the settings: places of a whole run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    /// The folder that holds the folders of the stages.
+    pub output: PathBuf,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self { output: PathBuf::from("output") }
     }
 }
 

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files::OpenFolder;
-use crate::stage::{RUN_FILE, Summary};
+use crate::stage::{self, RUN_FILE, StageConfig, Summary};
 
 /// Most shards of a stage: what a scheduler is willing to map.
 pub const MAX_SHARDS: u32 = 10_000;
@@ -100,7 +100,8 @@ fn shards_of(output: &Path) -> PathBuf {
 ///
 /// # Errors
 /// [`Error::Input`] naming the shard that is missing or differs.
-pub fn published(stage: &str, output: &Path) -> Result<Vec<(OpenFolder, Summary)>> {
+pub fn published<C: StageConfig>(output: &Path) -> Result<Vec<(OpenFolder, Summary)>> {
+    let stage = C::NAME;
     let count = count_of(stage, &shards_of(output))?;
     let mut shards: Vec<(OpenFolder, Summary)> = Vec::with_capacity(count as usize);
     for shard in (1..=count).filter_map(|number| Shard::new(number, count)) {
@@ -114,7 +115,8 @@ pub fn published(stage: &str, output: &Path) -> Result<Vec<(OpenFolder, Summary)
             && (settings(&summary) != settings(other) || checksums(&summary) != checksums(other))
         {
             // The one whose inputs are no longer as it found them.
-            let is_stale = summary.changed_inputs().is_empty() && !other.changed_inputs().is_empty();
+            let is_changed = |made: &Summary, folder: &OpenFolder| stage::has_changed_inputs::<C>(made, folder.root());
+            let is_stale = !is_changed(&summary, &opened) && is_changed(other, first);
             let first = first.name();
             let (stale, number, than) = if is_stale { (first, 1, &*folder) } else { (&*folder, shard.number, first) };
             let problem = format!(
@@ -154,7 +156,7 @@ pub fn settings(summary: &Summary) -> serde_json::Value {
 }
 
 fn checksums(summary: &Summary) -> Vec<&str> {
-    summary.inputs.iter().map(|input| input.sha256.as_str()).collect()
+    summary.inputs.iter().filter(|it| !it.is_many).map(|input| input.sha256.as_str()).collect()
 }
 
 #[cfg(test)]
@@ -162,9 +164,37 @@ mod tests {
     use super::*;
     use crate::stage::{Common, Stage};
 
+    /// The settings of a stage that reads nothing.
+    #[derive(Default, Serialize, Deserialize)]
+    struct Config {
+        shard: Option<Shard>,
+        top: u32,
+    }
+
+    impl StageConfig for Config {
+        const NAME: &'static str = "similarity";
+        const WITHOUT_EFFECT: &'static [&'static str] = &["shard"];
+
+        fn folder(&self) -> PathBuf {
+            PathBuf::new()
+        }
+
+        fn check(&self) -> Result<()> {
+            Ok(())
+        }
+
+        fn reads(&self) -> Result<Vec<stage::Read>> {
+            Ok(Vec::new())
+        }
+
+        fn run(&self, _: &Common) -> Result<Summary> {
+            unreachable!("the folders are made by hand")
+        }
+    }
+
     fn publish(output: &Path, shard: &str, top: u32) {
         let shard: Shard = shard.parse().expect("a shard");
-        let config = serde_json::json!({ "shard": shard, "top": top });
+        let config = Config { shard: Some(shard), top };
         let stage = Stage::begin("similarity", &shard.folder(output), &Common::default(), &config);
         stage.and_then(Stage::publish).expect("a published shard");
     }
@@ -203,14 +233,14 @@ mod tests {
     fn a_missing_a_different_and_a_foreign_shard_are_named() {
         let place = tempfile::tempdir().expect("a temporary folder");
         let output = place.path().join("out");
-        let refused = || published("similarity", &output).expect_err("not all are there").to_string();
+        let refused = || published::<Config>(&output).expect_err("not all are there").to_string();
         assert!(refused().contains("--shard I/N"), "{}", refused());
         publish(&output, "2/2", 5);
         assert!(refused().contains("1-of-2") && refused().contains("--shard 1/2"), "{}", refused());
         publish(&output, "1/2", 6);
         assert!(refused().contains("2-of-2") && refused().contains("other settings"), "{}", refused());
         publish(&output, "1/2", 5);
-        let shards = published("similarity", &output).expect("all are there");
+        let shards = published::<Config>(&output).expect("all are there");
         assert_eq!(shards.len(), 2);
         assert!(shards[1].0.name().ends_with("2-of-2"));
         publish(&output, "1/3", 5);

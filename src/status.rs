@@ -5,12 +5,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::runs::history::{self, Attempt, State, WholeRun};
 use crate::runs::{self};
 use crate::settings::Settings;
-use crate::stage::{RUN_FILE, Summary, Versions, held_by};
+use crate::stage::{self, Depth, RUN_FILE, StageConfig, Summary, Versions, held_by};
+use crate::stages::{self, Visitor};
 use crate::{segment, train};
 
 /// Whole runs that are shown.
@@ -89,12 +91,9 @@ fn folder_status(
     verify: bool,
 ) -> Result<FolderStatus> {
     let versions = Versions::of(folder)?;
-    let mut stale = summary.changed_inputs();
-    stale.extend(settings.changes(&summary));
-    stale.extend((!summary.complete).then(|| "more inputs were rejected than allowed".to_owned()));
-    if verify {
-        stale.extend(summary.damaged_files(folder));
-    }
+    let depth = if verify { Depth::Contents } else { Depth::Sizes };
+    let stale = stages::visit(&summary.stage, Reasons { settings, summary: &summary, folder, depth });
+    let stale = stale.unwrap_or_else(|| Ok(Vec::new()))?;
     let holder = held_by(&versions.lock());
     let mut notes = Vec::new();
     let last = attempts.iter().rfind(|it| it.output.file_name() == folder.file_name());
@@ -109,6 +108,41 @@ fn folder_status(
         notes.extend(path.exists().then(|| format!("{}: {what}", path.display())));
     }
     Ok(FolderStatus { folder: folder.to_owned(), stage: summary.stage, made_at: summary.started_at, stale, notes })
+}
+
+/// Asks the one rule of what is stale: with the settings of the file, and the places that the folder was made of.
+struct Reasons<'a> {
+    settings: &'a Settings,
+    summary: &'a Summary,
+    folder: &'a Path,
+    depth: Depth,
+}
+
+impl Visitor for Reasons<'_> {
+    type Output = Result<Vec<String>>;
+
+    fn visit<C: StageConfig>(self) -> Self::Output {
+        let Self { settings, summary, folder, depth } = self;
+        let places = summary.config["stage"].as_object().into_iter().flatten();
+        let places = places.filter(|(key, value)| C::WITHOUT_EFFECT.contains(&key.as_str()) && !value.is_null());
+        let mut flags: serde_json::Map<String, Value> =
+            places.map(|(key, value)| (key.clone(), value.clone())).collect();
+        flags.insert("output".to_owned(), folder.to_string_lossy().into());
+        let config: C = if settings.is_read() {
+            settings.resolve(C::NAME, &flags)?
+        } else {
+            let mut made = summary.config["stage"].clone();
+            made.as_object_mut().into_iter().for_each(|made| made.extend(flags.clone()));
+            match serde_json::from_value(made) {
+                Ok(config) => config,
+                Err(cause) => return Ok(vec![format!("another version made it ({cause})")]),
+            }
+        };
+        let seed = summary.config.pointer("/common/seed").and_then(Value::as_u64).filter(|_| !settings.is_read());
+        let mut common = settings.common(&toml::Table::new())?;
+        common.seed = seed.unwrap_or(common.seed);
+        stage::reasons(&config, &common, depth)
+    }
 }
 
 /// What becomes of an unfinished folder.

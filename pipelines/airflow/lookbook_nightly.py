@@ -4,8 +4,9 @@ The program is the one that LOOKBOOK_PROGRAM names, else `lookbook` of the PATH.
 
     airflow pools set gpu 1 "stages of lookbook that run the network"
 
-Source and output may hold {date}: it becomes the date of the run, so that a back-fill reads and writes what belongs to
-each night. docs/operations.md has the rest.
+Source, catalogue and output are those of the settings file ([convert] source, [segment] catalogue, [run] output), as for
+make and cron; a parameter of that name beats it. They may hold {date}: it becomes the date of the run, so that a back-fill
+reads and writes what belongs to each night. docs/operations.md has the rest.
 """
 
 import os
@@ -26,22 +27,28 @@ CAN_MEND = {75, 130, 143}
 
 
 class LookbookOperator(BaseOperator):
-    """Runs one command of lookbook; the exit code decides between success, skipped, retry and failure."""
+    """One stage of `lookbook run`; the exit code decides between success, skipped, retry and failure."""
 
-    template_fields = ("arguments",)
+    template_fields = ("places",)
 
-    def __init__(self, *, arguments: list[str], shard: str | None = None, **kwargs):
+    def __init__(self, *, stage: str, shard: str | None = None, merge: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.arguments = arguments
+        self.stage = stage
         self.shard = shard
+        self.merge = merge
+        self.places = {name: dated(name) for name in ("source", "catalogue", "output")}
         self.hook = SubprocessHook()
 
     def execute(self, context):
         common = ["--config", "{{ params.settings }}", "--run-name", "{{ run_id }}"]
-        common = [self.render_template(argument, context) for argument in common]
-        shard = ["--shard", self.shard] if self.shard else []
-        once = ["--if-changed", "--skip-exit-code", str(NOTHING_TO_DO)]
-        code = self.hook.run_command([PROGRAM, *self.arguments, *shard, *common, *once]).exit_code
+        command = [PROGRAM, "run", "--only", self.stage, *[self.render_template(it, context) for it in common]]
+        # What is not named here is taken from the settings file.
+        for name, place in self.places.items():
+            command += [f"--{name}", place] if place else []
+        command += ["--shard", self.shard] if self.shard else []
+        command += ["--merge"] if self.merge else []
+        command += ["--if-changed", "--skip-exit-code", str(NOTHING_TO_DO)]
+        code = self.hook.run_command(command).exit_code
         if code == NOTHING_TO_DO:
             raise AirflowSkipException("nothing to do")
         if code in CAN_MEND or code < 0:
@@ -54,13 +61,8 @@ class LookbookOperator(BaseOperator):
 
 
 def dated(parameter: str) -> str:
-    """A parameter with the run's date in the place of {date}, as a template."""
-    return f"{{{{ params.{parameter}.replace('{{date}}', (dag_run.logical_date or dag_run.run_after) | ds) }}}}"
-
-
-def folder(name: str) -> str:
-    """A folder of the run's output."""
-    return f"{dated('output')}/{name}"
+    """A parameter with the run's date in the place of {date}, as a template; empty if it is not set."""
+    return f"{{{{ (params.{parameter} or '').replace('{{date}}', (dag_run.logical_date or dag_run.run_after) | ds) }}}}"
 
 
 @task
@@ -85,33 +87,21 @@ with DAG(
         "trigger_rule": "none_failed",
     },
     params={
-        "source": Param("/data/source", type="string", pattern="^/", description="folder of the data set"),
-        "output": Param("/data/lookbook", type="string", pattern="^/", description="folder of all that is made"),
         "settings": Param("/etc/lookbook.toml", type="string", pattern="^/", description="settings file"),
+        "source": Param(None, type=["null", "string"], pattern="^/", description="data set, if not that of the settings"),
+        "catalogue": Param(None, type=["null", "string"], pattern="^/", description="photos, if not those of the settings"),
+        "output": Param(None, type=["null", "string"], pattern="^/", description="folder, if not that of the settings"),
         "shards": Param(4, type="integer", minimum=1, maximum=MOST_SHARDS, description="pieces of a mapped stage"),
     },
     doc_md=__doc__,
 ) as dag:
-    source, output = dated("source"), dated("output")
-    dataset, model = folder("dataset"), folder("model")
-    segment_arguments = ["segment", "--catalogue", dataset, "--model", model, "--output", folder("features")]
-    similarity_arguments = ["similarity", "--features", folder("features"), "--output", folder("similarity")]
-
     pieces = shards()
-    convert = LookbookOperator(task_id="convert", arguments=["convert", "--source", source, "--output", dataset])
-    train = LookbookOperator(
-        task_id="train", arguments=["train", "--dataset", dataset, "--output", model, "--resume=auto"], pool="gpu"
-    )
-    segment_shards = LookbookOperator.partial(
-        task_id="segment_shards", arguments=segment_arguments, pool="gpu"
-    ).expand(shard=pieces)
-    segment = LookbookOperator(task_id="segment", arguments=[*segment_arguments, "--merge"])
-    similarity_shards = LookbookOperator.partial(
-        task_id="similarity_shards", arguments=similarity_arguments
-    ).expand(shard=pieces)
-    similarity = LookbookOperator(task_id="similarity", arguments=[*similarity_arguments, "--merge"])
-    report = LookbookOperator(
-        task_id="report", arguments=["report", "--run", output, "--output", folder("report")]
-    )
+    convert = LookbookOperator(task_id="convert", stage="convert")
+    train = LookbookOperator(task_id="train", stage="train", pool="gpu")
+    segment_shards = LookbookOperator.partial(task_id="segment_shards", stage="segment", pool="gpu").expand(shard=pieces)
+    segment = LookbookOperator(task_id="segment", stage="segment", merge=True)
+    similarity_shards = LookbookOperator.partial(task_id="similarity_shards", stage="similarity").expand(shard=pieces)
+    similarity = LookbookOperator(task_id="similarity", stage="similarity", merge=True)
+    report = LookbookOperator(task_id="report", stage="report")
 
     convert >> train >> segment_shards >> segment >> similarity_shards >> similarity >> report

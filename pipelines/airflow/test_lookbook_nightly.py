@@ -100,7 +100,7 @@ class Nights(unittest.TestCase):
     def test_3_a_held_folder_is_tried_again(self):
         self.settings(SETTINGS.replace("[6, 1, 1]", "[5, 2, 1]"))
         with open(self.place / "output/.dataset.lock", "r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.lockf(lock, fcntl.LOCK_EX)
             refused = threading.Thread(target=self.let_go_when_refused, args=[lock])
             refused.start()
             states = self.night("2026-01-03")
@@ -113,7 +113,7 @@ class Nights(unittest.TestCase):
     def let_go_when_refused(self, lock):
         while not any(attempt["exit_code"] == 75 for attempt in self.history()):
             threading.Event().wait(0.1)
-        fcntl.flock(lock, fcntl.LOCK_UN)
+        fcntl.lockf(lock, fcntl.LOCK_UN)
 
     def history(self):
         lines = (self.place / "output/runs/history.ndjson").read_text().splitlines()

@@ -16,7 +16,7 @@ use crate::labels::{CATEGORIES, COLORS};
 use crate::mat::reason;
 use crate::progress::Progress;
 use crate::rejects::{self, DEFAULT_MAX_REJECT_FRACTION, Reject};
-use crate::stage::{self, Common, Stage, Summary};
+use crate::stage::{self, Common, Listing, Read, Stage, StageConfig, Summary};
 use crate::table::TableWriter;
 use crate::{files, photo, stop};
 
@@ -64,6 +64,27 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The part of the photo at `position` of `total` photos.
+    fn split_of(&self, position: usize, total: usize) -> Split {
+        let sum: u64 = self.split.iter().map(|&part| u64::from(part)).sum();
+        let end = |parts: u64| (total as u64 * parts * 2 + sum) / (sum * 2);
+        let train = u64::from(self.split[0]);
+        match position as u64 {
+            at if at < end(train) => Split::Train,
+            at if at < end(train + u64::from(self.split[1])) => Split::Validation,
+            _ => Split::Test,
+        }
+    }
+}
+
+impl StageConfig for Config {
+    const NAME: &'static str = STAGE;
+    const WITHOUT_EFFECT: &'static [&'static str] = &["source", "output", "ccp_fold", "max_reject_fraction"];
+
+    fn folder(&self) -> PathBuf {
+        self.output.clone()
+    }
+
     fn check(&self) -> Result<()> {
         if self.split[0] == 0 {
             return Err(Error::config("split", format!("{:?} has no train part; as in [81, 9, 10]", self.split)));
@@ -75,16 +96,13 @@ impl Config {
         Ok(())
     }
 
-    /// The part of the photo at `position` of `total` photos.
-    fn split_of(&self, position: usize, total: usize) -> Split {
-        let sum: u64 = self.split.iter().map(|&part| u64::from(part)).sum();
-        let end = |parts: u64| (total as u64 * parts * 2 + sum) / (sum * 2);
-        let train = u64::from(self.split[0]);
-        match position as u64 {
-            at if at < end(train) => Split::Train,
-            at if at < end(train + u64::from(self.split[1])) => Split::Validation,
-            _ => Split::Test,
-        }
+    fn reads(&self) -> Result<Vec<Read>> {
+        let source = Read::below(&self.source)?;
+        Ok(std::iter::once(source).chain(self.ccp_fold.clone().map(Read::File)).collect())
+    }
+
+    fn run(&self, common: &Common) -> Result<Summary> {
+        run(self, common)
     }
 }
 
@@ -102,9 +120,8 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
         return Ok(summary);
     }
     let mut stage = Stage::begin(STAGE, &config.output, common, config)?;
-    for path in source.inputs().into_iter().chain(config.ccp_fold.clone()) {
-        stage.input(&path)?;
-    }
+    let known = Listing::read(&config.output);
+    config.reads()?.iter().try_for_each(|read| stage.input(read, &known).map(drop))?;
     if let Some(license) = source.license() {
         let content = std::fs::read(&license).map_err(Error::io("read", &license))?;
         files::write(&stage.path(LICENSE_FILE), &content)?;

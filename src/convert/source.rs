@@ -110,15 +110,6 @@ impl Source {
         self.folder.join(photos).join(file_name)
     }
 
-    /// The file about all entries, and the folder with all photos, for the record of the run.
-    pub(super) fn inputs(&self) -> Vec<PathBuf> {
-        let name = match self.layout {
-            Layout::Cfpd => cfpd::FILE,
-            Layout::Ccp => ccp::LABEL_LIST,
-        };
-        vec![self.folder.join(name), self.folder.clone()]
-    }
-
     /// The licence of the data, where the source has a file of such a name.
     pub(super) fn license(&self) -> Option<PathBuf> {
         LICENSE_FILES.iter().map(|name| self.folder.join(name)).find(|path| path.is_file())

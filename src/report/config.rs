@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Device;
-use crate::error::{Error, Result};
 
+/// Name of this stage.
+pub const STAGE: &str = "report";
 /// Default of [`Config::photos`].
 pub const DEFAULT_PHOTOS: usize = 6;
 
@@ -42,12 +43,4 @@ impl Default for Config {
             device: Device::Auto,
         }
     }
-}
-
-pub(super) fn check(config: &Config) -> Result<()> {
-    if config.photos > MAX_PHOTOS {
-        let problem = format!("is {}; at most {MAX_PHOTOS} go onto one page", config.photos);
-        return Err(Error::config("report.photos", problem));
-    }
-    Ok(())
 }

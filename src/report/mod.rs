@@ -1,9 +1,11 @@
 //! `report`: what the stages left in the run folder to one page for people: `index.html`, and beside it the data and the
 //! thumbnails of its gallery. It needs no network. A part whose stage was not run is left out, and the page says so.
 
-use crate::error::Result;
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
 use crate::files;
-use crate::stage::{self, Common, Stage, Summary};
+use crate::stage::{self, Common, Read, Stage, StageConfig, Summary};
 
 mod config;
 mod figures;
@@ -15,8 +17,34 @@ mod pictures;
 mod run;
 mod svg;
 
-pub use config::{Config, DEFAULT_GALLERY_PHOTOS, DEFAULT_PHOTOS, MAX_PHOTOS};
+pub use config::{Config, DEFAULT_GALLERY_PHOTOS, DEFAULT_PHOTOS, MAX_PHOTOS, STAGE};
 use run::Run;
+
+impl StageConfig for Config {
+    const NAME: &'static str = STAGE;
+    const SEEDED: bool = true;
+    const WITHOUT_EFFECT: &'static [&'static str] = &["run", "output", "device"];
+
+    fn folder(&self) -> PathBuf {
+        self.output.clone()
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.photos > MAX_PHOTOS {
+            let problem = format!("is {}; at most {MAX_PHOTOS} go onto one page", self.photos);
+            return Err(Error::config("report.photos", problem));
+        }
+        Ok(())
+    }
+
+    fn reads(&self) -> Result<Vec<Read>> {
+        Ok(Run::open(&self.run)?.records().map(Read::File).collect())
+    }
+
+    fn run(&self, common: &Common) -> Result<Summary> {
+        run(self, common)
+    }
+}
 
 /// Writes the report folder: `index.html`, its pictures, and the gallery.
 ///
@@ -24,15 +52,15 @@ use run::Run;
 /// [`Error::Config`] for a bad setting, [`Error::Input`] where the run folder holds no stage's output or something in it
 /// is damaged, [`Error::Runtime`] where the model cannot be run.
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
-    config::check(config)?;
+    config.check()?;
     let run = Run::open(&config.run)?;
     let stages = run.stages()?;
     if common.dry_run {
-        let mut planned = stage::dry_run("report", &config.output, common, config)?;
+        let mut planned = stage::dry_run(STAGE, &config.output, common, config)?;
         planned.counts.insert("stages".to_owned(), stages.len().into());
         return Ok(planned);
     }
-    let mut stage = Stage::begin("report", &config.output, common, config)?;
+    let mut stage = Stage::begin(STAGE, &config.output, common, config)?;
     run.record(&mut stage)?;
     let mut page = page::Page::new(&run, &stages)?;
     pictures::segmentations(&mut page, &run, config, common, &mut stage)?;

@@ -27,6 +27,11 @@ impl Run {
         Ok(Self { name: name.to_owned(), folders })
     }
 
+    /// The records of the stages by their places.
+    pub(super) fn records(&self) -> impl Iterator<Item = PathBuf> {
+        self.folders.iter().map(|(name, _)| self.name.join(name).join(RUN_FILE))
+    }
+
     /// The folder of a stage, by way of its descriptor; `None` if it is not published.
     pub(super) fn folder(&self, name: &str) -> Option<&Path> {
         self.folders.iter().find(|(it, _)| *it == name).map(|(_, folder)| folder.root())

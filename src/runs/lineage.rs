@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::history::{Attempt, State};
-use crate::stage::{InputRecord, Summary};
+use crate::stage::{InputRecord, RUN_FILE, Summary};
 
 /// File name of the events.
 pub const FILE: &str = "lineage.ndjson";
@@ -19,7 +19,9 @@ const EVENT_SCHEMA: &str = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/
 
 /// The event of an attempt as it stands.
 pub(super) fn event(namespace: &str, attempt: &Attempt, summary: Option<&Summary>) -> Value {
-    let inputs: Vec<Value> = summary.map_or(Vec::new(), |it| it.inputs.iter().map(input).collect());
+    let mut inputs: Vec<Value> = summary.map_or(Vec::new(), |it| it.inputs.iter().map(input).collect());
+    // Several files of one folder are one data set.
+    inputs.dedup_by(|a, b| a["name"] == b["name"]);
     json!({
         "eventType": event_type(attempt.state),
         "eventTime": attempt.ended_at.as_ref().unwrap_or(&attempt.started_at),
@@ -67,10 +69,16 @@ fn facet(schema: &str, mut content: Value) -> Value {
     content
 }
 
+/// An input by the name that the stage that made it gave its output: the published folder that holds it.
 fn input(input: &InputRecord) -> Value {
     let version = json!({ "datasetVersion": input.sha256 });
     let version = facet("1-0-1/DatasetVersionDatasetFacet.json#/$defs/DatasetVersionDatasetFacet", version);
-    json!({ "namespace": "file", "name": absolute(&input.path), "facets": { "version": version } })
+    json!({ "namespace": "file", "name": absolute(published(&input.path)), "facets": { "version": version } })
+}
+
+/// The published folder that holds a file; the file itself if it lies in none.
+fn published(path: &Path) -> &Path {
+    path.parent().filter(|folder| folder.join(RUN_FILE).is_file()).unwrap_or(path)
 }
 
 fn output(folder: &Path, summary: Option<&Summary>) -> Value {

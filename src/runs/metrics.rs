@@ -43,9 +43,10 @@ fn timestamp(text: &str) -> Option<f64> {
     chrono::DateTime::parse_from_rfc3339(text).ok().map(|it| it.timestamp() as f64)
 }
 
-/// The file's content.
+/// The file's content: the series of all stages of a run folder, with that as the label `output`, so that several folders
+/// can be collected beside each other.
 #[must_use]
-pub fn text(attempts: &[Attempt]) -> String {
+pub fn text(attempts: &[Attempt], output: &str) -> String {
     let mut by_stage: BTreeMap<&str, Vec<&Attempt>> = BTreeMap::new();
     for attempt in attempts {
         by_stage.entry(&attempt.stage).or_default().push(attempt);
@@ -58,8 +59,13 @@ pub fn text(attempts: &[Attempt]) -> String {
         }
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
         for (stage, value) in values {
-            let _ = writeln!(text, "{name}{{stage=\"{stage}\"}} {value}");
+            let _ = writeln!(text, "{name}{{stage=\"{stage}\",output=\"{}\"}} {value}", escaped(output));
         }
     }
     text
+}
+
+/// A label's value as the format has it.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -89,6 +89,14 @@ impl Recorder {
     /// Records that `stage` begins to work.
     #[must_use]
     pub fn start(config: Config, stage: &str, place: &Place, common: &Common) -> Self {
+        let recorder = Self::new(config, stage, place, common);
+        recorder.write(None);
+        recorder
+    }
+
+    /// Of an attempt that is recorded when it ends: one that ends before it has begun to work.
+    #[must_use]
+    pub fn new(config: Config, stage: &str, place: &Place, common: &Common) -> Self {
         let folder = config.folder.clone().unwrap_or_else(|| place.records.clone());
         let attempt = Attempt {
             run: common.run_name.clone(),
@@ -105,13 +113,11 @@ impl Recorder {
             counts: BTreeMap::new(),
             gates: Vec::new(),
         };
-        let recorder = Self { config, folder, attempt, started: Instant::now() };
-        recorder.write(None);
-        recorder
+        Self { config, folder, attempt, started: Instant::now() }
     }
 
     /// Records how it ended.
-    pub fn end(mut self, result: &Result<Summary>) {
+    pub fn end(mut self, result: std::result::Result<&Summary, &Error>) {
         let summary = match result {
             Ok(summary) => Some(summary.clone()),
             // Published all the same, or kept for inspection: the figures are there.
@@ -119,7 +125,7 @@ impl Recorder {
             Err(Error::Gate { aside, .. }) => Summary::read(aside).ok(),
             Err(_) => None,
         };
-        let error = result.as_ref().err();
+        let error = result.err();
         self.attempt.state = error.map_or(State::Complete, State::of);
         self.attempt.exit_code = Some(error.map_or(0, Error::exit_code));
         self.attempt.error = error.filter(|_| self.attempt.state != State::NothingToDo).map(Error::with_causes);
@@ -152,7 +158,8 @@ impl Recorder {
         append(&self.folder.join(history::FILE), &self.attempt)?;
         let attempts = history::read(&self.folder)?;
         files::write_json(&self.folder.join(stage::RUN_FILE), &history::whole_run(&attempts, &self.attempt.run))?;
-        let text = metrics::text(&attempts);
+        let output = std::path::absolute(&self.folder).unwrap_or_else(|_| self.folder.clone());
+        let text = metrics::text(&attempts, &output.parent().unwrap_or(&output).to_string_lossy());
         let places = [Some(self.folder.join(metrics::FILE)), self.config.metrics.clone()];
         places.iter().flatten().try_for_each(|path| files::write(path, text.as_bytes()))
     }
@@ -184,7 +191,7 @@ mod tests {
         let recorder = Recorder::start(Config::default(), "convert", &at, &Common::default());
         assert!(!folder.join(history::FILE).exists());
         drop(held);
-        recorder.end(&Err(Error::NothingToDo { output: place.path().join("out") }));
+        recorder.end(Err(&Error::NothingToDo { output: place.path().join("out") }));
         assert_eq!(history::read(&folder).expect("readable").len(), 1);
     }
 

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::mat::Annotation;
 use crate::mat::write::{self, Entry};
 use crate::progress::Progress;
-use crate::stage::{self, Common, Stage, Summary};
+use crate::stage::{self, Common, Read, Stage, StageConfig, Summary};
 use crate::stop;
 
 use canvas::{Canvas, Rgb, Shape, View, at};
@@ -59,14 +59,37 @@ impl Default for Config {
     }
 }
 
+impl StageConfig for Config {
+    const NAME: &'static str = STAGE;
+    const SEEDED: bool = true;
+    const WITHOUT_EFFECT: &'static [&'static str] = &["output"];
+
+    fn folder(&self) -> PathBuf {
+        self.output.clone()
+    }
+
+    fn check(&self) -> Result<()> {
+        if !(1..=MAX_PHOTOS).contains(&self.photos) {
+            return Err(Error::config("photos", format!("{} is not in the range 1 to {MAX_PHOTOS}", self.photos)));
+        }
+        Ok(())
+    }
+
+    fn reads(&self) -> Result<Vec<Read>> {
+        Ok(Vec::new())
+    }
+
+    fn run(&self, common: &Common) -> Result<Summary> {
+        run(self, common)
+    }
+}
+
 /// Draws the data set.
 ///
 /// # Errors
 /// [`Error::Config`] for a number of photos out of range; [`Error::Io`].
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
-    if !(1..=MAX_PHOTOS).contains(&config.photos) {
-        return Err(Error::config("photos", format!("{} is not in the range 1 to {MAX_PHOTOS}", config.photos)));
-    }
+    config.check()?;
     if common.dry_run {
         let mut summary = stage::dry_run(STAGE, &config.output, common, config)?;
         summary.counts.insert("photos".to_owned(), config.photos.into());

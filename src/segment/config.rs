@@ -119,7 +119,12 @@ impl Config {
     }
 }
 
-pub(super) fn check(config: &Config) -> Result<()> {
+pub(super) fn without_labels() -> Error {
+    let problem = "'labels' needs a dataset folder as the catalogue; other catalogues have no labels, take 'model'";
+    Error::config("from", problem)
+}
+
+pub(super) fn check_values(config: &Config) -> Result<()> {
     for (setting, value) in
         [("max_megapixels", config.max_megapixels as usize), ("keep_every_photos", config.keep_every_photos)]
     {
@@ -139,6 +144,11 @@ pub(super) fn check(config: &Config) -> Result<()> {
         let problem = "lies within the catalogue: its masks would be taken for photos; name a folder outside";
         return Err(Error::config("output", problem));
     }
+    Ok(())
+}
+
+/// Checks what the stages before it have to have made.
+pub(super) fn check_places(config: &Config) -> Result<()> {
     if config.from == LabelSource::Labels && !config.catalogue.join("photos.parquet").is_file() {
         return Err(without_labels());
     }
@@ -147,9 +157,4 @@ pub(super) fn check(config: &Config) -> Result<()> {
         Model::open(&config.model)?.colors()?;
     }
     Ok(())
-}
-
-pub(super) fn without_labels() -> Error {
-    let problem = "'labels' needs a dataset folder as the catalogue; other catalogues have no labels, take 'model'";
-    Error::config("from", problem)
 }

@@ -26,7 +26,8 @@ pub(super) fn count_parts(stage: &mut Stage, written: &Written, plan: &Plan) {
 }
 
 /// Counts what the table holds, and compares it with the gates; returns the number of photos.
-pub(super) fn count_statistics(config: &Config, common: &Common, rejects: u64, stage: &mut Stage) -> Result<u64> {
+pub(super) fn count_statistics(config: &Config, common: &Common, written: &Written, stage: &mut Stage) -> Result<u64> {
+    let rejects = written.rejects.len() as u64;
     let statistics = FeatureStatistics::scan(&stage.path(""))?;
     let photos = statistics.photos;
     stage.count("photos", photos);
@@ -37,6 +38,7 @@ pub(super) fn count_statistics(config: &Config, common: &Common, rejects: u64, s
         let before = Summary::find(&config.output)?.and_then(|summary| px_of(&summary));
         let nothing_worn_share = statistics.photos_without_apparel as f64 / photos.max(1) as f64;
         stage.gates(common.gates.photos(photos, rejects));
+        stage.gates(common.gates.vanished(written.vanished));
         let pixels = &statistics.apparel_category_px;
         stage.gates(common.gates.features(nothing_worn_share, pixels, before.as_deref()));
     }

@@ -10,15 +10,18 @@ use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
 use super::masks;
-use super::state::{self, Digest, Stat, StateRow};
+use super::state::{self, StateRow};
 use crate::catalogue::Numbering;
 use crate::error::{Error, Result};
 use crate::features::rows::{PART_ROWS, TABLE};
 use crate::files::{self, OpenFolder};
 use crate::photo::reason;
 use crate::stage::Summary;
+use crate::stage::{Digest, Listing, Stat};
 use crate::table;
 
+/// The folder, within a published one, of what it keeps of photos that vanished.
+pub(super) const VANISHED: &str = "vanished";
 /// The folder, within the unfinished one, of what a killed run has made.
 pub const UNFINISHED: &str = "unfinished";
 
@@ -133,6 +136,14 @@ impl Folder {
         Ok((!read.ends.is_empty()).then_some(read))
     }
 
+    /// What it keeps of photos that vanished.
+    ///
+    /// # Errors
+    /// As [`Folder::open`].
+    pub(super) fn vanished(&self) -> Result<Option<Self>> {
+        Self::open(&self.opened.path(VANISHED))
+    }
+
     /// Whether its record has a file of that name.
     fn is_recorded(&self, name: &str) -> bool {
         self.recorded.iter().flat_map(|it| &it.files).any(|file| file.name == Path::new(name))
@@ -214,12 +225,26 @@ fn changed_files(recorded: &Summary, folder: &Path) -> Result<HashSet<PathBuf>> 
     Ok(changed.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
+/// What a published folder knows of the files that were segmented; nothing of what cannot be read.
+pub(super) fn listing(folder: &Path) -> Listing {
+    let mut listing = Listing::default();
+    for number in 0.. {
+        let Ok(states) = state::read(&folder.join(state::file_name(number))) else { break };
+        for it in states {
+            listing.add(it.name, it.stat, it.content);
+        }
+    }
+    listing
+}
+
 /// All earlier folders, the one that is asked first in front.
 #[derive(Debug, Default)]
 pub(super) struct Earlier {
     pub(super) folders: Vec<Folder>,
     /// Which of them is the published table.
     pub(super) published: Option<u16>,
+    /// Which of them has the rows that the published table keeps of photos that vanished.
+    pub(super) vanished: Option<u16>,
 }
 
 impl Earlier {
@@ -273,14 +298,16 @@ impl Earlier {
     /// The photo of that name, where the file is as it was when its row was made.
     pub(super) fn unchanged(&self, name: &str, stat: Stat, wanted: Wanted) -> Option<Place> {
         let place = self.by_name(name, wanted)?;
-        (stat.modified_ns.is_some() && self.photo(place).state.stat == Some(stat)).then_some(place)
+        (stat.modified_us.is_some() && self.photo(place).state.stat == Some(stat)).then_some(place)
     }
 
     /// The ids of the published table; the next one is `next` or above.
     pub(super) fn numbering(&self, next: u32) -> Numbering {
-        let photos = self.published();
-        let next = photos.iter().map(|it| it.state.photo_id + 1).max().unwrap_or(0).max(next);
-        let ids = photos.iter().map(|it| (it.state.name.clone(), it.state.photo_id)).collect();
+        let vanished = self.vanished.map_or(&[][..], |folder| &self.folders[usize::from(folder)].photos);
+        // The published table comes last: its ids hold.
+        let photos = || vanished.iter().chain(self.published());
+        let next = photos().map(|it| it.state.photo_id + 1).max().unwrap_or(0).max(next);
+        let ids = photos().map(|it| (it.state.name.clone(), it.state.photo_id)).collect();
         Numbering { ids, next }
     }
 }

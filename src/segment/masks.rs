@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use flate2::write::ZlibEncoder;
 use flate2::{Compression, Crc};
 
-use super::state::Digest;
 use crate::error::{Error, Result};
 use crate::files::{self, hexadecimal};
 use crate::labels::CATEGORY_PALETTE;
+use crate::stage::Digest;
 
 /// The folder of the masks within a features folder.
 pub(super) const FOLDER: &str = "masks";

@@ -2,19 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use super::config::{Config, Masks, STAGE};
+use super::config::{Config, Masks};
 use super::counts::count_parts;
 use super::earlier::{Folder, Wanted};
 use super::parts::{Fate, Tally, Writer, Written};
 use super::plan::{Plan, open_catalogue, published};
+use super::vanished;
 use crate::error::{Error, Result};
 use crate::rejects;
 use crate::shard::{self, Shard};
-use crate::stage::{RUN_FILE, Stage, Summary};
+use crate::stage::{Stage, Summary};
 
 /// What the shards were made with: the settings of their merge, but for the place and for how many rejects are too many.
 pub(super) fn settings(config: &Config) -> Result<Config> {
-    let shards = shard::published(STAGE, &config.output)?;
+    let shards = shard::published::<Config>(&config.output)?;
     let (folder, made) = &shards[0];
     let precision = |made: &Summary| made.counts.get("precision").cloned();
     if let Some((other, _)) = shards.iter().find(|(_, it)| precision(it) != precision(made)) {
@@ -30,14 +31,14 @@ pub(super) fn settings(config: &Config) -> Result<Config> {
 
 /// Merges all shards of the output.
 pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
-    let shards = shard::published(STAGE, &config.output)?;
+    let shards = shard::published::<Config>(&config.output)?;
+    let inputs = shards[0].1.inputs.clone();
     let mut earlier = published(config)?;
     let (mut catalogue, next_photo_id) = open_catalogue(config, &earlier)?;
     let first = earlier.folders.len() as u16;
     let mut rejected = Vec::new();
     let names: Vec<PathBuf> = shards.iter().map(|(folder, _)| folder.name().to_owned()).collect();
     for (folder, made) in shards {
-        stage.input_of(&folder, RUN_FILE)?;
         rejected.extend(rejects::read(&folder.path(rejects::FILE))?);
         let name = folder.name().to_owned();
         let states = Folder::read(folder)?.filter(|it| !it.is_damaged);
@@ -69,6 +70,11 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     // The shards say why, also where a photo that could not be looked at has its row from before.
     written.rejects = rejected;
     written.rejects.sort_by(|a, b| a.item.cmp(&b.item));
+    written.vanished = vanished::write(&plan.parts(config, stage), &plan.earlier, stage)?;
+    // The shards read the same, but for the photos, of which each has its own.
+    for input in inputs {
+        stage.record(if input.is_many { written.listing.record(&input.path) } else { input });
+    }
     count_parts(stage, &written, &plan);
     Ok(written)
 }

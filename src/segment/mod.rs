@@ -6,14 +6,19 @@
 //! at that size; a dataset's own label maps are counted as they are. What the version before, or a run that was killed, has
 //! made of the same content by the same model and settings is taken over.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::json;
 
+use crate::catalogue::{Catalogue, Numbering};
+use crate::color;
 use crate::error::Result;
+use crate::model::files::PREDICT_FILE;
 use crate::model::{Model, Predictor};
 use crate::progress::Progress;
 use crate::rejects::{self, Reject};
 use crate::runtime;
-use crate::stage::{self, Common, Stage, Summary};
+use crate::stage::{self, Common, Listing, Read, Stage, StageConfig, Summary};
 
 mod config;
 mod counter;
@@ -25,6 +30,7 @@ mod parts;
 mod plan;
 pub mod state;
 mod stream;
+mod vanished;
 
 pub use config::{
     Config, DEFAULT_KEEP_EVERY_PHOTOS, DEFAULT_MAX_MEGAPIXELS, LABELS_MODEL_ID, LabelSource, Masks, STAGE,
@@ -35,12 +41,46 @@ pub use earlier::UNFINISHED;
 use parts::{Writer, Written};
 use plan::Plan;
 
+impl StageConfig for Config {
+    const NAME: &'static str = STAGE;
+    const WITHOUT_EFFECT: &'static [&'static str] =
+        &["catalogue", "model", "output", "device", "keep_every_photos", "max_reject_fraction", "shard", "merge"];
+
+    fn folder(&self) -> PathBuf {
+        Config::folder(self)
+    }
+
+    fn check(&self) -> Result<()> {
+        config::check_values(self)
+    }
+
+    fn reads(&self) -> Result<Vec<Read>> {
+        let config = if self.merge { merge::settings(self)? } else { self.clone() };
+        let mut catalogue = Catalogue::open(&config.catalogue, &Numbering::default())?;
+        if let Some(shard) = config.shard {
+            catalogue.take(shard);
+        }
+        let model = [PREDICT_FILE, color::FILE].map(|file| Read::File(config.model.join(file)));
+        let model = model.into_iter().filter(|_| config.from == LabelSource::Model);
+        Ok(model.chain(catalogue.reads()).collect())
+    }
+
+    fn known(folder: &Path) -> Listing {
+        earlier::listing(folder)
+    }
+
+    fn run(&self, common: &Common) -> Result<Summary> {
+        run(self, common)
+    }
+}
+
 /// Segments the catalogue, or its part that is one shard's, into the feature table; or merges the tables of all shards.
 ///
 /// # Errors
 /// Bad settings, catalogues, models and shards by name; gates; more rejects than allowed after publishing.
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
-    config::check(config)?;
+    config::check_values(config)?;
+    config::check_places(config)?;
     let config = &if config.merge { merge::settings(config)? } else { config.clone() };
     if common.dry_run {
         return dry_run(config, common);
@@ -52,7 +92,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     rejects::write(&stage.path(rejects::FILE), STAGE, &written.rejects)?;
     stage.count("rejects_by_reason", by_reason(&written.rejects));
     let rejected = written.rejects.len() as u64;
-    let photos = count_statistics(config, common, rejected, &mut stage)?;
+    let photos = count_statistics(config, common, &written, &mut stage)?;
     // Of a shard nothing is too much: the merge sees the whole.
     let allowed = if config.shard.is_some() { 1.0 } else { config.max_reject_fraction };
     stage::publish_unless_too_many(stage, rejected, photos + rejected, allowed)
@@ -73,7 +113,9 @@ fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Writte
     let mut predictor = counter.predictor.take();
     let plan = Plan::new(config, &counter.made_by)?;
     let wanted = plan.wanted;
-    plan.catalogue.record(stage)?;
+    let reads = plan.catalogue.reads();
+    let (lists, photos): (Vec<_>, Vec<_>) = reads.iter().partition(|it| matches!(it, Read::File(_)));
+    lists.into_iter().try_for_each(|list| stage.input(list, &Listing::default()).map(drop))?;
     let masks_were_left = stage.path(masks::FOLDER).exists();
     let todo = plan.todo();
     if todo.len() >= config.keep_every_photos {
@@ -97,9 +139,15 @@ fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Writte
         progress.inc(1);
         writer.push(outcome)
     })?;
-    let written = writer.close()?;
+    let mut written = writer.close()?;
     if masks_were_left {
         masks::retain(&stage.path(masks::FOLDER), &written.masks)?;
+    }
+    if config.shard.is_none() {
+        written.vanished = vanished::write(&plan.parts(config, stage), &plan.earlier, stage)?;
+    }
+    for photos in photos {
+        stage.record(written.listing.record(photos.path()));
     }
     count_written(stage, &written, &plan);
     Ok(written)

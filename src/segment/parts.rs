@@ -11,12 +11,13 @@ use arrow::compute::{interleave_record_batch, take_record_batch};
 
 use super::earlier::{Earlier, Place};
 use super::masks;
-use super::state::{self, Digest, Stat, StateRow};
+use super::state::{self, StateRow};
 use crate::catalogue::{Catalogue, Entry};
 use crate::error::Result;
 use crate::features::rows::{self, FeatureRow, Format, IPC_EXTENSION, PART_ROWS};
 use crate::photo::PhotoProblem;
 use crate::rejects::Reject;
+use crate::stage::{Digest, Listing, Stat};
 use crate::{files, table};
 
 /// What became of a photo.
@@ -117,6 +118,10 @@ pub(super) struct Written {
     /// Parts that were linked, and all of them.
     pub(super) linked_parts: usize,
     pub(super) parts: usize,
+    /// Photos of the published table that are no longer in the catalogue, and how many it has.
+    pub(super) vanished: [u64; 2],
+    /// The files of the photos that are in the catalogue.
+    pub(super) listing: Listing,
     /// Contents of the photos that have masks, where there are any.
     pub(super) masks: HashSet<Digest>,
 }
@@ -242,6 +247,10 @@ impl<'a> Writer<'a> {
                 let item = self.parts.catalogue.path_of(entry).to_string_lossy().into_owned();
                 self.written.rejects.push(Reject { item, reason: reason.into(), detail });
             }
+            if !entry.kept && self.parts.catalogue.dataset().is_none() {
+                let content = state.content.filter(|_| !matches!(outcome.made, Made::Stays(..)));
+                self.written.listing.add(entry.name.clone(), state.stat, content);
+            }
             self.parts.count(entry, outcome, &mut self.written.tally);
             self.parts.keep_mask(outcome)?;
             self.written.masks.extend(outcome.content.filter(|_| self.parts.masks && state.reject.is_none()));
@@ -322,7 +331,7 @@ impl Parts<'_> {
     }
 
     /// Rows made now and rows of earlier parts in the order of `from`; one earlier part is in memory at a time.
-    fn gathered(&self, made: RecordBatch, from: &[Option<(u16, u32, u32)>]) -> Result<RecordBatch> {
+    pub(super) fn gathered(&self, made: RecordBatch, from: &[Option<(u16, u32, u32)>]) -> Result<RecordBatch> {
         let mut wanted: BTreeMap<(u16, u32), Vec<u32>> = BTreeMap::new();
         for (folder, part, row) in from.iter().flatten() {
             wanted.entry((*folder, *part)).or_default().push(*row);

@@ -81,8 +81,11 @@ pub(super) fn published(config: &Config) -> Result<Earlier> {
     let mut earlier = Earlier::default();
     if let Some(mut folder) = Folder::open(&config.output)? {
         folder.compare_paths(&config.catalogue);
+        let vanished = folder.vanished()?;
         earlier.published = Some(0);
         earlier.folders.push(folder);
+        earlier.vanished = vanished.as_ref().map(|_| 1);
+        earlier.folders.extend(vanished);
     }
     Ok(earlier)
 }

@@ -6,7 +6,9 @@
 //! | `photo_id` | u32 | as in the part |
 //! | `name` | text | the photo within its catalogue |
 //! | `file_bytes` | u64 | size of the file; null for photos inside a dataset |
-//! | `modified` | timestamp, ns, UTC | when the file was changed last; null for photos inside a dataset, and where that was too short before it was read to rely on |
+//! | `modified` | timestamp, us, UTC | when the file's content was last changed; null for photos inside a dataset, and if that was too shortly before it was read to rely on |
+//! | `changed` | timestamp, us, UTC | when its content, name or rights were last changed; null for photos inside a dataset |
+//! | `inode` | u64 | its number within the file system; null for photos inside a dataset |
 //! | `content_sha256` | 32 bytes | of the encoded file; null where it could not be read |
 //! | `row_key` | u64 | model, colour table and settings that the row hangs on, as a hash |
 //! | `reason`, `detail` | text | why the photo has no row in the part; null where it has one |
@@ -15,31 +17,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, FixedSizeBinaryArray, FixedSizeBinaryBuilder, RecordBatch, StringArray, TimestampNanosecondArray,
+    Array, ArrayRef, FixedSizeBinaryArray, FixedSizeBinaryBuilder, RecordBatch, StringArray, TimestampMicrosecondArray,
     UInt32Array, UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, TimeUnit};
 
 use crate::error::Result;
+use crate::stage::{Digest, Stat};
 use crate::table::{column, read_table, schema, write_table};
 
 /// Name of the table.
 pub const TABLE: &str = "state";
-/// Bytes of a SHA-256.
-const DIGEST_BYTES: i32 = 32;
 const TIME_ZONE: &str = "UTC";
-
-/// SHA-256 of a file's content.
-pub type Digest = [u8; DIGEST_BYTES as usize];
-
-/// What the file system told of a file when it was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stat {
-    /// Size.
-    pub bytes: u64,
-    /// Nanoseconds since 1970; `None` where that does not tell one content from another.
-    pub modified_ns: Option<i64>,
-}
 
 /// One row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,19 +58,24 @@ pub fn file_name(number: usize) -> String {
 /// # Errors
 /// As [`write_table`].
 pub fn write(path: &Path, rows: &[StateRow]) -> Result<()> {
-    let modified = DataType::Timestamp(TimeUnit::Nanosecond, Some(TIME_ZONE.into()));
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some(TIME_ZONE.into()));
     let fields = vec![
         Field::new("photo_id", DataType::UInt32, false),
         Field::new("name", DataType::Utf8, false),
         Field::new("file_bytes", DataType::UInt64, true),
-        Field::new("modified", modified, true),
-        Field::new("content_sha256", DataType::FixedSizeBinary(DIGEST_BYTES), true),
+        Field::new("modified", time.clone(), true),
+        Field::new("changed", time, true),
+        Field::new("inode", DataType::UInt64, true),
+        Field::new("content_sha256", DataType::FixedSizeBinary(32), true),
         Field::new("row_key", DataType::UInt64, false),
         Field::new("reason", DataType::Utf8, true),
         Field::new("detail", DataType::Utf8, true),
     ];
-    let times: TimestampNanosecondArray = rows.iter().map(|row| row.stat.and_then(|stat| stat.modified_ns)).collect();
-    let mut digests = FixedSizeBinaryBuilder::with_capacity(rows.len(), DIGEST_BYTES);
+    let times = |of: fn(Stat) -> Option<i64>| -> ArrayRef {
+        let times: TimestampMicrosecondArray = rows.iter().map(|row| row.stat.and_then(of)).collect();
+        Arc::new(times.with_timezone(TIME_ZONE))
+    };
+    let mut digests = FixedSizeBinaryBuilder::with_capacity(rows.len(), 32);
     for row in rows {
         match &row.content {
             Some(digest) => digests.append_value(digest).expect("a digest has its size"),
@@ -95,7 +89,9 @@ pub fn write(path: &Path, rows: &[StateRow]) -> Result<()> {
         Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.photo_id))),
         Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.name))),
         Arc::new(rows.iter().map(|row| row.stat.map(|stat| stat.bytes)).collect::<UInt64Array>()),
-        Arc::new(times.with_timezone(TIME_ZONE)),
+        times(|stat| stat.modified_us),
+        times(|stat| Some(stat.changed_us)),
+        Arc::new(rows.iter().map(|row| row.stat.map(|stat| stat.inode)).collect::<UInt64Array>()),
         Arc::new(digests.finish()),
         Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.row_key))),
         rejected(|it| &it.0),
@@ -115,7 +111,12 @@ pub fn read(path: &Path) -> Result<Vec<StateRow>> {
         let ids: &UInt32Array = column(path, &batch, "photo_id")?;
         let names: &StringArray = column(path, &batch, "name")?;
         let sizes: &UInt64Array = column(path, &batch, "file_bytes")?;
-        let times: &TimestampNanosecondArray = column(path, &batch, "modified")?;
+        // Folders of version 0.1 have no more than a time in nanoseconds: their photos are read again, and known by content.
+        let times = |name: &str| -> Result<Option<&TimestampMicrosecondArray>> {
+            if batch.column_by_name("inode").is_some() { column(path, &batch, name).map(Some) } else { Ok(None) }
+        };
+        let (modified, changed) = (times("modified")?, times("changed")?);
+        let inodes: Option<&UInt64Array> = changed.map(|_| column(path, &batch, "inode")).transpose()?;
         let digests: &FixedSizeBinaryArray = column(path, &batch, "content_sha256")?;
         let keys: &UInt64Array = column(path, &batch, "row_key")?;
         let reasons: &StringArray = column(path, &batch, "reason")?;
@@ -123,11 +124,14 @@ pub fn read(path: &Path) -> Result<Vec<StateRow>> {
         rows.extend((0..batch.num_rows()).map(|row| StateRow {
             photo_id: ids.value(row),
             name: names.value(row).into(),
-            stat:
-                sizes.is_valid(row).then(|| Stat {
+            stat: modified.zip(changed).zip(inodes).filter(|_| sizes.is_valid(row)).map(
+                |((modified, changed), inodes)| Stat {
                     bytes: sizes.value(row),
-                    modified_ns: times.is_valid(row).then(|| times.value(row)),
-                }),
+                    modified_us: modified.is_valid(row).then(|| modified.value(row)),
+                    changed_us: changed.value(row),
+                    inode: inodes.value(row),
+                },
+            ),
             content: digests.is_valid(row).then(|| digests.value(row).try_into().ok()).flatten(),
             row_key: keys.value(row),
             reject: reasons.is_valid(row).then(|| (reasons.value(row).to_owned(), details.value(row).to_owned())),
@@ -147,7 +151,12 @@ mod tests {
         let good = StateRow {
             photo_id: 7,
             name: "a/ü.jpg".into(),
-            stat: Some(Stat { bytes: 12, modified_ns: Some(1_700_000_000_123_456_789) }),
+            stat: Some(Stat {
+                bytes: 12,
+                modified_us: Some(1_700_000_000_123_456),
+                changed_us: 1_700_000_001_000_000,
+                inode: 7,
+            }),
             content: Some([9; 32]),
             row_key: u64::MAX,
             reject: None,
@@ -158,7 +167,8 @@ mod tests {
             reject: Some(("photo_io_error".to_owned(), "the disk".to_owned())),
             ..good.clone()
         };
-        let fresh = StateRow { stat: Some(Stat { bytes: 0, modified_ns: None }), ..good.clone() };
+        let fresh =
+            StateRow { stat: Some(Stat { bytes: 0, modified_us: None, changed_us: 5, inode: 8 }), ..good.clone() };
         let rows = [good, unread, fresh];
         write(&path, &rows)?;
         assert_eq!(read(&path)?, rows);

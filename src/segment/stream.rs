@@ -14,7 +14,6 @@ use super::counter::Counter;
 use super::earlier::{Earlier, Wanted, digest};
 use super::masks;
 use super::parts::{Made, Outcome, names_of};
-use super::state::{Digest, Stat};
 use crate::canvas::{self, Canvas};
 use crate::catalogue::{Catalogue, Entry, Item};
 use crate::dataset::PhotoRecord;
@@ -25,6 +24,7 @@ use crate::files::hexadecimal;
 use crate::graph::Spec;
 use crate::model::predictor::{BATCH_SIZE, Predictor};
 use crate::photo::{self, Decoded, Decoding, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo, PhotoProblem, reason};
+use crate::stage::{Digest, Stat};
 use crate::stop;
 
 /// Photos that wait for the network at most, beside those that workers hold: a network's batch and the next.
@@ -271,19 +271,16 @@ fn read(path: &std::path::Path) -> Result<(Stat, Vec<u8>), PhotoProblem> {
     let now = SystemTime::now();
     let stat = stat(path)?;
     let bytes = photo::read_bytes(path)?;
-    let settled = |ns: &i64| {
+    let settled = |us: &i64| {
         let before = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(SETTLED);
-        i128::from(*ns) < before.as_nanos() as i128
+        i128::from(*us) < before.as_micros() as i128
     };
-    Ok((Stat { modified_ns: stat.modified_ns.filter(settled), ..stat }, bytes))
+    Ok((Stat { modified_us: stat.modified_us.filter(settled), ..stat }, bytes))
 }
 
 /// What the file system tells of a photo file.
 pub(super) fn stat(path: &std::path::Path) -> Result<Stat, PhotoProblem> {
-    use std::os::unix::fs::MetadataExt;
-    let found = photo::stat(path)?;
-    let modified_ns = found.mtime().checked_mul(1_000_000_000).and_then(|it| it.checked_add(found.mtime_nsec()));
-    Ok(Stat { bytes: found.len(), modified_ns })
+    Ok(Stat::of(&photo::stat(path)?))
 }
 
 /// The content of an item, for a run that only compares.

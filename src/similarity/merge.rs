@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::config::STAGE;
+use super::config::{Config, STAGE};
 use super::counts::{FEATURE_COUNTS, count_nearest};
 use super::tables::{self, MATRIX_FOLDER, NEIGHBOURS_FILE, PAIRS_FOLDER, PHOTOS_FILE, write_neighbours};
 use crate::error::Result;
-use crate::stage::{self, Common, RUN_FILE, Stage, Summary};
+use crate::stage::{self, Common, Stage, Summary};
 use crate::{files, shard};
 
 /// Makes one similarity folder, `output`, of all its shards, which are to be there, made with the same settings of the same
@@ -15,7 +15,7 @@ use crate::{files, shard};
 /// # Errors
 /// [`Error::Input`] naming the shard that is missing or was made otherwise.
 pub(super) fn merge(output: &Path, common: &Common) -> Result<Summary> {
-    let shards = shard::published(STAGE, output)?;
+    let shards = shard::published::<Config>(output)?;
     let (first, summary) = &shards[0];
     let mut config = shard::settings(summary);
     config["merge"] = true.into();
@@ -23,9 +23,10 @@ pub(super) fn merge(output: &Path, common: &Common) -> Result<Summary> {
         return stage::dry_run(STAGE, output, common, &config);
     }
     let mut stage = Stage::begin(STAGE, output, common, &config)?;
+    // All shards read the same.
+    summary.inputs.iter().for_each(|input| stage.record(input.clone()));
     let (mut photos, mut neighbours) = (0, Vec::new());
     for (folder, summary) in &shards {
-        stage.input_of(folder, RUN_FILE)?;
         adopt_parts(folder.root(), MATRIX_FOLDER, &stage)?;
         adopt_parts(folder.root(), PAIRS_FOLDER, &stage)?;
         neighbours.extend(tables::read_neighbours(&folder.path(NEIGHBOURS_FILE))?);

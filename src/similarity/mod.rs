@@ -4,13 +4,13 @@
 //! `pairs/part-NNNNN.parquet`, `run.json` (see [`crate::similarity::tables`]). The numbers do not depend on how the work is
 //! cut, nor on the number of workers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::features::FeatureTable;
 use crate::files::OpenFolder;
 use crate::labels::CELL_COUNT;
-use crate::stage::{self, Common, Stage, Summary};
+use crate::stage::{self, Common, Read, Stage, StageConfig, Summary};
 use crate::table;
 
 use tables::{MATRIX_FOLDER, NEIGHBOURS_FILE, PAIRS_FOLDER, PHOTOS_FILE, write_neighbours, write_photos};
@@ -45,13 +45,55 @@ pub fn read_neighbours(folder: &Path) -> Result<Vec<Neighbour>> {
     tables::read_neighbours(&folder.join(NEIGHBOURS_FILE))
 }
 
+impl StageConfig for Config {
+    const NAME: &'static str = STAGE;
+    const WITHOUT_EFFECT: &'static [&'static str] = &["features", "output", "memory", "shard", "merge"];
+
+    fn folder(&self) -> PathBuf {
+        Config::folder(self)
+    }
+
+    fn check(&self) -> Result<()> {
+        let numbers = [
+            ("top", self.top as usize),
+            ("min_common", self.min_common as usize),
+            ("latent_dimensions", self.latent_dimensions),
+        ];
+        if let Some((setting, _)) = numbers.iter().find(|(_, value)| *value == 0) {
+            return Err(Error::config(*setting, "is 0; take 1 or more"));
+        }
+        if self.merge && self.shard.is_some() {
+            return Err(Error::config("merge", "goes without --shard: it takes all shards"));
+        }
+        if self.latent_dimensions > CELL_COUNT {
+            let problem =
+                format!("is {}; a table of {CELL_COUNT} cells has no more dimensions", self.latent_dimensions);
+            return Err(Error::config("latent_dimensions", problem));
+        }
+        match self.threshold {
+            Some(threshold) if !(-1.0..=1.0).contains(&threshold) => {
+                Err(Error::config("threshold", format!("{threshold} is no correlation; take -1 to 1")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn reads(&self) -> Result<Vec<Read>> {
+        Ok(table::parts(&self.features)?.into_iter().map(Read::File).collect())
+    }
+
+    fn run(&self, common: &Common) -> Result<Summary> {
+        run(self, common)
+    }
+}
+
 /// Computes and writes the neighbours, and the matrix and the pairs where asked for; a shard's part of them; or merges all
 /// shards.
 ///
 /// # Errors
 /// Bad settings, feature tables, shards and disks by name.
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
-    check(config)?;
+    config.check()?;
     if config.merge {
         return merge::merge(&config.output, common);
     }
@@ -81,30 +123,6 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     count_features(folder.root(), correlator.variance_share(), &mut stage)?;
     count_nearest(&mut stage)?;
     stage.publish()
-}
-
-fn check(config: &Config) -> Result<()> {
-    let numbers = [
-        ("top", config.top as usize),
-        ("min_common", config.min_common as usize),
-        ("latent_dimensions", config.latent_dimensions),
-    ];
-    if let Some((setting, _)) = numbers.iter().find(|(_, value)| *value == 0) {
-        return Err(Error::config(*setting, "is 0; take 1 or more"));
-    }
-    if config.merge && config.shard.is_some() {
-        return Err(Error::config("merge", "goes without --shard: it takes all shards"));
-    }
-    if config.latent_dimensions > CELL_COUNT {
-        let problem = format!("is {}; a table of {CELL_COUNT} cells has no more dimensions", config.latent_dimensions);
-        return Err(Error::config("latent_dimensions", problem));
-    }
-    match config.threshold {
-        Some(threshold) if !(-1.0..=1.0).contains(&threshold) => {
-            Err(Error::config("threshold", format!("{threshold} is no correlation; take -1 to 1")))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The matrix hardly compresses: room for all of it must be there before the first row is computed.

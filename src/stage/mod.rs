@@ -15,14 +15,20 @@ use crate::files::{self, OpenFolder};
 use crate::gates::GateResult;
 use crate::rejects;
 
+mod behaviour;
 mod common;
+mod inputs;
 mod lock;
 mod record;
+mod stale;
 mod versions;
 
+pub use behaviour::behaviour_of;
 pub use common::{Common, DEFAULT_KEEP_VERSIONS, available_threads};
+pub use inputs::{Digest, InputRecord, Listing, Read, Stat};
 pub use lock::{Lock, held_by, take};
-pub use record::{FileRecord, InputRecord, RUN_FILE, Summary, now, planned};
+pub use record::{FileRecord, RUN_FILE, Summary, now, planned};
+pub use stale::{Depth, StageConfig, has_changed_inputs, reasons};
 pub use versions::{Versions, roll_back};
 
 /// What a stage would record of itself, where it could begin now.
@@ -33,6 +39,14 @@ pub fn dry_run(name: &str, output: &Path, common: &Common, config: &impl Seriali
     Versions::of(output)?.refuse_foreign(Some(name))?;
     refuse_held(output)?;
     Ok(planned(name, output, common, config))
+}
+
+/// Refuses a folder with files of somebody else, or of another stage.
+///
+/// # Errors
+/// [`Error::Input`], [`Error::Io`].
+pub fn refuse_foreign(name: &str, output: &Path) -> Result<()> {
+    Versions::of(output)?.refuse_foreign(Some(name))
 }
 
 /// Refuses a folder that a run holds now.
@@ -66,8 +80,7 @@ impl Stage {
     ///
     /// # Errors
     /// [`Error::Locked`] where another run holds it, [`Error::Input`] where `output` exists and is not a stage's folder
-    /// (nothing of somebody else's is ever replaced), [`Error::NothingToDo`] where that was asked for and so it is,
-    /// [`Error::Io`] where the folder cannot be made.
+    /// (nothing of somebody else's is ever replaced), [`Error::Io`] where the folder cannot be made.
     pub fn begin(name: &str, output: &Path, common: &Common, config: &impl Serialize) -> Result<Self> {
         Self::begin_again(name, output, common, config, &[])
     }
@@ -90,9 +103,6 @@ impl Stage {
         let lock = lock::take(output, &versions.lock(), name, Duration::from_secs(common.lock_wait_secs))?;
         versions.recover(common.keep_versions)?;
         let mut summary = planned(name, output, common, config);
-        if common.if_changed && is_up_to_date(&versions.output, &summary) {
-            return Err(Error::NothingToDo { output: output.to_owned() });
-        }
         summary.generation = versions.next_generation()?;
         let keep_unfinished = versions.start(kept)?;
         Ok(Self {
@@ -129,15 +139,26 @@ impl Stage {
         Ok(path)
     }
 
-    /// Records a file that the stage reads, with its checksum; or a folder, with the names, sizes and times of its files.
-    /// Returns the record.
+    /// Records what the stage reads; what is known of many files goes into the folder too. Returns the record.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be read.
-    pub fn input(&mut self, path: &Path) -> Result<InputRecord> {
-        let record = InputRecord::of(path)?;
+    /// [`Error::Io`] if it cannot be read.
+    pub fn input(&mut self, read: &Read, known: &Listing) -> Result<InputRecord> {
+        let record = match read {
+            Read::File(path) => InputRecord::of(path)?,
+            Read::Files { path, files } => {
+                let listing = Listing::of(files, known);
+                listing.write(&self.partial)?;
+                listing.record(path)
+            }
+        };
         self.summary.inputs.push(record.clone());
         Ok(record)
+    }
+
+    /// Records an input.
+    pub fn record(&mut self, input: InputRecord) {
+        self.summary.inputs.push(input);
     }
 
     /// As [`Stage::input`], of a file of a folder that the stage has opened.
@@ -184,7 +205,7 @@ impl Stage {
     /// Records, and says, what the network really runs on.
     pub fn backend(&mut self, backend: Backend) {
         let stage = &self.summary.stage;
-        tracing::info!("{stage} runs on {}, {} operators", backend.provider.name(), backend.dialect.name());
+        tracing::debug!("{stage} runs on {}, {} operators", backend.provider.name(), backend.dialect.name());
         self.summary.set_backend(backend);
     }
 
@@ -211,7 +232,7 @@ impl Stage {
         }
         self.versions.publish(self.summary.generation, self.keep_versions)?;
         self.settled = true;
-        tracing::info!(
+        tracing::debug!(
             stage = self.summary.stage,
             output = %self.summary.output.display(),
             elapsed_secs = (self.summary.elapsed_secs * 10.0).round() / 10.0,
@@ -249,12 +270,6 @@ impl Drop for Stage {
             tracing::warn!("an unfinished folder is left: {}", error.with_causes());
         }
     }
-}
-
-/// Whether `output` is whole and a run as `planned` would make it once more.
-fn is_up_to_date(output: &Path, planned: &Summary) -> bool {
-    let is_same = |before: &Summary| before.complete && before.changes(planned).is_empty();
-    Summary::read(output).is_ok_and(|before| is_same(&before) && before.damaged_files(output).is_empty())
 }
 
 /// Puts one more file, or a new one of that name, into the published folder `folder`, and into its record.

@@ -4,33 +4,22 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use super::behaviour::behaviour_of;
 use super::common::Common;
+use super::inputs::InputRecord;
 use crate::engine::Backend;
 use crate::error::{Error, Result};
-use crate::files::{OpenFolder, checksum, digest_of, hexadecimal};
+use crate::files::checksum;
 use crate::gates::GateResult;
 use crate::table;
 
 /// Name of the record.
 pub const RUN_FILE: &str = "run.json";
-
-/// One input of a stage.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InputRecord {
-    /// The absolute path of a file, or of a folder with all that is below it.
-    pub path: PathBuf,
-    /// Size of the file, or of all files of the folder.
-    pub bytes: u64,
-    /// SHA-256, lower-case hexadecimal: of the file's content; for a folder of the names, sizes and times of its files.
-    pub sha256: String,
-}
 
 /// One file of a published folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +49,9 @@ pub struct Summary {
     pub dry_run: bool,
     /// Version of this program.
     pub version: String,
+    /// Version of the stage's behaviour ([`super::behaviour_of`]).
+    #[serde(default = "first_behaviour")]
+    pub behaviour: u32,
     /// Git revision that the program was built from; null where it was built outside a checkout.
     pub git_revision: Option<String>,
     /// When the stage began, RFC 3339, UTC.
@@ -86,6 +78,11 @@ pub struct Summary {
     pub gates: Vec<GateResult>,
     /// Counts and figures by name ("photos", "rejects", ...).
     pub counts: BTreeMap<String, serde_json::Value>,
+}
+
+/// Of folders made before behaviours were counted.
+fn first_behaviour() -> u32 {
+    1
 }
 
 fn complete() -> bool {
@@ -125,32 +122,15 @@ impl Summary {
         Ok(parsed.inspect_err(|problem| tracing::warn!("{problem}; it is passed over")).ok())
     }
 
-    /// Why a run with the settings of `planned` would do something else than this record says was done: one line each for
-    /// another program, seed, setting or input. Empty where there is nothing to do.
+    /// One line for each file of the published folder `folder` that is missing or of another size.
     #[must_use]
-    pub fn changes(&self, planned: &Self) -> Vec<String> {
-        let mut changes = Vec::new();
-        if self.version != planned.version {
-            changes.push(format!("version {} wrote it, this is {}", self.version, planned.version));
-        }
-        for (part, what) in [("/common/seed", "the seed"), ("/stage", "a setting")] {
-            if self.config.pointer(part) != planned.config.pointer(part) {
-                changes.push(format!("{what} was changed"));
-            }
-        }
-        changes.extend(self.changed_inputs());
-        changes
-    }
-
-    /// One line for each input that is not what the stage read.
-    #[must_use]
-    pub fn changed_inputs(&self) -> Vec<String> {
-        let change = |input: &InputRecord| match InputRecord::of(&input.path) {
-            Ok(now) if (now.bytes, &now.sha256) == (input.bytes, &input.sha256) => None,
-            Ok(_) => Some(format!("{} was changed", input.path.display())),
-            Err(_) => Some(format!("{} cannot be read", input.path.display())),
+    pub fn missing_files(&self, folder: &Path) -> Vec<String> {
+        let missing = |file: &FileRecord| match fs::metadata(folder.join(&file.name)) {
+            Ok(found) if found.len() == file.bytes => None,
+            Ok(_) => Some(format!("{} is not as it was written", file.name.display())),
+            Err(_) => Some(format!("{} cannot be read", file.name.display())),
         };
-        self.inputs.par_iter().filter_map(change).collect()
+        self.files.par_iter().filter_map(missing).collect()
     }
 
     /// One line for each file of the published folder `folder` that is missing or not as it was written.
@@ -163,37 +143,6 @@ impl Summary {
         };
         self.files.par_iter().filter_map(damage).collect()
     }
-}
-
-impl InputRecord {
-    /// Of the file or folder at `path`.
-    ///
-    /// # Errors
-    /// [`Error::Io`] where it cannot be read.
-    pub fn of(path: &Path) -> Result<Self> {
-        let (bytes, sha256) = if path.is_dir() { listing_checksum(path) } else { checksum(path)? };
-        Ok(Self { path: absolute(path), bytes, sha256 })
-    }
-
-    /// Of a file of an opened folder.
-    ///
-    /// # Errors
-    /// [`Error::Io`] where it cannot be read.
-    pub fn of_file(folder: &OpenFolder, file: &Path) -> Result<Self> {
-        let (bytes, sha256) = checksum(&folder.path(file))?;
-        Ok(Self { path: absolute(&folder.name().join(file)), bytes, sha256 })
-    }
-
-    /// Of the content that was read from a file.
-    #[must_use]
-    pub fn of_content(path: &Path, content: &[u8]) -> Self {
-        Self { path: absolute(path), bytes: content.len() as u64, sha256: digest_of(content) }
-    }
-}
-
-/// What is recorded has to be found again from any working folder.
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Opens every file below `folder` again: tables must be whole, of this program's schema, and tell their rows; of each file
@@ -228,6 +177,7 @@ pub fn planned(name: &str, output: &Path, common: &Common, config: &impl Seriali
         generation: 0,
         dry_run: common.dry_run,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        behaviour: behaviour_of(name),
         git_revision: option_env!("LOOKBOOK_GIT_REVISION").map(str::to_owned),
         started_at: now(),
         elapsed_secs: 0.0,
@@ -246,55 +196,4 @@ pub fn planned(name: &str, output: &Path, common: &Common, config: &impl Seriali
 #[must_use]
 pub fn now() -> String {
     chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
-}
-
-/// Size of all files below a folder, and SHA-256 of their names, sizes and times: their content is not read.
-fn listing_checksum(folder: &Path) -> (u64, String) {
-    let (mut digest, mut bytes) = (Sha256::new(), 0);
-    for entry in walkdir::WalkDir::new(folder).follow_links(true).sort_by_file_name() {
-        // What cannot be looked at is for the stage to complain about, not for the record.
-        let Ok(entry) = entry else { continue };
-        let Ok(metadata) = entry.metadata() else { continue };
-        if metadata.is_file() {
-            let name = entry.path().strip_prefix(folder).unwrap_or(entry.path());
-            digest.update(name.as_os_str().as_encoded_bytes());
-            for number in [metadata.len() as i64, metadata.mtime(), metadata.mtime_nsec()] {
-                digest.update(number.to_le_bytes());
-            }
-            bytes += metadata.len();
-        }
-    }
-    (bytes, hexadecimal(&digest.finalize()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_changed_file_folder_seed_or_setting_is_something_to_do() -> Result<()> {
-        let place = tempfile::tempdir().expect("a temporary folder");
-        let write = |name: &str, text: &str| fs::write(place.path().join(name), text).expect("writable");
-        fs::create_dir(place.path().join("photos")).expect("a folder");
-        write("photos/a.jpg", "a");
-        write("list.csv", "a");
-        let common = Common::default();
-        let mut done = planned("segment", Path::new("out"), &common, &1);
-        done.inputs = ["photos", "list.csv"]
-            .map(|name| InputRecord::of(&place.path().join(name)))
-            .into_iter()
-            .collect::<Result<_>>()?;
-        let threads = Common { threads: 7, ..common.clone() };
-        assert!(done.changes(&planned("segment", Path::new("out"), &threads, &1)).is_empty());
-        let reseeded = Common { seed: 1, ..common.clone() };
-        assert_eq!(done.changes(&planned("segment", Path::new("out"), &reseeded, &1)), ["the seed was changed"]);
-        assert_eq!(done.changes(&planned("segment", Path::new("out"), &common, &2)), ["a setting was changed"]);
-        write("photos/b.jpg", "b");
-        write("list.csv", "b");
-        let changes = done.changed_inputs();
-        assert!(changes.len() == 2 && changes[0].ends_with("photos was changed"), "{changes:?}");
-        fs::remove_file(place.path().join("list.csv")).expect("it is there");
-        assert!(done.changed_inputs()[1].ends_with("list.csv cannot be read"));
-        Ok(())
-    }
 }

@@ -190,7 +190,7 @@ impl Config {
         }
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check_values(&self) -> Result<()> {
         let sides = 16..=4096;
         let share = |value: f32| (0.0..=1.0).contains(&value);
         let in_order = [
@@ -299,7 +299,7 @@ mod tests {
         let averages: Vec<f32> = [0, 1, 99, 999].iter().map(|&step| config.rates(step, 100).average).collect();
         assert_eq!(averages, [1.0, 0.5, 0.01, 0.005]);
         let config = Config { average_epochs: 0.0, ..config };
-        assert!(Config { epochs: 1, ..Config::default() }.check().is_ok(), "half of one epoch warms up");
+        assert!(Config { epochs: 1, ..Config::default() }.check_values().is_ok(), "half of one epoch warms up");
         assert_eq!((config.rates(999, 100).average, config.rates(999, 100).statistics), (1.0, 0.02));
     }
 
@@ -313,7 +313,7 @@ mod tests {
             (Config { channels: vec![24, 48], ..Config::default() }, "train.channels"),
             (Config { stride: 3, ..Config::default() }, "train.stride"),
         ] {
-            let error = config.check().expect_err("the setting is bad");
+            let error = config.check_values().expect_err("the setting is bad");
             assert!(error.to_string().contains(setting), "{error}");
             assert_eq!(error.exit_code(), 2);
         }

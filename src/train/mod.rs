@@ -1,10 +1,11 @@
 //! `train`: dataset tables to a model: `predict.onnx`, `train_step.onnx`, `weights.safetensors`, checkpoints, the history
 //! of the run, the colour table, the evaluation of the test part and the model card.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::color::{self, ColorTable};
-use crate::dataset::{Dataset, Split};
+use crate::dataset::{Dataset, Split, photos};
 use crate::error::{Error, Result};
 use crate::graph::{self, Dialect, LossWeights, Precision, parameters};
 use crate::labels::{CATEGORIES, CATEGORY_COUNT};
@@ -12,7 +13,7 @@ use crate::model::evaluator::Evaluator;
 use crate::model::files::{HISTORY_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
 use crate::model::history::{self, EpochRecord};
 use crate::model::{self, weights};
-use crate::stage::{self, Common, InputRecord, Stage, Summary, Versions};
+use crate::stage::{self, Common, InputRecord, Read, Stage, StageConfig, Summary, Versions};
 use crate::{evaluate, files, picture, runtime};
 
 pub mod augment;
@@ -60,6 +61,28 @@ fn identity(config: &Config, seed: u64, photos: &InputRecord) -> Identity {
     identity
 }
 
+impl StageConfig for Config {
+    const NAME: &'static str = STAGE;
+    const SEEDED: bool = true;
+    const WITHOUT_EFFECT: &'static [&'static str] = &["dataset", "output", "device"];
+
+    fn folder(&self) -> PathBuf {
+        self.output.clone()
+    }
+
+    fn check(&self) -> Result<()> {
+        self.check_values()
+    }
+
+    fn reads(&self) -> Result<Vec<Read>> {
+        Ok(vec![Read::File(self.dataset.join(photos::FILE))])
+    }
+
+    fn run(&self, common: &Common) -> Result<Summary> {
+        run_or_resume(self, Resume::Auto, common)
+    }
+}
+
 /// Trains a model on the train part of a dataset folder and publishes the model folder.
 ///
 /// # Errors
@@ -75,7 +98,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
 /// with.
 pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result<Summary> {
     let started = Instant::now();
-    config.check()?;
+    config.check_values()?;
     let dataset = Dataset::open(&config.dataset)?;
     let photos = photos_by_split(&dataset)?;
     if common.dry_run {

@@ -141,6 +141,33 @@ fn only_what_is_new_or_changed_is_done_again() -> Result<()> {
 }
 
 #[test]
+fn a_folder_that_is_away_for_a_night_costs_no_ids_and_no_work() -> Result<()> {
+    let Some(place) = Place::new() else { return Ok(()) };
+    for (name, color) in [("a/1.jpg", 2), ("a/2.jpg", 3), ("b/3.jpg", 10), ("b/4.jpg", 11), ("b/5.jpg", 12)] {
+        place.photo(name, color);
+    }
+    place.run(|_| {})?;
+    let before = place.rows();
+    fs::rename(place.path("shop/a"), place.path("away")).unwrap();
+    assert_eq!(counts(&place.run(|_| {})?, &["photos", "vanished"]), [3, 2]);
+    assert_eq!(counts(&place.run(|_| {})?, &["photos", "vanished"]), [3, 0], "a second night without it");
+    place.photo("b/6.jpg", 4);
+    place.run(|_| {})?;
+    fs::rename(place.path("away"), place.path("shop/a")).unwrap();
+    assert_eq!(counts(&place.run(|_| {})?, &["photos", "segmented"]), [6, 0]);
+    assert_eq!(place.rows()[..5], before, "they have their ids, and the new one another");
+
+    // More than half: it looks like a disk that is not there.
+    fs::rename(place.path("shop/b"), place.path("away")).unwrap();
+    let problem = place.run(|_| {}).expect_err("too many vanished");
+    assert!(problem.to_string().contains("gate max_vanished_share (0.5): 0.6667 is too much"), "{problem}");
+    assert_eq!(place.rows().len(), 6, "what was published stays");
+    fs::rename(place.path("away"), place.path("shop/b")).unwrap();
+    assert_eq!(counts(&place.run(|_| {})?, &["photos", "segmented"]), [6, 0]);
+    Ok(())
+}
+
+#[test]
 fn a_touched_file_is_read_and_known_and_another_model_is_not() -> Result<()> {
     let Some(place) = Place::new() else { return Ok(()) };
     place.photo("a.jpg", 2);

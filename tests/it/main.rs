@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod architecture;
 mod browser;
 mod convert;
 mod faults;
 mod gradient;
 mod incremental;
-mod makefile;
+mod install;
 mod model;
+mod night;
 mod nightly;
 mod photo;
 mod pipeline;

@@ -52,16 +52,18 @@ fn a_night_is_on_record() {
     assert_eq!(monday.stages[0].state, State::Complete);
 
     let metrics = fs::read_to_string(records.join("metrics.prom")).unwrap();
+    let labels = |stage: &str| format!("{{stage=\"{stage}\",output=\"{}\"}}", place.join("out").display());
     for line in [
-        "lookbook_rows{stage=\"convert\"} 3",
-        "lookbook_rejects{stage=\"convert\"} 1",
-        "lookbook_exit_code{stage=\"convert\"} 1",
-        "lookbook_exit_code{stage=\"sample\"} 0",
+        format!("lookbook_rows{} 3", labels("convert")),
+        format!("lookbook_rejects{} 1", labels("convert")),
+        format!("lookbook_exit_code{} 1", labels("convert")),
+        format!("lookbook_exit_code{} 0", labels("sample")),
     ] {
         assert!(metrics.lines().any(|it| it == line), "{line} is not in\n{metrics}");
     }
-    assert!(metrics.contains("lookbook_last_success_timestamp_seconds{stage=\"sample\"} 1"), "{metrics}");
-    assert!(!metrics.contains("lookbook_last_success_timestamp_seconds{stage=\"convert\"}"), "{metrics}");
+    let last_success = |stage: &str| format!("lookbook_last_success_timestamp_seconds{} 1", labels(stage));
+    assert!(metrics.contains(&last_success("sample")), "{metrics}");
+    assert!(!metrics.contains(&last_success("convert")), "{metrics}");
 }
 
 /// What the specification demands of a run event, and the facets of this program.
@@ -110,6 +112,30 @@ fn lineage_events_follow_the_specification_and_are_posted() {
     let (code, text) = run(place, &[&SAMPLE[..], &config].concat());
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("no lineage event was posted"), "{text}");
+}
+
+#[test]
+fn the_lineage_of_a_night_is_one_graph() {
+    let place = tempfile::tempdir().unwrap();
+    let place = place.path();
+    let similarity = ["similarity", "--features", "out/features", "--output", "out/similarity"];
+    let report = ["report", "--run", "out", "--output", "out/report"];
+    for stage in [&SAMPLE[..], &CONVERT, &SEGMENT, &similarity, &report] {
+        let (code, text) = night(place, stage, "monday");
+        assert_eq!(code, 0, "{text}");
+    }
+    let events = lines(&place.join("out/runs/lineage.ndjson"));
+    let complete: Vec<_> = events.iter().filter(|it| it["eventType"] == "COMPLETE").collect();
+    let names = |event: &Value, side: &str| -> Vec<String> {
+        event[side].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let made: Vec<_> = complete.iter().map(|it| names(it, "outputs").remove(0)).collect();
+    let folders = ["sample", "dataset", "features", "similarity", "report"].map(|name| place.join("out").join(name));
+    assert_eq!(made, folders.each_ref().map(|it| it.to_str().unwrap()));
+    for (before, after) in made.iter().zip(&complete[1..]) {
+        let read = names(after, "inputs");
+        assert!(read.contains(before), "{read:?} is not what made {before}");
+    }
 }
 
 /// Takes one request and answers it; its body.

@@ -1,0 +1,329 @@
+//! `run`: the night as one command. Every stage that is stale runs, in order, and nothing else.
+//!
+//! What can be known before the first stage is checked before it: the settings of all stages, the source, ONNX Runtime, the
+//! space, and that nobody holds a folder. Whether a stage is stale is decided when it is its turn, by
+//! [`stage::reasons`](crate::stage::reasons): where a stage has made the same bytes again, nothing behind it runs.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::runs::{Place, Recorder};
+use crate::settings::Settings;
+use crate::shard::Shard;
+use crate::stage::{self, Common, Depth, StageConfig, Summary};
+use crate::stages::{self, OF_A_RUN, Visitor};
+use crate::{doctor, runtime, sample, train};
+
+/// What is to be run.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The folder that holds the folders of the stages; that of the settings if none is named.
+    pub output: Option<PathBuf>,
+    /// The source of `convert`; that of the settings if none is named, and the built-in sample without either.
+    pub source: Option<PathBuf>,
+    /// The catalogue of `segment`; that of the settings if none is named, and the dataset's own photos without either.
+    pub catalogue: Option<PathBuf>,
+    /// First and last stage.
+    pub only: Option<[String; 2]>,
+    /// Stages that run though they are not stale.
+    pub force: Vec<String>,
+    /// The shard of `segment` and `similarity` that is made; all of it if none is named.
+    pub shard: Option<Shard>,
+    /// Whether `segment` and `similarity` merge their shards.
+    pub merge: bool,
+}
+
+/// What a run did, or would do.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The folder that holds the folders of the stages.
+    pub output: PathBuf,
+    /// True if nothing was run.
+    pub dry_run: bool,
+    /// One for each stage, in order.
+    pub stages: Vec<StageReport>,
+}
+
+/// What became of a stage.
+#[derive(Debug, Clone, Serialize)]
+pub struct StageReport {
+    /// Its name.
+    pub stage: &'static str,
+    /// What was done.
+    pub did: Did,
+    /// Why it is stale; empty if it is not.
+    pub reasons: Vec<String>,
+    /// Its record, if it ran.
+    pub summary: Option<Summary>,
+}
+
+/// What was done with a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Did {
+    /// It ran, or would run.
+    Run,
+    /// It may run: a stage before it would run, and it depends on what that makes.
+    MayRun,
+    /// It is up to date.
+    Nothing,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.dry_run {
+            let ran = self.stages.iter().filter(|it| it.did == Did::Run).count();
+            let what =
+                if ran == 0 { "nothing to do: all is up to date".to_owned() } else { format!("{ran} stages ran") };
+            return write!(f, "{what}; the report is {}", self.output.join("report/index.html").display());
+        }
+        for (index, it) in self.stages.iter().enumerate() {
+            let end = if index + 1 < self.stages.len() { "\n" } else { "" };
+            write!(f, "{:<11} {}{end}", it.stage, it.told())?;
+        }
+        Ok(())
+    }
+}
+
+impl StageReport {
+    fn told(&self) -> String {
+        match self.did {
+            Did::Run => format!("runs: {}", self.reasons.join("; ")),
+            Did::MayRun => "runs if a stage before it makes something else than before".to_owned(),
+            Did::Nothing => "up to date".to_owned(),
+        }
+    }
+}
+
+/// Runs every stage that is stale.
+///
+/// # Errors
+/// What can be known before the first stage, by name; then the first stage that fails ends the run.
+pub fn run(request: &Request, settings: &Settings, common: &Common) -> Result<Report> {
+    let night = Night::new(request, settings, common)?;
+    if let Err(problem) = night.check() {
+        if let (Some(&first), false) = (night.stages.first(), common.dry_run) {
+            // A night that could not begin is on record too, or nobody would be woken by it.
+            return stages::visit(first, Refused { night: &night, problem }).expect("it is one of the table");
+        }
+        return Err(problem);
+    }
+    let mut report = Report { output: night.output.clone(), dry_run: common.dry_run, stages: Vec::new() };
+    for &name in &night.stages {
+        let some_run = report.stages.iter().any(|it| it.did != Did::Nothing);
+        let stage = stages::visit(name, Turn { night: &night, some_run });
+        report.stages.push(stage.expect("it is one of the table")?);
+    }
+    Ok(report)
+}
+
+/// A run with all that it needs to know.
+struct Night<'a> {
+    request: &'a Request,
+    settings: &'a Settings,
+    common: &'a Common,
+    output: PathBuf,
+    source: Option<PathBuf>,
+    stages: Vec<&'static str>,
+}
+
+impl<'a> Night<'a> {
+    fn new(request: &'a Request, settings: &'a Settings, common: &'a Common) -> Result<Self> {
+        let output = request.output.clone().map_or_else(|| settings.run().map(|it| it.output), Ok)?;
+        let of_settings = || {
+            settings
+                .names("convert", "source")
+                .then(|| settings.resolve::<crate::convert::Config>("convert", &Map::new()))
+        };
+        let source = match request.source.clone() {
+            Some(source) => Some(source),
+            None => of_settings().transpose()?.map(|it| it.source),
+        };
+        let mut night = Self { request, settings, common, output, source, stages: Vec::new() };
+        night.stages = night.chosen()?;
+        Ok(night)
+    }
+
+    /// The stages between the first and the last that are asked for; without the sample if there is a source.
+    fn chosen(&self) -> Result<Vec<&'static str>> {
+        let all: Vec<&str> =
+            OF_A_RUN.into_iter().filter(|&name| name != sample::Config::NAME || self.source.is_none()).collect();
+        let place = |setting: &str, name: &str| {
+            let found = all.iter().position(|it| *it == name);
+            found.ok_or_else(|| {
+                Error::config(setting, format!("there is no stage '{name}' here; there are {}", all.join(", ")))
+            })
+        };
+        for name in &self.request.force {
+            place("force", name)?;
+        }
+        let Some([first, last]) = &self.request.only else { return Ok(all) };
+        let range = place("only", first)?..=place("only", last)?;
+        if range.is_empty() {
+            return Err(Error::config("only", format!("'{last}' comes before '{first}'")));
+        }
+        Ok(all[range].to_vec())
+    }
+
+    /// The settings of a stage with the places of this run.
+    fn config<C: StageConfig>(&self) -> Result<C> {
+        let folder = |name: &str| json!(self.output.join(name));
+        let source = || self.source.as_ref().map_or_else(|| folder("sample"), |it| json!(it));
+        let places = match C::NAME {
+            "sample" => vec![("output", folder("sample"))],
+            "convert" => vec![("source", source()), ("output", folder("dataset"))],
+            "train" => vec![("dataset", folder("dataset")), ("output", folder("model"))],
+            "segment" => vec![("model", folder("model")), ("output", folder("features"))],
+            "similarity" => vec![("features", folder("features")), ("output", folder("similarity"))],
+            _ => vec![("run", json!(self.output)), ("output", folder("report"))],
+        };
+        let mut places: Map<String, Value> = places.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        if C::NAME == "segment" && (self.request.catalogue.is_some() || !self.settings.names("segment", "catalogue")) {
+            let catalogue = self.request.catalogue.as_ref().map_or_else(|| folder("dataset"), |it| json!(it));
+            places.insert("catalogue".to_owned(), catalogue);
+        }
+        if ["segment", "similarity"].contains(&C::NAME) {
+            places.extend(self.request.shard.map(|shard| ("shard".to_owned(), json!(shard))));
+            places.insert("merge".to_owned(), self.request.merge.into());
+        }
+        self.settings.resolve(C::NAME, &places)
+    }
+
+    /// Everything that can be known before the first stage.
+    fn check(&self) -> Result<()> {
+        self.settings.check()?;
+        for &name in &self.stages {
+            stages::visit(name, Check(self)).expect("it is one of the table")?;
+        }
+        let needs = |name: &str| self.stages.contains(&name);
+        if needs(train::Config::NAME) || needs("segment") {
+            runtime::library()?;
+        }
+        if let (Some(source), true) = (&self.source, needs("convert")) {
+            crate::convert::Layout::detect(source)?;
+        }
+        if let (Some(catalogue), true) = (&self.request.catalogue, needs("segment"))
+            && !catalogue.exists()
+        {
+            return Err(Error::input(catalogue, "is not there; name a folder with photos, or a .parquet or .csv list"));
+        }
+        doctor::enough_space(&self.output)
+    }
+}
+
+/// Checks the settings of a stage, and that its folder is one that may be replaced.
+struct Check<'a>(&'a Night<'a>);
+
+impl Visitor for Check<'_> {
+    type Output = Result<()>;
+
+    fn visit<C: StageConfig>(self) -> Self::Output {
+        let config: C = self.0.config()?;
+        config.check()?;
+        stage::refuse_foreign(C::NAME, &config.folder())?;
+        if self.0.common.lock_wait_secs == 0 { stage::refuse_held(&config.folder()) } else { Ok(()) }
+    }
+}
+
+/// Records a problem that was found before the first stage as the end of that.
+struct Refused<'a> {
+    night: &'a Night<'a>,
+    problem: Error,
+}
+
+impl Visitor for Refused<'_> {
+    type Output = Result<Report>;
+
+    fn visit<C: StageConfig>(self) -> Self::Output {
+        let Self { night, problem } = self;
+        if let (Ok(config), Ok(runs)) = (night.config::<C>(), night.settings.runs()) {
+            Recorder::new(runs, C::NAME, &Place::of(&config)?, night.common).end(Err(&problem));
+        }
+        Err(problem)
+    }
+}
+
+/// The turn of a stage.
+struct Turn<'a> {
+    night: &'a Night<'a>,
+    /// Whether a stage before it ran, or would.
+    some_run: bool,
+}
+
+impl Visitor for Turn<'_> {
+    type Output = Result<StageReport>;
+
+    fn visit<C: StageConfig>(self) -> Self::Output {
+        let (night, common) = (self.night, self.night.common);
+        let config: C = night.config()?;
+        let mut reasons = stage::reasons(&config, common, Depth::Contents)?;
+        if night.request.force.iter().any(|it| it == C::NAME) {
+            reasons.insert(0, "it is forced".to_owned());
+        }
+        let report = |did, reasons, summary| Ok(StageReport { stage: C::NAME, did, reasons, summary });
+        match (reasons.is_empty(), common.dry_run) {
+            (true, true) if self.some_run => report(Did::MayRun, reasons, None),
+            (true, true) => report(Did::Nothing, reasons, None),
+            (true, false) => {
+                tracing::info!("{}: up to date", C::NAME);
+                nothing_to_do(&config, night.settings, common)?;
+                report(Did::Nothing, reasons, None)
+            }
+            (false, true) => report(Did::Run, reasons, None),
+            (false, false) => {
+                tracing::info!("{}: begins ({})", C::NAME, brief(&reasons));
+                let summary = recorded(&config, night.settings, common, |config| config.run(common))?;
+                tracing::info!("{}: {}", C::NAME, done(&summary));
+                report(Did::Run, reasons, Some(summary))
+            }
+        }
+    }
+}
+
+/// Records that a stage was up to date.
+///
+/// # Errors
+/// Bad settings of the records.
+pub fn nothing_to_do<C: StageConfig>(config: &C, settings: &Settings, common: &Common) -> Result<()> {
+    let done = Error::NothingToDo { output: config.folder() };
+    Recorder::new(settings.runs()?, C::NAME, &Place::of(config)?, common).end(Err(&done));
+    Ok(())
+}
+
+/// Runs a stage and records that it began and how it ended.
+///
+/// # Errors
+/// Those of the stage.
+pub fn recorded<C: StageConfig>(
+    config: &C,
+    settings: &Settings,
+    common: &Common,
+    run: impl FnOnce(&C) -> Result<Summary>,
+) -> Result<Summary> {
+    let recorder = Recorder::start(settings.runs()?, C::NAME, &Place::of(config)?, common);
+    let result = run(config);
+    recorder.end(result.as_ref());
+    result
+}
+
+/// The first reasons.
+fn brief(reasons: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let more = reasons.len().saturating_sub(SHOWN);
+    let shown = reasons[..reasons.len() - more].join("; ");
+    if more > 0 { format!("{shown}; and {more} more") } else { shown }
+}
+
+/// What a stage did, in a line for people.
+fn done(summary: &Summary) -> String {
+    let count = |name: &str| summary.counts.get(name).and_then(Value::as_u64);
+    let figures = ["photos", "segmented", "neighbours", "epochs", "rejects"];
+    let mut told: Vec<String> = figures.iter().filter_map(|name| Some(format!("{} {name}", count(name)?))).collect();
+    told.extend(summary.counts.get("test_mean_iou").and_then(Value::as_f64).map(|it| format!("mean IoU {it:.3}")));
+    told.push(format!("{:.1} s", summary.elapsed_secs));
+    format!("done: {}", told.join(", "))
+}

@@ -1,0 +1,47 @@
+//! `vanished/`: rows of photos that the catalogue had and no longer has, in the layout of a features folder. A photo that
+//! comes back, as after a night without one of the disks, has its id and need not be segmented again.
+
+use std::collections::HashSet;
+
+use super::earlier::{Earlier, Place, VANISHED};
+use super::parts::Parts;
+use super::state;
+use crate::error::Result;
+use crate::features::rows::{self, Format, PART_ROWS};
+use crate::stage::Stage;
+use crate::table;
+
+/// Writes the rows of photos that are not in the catalogue: at most as many as it has photos, those that vanished last in
+/// front. Returns how many of the published table vanished, and how many it has.
+pub(super) fn write(parts: &Parts, earlier: &Earlier, stage: &Stage) -> Result<[u64; 2]> {
+    let here: HashSet<&str> = parts.catalogue.entries.iter().map(|it| &*it.name).collect();
+    let in_folder = |folder: u16| {
+        let photos = earlier.folders[usize::from(folder)].photos.iter().zip(0..);
+        photos.filter(|(it, _)| it.row.is_some()).map(move |(it, photo)| (it, Place { folder, photo }))
+    };
+    let published = earlier.published.into_iter().flat_map(in_folder);
+    let (before, vanished) = published.fold((0, Vec::new()), |(count, mut vanished), (photo, place)| {
+        vanished.extend((!here.contains(&*photo.state.name)).then_some(place));
+        (count + 1, vanished)
+    });
+    let counts = [vanished.len() as u64, before];
+    let known: HashSet<&str> = earlier.published().iter().map(|it| &*it.state.name).collect();
+    let earlier_ones = earlier.vanished.into_iter().flat_map(in_folder);
+    let earlier_ones =
+        earlier_ones.filter(|(it, _)| !here.contains(&*it.state.name) && !known.contains(&*it.state.name));
+    let kept: Vec<Place> = vanished.into_iter().chain(earlier_ones.map(|(_, place)| place)).take(here.len()).collect();
+    if kept.is_empty() {
+        return Ok(counts);
+    }
+    let folder = stage.create_folder(VANISHED)?;
+    for (number, places) in kept.chunks(PART_ROWS).enumerate() {
+        let photos = || places.iter().map(|&place| (place, earlier.photo(place)));
+        let from: Vec<_> =
+            photos().map(|(place, photo)| photo.row.map(|(part, row)| (place.folder, part, row))).collect();
+        let rows = parts.gathered(rows::batch_of(&[]), &from)?;
+        rows::write_part(&folder.join(table::part_name(number)), &rows, Format::Parquet)?;
+        let states: Vec<_> = photos().map(|(_, photo)| photo.state.clone()).collect();
+        state::write(&folder.join(state::file_name(number)), &states)?;
+    }
+    Ok(counts)
+}

@@ -1,0 +1,19 @@
+//! The versions of what stages do.
+
+/// The stages with the version of their behaviour: raised whenever the same settings and inputs would give another result.
+const BEHAVIOURS: [(&str, u32); 8] = [
+    ("sample", 1),
+    ("convert", 1),
+    ("train", 1),
+    ("evaluate", 1),
+    ("export", 1),
+    ("segment", 1),
+    ("similarity", 1),
+    ("report", 1),
+];
+
+/// The version of a stage's behaviour.
+#[must_use]
+pub fn behaviour_of(stage: &str) -> u32 {
+    BEHAVIOURS.iter().find(|(name, _)| *name == stage).map_or(0, |(_, version)| *version)
+}

@@ -1,0 +1,139 @@
+//! Whether a published folder is what a run would make now: the one rule that `run`, `--if-changed` and `status` share.
+//!
+//! Compared are the settings of the stage as resolved, its [behaviour](behaviour_of) and the content of what it reads. No
+//! clock is asked, and a new program alone makes nothing stale.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::behaviour::behaviour_of;
+use super::common::Common;
+use super::inputs::{InputRecord, Listing, Read};
+use super::record::Summary;
+use crate::error::Result;
+use crate::files::{self, OpenFolder};
+
+/// The settings of a stage that publishes a folder.
+pub trait StageConfig: Serialize + DeserializeOwned + Default {
+    /// Name of the stage, of its command and of its section in the settings.
+    const NAME: &'static str;
+    /// Whether its result depends on the seed.
+    const SEEDED: bool = false;
+    /// Settings that do not change the result: places, which are compared by what is there, and limits.
+    const WITHOUT_EFFECT: &'static [&'static str];
+
+    /// The folder that is published.
+    fn folder(&self) -> PathBuf;
+
+    /// Checks everything that can be known before the stage runs, and before the stages ahead of it do.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) naming the setting.
+    fn check(&self) -> Result<()>;
+
+    /// What it reads, in the order of its record.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io), [`Error::Input`](crate::Error::Input) if that cannot be told.
+    fn reads(&self) -> Result<Vec<Read>>;
+
+    /// What a published folder of the stage knows about the files that were read.
+    #[must_use]
+    fn known(folder: &Path) -> Listing {
+        Listing::read(folder)
+    }
+
+    /// Runs the stage.
+    ///
+    /// # Errors
+    /// Those of the stage.
+    fn run(&self, common: &Common) -> Result<Summary>;
+}
+
+/// How published files are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// By name and size.
+    Sizes,
+    /// By content.
+    Contents,
+}
+
+/// Why the folder of a stage is stale, one line each; empty if it is what a run would make now.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io) if that cannot be told.
+pub fn reasons<C: StageConfig>(config: &C, common: &Common, depth: Depth) -> Result<Vec<String>> {
+    let folder = config.folder();
+    if !files::is_there(&folder)? {
+        return Ok(vec!["it was never made".to_owned()]);
+    }
+    let opened = OpenFolder::open(&folder)?;
+    let Some(made) = Summary::find(opened.root())? else {
+        return Ok(vec!["it has no record that can be read".to_owned()]);
+    };
+    let mut reasons = changed_settings(config, common, &made);
+    if made.behaviour != behaviour_of(C::NAME) {
+        reasons.push(format!("lookbook {} made it, this one works differently", made.version));
+    }
+    reasons.extend((!made.complete).then(|| "more inputs were rejected than allowed".to_owned()));
+    reasons.extend(changed_inputs(config, &made, opened.root()));
+    reasons.extend(match depth {
+        Depth::Sizes => made.missing_files(opened.root()),
+        Depth::Contents => made.damaged_files(opened.root()),
+    });
+    Ok(reasons)
+}
+
+/// One line for each setting that is not what the folder was made with.
+fn changed_settings<C: StageConfig>(config: &C, common: &Common, made: &Summary) -> Vec<String> {
+    let json = |config: &C| serde_json::to_value(config).unwrap_or_default();
+    let (now, by_default) = (json(config), json(&C::default()));
+    let before = &made.config["stage"];
+    let mut changes: Vec<String> = now
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| !C::WITHOUT_EFFECT.contains(&key.as_str()))
+        .filter_map(|(key, now)| {
+            // A setting that there was not yet had what is its default now.
+            let before = before.get(key).unwrap_or(&by_default[key]);
+            (now != before).then(|| format!("setting {key} is {now}, it was made with {before}"))
+        })
+        .collect();
+    let seed = made.config.pointer("/common/seed").and_then(Value::as_u64);
+    if C::SEEDED && seed != Some(common.seed) {
+        changes.push(format!("the seed is {}, it was made with {}", common.seed, seed.unwrap_or_default()));
+    }
+    changes
+}
+
+/// One line for each input that is not what the stage read.
+fn changed_inputs<C: StageConfig>(config: &C, made: &Summary, folder: &Path) -> Vec<String> {
+    let reads = match config.reads() {
+        Ok(reads) => reads,
+        Err(problem) => return vec![problem.with_causes()],
+    };
+    if reads.len() != made.inputs.len() {
+        return vec![format!("it reads {} inputs, it was made of {}", reads.len(), made.inputs.len())];
+    }
+    let known =
+        if reads.iter().any(|it| matches!(it, Read::Files { .. })) { C::known(folder) } else { Listing::default() };
+    let change = |(read, before): (&Read, &InputRecord)| match read.now(&known) {
+        Ok(now) if now.is_same(before) => None,
+        Ok(_) => Some(format!("{} was changed", read.path().display())),
+        Err(_) => Some(format!("{} cannot be read", read.path().display())),
+    };
+    reads.iter().zip(&made.inputs).filter_map(change).collect()
+}
+
+/// As [`reasons`], but only whether the inputs of a folder of this stage are no longer what it was made of, with the settings
+/// of its record.
+#[must_use]
+pub fn has_changed_inputs<C: StageConfig>(made: &Summary, folder: &Path) -> bool {
+    let config = serde_json::from_value::<C>(made.config["stage"].clone());
+    config.is_ok_and(|config| !changed_inputs(&config, made, folder).is_empty())
+}
