@@ -63,9 +63,9 @@ impl Job for Pack<'_> {
     }
 }
 
-/// For each pixel p of a row and each column n of the weights, `output[p * output_stride + n] = finish(bias[n] + sum
-/// over k of input(p, k) * weights(k, n))`, where input(p, ..) is the concatenation of `row[p * stride..][..run]` over
-/// all `rows`.
+/// For each pixel p of a row and each column n of the weights,
+/// `output[p * output_stride + n] = finish(bias[n] + sum over k of input(p, k) * weights(k, n))`, where input(p, ..) is
+/// the concatenation of `row[p * stride..][..run]` over all `rows`.
 pub(super) struct RowProduct<'a> {
     pub(super) rows: &'a [&'a [f32]],
     /// Numbers from one pixel to the next.

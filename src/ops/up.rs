@@ -54,8 +54,8 @@ pub fn up_convolution(
     });
 }
 
-/// The gradient of the input, `[batch, rows, columns, in]`, from the gradient of the output, `[batch, 2 rows, 2
-/// columns, out]`; zero wherever `mask`, which is the input itself, is not positive.
+/// The gradient of the input, `[batch, rows, columns, in]`, from the gradient of the output,
+/// `[batch, 2 rows, 2 columns, out]`; zero wherever `mask`, which is the input itself, is not positive.
 pub fn up_convolution_input_gradient(
     workers: Workers<'_>,
     shape: Shape,
