@@ -112,7 +112,10 @@ impl FeatureTable {
         if let Some(at) = self.cells.iter().position(|share| !(0.0..=1.0).contains(share)) {
             let (row, cell) = (at / CELL_COUNT, &labels::cell_names()[at % CELL_COUNT]);
             let (id, value) = (self.photo_ids[row], self.cells[at]);
-            return Err(Error::input(folder, format!("photo_id {id}, column {cell}: {value} is not a share from 0 to 1")));
+            return Err(Error::input(
+                folder,
+                format!("photo_id {id}, column {cell}: {value} is not a share from 0 to 1"),
+            ));
         }
         Ok(())
     }

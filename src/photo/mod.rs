@@ -162,7 +162,10 @@ pub fn resize(photo: &Photo, width_px: u32, height_px: u32) -> Photo {
 
 fn detect(bytes: &[u8]) -> Result<ImageFormat, PhotoProblem> {
     let undecodable = |found: &str| {
-        PhotoProblem::new(reason::UNDECODABLE, format!("{found}; photos must be JPEG, PNG or WebP, whatever their name"))
+        PhotoProblem::new(
+            reason::UNDECODABLE,
+            format!("{found}; photos must be JPEG, PNG or WebP, whatever their name"),
+        )
     };
     match image::guess_format(bytes) {
         Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP)) => Ok(format),
@@ -231,7 +234,9 @@ fn upright(photo: Photo, orientation: Orientation) -> Photo {
 
 fn check_size(width_px: u32, height_px: u32, max_pixels: u64) -> Result<(), PhotoProblem> {
     if u64::from(width_px) * u64::from(height_px) > max_pixels {
-        let detail = format!("the photo has {width_px} x {height_px} pixels, more than the {max_pixels} allowed (max_megapixels)");
+        let detail = format!(
+            "the photo has {width_px} x {height_px} pixels, more than the {max_pixels} allowed (max_megapixels)"
+        );
         return Err(PhotoProblem::new(reason::TOO_LARGE, detail));
     }
     if width_px == 0 || height_px == 0 {

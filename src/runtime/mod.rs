@@ -99,7 +99,10 @@ fn has_cuda() -> Result<bool> {
 pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -> Result<(Session, Backend)> {
     let loaded = loaded()?;
     if engine.device == Device::Cuda && engine.dialect == DialectChoice::Native {
-        return Err(Error::config("dialect", "native operators run only on the CPU; use 'auto' or 'portable' with CUDA"));
+        return Err(Error::config(
+            "dialect",
+            "native operators run only on the CPU; use 'auto' or 'portable' with CUDA",
+        ));
     }
     if engine.device != Device::Cpu && engine.dialect != DialectChoice::Native {
         match cuda_session(loaded, &model(Dialect::Portable), engine.threads) {
@@ -113,7 +116,9 @@ pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -
             }
             Err(cause) if has_cuda().unwrap_or(false) => {
                 static TOLD: Once = Once::new();
-                TOLD.call_once(|| tracing::warn!("CUDA does not work here, running on the CPU instead ({})", said(&cause)));
+                TOLD.call_once(|| {
+                    tracing::warn!("CUDA does not work here, running on the CPU instead ({})", said(&cause))
+                });
             }
             Err(_) => tracing::debug!("{name}: this ONNX Runtime was built without CUDA"),
         }
@@ -201,7 +206,10 @@ fn find_library() -> Result<PathBuf> {
     let folders = program.ancestors().skip(1).map(Path::to_owned).chain(std::env::current_dir());
     let found = folders.map(|folder| folder.join(LIBRARY_FOLDER).join(LIBRARY_FILE)).find(|path| path.is_file());
     found.ok_or_else(|| {
-        Error::runtime("ONNX Runtime", format!("no {LIBRARY_FOLDER}/{LIBRARY_FILE} beside the program or above it; {INSTALL}"))
+        Error::runtime(
+            "ONNX Runtime",
+            format!("no {LIBRARY_FOLDER}/{LIBRARY_FILE} beside the program or above it; {INSTALL}"),
+        )
     })
 }
 
