@@ -106,7 +106,7 @@ impl Bf16Maps<'_> {
 }
 
 /// A matrix of weights in pairs of rows, tile by tile of columns.
-struct Packed {
+struct PackedPairs {
     /// `[tiles, depth / 2, width, 2]`.
     weights: Vec<u16>,
     depth: usize,
@@ -114,7 +114,7 @@ struct Packed {
     width: usize,
 }
 
-impl Packed {
+impl PackedPairs {
     /// Packs the matrix whose element in row k and column n is `tensor[rows[k] + columns[n]]`; rows without a position
     /// are zero.
     fn new(tensor: &[f32], scale: f32, rows: &[Option<usize>], columns: &[usize]) -> Self {
@@ -139,7 +139,7 @@ struct Row<'a> {
     rows: &'a [&'a [u16]],
     stride: usize,
     run: usize,
-    weights: &'a Packed,
+    weights: &'a PackedPairs,
     bias: &'a [f32],
     pixels: usize,
     relu: bool,
@@ -170,7 +170,7 @@ impl Row<'_> {
     /// # Safety
     /// AVX-512-BF16; lengths as [`Row::product`] checks them.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn any_stride<E: Element, V: Vector, const N: usize, const P: usize>(
+    unsafe fn any_stride<E: Element, V: PairVector, const N: usize, const P: usize>(
         &self,
         tile: &[u16],
         first: usize,
@@ -196,7 +196,7 @@ impl Row<'_> {
     /// As above.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn blocks<E: Element, V: Vector, const N: usize, const P: usize, const STRIDE: usize>(
+    unsafe fn blocks<E: Element, V: PairVector, const N: usize, const P: usize, const STRIDE: usize>(
         &self,
         tile: &[u16],
         first: usize,
@@ -239,7 +239,7 @@ impl Row<'_> {
 
 /// Sums in f32 of products of pairs of bf16. SAFETY of all methods: the processor has AVX-512-BF16, and the pointers
 /// are valid for a whole vector.
-trait Vector: Copy {
+trait PairVector: Copy {
     const LANES: usize;
     type Pairs: Copy;
 
@@ -257,7 +257,7 @@ struct Of16(__m512);
 #[derive(Clone, Copy)]
 struct Of8(__m256);
 
-impl Vector for Of16 {
+impl PairVector for Of16 {
     const LANES: usize = 16;
     type Pairs = __m512bh;
 
@@ -287,7 +287,7 @@ impl Vector for Of16 {
     }
 }
 
-impl Vector for Of8 {
+impl PairVector for Of8 {
     const LANES: usize = 8;
     type Pairs = __m256bh;
 
@@ -339,7 +339,7 @@ pub fn bf16_convolution<E: Element>(
     if own < channels {
         rows = rows.chunks_exact(own).flat_map(|pixel| pixel.iter().copied().chain([None])).collect();
     }
-    let packed = Packed::new(weight, scale, &rows, &columns);
+    let packed = PackedPairs::new(weight, scale, &rows, &columns);
     let bands = Band::all(shape, spread.threads());
     spread_items(spread, cut(&bands, shape.with_channels(out), output), |index, part| {
         let band = bands[index];
@@ -409,7 +409,7 @@ pub fn bf16_up_convolution(
     let columns: Vec<usize> = (0..2 * out).map(|n| n % out * 4 + n / out).collect();
     let packed = [0, 1].map(|row| {
         let rows: Vec<Option<usize>> = (0..channels).map(|k| Some(k * out * 4 + 2 * row)).collect();
-        Packed::new(weight, 1.0, &rows, &columns)
+        PackedPairs::new(weight, 1.0, &rows, &columns)
     });
     let bias = [bias, bias].concat();
     let bands = Band::all(shape, spread.threads());
