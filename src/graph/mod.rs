@@ -2,7 +2,7 @@
 //!
 //! | graph | inputs | outputs |
 //! | --- | --- | --- |
-//! | [`train_step`] | `photos`, `labels`, `step` f32 (1, 2, ...), `learning_rate` f32, [rates], the [state](Spec::state) | `loss`, `pixel_accuracy` f32, the new state, each name behind `new_` |
+//! | [`train_step`] | `photos`, `labels`, `step` f32 (1, 2, ...), `learning_rate` f32, [rates], the [state](Spec::state) | `loss`, `pixel_accuracy` f32, the new state, each name prefixed with `new_` |
 //! | [`accumulate`] | `photos`, `labels`, `share` f32, `weights`, `gradient`, [rates], `statistics` | `loss`, `pixel_accuracy`, `new_gradient`, `new_statistics` |
 //! | [`update`] | `gradient`, `step`, `learning_rate`, [rates], the state | `loss` (0), the new state |
 //! | [`evaluation`] | `photos`, `labels`, `weights` | `loss`, `bce` f32, `label_map` |
@@ -272,8 +272,8 @@ pub fn read_predict(file: &[u8]) -> Result<(Spec, Vec<f32>), String> {
     let model = onnx::Model::decode(file).map_err(|cause| format!("is not a complete ONNX file ({cause})"))?;
     let spec = model.metadata_props.iter().find(|it| it.key == SPEC_KEY).ok_or("is not a model of lookbook")?;
     let spec: Spec =
-        serde_json::from_str(&spec.value).map_err(|cause| format!("its '{SPEC_KEY}' is wrong ({cause})"))?;
-    let graph = model.graph.ok_or("holds no graph")?;
+        serde_json::from_str(&spec.value).map_err(|cause| format!("its '{SPEC_KEY}' is invalid ({cause})"))?;
+    let graph = model.graph.ok_or("contains no graph")?;
     let mut weights = Vec::with_capacity(parameters::parameter_count(&spec));
     for parameter in parameters::parameters(&spec) {
         let tensor = graph.initializer.iter().find(|it| it.name == parameter.name);

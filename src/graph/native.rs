@@ -29,7 +29,7 @@ enum Layer {
 }
 
 /// A pass through the network.
-struct Pass<'a> {
+struct NativePass<'a> {
     builder: &'a mut Builder,
     weights: &'a HashMap<String, Value>,
     precision: Precision,
@@ -134,7 +134,7 @@ fn forward(
     let last = format!("up{}b", levels - 1);
     let normalised = parameters::statistics(spec).into_iter().collect();
     let (layers, statistics) = (Vec::new(), HashMap::new());
-    let mut pass = Pass { builder, weights, precision, last, normalised, layers, statistics };
+    let mut pass = NativePass { builder, weights, precision, last, normalised, layers, statistics };
     let mut x = pass.photos("down1a", &photos);
     x = pass.convolution("down1b", vec![x], true);
     let mut skips = Vec::new();
@@ -152,7 +152,7 @@ fn forward(
     Passed { features: x, layers: pass.layers, statistics: pass.statistics }
 }
 
-impl Pass<'_> {
+impl NativePass<'_> {
     /// Adds a layer's operator.
     fn node(&mut self, name: &str, inputs: &[&Value], attributes: Vec<Attribute>) -> Value {
         let prefix = if self.precision == Precision::Bf16 { "Bf16" } else { "" };

@@ -30,7 +30,7 @@ pub(super) fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weight
         pass.builder.scope(&name);
         let [weight, bias] = tensors(weights, &name);
         x = pass.builder.up_convolution(&x, weight, bias, channels);
-        let skip = skips.pop().expect("there is a skip a level");
+        let skip = skips.pop().expect("there is one skip per level");
         x = pass.builder.concat_channels(&x, &skip, [channels; 2]);
         x = pass.layer(&x, &format!("up{level}a"), [2 * channels, channels]);
         x = pass.layer(&x, &format!("up{level}b"), [channels; 2]);
