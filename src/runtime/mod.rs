@@ -109,7 +109,7 @@ pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -
             Ok(session) => return Ok((session, Backend { provider: Provider::Cuda, dialect: Dialect::Portable })),
             Err(cause) if engine.device == Device::Cuda => {
                 let problem = format!(
-                    "CUDA does not work here ({}); 'lookbook doctor' tells what is missing, '--device cpu' does without",
+                    "CUDA does not work here ({}); 'lookbook doctor' shows what is missing, '--device cpu' does without",
                     said(&cause)
                 );
                 return Err(Error::runtime(name, problem));
@@ -117,7 +117,7 @@ pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -
             Err(cause) if has_cuda().unwrap_or(false) => {
                 static TOLD: Once = Once::new();
                 TOLD.call_once(|| {
-                    tracing::warn!("CUDA does not work here, running on the CPU instead ({})", said(&cause))
+                    tracing::warn!("CUDA does not work here, running on the CPU instead ({})", said(&cause));
                 });
             }
             Err(_) => tracing::debug!("{name}: this ONNX Runtime was built without CUDA"),
