@@ -246,7 +246,7 @@ impl Iterator for TableReader {
 
     fn next(&mut self) -> Option<Self::Item> {
         let batch = self.reader.next()?;
-        Some(batch.map_err(|cause| Error::input(&self.path, format!("is damaged: {cause}; make it again"))))
+        Some(batch.map_err(|cause| Error::input(&self.path, format!("is damaged: {cause}; recreate it"))))
     }
 }
 
@@ -268,7 +268,7 @@ fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
 
 fn opened<T: ChunkReader + 'static>(path: &Path, content: T) -> Result<ParquetRecordBatchReaderBuilder<T>> {
     ParquetRecordBatchReaderBuilder::try_new(content)
-        .map_err(|cause| Error::input(path, format!("is not a complete Parquet file: {cause}; make it again")))
+        .map_err(|cause| Error::input(path, format!("is not a complete Parquet file: {cause}; recreate it")))
 }
 
 fn check_identity(path: &Path, name: &str, schema: &Schema) -> Result<()> {
@@ -279,7 +279,7 @@ fn check_identity(path: &Path, name: &str, schema: &Schema) -> Result<()> {
     Err(Error::schema(
         path,
         format!("the table '{name}' of schema version {SCHEMA_VERSION}"),
-        format!("'{}' of version {}; make it again with this version of lookbook", found[0], found[1]),
+        format!("'{}' of version {}; recreate it with this version of lookbook", found[0], found[1]),
     ))
 }
 
