@@ -18,7 +18,8 @@ pub mod reason {
     pub const TRUNCATED: &str = "photo_truncated";
     /// Its labels have a different size from the upright photo.
     pub const OTHER_SIZE: &str = "photo_other_size";
-    /// More pixels than allowed ([`super::MAX_PIXELS`]), or more bytes than [`super::MAX_FILE_BYTES`].
+    /// More pixels than allowed ([`MAX_PIXELS`](crate::photo::MAX_PIXELS)), or more bytes than
+    /// [`MAX_FILE_BYTES`](crate::photo::MAX_FILE_BYTES).
     pub const TOO_LARGE: &str = "photo_too_large";
     /// Its name is not UTF-8, which text columns require.
     pub const NAME_NOT_UTF8: &str = "photo_name_not_utf8";
