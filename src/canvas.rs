@@ -1,7 +1,7 @@
-//! Photos and label maps on the network's canvas, and label maps back at a photo's own size.
+//! Photos and label maps on the network's canvas, and label maps scaled back to a photo's own size.
 //!
-//! A photo is fitted into the network's photo size and lies at the top left of the canvas, which is black below and to the
-//! right of it; labels repeat their last row and column there.
+//! A photo is fitted into the network's photo size and placed at the top left of the canvas, which is black below and
+//! to the right of it; labels repeat their last row and column there.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ pub struct Canvas {
     pub height_px: usize,
 }
 
-/// Lays a photo onto the canvas.
+/// Places a photo on the canvas.
 #[must_use]
 pub fn canvas(spec: &Spec, photo: &Photo) -> Canvas {
     let limit = (spec.photo_width_px as u32, spec.photo_height_px as u32);
@@ -38,8 +38,8 @@ pub fn canvas(spec: &Spec, photo: &Photo) -> Canvas {
     Canvas { pixels, width_px, height_px }
 }
 
-/// The labels of a photo, `[height, width]` of its own size, laid onto the canvas beside it: `[rows, columns]`. Nearest
-/// pixel.
+/// Places the labels of a photo, `[height, width]` in its own size, on the canvas that matches the photo's:
+/// `[rows, columns]`. Nearest-neighbour sampling.
 #[must_use]
 pub fn label_canvas(spec: &Spec, canvas: &Canvas, labels: &[u8], width_px: usize, height_px: usize) -> Vec<u8> {
     let columns = nearest(width_px, canvas.width_px, spec.columns());
@@ -47,7 +47,8 @@ pub fn label_canvas(spec: &Spec, canvas: &Canvas, labels: &[u8], width_px: usize
     rows.iter().flat_map(|row| columns.iter().map(move |column| labels[row * width_px + column])).collect()
 }
 
-/// What the network answered for a canvas, `[rows, columns]`, at the size `width_px` x `height_px`. Nearest pixel.
+/// Scales the network's answer for a canvas, `[rows, columns]`, to the size `width_px` x `height_px`. Nearest-neighbour
+/// sampling.
 #[must_use]
 pub fn label_map(spec: &Spec, canvas: &Canvas, answer: &[u8], width_px: usize, height_px: usize) -> Vec<u8> {
     let columns = nearest(canvas.width_px, width_px, width_px);
@@ -56,7 +57,8 @@ pub fn label_map(spec: &Spec, canvas: &Canvas, answer: &[u8], width_px: usize, h
     rows.iter().flat_map(|row| columns.iter().map(move |column| answer[row * stride + column])).collect()
 }
 
-/// For each of `count` places: the nearest of `from` pixels where `to` places cover them; the last one beyond.
+/// For each of `count` positions, the index of the nearest of `from` pixels, which the first `to` positions span;
+/// positions beyond get the last pixel.
 fn nearest(from: usize, to: usize, count: usize) -> Vec<usize> {
     (0..count).map(|place| ((2 * place.min(to - 1) + 1) * from / (2 * to)).min(from - 1)).collect()
 }
@@ -87,7 +89,7 @@ mod tests {
         let laid = canvas(&spec, &photo);
         assert_eq!((laid.width_px, laid.height_px, laid.pixels.len()), (20, 30, 32 * 32 * 3));
         assert_eq!(laid.pixels[..60], photo.rgb[..60]);
-        assert!(laid.pixels[60..96].iter().all(|&it| it == 0), "black beside the photo");
+        assert!(laid.pixels[60..96].iter().all(|&it| it == 0), "black next to the photo");
         let on_canvas = label_canvas(&spec, &laid, &labels, 20, 30);
         assert_eq!(on_canvas[31 * 32 + 31], labels[599], "the last label is repeated");
         assert_eq!(label_map(&spec, &laid, &on_canvas, 20, 30), labels);

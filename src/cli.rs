@@ -76,7 +76,7 @@ struct CommonFlags {
     #[arg(long, global = true, value_parser = ["text", "json"], default_value = "text")]
     #[serde(skip)]
     log_format: String,
-    /// Log more; the variable RUST_LOG says what in detail, as RUST_LOG=lookbook=trace
+    /// Log more; the variable `RUST_LOG` says what in detail, as `RUST_LOG=lookbook=trace`
     #[arg(short, long, global = true)]
     #[serde(skip)]
     verbose: bool,

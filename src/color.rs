@@ -1,13 +1,14 @@
-//! RGB -> colour name: `color_table.parquet`, learnt from the labelled superpixels of the train split, and the colours of a
-//! photo by it.
+//! RGB to colour name: `color_table.parquet`, learnt from the labelled superpixels of the train split, and the colours
+//! of a photo according to it.
 //!
-//! The table has a row for each of the 32 x 32 x 32 cells of the sRGB cube, red outside, blue inside: `r`, `g`, `b` (u8, the
-//! centre of the cell), `color` (u8, 1 to 12: what most labelled pixels of superpixels whose mean lies in the cell are
-//! called), `confidence` (f32, the share of them; null where the cell had none and takes the colour of the nearest cell that
-//! had, in CIELAB) and `pixels` (u64, how many there were).
+//! The table has a row for each of the 32 x 32 x 32 cells of the sRGB cube, red outermost, blue innermost: `r`, `g`,
+//! `b` (u8, the centre of the cell), `color` (u8, 1 to 12: the most frequent label, by pixels, of the superpixels whose
+//! mean lies in the cell), `confidence` (f32, the share of pixels with that label; null if the cell had none and takes
+//! the colour of the nearest cell that had, in CIELAB) and `pixels` (u64, the number of labelled pixels).
 //!
-//! A label names a superpixel and not a pixel, so it is means that are learnt and means that are named: those of the pixels of
-//! one category within a tile. Single pixels are grain, folds and reflections. `docs/tables.md` has what was measured.
+//! A label names a superpixel, not a pixel, so colours are learnt from means and assigned to means: those of the pixels
+//! of one category within a tile. Single pixels are affected by grain, folds and reflections. `docs/tables.md` has the
+//! measurements.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,12 +28,13 @@ use crate::{stop, table};
 /// File name of the table in a model folder.
 pub const FILE: &str = "color_table.parquet";
 const TABLE: &str = "color_table";
-/// Bits that tell the cell on each axis.
+/// Bits of the cell's index on each axis.
 const CELL_BITS: u32 = 5;
 const CELLS: usize = 1 << (3 * CELL_BITS);
-/// Photos that are decoded at a time: enough for all cores, little memory.
+/// Photos decoded at a time: enough for all cores, little memory.
 const CHUNK: usize = 64;
-/// Side of the tiles of a photo of 400 x 600 in which pixels of one category have one colour: about that of a superpixel.
+/// Side of the tiles of a 400 x 600 photo in which all pixels of a category get the same colour: about the size of a
+/// superpixel.
 const TILE_PX: usize = 24;
 
 /// The learnt table.
@@ -40,14 +42,15 @@ const TILE_PX: usize = 24;
 pub struct ColorTable {
     /// By cell: 1 to 12.
     colors: Vec<u8>,
-    /// By cell: share of its pixels that have this colour; `None` where it had none.
+    /// By cell: share of its pixels that have this colour; `None` if it had none.
     confidence: Vec<Option<f32>>,
-    /// By cell: labelled pixels.
+    /// By cell: number of labelled pixels.
     pixels: Vec<u64>,
 }
 
 impl ColorTable {
-    /// Learns the table from the train split; from typical values of the colour names where the data set has no colours.
+    /// Learns the table from the train split, or from typical values of the colour names if the data set has no
+    /// colours.
     ///
     /// # Errors
     /// As [`Dataset::photos`].
@@ -55,7 +58,7 @@ impl ColorTable {
         Self::learn_from(dataset.photos(Some(Split::Train))?, &dataset.photos_path())
     }
 
-    /// Names each cell after the nearest of the typical values of the colour names, in CIELAB.
+    /// Assigns to each cell the colour name whose typical value is nearest in CIELAB.
     #[must_use]
     pub fn typical() -> Self {
         let named: Vec<_> = (1..COLOR_COUNT as u8).map(|color| (lab(COLOR_RGB[usize::from(color)]), color)).collect();
@@ -73,11 +76,11 @@ impl ColorTable {
         Ok(Self::from_counts(&counts))
     }
 
-    /// The most frequent colour of each cell, the lower id where two are as frequent.
+    /// The most frequent colour of each cell, the lower id on a tie.
     fn from_counts(counts: &[[u64; COLOR_COUNT]]) -> Self {
         let learnt = |cell: usize| {
-            let most = *counts[cell].iter().max().expect("there are colours");
-            let color = counts[cell].iter().position(|&count| count == most).expect("the maximum is there");
+            let most = *counts[cell].iter().max().expect("there is at least one colour");
+            let color = counts[cell].iter().position(|&count| count == most).expect("the maximum is one of the counts");
             (most > 0).then_some((color as u8, most))
         };
         let known: Vec<_> = (0..CELLS).filter_map(|cell| Some((lab(center(cell)), learnt(cell)?.0))).collect();
@@ -97,12 +100,12 @@ impl ColorTable {
     /// Reads `color_table.parquet`.
     ///
     /// # Errors
-    /// As [`crate::table::read_table`]; [`Error::Input`] where it does not hold each cell in its place.
+    /// As [`crate::table::read_table`]; [`Error::Input`] if it does not contain each cell in its place.
     pub fn read(path: &Path) -> Result<Self> {
         Self::parse(path, &std::fs::read(path).map_err(Error::io("read", path))?)
     }
 
-    /// As [`ColorTable::read`], of the content `encoded` of the file at `path`.
+    /// Like [`ColorTable::read`], from `encoded`, the content of the file at `path`.
     ///
     /// # Errors
     /// As [`ColorTable::read`].
@@ -122,7 +125,7 @@ impl ColorTable {
         Ok(read)
     }
 
-    /// Counts the pixels of a photo with its label map (both of the same size), colours by this table.
+    /// Counts the pixels of a photo by its label map (of the same size), with colours from this table.
     #[must_use]
     pub fn count(&self, photo: &Photo, label_map: &[u8], rule: ColorRule) -> PixelCounts {
         let colors = self.name_pixels(photo, label_map);
@@ -158,8 +161,8 @@ impl ColorTable {
         self.colors[cell_of(rgb)]
     }
 
-    /// The colour of each pixel of a photo with its label map (both of the same size): `[height, width]`, 1 to 12, 0 where
-    /// nothing is worn.
+    /// The colour of each pixel of a photo with its label map (of the same size): `[height, width]`, 1 to 12, or 0
+    /// where nothing is worn.
     #[must_use]
     pub fn name_pixels(&self, photo: &Photo, label_map: &[u8]) -> Vec<u8> {
         let width = photo.width_px as usize;
@@ -194,13 +197,13 @@ impl Mean {
         self.pixels += 1;
     }
 
-    /// Rounded; `None` of no values.
+    /// The rounded mean; `None` if there are no values.
     fn rgb(&self) -> Option<[u8; 3]> {
         (self.pixels > 0).then(|| self.sum.map(|sum| ((sum + self.pixels / 2) / self.pixels) as u8))
     }
 }
 
-/// An apparel superpixel that has a colour name.
+/// An apparel superpixel with a named colour.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Superpixel {
     /// Mean of its pixels, sRGB.
@@ -210,7 +213,7 @@ pub(crate) struct Superpixel {
     pub(crate) pixels: u64,
 }
 
-/// The apparel superpixels of a photo that have a colour name and pixels.
+/// The apparel superpixels of a photo that have a named colour and at least one pixel.
 pub(crate) fn labelled_superpixels(record: &PhotoRecord, photo: &Photo) -> Vec<Superpixel> {
     let Some(colors) = &record.superpixel_color else { return Vec::new() };
     let mut means = vec![Mean::default(); colors.len()];
@@ -225,7 +228,7 @@ pub(crate) fn labelled_superpixels(record: &PhotoRecord, photo: &Photo) -> Vec<S
     named.filter_map(superpixel).collect()
 }
 
-/// Calls `each` with every photo whose superpixels have colours, and its record, in the order of the photos.
+/// Calls `each` with every photo whose superpixels have colours, and its record, in order.
 fn for_labelled_photos(
     mut photos: impl Iterator<Item = Result<PhotoRecord>>,
     source: &Path,
@@ -253,15 +256,15 @@ fn center(cell: usize) -> [u8; 3] {
     [axis(2), axis(1), axis(0)]
 }
 
-/// The colour of the nearest known point; of the first where two are as near.
+/// The colour of the nearest known point, the first one on a tie.
 fn nearest(point: [f32; 3], known: &[([f32; 3], u8)]) -> u8 {
     let distance = |of: &[f32; 3]| (0..3).map(|axis| (of[axis] - point[axis]).powi(2)).sum::<f32>();
     let best =
         known.iter().map(|(at, color)| (distance(at), *color)).reduce(|best, it| if it.0 < best.0 { it } else { best });
-    best.expect("there is a known point").1
+    best.expect("there is at least one known point").1
 }
 
-/// CIE 1976 L*a*b* of an sRGB value (IEC 61966-2-1), white point D65.
+/// CIE 1976 L*a*b* value of an sRGB value (IEC 61966-2-1), white point D65.
 fn lab(rgb: [u8; 3]) -> [f32; 3] {
     let linear = rgb.map(|value| {
         let value = f32::from(value) / 255.0;
@@ -281,7 +284,7 @@ fn lab(rgb: [u8; 3]) -> [f32; 3] {
 mod tests {
     use super::*;
 
-    /// Two pixels of T-shirt, one of face and one without a colour name.
+    /// Two pixels of T-shirt, one of face, and one without a named colour.
     fn record() -> PhotoRecord {
         let picture = image::RgbImage::from_raw(2, 2, vec![200, 30, 30, 201, 31, 31, 20, 20, 200, 90, 90, 90]);
         let mut encoded = std::io::Cursor::new(Vec::new());
@@ -310,7 +313,7 @@ mod tests {
         let table = learn(vec![record(), other])?;
         let cell = cell_of([200, 30, 30]);
         assert_eq!((table.colors[cell], table.confidence[cell], table.pixels[cell]), (8, Some(0.75), 4));
-        assert_eq!(table.pixels.iter().sum::<u64>(), 4, "faces and superpixels without a name are not learnt from");
+        assert_eq!(table.pixels.iter().sum::<u64>(), 4, "faces and superpixels without a named colour are ignored");
         assert_eq!(table.color_of([0, 0, 255]), 8, "cells without pixels take the nearest learnt colour");
         assert_eq!(table.confidence[cell_of([0, 0, 255])], None);
         Ok(())
@@ -320,7 +323,7 @@ mod tests {
     fn pixels_of_a_category_have_one_colour_within_a_tile() {
         let table = ColorTable::typical();
         let (red, white, blue) = (COLOR_RGB[10], COLOR_RGB[11], COLOR_RGB[3]);
-        // Two tiles: a red T-shirt, one pixel of it blue, and white shoes; in the second a blue T-shirt.
+        // Two tiles: in the first a red T-shirt, one pixel of it blue, and white shoes; in the second a blue T-shirt.
         let mut rgb = [red; 24].concat();
         rgb.extend([white, white, blue, blue].concat());
         rgb[6..9].copy_from_slice(&blue);
@@ -362,7 +365,7 @@ mod tests {
     fn labels_that_do_not_lie_on_the_photo_are_bad_input() {
         let mut wide = record();
         (wide.width_px, wide.height_px) = (4, 1);
-        let refused = learn(vec![wide]).expect_err("the labels are of another size");
+        let refused = learn(vec![wide]).expect_err("the labels have a different size");
         assert!(refused.to_string().contains("a.png"), "{refused}");
     }
 
@@ -370,7 +373,7 @@ mod tests {
     fn lab_of_known_values() {
         for (rgb, expected) in [([255, 255, 255], [100.0, 0.0, 0.0]), ([255, 0, 0], [53.24, 80.09, 67.20])] {
             for (found, expected) in lab(rgb).iter().zip(expected) {
-                assert!((found - expected).abs() < 0.05, "{rgb:?}: {found} is not {expected}");
+                assert!((found - expected).abs() < 0.05, "{rgb:?}: {found} instead of {expected}");
             }
         }
     }

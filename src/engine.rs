@@ -1,23 +1,23 @@
-//! What a network runs on and with: what is asked for, and what it really is.
+//! What a network runs on and with: the requested engine, and the one in use.
 
 use serde::{Deserialize, Serialize};
 
 use crate::graph::Dialect;
 
-/// Where the network runs.
+/// The device on which the network runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Device {
-    /// CUDA where it works, else the CPU.
+    /// CUDA if it works, otherwise the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// CUDA; fails where it does not work.
+    /// CUDA; fails if it does not work.
     Cuda,
 }
 
-/// Which operators the network is made of.
+/// The operators from which the network is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DialectChoice {
@@ -26,7 +26,7 @@ pub enum DialectChoice {
     Auto,
     /// Standard operators of ONNX.
     Portable,
-    /// This program's own operators; the CPU only.
+    /// This program's own operators, for the CPU only.
     Native,
 }
 
@@ -39,11 +39,11 @@ impl From<Dialect> for DialectChoice {
     }
 }
 
-/// Which instructions the native operators use.
+/// Instruction set of the native operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InstructionsChoice {
-    /// The best that the processor has.
+    /// The best that the processor supports.
     #[default]
     Auto,
     /// Plain Rust.
@@ -54,7 +54,7 @@ pub enum InstructionsChoice {
     Avx512,
 }
 
-/// The numbers that label maps are computed in.
+/// Number format in which label maps are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PrecisionChoice {
@@ -63,11 +63,11 @@ pub enum PrecisionChoice {
     F32,
     /// bfloat16: native operators on a processor with AVX-512-BF16.
     Bf16,
-    /// bfloat16 where there are the instructions, else single precision.
+    /// bfloat16 if the processor has the instructions, otherwise single precision.
     Auto,
 }
 
-/// Where and with what a network is to run.
+/// The requested device, operators and instructions of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Engine {
     /// The device.
@@ -76,7 +76,7 @@ pub struct Engine {
     pub dialect: DialectChoice,
     /// The instructions of native operators.
     pub instructions: InstructionsChoice,
-    /// Threads within an operator; 0 for all processors.
+    /// Threads within an operator; 0 for all cores.
     pub threads: usize,
 }
 
@@ -88,7 +88,7 @@ impl Engine {
     }
 }
 
-/// What a session really runs on.
+/// What a session actually runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backend {
     /// The execution provider.
@@ -98,7 +98,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// An engine that runs on this and nothing else.
+    /// An engine that runs on exactly this backend.
     #[must_use]
     pub fn engine(self, asked: Engine) -> Engine {
         let device = match self.provider {

@@ -1,4 +1,5 @@
-//! Quality gates: what has to hold before a stage's new folder takes the place of the old one. None is set by default.
+//! Quality gates: conditions that a stage's new folder must meet before it replaces the old one. None is set by
+//! default.
 
 use std::fmt;
 
@@ -6,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// Smallest share that the stability index counts with: a category that appears or vanishes must not make it infinite.
+/// Lower bound of a share in the stability index, so that a category that appears or vanishes does not make it
+/// infinite.
 const LEAST_SHARE: f64 = 1e-4;
 
 /// Default of [`Gates::max_vanished_share`]: a disk that is not mounted takes more away, a season does not.
@@ -16,21 +18,21 @@ pub const DEFAULT_MAX_VANISHED_SHARE: f64 = 0.5;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gates {
-    /// `convert`, `segment`: least number of photos.
+    /// `convert`, `segment`: minimum number of photos.
     pub min_photos: Option<u64>,
-    /// `convert`, `segment`: largest share of inputs that are rejected. Beyond `max_reject_fraction` of the stage the good
-    /// part is published and the exit code tells; beyond this nothing is.
+    /// `convert`, `segment`: maximum share of inputs that are rejected. Above the stage's `max_reject_fraction` the
+    /// good part is still published, and the exit code reports it; above this gate nothing is published.
     pub max_reject_share: Option<f64>,
-    /// `train`: least mean IoU over the test part.
+    /// `train`: minimum mean IoU over the test split.
     pub min_mean_iou: Option<f64>,
-    /// `train`: how far the mean IoU may lie below that of the published model.
+    /// `train`: maximum drop of the mean IoU compared with the published model.
     pub max_mean_iou_drop: Option<f64>,
-    /// `segment`: largest share of photos in which nothing is worn.
+    /// `segment`: maximum share of photos in which nothing is worn.
     pub max_nothing_worn_share: Option<f64>,
-    /// `segment`: largest share of the photos of the published table that are no longer in the catalogue
+    /// `segment`: maximum share of the photos of the published table that are no longer in the catalogue
     /// ([`DEFAULT_MAX_VANISHED_SHARE`]; 1 for none too many).
     pub max_vanished_share: f64,
-    /// `segment`: largest population stability index of the categories' shares against the published table.
+    /// `segment`: maximum population stability index of the categories' shares against the published table.
     pub max_category_psi: Option<f64>,
 }
 
@@ -48,14 +50,14 @@ impl Default for Gates {
     }
 }
 
-/// One gate that was looked at.
+/// The result of a gate that was checked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GateResult {
     /// Its name in the settings.
     pub gate: String,
     /// Its value in the settings.
     pub limit: f64,
-    /// What was found; null where it could not be told, which does not pass.
+    /// The measured value; null if it could not be determined, in which case the gate fails.
     pub found: Option<f64>,
     /// Whether the folder may be published.
     pub passed: bool,
@@ -64,13 +66,13 @@ pub struct GateResult {
 impl fmt::Display for GateResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(found) = self.found else {
-            return write!(f, "gate {} ({}): it could not be told", self.gate, self.limit);
+            return write!(f, "gate {} ({}): the value could not be determined", self.gate, self.limit);
         };
         let (found, by) = (round(found), round((found - self.limit).abs()));
         match (self.passed, self.gate.starts_with("min")) {
             (true, _) => write!(f, "gate {} ({}): {found} passes", self.gate, self.limit),
-            (false, true) => write!(f, "gate {} ({}): {found} is too little by {by}", self.gate, self.limit),
-            (false, false) => write!(f, "gate {} ({}): {found} is too much by {by}", self.gate, self.limit),
+            (false, true) => write!(f, "gate {} ({}): {found} is too low by {by}", self.gate, self.limit),
+            (false, false) => write!(f, "gate {} ({}): {found} is too high by {by}", self.gate, self.limit),
         }
     }
 }
@@ -93,7 +95,7 @@ impl Gates {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the gate.
+    /// [`Error::Config`] with the gate's name.
     pub fn check(&self) -> Result<()> {
         let shares = [
             ("gates.max_reject_share", self.max_reject_share),
@@ -104,18 +106,18 @@ impl Gates {
         ];
         for (gate, share) in shares {
             if share.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
-                return Err(Error::config(gate, "is no share; take 0 to 1"));
+                return Err(Error::config(gate, "is not a share; use 0 to 1"));
             }
         }
         match self.max_category_psi {
             Some(limit) if limit.is_nan() || limit < 0.0 => {
-                Err(Error::config("gates.max_category_psi", "is not from 0 on; 0.25 is a usual limit"))
+                Err(Error::config("gates.max_category_psi", "must be 0 or more; 0.25 is a usual limit"))
             }
             _ => Ok(()),
         }
     }
 
-    /// For a stage that takes photos: `photos` good ones of `photos + rejects`.
+    /// Gates of a stage that processes photos: `photos` valid ones out of `photos + rejects`.
     #[must_use]
     pub fn photos(&self, photos: u64, rejects: u64) -> Vec<GateResult> {
         let total = photos + rejects;
@@ -127,7 +129,7 @@ impl Gates {
         results.into_iter().flatten().collect()
     }
 
-    /// For a model: its mean IoU over the test part, and that of the model published before.
+    /// Gates of a model: its mean IoU over the test split, and that of the previously published model.
     #[must_use]
     pub fn model(&self, mean_iou: Option<f64>, before: Option<f64>) -> Vec<GateResult> {
         let drop =
@@ -145,8 +147,8 @@ impl Gates {
         most("max_vanished_share", Some(self.max_vanished_share), Some(share)).into_iter().collect()
     }
 
-    /// For a feature table: the share of photos in which nothing is worn, and pixels by category, now and in the table
-    /// published before.
+    /// Gates of a feature table: the share of photos in which nothing is worn, and pixels by category, in the new table
+    /// and in the previously published one.
     #[must_use]
     pub fn features(&self, nothing_worn_share: f64, category_px: &[u64], before: Option<&[u64]>) -> Vec<GateResult> {
         let psi = before.map(|before| stability_index(before, category_px));
@@ -156,9 +158,9 @@ impl Gates {
     }
 }
 
-/// Population stability index of counts by class: the sum over the classes of (q - p) ln(q / p), p and q the shares before
-/// and now (the symmetric divergence of Kullback and Leibler, 1951). 0 where they are the same; above 0.25 is usually taken
-/// for a shift.
+/// Population stability index of counts by class: the sum over the classes of (q - p) ln(q / p), where p and q are the
+/// old and new shares (the symmetric divergence of Kullback and Leibler, 1951). 0 if they are equal; a value above 0.25
+/// is usually considered a shift.
 #[must_use]
 pub fn stability_index(before: &[u64], now: &[u64]) -> f64 {
     let shares = |counts: &[u64]| -> Vec<f64> {
@@ -184,12 +186,15 @@ mod tests {
     fn a_gate_says_by_how_much() {
         let gates = Gates { min_photos: Some(100), max_mean_iou_drop: Some(0.02), ..Gates::default() };
         let text = |results: Vec<GateResult>| results.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(text(gates.photos(90, 0)), ["gate min_photos (100): 90 is too little by 10"]);
+        assert_eq!(text(gates.photos(90, 0)), ["gate min_photos (100): 90 is too low by 10"]);
         assert_eq!(
             text(gates.model(Some(0.4), Some(0.45))),
-            ["gate max_mean_iou_drop (0.02): 0.05 is too much by 0.03"]
+            ["gate max_mean_iou_drop (0.02): 0.05 is too high by 0.03"]
         );
-        assert_eq!(text(gates.model(None, Some(0.45))), ["gate max_mean_iou_drop (0.02): it could not be told"]);
+        assert_eq!(
+            text(gates.model(None, Some(0.45))),
+            ["gate max_mean_iou_drop (0.02): the value could not be determined"]
+        );
         assert!(gates.model(Some(0.4), None)[0].passed, "the first model has nothing to fall behind");
         assert!(Gates::default().photos(0, 0).is_empty(), "no gate is set by default");
     }

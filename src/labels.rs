@@ -20,7 +20,7 @@ pub const CATEGORIES: [&str; CATEGORY_COUNT] = [
 pub const COLORS: [&str; COLOR_COUNT] =
     ["bk", "beige", "black", "blue", "brown", "gray", "green", "orange", "pink", "purple", "red", "white", "yellow"];
 
-/// A typical sRGB value of each colour, for drawing; `bk` is a neutral grey.
+/// A typical sRGB value of each colour, for drawing; for `bk` a neutral grey.
 pub const COLOR_RGB: [[u8; 3]; COLOR_COUNT] = [
     [128, 128, 128],
     [222, 203, 164],
@@ -37,7 +37,8 @@ pub const COLOR_RGB: [[u8; 3]; COLOR_COUNT] = [
     [240, 210, 60],
 ];
 
-/// A colour for each category in overlays and masks (sRGB), `bk` black. Far apart for neighbours on a body.
+/// A colour (sRGB) for each category in overlays and masks, `bk` black. Categories that are neighbours on a body have
+/// very different colours.
 pub const CATEGORY_PALETTE: [[u8; 3]; CATEGORY_COUNT] = [
     [0, 0, 0],
     [230, 25, 75],
@@ -64,7 +65,7 @@ pub const CATEGORY_PALETTE: [[u8; 3]; CATEGORY_COUNT] = [
     [255, 160, 0],
 ];
 
-/// Whether something of this category is worn: all but bk, face, hair and skin.
+/// Whether the category is apparel: all but bk, face, hair and skin.
 #[must_use]
 pub fn is_apparel(category: u8) -> bool {
     !matches!(CATEGORIES.get(usize::from(category)), None | Some(&("bk" | "face" | "hair" | "skin")))
@@ -75,13 +76,14 @@ pub fn apparel_categories() -> impl Iterator<Item = u8> {
     (0..CATEGORY_COUNT as u8).filter(|&category| is_apparel(category))
 }
 
-/// A category's name as a column name holds it: without '-'.
+/// A category's name as used in column names: without '-'.
 #[must_use]
 pub fn column_name(category: u8) -> String {
     CATEGORIES[usize::from(category)].replace('-', "")
 }
 
-/// Names of the 228 feature cells in column order, `<category>_<color>`: categories outside, colours inside, both by id.
+/// Names of the 228 feature cells in column order, `<category>_<color>`: categories in the outer loop, colours in the
+/// inner, both by id.
 #[must_use]
 pub fn cell_names() -> Vec<String> {
     apparel_categories()
@@ -89,7 +91,7 @@ pub fn cell_names() -> Vec<String> {
         .collect()
 }
 
-/// The index of the cell of a category and a colour (both by id) in [`cell_names`]; `None` where the category is not
+/// The index in [`cell_names`] of the cell of a category and a colour (both by id); `None` if the category is not
 /// apparel or the colour is `bk`.
 #[must_use]
 pub fn cell_index(category: u8, color: u8) -> Option<usize> {

@@ -1,6 +1,6 @@
-//! Pictures that people look at: learning curves, overlays, legends, contact sheets. Values in, RGB pixels out.
+//! Pictures for people: learning curves, overlays, legends, contact sheets. Takes values, returns RGB pixels.
 //!
-//! All text is drawn in a font that the program carries, so that a picture is the same on every machine.
+//! All text is drawn in a font embedded in the program, so that a picture is the same on every machine.
 
 use std::sync::OnceLock;
 
@@ -13,11 +13,11 @@ use crate::error::{Error, Result};
 use crate::labels::{BACKGROUND, CATEGORIES, CATEGORY_PALETTE};
 use crate::photo::Photo;
 
-/// Share of the palette's colour in a coloured pixel of an overlay; the rest is the photo.
+/// Weight of the palette's colour in a coloured pixel of an overlay; the rest is the photo.
 pub const OVERLAY_STRENGTH: f32 = 0.55;
 /// Largest width and height of a picture on a contact sheet.
 pub const TILE_PX: (u32, u32) = (200, 300);
-/// Most lines of a caption.
+/// Maximum number of lines of a caption.
 pub const CAPTION_LINES: usize = 2;
 
 /// Name under which the font is registered.
@@ -29,9 +29,9 @@ const CURVE_PX: (u32, u32) = (1200, 460);
 const INK: RGBColor = RGBColor(40, 44, 52);
 const PALE: RGBColor = RGBColor(225, 228, 232);
 
-/// Where the plotting crate draws here.
+/// Drawing area of the plotting crate.
 type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
-/// A line of a chart: its name, its colour and its values by epoch.
+/// A line of a chart: its name, its colour, and its values by epoch.
 type Series<'a> = (&'a str, RGBColor, Vec<(f64, f64)>);
 
 /// A captioned picture of a contact sheet.
@@ -43,21 +43,21 @@ pub struct Tile {
     pub caption: String,
 }
 
-/// A chart of lines by epoch.
+/// A line chart by epoch.
 #[derive(Debug)]
 pub struct Chart<'a> {
-    /// What stands above it.
+    /// Its heading.
     pub title: &'a str,
-    /// The highest value that is drawn; as high as the highest line where none is named.
+    /// The top of the value axis; `None` for the highest value of any line.
     pub top: Option<f64>,
-    /// Name and colour of each line, and its values by epoch. Values that are not finite are left out.
+    /// Name and colour of each line, and its values by epoch. Values that are not finite are omitted.
     pub lines: Vec<Curve<'a>>,
 }
 
 /// Name, colour and values by epoch of a line.
 pub type Curve<'a> = (&'a str, [u8; 3], Vec<(u32, f32)>);
 
-/// Draws two charts side by side over the same epochs, 1200 x 460.
+/// Draws two charts side by side over the same epochs, 1200 x 460 pixels.
 ///
 /// # Errors
 /// [`Error::Input`] if there is no epoch or drawing fails.
@@ -65,7 +65,7 @@ pub fn side_by_side(charts: &[Chart<'_>; 2]) -> Result<Photo> {
     let epochs =
         || charts.iter().flat_map(|chart| &chart.lines).flat_map(|(_, _, values)| values).map(|(epoch, _)| *epoch);
     let (Some(first), Some(last)) = (epochs().min(), epochs().max()) else {
-        return Err(Error::input("history.parquet", "holds no epoch; train the model for one at least"));
+        return Err(Error::input("history.parquet", "contains no epochs; train the model for at least one"));
     };
     draw(CURVE_PX.0, CURVE_PX.1, |area| {
         area.fill(&WHITE)?;
@@ -85,11 +85,11 @@ pub fn side_by_side(charts: &[Chart<'_>; 2]) -> Result<Photo> {
     })
 }
 
-/// Lays out captioned pictures in rows of `columns`, all cells of one size; pictures keep their aspect. A caption is
-/// broken at blanks and cut after [`CAPTION_LINES`] lines.
+/// Lays out captioned pictures in rows of `columns`, in cells of equal size; pictures keep their aspect ratio. A
+/// caption is wrapped at spaces and cut off after [`CAPTION_LINES`] lines.
 ///
 /// # Errors
-/// [`Error::Input`] where drawing fails.
+/// [`Error::Input`] if drawing fails.
 pub fn contact_sheet(tiles: &[Tile], columns: usize) -> Result<Photo> {
     let columns = columns.clamp(1, tiles.len().max(1));
     let rows = tiles.len().div_ceil(columns).max(1);
@@ -124,15 +124,15 @@ pub fn contact_sheet(tiles: &[Tile], columns: usize) -> Result<Photo> {
     Ok(sheet)
 }
 
-/// The photo with its categories in the palette's colours over it; `label_map` is `[height, width]`, of the photo's size.
-/// The background stays as it is; a region has a dark border.
+/// The photo overlaid with the palette's colours of its categories; `label_map` is `[height, width]`, the photo's size.
+/// The background is left unchanged; each region has a dark border.
 ///
 /// # Panics
-/// Where the label map is not of the photo's size.
+/// If the label map does not have the photo's size.
 #[must_use]
 pub fn overlay(photo: &Photo, label_map: &[u8]) -> Photo {
     let (width, height) = (photo.width_px as usize, photo.height_px as usize);
-    assert_eq!(label_map.len(), width * height, "a label map is of its photo's size");
+    assert_eq!(label_map.len(), width * height, "a label map has its photo's size");
     let mut drawn = photo.clone();
     for (index, pixel) in drawn.rgb.chunks_exact_mut(3).enumerate() {
         let (x, y, label) = (index % width, index / width, label_map[index]);
@@ -153,7 +153,7 @@ pub fn overlay(photo: &Photo, label_map: &[u8]) -> Photo {
 /// Swatches with the names of `categories` (ids), in rows of at most `width_px`.
 ///
 /// # Errors
-/// [`Error::Input`] where drawing fails.
+/// [`Error::Input`] if drawing fails.
 pub fn legend(categories: &[u8], width_px: u32) -> Result<Photo> {
     const SWATCH_PX: i32 = 14;
     const ROW_PX: i32 = 24;
@@ -180,7 +180,7 @@ pub fn legend(categories: &[u8], width_px: u32) -> Result<Photo> {
     })
 }
 
-/// Pictures below each other, on white.
+/// Stacks pictures vertically on white.
 #[must_use]
 pub fn stacked(pictures: &[Photo]) -> Photo {
     let width = pictures.iter().map(|picture| picture.width_px).max().unwrap_or(0);
@@ -194,7 +194,7 @@ pub fn stacked(pictures: &[Photo]) -> Photo {
     sheet
 }
 
-/// `count` numbers below `total`, evenly spaced, without repeats: what is shown of many.
+/// `count` distinct numbers below `total`, evenly spaced: a sample of a long list.
 pub(crate) fn spaced(total: usize, count: usize) -> impl Iterator<Item = usize> {
     let count = count.min(total);
     (0..count).map(move |index| (2 * index + 1) * total / (2 * count))
@@ -222,7 +222,7 @@ pub fn jpeg(photo: &Photo, quality: u8) -> Vec<u8> {
     bytes
 }
 
-/// What drawing fails with: the memory behind a picture does not fail, so this is about fonts.
+/// Error type of drawing: the memory behind a picture cannot fail, so in practice this is about fonts.
 type DrawError = DrawingAreaErrorKind<<BitMapBackend<'static> as DrawingBackend>::ErrorType>;
 
 fn draw(width: u32, height: u32, content: impl FnOnce(&Area<'_>) -> Result<(), DrawError>) -> Result<Photo> {
@@ -236,7 +236,7 @@ fn draw(width: u32, height: u32, content: impl FnOnce(&Area<'_>) -> Result<(), D
 }
 
 fn chart(area: &Area<'_>, title: &str, epochs: (f64, f64), top: f64, series: &[Series<'_>]) -> Result<(), DrawError> {
-    // One epoch alone is drawn in the middle.
+    // A single epoch is drawn in the middle.
     let margin = if epochs.1 > epochs.0 { 0.0 } else { 0.5 };
     let mut chart = ChartBuilder::on(area)
         .caption(title, text(22.0).color(&INK))
@@ -274,16 +274,16 @@ fn chart(area: &Area<'_>, title: &str, epochs: (f64, f64), top: f64, series: &[S
         .draw()
 }
 
-/// Where on the right side the legend hides the fewest points.
+/// The position on the right side where the legend hides the fewest points.
 fn emptiest(series: &[Series<'_>], epochs: (f64, f64), top: f64) -> SeriesLabelPosition {
     let places = [SeriesLabelPosition::UpperRight, SeriesLabelPosition::MiddleRight, SeriesLabelPosition::LowerRight];
     let mut hidden = [0; 3];
     let right = epochs.0 + (epochs.1 - epochs.0) * 0.55;
     for (_, height) in series.iter().flat_map(|(_, _, points)| points).filter(|(epoch, _)| *epoch >= right) {
-        // The first third is the upper one.
+        // The first third is the top one.
         hidden[(((1.0 - height / top) * 3.0) as usize).min(2)] += 1;
     }
-    let best = (0..3).min_by_key(|&third| hidden[third]).expect("there are three");
+    let best = (0..3).min_by_key(|&third| hidden[third]).expect("there are three thirds");
     places[best].clone()
 }
 
@@ -291,7 +291,7 @@ fn register_font() {
     static REGISTERED: OnceLock<()> = OnceLock::new();
     REGISTERED.get_or_init(|| {
         let font = plotters::style::register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT);
-        assert!(font.is_ok(), "the font is a constant of the program");
+        assert!(font.is_ok(), "the font is embedded in the program");
     });
 }
 
@@ -304,7 +304,7 @@ fn text_width(words: &str) -> u32 {
     text(CAPTION_SIZE).box_size(words).map_or(0, |(width, _)| width)
 }
 
-/// Breaks a caption at line ends and blanks into lines that fit; what does not fit is cut with an ellipsis.
+/// Wraps a caption at line breaks and spaces into lines that fit; what does not fit is cut off with an ellipsis.
 fn wrapped(caption: &str, width_px: u32) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for paragraph in caption.lines() {
@@ -341,10 +341,10 @@ fn blank(width_px: u32, height_px: u32) -> Photo {
 
 fn buffer(photo: &Photo) -> RgbImage {
     ImageBuffer::<Rgb<u8>, _>::from_raw(photo.width_px, photo.height_px, photo.rgb.clone())
-        .expect("a photo holds width x height x 3 bytes")
+        .expect("a photo has width x height x 3 bytes")
 }
 
-/// The picture at the largest size within `limit` that keeps its aspect.
+/// The picture at the largest size within `limit` with its aspect ratio.
 fn scaled(photo: &Photo, limit: (u32, u32)) -> RgbImage {
     let scale = (f64::from(limit.0) / f64::from(photo.width_px.max(1)))
         .min(f64::from(limit.1) / f64::from(photo.height_px.max(1)));
@@ -392,7 +392,7 @@ mod tests {
         let photo = plain(4, 1, [100, 200, 0]);
         let drawn = overlay(&photo, &[0, 0, 1, 1]);
         assert_eq!(pixel(&drawn, 0, 0), [100, 200, 0], "background");
-        // Category 1 is (230, 25, 75): 0.55 of it and 0.45 of the photo.
+        // Category 1 is (230, 25, 75): the result is 0.55 of it plus 0.45 of the photo.
         assert_eq!(pixel(&drawn, 3, 0), [172, 104, 41]);
         assert!(pixel(&drawn, 2, 0)[0] < 80, "the border is dark");
     }
@@ -448,7 +448,7 @@ mod tests {
         Ok(())
     }
 
-    /// Writes the pictures to the folder `LOOKBOOK_PICTURES`, for people to look at.
+    /// Writes the pictures to the folder `LOOKBOOK_PICTURES`, for visual inspection.
     #[test]
     fn pictures_to_look_at() -> Result<()> {
         let losses: Vec<_> = (1..=25).map(|n| 0.4 / (n as f32).sqrt()).collect();

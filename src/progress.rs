@@ -1,4 +1,5 @@
-//! Progress of long work: a bar on a terminal; elsewhere a log line every few seconds with done, total, rate and time left.
+//! Progress of long work: a bar on a terminal; otherwise a log line every few seconds with done, total, rate and time
+//! left.
 
 use std::io::IsTerminal;
 use std::sync::Mutex;
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Time between two log lines where there is no terminal.
+/// Time between two log lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Progress of one piece of work; shared between threads by reference.
@@ -19,7 +20,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Starts showing `task` with `total` pieces, named `unit` in the plural.
+    /// Starts to show `task`, which has `total` items, called `unit` in the plural.
     #[must_use]
     pub fn new(task: &'static str, total: u64, unit: &'static str) -> Self {
         let terminal = std::io::stderr().is_terminal();
@@ -34,7 +35,7 @@ impl Progress {
         Self { task, unit, bar, last_line: (!terminal).then(|| Mutex::new(Instant::now())) }
     }
 
-    /// `count` more pieces are done.
+    /// Reports `count` more items as done.
     pub fn inc(&self, count: u64) {
         self.bar.inc(count);
         let Some(Ok(mut last)) = self.last_line.as_ref().map(Mutex::lock) else { return };
@@ -52,7 +53,7 @@ impl Progress {
         }
     }
 
-    /// Shows a text behind the figures.
+    /// Shows a text after the numbers.
     pub fn message(&self, text: String) {
         self.bar.set_message(text);
     }

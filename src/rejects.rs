@@ -1,4 +1,4 @@
-//! `rejects.parquet`: one row for each input that a stage left out, with a stable reason code.
+//! `rejects.parquet`: one row for each input that a stage rejected, with a stable reason code.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -11,32 +11,32 @@ use arrow::record_batch::RecordBatch;
 use crate::error::Result;
 use crate::table;
 
-/// File name of the table in every folder that has one.
+/// File name of the table in every folder that contains one.
 pub const FILE: &str = "rejects.parquet";
 /// Name of the table.
 pub const TABLE: &str = "rejects";
 /// Default of the settings `max_reject_fraction`: the largest share of inputs that may be rejected.
 pub const DEFAULT_MAX_REJECT_FRACTION: f64 = 0.05;
 
-/// One input that was left out.
+/// A rejected input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reject {
     /// The photo's name or path.
     pub item: String,
-    /// A stable code in snake case, as `photo_truncated`.
+    /// A stable code in snake case, such as `photo_truncated`.
     pub reason: Cow<'static, str>,
-    /// What was found, for people.
+    /// What was found, in words.
     pub detail: String,
 }
 
 impl Reject {
-    /// An input `item` left out for `reason`.
+    /// The input `item`, rejected for `reason`.
     pub fn new(item: impl Into<String>, reason: &'static str, detail: impl std::fmt::Display) -> Self {
         Self { item: item.into(), reason: reason.into(), detail: detail.to_string() }
     }
 }
 
-/// Writes the table of a stage's rejects; also where there are none.
+/// Writes the table of a stage's rejects, even if there are none.
 ///
 /// # Errors
 /// As [`table::write_table`].

@@ -1,5 +1,5 @@
-//! SIGTERM and SIGINT: work looks at [`check`] between two batches and ends as after any other failure; a process that does
-//! not get there in time is ended all the same, which leaves nothing half-written (see [`crate::stage`]).
+//! SIGTERM and SIGINT: work calls [`check`] between batches and ends as after any other failure; a process that does
+//! not reach the next check in time is terminated anyway, which leaves nothing half-written (see [`crate::stage`]).
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -12,16 +12,16 @@ use signal_hook::{flag, low_level};
 
 use crate::error::{Error, Result};
 
-/// Time that a run has to end by itself.
+/// Time that a run has to end on its own.
 const GRACE: Duration = Duration::from_secs(9);
 
-/// The signal that came last; 0 before any.
+/// The most recent signal; 0 if none.
 static SIGNAL: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
-/// Starts to listen for both signals. To be called once, by the program.
+/// Starts to listen for both signals. The program calls this once.
 ///
 /// # Errors
-/// [`Error::Io`] where the system refuses.
+/// [`Error::Io`] if the system call fails.
 pub fn listen() -> Result<()> {
     let failed = || Error::io("listen for signals with", "a pipe");
     let (mut woken, wake) = UnixStream::pair().map_err(failed())?;
@@ -31,7 +31,7 @@ pub fn listen() -> Result<()> {
     }
     std::thread::spawn(move || {
         if woken.read_exact(&mut [0]).is_ok() {
-            tracing::warn!("told to stop (signal {}); ending after the current batch", SIGNAL.load(Ordering::SeqCst));
+            tracing::warn!("stopping (signal {}); ending after the current batch", SIGNAL.load(Ordering::SeqCst));
             std::thread::sleep(GRACE);
             std::process::exit(128 + SIGNAL.load(Ordering::SeqCst) as i32);
         }
@@ -39,10 +39,10 @@ pub fn listen() -> Result<()> {
     Ok(())
 }
 
-/// To be called between two batches.
+/// Must be called between batches.
 ///
 /// # Errors
-/// [`Error::Stopped`] once a signal came.
+/// [`Error::Stopped`] once a signal has arrived.
 pub fn check() -> Result<()> {
     match SIGNAL.load(Ordering::SeqCst) {
         0 => Ok(()),

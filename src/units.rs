@@ -1,4 +1,4 @@
-//! Numbers with units, as settings and flags have them.
+//! Numbers with units, as written in settings and flags.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,9 @@ impl TryFrom<String> for ByteSize {
     fn try_from(text: String) -> Result<Self, String> {
         let unit = |&(unit, shift): &(&str, u32)| Some((text.strip_suffix(unit)?.trim().parse::<u64>().ok()?, shift));
         let size = BYTE_UNITS.iter().find_map(unit).and_then(|(number, shift)| number.checked_mul(1 << shift));
-        size.map(Self).ok_or_else(|| format!("'{text}' is no size; write bytes, or KiB, MiB, GiB, TiB, as in 1GiB"))
+        size.map(Self).ok_or_else(|| {
+            format!("'{text}' is not a size; write a number of bytes, or use KiB, MiB, GiB or TiB, as in 1GiB")
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Source records to dataset tables (`convert`), and the dataset tables as later stages read them.
+//! The tables of a dataset folder, which `convert` writes, as later stages read them.
 
 use std::path::{Path, PathBuf};
 
@@ -13,19 +13,20 @@ pub mod photos;
 
 pub use photos::{PhotoEntry, PhotoRecord, Split};
 
-/// File name of the licence of the data in a dataset folder.
+/// File name of the data's licence in a dataset folder.
 pub const LICENSE_FILE: &str = "LICENSE";
 
 /// The licence of the data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Licence {
-    /// The first two lines with something on them, in one.
+    /// The first two non-empty lines, joined.
     pub title: String,
-    /// The file as found.
+    /// The file as it was found.
     pub text: Vec<u8>,
 }
 
-/// The tables of a dataset folder, checked; opened once, so that what is published meanwhile is not read.
+/// The tables of a dataset folder, checked. The folder is opened once, so that a version published meanwhile is not
+/// read.
 #[derive(Debug)]
 pub struct Dataset {
     folder: OpenFolder,
@@ -33,7 +34,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens a dataset folder and checks that its tables are there, of this schema, and of this program's label lists.
+    /// Opens a dataset folder and checks that its tables exist and have this program's schema and label lists.
     ///
     /// # Errors
     /// As [`crate::table::read_table`].
@@ -48,13 +49,13 @@ impl Dataset {
         Ok(Self { folder, photos: reader.rows() })
     }
 
-    /// The folder by its name.
+    /// The folder's path.
     #[must_use]
     pub fn name(&self) -> &Path {
         self.folder.name()
     }
 
-    /// Records the table of the photos as an input of a stage.
+    /// Records the table of photos as an input of a stage.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -62,7 +63,7 @@ impl Dataset {
         stage.input_of(&self.folder, photos::FILE)
     }
 
-    /// Number of photos of all splits.
+    /// Number of photos in all splits.
     #[must_use]
     pub fn len(&self) -> usize {
         self.photos
@@ -74,15 +75,15 @@ impl Dataset {
         self.photos == 0
     }
 
-    /// Streams the photos in the order of the table; of one split where one is named.
+    /// Streams the photos in the order of the table, only those of `split` if it is given.
     ///
     /// # Errors
-    /// As [`crate::table::read_table`]; a damaged row as an item.
+    /// As [`crate::table::read_table`]; a damaged row is an error item.
     pub fn photos(&self, split: Option<Split>) -> Result<Box<dyn Iterator<Item = Result<PhotoRecord>> + Send>> {
         photos::read(&self.photos_path(), split)
     }
 
-    /// The photos without their pixels, in the order of the table: quick, and small in memory.
+    /// The photos without their pixels, in the order of the table: fast, and small in memory.
     ///
     /// # Errors
     /// As [`crate::table::read_table`].
@@ -90,13 +91,13 @@ impl Dataset {
         photos::read_index(&self.photos_path())
     }
 
-    /// The file that [`Dataset::photos`] reads, by way of the opened folder.
+    /// The file that [`Dataset::photos`] reads, accessed through the opened folder.
     #[must_use]
     pub fn photos_path(&self) -> PathBuf {
         self.folder.path(photos::FILE)
     }
 
-    /// The licence of the data; `None` where the source had none.
+    /// The licence of the data; `None` if the source had none.
     ///
     /// # Errors
     /// [`Error::Io`].

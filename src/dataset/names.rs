@@ -1,4 +1,4 @@
-//! `categories.parquet` and `colors.parquet`: the label lists, one name a row in the order of its id.
+//! `categories.parquet` and `colors.parquet`: the label lists, one name per row in the order of the ids.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ pub const COLORS_FILE: &str = "colors.parquet";
 /// Name of the table of colour names.
 pub const COLORS_TABLE: &str = "colors";
 
-/// Writes the table `table` of `names`. `is_apparel` says whether something of that name is worn; it is null in the table
-/// of colours, where it means nothing.
+/// Writes the table `table` of `names`. `is_apparel` tells whether the category is worn; it is null in the table of
+/// colours, where it has no meaning.
 ///
 /// # Errors
 /// As [`table::write_table`].
@@ -50,7 +50,7 @@ pub fn write(path: &Path, table: &str, names: &[&str]) -> Result<()> {
 /// Checks that the table `table` at `path` lists exactly `names`.
 ///
 /// # Errors
-/// [`Error::Schema`] where it lists others; as [`table::read_table`].
+/// [`Error::Schema`] if it lists others; otherwise as [`table::read_table`].
 pub fn check(path: &Path, table: &str, names: &[&str]) -> Result<()> {
     let mut found = Vec::new();
     for batch in table::read_table(path, table, &["id", "name"], names.len().max(1))? {

@@ -1,4 +1,4 @@
-//! `photos.parquet`: one photo a row, with its encoded file and its labels by superpixel.
+//! `photos.parquet`: one photo per row, with its encoded file and its labels by superpixel.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -22,16 +22,16 @@ use crate::table::{self, TableReader, column, read_table};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
-    /// Learnt from.
+    /// For training.
     Train,
-    /// Watched while learning.
+    /// For validation during training.
     Validation,
-    /// Looked at once, at the end.
+    /// For the final test, used once.
     Test,
 }
 
 impl Split {
-    /// All parts, in file order.
+    /// All parts, in the order of the file.
     pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
 
     /// The name in tables and settings.
@@ -44,7 +44,7 @@ impl Split {
         }
     }
 
-    /// The part of that name.
+    /// The part with the given name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|split| split.name() == name)
@@ -54,7 +54,7 @@ impl Split {
 /// One row of `photos.parquet`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PhotoRecord {
-    /// Row order of the source.
+    /// Index of the photo in the source's order.
     pub photo_id: u32,
     /// File name in the source.
     pub file_name: String,
@@ -64,27 +64,27 @@ pub struct PhotoRecord {
     pub width_px: u32,
     /// Height.
     pub height_px: u32,
-    /// The encoded file as found.
+    /// The encoded file as it was found.
     pub encoded: Vec<u8>,
     /// `[height, width]`, 0-based superpixel numbers.
     pub superpixels: Vec<u16>,
     /// Category of each superpixel, 0 to 22.
     pub superpixel_category: Vec<u8>,
-    /// Colour of each superpixel, 0 to 12; `None` where the source has none.
+    /// Colour of each superpixel, 0 to 12; `None` if the source has no colours.
     pub superpixel_color: Option<Vec<u8>>,
 }
 
 impl PhotoRecord {
-    /// The photo, upright; `source` is named where it is no good.
+    /// The decoded, upright photo; `source` is named in the error if it is invalid.
     ///
     /// # Errors
-    /// [`Error::Input`] where the photo does not decode or its labels do not lie on its pixels.
+    /// [`Error::Input`] if the photo does not decode, or its labels do not have its size.
     pub fn decode(&self, source: &Path) -> Result<Photo> {
         let problem = |what: String| Error::input(source, format!("photo '{}': {what}; convert again", self.file_name));
         let photo = photo::decode(&self.encoded).map_err(|bad| problem(format!("{} ({})", bad.detail, bad.reason)))?;
         if (photo.width_px, photo.height_px) != (self.width_px, self.height_px) {
             return Err(problem(format!(
-                "its labels are of {} x {} pixels, the upright photo is of {} x {}",
+                "its labels have {} x {} pixels, the upright photo has {} x {}",
                 self.width_px, self.height_px, photo.width_px, photo.height_px
             )));
         }
@@ -97,7 +97,7 @@ impl PhotoRecord {
         self.superpixels.iter().map(|&s| self.superpixel_category[usize::from(s)]).collect()
     }
 
-    /// Colour of each pixel, `[height, width]`; `None` where the source has no colours.
+    /// Colour of each pixel, `[height, width]`; `None` if the source has no colours.
     #[must_use]
     pub fn color_map(&self) -> Option<Vec<u8>> {
         let colors = self.superpixel_color.as_ref()?;
@@ -108,7 +108,7 @@ impl PhotoRecord {
 /// One row of `photos.parquet` without its pixels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PhotoEntry {
-    /// Row order of the source.
+    /// Index of the photo in the source's order.
     pub photo_id: u32,
     /// File name in the source.
     pub file_name: String,
@@ -124,7 +124,7 @@ pub struct PhotoEntry {
 pub const FILE: &str = "photos.parquet";
 /// Name of the table.
 pub const TABLE: &str = "photos";
-/// Rows of a row group: what a reader has in memory at once, about 20 MB.
+/// Rows per row group, which a reader holds in memory at once: about 20 MB.
 pub const ROW_GROUP_ROWS: usize = 32;
 /// All columns, in order.
 pub const COLUMNS: [&str; 9] = [
@@ -138,7 +138,7 @@ pub const COLUMNS: [&str; 9] = [
     "superpixel_category",
     "superpixel_color",
 ];
-/// Tells Hugging Face `datasets` that the column `photo` is a picture.
+/// Tells Hugging Face `datasets` that the column `photo` contains images.
 const HUGGING_FACE: (&str, &str) = ("huggingface", r#"{"info": {"features": {"photo": {"_type": "Image"}}}}"#);
 
 /// The schema of the table.
@@ -156,7 +156,7 @@ pub fn schema() -> SchemaRef {
             Field::new("split", DataType::Utf8, false),
             Field::new("width_px", DataType::UInt32, false),
             Field::new("height_px", DataType::UInt32, false),
-            // Nullable as the type of `datasets` is; never null here.
+            // Nullable, as the type in `datasets` is; never null here.
             Field::new("photo", DataType::Struct(photo_fields()), true),
             list("superpixels", DataType::UInt16, false),
             list("superpixel_category", DataType::UInt8, false),
@@ -172,7 +172,7 @@ fn photo_fields() -> Fields {
     Fields::from(vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)])
 }
 
-/// Records as rows.
+/// Converts records to rows.
 #[must_use]
 pub fn to_rows(records: &[PhotoRecord]) -> RecordBatch {
     let numbers = |of: fn(&PhotoRecord) -> u32| Arc::new(UInt32Array::from_iter_values(records.iter().map(of)));
@@ -207,7 +207,7 @@ fn lists<'a, T: ArrowPrimitiveType>(rows: impl Iterator<Item = Option<&'a [T::Na
     Arc::new(ListArray::new(item, offsets, Arc::new(values), valid))
 }
 
-/// The same rows under other splits.
+/// The same rows assigned to other splits.
 #[must_use]
 pub fn with_splits(rows: &RecordBatch, splits: &[Split]) -> RecordBatch {
     let mut columns = rows.columns().to_vec();
@@ -215,10 +215,10 @@ pub fn with_splits(rows: &RecordBatch, splits: &[Split]) -> RecordBatch {
     RecordBatch::try_new(schema(), columns).expect("only the values of one column change")
 }
 
-/// Streams the photos of the table at `path`; of one split where one is named.
+/// Streams the photos of the table at `path`, only those of `split` if it is given.
 ///
 /// # Errors
-/// As [`read_table`]; a damaged row as an item.
+/// As [`read_table`]; a damaged row is an error item.
 pub fn read(path: &Path, split: Option<Split>) -> Result<Box<dyn Iterator<Item = Result<PhotoRecord>> + Send>> {
     let reader = read_table(path, TABLE, &COLUMNS, ROW_GROUP_ROWS)?;
     Ok(Box::new(Photos { path: path.to_owned(), reader, split, ready: Vec::new().into_iter() }))
@@ -247,7 +247,7 @@ impl Iterator for Photos {
     }
 }
 
-/// The table without its pixels.
+/// Reads the table without its pixels.
 ///
 /// # Errors
 /// As [`read_table`].
@@ -269,7 +269,7 @@ fn entry(path: &Path, rows: &RecordBatch, row: usize) -> Result<PhotoEntry> {
         photo_id: number("photo_id")?,
         file_name: column::<StringArray>(path, rows, "file_name")?.value(row).to_owned(),
         split: Split::from_name(split)
-            .ok_or_else(|| Error::input(path, format!("split '{split}' is none of train, validation and test")))?,
+            .ok_or_else(|| Error::input(path, format!("split '{split}' is not one of train, validation and test")))?,
         width_px: number("width_px")?,
         height_px: number("height_px")?,
     })
@@ -305,7 +305,7 @@ fn record(path: &Path, rows: &RecordBatch, row: usize, entry: &PhotoEntry) -> Re
         },
         file_name: entry.file_name.clone(),
     };
-    // What the maps of `PhotoRecord` rely on.
+    // Invariants that the maps of `PhotoRecord` rely on.
     let labels = record.superpixel_category.len().min(record.superpixel_color.as_ref().map_or(usize::MAX, Vec::len));
     let below = |labels: &[u8], count: usize| labels.iter().all(|&label| usize::from(label) < count);
     let whole = record.superpixels.len() == record.width_px as usize * record.height_px as usize

@@ -1,4 +1,4 @@
-//! Label maps and colours to the feature table; the feature table as later stages read it.
+//! The feature table: computed from label maps and colours, and as later stages read it.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -19,22 +19,22 @@ pub use counts::{ColorRule, PixelCounts};
 /// The feature table in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeatureTable {
-    /// Ids, in the order of the parts.
+    /// Ids, in the order of the table's parts.
     pub photo_ids: Vec<u32>,
     /// File names.
     pub file_names: Vec<String>,
-    /// Paths of the photos; for a dataset's own photos the path inside the source.
+    /// Paths of the photos; for a dataset's own photos, the path inside the source.
     pub paths: Vec<String>,
     /// SHA-256 of the encoded files.
     pub content_sha256: Vec<String>,
     /// Number of apparel pixels.
     pub apparel_px: Vec<u64>,
-    /// `[photos, 228]`, row-major; 0 where there is none.
+    /// `[photos, 228]`, row-major; 0 for empty cells.
     pub cells: Vec<f32>,
 }
 
 impl FeatureTable {
-    /// Scans the parts of a features folder with polars.
+    /// Scans the parts of a features folder with Polars.
     ///
     /// # Errors
     /// [`crate::Error::Input`], [`crate::Error::Schema`].
@@ -47,7 +47,7 @@ impl FeatureTable {
         Ok(table)
     }
 
-    /// Rows of 228 cells each, without anything else known of the photos.
+    /// Rows of 228 cells each, with nothing else known about the photos.
     pub(crate) fn unnamed(cells: Vec<f32>) -> Self {
         let photos = cells.len() / CELL_COUNT;
         let texts = vec![String::new(); photos];
@@ -67,7 +67,7 @@ impl FeatureTable {
         self.photo_ids.len()
     }
 
-    /// Whether there is no photo.
+    /// Whether there are no photos.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.photo_ids.is_empty()
@@ -107,18 +107,21 @@ impl FeatureTable {
     fn check(&self, folder: &Path) -> Result<()> {
         let mut seen = HashSet::new();
         if let Some(twice) = self.photo_ids.iter().find(|&id| !seen.insert(id)) {
-            return Err(Error::input(folder, format!("photo_id {twice} comes twice; ids must be unique")));
+            return Err(Error::input(folder, format!("photo_id {twice} occurs twice; ids must be unique")));
         }
         if let Some(at) = self.cells.iter().position(|share| !(0.0..=1.0).contains(share)) {
             let (row, cell) = (at / CELL_COUNT, &labels::cell_names()[at % CELL_COUNT]);
             let (id, value) = (self.photo_ids[row], self.cells[at]);
-            return Err(Error::input(folder, format!("photo_id {id}, column {cell}: {value} is no share of 0 to 1")));
+            return Err(Error::input(
+                folder,
+                format!("photo_id {id}, column {cell}: {value} is not a share from 0 to 1"),
+            ));
         }
         Ok(())
     }
 }
 
-/// Figures of a feature table, computed by polars.
+/// Statistics of a feature table, computed with Polars.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FeatureStatistics {
     /// Photos.
@@ -127,9 +130,10 @@ pub struct FeatureStatistics {
     pub photos_without_apparel: u64,
     /// Pixels of each of the 19 apparel categories, ascending by id.
     pub apparel_category_px: Vec<u64>,
-    /// Mean number of cells that a photo has; 0 where there is no photo.
+    /// Mean number of non-empty cells per photo; 0 if there are no photos.
     pub mean_cells_per_photo: f64,
-    /// The five cells that most photos have, with the number of photos, most first; by column order where equal.
+    /// The five cells that are non-empty in the most photos, with the number of photos, in descending order; ties in
+    /// column order.
     pub commonest_cells: Vec<(String, u64)>,
 }
 
@@ -184,7 +188,7 @@ fn collect(folder: &Path, frame: LazyFrame) -> Result<DataFrame> {
 
 fn bad_table(folder: &Path) -> impl Fn(PolarsError) -> Error {
     let folder: PathBuf = folder.to_owned();
-    move |cause| Error::input(&folder, format!("is not a feature table: {cause}; run segment again"))
+    move |cause| Error::input(&folder, format!("is not a valid feature table: {cause}; run segment again"))
 }
 
 #[cfg(test)]
@@ -228,7 +232,7 @@ mod tests {
     fn the_first_pixel_of_a_category_is_taken_columns_first() {
         let counts = PixelCounts::of(&LABELS, 4, ColorRule::FirstPixel, |pixel| COLORS[pixel]);
         assert_eq!(cells(&counts), named(&[("Tshirt_blue", 4.0 / 7.0), ("shoe_black", 2.0 / 7.0)]));
-        // The T-shirt's first pixel by rows is at (1, 0), by columns at (0, 1).
+        // The T-shirt's first pixel is at (1, 0) in row-major order, at (0, 1) in column-major order.
         let counts = PixelCounts::of(&[0, 1, 1, 1], 2, ColorRule::FirstPixel, |pixel| [0, 3, 10, 10][pixel]);
         assert_eq!(cells(&counts), named(&[("Tshirt_red", 1.0)]));
     }

@@ -3,14 +3,14 @@
 //! | column | type | meaning |
 //! | --- | --- | --- |
 //! | `photo_id` | u32 | the catalogue's own id |
-//! | `file_name`, `path` | text | the photo; for a dataset's own photos the path is the name inside the source |
+//! | `file_name`, `path` | text | the photo; for a dataset's own photos, the path is the name inside the source |
 //! | `content_sha256` | text | SHA-256 of the encoded file, lower-case hexadecimal |
-//! | `model_id` | text | the model that made the label map; `labels` where the source's own labels did |
+//! | `model_id` | text | the model that made the label map; `labels` if it comes from the source's own labels |
 //! | `width_px`, `height_px` | u32 | size of the label map, whose pixels are counted below |
 //! | `photo_width_px`, `photo_height_px` | u32 | size of the upright photo; its pixel (x, y) is the label map's (x `width_px` / `photo_width_px`, y `height_px` / `photo_height_px`), rounded down |
-//! | `px_<category>` | u32 | pixels of each of the 23 categories; they add up to `width_px * height_px` |
+//! | `px_<category>` | u32 | pixels of each of the 23 categories; their sum is `width_px * height_px` |
 //! | `apparel_px` | u32 | pixels of the 19 apparel categories |
-//! | `<category>_<color>` | f32, 228 of them | share of the apparel pixels with that category and colour; null where there is none |
+//! | `<category>_<color>` | f32, 228 of them | share of the apparel pixels with that category and colour; null if there are none |
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -30,19 +30,19 @@ use crate::table::{TableWriter, schema};
 
 /// Name of the table in its metadata.
 pub const TABLE: &str = "features";
-/// Most rows of a part, which is one row group.
+/// Maximum number of rows of a part, which is a single row group.
 pub const PART_ROWS: usize = 8192;
-/// Ending of the Arrow IPC file beside a part.
+/// Extension of the Arrow IPC file next to a part.
 pub const IPC_EXTENSION: &str = "arrow";
 
-/// In which formats the feature table is written.
+/// File formats in which the feature table is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// Parquet alone.
+    /// Parquet only.
     #[default]
     Parquet,
-    /// Parquet, and the same rows as Arrow IPC files beside it.
+    /// Parquet, and the same rows as Arrow IPC files next to it.
     Arrow,
 }
 
@@ -53,11 +53,11 @@ pub struct FeatureRow {
     pub photo_id: u32,
     /// File name.
     pub file_name: String,
-    /// Where the photo lies.
+    /// Path of the photo.
     pub path: String,
     /// SHA-256 of the encoded file.
     pub content_sha256: String,
-    /// The model, or `labels`.
+    /// The model's id, or `labels`.
     pub model_id: String,
     /// Width of the label map.
     pub width_px: u32,
@@ -67,7 +67,7 @@ pub struct FeatureRow {
     pub photo_width_px: u32,
     /// Height of the upright photo.
     pub photo_height_px: u32,
-    /// What its pixels show.
+    /// Its pixel counts.
     pub counts: PixelCounts,
 }
 
@@ -85,7 +85,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     schema(TABLE, fields)
 });
 
-/// Rows as a batch.
+/// Converts rows to a batch.
 #[must_use]
 pub fn batch_of(rows: &[FeatureRow]) -> RecordBatch {
     let text = |of: fn(&FeatureRow) -> &str| Arc::new(StringArray::from_iter_values(rows.iter().map(of))) as ArrayRef;
@@ -112,7 +112,7 @@ pub fn batch_of(rows: &[FeatureRow]) -> RecordBatch {
     RecordBatch::try_new(SCHEMA.clone(), columns).expect("the columns match the schema")
 }
 
-/// Rows of this table under other ids, file names and paths.
+/// The same rows with other ids, file names and paths.
 #[must_use]
 pub fn renamed(rows: &RecordBatch, names: &[(u32, String, String)]) -> RecordBatch {
     let mut columns = rows.columns().to_vec();
@@ -122,7 +122,7 @@ pub fn renamed(rows: &RecordBatch, names: &[(u32, String, String)]) -> RecordBat
     RecordBatch::try_new(SCHEMA.clone(), columns).expect("only the values of three columns change")
 }
 
-/// Writes a part; beside it `.arrow` where the format has it.
+/// Writes a part, with an `.arrow` file next to it if the format includes one.
 ///
 /// # Errors
 /// As [`TableWriter`].

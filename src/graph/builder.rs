@@ -1,9 +1,9 @@
-//! Builds an ONNX graph operator by operator, and the gradients of what was built by going back over it.
+//! Builds an ONNX graph operator by operator, and derives the gradients by walking back over what was built.
 //!
-//! All maps of the network are `[batch, channels, height, width]`, f32 or, for [half precision](Precision::F16), f16; what is
-//! summed over many pixels is f32 in any case, and so are weights and their gradients. Only the operators that the network needs
-//! are differentiable: each of them leaves a step on the tape, and [`Builder::gradients`] walks the tape backwards
-//! (reverse-mode differentiation; Griewank and Walther, "Evaluating Derivatives", 2008).
+//! All maps of the network are `[batch, channels, height, width]`, f32 or, for [half precision](Precision::F16), f16.
+//! Sums over many pixels are always f32, and so are weights and their gradients. Only the operators that the network
+//! needs are differentiable: each of them records a step on the tape, and [`Builder::gradients`] walks the tape
+//! backwards (reverse-mode differentiation; Griewank and Walther, "Evaluating Derivatives", 2008).
 
 use std::collections::HashMap;
 
@@ -15,10 +15,10 @@ use super::onnx::{
 };
 use super::spec::Precision;
 
-/// Name of the domain.
+/// Name of the domain of the native operators.
 pub const DOMAIN: &str = "lookbook";
 
-/// A value of the graph, by its name in the file.
+/// A value of the graph, identified by its name in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Value(String);
 
@@ -39,12 +39,13 @@ pub enum Dim {
     Batch,
 }
 
-/// A differentiable step that was taken.
+/// A differentiable step on the tape.
 #[derive(Debug, Clone)]
 enum Step {
-    /// Stride 1, 'same' padding; `weight` is `[out, in, kernel, kernel]`, `channels` is in and out.
+    /// Stride 1, 'same' padding; `weight` is `[out, in, kernel, kernel]`, `channels` is `[in, out]`.
     Convolution { x: Value, weight: Value, bias: Option<Value>, y: Value, kernel: usize, channels: [usize; 2] },
-    /// `y` = `normal` x scale + bias, where `normal` is `x` less its mean, times `inverse`, one over its deviation.
+    /// `y` = `normal` x scale + bias, where `normal` is `x` minus its mean, times `inverse`, the reciprocal of its
+    /// standard deviation.
     BatchNorm { x: Value, normal: Value, inverse: Value, scale: Value, bias: Value, y: Value },
     /// max(x, 0).
     Relu { x: Value, y: Value },
@@ -69,7 +70,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A graph whose maps are of that precision.
+    /// A graph whose maps have the given precision.
     #[must_use]
     pub fn new(precision: Precision) -> Self {
         Self { half: precision == Precision::F16, ..Self::default() }
@@ -81,12 +82,12 @@ impl Builder {
         self.half
     }
 
-    /// f32 in the element type of maps.
+    /// Casts f32 to the element type of maps.
     pub fn narrow(&mut self, x: &Value) -> Value {
         if self.half { self.cast(x, FLOAT16) } else { x.clone() }
     }
 
-    /// Maps in f32.
+    /// Casts maps to f32.
     pub fn wide(&mut self, x: &Value) -> Value {
         if self.half { self.cast(x, FLOAT) } else { x.clone() }
     }
@@ -111,7 +112,7 @@ impl Builder {
         self.graph.output.push(value_info(name, elem_type, dims));
     }
 
-    /// Names of nodes that follow begin with `scope`.
+    /// Prefixes the names of the nodes that follow with `scope`.
     pub fn scope(&mut self, scope: impl Into<String>) {
         self.scope = scope.into();
     }
@@ -198,24 +199,24 @@ impl Builder {
         values
     }
 
-    /// `x` in another shape; 0 keeps a dimension, -1 takes the rest.
+    /// `x` in another shape; 0 keeps a dimension, -1 is inferred from the rest.
     pub fn reshape(&mut self, x: &Value, shape: &[i64]) -> Value {
         let shape = self.integers(shape);
         self.node("Reshape", &[x, &shape], vec![])
     }
 
-    /// The axes in another order.
+    /// `x` with its axes in another order.
     pub fn transpose(&mut self, x: &Value, order: &[i64]) -> Value {
         self.node("Transpose", &[x], vec![Attribute::ints("perm", order)])
     }
 
-    /// `starts..ends` of `axes`, as ONNX counts (negative from the end).
+    /// `starts..ends` of `axes`, with ONNX's indices (negative ones count from the end).
     pub fn slice(&mut self, x: &Value, starts: &[i64], ends: &[i64], axes: &[i64], steps: &[i64]) -> Value {
         let bounds = [starts, ends, axes, steps].map(|it| self.integers(it));
         self.node("Slice", &[x, &bounds[0], &bounds[1], &bounds[2], &bounds[3]], vec![])
     }
 
-    /// Reduces `axes` by "`ReduceSum`", "`ReduceMean`" or "`ReduceMax`"; they vanish.
+    /// Reduces `axes` by "`ReduceSum`", "`ReduceMean`" or "`ReduceMax`"; `keep` leaves them with size 1.
     pub fn reduce(&mut self, op_type: &str, x: &Value, axes: &[i64], keep: bool) -> Value {
         let axes = self.integers(axes);
         self.node(op_type, &[x, &axes], vec![Attribute::int("keepdims", i64::from(keep))])
@@ -227,18 +228,18 @@ impl Builder {
         self.nodes("Split", &[x, &parts], vec![Attribute::int("axis", axis)], sizes.len())
     }
 
-    /// Joins along `axis`.
+    /// Concatenates along `axis`.
     pub fn concat(&mut self, values: &[&Value], axis: i64) -> Value {
         self.node("Concat", values, vec![Attribute::int("axis", axis)])
     }
 
-    /// Another element type.
+    /// Casts to another element type.
     pub fn cast(&mut self, x: &Value, elem_type: i32) -> Value {
         self.node("Cast", &[x], vec![Attribute::int("to", i64::from(elem_type))])
     }
 
-    /// Convolution, stride 1, 'same' padding with zeros: `weight` `[out, in, kernel, kernel]`, `bias` `[out]`; `channels`
-    /// is in and out.
+    /// Convolution with stride 1 and 'same' zero padding: `weight` `[out, in, kernel, kernel]`, `bias` `[out]`;
+    /// `channels` is `[in, out]`.
     pub fn convolution(
         &mut self,
         x: &Value,
@@ -255,8 +256,9 @@ impl Builder {
         y
     }
 
-    /// The maps of each channel brought to mean 0 and variance 1 over the batch and all pixels, then times `scale`, plus
-    /// `bias`, `[channels]` each. Returns the maps, and their means and variances, `[1, channels, 1, 1]`.
+    /// Normalises the maps of each channel to mean 0 and variance 1 over the batch and all pixels, then multiplies by
+    /// `scale` and adds `bias`, `[channels]` each. Returns the maps, and their means and variances,
+    /// `[1, channels, 1, 1]`.
     pub fn batch_norm(&mut self, x: &Value, [scale, bias]: [&Value; 2], epsilon: f32) -> (Value, [Value; 2]) {
         let wide = self.wide(x);
         let mean = self.channel_mean(&wide);
@@ -277,8 +279,8 @@ impl Builder {
         (y, [mean, variance])
     }
 
-    /// The mean of each channel, `[1, channels, 1, 1]`: line by line, map by map, as single precision loses too much in one
-    /// sum over all pixels.
+    /// The mean of each channel, `[1, channels, 1, 1]`: first over lines, then over maps, because single precision
+    /// loses too much in one sum over all pixels.
     fn channel_mean(&mut self, x: &Value) -> Value {
         let of_lines = self.reduce("ReduceMean", x, &[3], true);
         let of_maps = self.reduce("ReduceMean", &of_lines, &[2], true);
@@ -318,7 +320,7 @@ impl Builder {
 
     /// The gradients of a loss with respect to `weights`, from its gradient `seed` with respect to `output`.
     ///
-    /// The loss is taken as a mean over the batch: what the batch adds up to is divided by its size. Weights that the
+    /// The loss is assumed to be a mean over the batch: sums over the batch are divided by its size. Weights that the
     /// output does not depend on have no entry.
     pub fn gradients(&mut self, output: &Value, seed: Value, weights: &[Value]) -> HashMap<Value, Value> {
         let needed = self.values_that_depend_on(weights);
@@ -400,7 +402,7 @@ impl Builder {
         }
     }
 
-    /// What a normalisation leaves of the output's gradient: its mean, and what goes along with the maps, are taken away, as
+    /// The gradient that remains after a normalisation: its mean and its component along the maps are subtracted, as
     /// they change neither mean nor variance.
     fn batch_norm_gradient(&mut self, [dy, along]: [&Value; 2], [normal, inverse, scale]: [&Value; 3]) -> Value {
         let mean = self.channel_mean(dy);
@@ -420,9 +422,9 @@ impl Builder {
         self.reduce("ReduceMean", &per_photo, &[0], false)
     }
 
-    /// Each tap of the kernel is a product of the input with the output gradient, the one moved by the tap's column, the other
-    /// against its row: moving copies, and so each is copied once a line of taps instead of once a tap. Whichever has fewer
-    /// channels has its copies side by side, for fewer and larger products.
+    /// Each tap of the kernel is a product of the input, shifted by the tap's column, with the output gradient, shifted
+    /// by minus its row. Shifting makes a copy, so each is copied once per line of taps instead of once per tap.
+    /// Whichever of the two has fewer channels has its copies concatenated, for fewer and larger products.
     fn kernel_gradient(&mut self, x: &Value, dy: &Value, kernel: usize, [inputs, outputs]: [usize; 2]) -> Value {
         let reach = kernel as i64 / 2;
         let x = self.wide(x);
@@ -439,7 +441,7 @@ impl Builder {
             let column = self.transpose(column, &[0, 2, 1]);
             products.extend(rows.iter().map(|row| self.node("MatMul", &[row, &column], vec![])));
         }
-        // [batch, rows x out, columns x in] to [out, in, rows, columns].
+        // From [batch, rows x out, columns x in] to [out, in, rows, columns].
         let taps =
             if kernel > 1 { self.concat(&products.iter().collect::<Vec<_>>(), axis) } else { products.remove(0) };
         let taps = self.reduce("ReduceMean", &taps, &[0], false);
@@ -448,7 +450,7 @@ impl Builder {
         self.transpose(&taps, &[1, 3, 0, 2])
     }
 
-    /// What stands `rows` below and `columns` to the right of each pixel, zeros beyond the edges.
+    /// For each pixel, the value `rows` below and `columns` to the right of it, zero beyond the edges.
     fn moved(&mut self, x: &Value, [rows, columns]: [i64; 2]) -> Value {
         if [rows, columns] == [0, 0] {
             return x.clone();
@@ -457,7 +459,7 @@ impl Builder {
         self.node("Pad", &[x, &pads], vec![])
     }
 
-    /// A convolution of the output gradient with the kernel turned by 180 degrees, inputs and outputs exchanged.
+    /// A convolution of the output gradient with the kernel rotated by 180 degrees, inputs and outputs exchanged.
     fn convolution_input_gradient(&mut self, weight: &Value, dy: &Value, kernel: usize) -> Value {
         let weight = self.narrow(weight);
         let mut turned = self.transpose(&weight, &[1, 0, 2, 3]);
@@ -467,8 +469,8 @@ impl Builder {
         self.node("Conv", &[dy, &turned], same(kernel))
     }
 
-    /// The gradient goes to the first maximum of each window alone, in row order, as Keras has it: the four corners of the
-    /// windows are compared one after the other, and what one takes is gone for those that follow.
+    /// The gradient goes only to the first maximum of each window in row order, as in Keras: the four corners of the
+    /// windows are compared in turn, and a gradient that one corner takes is no longer available to those that follow.
     fn max_pool_gradient(&mut self, x: &Value, y: &Value, dy: &Value, channels: usize) -> Value {
         let block = || vec![Attribute::int("blocksize", 2)];
         let blocks = self.node("SpaceToDepth", &[x], block());
@@ -485,7 +487,7 @@ impl Builder {
         self.node("DepthToSpace", &[&taken], block())
     }
 
-    /// `x` where a condition holds, elsewhere 0: a product, as ONNX Runtime's Where is several times slower.
+    /// `x` where a condition holds, 0 elsewhere: a product, because ONNX Runtime's `Where` is several times slower.
     fn chosen(&mut self, condition: &Value, x: &Value) -> Value {
         let share = self.cast(condition, if self.half { FLOAT16 } else { FLOAT });
         self.node("Mul", &[x, &share], vec![])
@@ -496,7 +498,7 @@ impl Builder {
         if self.half { self.constant(FLOAT16, vec![], vec![0; 2]) } else { self.scalar(0.0) }
     }
 
-    /// The four taps are one product with the output gradient's 2x2 blocks laid out as channels.
+    /// All four taps in one product with the output gradient, whose 2x2 blocks are laid out as channels.
     fn up_kernel_gradient(&mut self, x: &Value, dy: &Value, out_channels: usize) -> Value {
         let blocks = self.node("SpaceToDepth", &[dy], vec![Attribute::int("blocksize", 2)]);
         let blocks = self.reshape(&blocks, &[0, 0, -1]);
@@ -531,7 +533,7 @@ impl Builder {
     }
 }
 
-/// Gradients found so far, on the way back.
+/// Gradients found so far in the backward pass.
 struct Gradients {
     of: HashMap<Value, Value>,
     needed: std::collections::HashSet<Value>,

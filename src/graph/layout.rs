@@ -1,4 +1,4 @@
-//! What goes in and out of the graphs of a network: shapes, and the nodes that lay photos and label maps out.
+//! Inputs and outputs of a network's graphs: their shapes, and the nodes that rearrange photos and label maps.
 
 use super::builder::{Builder, Dim, Value};
 use super::spec::Spec;
@@ -16,7 +16,7 @@ impl Spec {
         [Dim::Batch, Dim::Fixed(self.map_rows()), Dim::Fixed(self.map_columns())]
     }
 
-    /// The part of `[batch, any, map rows, map columns]` that is photo.
+    /// The part of `[batch, any, map rows, map columns]` that belongs to the photo.
     pub(super) fn real_part(&self, builder: &mut Builder, x: &Value) -> Value {
         let part = self.photo_part();
         if part == [self.map_rows(), self.map_columns()] {
@@ -25,7 +25,7 @@ impl Spec {
         builder.slice(x, &[0, 0], &part.map(|end| end as i64), &[2, 3], &[1, 1])
     }
 
-    /// u8 photos with the pixels that become one side by side, `[batch, map rows, map columns, 3 stride^2]`.
+    /// u8 photos with the pixels of each square side by side as channels, `[batch, map rows, map columns, 3 stride^2]`.
     pub(super) fn gather(&self, builder: &mut Builder, photos: &Value) -> Value {
         if self.stride == 1 {
             return photos.clone();
@@ -37,7 +37,7 @@ impl Spec {
         builder.reshape(&squares, &[0, rows, columns, 3 * stride * stride])
     }
 
-    /// A label map of the size of the maps at that of the photos.
+    /// Enlarges a label map from the size of the maps to that of the photos.
     pub(super) fn enlarge(&self, builder: &mut Builder, label_map: &Value) -> Value {
         if self.stride == 1 {
             return label_map.clone();

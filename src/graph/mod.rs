@@ -1,8 +1,8 @@
-//! The U-Net and its training step as ONNX graphs: description in, bytes of an `.onnx` file out.
+//! The U-Net and its training step as ONNX graphs: takes a description, returns the bytes of an `.onnx` file.
 //!
 //! | graph | inputs | outputs |
 //! | --- | --- | --- |
-//! | [`train_step`] | `photos`, `labels`, `step` f32 (1, 2, ...), `learning_rate` f32, [rates], the [state](Spec::state) | `loss`, `pixel_accuracy` f32, the new state, each name behind `new_` |
+//! | [`train_step`] | `photos`, `labels`, `step` f32 (1, 2, ...), `learning_rate` f32, [rates], the [state](Spec::state) | `loss`, `pixel_accuracy` f32, the new state, each name prefixed with `new_` |
 //! | [`accumulate`] | `photos`, `labels`, `share` f32, `weights`, `gradient`, [rates], `statistics` | `loss`, `pixel_accuracy`, `new_gradient`, `new_statistics` |
 //! | [`update`] | `gradient`, `step`, `learning_rate`, [rates], the state | `loss` (0), the new state |
 //! | [`evaluation`] | `photos`, `labels`, `weights` | `loss`, `bce` f32, `label_map` |
@@ -10,15 +10,16 @@
 //! | [`predict`] | the same | `label_map`, `probabilities` f32 `[batch, 23, map rows, map columns]` |
 //!
 //! `photos` are u8 `[batch, rows, columns, 3]`, `label_map` u8 `[batch, rows, columns]`, `labels` u8
-//! `[batch, map rows, map columns]`. Weights, moments and what else is carried from step to step are flat f32 vectors, in the
-//! order of [`parameters::parameters`] and [`parameters::statistics`]. The `loss` of a graph that gives new weights is no number where one
-//! of them is none. All but [`predict`] come in two dialects with the same inputs and
+//! `[batch, map rows, map columns]`. Weights, moments and everything else that is carried from step to step are flat f32 vectors, in the
+//! order of [`parameters::parameters`] and [`parameters::statistics`]. The `loss` of a graph that outputs new weights
+//! is NaN if any of them is NaN or infinite. All graphs but [`predict`] come in two dialects with the same inputs and
 //! outputs.
 //!
-//! A network with [batch normalisation](Spec::batch_norm) has two more vectors and two rates, f32 scalars from 0 to 1: in each
-//! step `average`, a moving average of the weights, goes by `average_rate` of the way to the new weights, and `statistics`,
-//! means and variances of the normalised maps, by `statistics_rate` of the way to those of the batch. The other graphs know
-//! no normalisation: it is [folded](parameters::fold) into their weights.
+//! A network with [batch normalisation](Spec::batch_norm) has two more vectors and two rates, f32 scalars from 0 to 1.
+//! In each step `average`, a moving average of the weights, moves towards the new weights by the fraction
+//! `average_rate`, and `statistics`, the means and variances of the normalised maps, towards those of the batch by the
+//! fraction `statistics_rate`. The other graphs contain no normalisation: it is [folded](parameters::fold) into their
+//! weights.
 //!
 //! [rates]: Spec::rates
 
@@ -44,8 +45,8 @@ pub use spec::{
     SEED_CHANNELS, SPEC_KEY, STATISTICS, STATISTICS_RATE, Spec, WEIGHTS,
 };
 
-/// The training step: forward pass, loss, gradients of all weights, Adam. The native dialect computes in f32 whatever
-/// `precision` says.
+/// The training step: forward pass, loss, gradients of all weights, Adam. The native dialect always computes in f32,
+/// regardless of `precision`.
 #[must_use]
 pub fn train_step(dialect: Dialect, precision: Precision, spec: &Spec, weights: &LossWeights) -> Vec<u8> {
     let mut graph = Training::new(dialect, precision, spec);
@@ -62,8 +63,8 @@ pub fn train_step(dialect: Dialect, precision: Precision, spec: &Spec, weights: 
     graph.builder.finish("train_step", doc, &metadata(spec))
 }
 
-/// The part of a training step that is done for each of several small batches: the gradient, times the batch's `share` of
-/// all photos, is added up. As [`train_step`] with `precision`.
+/// The part of a training step that is repeated for each of several small batches: adds the gradient, multiplied by the
+/// batch's `share` of all photos, to the sum. `precision` is used as in [`train_step`].
 #[must_use]
 pub fn accumulate(dialect: Dialect, precision: Precision, spec: &Spec, weights: &LossWeights) -> Vec<u8> {
     let mut graph = Training::new(dialect, precision, spec);
@@ -137,12 +138,13 @@ impl<'a> Training<'a> {
         }
     }
 
-    /// The new value of a vector that went in.
+    /// Outputs the new value of an input vector.
     fn give(&mut self, name: &'static str, value: &Value) {
         self.builder.output(&format!("new_{name}"), value, FLOAT, &[Dim::Fixed(self.lengths[name])]);
     }
 
-    /// Forward pass, loss and gradients: gives `pixel_accuracy` and the new statistics, and returns the loss and its gradient.
+    /// Forward pass, loss and gradients: outputs `pixel_accuracy` and the new statistics, and returns the loss and its
+    /// gradient.
     fn learn(&mut self, weights: &LossWeights) -> (Value, Value) {
         let by_name = unpack(&mut self.builder, self.spec, &self.inputs[WEIGHTS]);
         let learn = match self.dialect {
@@ -169,8 +171,8 @@ impl<'a> Training<'a> {
         (learnt.loss, self.builder.node("Mul", &[&gradient, &scale], vec![]))
     }
 
-    /// Adam, and the average of the weights. Returns 0, or what is no number where a new weight is none: kernels that take the
-    /// larger of two numbers lose it on the way to the next loss.
+    /// Adam, and the average of the weights. Returns 0, or NaN if a new weight is NaN or infinite: kernels that take
+    /// the larger of two numbers would drop a NaN before it reaches the next loss.
     fn apply(&mut self, gradient: &Value) -> Value {
         self.builder.scope("adam");
         let adam = match self.dialect {
@@ -193,7 +195,7 @@ impl<'a> Training<'a> {
         self.builder.node("Mul", &[&sum, &zero], vec![])
     }
 
-    /// Gives the vector `name` moved by a rate of the way to `to`.
+    /// Outputs the vector `name`, moved towards `to` by the fraction `rate`.
     fn move_towards(&mut self, name: &'static str, to: &Value, rate: &str) {
         let from = &self.inputs[name];
         let way = self.builder.node("Sub", &[to, from], vec![]);
@@ -203,13 +205,13 @@ impl<'a> Training<'a> {
     }
 }
 
-/// Tensors as one flat vector.
+/// Concatenates tensors into one flat vector.
 fn flat<'a>(builder: &mut Builder, tensors: impl Iterator<Item = &'a Value>) -> Value {
     let flattened: Vec<Value> = tensors.map(|tensor| builder.reshape(tensor, &[-1])).collect();
     builder.concat(&flattened.iter().collect::<Vec<_>>(), 0)
 }
 
-/// Losses over the photos' own pixels and the label maps, for given weights of the [folded](Spec::folded) network.
+/// Losses over the photos' own pixels, and the label maps, for given weights of the [folded](Spec::folded) network.
 #[must_use]
 pub fn evaluation(dialect: Dialect, spec: &Spec) -> Vec<u8> {
     let spec = &spec.folded();
@@ -230,8 +232,8 @@ pub fn evaluation(dialect: Dialect, spec: &Spec) -> Vec<u8> {
     builder.finish("evaluation", "Losses and label maps of the U-Net for given weights.", &metadata(spec))
 }
 
-/// The network for use in this program: photos in, label maps out, the weights (flat, folded) inside. The portable dialect
-/// computes in f32 whatever `precision` says.
+/// The network for use in this program: photos in, label maps out, with the weights (flat, folded) in the file. The
+/// portable dialect always computes in f32, regardless of `precision`.
 #[must_use]
 pub fn label_maps(dialect: Dialect, precision: Precision, spec: &Spec, weights: &[f32]) -> Vec<u8> {
     let mut builder = Builder::default();
@@ -246,7 +248,8 @@ pub fn label_maps(dialect: Dialect, precision: Precision, spec: &Spec, weights: 
     builder.finish("label_maps", "U-Net for fashion parsing: photos to label maps.", &metadata(spec))
 }
 
-/// The network for use anywhere: photos in, probabilities and label maps out, the weights (flat, folded) inside.
+/// The network for use anywhere: photos in, probabilities and label maps out, with the weights (flat, folded) in the
+/// file.
 #[must_use]
 pub fn predict(spec: &Spec, weights: &[f32]) -> Vec<u8> {
     let mut builder = Builder::default();
@@ -261,22 +264,22 @@ pub fn predict(spec: &Spec, weights: &[f32]) -> Vec<u8> {
     builder.finish("predict", doc, &metadata(spec))
 }
 
-/// Size and head of the network in a [`predict`] file, and its flat weights.
+/// Spec of the network in a [`predict`] file, and its flat weights.
 ///
 /// # Errors
-/// What is wrong with the file, in words.
+/// A description of what is wrong with the file.
 pub fn read_predict(file: &[u8]) -> Result<(Spec, Vec<f32>), String> {
-    let model = onnx::Model::decode(file).map_err(|cause| format!("is not a whole ONNX file ({cause})"))?;
+    let model = onnx::Model::decode(file).map_err(|cause| format!("is not a complete ONNX file ({cause})"))?;
     let spec = model.metadata_props.iter().find(|it| it.key == SPEC_KEY).ok_or("is not a model of lookbook")?;
     let spec: Spec =
-        serde_json::from_str(&spec.value).map_err(|cause| format!("its '{SPEC_KEY}' is wrong ({cause})"))?;
-    let graph = model.graph.ok_or("holds no graph")?;
+        serde_json::from_str(&spec.value).map_err(|cause| format!("its '{SPEC_KEY}' is invalid ({cause})"))?;
+    let graph = model.graph.ok_or("contains no graph")?;
     let mut weights = Vec::with_capacity(parameters::parameter_count(&spec));
     for parameter in parameters::parameters(&spec) {
         let tensor = graph.initializer.iter().find(|it| it.name == parameter.name);
-        let tensor = tensor.ok_or_else(|| format!("lacks the tensor '{}'", parameter.name))?;
+        let tensor = tensor.ok_or_else(|| format!("does not contain the tensor '{}'", parameter.name))?;
         if tensor.raw_data.len() != 4 * parameter.len() {
-            return Err(format!("its tensor '{}' is of another size", parameter.name));
+            return Err(format!("its tensor '{}' has the wrong size", parameter.name));
         }
         weights.extend(tensor.raw_data.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)));
     }
@@ -295,7 +298,7 @@ fn initializers(builder: &mut Builder, spec: &Spec, mut weights: &[f32]) -> Hash
     by_name
 }
 
-/// The flat weights as the network's tensors.
+/// Splits the flat weights into the network's tensors.
 fn unpack(builder: &mut Builder, spec: &Spec, weights: &Value) -> HashMap<String, Value> {
     builder.scope("unpack");
     let parameters = parameters::parameters(spec);

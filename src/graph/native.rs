@@ -1,8 +1,9 @@
 //! The native dialect: the operators of [`crate::ops`], maps as `[batch, rows, columns, channels]`.
 //!
-//! The operators join what belongs together (bias and `ReLU` with a convolution, the ways back through a pooling and a skip
-//! connection), so that the way back is written out here, layer by layer, instead of being found by the builder. The gradient
-//! of a `ReLU`'s output is kept as that of its input: whoever makes it sets it to zero where the output is not positive.
+//! The operators fuse what belongs together (bias and `ReLU` with a convolution, the backward passes of a pooling and a
+//! skip connection), so the backward pass is written out here, layer by layer, instead of being derived by the builder.
+//! The gradient of a `ReLU`'s output is stored as the gradient of its input: whoever computes it sets it to zero
+//! wherever the output is not positive.
 
 use std::collections::HashMap;
 
@@ -10,24 +11,25 @@ use super::builder::{Builder, Value};
 use super::onnx::Attribute;
 use super::parameters;
 use super::spec::{Loss, LossWeights, Precision, Spec};
-use super::unet::{Learnt, tensors};
+use super::unet::{LossGradients, tensors};
 
-/// A layer that was passed.
+/// A layer that the forward pass went through.
 enum Layer {
-    /// 3x3 convolution; `is_relu` where its one input comes out of a `ReLU`. Its own output does where it is not normalised.
+    /// 3x3 convolution; `is_relu` if its only input is the output of a `ReLU`. Its own output is one unless it is
+    /// normalised.
     Convolution { name: String, inputs: Vec<Value>, is_relu: bool, output: Value },
     /// 3x3 convolution of photos.
     Photos { name: String, photos: Value, output: Value },
     /// Batch normalisation with `ReLU`.
     BatchNorm { name: String, input: Value, statistics: [Value; 2], output: Value },
-    /// Max-pooling of maps that go through a skip connection too.
+    /// Max-pooling of maps that also go through a skip connection.
     Pool { input: Value, output: Value },
     /// Transposed convolution.
     Up { name: String, input: Value, output: Value },
 }
 
 /// A pass through the network.
-struct Pass<'a> {
+struct NativePass<'a> {
     builder: &'a mut Builder,
     weights: &'a HashMap<String, Value>,
     precision: Precision,
@@ -46,7 +48,7 @@ pub(super) fn learn(
     [photos, labels]: [&Value; 2],
     weights: &HashMap<String, Value>,
     loss_weights: &LossWeights,
-) -> Learnt {
+) -> LossGradients {
     let Passed { features, layers, statistics } = forward(builder, spec, photos, weights, Precision::F32);
     builder.scope("head");
     let [weight, bias] = tensors(weights, "out");
@@ -61,7 +63,7 @@ pub(super) fn learn(
     for layer in layers.iter().rev() {
         back.through(builder, weights, layer);
     }
-    Learnt { loss, pixel_accuracy, gradients: back.gradients, gradient_scale: 1.0, statistics }
+    LossGradients { loss, pixel_accuracy, gradients: back.gradients, gradient_scale: 1.0, statistics }
 }
 
 /// Loss and binary cross-entropy over the photos' own pixels, and label maps.
@@ -105,21 +107,21 @@ pub(super) fn adam(
     builder.native("Adam", &inputs, vec![], 3).try_into().expect("there are 3")
 }
 
-/// The rows and columns that are photo.
+/// The rows and columns that belong to the photo.
 fn photo(spec: &Spec) -> Attribute {
     Attribute::ints("photo", &spec.photo_part().map(|end| end as i64))
 }
 
-/// What a pass gives.
+/// Result of the forward pass.
 struct Passed {
-    /// What the head reads.
+    /// Input of the head.
     features: Value,
     layers: Vec<Layer>,
     /// Mean and variance of every normalised layer by its name.
     statistics: HashMap<String, [Value; 2]>,
 }
 
-/// The pass up to the head.
+/// The forward pass up to the head.
 fn forward(
     builder: &mut Builder,
     spec: &Spec,
@@ -132,7 +134,7 @@ fn forward(
     let last = format!("up{}b", levels - 1);
     let normalised = parameters::statistics(spec).into_iter().collect();
     let (layers, statistics) = (Vec::new(), HashMap::new());
-    let mut pass = Pass { builder, weights, precision, last, normalised, layers, statistics };
+    let mut pass = NativePass { builder, weights, precision, last, normalised, layers, statistics };
     let mut x = pass.photos("down1a", &photos);
     x = pass.convolution("down1b", vec![x], true);
     let mut skips = Vec::new();
@@ -150,8 +152,8 @@ fn forward(
     Passed { features: x, layers: pass.layers, statistics: pass.statistics }
 }
 
-impl Pass<'_> {
-    /// A layer's operator.
+impl NativePass<'_> {
+    /// Adds a layer's operator.
     fn node(&mut self, name: &str, inputs: &[&Value], attributes: Vec<Attribute>) -> Value {
         let prefix = if self.precision == Precision::Bf16 { "Bf16" } else { "" };
         self.builder.native(&format!("{prefix}{name}"), inputs, attributes, 1).remove(0)
@@ -165,7 +167,7 @@ impl Pass<'_> {
     }
 
     fn convolution(&mut self, name: &str, inputs: Vec<Value>, is_relu: bool) -> Value {
-        // The head reads f32.
+        // The head takes f32.
         let last = self.precision == Precision::Bf16 && name == self.last;
         let operator = if last { "LastConvolution" } else { "Convolution" };
         let output = self.convolve(operator, name, &inputs.iter().collect::<Vec<_>>());
@@ -173,7 +175,7 @@ impl Pass<'_> {
         self.batch_norm(name, output)
     }
 
-    /// A convolution of one or two inputs, with bias and `ReLU` where no normalisation follows.
+    /// A convolution of one or two inputs, with bias and `ReLU` unless a normalisation follows.
     fn convolve(&mut self, operator: &str, name: &str, inputs: &[&Value]) -> Value {
         self.builder.scope(name);
         let [weight, bias] = tensors(self.weights, name);
@@ -183,7 +185,7 @@ impl Pass<'_> {
         self.node(operator, &all, vec![Attribute::int("plain", i64::from(zeros.is_some()))])
     }
 
-    /// The normalisation of a convolution's output, with `ReLU`, where it has one.
+    /// The normalisation, with `ReLU`, of a convolution's output, if the layer has one.
     fn batch_norm(&mut self, name: &str, input: Value) -> Value {
         if !self.normalised.contains_key(name) {
             return input;
@@ -213,15 +215,16 @@ impl Pass<'_> {
     }
 }
 
-/// Gradients found so far, on the way back.
+/// Gradients found so far in the backward pass.
 struct Back {
-    /// Of the parameters, by their names.
+    /// Of the parameters, by name.
     gradients: HashMap<String, Value>,
     of_maps: HashMap<Value, Value>,
 }
 
 impl Back {
-    /// Keeps the gradients of weight and bias; a bias that was not the layer's own, but nothing, already has one.
+    /// Stores the gradients of weight and bias. A bias that is only a placeholder, not the layer's own, already has
+    /// one.
     fn keep(&mut self, layer: &str, gradients: [Value; 2]) {
         for (kind, gradient) in ["weight", "bias"].into_iter().zip(gradients) {
             self.gradients.entry(format!("{layer}.{kind}")).or_insert(gradient);
@@ -229,7 +232,7 @@ impl Back {
     }
 
     fn take(&mut self, maps: &Value) -> Value {
-        self.of_maps.remove(maps).expect("what follows a layer has been passed before it")
+        self.of_maps.remove(maps).expect("the layers after this one have been processed")
     }
 
     fn through(&mut self, builder: &mut Builder, weights: &HashMap<String, Value>, layer: &Layer) {

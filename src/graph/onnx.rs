@@ -13,7 +13,7 @@ pub const INT64: i32 = 7;
 /// `TensorProto.DataType.FLOAT16`.
 pub const FLOAT16: i32 = 10;
 
-/// IR version that the files state; ONNX Runtime since 1.19 reads it.
+/// IR version that the files declare; ONNX Runtime has supported it since 1.19.
 pub const IR_VERSION: i64 = 10;
 /// Operator set of the default domain.
 pub const OPSET_VERSION: i64 = 18;
@@ -30,7 +30,7 @@ pub struct Model {
     /// Its version.
     #[prost(string, tag = "3")]
     pub producer_version: String,
-    /// What the model is, for people.
+    /// What the model is, in words.
     #[prost(string, tag = "6")]
     pub doc_string: String,
     /// The graph.
@@ -39,7 +39,7 @@ pub struct Model {
     /// Operator sets used.
     #[prost(message, repeated, tag = "8")]
     pub opset_import: Vec<OperatorSetId>,
-    /// Names and values beside the graph.
+    /// Metadata: names and values.
     #[prost(message, repeated, tag = "14")]
     pub metadata_props: Vec<StringStringEntry>,
 }
@@ -89,10 +89,10 @@ pub struct Graph {
 /// One operator call.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Node {
-    /// Names of the values that go in; empty for an omitted one.
+    /// Names of the inputs; empty for an omitted one.
     #[prost(string, repeated, tag = "1")]
     pub input: Vec<String>,
-    /// Names of the values that come out.
+    /// Names of the outputs.
     #[prost(string, repeated, tag = "2")]
     pub output: Vec<String>,
     /// Name of the node.
@@ -212,7 +212,7 @@ pub struct Dimension {
     pub size: Option<Size>,
 }
 
-/// A size: a number, or a name for one that each run chooses.
+/// A size: a number, or a name if it may differ between runs.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Size {
     /// A number.

@@ -1,5 +1,5 @@
-//! The trained tensors of the U-Net by name, their order in flat vectors, their first values, and how normalisation is folded
-//! into them.
+//! The trained tensors of the U-Net by name, their order in flat vectors, their initial values, and how normalisation
+//! is folded into them.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -7,19 +7,19 @@ use rand_chacha::ChaCha8Rng;
 use super::spec::{AVERAGE, GRADIENT, STATISTICS, Spec, WEIGHTS};
 use crate::labels::CATEGORY_COUNT;
 
-/// Number of trained numbers of the seed's network.
+/// Number of trained numbers in the seed's network.
 pub const SEED_PARAMETER_COUNT: usize = 486_015;
 
-/// Added to a variance before its root is taken, as Keras does.
+/// Added to a variance before its square root is taken, as in Keras.
 pub const VARIANCE_EPSILON: f32 = 1e-3;
 
-/// Last part of the name of a normalised layer's scale.
+/// Suffix of the name of a normalised layer's scale.
 const SCALE: &str = ".scale";
 
 /// A trained tensor: weights `[out, in, height, width]` (`[in, out, 2, 2]` of the transposed convolutions), biases `[out]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
-    /// Its name, as `down1a.weight`.
+    /// Its name, such as `down1a.weight`.
     pub name: String,
     /// Its shape.
     pub dims: Vec<usize>,
@@ -32,7 +32,7 @@ impl Parameter {
         self.dims.iter().product()
     }
 
-    /// True for no tensor of this network.
+    /// Whether there are no elements; never true in this network.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -48,10 +48,10 @@ impl Parameter {
 /// A layer with weights.
 struct Layer {
     name: String,
-    /// Of its weight.
+    /// Shape of its weight.
     dims: [usize; 4],
     out: usize,
-    /// Whether its maps are normalised while the network is trained.
+    /// Whether its maps are normalised during training.
     normalised: bool,
 }
 
@@ -78,8 +78,8 @@ fn layers(spec: &Spec) -> Vec<Layer> {
     layers
 }
 
-/// All parameters in the order of the forward pass: how the flat weight vector is laid out. A normalised layer has a `scale`
-/// between `weight` and `bias`, and its bias is added after the normalisation.
+/// All parameters in the order of the forward pass, which is the layout of the flat weight vector. A normalised layer
+/// has a `scale` between `weight` and `bias`, and its bias is added after the normalisation.
 #[must_use]
 pub fn parameters(spec: &Spec) -> Vec<Parameter> {
     let mut parameters = Vec::new();
@@ -97,14 +97,14 @@ pub fn parameter_count(spec: &Spec) -> usize {
     parameters(spec).iter().map(Parameter::len).sum()
 }
 
-/// The normalised layers and their channels in the order of the forward pass: how the flat vector of statistics is laid out,
-/// the means of a layer before its variances.
+/// The normalised layers and their channels in the order of the forward pass, which is the layout of the flat vector of
+/// statistics: for each layer its means, then its variances.
 #[must_use]
 pub fn statistics(spec: &Spec) -> Vec<(String, usize)> {
     layers(spec).into_iter().filter(|it| it.normalised).map(|it| (it.name, it.out)).collect()
 }
 
-/// The tensors of the flat vector of statistics: `mean` and `variance` of each normalised layer.
+/// The tensors in the flat vector of statistics: `mean` and `variance` of each normalised layer.
 #[must_use]
 pub fn statistics_tensors(spec: &Spec) -> Vec<Parameter> {
     let tensors = |(layer, channels): (String, usize)| {
@@ -119,8 +119,8 @@ pub fn statistics_count(spec: &Spec) -> usize {
     statistics(spec).iter().map(|(_, channels)| 2 * channels).sum()
 }
 
-/// What a network begins with, in the order of [`Spec::state`]: fresh weights, moments of zero, the average at the weights,
-/// means of 0 and variances of 1.
+/// Initial state of a network, in the order of [`Spec::state`]: fresh weights, zero moments, the average equal to the
+/// weights, means 0 and variances 1.
 #[must_use]
 pub fn initial_state(spec: &Spec, seed: u64) -> Vec<Vec<f32>> {
     let weights = initial_weights(spec, seed);
@@ -133,7 +133,7 @@ pub fn initial_state(spec: &Spec, seed: u64) -> Vec<Vec<f32>> {
     state
 }
 
-/// Fresh weights, flat: Glorot-uniform, scales one, biases zero; the same for the same seed.
+/// Fresh flat weights: Glorot-uniform, scales one, biases zero; always the same for the same seed.
 #[must_use]
 pub fn initial_weights(spec: &Spec, seed: u64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -146,8 +146,8 @@ pub fn initial_weights(spec: &Spec, seed: u64) -> Vec<f32> {
     weights
 }
 
-/// The weights of the [folded](Spec::folded) network: what a normalised layer does with its maps, given their means and
-/// variances, goes into its weight and bias.
+/// The weights of the [folded](Spec::folded) network: the effect of each normalisation, given its means and variances,
+/// is folded into the layer's weight and bias.
 #[must_use]
 pub fn fold(spec: &Spec, mut weights: &[f32], mut statistics: &[f32]) -> Vec<f32> {
     let mut folded = Vec::with_capacity(weights.len());
@@ -170,7 +170,7 @@ pub fn fold(spec: &Spec, mut weights: &[f32], mut statistics: &[f32]) -> Vec<f32
     folded
 }
 
-/// Splits the first `len` numbers off.
+/// Splits off the first `len` numbers.
 fn take<'a>(rest: &mut &'a [f32], len: usize) -> &'a [f32] {
     let (taken, left) = rest.split_at(len);
     *rest = left;
@@ -178,7 +178,7 @@ fn take<'a>(rest: &mut &'a [f32], len: usize) -> &'a [f32] {
 }
 
 impl Spec {
-    /// What is carried from one training step to the next: name and length of each vector.
+    /// The vectors carried from one training step to the next: name and length of each.
     #[must_use]
     pub fn state(&self) -> Vec<(&'static str, usize)> {
         let parameters = parameter_count(self);

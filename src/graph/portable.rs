@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use super::builder::{Builder, Value};
 use super::onnx::{self, FLOAT, INT32, UINT8};
 use super::spec::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, Loss, LossWeights, Spec};
-use super::unet::{self, Forward, Learnt};
+use super::unet::{self, Forward, LossGradients};
 use crate::labels::CATEGORY_COUNT;
 
-/// Least probability that a logarithm is taken of, as Keras clips.
+/// Lower bound of a probability before its logarithm is taken, as Keras clips.
 const EPSILON: f32 = 1e-7;
-/// What gradients by logits are cut off at in f16: half of its greatest number.
+/// Limit at which gradients with respect to logits are clipped in f16: half of the largest f16.
 const GREATEST_HALF: f32 = 32_768.0;
 
 /// Loss, accuracy and the gradients of all parameters.
@@ -20,7 +20,7 @@ pub(super) fn learn(
     [photos, labels]: [&Value; 2],
     weights: &HashMap<String, Value>,
     loss_weights: &LossWeights,
-) -> Learnt {
+) -> LossGradients {
     let Forward { logits, statistics } = forward(builder, spec, photos, weights);
     let truth = Truth::new(builder, labels);
     let wide = builder.wide(&logits);
@@ -33,11 +33,11 @@ pub(super) fn learn(
     let logit_gradient = narrow_gradient(builder, &lost.logit_gradient);
     let gradients = builder.gradients(&logits, logit_gradient, &parameters);
     let by_name = weights.iter().map(|(name, value)| (name.clone(), gradients[value].clone()));
-    Learnt {
+    LossGradients {
         loss: lost.loss,
         pixel_accuracy,
         gradients: by_name.collect(),
-        // The gradients are means over the batch already; what is left of the mean is the same number for all of them.
+        // The gradients are already means over the batch; the remaining divisor is the same for all of them.
         gradient_scale: lost.gradient_scale / (spec.map_rows() * spec.map_columns()) as f32,
         statistics,
     }
@@ -86,7 +86,7 @@ pub(super) fn predict(
     [label_map(builder, &logits), activation(builder, spec.loss, &logits)]
 }
 
-/// One map of logits a category.
+/// One map of logits per category.
 fn logits(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap<String, Value>) -> Value {
     forward(builder, spec, photos, weights).logits
 }
@@ -96,7 +96,7 @@ fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap
     unet::forward(builder, spec, &photos, weights)
 }
 
-/// `photos` u8 `[batch, rows, columns, 3]` to f32 `[batch, channels, map rows, map columns]`, 0 to 1.
+/// Converts `photos` u8 `[batch, rows, columns, 3]` to f32 `[batch, channels, map rows, map columns]`, 0 to 1.
 fn network_input(builder: &mut Builder, spec: &Spec, photos: &Value) -> Value {
     let gathered = spec.gather(builder, photos);
     builder.scope("input");
@@ -111,7 +111,7 @@ fn network_input(builder: &mut Builder, spec: &Spec, photos: &Value) -> Value {
 struct Truth {
     /// i32 `[batch, 1, rows, columns]`.
     labels: Value,
-    /// 1 where a pixel is of a map's category, else 0: f32 `[batch, 23, rows, columns]`.
+    /// 1 if a pixel belongs to the map's category, else 0: f32 `[batch, 23, rows, columns]`.
     hit: Value,
 }
 
@@ -128,18 +128,19 @@ impl Truth {
     }
 }
 
-/// A loss and its way back.
+/// A loss and its gradient.
 struct Lost {
     /// The mean loss, a scalar.
     loss: Value,
     /// Gradient of the sum over a photo's pixels, times 1 / `gradient_scale`.
     logit_gradient: Value,
-    /// What each pixel's gradient is to be multiplied by.
+    /// Factor that every pixel's gradient must be multiplied by.
     gradient_scale: f32,
 }
 
-/// The gradient by the logits in the element type of maps. It is not divided by the number of pixels, which keeps it within
-/// f16's range, but for the Dice part of a category of a few pixels among a million, which is cut off.
+/// The gradient with respect to the logits, in the element type of maps. It is not divided by the number of pixels,
+/// which keeps it within f16's range, except for the Dice term of a category with few pixels among a million, which is
+/// clipped.
 fn narrow_gradient(builder: &mut Builder, gradient: &Value) -> Value {
     if !builder.is_half() {
         return gradient.clone();
@@ -157,8 +158,8 @@ fn activation(builder: &mut Builder, loss: Loss, logits: &Value) -> Value {
     }
 }
 
-/// Softmax over the maps, in parts: ONNX Runtime's own turns the tensor round for any axis but the last, at four times the
-/// cost.
+/// Softmax over the maps, built from its parts: ONNX Runtime's own transposes the tensor for any axis but the last, at
+/// four times the cost.
 fn softmax(builder: &mut Builder, logits: &Value) -> Value {
     let highest = builder.reduce("ReduceMax", logits, &[1], true);
     let below = builder.node("Sub", &[logits, &highest], vec![]);
@@ -167,7 +168,7 @@ fn softmax(builder: &mut Builder, logits: &Value) -> Value {
     builder.node("Div", &[&powers, &sum], vec![])
 }
 
-/// Mean binary cross-entropy over all pixels and maps; its gradient by the logits is (p - y) / count.
+/// Mean binary cross-entropy over all pixels and maps; its gradient with respect to the logits is (p - y) / count.
 fn binary_cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth) -> Lost {
     let probabilities = activation(builder, Loss::Bce, logits);
     let logit_gradient = difference(builder, &probabilities, truth);
@@ -176,8 +177,8 @@ fn binary_cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth) ->
     Lost { loss, logit_gradient, gradient_scale: 1.0 / CATEGORY_COUNT as f32 }
 }
 
-/// Mean cross-entropy over all pixels, each weighed by its category; its gradient by the logits is w (p - y) / count. To it
-/// comes the Dice part.
+/// Mean cross-entropy over all pixels, each weighted by its category; its gradient with respect to the logits is
+/// w (p - y) / count. The Dice term is added to it.
 fn cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth, weights: &LossWeights) -> Lost {
     let probabilities = activation(builder, Loss::Softmax, logits);
     let right = right_part(builder, &probabilities, truth);
@@ -199,13 +200,14 @@ fn cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth, weights: 
     Lost { loss, logit_gradient, gradient_scale: 1.0 }
 }
 
-/// `weight` times 1 minus the mean Dice coefficient, 2 sum(p y) / (sum(p) + sum(y)), of the categories that are there, and its
-/// gradient by the logits, times the number of pixels. `right` is p y.
+/// `weight` times (1 minus the mean Dice coefficient), where the Dice coefficient is 2 sum(p y) / (sum(p) + sum(y)) and
+/// the mean is over the categories present; and its gradient with respect to the logits, times the number of pixels.
+/// `right` is p y.
 fn dice(builder: &mut Builder, [probabilities, right]: [&Value; 2], truth: &Truth, weight: f32) -> [Value; 2] {
     builder.scope("dice");
     let [zero, one, two, weight] = [0.0, 1.0, 2.0, weight].map(|it| builder.scalar(it));
     let [both, probability, pixels] = [right, probabilities, &truth.hit].map(|it| {
-        // Line by line, map by map, as in the other losses.
+        // First over lines, then over maps, as in the other losses.
         let of_lines = builder.reduce("ReduceSum", it, &[3], true);
         builder.reduce("ReduceSum", &of_lines, &[0, 2], true)
     });
@@ -220,7 +222,7 @@ fn dice(builder: &mut Builder, [probabilities, right]: [&Value; 2], truth: &Trut
     let missed = builder.node("Sub", &[&one, &coefficient], vec![]);
     let missed = builder.node("Mul", &[&missed, &share], vec![]);
     let loss = builder.reduce("ReduceSum", &missed, &[0, 1, 2, 3], false);
-    // By the probabilities: share (coefficient - 2 y) / all.
+    // With respect to the probabilities: share (coefficient - 2 y) / all.
     let total = builder.reduce("ReduceSum", &pixels, &[1], true);
     let share = builder.node("Mul", &[&share, &total], vec![]);
     let share = builder.node("Div", &[&share, &all], vec![]);
@@ -228,7 +230,7 @@ fn dice(builder: &mut Builder, [probabilities, right]: [&Value; 2], truth: &Trut
     let of_truth = builder.node("Mul", &[&two, &share], vec![]);
     let of_truth = builder.node("Mul", &[&truth.hit, &of_truth], vec![]);
     let gradient = builder.node("Sub", &[&of_all, &of_truth], vec![]);
-    // Through the softmax.
+    // Back through the softmax.
     let gradient = builder.node("Mul", &[&gradient, probabilities], vec![]);
     let sum = builder.reduce("ReduceSum", &gradient, &[1], true);
     let along = builder.node("Mul", &[probabilities, &sum], vec![]);
@@ -240,8 +242,8 @@ fn difference(builder: &mut Builder, probabilities: &Value, truth: &Truth) -> Va
     builder.node("Sub", &[probabilities, &truth.hit], vec![])
 }
 
-/// What each map gives to the truth, 1 - |p - y|: p where the pixel is of that category, 1 - p where it is not. One logarithm
-/// a map instead of two.
+/// The probability that each map assigns to the truth, 1 - |p - y|: p if the pixel belongs to that category, 1 - p if
+/// not. This takes one logarithm per map instead of two.
 fn right_probability(builder: &mut Builder, difference: &Value) -> Value {
     let one = builder.scalar(1.0);
     let wrong = builder.node("Abs", &[difference], vec![]);
@@ -253,7 +255,7 @@ fn right_part(builder: &mut Builder, probabilities: &Value, truth: &Truth) -> Va
     builder.node("Mul", &[probabilities, &truth.hit], vec![])
 }
 
-/// Mean of -log of probabilities, clipped from below, each times its weight.
+/// Mean of -log of probabilities, clipped from below, each multiplied by its weight.
 fn mean_negative_log(builder: &mut Builder, probability: &Value, weights: Option<&Value>) -> Value {
     let least = builder.scalar(EPSILON);
     let clipped = builder.node("Max", &[probability, &least], vec![]);
@@ -261,7 +263,8 @@ fn mean_negative_log(builder: &mut Builder, probability: &Value, weights: Option
     if let Some(weights) = weights {
         log = builder.node("Mul", &[&log, weights], vec![]);
     }
-    // Line by line, map by map: single precision loses half a percent in one sum over tens of millions of pixels.
+    // First over lines, then over maps: single precision loses half a percent in one sum over tens of millions of
+    // pixels.
     let of_lines = builder.reduce("ReduceMean", &log, &[3], true);
     let of_maps = builder.reduce("ReduceMean", &of_lines, &[2], true);
     let mean = builder.reduce("ReduceMean", &of_maps, &[0, 1, 2, 3], false);

@@ -1,4 +1,4 @@
-//! Networks as data: sizes, widths, heads, and the names of what goes in and out of their graphs.
+//! Networks as data: sizes, widths, heads, and the names of the inputs and outputs of their graphs.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,13 +10,13 @@ pub const ADAM_BETA_1: f32 = 0.9;
 /// Decay of the second moment.
 pub const ADAM_BETA_2: f32 = 0.999;
 
-/// Added to the root of the second moment, as Keras does: after the bias correction has gone into the rate.
+/// Added to the root of the second moment, as in Keras: after the bias correction has been applied to the rate.
 pub const ADAM_EPSILON: f32 = 1e-7;
 
-/// The operators that a graph is made of.
+/// The set of operators that a graph is built from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
-    /// Standard operators, NCHW: for any ONNX Runtime, on any device.
+    /// Standard operators, NCHW: for any ONNX Runtime on any device.
     Portable,
     /// The operators of [`crate::ops`], NHWC: for CPUs, in this program.
     Native,
@@ -33,15 +33,15 @@ impl Dialect {
     }
 }
 
-/// The numbers that maps are computed in.
+/// The number format in which maps are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     /// Single precision.
     F32,
-    /// Half precision; weights, normalisation, losses and what is summed over pixels in f32: training in the portable dialect
-    /// only.
+    /// Half precision, but f32 for weights, normalisation, losses and sums over pixels: only for training in the
+    /// portable dialect.
     F16,
-    /// bfloat16, sums in f32: label maps in the native dialect only.
+    /// bfloat16 with sums in f32: only for label maps in the native dialect.
     Bf16,
 }
 
@@ -57,56 +57,57 @@ impl Precision {
     }
 }
 
-/// What the maps mean and how they are learnt.
+/// The meaning of the maps, and the loss they are trained with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Loss {
-    /// Sigmoid maps, mean binary cross-entropy over pixels and maps: the seed's.
+    /// Sigmoid maps, mean binary cross-entropy over pixels and maps: the seed's loss.
     #[default]
     Bce,
     /// Softmax over the maps, mean cross-entropy over pixels.
     Softmax,
 }
 
-/// The size, the widths and the head of a network.
+/// Size, widths and head of a network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
     /// Width of the photos that the network sees.
     pub photo_width_px: usize,
     /// Height of the photos that the network sees.
     pub photo_height_px: usize,
-    /// What the maps mean.
+    /// Meaning of the maps, and the loss.
     pub loss: Loss,
-    /// Channels of the levels, top to bottom: the first 8 or 16, all multiples of 8.
+    /// Channels of each level, top to bottom: all multiples of 8, the first one 8 or 16.
     #[serde(default = "Spec::seed_channels")]
     pub channels: Vec<usize>,
-    /// Pixels of a photo, each way, that one pixel of the top level stands for, 1 or 2: with 2 the four pixels of a square
-    /// go in side by side, as 12 channels.
+    /// Pixels of the photo, in each direction, per pixel of the top level, 1 or 2: with 2 the four pixels of a square
+    /// are fed in side by side, as 12 channels.
     #[serde(default = "Spec::seed_stride")]
     pub stride: usize,
-    /// Whether the maps of 3x3 convolutions are normalised over the batch while the network is trained (Ioffe and Szegedy,
-    /// 2015, <https://arxiv.org/abs/1502.03167>).
+    /// Whether the maps of 3x3 convolutions are normalised over the batch during training (Ioffe and Szegedy, 2015,
+    /// <https://arxiv.org/abs/1502.03167>).
     #[serde(default)]
     pub batch_norm: bool,
 }
 
-/// How a softmax loss weighs its parts; a loss of sigmoids has none.
+/// Weights of the terms of a softmax loss; a sigmoid loss has none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LossWeights {
     /// Weight of a pixel of each category in the cross-entropy.
     pub categories: [f32; CATEGORY_COUNT],
-    /// Weight of the Dice part, 0 or more: 1 minus the mean Dice coefficient, 2 sum(p y) / (sum(p) + sum(y)) over all pixels
-    /// of the batch, of the categories that are there (Milletari et al., 2016, <https://arxiv.org/abs/1606.04797>).
+    /// Weight of the Dice term, 0 or more: 1 minus the mean Dice coefficient, 2 sum(p y) / (sum(p) + sum(y)) over all
+    /// pixels of the batch, averaged over the categories present (Milletari et al., 2016,
+    /// <https://arxiv.org/abs/1606.04797>).
     pub dice: f32,
 }
 
 impl LossWeights {
-    /// All pixels alike, nothing but cross-entropy.
+    /// All categories weighted equally, cross-entropy only.
     pub const PLAIN: Self = Self { categories: [1.0; CATEGORY_COUNT], dice: 0.0 };
 }
 
 impl Spec {
-    /// The seed's network for photos of that size.
+    /// The seed's network for photos of the given size.
     #[must_use]
     pub fn seed(photo_width_px: usize, photo_height_px: usize, loss: Loss) -> Self {
         let (channels, stride) = (Self::seed_channels(), Self::seed_stride());
@@ -121,7 +122,7 @@ impl Spec {
         1
     }
 
-    /// The same network as it is used: its normalisation [folded](super::parameters::fold) into its weights.
+    /// The same network for inference: its normalisation is [folded](super::parameters::fold) into its weights.
     #[must_use]
     pub fn folded(&self) -> Self {
         Self { batch_norm: false, ..self.clone() }
@@ -132,7 +133,7 @@ impl Spec {
         self.stride << (self.channels.len() - 1)
     }
 
-    /// Rows of the network's input: the height, up to the next multiple. The rows below the photo are black.
+    /// Rows of the network's input: the height, rounded up to the next multiple. The rows below the photo are black.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.photo_height_px.next_multiple_of(self.side_multiple())
@@ -156,20 +157,20 @@ impl Spec {
         self.columns() / self.stride
     }
 
-    /// Rows and columns of the top level's maps that are photo.
+    /// Rows and columns of the top level's maps that belong to the photo.
     #[must_use]
     pub fn photo_part(&self) -> [usize; 2] {
         [self.photo_height_px.div_ceil(self.stride), self.photo_width_px.div_ceil(self.stride)]
     }
 
-    /// The names of the rates that a training step takes.
+    /// Names of the rates that a training step takes.
     #[must_use]
     pub fn rates(&self) -> &'static [&'static str] {
         if self.batch_norm { &[AVERAGE_RATE, STATISTICS_RATE] } else { &[] }
     }
 
-    /// The labels of the top level's maps, `[map rows, map columns]`, from those of the canvas, `[rows, columns]`: the middle of
-    /// each square.
+    /// The labels of the top level's maps, `[map rows, map columns]`, from those of the canvas, `[rows, columns]`: the
+    /// label at the middle of each square.
     #[must_use]
     pub fn map_labels(&self, labels: &[u8]) -> Vec<u8> {
         let rows = labels.chunks_exact(self.columns()).skip(self.stride / 2).step_by(self.stride);
@@ -189,10 +190,10 @@ pub const AVERAGE: &str = "average";
 /// Name of the means and variances of normalised maps in the state.
 pub const STATISTICS: &str = "statistics";
 
-/// Name of the input that says how far the average goes to the new weights in a step.
+/// Name of the input that sets how far the average moves towards the new weights in a step.
 pub const AVERAGE_RATE: &str = "average_rate";
 
-/// Name of the input that says how far the statistics go to those of the batch in a step.
+/// Name of the input that sets how far the statistics move towards those of the batch in a step.
 pub const STATISTICS_RATE: &str = "statistics_rate";
 
 /// Name of a sum of gradients.

@@ -1,5 +1,5 @@
-//! The U-Net (Ronneberger et al., 2015, <https://arxiv.org/abs/1505.04597>) in the measures of a [`Spec`]: its forward
-//! pass.
+//! The forward pass of the U-Net (Ronneberger et al., 2015, <https://arxiv.org/abs/1505.04597>) with the dimensions of
+//! a [`Spec`].
 
 use std::collections::HashMap;
 
@@ -8,8 +8,9 @@ use super::parameters::VARIANCE_EPSILON;
 use super::spec::Spec;
 use crate::labels::CATEGORY_COUNT;
 
-/// The forward pass of the portable dialect: photos f32 `[batch, channels, map rows, map columns]`, 0 to 1, to one map of
-/// logits a category, `[batch, 23, map rows, map columns]`. `weights` holds every one of [`parameters`](super::parameters::parameters) by name.
+/// The forward pass of the portable dialect: takes photos, f32 `[batch, channels, map rows, map columns]`, 0 to 1, and
+/// returns one map of logits per category, `[batch, 23, map rows, map columns]`. `weights` holds all of
+/// [`parameters`](super::parameters::parameters) by name.
 pub(super) fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap<String, Value>) -> Forward {
     let mut pass = Pass { builder, weights, statistics: HashMap::new() };
     let mut x = photos.clone();
@@ -29,7 +30,7 @@ pub(super) fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weight
         pass.builder.scope(&name);
         let [weight, bias] = tensors(weights, &name);
         x = pass.builder.up_convolution(&x, weight, bias, channels);
-        let skip = skips.pop().expect("there is a skip a level");
+        let skip = skips.pop().expect("there is one skip per level");
         x = pass.builder.concat_channels(&x, &skip, [channels; 2]);
         x = pass.layer(&x, &format!("up{level}a"), [2 * channels, channels]);
         x = pass.layer(&x, &format!("up{level}b"), [channels; 2]);
@@ -41,21 +42,21 @@ pub(super) fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weight
     Forward { logits, statistics: pass.statistics }
 }
 
-/// What a dialect finds out about a batch.
-pub(super) struct Learnt {
+/// The loss of a batch, with its gradients.
+pub(super) struct LossGradients {
     /// The mean loss, a scalar.
     pub(super) loss: Value,
-    /// Share of the photos' own pixels that were right, a scalar.
+    /// Share of the photos' own pixels that were classified correctly, a scalar.
     pub(super) pixel_accuracy: Value,
     /// Gradient of each parameter by its name, times 1 / `gradient_scale`.
     pub(super) gradients: HashMap<String, Value>,
-    /// What the gradients are to be multiplied by.
+    /// Factor that the gradients must be multiplied by.
     pub(super) gradient_scale: f32,
     /// Mean and variance, `[channels]` each, of every normalised layer by its name.
     pub(super) statistics: HashMap<String, [Value; 2]>,
 }
 
-/// What the forward pass gives.
+/// Result of the forward pass.
 pub(super) struct Forward {
     pub(super) logits: Value,
     /// Mean and variance of every normalised layer by its name.
@@ -69,7 +70,7 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// A 3x3 convolution with `ReLU`, normalised between them where it has a scale.
+    /// A 3x3 convolution with `ReLU`, with a normalisation in between if the layer has a scale.
     fn layer(&mut self, x: &Value, name: &str, channels: [usize; 2]) -> Value {
         self.builder.scope(name);
         let [weight, bias] = tensors(self.weights, name);

@@ -1,8 +1,9 @@
 //! The Clothing Co-Parsing layout: `label_list.mat` names the 59 tags, `annotations/pixel-level/NNNN.mat` holds the tag
 //! of each pixel of `photos/NNNN.jpg` (MATLAB v5, `groundtruth`, u8, height x width).
 //!
-//! A table in a settings file folds the tags into the categories of [`crate::labels`]. The layout has no superpixels and
-//! no colours: a photo gets one superpixel for each category, numbered as the category, and no colour.
+//! A table in a settings file folds the tags into the categories of [`crate::labels`]. The layout has neither
+//! superpixels nor colours: a photo gets one superpixel per category, with the category's id as its number, and no
+//! colour.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,20 +15,20 @@ use crate::error::{Error, Result};
 use crate::labels::{CATEGORIES, CATEGORY_COUNT};
 use crate::rejects::Reject;
 
-/// Name of the list of tags.
+/// Name of the file that lists the tags.
 pub const LABEL_LIST: &str = "label_list.mat";
 /// Name of the folder of photos.
 pub const PHOTOS: &str = "photos";
-/// Reason code of photos that have image-level tags alone. They are listed, and don't count as rejected: half of the data
-/// set is like that.
+/// Reason code of photos that have only image-level tags. They are listed, but not counted as rejected, because half of
+/// the data set is like that.
 pub const NO_PIXEL_LABELS: &str = "no_pixel_labels";
 /// The folder of the label maps.
 const PIXEL_LEVEL: &str = "annotations/pixel-level";
 /// The built-in fold.
 const FOLD: &str = include_str!("../../pipelines/ccp_fold.toml");
-/// Where the built-in fold is to be found, for messages.
+/// Path of the built-in fold, for messages.
 const FOLD_FILE: &str = "pipelines/ccp_fold.toml";
-/// Largest label file; they have a few kilobytes.
+/// Maximum size of a label file; real ones have a few kilobytes.
 const MAX_LABEL_BYTES: u64 = 64 << 20;
 
 /// The settings file of the fold: tag name to category name.
@@ -41,7 +42,7 @@ struct Fold {
 #[derive(Debug)]
 pub struct Ccp {
     annotations: PathBuf,
-    /// Names of the photos with pixel labels, without ending, sorted.
+    /// Names of the photos with pixel labels, without extension, sorted.
     stems: Vec<String>,
     unlabelled: Vec<Reject>,
     /// Category of each tag.
@@ -49,22 +50,22 @@ pub struct Ccp {
 }
 
 impl Ccp {
-    /// Opens the folder, reads its tags and folds them by the table at `fold`, or the built-in one.
+    /// Opens the folder, reads its tags and folds them by the table at `fold`, or by the built-in one.
     ///
     /// # Errors
-    /// [`Error::Input`] where the tags or the label maps are not there or damaged, [`Error::Config`] where the fold does
-    /// not fit the tags.
+    /// [`Error::Input`] if the tags or the label maps are missing or damaged, [`Error::Config`] if the fold does not
+    /// match the tags.
     pub fn open(folder: &Path, fold: Option<&Path>) -> Result<Self> {
         let list = folder.join(LABEL_LIST);
         check_header(&list, Version::V5)?;
         let bytes = std::fs::read(&list).map_err(Error::io("read", &list))?;
         let tags = v5::read_texts(&bytes, "label_list")
-            .map_err(|problem| Error::input(&list, format!("{problem}; get the file again from where it came")))?;
+            .map_err(|problem| Error::input(&list, format!("{problem}; download the file again")))?;
         let categories = fold_tags(&tags, fold)?;
         let annotations = folder.join(PIXEL_LEVEL);
         let stems = stems(&annotations, "mat")?;
         if stems.is_empty() {
-            return Err(Error::input(&annotations, "holds no .mat file; expected the label map of each photo"));
+            return Err(Error::input(&annotations, "contains no .mat file; expected a label map for each photo"));
         }
         let unlabelled = stems_without_labels(&folder.join(PHOTOS), &stems)?;
         Ok(Self { annotations, stems: stems.into_iter().collect(), unlabelled, categories })
@@ -76,19 +77,19 @@ impl Ccp {
         self.stems.len()
     }
 
-    /// Whether there are none; never of an opened folder.
+    /// Whether there are none; never true for an opened folder.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.stems.is_empty()
     }
 
-    /// Photos that have no pixel labels: left out, though nothing is wrong with them.
+    /// Photos without pixel labels: left out, although nothing is wrong with them.
     #[must_use]
     pub fn unlabelled(&self) -> &[Reject] {
         &self.unlabelled
     }
 
-    /// Reads the labels of one photo, 0-based in the order of names.
+    /// Reads the labels of one photo; `index` is 0-based, in the order of names.
     ///
     /// # Errors
     /// A [`Reject`] that names the photo.
@@ -129,12 +130,12 @@ fn read_labels(path: &Path) -> Result<Vec<u8>> {
     check_header(path, Version::V5)?;
     let bytes = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
     if bytes > MAX_LABEL_BYTES {
-        return Err(Error::input(path, format!("has {bytes} bytes; at most {MAX_LABEL_BYTES}")));
+        return Err(Error::input(path, format!("has {bytes} bytes; at most {MAX_LABEL_BYTES} are allowed")));
     }
     std::fs::read(path).map_err(Error::io("read", path))
 }
 
-/// The category of each tag by the table at `path`.
+/// The category of each tag, from the table at `path`.
 fn fold_tags(tags: &[String], path: Option<&Path>) -> Result<Vec<u8>> {
     let name = path.map_or_else(|| FOLD_FILE.to_owned(), |path| path.display().to_string());
     let text = match path {
@@ -148,14 +149,14 @@ fn fold_tags(tags: &[String], path: Option<&Path>) -> Result<Vec<u8>> {
         })?;
         let id = CATEGORIES.iter().position(|known| known == category).ok_or_else(|| {
             let known = CATEGORIES.join(", ");
-            Error::config("ccp_fold", format!("{name}: '{category}' of the tag '{tag}' is none of {known}"))
+            Error::config("ccp_fold", format!("{name}: '{category}' of the tag '{tag}' is not one of {known}"))
         })?;
         Ok(id as u8)
     };
     tags.iter().map(category).collect()
 }
 
-/// Names without ending of the files `*.ending` of a folder, sorted.
+/// Names, without extension, of the files `*.ending` in a folder, sorted.
 fn stems(folder: &Path, ending: &str) -> Result<BTreeSet<String>> {
     let mut stems = BTreeSet::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))? {

@@ -1,8 +1,8 @@
-//! The Colorful Fashion Parsing layout: one MATLAB v7.3 file (HDF5 behind a 512-byte header) and a folder of photos.
+//! The Colorful Fashion Parsing layout: one MATLAB v7.3 file (HDF5 after a 512-byte header) and a folder of photos.
 //!
-//! In: `fashion_dataset`, a cell array of references to structs with `img_name`, `segmentation` (f32, column-major,
-//! 0-based superpixel numbers), `category_label` and `color_label` (1-based, by superpixel). Out: one [`Annotation`]
-//! a photo, read on demand and from several threads at once; only what is asked for is in memory.
+//! Input: `fashion_dataset`, a cell array of references to structs with `img_name`, `segmentation` (f32, column-major,
+//! 0-based superpixel numbers), `category_label` and `color_label` (1-based, by superpixel). Output: one [`Annotation`]
+//! per photo, read on demand and possibly from several threads at once; only what is requested is in memory.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -19,14 +19,14 @@ use crate::rejects::Reject;
 pub const FILE: &str = "fashon_parsing_data.mat";
 /// Name of the folder of photos.
 pub const IMAGES: &str = "image";
-/// Most characters of a name.
+/// Maximum length of a name in characters.
 const MAX_NAME: u64 = 255;
-/// Most superpixels of a photo: their numbers are stored in 16 bits.
+/// Maximum number of superpixels per photo: their numbers are stored in 16 bits.
 const MAX_SUPERPIXELS: u64 = 1 << 16;
-/// Most pixels along an edge; bounds what a damaged file can ask for.
+/// Maximum length of an edge in pixels; limits what a damaged file can request.
 const MAX_EDGE_PX: u64 = 8192;
 
-/// Most elements of a chunk; bounds what a damaged file can ask for.
+/// Maximum number of elements in a chunk; limits what a damaged file can request.
 const MAX_CHUNK_ELEMENTS: u64 = 1 << 24;
 
 /// An opened `fashon_parsing_data.mat`.
@@ -42,14 +42,14 @@ impl std::fmt::Debug for Cfpd {
 }
 
 impl Cfpd {
-    /// Opens the file, checks its two name lists against [`crate::labels`] and finds its entries.
+    /// Opens the file, checks its two name lists against [`crate::labels`] and locates its entries.
     ///
     /// # Errors
-    /// [`Error::Input`] naming the file where it is damaged, another file, or has other name lists.
+    /// [`Error::Input`] with the file's name if it is damaged, is some other file, or has other name lists.
     pub fn open(path: &Path) -> Result<Self> {
         check_header(path, Version::V73)?;
         let damaged = |cause: &dyn std::fmt::Display| {
-            Error::input(path, format!("is damaged or cut off ({cause}); get the file again from where it came"))
+            Error::input(path, format!("is damaged or cut off ({cause}); download the file again"))
         };
         let source = PositionedFile::open(path)?;
         let file_bytes = source.bytes;
@@ -57,7 +57,7 @@ impl Cfpd {
             let file = hdf5_pure::File::from_source(source).map_err(|cause| damaged(&cause))?;
             let whole_bytes = file.superblock().eof_address;
             if whole_bytes > file_bytes {
-                return Err(damaged(&format!("{file_bytes} of {whole_bytes} bytes")));
+                return Err(damaged(&format!("it has {file_bytes} of {whole_bytes} bytes")));
             }
             check_names(path, file_bytes, &file, "all_category_name", &CATEGORIES)?;
             check_names(path, file_bytes, &file, "all_colors_name", &COLORS)?;
@@ -77,18 +77,18 @@ impl Cfpd {
         self.entries.len()
     }
 
-    /// Whether there are no entries; never of an opened file.
+    /// Whether there are no entries; never true for an opened file.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Reads one entry, 0-based.
+    /// Reads one entry; `index` is 0-based.
     ///
     /// # Errors
-    /// A [`Reject`] that names the photo, or the entry where the name itself is no good.
+    /// A [`Reject`] that names the photo, or the entry if the name itself is invalid.
     pub fn annotation(&self, index: usize) -> Result<Annotation, Reject> {
-        // As MATLAB counts.
+        // MATLAB's indices are 1-based.
         let entry = format!("fashion_dataset{{{}}}", index + 1);
         let group = self.entries.get(index).and_then(Option::as_ref);
         let group = group.ok_or_else(|| Reject::new(&entry, reason::ENTRY_UNREADABLE, "is not a struct"))?;
@@ -119,25 +119,29 @@ fn read_name(fields: &Fields, entry: &str) -> Result<String, Reject> {
     let set = fields.open(entry, "img_name")?;
     let shape = shape(&set, entry, "img_name")?;
     let length = count(&shape);
-    // MATLAB stores an empty char array as its size, two u64.
+    // MATLAB stores an empty char array as its dimensions, two u64.
     if length == 0 || !matches!(set.dtype(), Ok(DType::U16)) {
         return Err(Reject::new(entry, reason::NAME_UNSAFE, "'img_name' is empty or not text"));
     }
     if length > MAX_NAME {
-        return Err(Reject::new(entry, reason::NAME_UNSAFE, format!("'img_name' has {length} characters")));
+        return Err(Reject::new(
+            entry,
+            reason::NAME_UNSAFE,
+            format!("'img_name' has {length} characters; at most {MAX_NAME} are allowed"),
+        ));
     }
     let units = set.read_u16().map_err(|cause| unreadable(entry, "img_name", &cause))?;
     let name = String::from_utf16(&units)
         .map_err(|_| Reject::new(entry, reason::NAME_UNSAFE, "'img_name' is not UTF-16 text"))?;
     let plain = !name.contains(['/', '\\', ':']) && !name.chars().any(char::is_control);
     if !plain || name.trim().is_empty() || name.starts_with('.') {
-        let detail = format!("'img_name' of {entry} is {name:?}: not a plain file name inside {IMAGES}/");
+        let detail = format!("'img_name' of {entry} is {name:?}, which is not a plain file name inside {IMAGES}/");
         return Err(Reject::new(name.escape_debug().to_string(), reason::NAME_UNSAFE, detail));
     }
     Ok(name)
 }
 
-/// The labels of all superpixels, made 0-based.
+/// The labels of all superpixels, converted to 0-based.
 fn read_labels(
     fields: &Fields,
     item: &str,
@@ -148,7 +152,7 @@ fn read_labels(
     let set = fields.open(item, name)?;
     let shape = shape(&set, item, name)?;
     if !(1..=MAX_SUPERPIXELS).contains(&count(&shape)) || shape.iter().filter(|&&edge| edge != 1).count() > 1 {
-        let detail = format!("'{name}' is {shape:?}; expected one label for each superpixel");
+        let detail = format!("'{name}' has the shape {shape:?}; expected one label for each superpixel");
         return Err(Reject::new(item, reason::FIELD_SHAPE, detail));
     }
     let values = numbers(&set, item, name)?;
@@ -162,26 +166,30 @@ fn read_labels(
     values.into_iter().enumerate().map(label).collect()
 }
 
-/// Width, height and the superpixel numbers `[height, width]`.
+/// Width, height, and the superpixel numbers `[height, width]`.
 fn read_segmentation(fields: &Fields, item: &str, labelled: usize) -> Result<(u32, u32, Vec<u16>), Reject> {
     let set = fields.open(item, "segmentation")?;
     let shape = shape(&set, item, "segmentation")?;
-    // HDF5 has a column-major array the other way round: MATLAB's 600 x 400 is (400, 600).
+    // HDF5 reports the axes of a column-major array in reverse: MATLAB's 600 x 400 is (400, 600).
     let &[width, height] = shape.as_slice() else {
-        return Err(Reject::new(item, reason::FIELD_SHAPE, format!("'segmentation' is {shape:?}; expected two axes")));
+        return Err(Reject::new(
+            item,
+            reason::FIELD_SHAPE,
+            format!("'segmentation' has the shape {shape:?}; expected two axes"),
+        ));
     };
     if !(1..=MAX_EDGE_PX).contains(&width) || !(1..=MAX_EDGE_PX).contains(&height) {
-        let detail = format!("'segmentation' is {height} x {width}; expected 1 to {MAX_EDGE_PX} along each edge");
+        let detail = format!("'segmentation' is {height} x {width}; expected 1 to {MAX_EDGE_PX} for each edge");
         return Err(Reject::new(item, reason::FIELD_SHAPE, detail));
     }
     let values = match set.dtype() {
         Ok(DType::F32) => set.read_f32().map_err(|cause| unreadable(item, "segmentation", &cause))?,
-        // Whole numbers up to 2^24 are exact in f32; larger ones are refused below.
+        // Integers up to 2^24 are exact in f32; larger ones are rejected below.
         _ => numbers(&set, item, "segmentation")?.into_iter().map(|value| value as f32).collect(),
     };
     let (width, height) = (width as usize, height as usize);
     if values.len() != width * height {
-        let detail = format!("'segmentation' holds {} numbers of {}", values.len(), width * height);
+        let detail = format!("'segmentation' has {} numbers instead of {}", values.len(), width * height);
         return Err(Reject::new(item, reason::FIELD_SHAPE, detail));
     }
     let mut superpixels = vec![0; width * height];
@@ -200,8 +208,7 @@ fn read_segmentation(fields: &Fields, item: &str, labelled: usize) -> Result<(u3
 fn bad_superpixel(item: &str, value: f32, x: usize, y: usize, labelled: usize) -> Reject {
     let whole = value >= 0.0 && value.fract() == 0.0;
     let code = if whole { reason::SUPERPIXEL_UNLABELLED } else { reason::SUPERPIXEL_INVALID };
-    let detail =
-        format!("superpixel {value} at column {x}, row {y}; expected 0 to {}, those with labels", labelled - 1);
+    let detail = format!("superpixel {value} at column {x}, row {y}; only 0 to {} have labels", labelled - 1);
     Reject::new(item, code, detail)
 }
 
@@ -226,8 +233,8 @@ impl Fields<'_> {
     }
 }
 
-/// What is wrong with where a dataset says that its chunks are. The reader would reserve memory for whatever size a damaged
-/// file names.
+/// Describes what is wrong with the chunk locations that a dataset declares. Otherwise the reader would reserve memory
+/// for whatever size a damaged file declares.
 fn storage_problem(set: &Dataset, file_bytes: u64) -> Option<String> {
     if !set.is_chunked() {
         return None;
@@ -250,7 +257,7 @@ fn shape(set: &Dataset, item: &str, name: &str) -> Result<Vec<u64>, Reject> {
     set.shape().map_err(|cause| unreadable(item, name, &cause))
 }
 
-/// Number of elements; a damaged shape may be beyond all numbers.
+/// Number of elements; saturates, because a damaged shape may overflow.
 fn count(shape: &[u64]) -> u64 {
     shape.iter().fold(1, |count, &edge| count.saturating_mul(edge))
 }
@@ -263,7 +270,7 @@ fn numbers(set: &Dataset, item: &str, name: &str) -> Result<Vec<f64>, Reject> {
         Err(_) => false,
     };
     if !numeric {
-        return Err(Reject::new(item, reason::FIELD_SHAPE, format!("'{name}' does not hold numbers")));
+        return Err(Reject::new(item, reason::FIELD_SHAPE, format!("'{name}' does not contain numbers")));
     }
     set.read_f64().map_err(|cause| unreadable(item, name, &cause))
 }
@@ -272,30 +279,35 @@ fn unreadable(item: &str, name: &str, cause: &hdf5_pure::Error) -> Reject {
     Reject::new(item, reason::ENTRY_UNREADABLE, format!("'{name}' cannot be read: {cause}"))
 }
 
-/// The objects that the cell array `name` refers to.
+/// The objects referenced by the cell array `name`.
 fn references(path: &Path, file_bytes: u64, file: &hdf5_pure::File, name: &str) -> Result<Vec<Object>> {
     let set = file.dataset(name).map_err(|cause| match cause {
         hdf5_pure::Error::Format(FormatError::PathNotFound(_)) => {
             Error::input(path, format!("has no variable '{name}'; expected the Colorful Fashion Parsing data set"))
         }
-        cause => Error::input(path, format!("'{name}' cannot be read ({cause}); the file is damaged, get it again")),
+        cause => {
+            Error::input(path, format!("'{name}' cannot be read ({cause}); the file is damaged, download it again"))
+        }
     })?;
     if let Some(problem) = storage_problem(&set, file_bytes) {
-        return Err(Error::input(path, format!("'{name}' {problem}; the file is damaged, get it again")));
+        return Err(Error::input(path, format!("'{name}' {problem}; the file is damaged, download it again")));
     }
     set.dereference().map_err(|cause| {
-        Error::input(path, format!("'{name}' is not a whole cell array ({cause}); the file is damaged, get it again"))
+        Error::input(
+            path,
+            format!("'{name}' is not a complete cell array ({cause}); the file is damaged, download it again"),
+        )
     })
 }
 
-/// Labels are numbers into these lists: other lists would mislabel everything.
+/// Labels are indices into these lists: with other lists every label would be wrong.
 fn check_names(path: &Path, file_bytes: u64, file: &hdf5_pure::File, variable: &str, expected: &[&str]) -> Result<()> {
     let text = |object: Object| {
         let Object::Dataset(set) = object else { return String::from("?") };
         let short =
             storage_problem(&set, file_bytes).is_none() && set.shape().is_ok_and(|shape| count(&shape) <= MAX_NAME);
         let units = if short { set.read_u16().unwrap_or_default() } else { Vec::new() };
-        // Whatever stands there in a damaged file, a message has it printable.
+        // A damaged file may contain anything here; escape it so that the message is printable.
         String::from_utf16_lossy(&units).escape_debug().to_string()
     };
     let found: Vec<String> = references(path, file_bytes, file, variable)?.into_iter().map(text).collect();
@@ -305,7 +317,7 @@ fn check_names(path: &Path, file_bytes: u64, file: &hdf5_pure::File, variable: &
     Err(Error::input(path, format!("'{variable}' is [{}]; expected [{}]", found.join(", "), expected.join(", "))))
 }
 
-/// A file read at places by many threads at once, without a lock or a copy in memory.
+/// A file that many threads read at arbitrary offsets at once, without a lock or a copy in memory.
 struct PositionedFile {
     path: PathBuf,
     file: File,

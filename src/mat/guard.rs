@@ -1,4 +1,5 @@
-//! The last resort against a reader that panics on a damaged file: the panic becomes a message, and is not printed.
+//! The last resort against a reader that panics on a damaged file: turns the panic into a message instead of printing
+//! it.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
@@ -8,9 +9,9 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `read`; a panic in it is returned as its message.
+/// Runs `read`; if it panics, returns the panic's message.
 ///
-/// Panics of other threads, and of this one outside of `read`, are reported as ever.
+/// Panics in other threads, and in this one outside of `read`, are reported as usual.
 pub(super) fn no_panic<T>(read: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

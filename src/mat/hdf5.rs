@@ -1,8 +1,8 @@
-//! Just enough of HDF5's oldest file format to write what MATLAB v7.3 writes: superblock 0, symbol-table groups, version 1
-//! object headers and chunk trees. (`hdf5-pure` reads this format and writes newer ones alone.)
+//! Just enough of HDF5's oldest file format to write what MATLAB v7.3 writes: superblock 0, symbol-table groups,
+//! version 1 object headers and chunk trees. (`hdf5-pure` reads this format, but writes only newer ones.)
 //!
-//! Source: "HDF5 File Format Specification Version 1.1" and 3.0, The HDF Group. Numbers are little-endian; addresses count
-//! from the end of the user block.
+//! Source: "HDF5 File Format Specification Version 1.1" and 3.0, The HDF Group. Numbers are little-endian; addresses
+//! are relative to the end of the user block.
 
 use std::io::Write;
 
@@ -13,9 +13,9 @@ use flate2::write::ZlibEncoder;
 const USER_BLOCK_BYTES: u64 = 512;
 const SUPERBLOCK_BYTES: usize = 96;
 const UNDEFINED: u64 = u64::MAX;
-/// Half the entries of a symbol-table leaf, as HDF5 has it by default.
+/// Half the entries of a symbol-table leaf: HDF5's default.
 const LEAF_K: usize = 4;
-/// Half the children of a group's tree node, as HDF5 has it by default.
+/// Half the children of a group's tree node: HDF5's default.
 const GROUP_K: usize = 16;
 /// Half the children of a chunk tree node; fixed by this version of the format.
 const CHUNK_K: usize = 32;
@@ -31,7 +31,7 @@ pub(super) enum Type {
     F64,
     /// The address of another object.
     Reference,
-    /// Text of so many bytes.
+    /// Text of the given length in bytes.
     Text(u32),
 }
 
@@ -44,7 +44,7 @@ impl Type {
             message
         };
         let float = |size: u32, exponent: [u8; 2], bias: u32| {
-            // Sign at the top, then the exponent, then a mantissa whose first bit is implied.
+            // The sign in the top bit, then the exponent, then a mantissa whose leading bit is implied.
             let mut message = vec![0x11, 0x20, (size * 8 - 1) as u8, 0];
             message.extend(size.to_le_bytes());
             message.extend([0, 0, (size * 8) as u8, 0, exponent[0], exponent[1], 0, exponent[0]]);
@@ -76,7 +76,7 @@ impl Attribute {
         Self { name: "MATLAB_class", kind: Type::Text(class.len() as u32), value: class.as_bytes().to_vec() }
     }
 
-    /// A number.
+    /// A numeric attribute.
     pub(super) fn number(name: &'static str, value: i32) -> Self {
         Self { name, kind: Type::I32, value: value.to_le_bytes().to_vec() }
     }
@@ -101,7 +101,7 @@ struct Message {
     data: Vec<u8>,
 }
 
-/// A chunked matrix of f32, deflated; may be made on any thread before it is placed.
+/// A chunked, deflated matrix of f32; it can be built on any thread before it is placed in the file.
 #[derive(Debug)]
 pub(super) struct Chunks {
     shape: [usize; 2],
@@ -110,7 +110,7 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    /// Cuts and deflates a matrix, row-major as HDF5 sees it.
+    /// Splits a matrix into chunks and deflates them; row-major from HDF5's point of view.
     pub(super) fn deflate(shape: [usize; 2], level: u32, value: impl Fn(usize, usize) -> f32) -> std::io::Result<Self> {
         let chunk = shape.map(|edge| edge.div_ceil(CHUNKS_PER_AXIS).max(1));
         let mut deflated = Vec::new();
@@ -120,7 +120,7 @@ impl Chunks {
                 let mut bytes = Vec::with_capacity(chunk[0] * chunk[1] * 4);
                 for row in top..top + chunk[0] {
                     for column in left..left + chunk[1] {
-                        // A chunk that juts out is filled up.
+                        // A chunk that extends beyond the edge is padded.
                         let inside = row < shape[0] && column < shape[1];
                         bytes.extend(if inside { value(row, column) } else { 0.0 }.to_le_bytes());
                     }
@@ -133,9 +133,9 @@ impl Chunks {
     }
 }
 
-/// A file being put together.
+/// A file under construction.
 pub(super) struct OldFile {
-    /// From the superblock on.
+    /// The bytes from the superblock on.
     bytes: Vec<u8>,
 }
 
@@ -144,7 +144,7 @@ impl OldFile {
         Self { bytes: vec![0; SUPERBLOCK_BYTES] }
     }
 
-    /// Adds a dataset in one piece and returns its address.
+    /// Adds a contiguous dataset and returns its address.
     pub(super) fn dataset(&mut self, shape: &[u64], kind: Type, values: &[u8], attributes: &[Attribute]) -> u64 {
         let address = self.place(values);
         let mut layout = vec![3, 1];
@@ -162,7 +162,7 @@ impl OldFile {
             layout.extend((edge as u32).to_le_bytes());
         }
         layout.extend(4_u32.to_le_bytes());
-        // One filter, number 1, its name, optional, with one value: the level.
+        // One filter: number 1, its name, optional, with one parameter: the level.
         let mut filter = vec![1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 8, 0, 1, 0, 1, 0];
         filter.extend(b"deflate\0");
         filter.extend(level.to_le_bytes());
@@ -172,13 +172,14 @@ impl OldFile {
         self.dataset_header(&shape, Type::F32, 3, messages, attributes)
     }
 
-    /// Adds a group of members by name and address and returns its address.
+    /// Adds a group with members by name and address, and returns its address.
     pub(super) fn group(&mut self, members: Vec<(String, u64)>, attributes: &[Attribute]) -> u64 {
         let (tree, heap) = self.symbol_table(members);
         self.group_header(tree, heap, attributes)
     }
 
-    /// Ends the file: `header`, filled up to the user block's length, and what was added, with these root members.
+    /// Finishes the file: `header`, padded to the user block's length, then everything that was added, with these root
+    /// members.
     pub(super) fn finish(mut self, header: &[u8], members: Vec<(String, u64)>) -> Vec<u8> {
         let (tree, heap) = self.symbol_table(members);
         let root = self.group_header(tree, heap, &[]);
@@ -189,7 +190,7 @@ impl OldFile {
         for address in [USER_BLOCK_BYTES, UNDEFINED, end, UNDEFINED] {
             block.extend(address.to_le_bytes());
         }
-        // The root's symbol-table entry: no name, its header, and (kind 1) its tree and heap.
+        // The root's symbol-table entry: no name, its object header, and (cache type 1) its tree and heap.
         for word in [0, root, 1, tree, heap] {
             block.extend(word.to_le_bytes());
         }
@@ -200,7 +201,7 @@ impl OldFile {
         file
     }
 
-    /// Appends bytes at a multiple of eight and returns their address.
+    /// Appends bytes at the next multiple of eight and returns their address.
     fn place(&mut self, bytes: &[u8]) -> u64 {
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
         let address = self.bytes.len() as u64;
@@ -219,7 +220,7 @@ impl OldFile {
         let mut messages = vec![
             Message { kind: 0x01, data: dataspace(shape) },
             Message { kind: 0x03, data: kind.message() },
-            // Fill value: version 2, when it is allocated, written if set, the default.
+            // Fill value: version 2, allocation time, written if set, the default.
             Message { kind: 0x05, data: vec![2, allocation, 2, 1, 0, 0, 0, 0] },
         ];
         messages.extend(storage);
@@ -250,10 +251,10 @@ impl OldFile {
         self.place(&header)
     }
 
-    /// The tree and the name heap of a group.
+    /// Writes the tree and the name heap of a group.
     fn symbol_table(&mut self, mut members: Vec<(String, u64)>) -> (u64, u64) {
         members.sort();
-        // The heap begins with the empty name.
+        // The heap starts with the empty name.
         let mut names = vec![0; 8];
         let mut children = Vec::new();
         for leaf in members.chunks(2 * LEAF_K) {
@@ -273,21 +274,22 @@ impl OldFile {
         let tree = self.group_tree(children);
         let data = self.place(&names);
         let mut heap = b"HEAP\0\0\0\0".to_vec();
-        // Its length, no free space (1), and where it is.
+        // Its length, no free space (1), and its address.
         for word in [names.len() as u64, 1, data] {
             heap.extend(word.to_le_bytes());
         }
         (tree, self.place(&heap))
     }
 
-    /// The tree over leaves `(last name, address)`: nodes of at most 2 x [`GROUP_K`], level by level up to one.
+    /// Builds the tree over leaves `(last name, address)`: nodes of at most 2 x [`GROUP_K`] children, level by level up
+    /// to a single root.
     fn group_tree(&mut self, mut children: Vec<(u64, u64)>) -> u64 {
         let mut level = 0;
         loop {
             let size = 24 + (2 * GROUP_K + 1) * 8 + 2 * GROUP_K * 8;
             let count = children.len().div_ceil(2 * GROUP_K).max(1);
             self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
-            // Neighbours name each other, so that the addresses are settled first.
+            // Neighbouring nodes refer to each other, so their addresses must be known in advance.
             let address = |node: usize| self.bytes.len() as u64 + (node * size) as u64;
             let beside = |node: Option<usize>| node.filter(|&node| node < count).map_or(UNDEFINED, address);
             let (mut nodes, mut parents, mut before) = (Vec::new(), Vec::new(), 0);
@@ -359,8 +361,8 @@ fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// A leaf has room for 8 members, a node of the tree for 32 leaves, one above it for 32 nodes: each just full, and one
-    /// more.
+    /// A leaf holds 8 members, a node of the tree 32 leaves, a node above it 32 nodes: tests each exactly full, and
+    /// with one more.
     #[test]
     fn a_group_of_many_members_is_found_whole_by_another_reader() {
         for count in [0, 1, 8, 9, 256, 257, 8192, 8193] {

@@ -1,7 +1,7 @@
-//! `.mat` files to plain records, and back for the built-in sample.
+//! Converts `.mat` files to plain records, and writes them for the built-in sample.
 //!
-//! Nothing in such a file is trusted: a damaged file is one [`crate::Error::Input`] that names it, a bad entry is a
-//! [`Reject`](crate::rejects::Reject) with one of the codes of [`reason`], and neither is ever a panic.
+//! Nothing in such a file is trusted: a damaged file yields one [`crate::Error::Input`] that names it, an invalid entry
+//! a [`Reject`](crate::rejects::Reject) with one of the codes of [`reason`], and neither ever panics.
 
 use std::path::Path;
 
@@ -14,29 +14,29 @@ mod hdf5;
 mod v5;
 pub mod write;
 
-/// The reason codes of entries that are left out, apart from those of [`crate::photo`].
+/// The reason codes of entries that are left out, in addition to those of [`crate::photo`].
 pub mod reason {
-    /// The entry is no struct, or its parts cannot be read.
+    /// The entry is not a struct, or its parts cannot be read.
     pub const ENTRY_UNREADABLE: &str = "entry_unreadable";
     /// A field is missing.
     pub const FIELD_MISSING: &str = "field_missing";
-    /// A field is of another type or shape than the data set has.
+    /// A field has a different type or shape from the data set's.
     pub const FIELD_SHAPE: &str = "field_shape";
     /// The photo's name is empty, absolute, or leads out of the folder of photos.
     pub const NAME_UNSAFE: &str = "name_unsafe";
-    /// An entry before this one has the same photo.
+    /// An earlier entry has the same photo.
     pub const NAME_DUPLICATE: &str = "name_duplicate";
-    /// A category label is not a whole number in the list of categories.
+    /// A category label is not an integer in the range of the list of categories.
     pub const CATEGORY_INVALID: &str = "category_invalid";
-    /// A colour label is not a whole number in the list of colours.
+    /// A colour label is not an integer in the range of the list of colours.
     pub const COLOR_INVALID: &str = "color_invalid";
-    /// A superpixel number is not a whole number from 0.
+    /// A superpixel number is not a non-negative integer.
     pub const SUPERPIXEL_INVALID: &str = "superpixel_invalid";
     /// A superpixel number has no label.
     pub const SUPERPIXEL_UNLABELLED: &str = "superpixel_unlabelled";
-    /// The photo's file is not there.
+    /// The photo's file is missing.
     pub const PHOTO_MISSING: &str = "photo_missing";
-    /// The photo's file is there and cannot be read.
+    /// The photo's file exists but cannot be read.
     pub const PHOTO_UNREADABLE: &str = "photo_unreadable";
     /// The photo and its labels are of different sizes.
     pub const PHOTO_SIZE: &str = "photo_size";
@@ -45,7 +45,7 @@ pub mod reason {
 /// Length of the header of a MATLAB file.
 const HEADER_BYTES: usize = 128;
 
-/// Which kind of MATLAB file the first bytes announce.
+/// The kind of MATLAB file that the first bytes declare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {
     V5,
@@ -55,7 +55,7 @@ enum Version {
 /// Reads the header of a file that should be a MATLAB file of version `expected`.
 ///
 /// # Errors
-/// [`Error::Input`] saying what the file is instead: empty, a web page, another version; [`Error::Io`].
+/// [`Error::Input`] describing what the file is instead: empty, a web page, another version; [`Error::Io`].
 fn check_header(path: &Path, expected: Version) -> Result<()> {
     use std::io::Read;
     let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
@@ -77,10 +77,10 @@ fn check_header(path: &Path, expected: Version) -> Result<()> {
                 "is a MATLAB file of version 7.3; save it again with save(..., '-v7')".to_owned()
             }
             (_, None) if head.len() < HEADER_BYTES => format!("is cut off after {} bytes", head.len()),
-            (_, None) => "does not begin as a MATLAB file does".to_owned(),
+            (_, None) => "does not begin as a MATLAB file should".to_owned(),
         }
     };
-    Err(Error::input(path, format!("{problem}; expected {wanted}, get the file again from where it came")))
+    Err(Error::input(path, format!("{problem}; expected {wanted}, download the file again")))
 }
 
 fn version(head: &[u8]) -> Option<Version> {
@@ -107,6 +107,6 @@ pub struct Annotation {
     pub superpixels: Vec<u16>,
     /// Category of each superpixel, 0 to 22.
     pub superpixel_category: Vec<u8>,
-    /// Colour of each superpixel, 0 to 12; `None` where the source has none.
+    /// Colour of each superpixel, 0 to 12; `None` if the source has no colours.
     pub superpixel_color: Option<Vec<u8>>,
 }

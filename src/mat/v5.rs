@@ -1,7 +1,8 @@
-//! What is read of MATLAB v5 files: numeric arrays (by the crate `matfile`) and cell arrays of text, which it leaves out.
+//! Reads what is needed of MATLAB v5 files: numeric arrays (with the crate `matfile`) and cell arrays of text, which it
+//! lacks.
 //!
-//! A compressed element is inflated here first, up to a limit: the file's own word on its size is not taken.
-//! Source: "MAT-File Format", The `MathWorks`, chapter 1 (level 5).
+//! Compressed elements are inflated here first, up to a limit, because the size that the file declares cannot be
+//! trusted. Source: "MAT-File Format", The `MathWorks`, chapter 1 (level 5).
 
 use std::io::Read;
 
@@ -10,7 +11,7 @@ use matfile::{MatFile, NumericData};
 
 use super::{HEADER_BYTES, guard};
 
-/// Most bytes of an inflated file: a label map of 8192 x 8192 and its name.
+/// Maximum size of an inflated file in bytes: a label map of 8192 x 8192 and its name.
 const MAX_INFLATED_BYTES: usize = (8192 * 8192) + 4096;
 
 // Data types and array classes of the format.
@@ -25,7 +26,7 @@ const MX_CELL: u8 = 1;
 /// A numeric array: rows, columns, and the values in MATLAB's order, column by column.
 pub(super) type Matrix = (usize, usize, Vec<u8>);
 
-/// Reads the u8 array `name` of a whole file's bytes.
+/// Reads the u8 array `name` from the bytes of a complete file.
 pub(super) fn read_u8_matrix(bytes: &[u8], name: &str) -> Result<Matrix, String> {
     let plain = inflated(bytes)?;
     let file = guard::no_panic(|| MatFile::parse(plain.as_slice()).map_err(|cause| cause.to_string()))
@@ -36,14 +37,14 @@ pub(super) fn read_u8_matrix(bytes: &[u8], name: &str) -> Result<Matrix, String>
         return Err(format!("'{name}' has {} axes; expected rows and columns", array.ndims()));
     };
     let values = whole_numbers(array.data())
-        .ok_or_else(|| format!("'{name}' holds other than real, whole numbers from 0 to 255"))?;
+        .ok_or_else(|| format!("'{name}' has values other than real, whole numbers from 0 to 255"))?;
     if rows.checked_mul(columns) != Some(values.len()) {
-        return Err(format!("'{name}' holds {} numbers; expected {rows} x {columns}", values.len()));
+        return Err(format!("'{name}' has {} numbers; expected {rows} x {columns}", values.len()));
     }
     Ok((rows, columns, values))
 }
 
-/// MATLAB keeps whole numbers in whichever type it computed them in.
+/// MATLAB stores integers in whatever type they were computed in.
 fn whole_numbers(data: &NumericData) -> Option<Vec<u8>> {
     fn narrow<T: Copy + TryInto<u8>>(values: &[T]) -> Option<Vec<u8>> {
         values.iter().map(|&value| value.try_into().ok()).collect()
@@ -62,7 +63,7 @@ fn whole_numbers(data: &NumericData) -> Option<Vec<u8>> {
     }
 }
 
-/// Reads the cell array of texts `name` of a whole file's bytes.
+/// Reads the cell array of texts `name` from the bytes of a complete file.
 pub(super) fn read_texts(bytes: &[u8], name: &str) -> Result<Vec<String>, String> {
     let plain = inflated(bytes)?;
     let mut rest = &plain[HEADER_BYTES..];
@@ -78,7 +79,7 @@ pub(super) fn read_texts(bytes: &[u8], name: &str) -> Result<Vec<String>, String
     Err(format!("has no cell array '{name}'"))
 }
 
-/// The texts of a matrix element if it is a cell array of that name.
+/// The texts of a matrix element, if it is a cell array with that name.
 fn cell_texts(matrix: &[u8], name: &str) -> Result<Option<Vec<String>>, String> {
     let (class, found, mut cells) = matrix_header(matrix)?;
     if class != MX_CELL || found != name.as_bytes() {
@@ -95,14 +96,14 @@ fn cell_texts(matrix: &[u8], name: &str) -> Result<Option<Vec<String>>, String> 
                 let units = content.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
                 String::from_utf16_lossy(&units.collect::<Vec<_>>())
             }
-            other => return Err(format!("'{name}' holds data of type {other}; expected text")),
+            other => return Err(format!("'{name}' has data of type {other}; expected text")),
         });
         cells = after;
     }
     Ok(Some(texts))
 }
 
-/// Class and name of a matrix, and what follows its header.
+/// Class and name of a matrix, and the bytes after its header.
 fn matrix_header(matrix: &[u8]) -> Result<(u8, &[u8], &[u8]), String> {
     let (_, flags, after) = element(matrix)?;
     let (_, _dimensions, after) = element(after)?;
@@ -111,7 +112,7 @@ fn matrix_header(matrix: &[u8]) -> Result<(u8, &[u8], &[u8]), String> {
     Ok((*class, name, after))
 }
 
-/// Type and content of the element that `bytes` begin with, and what follows it.
+/// Type and content of the element at the start of `bytes`, and the bytes after it.
 fn element(bytes: &[u8]) -> Result<(u32, &[u8], &[u8]), String> {
     let cut = || "ends in the middle of an element".to_owned();
     let word = |at: usize| {
@@ -119,7 +120,7 @@ fn element(bytes: &[u8]) -> Result<(u32, &[u8], &[u8]), String> {
         Ok::<u32, String>(u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
     };
     let tag = word(0)?;
-    // A small element has its size in the upper half of the tag and its content in the second word.
+    // A small element has its size in the upper half of the tag, and its content in the second word.
     if tag >> 16 != 0 {
         let size = (tag >> 16) as usize;
         let content = bytes.get(4..4 + size).filter(|_| size <= 4).ok_or_else(cut)?;
@@ -127,7 +128,7 @@ fn element(bytes: &[u8]) -> Result<(u32, &[u8], &[u8]), String> {
     }
     let size = word(4)? as usize;
     let content = bytes.get(8..8 + size).ok_or_else(cut)?;
-    // Compressed elements alone are not padded to eight bytes.
+    // All elements are padded to eight bytes, except compressed ones.
     let padded = if tag == MI_COMPRESSED { size } else { size.next_multiple_of(8) };
     Ok((tag, content, bytes.get(8 + padded..).unwrap_or_default()))
 }
@@ -149,7 +150,7 @@ fn inflated(bytes: &[u8]) -> Result<Vec<u8>, String> {
             plain.extend_from_slice(&rest[..rest.len() - after.len()]);
         }
         if plain.len() >= MAX_INFLATED_BYTES {
-            return Err(format!("holds more than {MAX_INFLATED_BYTES} bytes"));
+            return Err(format!("has more than {MAX_INFLATED_BYTES} bytes when inflated"));
         }
         rest = after;
     }

@@ -7,14 +7,14 @@ use super::hdf5::{Attribute, Chunks, OldFile, Type};
 use crate::error::{Error, Result};
 use crate::labels::{CATEGORIES, COLORS};
 
-/// Length of the label vectors, whatever the number of superpixels.
+/// Length of the label vectors, regardless of the number of superpixels.
 const LABELS: usize = 425;
-/// MATLAB's own deflate level.
+/// The deflate level that MATLAB uses.
 const DEFLATE_LEVEL: u32 = 3;
-/// The text of the header; the time in it would make each file another one.
+/// The header text, with a fixed time so that equal data give equal files.
 const HEADER: &str = "MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Thu Jan  1 00:00:00 1970 HDF5 schema 1.00 .";
 
-/// One photo's entry, its segmentation deflated.
+/// One photo's entry, with its segmentation deflated.
 #[derive(Debug)]
 pub struct Entry {
     file_name: String,
@@ -23,10 +23,10 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Deflates the labels of one photo. A photo without colours has them all as `bk`.
+    /// Deflates the labels of one photo. If the photo has no colours, all are written as `bk`.
     ///
     /// # Errors
-    /// Those of the encoder.
+    /// Those of the deflate encoder.
     pub fn new(annotation: &Annotation) -> std::io::Result<Self> {
         let (width, height) = (annotation.width_px as usize, annotation.height_px as usize);
         let number = |column: usize, row: usize| f32::from(annotation.superpixels[row * width + column]);
@@ -34,7 +34,7 @@ impl Entry {
         Ok(Self {
             file_name: annotation.file_name.clone(),
             labels: [annotation.superpixel_category.clone(), colors],
-            // HDF5 has a column-major array the other way round.
+            // HDF5 reports the axes of a column-major array in reverse.
             segmentation: Chunks::deflate([width, height], DEFLATE_LEVEL, number)?,
         })
     }
@@ -93,7 +93,7 @@ fn photo(file: &mut OldFile, entry: &Entry) -> u64 {
     file.group(members, &[Attribute::class("struct")])
 }
 
-/// 1-based labels, those of superpixels that are not there 1 (`bk`).
+/// 1-based labels; entries without a superpixel are 1 (`bk`).
 fn label_vector(file: &mut OldFile, labels: &[u8]) -> u64 {
     let labels = labels.iter().map(|&label| f64::from(label) + 1.0).chain(std::iter::repeat(1.0)).take(LABELS);
     let bytes: Vec<u8> = labels.flat_map(f64::to_le_bytes).collect();

@@ -11,7 +11,7 @@ pub struct Adam {
     pub beta_1: f32,
     /// Decay of the second moment.
     pub beta_2: f32,
-    /// Added to the root of the second moment, after the bias correction has gone into the rate.
+    /// Added to the root of the second moment, after the bias correction has been applied to the rate.
     pub epsilon: f32,
     /// Step, from 1.
     pub step: f32,
@@ -19,7 +19,7 @@ pub struct Adam {
     pub learning_rate: f32,
 }
 
-/// What goes in, flat: the gradient, the weights and both moments, all of one length.
+/// Inputs, as flat vectors of equal length: the gradient, the weights and both moments.
 #[derive(Debug, Clone, Copy)]
 pub struct AdamInputs<'a> {
     /// Gradient.
@@ -30,12 +30,12 @@ pub struct AdamInputs<'a> {
     pub moments: [&'a [f32]; 2],
 }
 
-/// Elements of a task.
+/// Elements per task.
 const SHARE: usize = 1 << 15;
 
 impl Adam {
-    /// New weights, first and second moment into `outputs`:
-    /// w - rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon).
+    /// Writes the new weights, first moment and second moment to `outputs`: w - rate sqrt(1 - b2^t) / (1 - b1^t) m /
+    /// (sqrt(v) + epsilon).
     pub fn apply(&self, workers: Workers<'_>, inputs: AdamInputs<'_>, outputs: [&mut [f32]; 3]) {
         let instructions = workers.instructions;
         let len = inputs.gradient.len();

@@ -1,7 +1,7 @@
-//! The layers of the network for prediction in bfloat16: half the bytes, and twice the multiplications in an instruction.
+//! The layers of the network for prediction in bfloat16: half the bytes and twice the multiplications per instruction.
 //!
-//! Maps are bf16, held in u16; sums are f32. A pair of neighbouring channels is what an instruction multiplies at once, so
-//! that photos of 3 channels get a fourth, of zeros. The last layer gives f32. AVX-512-BF16 only.
+//! Maps are bf16, stored as u16; sums are f32. An instruction multiplies pairs of neighbouring channels, so photos with
+//! 3 channels get a fourth one of zeros. The last layer outputs f32. Requires AVX-512-BF16.
 
 use std::arch::x86_64::{
     __m128bh, __m128i, __m256, __m256bh, __m256i, __m512, __m512bh, __m512i, _mm_storeu_si128, _mm256_cvtneps_pbh,
@@ -21,7 +21,7 @@ use super::up::up_shape;
 /// Taps of a kernel.
 const TAPS: usize = 9;
 
-/// Whether the processor has what is needed.
+/// Whether the processor has AVX-512-BF16.
 #[must_use]
 pub fn is_available() -> bool {
     super::x86::has_avx512() && is_x86_feature_detected!("avx512bf16")
@@ -32,14 +32,14 @@ fn rounded(value: f32) -> u16 {
     half::bf16::from_f32(value).to_bits()
 }
 
-/// What a layer writes.
+/// Element type of a layer's output.
 pub trait Element: Copy + Send + Sync + 'static {
     /// # Safety
-    /// The processor has AVX-512-BF16, and 8 elements can be written.
+    /// The processor has AVX-512-BF16, and 8 elements can be written to `to`.
     #[doc(hidden)]
     unsafe fn store_8(to: *mut Self, values: __m256);
     /// # Safety
-    /// The processor has AVX-512-BF16, and 16 elements can be written.
+    /// The processor has AVX-512-BF16, and 16 elements can be written to `to`.
     #[doc(hidden)]
     unsafe fn store_16(to: *mut Self, values: __m512);
 }
@@ -48,7 +48,7 @@ impl Element for u16 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn store_8(to: *mut Self, values: __m256) {
-        // SAFETY: as promised by the caller; bf16 vectors are bits.
+        // SAFETY: guaranteed by the caller; bf16 vectors are plain bits.
         unsafe { _mm_storeu_si128(to.cast(), transmute::<__m128bh, __m128i>(_mm256_cvtneps_pbh(values))) }
     }
     #[inline]
@@ -63,13 +63,13 @@ impl Element for f32 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn store_8(to: *mut Self, values: __m256) {
-        // SAFETY: as promised by the caller.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm256_storeu_ps(to, values) }
     }
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn store_16(to: *mut Self, values: __m512) {
-        // SAFETY: as promised by the caller.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm512_storeu_ps(to, values) }
     }
 }
@@ -79,15 +79,15 @@ impl Element for f32 {
 pub enum Bf16Maps<'a> {
     /// Feature maps.
     Features(&'a [u16]),
-    /// Photos: an odd number of channels is read with one more, of zeros.
+    /// Photos: if the number of channels is odd, a channel of zeros is added.
     Photos(&'a [u8]),
 }
 
-/// Whole numbers up to 255 are bf16 already: the division by 255 is in the weights.
+/// Integers up to 255 are exact in bf16: the division by 255 is folded into the weights.
 const PHOTO_SCALE: f32 = 1.0 / 255.0;
 
 impl Bf16Maps<'_> {
-    /// Copies from the element `start` of maps of `held` channels, which hold `own` ones and zeros.
+    /// Copies from element `start` of maps with `held` channels: `own` real channels, the rest zeros.
     fn copy(&self, [own, held]: [usize; 2], start: usize, to: &mut [u16]) {
         match self {
             Self::Features(elements) => to.copy_from_slice(&elements[start..start + to.len()]),
@@ -106,7 +106,7 @@ impl Bf16Maps<'_> {
 }
 
 /// A matrix of weights in pairs of rows, tile by tile of columns.
-struct Packed {
+struct PackedPairs {
     /// `[tiles, depth / 2, width, 2]`.
     weights: Vec<u16>,
     depth: usize,
@@ -114,8 +114,8 @@ struct Packed {
     width: usize,
 }
 
-impl Packed {
-    /// Packs the matrix whose element in row k and column n lies in `tensor` at `rows[k] + columns[n]`; rows without a place
+impl PackedPairs {
+    /// Packs the matrix whose element in row k and column n is `tensor[rows[k] + columns[n]]`; rows without a position
     /// are zero.
     fn new(tensor: &[f32], scale: f32, rows: &[Option<usize>], columns: &[usize]) -> Self {
         let width = [64, 32, 16, 8].into_iter().find(|&width| columns.len().is_multiple_of(width));
@@ -133,13 +133,13 @@ impl Packed {
     }
 }
 
-/// `output[p * outputs + n] = bias[n] + sum over k of input(p, k) * weights(k, n)`, or 0 where that is negative and `relu`;
-/// see [`RowProduct`](super::product::RowProduct).
+/// `output[p * outputs + n] = bias[n] + sum over k of input(p, k) * weights(k, n)`, or 0 if that is negative and `relu`
+/// is set; see [`RowProduct`](super::product::RowProduct).
 struct Row<'a> {
     rows: &'a [&'a [u16]],
     stride: usize,
     run: usize,
-    weights: &'a Packed,
+    weights: &'a PackedPairs,
     bias: &'a [f32],
     pixels: usize,
     relu: bool,
@@ -170,7 +170,7 @@ impl Row<'_> {
     /// # Safety
     /// AVX-512-BF16; lengths as [`Row::product`] checks them.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn any_stride<E: Element, V: Vector, const N: usize, const P: usize>(
+    unsafe fn any_stride<E: Element, V: PairVector, const N: usize, const P: usize>(
         &self,
         tile: &[u16],
         first: usize,
@@ -196,7 +196,7 @@ impl Row<'_> {
     /// As above.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn blocks<E: Element, V: Vector, const N: usize, const P: usize, const STRIDE: usize>(
+    unsafe fn blocks<E: Element, V: PairVector, const N: usize, const P: usize, const STRIDE: usize>(
         &self,
         tile: &[u16],
         first: usize,
@@ -205,8 +205,8 @@ impl Row<'_> {
         let stride = if STRIDE == 0 { self.stride } else { STRIDE };
         for start in (0..self.pixels).step_by(P) {
             let start = start.min(self.pixels - P);
-            // SAFETY: all P pixels from `start` on are in the rows and in the output; the tile has depth / 2 x N vectors
-            // of pairs.
+            // SAFETY: all P pixels from `start` on are within the rows and the output; the tile has depth / 2 x N
+            // vectors of pairs.
             unsafe {
                 let bias: [V; N] = std::array::from_fn(|n| V::load(self.bias.as_ptr().add(first + n * V::LANES)));
                 let mut sums = [bias; P];
@@ -237,8 +237,9 @@ impl Row<'_> {
     }
 }
 
-/// Sums in f32 of products of pairs of bf16. SAFETY of all: AVX-512-BF16, and room where pointers point.
-trait Vector: Copy {
+/// Sums in f32 of products of pairs of bf16. SAFETY of all methods: the processor has AVX-512-BF16, and the pointers
+/// are valid for a whole vector.
+trait PairVector: Copy {
     const LANES: usize;
     type Pairs: Copy;
 
@@ -256,7 +257,7 @@ struct Of16(__m512);
 #[derive(Clone, Copy)]
 struct Of8(__m256);
 
-impl Vector for Of16 {
+impl PairVector for Of16 {
     const LANES: usize = 16;
     type Pairs = __m512bh;
 
@@ -286,7 +287,7 @@ impl Vector for Of16 {
     }
 }
 
-impl Vector for Of8 {
+impl PairVector for Of8 {
     const LANES: usize = 8;
     type Pairs = __m256bh;
 
@@ -316,9 +317,9 @@ impl Vector for Of8 {
     }
 }
 
-/// [`convolution`](super::convolution::convolution) with `ReLU`, of bf16 maps.
+/// [`convolution`](super::convolution::convolution) with `ReLU`, on bf16 maps.
 ///
-/// `shape` is that of each input; `weight` is `[out, inputs x in, 3, 3]`.
+/// `shape` is the shape of each input; `weight` is `[out, inputs x in, 3, 3]`.
 pub fn bf16_convolution<E: Element>(
     spread: &dyn Spread,
     shape: Shape,
@@ -338,7 +339,7 @@ pub fn bf16_convolution<E: Element>(
     if own < channels {
         rows = rows.chunks_exact(own).flat_map(|pixel| pixel.iter().copied().chain([None])).collect();
     }
-    let packed = Packed::new(weight, scale, &rows, &columns);
+    let packed = PackedPairs::new(weight, scale, &rows, &columns);
     let bands = Band::all(shape, spread.threads());
     spread_items(spread, cut(&bands, shape.with_channels(out), output), |index, part| {
         let band = bands[index];
@@ -360,7 +361,7 @@ pub fn bf16_convolution<E: Element>(
     });
 }
 
-/// [`max_pool`](super::pool::max_pool) of bf16 maps that are nowhere negative: those are ordered as their bits are.
+/// [`max_pool`](super::pool::max_pool) on bf16 maps without negative elements, whose order is that of their bits.
 pub fn bf16_max_pool(spread: &dyn Spread, shape: Shape, input: &[u16], output: &mut [u16]) {
     assert!(is_available(), "this processor has no AVX-512-BF16");
     let pooled = pooled_shape(shape);
@@ -370,7 +371,7 @@ pub fn bf16_max_pool(spread: &dyn Spread, shape: Shape, input: &[u16], output: &
     spread_items(spread, cut(&bands, pooled, output), |index, part| {
         let rows = bands[index].of(windows, input).chunks_exact(2 * shape.row_len());
         for (rows, output) in rows.zip(part.chunks_exact_mut(pooled.row_len())) {
-            // SAFETY: AVX-512-BF16 comes with AVX-512.
+            // SAFETY: AVX-512-BF16 implies AVX-512.
             unsafe { pool_row(rows, shape.channels, output) }
         }
     });
@@ -393,7 +394,7 @@ unsafe fn pool_row(rows: &[u16], channels: usize, output: &mut [u16]) {
     }
 }
 
-/// [`up_convolution`](super::up::up_convolution) of bf16 maps.
+/// [`up_convolution`](super::up::up_convolution) on bf16 maps.
 pub fn bf16_up_convolution(
     spread: &dyn Spread,
     shape: Shape,
@@ -408,7 +409,7 @@ pub fn bf16_up_convolution(
     let columns: Vec<usize> = (0..2 * out).map(|n| n % out * 4 + n / out).collect();
     let packed = [0, 1].map(|row| {
         let rows: Vec<Option<usize>> = (0..channels).map(|k| Some(k * out * 4 + 2 * row)).collect();
-        Packed::new(weight, 1.0, &rows, &columns)
+        PackedPairs::new(weight, 1.0, &rows, &columns)
     });
     let bias = [bias, bias].concat();
     let bands = Band::all(shape, spread.threads());

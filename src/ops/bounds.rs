@@ -1,5 +1,5 @@
-//! No operator reads or writes beyond its buffers, with any set of instructions: each runs on buffers that end, or begin, at
-//! an inaccessible page, and gives the same numbers as on plain ones.
+//! No operator reads or writes outside its buffers, with any instruction set: each runs on buffers that end, or begin,
+//! at an inaccessible page, and must produce the same numbers as on ordinary ones.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -14,16 +14,17 @@ use super::pool::{max_pool, max_pool_gradient, pooled_shape};
 use super::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
 use super::{Instructions, Spread, Workers};
 
-/// Photos, rows, columns: multiples of nothing.
+/// Photos, rows, columns: not multiples of any block or vector width.
 const SIZES: [[usize; 3]; 3] = [[1, 1, 1], [2, 3, 5], [1, 5, 23]];
 
-/// A new thread for each task: its scratch memory is as long as the task asks for, so that valgrind sees its end.
+/// Spawns a new thread for each task: its scratch memory is exactly as long as the task asks for, so valgrind sees its
+/// end.
 struct ThreadATask;
 
 impl Spread for ThreadATask {
     fn each(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
         for index in 0..count {
-            std::thread::scope(|scope| scope.spawn(|| task(index)).join().expect("the task is done"));
+            std::thread::scope(|scope| scope.spawn(|| task(index)).join().expect("the task finishes"));
         }
     }
 
@@ -41,7 +42,7 @@ fn shapes(channels: usize) -> impl Iterator<Item = Shape> {
     SIZES.into_iter().map(move |[batch, rows, columns]| Shape { batch, rows, columns, channels })
 }
 
-/// Runs an operator on random inputs of these lengths, plain and guarded, with every set of instructions.
+/// Runs an operator on random inputs of these lengths, ordinary and guarded, with every instruction set.
 fn check<const I: usize, const O: usize>(
     inputs: [usize; I],
     outputs: [usize; O],
@@ -211,7 +212,7 @@ mod of_bf16 {
     use super::super::bf16::{Bf16Maps, bf16_convolution, bf16_max_pool, bf16_up_convolution, is_available};
     use super::*;
 
-    /// Random bf16, nowhere negative, guarded.
+    /// Random non-negative bf16 numbers, guarded.
     fn halves(len: usize, guard: Guard) -> Guarded<u16> {
         let halves: Vec<u16> = random(len).iter().map(|it| half::bf16::from_f32(it.abs()).to_bits()).collect();
         Guarded::new(&halves, guard)
@@ -221,7 +222,7 @@ mod of_bf16 {
         Guarded::new(&random(len), guard)
     }
 
-    /// Numbers that are none stand where nothing was written.
+    /// Filled with a NaN pattern, to detect elements that were not written.
     fn blank(len: usize, guard: Guard) -> Guarded<u16> {
         Guarded::new(&vec![u16::MAX; len], guard)
     }

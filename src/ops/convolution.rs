@@ -1,7 +1,7 @@
-//! 3x3 convolutions, stride 1, zeros around, with bias and `ReLU`, and their gradients.
+//! 3x3 convolutions with stride 1, zero padding, bias and `ReLU`, and their gradients.
 //!
-//! Weights come and go as ONNX has them, `[out, in, 3, 3]`. A convolution reads one or two inputs of the same shape: the
-//! second's channels follow the first's, without ever being joined.
+//! Weights are in ONNX order, `[out, in, 3, 3]`. A convolution reads one or two inputs of the same shape: the channels
+//! of the second follow those of the first, without the two being concatenated in memory.
 
 use super::maps::{Band, Maps, Shape, cut, padded_row};
 use super::product::{Finish, OuterProduct, Pack, Packed, Places, RowProduct};
@@ -11,9 +11,9 @@ use super::{Instructions, Workers};
 /// Taps of a kernel.
 const TAPS: usize = 9;
 
-/// `output = max(0, bias + inputs * weight)`, or without the maximum.
+/// `output = max(0, bias + inputs * weight)`, or without the maximum if there is no `ReLU`.
 ///
-/// `shape` is that of each input; `weight` is `[out, inputs x in, 3, 3]`, `bias` `[out]`, `output`
+/// `shape` is the shape of each input; `weight` is `[out, inputs x in, 3, 3]`, `bias` `[out]`, `output`
 /// `[batch, rows, columns, out]`.
 pub fn convolution(
     workers: Workers<'_>,
@@ -46,10 +46,11 @@ pub fn convolution(
     });
 }
 
-/// The gradient of a convolution's inputs from that of its output, `[batch, rows, columns, out]`; zero where `mask`, which
-/// is the input itself, is not positive.
+/// The gradient of a convolution's inputs, from the gradient of its output, `[batch, rows, columns, out]`; zero
+/// wherever `mask`, which is the input itself, is not positive.
 ///
-/// `shape` is that of each input; the second of `inputs` is empty where there was one. Two go without a mask.
+/// `shape` is the shape of each input; the second of `inputs` is empty if there is only one. With two inputs there is
+/// no mask.
 pub fn convolution_input_gradient(
     workers: Workers<'_>,
     shape: Shape,
@@ -64,7 +65,7 @@ pub fn convolution_input_gradient(
     let all_channels = weight.len() / out / TAPS;
     assert_eq!(weight.len(), out * all_channels * TAPS);
     assert_eq!(inputs[0].len() + inputs[1].len(), shape.pixels() * all_channels);
-    // The kernel turned by 180 degrees, inputs and outputs exchanged.
+    // The kernel rotated by 180 degrees, with inputs and outputs exchanged.
     let turned = (0..TAPS).rev().flat_map(|tap| (0..out).map(move |channel| channel * all_channels * TAPS + tap));
     let places = Places { rows: turned.collect(), columns: (0..all_channels).map(|n| n * TAPS).collect() };
     let widths = [shape.channels, all_channels - shape.channels];
@@ -89,10 +90,10 @@ pub fn convolution_input_gradient(
     });
 }
 
-/// The gradients of a convolution's weight and bias from that of its output, `[batch, rows, columns, out]`.
+/// The gradients of a convolution's weight and bias, from the gradient of its output, `[batch, rows, columns, out]`.
 ///
-/// `shape` is that of each input; `weight` is `[out, inputs x in, 3, 3]`, `bias` `[out]`. The sums are made in an order that
-/// depends on the number of threads alone.
+/// `shape` is the shape of each input; `weight` is `[out, inputs x in, 3, 3]`, `bias` `[out]`. The order of summation
+/// depends only on the number of threads.
 pub fn convolution_weight_gradient(
     workers: Workers<'_>,
     shape: Shape,
@@ -106,7 +107,8 @@ pub fn convolution_weight_gradient(
     assert_eq!(output_gradient.len(), shape.pixels() * out);
     assert_eq!(weight.len(), out * all_channels * TAPS);
     assert!(inputs.iter().all(|input| input.len() == shape.len()));
-    // Narrow outputs are taken from the left: a vector of what 3 pixels hold has more in it than one of what comes out.
+    // For narrow outputs the two sides are swapped: a run of 3 input pixels fills a vector better than one output pixel
+    // does.
     let turned = out == 8 && run.is_multiple_of(8);
     let sums = Sums { taps: 3 * inputs.len(), run, out, turned };
     let output_shape = shape.with_channels(out);
@@ -124,8 +126,8 @@ pub fn convolution_weight_gradient(
     }
 }
 
-/// Where the weights of an output lie, in the order in which a pixel reads its input: kernel row, input, kernel column,
-/// channel.
+/// Positions of one output channel's weights, in the order in which a pixel reads its input: kernel row, input, kernel
+/// column, channel.
 pub(super) fn taps(channels: usize, inputs: usize) -> impl Iterator<Item = usize> {
     let of_input = move |tap_row: usize, input: usize| {
         (0..3 * channels).map(move |at| ((input * channels + at % channels) * 3 + tap_row) * 3 + at / channels)
@@ -133,11 +135,11 @@ pub(super) fn taps(channels: usize, inputs: usize) -> impl Iterator<Item = usize
     (0..3).flat_map(move |tap_row| (0..inputs).flat_map(move |input| of_input(tap_row, input)))
 }
 
-/// How the sums of a weight gradient lie in memory: a matrix for each tap row of each input, then the bias.
+/// Memory layout of the sums of a weight gradient: a matrix for each tap row of each input, then the bias.
 struct Sums {
     /// Tap rows times inputs.
     taps: usize,
-    /// Numbers that a pixel takes of a row of input.
+    /// Numbers read per pixel from a row of input.
     run: usize,
     out: usize,
     /// `[out, run]` instead of `[run, out]`.
@@ -182,7 +184,7 @@ impl Sums {
     }
 }
 
-/// A band of one or two inputs, with zeros around.
+/// A band of one or two inputs, padded with zeros.
 #[derive(Clone, Copy)]
 struct Padded<'a> {
     shape: Shape,
@@ -190,12 +192,12 @@ struct Padded<'a> {
 }
 
 impl<'a> Padded<'a> {
-    /// Row `row` of an input, counted from one above the band.
+    /// Row `row` of an input; row 0 is the one above the band.
     fn row(&self, input: usize, row: usize) -> &'a [f32] {
         &self.inputs[input][row * padded_row(self.shape)..][..padded_row(self.shape)]
     }
 
-    /// Row `row` of the band's output.
+    /// Computes row `row` of the band's output.
     fn product(
         &self,
         instructions: Instructions,
@@ -215,7 +217,7 @@ impl<'a> Padded<'a> {
     }
 }
 
-/// Lends a band of each input with zeros around.
+/// Passes a zero-padded band of each input to `work`.
 fn with_padded(band: Band, shape: Shape, inputs: &[Maps<'_>], work: impl FnOnce(Padded<'_>)) {
     let len = band.padded_len(shape);
     with_scratch(inputs.len() * len, |scratch| {

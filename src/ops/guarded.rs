@@ -1,5 +1,5 @@
-//! For tests: buffers with an inaccessible page right behind or right before them, where a read or a write out of bounds
-//! ends the process instead of passing unnoticed.
+//! For tests: buffers with an inaccessible page right after or right before them, so that an out-of-bounds access ends
+//! the process instead of going unnoticed.
 
 use std::ffi::c_void;
 use std::ops::{Deref, DerefMut};
@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 const PROT_NONE: i32 = 0;
 const PROT_READ_WRITE: i32 = 3;
 const MAP_PRIVATE_ANONYMOUS: i32 = 0x22;
-/// A multiple of every page size of Linux on x86-64 and aarch64.
+/// A multiple of every page size that Linux uses on x86-64 and aarch64.
 const PAGE_BYTES: usize = 1 << 16;
 
 unsafe extern "C" {
@@ -16,7 +16,7 @@ unsafe extern "C" {
     fn munmap(address: *mut c_void, bytes: usize) -> i32;
 }
 
-/// Numbers for which every pattern of bits is a value.
+/// Numbers for which every bit pattern is valid.
 pub(crate) trait Plain: Copy {}
 impl Plain for f32 {}
 impl Plain for u8 {}
@@ -25,7 +25,7 @@ impl Plain for u16 {}
 /// Which end of a buffer is guarded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Guard {
-    /// The page right behind its last element.
+    /// The page right after the last element.
     Behind,
     /// The page right before its first element.
     Before,
@@ -50,19 +50,19 @@ impl<T: Plain> Guarded<T> {
         let bytes = size_of_val(values);
         let open_bytes = bytes.next_multiple_of(PAGE_BYTES);
         let mapped_bytes = open_bytes + 2 * PAGE_BYTES;
-        // SAFETY: an anonymous mapping at a place of the kernel's choice touches no memory that is in use.
+        // SAFETY: an anonymous mapping at an address chosen by the kernel touches no memory that is in use.
         let mapping = unsafe { mmap(std::ptr::null_mut(), mapped_bytes, PROT_NONE, MAP_PRIVATE_ANONYMOUS, -1, 0) };
         assert_ne!(mapping.addr(), usize::MAX, "no memory for a guarded buffer");
         let open = mapping.wrapping_byte_add(PAGE_BYTES);
-        // SAFETY: the range is whole pages inside the mapping.
+        // SAFETY: the range consists of whole pages inside the mapping.
         assert_eq!(unsafe { mprotect(open, open_bytes, PROT_READ_WRITE) }, 0, "the buffer cannot be opened");
         let offset_bytes = match guard {
             Guard::Behind => open_bytes - bytes,
             Guard::Before => 0,
         };
         let start: *mut T = open.wrapping_byte_add(offset_bytes).cast();
-        // SAFETY: `bytes` bytes from `start` on lie in the open pages, which nobody else knows of; `start` is aligned, as
-        // it is a whole number of elements from an end of a page.
+        // SAFETY: `bytes` bytes from `start` on are within the open pages, which are not shared with anyone; `start` is
+        // aligned, as it is a whole number of elements away from a page boundary.
         unsafe { start.copy_from_nonoverlapping(values.as_ptr(), values.len()) };
         Self { mapping, mapped_bytes, start, len: values.len() }
     }
@@ -72,21 +72,21 @@ impl<T: Plain> Deref for Guarded<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: `new` wrote `len` elements there; they live as long as `self`.
+        // SAFETY: `new` wrote `len` elements there, and they live as long as `self`.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
 }
 
 impl<T: Plain> DerefMut for Guarded<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as in `deref`, and `self` is borrowed alone.
+        // SAFETY: as in `deref`, and `self` is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
     }
 }
 
 impl<T: Plain> Drop for Guarded<T> {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this buffer's own, and no borrow of it is left.
+        // SAFETY: the mapping belongs to this buffer alone, and no borrow of it is left.
         unsafe { munmap(self.mapping, self.mapped_bytes) };
     }
 }
@@ -94,9 +94,9 @@ impl<T: Plain> Drop for Guarded<T> {
 mod tests {
     use super::*;
 
-    /// Access rights of the page that holds an address, as `rw-p`.
+    /// Access rights of the page that contains an address, such as `rw-p`.
     fn rights(address: usize) -> String {
-        let maps = std::fs::read_to_string("/proc/self/maps").expect("Linux tells its mappings");
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("Linux lists the mappings");
         let of_address = maps.lines().find_map(|line| {
             let (range, rest) = line.split_once(' ')?;
             let (start, end) = range.split_once('-')?;

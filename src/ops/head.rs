@@ -1,7 +1,7 @@
-//! The network's head: the 1x1 convolution from 8 or 16 channels to the 23 maps of the categories, joined with what the maps
-//! are for, so that they are never written: the loss with its gradients, or the category of each pixel.
+//! The network's head: the 1x1 convolution from 8 or 16 channels to the 23 category maps, fused with the use of the
+//! maps, so that they are never written to memory: the loss with its gradients, or the category of each pixel.
 //!
-//! A vector holds one map of several pixels here, as nothing has to be added up across categories then.
+//! Here a vector holds one map of several pixels, so that nothing has to be summed across its lanes.
 
 use super::Workers;
 use super::maps::{Band, Shape, cut};
@@ -12,11 +12,11 @@ use super::spread::{spread_items, with_scratch};
 pub const HEAD_CHANNELS: [usize; 2] = [8, 16];
 /// Maps: categories.
 pub const MAPS: usize = crate::labels::CATEGORY_COUNT;
-/// Pixels that are worked on at once: what is known of them stays in the first-level cache.
+/// Pixels processed at once: their intermediate results stay in the first-level cache.
 const CHUNK: usize = 128;
-/// Least probability that a logarithm is taken of, as Keras clips.
+/// Lower bound of a probability before its logarithm is taken, as Keras clips.
 const LEAST: f32 = 1e-7;
-/// Least product of probabilities before a logarithm is taken: 4 of [`LEAST`] are normal numbers still.
+/// Number of probabilities multiplied before a logarithm is taken: the product of 4 [`LEAST`] is still a normal number.
 const FACTORS: usize = 4;
 
 /// What the maps mean and how the loss weighs them.
@@ -24,13 +24,14 @@ const FACTORS: usize = 4;
 pub enum HeadLoss<'a> {
     /// Sigmoid maps, binary cross-entropy.
     Bce,
-    /// Softmax over the maps, cross-entropy; pixels weighed by their category, `[23]`. To this `dice` times 1 minus the mean
-    /// Dice coefficient, 2 sum(p y) / (sum(p) + sum(y)) over all pixels of the batch, of the categories that are there
-    /// (Milletari et al., 2016, <https://arxiv.org/abs/1606.04797>).
+    /// Softmax over the maps with cross-entropy; each pixel is weighted by its category's weight, `[23]`. Added to this
+    /// is `dice` times (1 minus the mean Dice coefficient), where the Dice coefficient is 2 sum(p y) / (sum(p) +
+    /// sum(y)) over all pixels of the batch, and the mean is over the categories present (Milletari et al., 2016,
+    /// <https://arxiv.org/abs/1606.04797>).
     Softmax {
         /// Weight of a pixel of each category.
         weights: &'a [f32],
-        /// Weight of the Dice part, 0 or more.
+        /// Weight of the Dice term, 0 or more.
         dice: f32,
     },
 }
@@ -38,7 +39,7 @@ pub enum HeadLoss<'a> {
 /// The head's input and parameters.
 #[derive(Clone, Copy)]
 pub struct Head<'a> {
-    /// Shape of `input`, with as many channels as one of [`HEAD_CHANNELS`].
+    /// Shape of `input`; its number of channels is one of [`HEAD_CHANNELS`].
     pub shape: Shape,
     /// Feature maps, `[batch, rows, columns, channels]`.
     pub input: &'a [f32],
@@ -46,16 +47,16 @@ pub struct Head<'a> {
     pub weight: &'a [f32],
     /// Bias, `[23]`.
     pub bias: &'a [f32],
-    /// Rows and columns that are photo: the rest is filled up, and counts in no measure.
+    /// Rows and columns that belong to the photo: the rest is padding and does not count in any metric.
     pub photo: [usize; 2],
 }
 
-/// What a training step learns from the head.
+/// Results of the head for a training step.
 #[derive(Debug, Clone)]
 pub struct Learnt {
     /// Mean loss over all pixels.
     pub loss: f32,
-    /// Share of the photos' own pixels that were right.
+    /// Share of the photos' own pixels that were classified correctly.
     pub pixel_accuracy: f32,
     /// Gradient of the weight, `[23, channels, 1, 1]`.
     pub weight: Vec<f32>,
@@ -76,8 +77,8 @@ impl Head<'_> {
         self.shape.batch * self.photo[0] * self.photo[1]
     }
 
-    /// Mean loss against `labels`, `[batch, rows, columns]`, and its gradients; that of the input goes into
-    /// `input_gradient`, zero where the input is not positive.
+    /// Mean loss against `labels`, `[batch, rows, columns]`, and its gradients. The gradient of the input goes into
+    /// `input_gradient`, zero wherever the input is not positive.
     #[must_use]
     pub fn learn(&self, workers: Workers<'_>, loss: HeadLoss<'_>, labels: &[u8], input_gradient: &mut [f32]) -> Learnt {
         self.check();
@@ -140,7 +141,7 @@ impl Head<'_> {
         }
     }
 
-    /// The Dice part of the loss, times `weight`.
+    /// The Dice term of the loss, multiplied by `weight`.
     fn dice<const C: usize>(&self, workers: Workers<'_>, weight: f32, labels: &[u8]) -> Dice {
         let bands = Band::all(self.shape, workers.spread.threads());
         let mut sums = vec![[[0.0_f64; MAPS]; 2]; bands.len()];
@@ -187,8 +188,8 @@ impl Head<'_> {
         [(sum(0) / own) as f32, (sum(1) / own) as f32]
     }
 
-    /// The category of each pixel, `[batch, rows, columns]`, and the number of the photo's own pixels of each category,
-    /// `[batch, 23]`.
+    /// Writes the category of each pixel, `[batch, rows, columns]`, and the number of the photo's own pixels of each
+    /// category, `[batch, 23]`.
     pub fn label(&self, workers: Workers<'_>, label_map: &mut [u8], counts: &mut [i32]) {
         self.check();
         let instructions = workers.instructions;
@@ -217,7 +218,7 @@ impl Head<'_> {
         }
     }
 
-    /// The pixels of a band, by chunks.
+    /// The pixels of a band, in chunks.
     fn chunks(&self, band: Band) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
         let (first, end) = (band.first_pixel(self.shape), band.first_pixel(self.shape) + band.pixels(self.shape));
         (first..end).step_by(CHUNK).map(move |start| start..end.min(start + CHUNK))
@@ -241,7 +242,7 @@ impl Head<'_> {
         Pixels { input: self.input_of(&chunk), labels: &labels[chunk], own }
     }
 
-    /// The 23 maps of some pixels, from their channels.
+    /// Computes the 23 maps of some pixels from their channels.
     #[inline(always)]
     fn maps<V: Vector, const C: usize>(&self, channels: &[V; C]) -> [V; MAPS] {
         let (weight, bias) = self.parameters::<C>();
@@ -257,7 +258,7 @@ impl Head<'_> {
         maps
     }
 
-    /// Weight and bias in their shapes: no index can be out of their bounds.
+    /// Weight and bias as arrays, so that no index can be out of bounds.
     #[inline(always)]
     fn parameters<const C: usize>(&self) -> (&[[f32; C]; MAPS], &[f32; MAPS]) {
         let weight = self.weight.as_chunks().0.try_into();
@@ -265,16 +266,16 @@ impl Head<'_> {
     }
 }
 
-/// Up to [`CHUNK`] pixels and what is known of them.
+/// Up to [`CHUNK`] pixels with their labels.
 struct Pixels<'a> {
     /// `[pixels, channels]`.
     input: &'a [f32],
     labels: &'a [u8],
-    /// 1 where a pixel is of the photo, else 0.
+    /// 1 if the pixel belongs to the photo, else 0.
     own: [f32; CHUNK],
 }
 
-/// The channels of pixels `first..first + LANES`, a vector each; zeros past the end.
+/// The channels of pixels `first..first + LANES`, one vector per channel; zeros past the end.
 #[inline(always)]
 fn channels<V: Vector, const C: usize>(input: &[f32], first: usize) -> [V; C] {
     let mut turned = [[0.0; 16]; C];
@@ -290,7 +291,7 @@ fn channels<V: Vector, const C: usize>(input: &[f32], first: usize) -> [V; C] {
     channels
 }
 
-/// What a table has for the labels of pixels `first..first + LANES`; zero past the end.
+/// The table entries for the labels of pixels `first..first + LANES`; zero past the end.
 #[inline(always)]
 fn by_label<V: Vector>(labels: &[u8], first: usize, of: impl Fn(u8) -> f32) -> V {
     let mut values = [0.0; 16];
@@ -300,7 +301,7 @@ fn by_label<V: Vector>(labels: &[u8], first: usize, of: impl Fn(u8) -> f32) -> V
     V::of(&values)
 }
 
-/// The highest map of each pixel, the first where there are several, and its value.
+/// The highest map of each pixel (the first one on a tie), and its value.
 #[inline(always)]
 fn highest<V: Vector>(maps: &[V; MAPS]) -> [V; 2] {
     let mut best = [maps[0], V::splat(0.0)];
@@ -311,8 +312,9 @@ fn highest<V: Vector>(maps: &[V; MAPS]) -> [V; 2] {
     best
 }
 
-/// Sigmoids in place; returns minus the sum of the logarithms of what each map gives to the truth: p where the label is the
-/// map's category, 1 - p elsewhere, which is e^-x p without the loss of digits of a difference.
+/// Sigmoids in place; returns minus the sum of the logarithms of the probability that each map assigns to the truth: p
+/// if the label is the map's category, otherwise 1 - p, computed as e^-x p to avoid the cancellation of the
+/// subtraction.
 #[inline(always)]
 fn sigmoid_and_loss<V: Vector>(maps: &mut [V; MAPS], label: V) -> V {
     let (one, mut product) = (V::splat(1.0), Product::default());
@@ -324,7 +326,7 @@ fn sigmoid_and_loss<V: Vector>(maps: &mut [V; MAPS], label: V) -> V {
     product.minus_log()
 }
 
-/// A product of probabilities, each clipped from below, in groups of as many as there are normal numbers for.
+/// A product of probabilities, each clipped from below, in groups small enough for their product to be a normal number.
 struct Product<V> {
     group: V,
     size: usize,
@@ -355,7 +357,7 @@ impl<V: Vector> Product<V> {
     }
 }
 
-/// Softmax in place, given the highest map.
+/// Softmax in place, given the value of the highest map.
 #[inline(always)]
 fn softmax<V: Vector>(maps: &mut [V; MAPS], highest: V) {
     let mut sum = V::splat(0.0);
@@ -369,7 +371,7 @@ fn softmax<V: Vector>(maps: &mut [V; MAPS], highest: V) {
     }
 }
 
-/// Minus the sum of the logarithms of what each map gives to the truth, from probabilities.
+/// Minus the sum of the logarithms of the probability that each map assigns to the truth, from probabilities.
 #[inline(always)]
 fn binary_cross_entropy<V: Vector>(probabilities: &[V; MAPS], label: V) -> V {
     let mut product = Product::default();
@@ -379,7 +381,7 @@ fn binary_cross_entropy<V: Vector>(probabilities: &[V; MAPS], label: V) -> V {
     product.minus_log()
 }
 
-/// Minus the logarithm of the probability of the truth.
+/// Minus the logarithm of the probability of the true category.
 #[inline(always)]
 fn cross_entropy<V: Vector>(probabilities: &[V; MAPS], label: V) -> V {
     let mut of_truth = V::splat(0.0);
@@ -389,17 +391,17 @@ fn cross_entropy<V: Vector>(probabilities: &[V; MAPS], label: V) -> V {
     V::splat(0.0).minus(of_truth.larger(V::splat(LEAST)).ln())
 }
 
-/// The Dice part of a loss.
+/// The Dice term of a loss.
 struct Dice {
     loss: f64,
-    /// Its gradient by the probability of each category, at each pixel.
+    /// Its gradient with respect to the probability of each category, at every pixel.
     of_all: [f32; MAPS],
-    /// What is taken away from this at the pixels of the category.
+    /// Subtracted from `of_all` at the pixels of the category itself.
     of_truth: [f32; MAPS],
 }
 
 impl Dice {
-    /// From the sums of p y, p and y over all pixels, by category.
+    /// Computes the term from the sums of p y, p and y over all pixels, by category.
     fn new(weight: f64, sums: impl Fn(usize) -> [f64; 3]) -> Self {
         let sums: Vec<[f64; 3]> = (0..MAPS).map(sums).collect();
         let there = sums.iter().filter(|[.., pixels]| *pixels > 0.0).count().max(1) as f64;
@@ -413,7 +415,7 @@ impl Dice {
         dice
     }
 
-    /// Its gradient by the maps, given their softmax.
+    /// Its gradient with respect to the maps, given their softmax.
     #[inline(always)]
     fn gradient<V: Vector>(&self, probabilities: &[V; MAPS], label: V) -> [V; MAPS] {
         let mut gradient = [V::splat(0.0); MAPS];
@@ -431,7 +433,7 @@ impl Dice {
     }
 }
 
-/// Sums over a chunk, by category: of its probability at its own pixels, and at all.
+/// Sums over a chunk, by category: of its probability at its own pixels, and at all pixels.
 struct Overlap<'a, const C: usize> {
     head: Head<'a>,
     pixels: Pixels<'a>,
@@ -490,15 +492,15 @@ struct Learn<'a, const C: usize> {
     head: Head<'a>,
     loss: HeadLoss<'a>,
     dice: Option<&'a Dice>,
-    /// What each pixel's gradient is multiplied by.
+    /// Factor of each pixel's gradient.
     scale: f32,
     pixels: Pixels<'a>,
-    /// Of the input, `[pixels, channels]`.
+    /// Gradient of the input, `[pixels, channels]`.
     gradient: &'a mut [f32],
     sums: &'a mut Sums<C>,
-    /// Sums for the gradient of the weight, lane by lane.
+    /// Per-lane sums for the gradient of the weight.
     products: &'a mut [[[f32; 16]; C]; MAPS],
-    /// `[23, CHUNK]` for the gradients of the maps, `[channels, CHUNK]` for the channels.
+    /// `[23, CHUNK]` for the gradients of the maps, then `[channels, CHUNK]` for the channels.
     scratch: &'a mut [f32],
 }
 
@@ -519,7 +521,7 @@ impl<const C: usize> Job for Learn<'_, C> {
             let [top, category] = highest(&maps);
             let right = category.if_equal(label, S::Wide::of(&pixels.own[first..]), S::Wide::splat(0.0));
             sums.right += f64::from(right.sum());
-            // Lanes past the end weigh nothing.
+            // Lanes past the end get weight zero.
             let weight: S::Wide = by_label(pixels.labels, first, |label| match loss {
                 HeadLoss::Bce => 1.0,
                 HeadLoss::Softmax { weights, .. } => weights.get(usize::from(label)).copied().unwrap_or(0.0),
@@ -588,7 +590,7 @@ fn add_products<V: Vector, const C: usize>(
     }
 }
 
-/// Sums of loss and binary cross-entropy of a chunk's own pixels, and its label map.
+/// Sums of loss and binary cross-entropy over a chunk's own pixels, and the chunk's label map.
 struct Evaluate<'a, const C: usize> {
     head: Head<'a>,
     softmax: bool,
@@ -643,7 +645,7 @@ impl<const C: usize> Job for Label<'_, C> {
     }
 }
 
-/// Categories of as many pixels as there is room for.
+/// Categories of as many pixels as fit.
 #[inline(always)]
 fn put_categories<V: Vector>(category: V, map: &mut [u8]) {
     let mut lanes = [0.0; 16];

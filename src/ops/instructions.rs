@@ -1,4 +1,4 @@
-//! Sets of instructions, and the choice of one when the program runs.
+//! Instruction sets, and the choice of one at run time.
 
 use std::fmt;
 
@@ -9,11 +9,11 @@ use super::simd::{Job, Portable};
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 use super::x86;
 
-/// A set of instructions that the kernels can be run with.
+/// An instruction set that the kernels can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Instructions {
-    /// Whatever the compiler makes of plain Rust: any processor.
+    /// Whatever the compiler makes of plain Rust, for any processor.
     Portable,
     /// AVX2 and FMA: vectors of 8.
     Avx2,
@@ -22,7 +22,7 @@ pub enum Instructions {
 }
 
 impl Instructions {
-    /// Every set that this processor has, the best last.
+    /// Every set that this processor supports, the best last.
     #[must_use]
     pub fn available() -> Vec<Self> {
         #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
@@ -33,13 +33,13 @@ impl Instructions {
         all.into_iter().filter(|(_, is_there)| *is_there).map(|(instructions, _)| instructions).collect()
     }
 
-    /// The best set that this processor has.
+    /// The best set that this processor supports.
     #[must_use]
     pub fn best() -> Self {
-        *Self::available().last().expect("the portable form is always there")
+        *Self::available().last().expect("the portable form is always available")
     }
 
-    /// Runs a job with these instructions, which have to be among the [available](Self::available).
+    /// Runs a job with these instructions, which must be among the [available](Self::available) ones.
     pub(super) fn run<J: Job>(self, job: J) -> J::Output {
         match self {
             Self::Portable => job.run::<Portable>(),

@@ -1,4 +1,4 @@
-//! Feature maps: numbers in NHWC, and bands of their rows with zeros around.
+//! Feature maps in NHWC, and bands of their rows padded with zeros.
 
 /// The shape of maps, `[batch, rows, columns, channels]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Shape {
         self.pixels() * self.channels
     }
 
-    /// True where there is nothing.
+    /// Whether there are no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -50,7 +50,7 @@ impl Shape {
 pub enum Maps<'a> {
     /// Feature maps.
     Features(&'a [f32]),
-    /// Photos: 255 stands for 1.
+    /// Photos: 255 means 1.
     Photos(&'a [u8]),
 }
 
@@ -64,7 +64,7 @@ impl Maps<'_> {
         }
     }
 
-    /// True where there is nothing.
+    /// Whether there are no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -82,13 +82,13 @@ impl Maps<'_> {
     }
 }
 
-/// Rows that are worked on at once: 8 and the two around them are 128 KB at every level of the network, which stay in a
+/// Rows processed at once: 8 rows and the two around them take 128 KB at every level of the network, which fits a
 /// core's second-level cache.
 const BAND_ROWS: usize = 8;
-/// Bands that each thread should get at least, for the work to come out even.
+/// Minimum number of bands per thread, to balance the load.
 const BANDS_PER_THREAD: usize = 6;
 
-/// Some rows of one photo.
+/// Consecutive rows of one photo.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Band {
     pub(super) photo: usize,
@@ -97,7 +97,7 @@ pub(super) struct Band {
 }
 
 impl Band {
-    /// Cuts maps into bands for a number of threads.
+    /// Splits maps into bands for a number of threads.
     pub(super) fn all(shape: Shape, threads: usize) -> Vec<Self> {
         let fair = (shape.batch * shape.rows).div_ceil(threads * BANDS_PER_THREAD).max(1);
         let height = BAND_ROWS.min(fair);
@@ -123,17 +123,17 @@ impl Band {
         &maps[start..start + self.pixels(shape) * shape.channels]
     }
 
-    /// Elements of the band with a pixel of zeros all around.
+    /// Number of elements of the band when padded with a pixel of zeros on all sides.
     pub(super) fn padded_len(&self, shape: Shape) -> usize {
         (self.rows + 2) * padded_row(shape)
     }
 
-    /// Fills `to` with the band and the pixels around it, zeros where the photo ends; `copy` copies elements of the maps
-    /// from an index on.
+    /// Fills `to` with the band and the pixels around it, zeros beyond the edges of the photo; `copy` copies elements
+    /// of the maps starting at an index.
     pub(super) fn pad<T: Copy + Default>(&self, shape: Shape, to: &mut [T], copy: impl Fn(usize, &mut [T])) {
         let channels = shape.channels;
         for (row, to) in (self.first_row..).zip(to.chunks_exact_mut(padded_row(shape))) {
-            // `row` counts from one above the band.
+            // Row 0 is the one above the band.
             if row == 0 || row > shape.rows {
                 to.fill(T::default());
                 continue;
@@ -148,12 +148,12 @@ impl Band {
     }
 }
 
-/// Elements of a row with a pixel at either end.
+/// Number of elements of a row padded with one pixel at either end.
 pub(super) fn padded_row(shape: Shape) -> usize {
     (shape.columns + 2) * shape.channels
 }
 
-/// Cuts maps into the parts that belong to bands, in their order.
+/// Splits maps into the parts that belong to the bands, in order.
 pub(super) fn cut<'a, T>(bands: &[Band], shape: Shape, mut maps: &'a mut [T]) -> Vec<&'a mut [T]> {
     let mut parts = Vec::with_capacity(bands.len());
     for band in bands {

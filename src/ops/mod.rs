@@ -1,12 +1,12 @@
 //! Native operators for CPUs: the layers of the network and their gradients in f32, NHWC.
 //!
-//! Slices go in and out, and the shapes are checked; every function works with any [`Instructions`] that the processor has.
-//! `runtime::operators` registers them in ONNX Runtime as the operators of a domain of their own. `docs/kernels.md` says how the
-//! kernels work and how near they come to what the processor can do.
+//! Functions take and return slices, whose lengths are checked against the shapes; every function works with any
+//! [`Instructions`] that the processor supports. `runtime::operators` registers them in ONNX Runtime as the operators
+//! of a custom domain. `docs/kernels.md` explains how the kernels work and how close they come to the processor's peak.
 //!
-//! This is the only room of the package in which `unsafe` is allowed.
+//! This is the only module of the package in which `unsafe` is allowed.
 #![allow(unsafe_code)]
-#![allow(clippy::inline_always, reason = "only what is inlined into a job is compiled for its instructions")]
+#![allow(clippy::inline_always, reason = "only code inlined into a job is compiled for its instruction set")]
 
 pub mod adam;
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
@@ -28,18 +28,19 @@ pub use instructions::Instructions;
 pub use maps::{Maps, Shape};
 pub use spread::{Rayon, Spread};
 
-/// Who does the work, and with which instructions.
+/// The threads that do the work, and the instructions they use.
 #[derive(Clone, Copy)]
 pub struct Workers<'a> {
-    /// Instructions of the kernels.
+    /// Instruction set of the kernels.
     pub instructions: Instructions,
-    /// Threads.
+    /// Thread pool.
     pub spread: &'a dyn Spread,
 }
 
 impl Workers<'_> {
-    /// Sums of `len` numbers over all bands of maps: `add` adds those of a band. As many bands as there are threads, times
-    /// [`PARTS_PER_THREAD`], are summed in order, and then their sums: the result depends on the number of threads alone.
+    /// Sums `len` numbers over all bands of the maps: `add` adds the contribution of one band. The bands are split into
+    /// [`PARTS_PER_THREAD`] parts per thread; each part is summed in order, and then the parts are summed in order, so
+    /// the result depends only on the number of threads.
     fn sum_over_bands(&self, shape: Shape, len: usize, add: impl Fn(maps::Band, &mut [f32]) + Sync) -> Vec<f32> {
         let bands = maps::Band::all(shape, self.spread.threads());
         let share = bands.len().div_ceil(self.spread.threads() * PARTS_PER_THREAD);
@@ -61,7 +62,7 @@ impl Workers<'_> {
     }
 }
 
-/// Parts that a thread gets of a sum: more come out more even, and cost more memory.
+/// Parts of a sum per thread: more parts balance the load better, but cost more memory.
 const PARTS_PER_THREAD: usize = 3;
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
-//! Batch normalisation (Ioffe and Szegedy, 2015, <https://arxiv.org/abs/1502.03167>) joined with `ReLU`, and its gradient.
+//! Batch normalisation (Ioffe and Szegedy, 2015, <https://arxiv.org/abs/1502.03167>) fused with `ReLU`, and its
+//! gradient.
 
 use super::Workers;
 use super::maps::{Band, Shape, cut};
 use super::simd::{Job, Simd, Vector};
 use super::spread::spread_items;
 
-/// `output = max(0, scale (input - mean) / sqrt(variance + epsilon) + bias)` for each channel, with mean and variance over the
-/// batch and all pixels, which are returned, `[channels]` each.
+/// `output = max(0, scale (input - mean) / sqrt(variance + epsilon) + bias)` for each channel. Mean and variance are
+/// taken over the batch and all pixels, and are returned, `[channels]` each.
 ///
-/// `input` and `output` are `[batch, rows, columns, channels]`, `scale` and `bias` `[channels]`; channels are a multiple of 8.
+/// `input` and `output` are `[batch, rows, columns, channels]`, `scale` and `bias` `[channels]`; the number of channels
+/// is a multiple of 8.
 pub fn batch_norm(
     workers: Workers<'_>,
     shape: Shape,
@@ -20,7 +22,7 @@ pub fn batch_norm(
     let channels = shape.channels;
     assert!(channels.is_multiple_of(8) && scale.len() == channels && bias.len() == channels);
     assert!(input.len() == shape.len() && output.len() == shape.len());
-    // Against any pixel of the maps the squares stay small, so that their difference keeps its digits.
+    // Relative to any pixel of the maps the squares stay small, so that their difference keeps its precision.
     let pivot = &input[..channels];
     let sums = workers.sum_over_bands(shape, 2 * channels, |band, sums| {
         let (sum, square) = sums.split_at_mut(channels);
@@ -44,8 +46,8 @@ pub fn batch_norm(
     [mean, variance]
 }
 
-/// The gradients of scale and bias, `[channels]` each, and of the input, from that of the output before the `ReLU`, and the
-/// mean and variance that [`batch_norm`] returned.
+/// The gradients of scale and bias, `[channels]` each, and of the input, from the gradient of the output before the
+/// `ReLU` and the mean and variance that [`batch_norm`] returned.
 pub fn batch_norm_gradient(
     workers: Workers<'_>,
     shape: Shape,
@@ -67,7 +69,8 @@ pub fn batch_norm_gradient(
     let (of_bias, along) = sums.split_at(channels);
     let inverse: Vec<f32> = variance.iter().map(|it| 1.0 / (it + epsilon).sqrt()).collect();
     let of_scale: Vec<f32> = along.iter().zip(&inverse).map(|(along, inverse)| along * inverse).collect();
-    // scale / deviation (dy - mean of dy - normal x mean of (dy x normal)), as dy x factor + x x slope + summand.
+    // scale / deviation (dy - mean of dy - normal x mean of (dy x normal)), rewritten as dy x factor + x x slope +
+    // summand.
     let count = shape.pixels() as f32;
     let mut coefficients = [vec![0.0; channels], vec![0.0; channels], vec![0.0; channels]];
     for channel in 0..channels {
@@ -85,8 +88,8 @@ pub fn batch_norm_gradient(
     [of_scale, of_bias.to_vec()]
 }
 
-/// Adds, for each channel, the sum of `a - p` and of `(a - p) (b - q)` over pixels to `sums`: a and b are `factors`, p and q
-/// `pivots`.
+/// Adds the sum over pixels of `a - p` and of `(a - p) (b - q)` to `sums` for each channel, where a and b are the
+/// `factors`, p and q the `pivots`.
 struct Moments<'a> {
     /// `[pixels, channels]`.
     factors: [&'a [f32]; 2],
@@ -125,7 +128,7 @@ impl Moments<'_> {
     }
 }
 
-/// `output = max(0, input factor + summand)`.
+/// `output = max(0, input x factor + summand)`.
 struct Scaled<'a> {
     input: &'a [f32],
     factors: &'a [f32],
@@ -149,7 +152,7 @@ impl Job for Scaled<'_> {
     }
 }
 
-/// `result = gradient coefficient 0 + input coefficient 1 + coefficient 2`.
+/// `result = gradient x coefficients[0] + input x coefficients[1] + coefficients[2]`.
 struct Back<'a> {
     gradient: &'a [f32],
     input: &'a [f32],

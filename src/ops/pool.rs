@@ -1,17 +1,17 @@
-//! 2x2 max-pooling, stride 2, and its gradient joined with that of the skip connection.
+//! 2x2 max-pooling with stride 2, and its gradient fused with that of the skip connection.
 
 use super::Workers;
 use super::maps::{Band, Shape, cut};
 use super::simd::{Job, Simd, Vector};
 use super::spread::spread_items;
 
-/// The output's shape; rows and columns are even.
+/// Shape of the output, for an input with even numbers of rows and columns.
 #[must_use]
 pub fn pooled_shape(input: Shape) -> Shape {
     Shape { rows: input.rows / 2, columns: input.columns / 2, ..input }
 }
 
-/// The maximum of every 2x2 pixels; `shape` is the input's.
+/// The maximum of each 2x2 window; `shape` is the input's.
 pub fn max_pool(workers: Workers<'_>, shape: Shape, input: &[f32], output: &mut [f32]) {
     let instructions = workers.instructions;
     let pooled = pooled_shape(shape);
@@ -26,9 +26,9 @@ pub fn max_pool(workers: Workers<'_>, shape: Shape, input: &[f32], output: &mut 
     });
 }
 
-/// The gradient of the input of a max-pooling, whose own input was a `ReLU`'s output: what comes back through the pooling
-/// goes to the first maximum of each window in row order, as Keras has it; what comes back through the skip connection is
-/// added; the sum is zero where the input is not positive.
+/// The gradient of the input of a max-pooling whose input is the output of a `ReLU`: the gradient that comes back
+/// through the pooling goes to the first maximum of each window in row order, as in Keras; the gradient that comes back
+/// through the skip connection is added; the sum is zeroed wherever the input is not positive.
 pub fn max_pool_gradient(
     workers: Workers<'_>,
     shape: Shape,
@@ -55,12 +55,12 @@ pub fn max_pool_gradient(
     });
 }
 
-/// The input seen by windows: four times the channels of the output.
+/// The input seen as windows: four times the channels of the output.
 fn windows(pooled: Shape) -> Shape {
     pooled.with_channels(4 * pooled.channels)
 }
 
-/// A row of the output from the two of the input.
+/// Computes a row of the output from two rows of the input.
 struct PoolRow<'a> {
     rows: &'a [f32],
     channels: usize,
@@ -83,7 +83,7 @@ impl Job for PoolRow<'_> {
     }
 }
 
-/// Eight channels of the corners of a window, in row order.
+/// Eight channels of the four corners of a window, in row order.
 #[inline(always)]
 fn corners<V: Vector>(upper: &[f32], lower: &[f32], channel: usize, channels: usize) -> [V; 4] {
     let right = channels + channel;
@@ -95,7 +95,7 @@ fn maximum<V: Vector>([a, b, c, d]: &[V; 4]) -> V {
     a.larger(*b).larger(c.larger(*d))
 }
 
-/// Two rows of the input's gradient.
+/// Computes two rows of the input's gradient.
 struct PoolGradientRow<'a> {
     rows: &'a [f32],
     skip: &'a [f32],

@@ -1,35 +1,35 @@
-//! The two products that all convolutions are made of, in registers.
+//! The two matrix products that all convolutions are built from, computed in registers.
 //!
-//! In NHWC a pixel's channels are contiguous, and so are those of its neighbours in the row: what a kernel row of a 3x3
-//! convolution reads of the input for one pixel is one run of 3 x channels numbers. A convolution is thus a sum of matrix
-//! products whose left matrix lies in the input as it is, with rows that overlap.
+//! In NHWC a pixel's channels are contiguous, and so are those of its neighbours in the row: for one pixel, a kernel
+//! row of a 3x3 convolution reads one run of 3 x channels numbers of the input. A convolution is therefore a sum of
+//! matrix products whose left matrix is the input as it lies in memory, with overlapping rows.
 //!
-//! - [`RowProduct`]: a row of pixels times weights: convolutions forwards, and back to their inputs.
-//! - [`OuterProduct`]: the sum over pixels of what goes in times what comes out: gradients of weights.
+//! - [`RowProduct`]: a row of pixels times weights: forward convolutions, and gradients of their inputs.
+//! - [`OuterProduct`]: the sum over pixels of input times output gradient: gradients of weights.
 
 use super::simd::{Job, Simd, Vector};
 
-/// What becomes of a sum before it is written.
+/// What is done to a sum before it is written.
 #[derive(Clone, Copy)]
 pub(super) enum Finish<'a> {
     /// Nothing.
     Plain,
     /// max(sum, 0).
     Relu,
-    /// Zero where this row, laid out as the output, is not positive: the way back through a `ReLU`.
+    /// Zero wherever this row, laid out like the output, is not positive: the backward pass of a `ReLU`.
     Mask(&'a [f32]),
 }
 
-/// A matrix of weights in the order in which [`RowProduct`] reads it: tile by tile of columns.
+/// A matrix of weights in the order in which [`RowProduct`] reads it: one tile of columns after another.
 pub(super) struct Packed {
     weights: Vec<f32>,
     depth: usize,
     outputs: usize,
-    /// Columns of a tile.
+    /// Columns per tile.
     width: usize,
 }
 
-/// Where the element in row k and column n of a matrix lies in a tensor of weights: at `rows[k] + columns[n]`.
+/// Positions of a matrix's elements in a tensor of weights: row k, column n is at `rows[k] + columns[n]`.
 pub(super) struct Places {
     pub(super) rows: Vec<usize>,
     pub(super) columns: Vec<usize>,
@@ -39,7 +39,7 @@ pub(super) struct Places {
 pub(super) struct Pack<'a> {
     pub(super) tensor: &'a [f32],
     pub(super) places: Places,
-    /// Columns that go into the first of two outputs, or all.
+    /// Number of columns that go into the first of two outputs; all of them if there is only one output.
     pub(super) first_output: usize,
 }
 
@@ -50,7 +50,7 @@ impl Job for Pack<'_> {
     fn run<S: Simd>(self) -> Packed {
         let Self { tensor, places: Places { rows, columns }, first_output } = self;
         let widths: &[usize] = if S::IS_512 { &[64, 32, 16, 8] } else { &[16, 8] };
-        // A tile goes into one output.
+        // A tile must not straddle the two outputs.
         let fits = |width: usize| columns.len().is_multiple_of(width) && first_output.is_multiple_of(width);
         let width = *widths.iter().find(|&&width| fits(width)).expect("channels are multiples of 8");
         let mut weights = Vec::with_capacity(rows.len() * columns.len());
@@ -65,19 +65,19 @@ impl Job for Pack<'_> {
 
 /// For each pixel p of a row and each column n of the weights,
 /// `output[p * output_stride + n] = finish(bias[n] + sum over k of input(p, k) * weights(k, n))`, where input(p, ..) is
-/// `row[p * stride..][..run]` of each of `rows`, one after the other.
+/// the concatenation of `row[p * stride..][..run]` over all `rows`.
 pub(super) struct RowProduct<'a> {
     pub(super) rows: &'a [&'a [f32]],
     /// Numbers from one pixel to the next.
     pub(super) stride: usize,
-    /// Numbers that a pixel takes of each row.
+    /// Numbers read per pixel from each row.
     pub(super) run: usize,
     pub(super) weights: &'a Packed,
     /// Bias, `[outputs]`.
     pub(super) bias: &'a [f32],
     pub(super) pixels: usize,
     pub(super) finish: Finish<'a>,
-    /// Where the columns go, in parts of `[pixels, part]`: two where two maps went in as one.
+    /// The outputs, `[pixels, part]` each, that share the columns: two if two maps were read as one.
     pub(super) outputs: [&'a mut [f32]; 2],
 }
 
@@ -114,7 +114,8 @@ impl Job for RowProduct<'_> {
                     other => other,
                 },
             };
-            // 20 sums each: enough to cover the latency of a multiply-add, and they divide 400, 200, 100, 50 and 25.
+            // 20 sums each: enough to hide the latency of a multiply-add, and the block sizes divide 400, 200, 100, 50
+            // and 25.
             let output = &mut self.outputs[part][column..];
             match (S::IS_512, width) {
                 (true, 64) => tile.any_stride::<S::Wide, 4, 5>(output),
@@ -141,7 +142,7 @@ struct Tile<'a> {
 }
 
 impl Tile<'_> {
-    /// With the stride as a constant the `P` pixels of a block are so many offsets from one address.
+    /// With a constant stride, the `P` pixels of a block are fixed offsets from one address.
     #[inline(always)]
     fn any_stride<V: Vector, const N: usize, const P: usize>(&self, output: &mut [f32]) {
         if self.pixels < P {
@@ -157,7 +158,7 @@ impl Tile<'_> {
         }
     }
 
-    /// Blocks of `P` pixels; the last one overlaps the one before it where the row is no multiple.
+    /// Blocks of `P` pixels; the last one overlaps the previous one if the row is not a multiple of `P`.
     #[inline(always)]
     fn blocks<V: Vector, const N: usize, const P: usize, const STRIDE: usize>(&self, output: &mut [f32]) {
         for start in (0..self.pixels).step_by(P) {
@@ -168,7 +169,7 @@ impl Tile<'_> {
     }
 
     /// # Safety
-    /// `start + P <= pixels`; the rest was checked by [`RowProduct::run`].
+    /// `start + P <= pixels`; everything else was checked by [`RowProduct::run`].
     #[inline(always)]
     unsafe fn block<V: Vector, const N: usize, const P: usize, const STRIDE: usize>(
         &self,
@@ -180,8 +181,8 @@ impl Tile<'_> {
         let mut sums = [bias; P];
         let mut weights = self.weights.as_ptr();
         for row in self.rows {
-            // SAFETY: pixel start + P - 1 reads up to (pixels - 1) * stride + run, which the row has; the weights are
-            // rows.len() * run vectors of the tile's width.
+            // SAFETY: pixel start + P - 1 reads up to (pixels - 1) * stride + run, which is within the row; the weights
+            // are rows.len() * run vectors of the tile's width.
             unsafe {
                 let mut input = row.as_ptr().add(start * stride);
                 for _ in 0..self.run {
@@ -212,8 +213,8 @@ impl Tile<'_> {
     }
 }
 
-/// `sums[k * columns + n] += sum over pixels p of left(p, k) * right(p, n)`, where left(p, ..) is `left[p * left_stride..]`,
-/// and right likewise, for several pairs of rows.
+/// `sums[k * columns + n] += sum over pixels p of left(p, k) * right(p, n)` for several pairs of rows, where left(p,
+/// ..) is `left[p * left_stride..]`, and right likewise.
 pub(super) struct OuterProduct<'a> {
     /// Rows of pixels, left and right.
     pub(super) rows: &'a [[&'a [f32]; 2]],
@@ -241,7 +242,7 @@ impl Job for OuterProduct<'_> {
         }
         let mut column = 0;
         while column < self.columns {
-            // Up to 24 sums: as many as there are registers for.
+            // Up to 24 sums: as many as the registers can hold.
             column += match (S::IS_512, self.columns - column) {
                 (true, 64..) => self.strip::<S::Wide, 4, 6, 4>(column),
                 (true, 32..) => self.strip::<S::Wide, 2, 12, 8>(column),
@@ -258,11 +259,12 @@ impl Job for OuterProduct<'_> {
 }
 
 impl OuterProduct<'_> {
-    /// All rows of the result for `N` vectors of columns, `K` at a time, then `L`, then one; how many columns that were.
+    /// Processes all rows of the result for `N` vectors of columns: `K` rows at a time, then `L`, then one. Returns the
+    /// number of columns.
     #[inline(always)]
     fn strip<V: Vector, const N: usize, const K: usize, const L: usize>(&mut self, column: usize) -> usize {
         let mut k = 0;
-        // SAFETY: k + the rows that are done at once never exceeds the depth, and N vectors of columns are left.
+        // SAFETY: k + the rows processed at once never exceeds the depth, and N vectors of columns are left.
         unsafe {
             while k + K <= self.depth {
                 self.block::<V, N, K>(k, column);
@@ -281,12 +283,13 @@ impl OuterProduct<'_> {
     }
 
     /// # Safety
-    /// `k + K <= depth` and `column + N * LANES <= columns`; the rest was checked by `run`.
+    /// `k + K <= depth` and `column + N * LANES <= columns`; everything else was checked by `run`.
     #[inline(always)]
     unsafe fn block<V: Vector, const N: usize, const K: usize>(&mut self, k: usize, column: usize) {
         let mut sums = [[V::splat(0.0); N]; K];
         for [left, right] in self.rows {
-            // SAFETY: the last pixel reads left up to (pixels - 1) * stride + k + K and right likewise.
+            // SAFETY: the last pixel reads the left row up to (pixels - 1) * stride + k + K, and the right row
+            // likewise.
             unsafe {
                 let mut left = left.as_ptr().add(k);
                 let mut right = right.as_ptr().add(column);

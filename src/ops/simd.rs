@@ -1,38 +1,38 @@
-//! Vectors of f32 that the kernels are written in.
+//! Vectors of f32 in which the kernels are written.
 //!
-//! A kernel is a [`Job`]: code over the [`Simd`] that it is given, inlined whole into one function for each set of
-//! instructions. Which of them runs is chosen at run time, by [`super::Instructions`].
+//! A kernel is a [`Job`]: code generic over [`Simd`], inlined entirely into one function per instruction set.
+//! [`super::Instructions`] chooses at run time which of them runs.
 
-/// Work that can be done with any set of instructions.
+/// Work that can be done with any instruction set.
 pub(super) trait Job {
-    /// What comes out.
+    /// The result.
     type Output;
 
-    /// Does it. Implementations are `#[inline(always)]`, and so is all that they call: only what is inlined is compiled for
-    /// the instructions.
+    /// Does the work. Implementations, and everything they call, must be `#[inline(always)]`: only inlined code is
+    /// compiled for the instruction set.
     fn run<S: Simd>(self) -> Self::Output;
 }
 
-/// The vectors of a set of instructions.
+/// The vectors of an instruction set.
 pub(super) trait Simd {
     /// The widest vector.
     type Wide: Vector;
     /// A vector of 8, for maps of 8 channels.
     type Eight: Vector;
-    /// Whether `Wide` is 16 wide and there are 32 registers, else it is 8 wide and there are 16.
+    /// True if `Wide` has 16 lanes and there are 32 registers; otherwise it has 8 and there are 16.
     const IS_512: bool;
 }
 
-/// Some f32, worked on at once.
+/// Several f32, processed at once.
 pub(super) trait Vector: Copy {
-    /// How many.
+    /// The number of lanes.
     const LANES: usize;
 
     /// # Safety
-    /// `LANES` numbers can be read from there.
+    /// `LANES` numbers can be read from `from`.
     unsafe fn load(from: *const f32) -> Self;
     /// # Safety
-    /// `LANES` numbers can be written there.
+    /// `LANES` numbers can be written to `to`.
     unsafe fn store(self, to: *mut f32);
     fn splat(value: f32) -> Self;
     fn plus(self, other: Self) -> Self;
@@ -41,22 +41,22 @@ pub(super) trait Vector: Copy {
     fn over(self, other: Self) -> Self;
     fn larger(self, other: Self) -> Self;
     fn smaller(self, other: Self) -> Self;
-    /// self x by + plus.
+    /// self x by + plus, lane by lane.
     fn times_plus(self, by: Self, plus: Self) -> Self;
-    /// `yes` where self > than, else `no`.
+    /// `yes` in lanes where self > than, `no` elsewhere.
     fn if_greater(self, than: Self, yes: Self, no: Self) -> Self;
-    /// `yes` where self = other, else `no`.
+    /// `yes` in lanes where self = other, `no` elsewhere.
     fn if_equal(self, other: Self, yes: Self, no: Self) -> Self;
-    /// The nearest whole number.
+    /// The nearest integer.
     fn rounded(self) -> Self;
-    /// self x 2^exponent, for whole exponents from -126 to 127.
+    /// self x 2^exponent, for integer exponents from -126 to 127.
     fn times_power_of_two(self, exponent: Self) -> Self;
-    /// m and e of self = m x 2^e with m from 0.5 to 1, for positive normal numbers.
+    /// m and e such that self = m x 2^e with m from 0.5 to 1, for positive normal numbers.
     fn mantissa_and_exponent(self) -> (Self, Self);
     /// The sum of all lanes.
     fn sum(self) -> f32;
 
-    /// The first lanes of a slice.
+    /// Loads the first `LANES` elements of a slice.
     #[inline(always)]
     fn of(slice: &[f32]) -> Self {
         assert!(slice.len() >= Self::LANES);
@@ -64,7 +64,7 @@ pub(super) trait Vector: Copy {
         unsafe { Self::load(slice.as_ptr()) }
     }
 
-    /// Into the first lanes of a slice.
+    /// Stores into the first `LANES` elements of a slice.
     #[inline(always)]
     fn put(self, slice: &mut [f32]) {
         assert!(slice.len() >= Self::LANES);
@@ -77,7 +77,7 @@ pub(super) trait Vector: Copy {
     fn exp(self) -> Self {
         let x = self.larger(Self::splat(-87.0)).smaller(Self::splat(88.0));
         let n = x.times(Self::splat(std::f32::consts::LOG2_E)).rounded();
-        // ln 2 in two parts, the first of few digits, so that the difference is exact.
+        // ln 2 in two parts, the first with few digits, so that the difference is exact.
         let r = n.times_plus(Self::splat(-0.693_359_4), x);
         let r = n.times_plus(Self::splat(2.121_944_4e-4), r);
         let mut series = Self::splat(1.987_569_1e-4);
@@ -88,12 +88,12 @@ pub(super) trait Vector: Copy {
         series.times_power_of_two(n)
     }
 
-    /// ln self, of positive normal numbers (after S. Moshier's Cephes library, `logf`).
+    /// ln self, for positive normal numbers (after S. Moshier's Cephes library, `logf`).
     #[inline(always)]
     fn ln(self) -> Self {
         let (mantissa, exponent) = self.mantissa_and_exponent();
         let one = Self::splat(1.0);
-        // From 0.5..1 to 0.71..1.41, about 1.
+        // Moves m from 0.5..1 to 0.71..1.41, around 1.
         let root = Self::splat(std::f32::consts::FRAC_1_SQRT_2);
         let exponent = root.if_greater(mantissa, exponent.minus(one), exponent);
         let x = root.if_greater(mantissa, mantissa.plus(mantissa), mantissa).minus(one);
@@ -127,7 +127,7 @@ impl Simd for Portable {
     const IS_512: bool = false;
 }
 
-/// A vector as an array: the compiler makes of it what the processor has.
+/// A vector as an array: the compiler turns it into what the processor supports.
 #[derive(Clone, Copy)]
 pub(super) struct Array([f32; 8]);
 
@@ -148,12 +148,12 @@ impl Vector for Array {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: as promised by the caller.
+        // SAFETY: guaranteed by the caller.
         Self(unsafe { from.cast::<[f32; 8]>().read_unaligned() })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        // SAFETY: as promised by the caller.
+        // SAFETY: guaranteed by the caller.
         unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }
     }
     #[inline(always)]
@@ -186,7 +186,7 @@ impl Vector for Array {
     }
     #[inline(always)]
     fn times_plus(self, by: Self, plus: Self) -> Self {
-        // Not `mul_add`: where there is no such instruction that is a call.
+        // Not `mul_add`: without an FMA instruction that is a function call.
         Self(std::array::from_fn(|lane| self.0[lane] * by.0[lane] + plus.0[lane]))
     }
     #[inline(always)]
@@ -199,7 +199,7 @@ impl Vector for Array {
     }
     #[inline(always)]
     fn rounded(self) -> Self {
-        // Adding 1.5 x 2^23 leaves no bits for a fraction; right for numbers below 2^22, and no call.
+        // Adding 1.5 x 2^23 leaves no bits for a fraction: correct for numbers below 2^22, and no function call.
         const SHIFT: f32 = 12_582_912.0;
         self.map(|value| (value + SHIFT) - SHIFT)
     }

@@ -1,20 +1,20 @@
-//! Work spread over threads.
+//! Work distributed over threads.
 
 use std::cell::RefCell;
 use std::sync::Mutex;
 use std::thread::LocalKey;
 
-/// Runs tasks on several threads. ONNX Runtime's own pool does it inside a session, so that there is no second one to fight
-/// with; tests and benches bring rayon's.
+/// Runs tasks on several threads. Inside a session ONNX Runtime's own pool implements this, so that there is no second
+/// pool competing for the cores; tests and benches use rayon's.
 pub trait Spread {
-    /// Calls `task` once for each number below `count`, in any order, and returns when all are done.
+    /// Calls `task` once for each number below `count`, in any order, and returns when all calls have finished.
     fn each(&self, count: usize, task: &(dyn Fn(usize) + Sync));
 
     /// Number of threads that share the tasks.
     fn threads(&self) -> usize;
 }
 
-/// rayon's pool: that in which it is called.
+/// The rayon pool in which it is called.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rayon;
 
@@ -29,7 +29,7 @@ impl Spread for Rayon {
     }
 }
 
-/// Calls `task` with each item, once.
+/// Calls `task` once for each item.
 pub(super) fn spread_items<T: Send>(spread: &dyn Spread, items: Vec<T>, task: impl Fn(usize, T) + Sync) {
     let items: Vec<Mutex<Option<T>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
     spread.each(items.len(), &|index| {
@@ -38,9 +38,9 @@ pub(super) fn spread_items<T: Send>(spread: &dyn Spread, items: Vec<T>, task: im
     });
 }
 
-/// What scratch memory holds.
+/// Element types of scratch memory.
 pub(super) trait Scratch: Copy + Default + 'static {
-    /// The thread's own memory.
+    /// The thread's own scratch memory.
     const MEMORY: &'static LocalKey<RefCell<Vec<Self>>>;
 }
 
@@ -57,8 +57,8 @@ impl Scratch for u16 {
     const MEMORY: &'static LocalKey<RefCell<Vec<Self>>> = &HALVES;
 }
 
-/// Lends the thread's own scratch memory: `len` numbers, of any value. It is kept from task to task, as fresh memory of this
-/// size would come from the system, page by page, each time.
+/// Lends `len` numbers, of arbitrary values, of the thread's own scratch memory. It is kept between tasks, because
+/// fresh memory of this size would be requested from the system, page by page, each time.
 pub(super) fn with_scratch<T: Scratch, R>(len: usize, work: impl FnOnce(&mut [T]) -> R) -> R {
     T::MEMORY.with_borrow_mut(|scratch| {
         if scratch.len() < len {

@@ -1,5 +1,5 @@
-//! Every operator against its definition, written out in f64, with every set of instructions that the processor has, on
-//! shapes that are multiples of nothing.
+//! Checks every operator against its definition, written out in f64, with every instruction set that the processor
+//! supports, on shapes that are not multiples of any block or vector width.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -13,7 +13,7 @@ use super::pool::{max_pool, max_pool_gradient, pooled_shape};
 use super::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
 use super::{Instructions, Rayon, Workers};
 
-/// Photos, rows, columns: narrower than a block, as wide as one, and with a rest.
+/// Photos, rows, columns: narrower than a block, exactly a block, and with a remainder.
 const SIZES: [[usize; 3]; 6] = [[1, 1, 1], [2, 3, 2], [1, 5, 7], [2, 9, 20], [1, 4, 23], [1, 19, 41]];
 
 fn every_instructions(check: impl Fn(Workers<'_>)) {
@@ -26,7 +26,7 @@ fn random(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
     (0..len).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
-/// Within 1e-5 of the largest number there.
+/// Asserts agreement within 1e-5 of the largest expected number.
 fn assert_close(what: &str, found: &[f32], expected: &[f64]) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let largest = expected.iter().fold(1e-3_f64, |largest, value| largest.max(value.abs()));
@@ -46,7 +46,7 @@ fn index(shape: Shape, [photo, row, column]: [usize; 3], channel: usize) -> usiz
     ((photo * shape.rows + row) * shape.columns + column) * shape.channels + channel
 }
 
-/// Calls `tap(pixel of the output, pixel of the input, tap row, tap column)` for each tap within the photo.
+/// Calls `tap(output pixel, input pixel, tap row, tap column)` for each tap within the photo.
 fn for_each_tap(shape: Shape, mut tap: impl FnMut([usize; 3], [usize; 3], usize, usize)) {
     for pixel @ [photo, row, column] in pixels(shape) {
         for (tap_row, tap_column) in (0..9).map(|at| (at / 3, at % 3)) {
@@ -58,7 +58,7 @@ fn for_each_tap(shape: Shape, mut tap: impl FnMut([usize; 3], [usize; 3], usize,
     }
 }
 
-/// A convolution by its definition, before the `ReLU`, and the gradients of inputs, weight and bias.
+/// A convolution by its definition, before the `ReLU`, and the gradients of its inputs, weight and bias.
 struct Naive {
     output: Vec<f64>,
     inputs: Vec<Vec<f64>>,
@@ -220,7 +220,7 @@ fn pooling_gives_the_gradient_to_the_first_maximum() {
 fn check_pool(shape: Shape) {
     let pooled = pooled_shape(shape);
     let mut rng = ChaCha8Rng::seed_from_u64(shape.len() as u64);
-    // Few values, so that there are ties, and zeros, so that the way back is closed.
+    // Few distinct values, so that there are ties; and zeros, so that the gradient is blocked.
     let input: Vec<f32> = (0..shape.len()).map(|_| f32::from(rng.random_range(0..3_u8))).collect();
     let (gradient, skip) = (random(&mut rng, pooled.len()), random(&mut rng, shape.len()));
     let mut expected = vec![0.0; pooled.len()];
@@ -245,7 +245,7 @@ fn check_pool(shape: Shape) {
     });
 }
 
-/// Loss, binary cross-entropy, gradient by the maps and category of a pixel.
+/// Loss, binary cross-entropy, gradient with respect to the maps, and category of a pixel.
 fn naive_pixel(maps: &[f64], label: usize, weights: Option<&[f32]>) -> (f64, f64, Vec<f64>, usize) {
     let top = maps.iter().copied().fold(f64::MIN, f64::max);
     let sum: f64 = maps.iter().map(|it| (it - top).exp()).sum();
@@ -260,10 +260,10 @@ fn naive_pixel(maps: &[f64], label: usize, weights: Option<&[f32]>) -> (f64, f64
     (loss, bce, gradient.collect(), category)
 }
 
-/// Weight of the Dice part where the head is tested with one.
+/// Weight of the Dice term in tests that use one.
 const DICE: f32 = 0.7;
 
-/// The Dice part by its definition, from all pixels' maps, and its gradient by each of them.
+/// The Dice term by its definition, from all pixels' maps, and its gradient with respect to each of them.
 fn naive_dice(maps: &[Vec<f64>], labels: &[u8]) -> (f64, Vec<Vec<f64>>) {
     let softmax = |maps: &Vec<f64>| {
         let sum: f64 = maps.iter().map(|it| it.exp()).sum();
@@ -369,12 +369,12 @@ fn the_head_is_as_defined() {
     }
 }
 
-/// Batch normalisation and its gradients by their definitions, the `ReLU` aside.
+/// Batch normalisation and its gradients by their definitions, without the `ReLU`.
 fn check_batch_norm([batch, rows, columns]: [usize; 3], channels: usize) {
     const EPSILON: f32 = 1e-3;
     let shape = Shape { batch, rows, columns, channels };
     let mut rng = ChaCha8Rng::seed_from_u64(shape.len() as u64);
-    // Far from zero for their deviation: a plain mean of squares would lose digits.
+    // Mean far from zero compared with the deviation: a plain mean of squares would lose precision.
     let input: Vec<f32> = random(&mut rng, shape.len()).iter().map(|x| 20.0 + x).collect();
     let gradient = random(&mut rng, shape.len());
     let [scale, bias] = [(); 2].map(|()| random(&mut rng, channels));
@@ -405,7 +405,7 @@ fn check_batch_norm([batch, rows, columns]: [usize; 3], channels: usize) {
         let statistics = batch_norm(workers, shape, &input, [&scale, &bias], EPSILON, &mut found);
         assert_close("mean", &statistics[0], &mean);
         assert_close("variance", &statistics[1], &variance);
-        // Rounding of the input, 20 and more, stands in what is left of it.
+        // The rounding error of the input, 20 and more, remains in the normalised result.
         let largest = output.iter().fold(1e-3_f64, |largest, it| largest.max(*it));
         assert!(found.iter().zip(&output).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-4 * largest), "output");
         let statistics = statistics.each_ref().map(|it| &it[..]);
@@ -446,7 +446,7 @@ fn shapes_that_were_drawn_give_what_is_defined() {
 
 #[test]
 fn extreme_maps_are_clipped_as_keras_clips() {
-    // A map of +-100 is certain: the wrong one costs -ln 1e-7.
+    // A map of +-100 is certain: a wrong one costs -ln 1e-7.
     let shape = Shape { batch: 1, rows: 1, columns: 1, channels: 8 };
     let mut bias = vec![-100.0; MAPS];
     bias[3] = 100.0;
@@ -492,7 +492,7 @@ mod of_bf16 {
     use super::super::bf16::{Bf16Maps, bf16_convolution, bf16_max_pool, bf16_up_convolution, is_available};
     use super::*;
 
-    /// Numbers that are bf16 exactly: their products are f32 exactly.
+    /// Numbers that are exact in bf16: their products are exact in f32.
     fn exact(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
         random(rng, len).iter().map(|&it| bf16::from_f32(it).to_f32()).collect()
     }
@@ -553,7 +553,7 @@ mod of_bf16 {
             let shape = Shape { batch, rows, columns, channels };
             let mut rng = ChaCha8Rng::seed_from_u64(8);
             let photo: Vec<u8> = (0..shape.len()).map(|_| rng.random()).collect();
-            // Weights that are bf16 after the division by 255 has gone into them.
+            // Weights that are exact in bf16 once the division by 255 has been folded into them.
             let weight: Vec<f32> = exact(&mut rng, 8 * 9 * channels).iter().map(|it| it * 255.0).collect();
             let bias = random(&mut rng, 8);
             let mut expected = vec![f32::NAN; shape.pixels() * 8];
@@ -589,7 +589,7 @@ mod of_bf16 {
             up_convolution(workers, shape, &input, [&weight, &bias], &mut expected);
             let mut found = vec![0; expected.len()];
             bf16_up_convolution(&Rayon, shape, &bits(&input), [&weight, &bias], &mut found);
-            // One sum may be rounded otherwise than the other, by a place of bf16.
+            // The two sums may be rounded differently, by one place of bf16.
             for (found, expected) in floats(&found).iter().zip(&expected) {
                 assert!((found - expected).abs() <= 4e-3 * expected.abs().max(0.1), "{found}, not {expected}");
             }

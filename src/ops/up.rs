@@ -1,14 +1,14 @@
-//! Transposed convolutions, 2x2 kernel, stride 2, with bias, and their gradients.
+//! Transposed convolutions with a 2x2 kernel, stride 2 and bias, and their gradients.
 //!
-//! Every pixel of the input makes four of the output, two in each of two rows: seen from one of these rows, a matrix product.
-//! Weights come and go as ONNX has them, `[in, out, 2, 2]`.
+//! Every pixel of the input produces four of the output, two in each of two rows: for one of these rows, a matrix
+//! product. Weights are in ONNX order, `[in, out, 2, 2]`.
 
 use super::Workers;
 use super::maps::{Band, Shape, cut};
 use super::product::{Finish, OuterProduct, Pack, Places, RowProduct};
 use super::spread::spread_items;
 
-/// The output's shape.
+/// Shape of the output.
 #[must_use]
 pub fn up_shape(input: Shape, out: usize) -> Shape {
     Shape { rows: 2 * input.rows, columns: 2 * input.columns, channels: out, ..input }
@@ -54,8 +54,8 @@ pub fn up_convolution(
     });
 }
 
-/// The gradient of the input, `[batch, rows, columns, in]`, from that of the output, `[batch, 2 rows, 2 columns, out]`; zero
-/// where `mask`, which is the input itself, is not positive.
+/// The gradient of the input, `[batch, rows, columns, in]`, from the gradient of the output,
+/// `[batch, 2 rows, 2 columns, out]`; zero wherever `mask`, which is the input itself, is not positive.
 pub fn up_convolution_input_gradient(
     workers: Workers<'_>,
     shape: Shape,
@@ -71,7 +71,7 @@ pub fn up_convolution_input_gradient(
     assert_eq!(weight.len(), channels * out * 4);
     assert_eq!(output_gradient.len(), gradient_shape.len());
     assert!(input.len() == shape.len() && mask.len() == shape.len());
-    // Rows of the matrix: the four pixels in row order, channels out.
+    // Rows of the matrix: the four pixels in row order, each with its output channels.
     let rows = (0..4 * out).map(|k| k % out * 4 + k / out).collect();
     let places = Places { rows, columns: (0..channels).map(|n| n * out * 4).collect() };
     let packed = instructions.run(Pack { tensor: weight, places, first_output: channels });
@@ -97,7 +97,7 @@ pub fn up_convolution_input_gradient(
     });
 }
 
-/// The gradients of weight, `[in, out, 2, 2]`, and bias, `[out]`, from that of the output.
+/// The gradients of weight, `[in, out, 2, 2]`, and bias, `[out]`, from the gradient of the output.
 pub fn up_convolution_weight_gradient(
     workers: Workers<'_>,
     shape: Shape,

@@ -1,7 +1,7 @@
 //! AVX2 and AVX-512.
 //!
-//! The types here are made only within [`run_avx2`] and [`run_avx512`], which check that the processor has the
-//! instructions: what the intrinsics ask for holds wherever they are used below.
+//! The types here are only created within [`run_avx2`] and [`run_avx512`], which check that the processor supports the
+//! instructions: the requirements of the intrinsics therefore hold wherever the types are used below.
 
 use std::arch::x86_64::{
     __m256, __m512, _CMP_EQ_OQ, _CMP_GT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_MANT_NORM_P5_1,
@@ -21,7 +21,7 @@ pub(super) fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
-/// Whether the processor has the parts of AVX-512 that are used.
+/// Whether the processor has the parts of AVX-512 that the kernels use.
 pub(super) fn has_avx512() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
@@ -36,7 +36,7 @@ pub(super) fn run_avx2<J: Job>(job: J) -> J::Output {
         job.run::<Avx2>()
     }
     assert!(has_avx2(), "this processor has no AVX2");
-    // SAFETY: it has.
+    // SAFETY: the processor has the instructions, as just checked.
     unsafe { run(job) }
 }
 
@@ -47,7 +47,7 @@ pub(super) fn run_avx512<J: Job>(job: J) -> J::Output {
         job.run::<Avx512>()
     }
     assert!(has_avx2() && has_avx512(), "this processor has no AVX-512");
-    // SAFETY: it has.
+    // SAFETY: the processor has the instructions, as just checked.
     unsafe { run(job) }
 }
 
@@ -75,7 +75,7 @@ pub(super) struct Of8(__m256);
 #[derive(Clone, Copy)]
 pub(super) struct Of16(__m512);
 
-/// What is the same but for the width. SAFETY of every block: see the module.
+/// Everything that differs only in the vector width. SAFETY of every block: see the module.
 macro_rules! arithmetic {
     ($lanes:literal, $load:ident, $store:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $max:ident,
      $min:ident, $fmadd:ident) => {
@@ -83,12 +83,12 @@ macro_rules! arithmetic {
 
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
-            // SAFETY: as promised by the caller.
+            // SAFETY: guaranteed by the caller.
             Self(unsafe { $load(from) })
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
-            // SAFETY: as promised by the caller.
+            // SAFETY: guaranteed by the caller.
             unsafe { $store(to, self.0) }
         }
         #[inline(always)]

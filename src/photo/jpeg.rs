@@ -1,24 +1,24 @@
-//! Whether a JPEG file holds its whole picture.
+//! Checks whether a JPEG file contains its whole picture.
 //!
-//! JPEG decoders fill what is missing with grey and call the photo good. So the entropy-coded data are walked here, without
-//! making pixels: every scan must hold all its blocks, every component must have a scan, and the file must reach its EOI
-//! marker. Sections and figures in comments are those of ITU-T T.81.
+//! JPEG decoders fill missing parts with grey and report success. So this module walks the entropy-coded data without
+//! producing pixels: every scan must contain all its blocks, every component must have a scan, and the file must end
+//! with an EOI marker. Section and figure numbers in comments refer to ITU-T T.81.
 
 use super::problem::{PhotoProblem, reason};
 
-/// Codes of up to this many bits are looked up at once; nearly all are.
+/// Codes of up to this many bits are decoded with a single table lookup; nearly all codes are.
 const LOOKUP_BITS: u32 = 9;
-/// Coefficients of a block.
+/// Coefficients per block.
 const BLOCK: u32 = 64;
 
-/// Checks that the file holds the whole picture, of at most `max_pixels`. Arithmetic-coded and lossless files are only walked
-/// by their markers.
+/// Checks that the file contains the whole picture, of at most `max_pixels`. For arithmetic-coded and lossless files
+/// only the markers are checked.
 pub(super) fn check_whole(bytes: &[u8], max_pixels: u64) -> Result<(), PhotoProblem> {
     let mut file = File { bytes, at: 2, tables: Tables::default(), frame: None, restart_interval: 0 };
     loop {
         let marker = file.next_marker().ok_or_else(|| file.cut())?;
         match marker {
-            // SOI of a second picture, RSTn and TEM stand alone.
+            // SOI of a second picture, RSTn and TEM have no segment.
             0x01 | 0xD0..=0xD8 => {}
             0xD9 => return file.end(),
             0xDA => file.scan()?,
@@ -43,18 +43,18 @@ fn number(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0, |value, &byte| value << 8 | u32::from(byte))
 }
 
-/// The file as far as it was read.
+/// The file, and how far it has been read.
 struct File<'a> {
     bytes: &'a [u8],
     at: usize,
     tables: Tables,
-    /// `None` before the frame header and for codings that are not walked.
+    /// `None` before the frame header, and for codings whose data are not walked.
     frame: Option<Frame>,
     restart_interval: u32,
 }
 
 impl<'a> File<'a> {
-    /// Goes behind the next marker; stray bytes before it are passed over, as all decoders do.
+    /// Advances past the next marker; stray bytes before it are skipped, as all decoders do.
     fn next_marker(&mut self) -> Option<u8> {
         let marker =
             self.bytes.get(self.at..)?.windows(2).position(|pair| pair[0] == 0xFF && !matches!(pair[1], 0 | 0xFF))?;
@@ -62,7 +62,7 @@ impl<'a> File<'a> {
         Some(self.bytes[self.at - 1])
     }
 
-    /// The content of the segment that begins here.
+    /// The content of the segment that starts here.
     fn segment(&mut self) -> Option<&'a [u8]> {
         let length = number(self.bytes.get(self.at..self.at + 2)?) as usize;
         let segment = self.bytes.get(self.at + 2..self.at + length.max(2))?;
@@ -77,17 +77,17 @@ impl<'a> File<'a> {
         )
     }
 
-    /// At EOI: every component must have come.
+    /// At EOI: every component must have had a scan.
     fn end(&self) -> Result<(), PhotoProblem> {
         match &self.frame {
             Some(frame) if frame.components.iter().any(|component| !component.scanned) => {
-                Err(PhotoProblem::new(reason::TRUNCATED, "the JPEG file ends before all its components have come"))
+                Err(PhotoProblem::new(reason::TRUNCATED, "the JPEG file ends before all its components"))
             }
             _ => Ok(()),
         }
     }
 
-    /// Walks one scan, from its header to the marker behind its data.
+    /// Walks one scan, from its header to the marker after its data.
     fn scan(&mut self) -> Result<(), PhotoProblem> {
         let header = self.segment().ok_or_else(|| self.cut())?;
         if let Some(frame) = &mut self.frame {
@@ -104,7 +104,7 @@ impl<'a> File<'a> {
         Ok(())
     }
 
-    /// Goes to the marker behind entropy-coded data.
+    /// Advances to the marker after entropy-coded data.
     fn skip_data(&mut self) {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let inside = |byte: u8| matches!(byte, 0 | 0xD0..=0xD7 | 0xFF);
@@ -121,20 +121,20 @@ struct Frame {
     components: Vec<Component>,
 }
 
-/// A component of the picture and what is known of its blocks.
+/// A component of the picture and the state of its blocks.
 struct Component {
     id: u8,
     /// Horizontal and vertical sampling factors.
     sampling: (u32, u32),
     scanned: bool,
-    /// Blocks in a row of `nonzero`: whole units of an interleaved scan.
+    /// Blocks per row of `nonzero`, rounded up to whole units of an interleaved scan.
     stride: usize,
-    /// For each block the coefficients that are not zero so far, bit k for coefficient k; refinement scans need to know.
+    /// For each block, the coefficients that are nonzero so far (bit k for coefficient k), which refinement scans need.
     nonzero: Vec<u64>,
 }
 
 impl Frame {
-    /// `None` for what no decoder here reads either.
+    /// `None` for frames that no decoder here can read either.
     fn parse(segment: &[u8], progressive: bool, max_pixels: u64) -> Option<Self> {
         let (height, width) = (number(segment.get(1..3)?), number(segment.get(3..5)?));
         let count = usize::from(*segment.get(5)?);
@@ -164,11 +164,11 @@ impl Frame {
 
 /// A scan header (B.2.3).
 struct Scan {
-    /// Index of each component in the frame, and its tables for DC and AC.
+    /// For each component its index in the frame, and its tables for DC and AC.
     components: Vec<(usize, usize, usize)>,
     /// First and last coefficient.
     spectrum: (u32, u32),
-    /// True for the scans that add one more bit to known coefficients.
+    /// True for scans that add one more bit to known coefficients.
     refines: bool,
 }
 
@@ -187,7 +187,7 @@ impl Scan {
         valid.then_some(Self { components, spectrum, refines: frame.progressive && rest[2] >> 4 > 0 })
     }
 
-    /// Columns and rows of units: of all components together, or blocks where there is only one component (A.2).
+    /// Columns and rows of units: of all components together, or of single blocks if there is only one component (A.2).
     fn units(&self, frame: &Frame) -> (u32, u32) {
         let most = frame.largest_sampling();
         if let [(index, ..)] = self.components[..] {
@@ -197,7 +197,7 @@ impl Scan {
         (frame.width.div_ceil(8 * most.0), frame.height.div_ceil(8 * most.1))
     }
 
-    /// Walks the data; returns how many units they hold and how many they should.
+    /// Walks the data; returns the number of units found and the number expected.
     fn walk(
         &self,
         frame: &mut Frame,
@@ -261,7 +261,7 @@ impl Scan {
         Some(())
     }
 
-    /// The first bits of a band of coefficients (G.1.2.2).
+    /// Reads the first bits of a band of coefficients (G.1.2.2).
     fn first_ac(&self, table: &Huffman, bits: &mut Bits, nonzero: &mut u64, run: &mut u32) -> Option<()> {
         if *run > 0 {
             *run -= 1;
@@ -287,7 +287,7 @@ impl Scan {
         Some(())
     }
 
-    /// One more bit of a band of coefficients (G.1.2.3): each known coefficient met on the way has a bit of its own.
+    /// Reads one more bit of a band of coefficients (G.1.2.3): each known coefficient along the way has its own bit.
     fn refine_ac(&self, table: &Huffman, bits: &mut Bits, nonzero: &mut u64, run: &mut u32) -> Option<()> {
         let (mut k, last) = self.spectrum;
         while *run == 0 && k <= last {
@@ -323,7 +323,7 @@ impl Scan {
     }
 }
 
-/// A block of a sequential scan (F.1.2).
+/// Reads a block of a sequential scan (F.1.2).
 fn sequential_block(dc: &Huffman, ac: &Huffman, bits: &mut Bits) -> Option<()> {
     let size = u32::from(bits.symbol(dc)?);
     bits.take(size);
@@ -342,7 +342,7 @@ fn sequential_block(dc: &Huffman, ac: &Huffman, bits: &mut Bits) -> Option<()> {
     Some(())
 }
 
-/// The Huffman tables in force.
+/// The current Huffman tables.
 #[derive(Default)]
 struct Tables {
     dc: [Option<Box<Huffman>>; 4],
@@ -350,7 +350,7 @@ struct Tables {
 }
 
 impl Tables {
-    /// Takes the tables of a DHT segment (B.2.4.2).
+    /// Adopts the tables of a DHT segment (B.2.4.2).
     fn define(&mut self, mut segment: &[u8]) -> Option<()> {
         while let Some((&which, rest)) = segment.split_first() {
             let counts = rest.get(..16)?;
@@ -366,11 +366,11 @@ impl Tables {
 
 /// A Huffman table (annex C).
 struct Huffman {
-    /// By the next [`LOOKUP_BITS`] bits: length of the code and its symbol; length 0 where the code is longer.
+    /// Indexed by the next [`LOOKUP_BITS`] bits: length of the code and its symbol; length 0 if the code is longer.
     lookup: [(u8, u8); 1 << LOOKUP_BITS],
-    /// By length: the first code behind the codes of this length, moved up to 16 bits.
+    /// Indexed by length: the first code past the codes of this length, shifted up to 16 bits.
     limit: [u32; 17],
-    /// By length: what turns a code into its place in `symbols`.
+    /// Indexed by length: the offset from a code to its index in `symbols`.
     offset: [i32; 17],
     symbols: Vec<u8>,
 }
@@ -401,16 +401,16 @@ impl Huffman {
     }
 }
 
-/// Reads entropy-coded data bit by bit; behind their end come zeros, which are counted.
+/// Reads entropy-coded data bit by bit; past their end it returns zeros, which it counts.
 struct Bits<'a> {
     data: &'a [u8],
     at: usize,
-    /// The low `held` bits are still to come.
+    /// The low `held` bits are not consumed yet.
     buffer: u64,
     held: u32,
-    /// How many of the held bits, at the low end, are not of the file.
+    /// Number of held bits, at the low end, that are padding and not from the file.
     made_up: u32,
-    /// A marker or the end of the file was met at `at`.
+    /// Whether a marker or the end of the file was reached at `at`.
     ended: bool,
 }
 
@@ -446,7 +446,7 @@ impl Bits<'_> {
         (self.buffer >> self.held) as u32 & ((1 << count) - 1)
     }
 
-    /// The next symbol; `None` where no code of the table matches.
+    /// The next symbol; `None` if no code of the table matches.
     fn symbol(&mut self, table: &Huffman) -> Option<u8> {
         if self.held < 32 {
             self.fill();
@@ -463,17 +463,17 @@ impl Bits<'_> {
         table.symbols.get(place as usize).copied()
     }
 
-    /// Whether more bits were taken than the file has.
+    /// Whether more bits were consumed than the file has.
     fn overrun(&self) -> bool {
         self.made_up > self.held
     }
 
-    /// Whether the end is within the longest code.
+    /// Whether the end is closer than the longest code.
     fn near_end(&self) -> bool {
         self.ended && self.held < self.made_up + 16
     }
 
-    /// Goes behind the restart marker that must come next; false where something else does.
+    /// Advances past the restart marker that must come next; false if something else does.
     fn restart(&mut self) -> bool {
         (self.buffer, self.held, self.made_up, self.ended) = (0, 0, 0, false);
         let rest = self.data.get(self.at..).unwrap_or_default();

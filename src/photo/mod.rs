@@ -1,7 +1,7 @@
-//! Photo files: bytes in, upright RGB pixels out, strictly.
+//! Photo files: decodes bytes to upright RGB pixels, strictly.
 //!
-//! The format is told by the content, never by the name. What a lenient decoder would patch up with grey (a file that was
-//! cut off) is refused here: see [`reason`] for all the ways in which a photo can be no good.
+//! The format is determined by the content, never by the name. What a lenient decoder would fill with grey (such as a
+//! truncated file) is rejected here: [`reason`] lists all the ways in which a photo can be invalid.
 
 use std::io::{Cursor, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,18 +17,17 @@ mod problem;
 
 pub use problem::{PhotoProblem, reason};
 
-/// Width that photos are fitted into.
+/// Width into which photos are fitted.
 pub const FIT_WIDTH_PX: u32 = 400;
-/// Height that photos are fitted into.
+/// Height into which photos are fitted.
 pub const FIT_HEIGHT_PX: u32 = 600;
-/// Most pixels that a photo may have where no setting says otherwise: far above any camera, below what memory holds a few
-/// times.
+/// Default limit on a photo's pixels: far above any camera, but low enough to fit in memory several times.
 pub const MAX_PIXELS: u64 = 100_000_000;
-/// Most bytes that an encoded photo may have.
+/// Maximum size of an encoded photo in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 29;
-/// Most bytes that a pixel takes in a decoder: four channels of 16 bits.
+/// Maximum bytes per pixel in a decoder: four channels of 16 bits.
 const MAX_PIXEL_BYTES: u64 = 8;
-/// JPEG files of at least this many times the width that is wanted are decoded scaled down.
+/// JPEG files at least this many times as wide as required are decoded at a reduced scale.
 const SCALED_REDUCTION: u32 = 2;
 
 /// Decoded pixels: `[height, width, 3]`, row-major, sRGB u8.
@@ -45,50 +44,51 @@ pub struct Photo {
 /// How a photo is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decoding {
-    /// Most pixels that it may have.
+    /// Maximum number of pixels.
     pub max_pixels: u64,
-    /// Width and height that it is fitted into; `None` leaves it as it is.
+    /// Width and height into which the photo is fitted; `None` leaves it unchanged.
     pub fit: Option<(u32, u32)>,
 }
 
-/// A decoded photo and the size that its file has, upright.
+/// A decoded photo, and the upright size of the picture in its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decoded {
-    /// The photo, fitted where that was asked for.
+    /// The photo, fitted if requested.
     pub photo: Photo,
-    /// Width of the upright photo as it is in the file.
+    /// Width of the upright photo before fitting.
     pub own_width_px: u32,
-    /// Height of the upright photo as it is in the file.
+    /// Height of the upright photo before fitting.
     pub own_height_px: u32,
 }
 
-/// Decodes a photo file and turns it upright (EXIF). Transparent pixels are laid over white; 16 bits become 8; grey and
-/// CMYK become RGB; of an animation the first frame is taken.
+/// Decodes a photo file and turns it upright (EXIF). Transparent pixels are composited over white, 16-bit channels are
+/// reduced to 8, grey and CMYK are converted to RGB, and only the first frame of an animation is used.
 ///
 /// # Errors
-/// [`PhotoProblem`].
+/// [`PhotoProblem`] if the photo is invalid.
 pub fn decode(bytes: &[u8]) -> Result<Photo, PhotoProblem> {
     decode_with(bytes, Decoding { max_pixels: MAX_PIXELS, fit: None }).map(|it| it.photo)
 }
 
-/// As [`decode`], within limits, and fitted. Of a large JPEG file no more is decoded than its fitted size needs.
+/// Like [`decode`], with limits and fitting. A large JPEG file is decoded only at the resolution that its fitted size
+/// needs.
 ///
 /// # Errors
-/// [`PhotoProblem`].
+/// As [`decode`].
 pub fn decode_with(bytes: &[u8], decoding: Decoding) -> Result<Decoded, PhotoProblem> {
     if bytes.is_empty() {
         return Err(PhotoProblem::new(reason::EMPTY, "the file has zero bytes"));
     }
     let format = detect(bytes)?;
-    // Decoders are many and old; a panic in one of them is one bad photo, not the end of a night's run.
+    // Decoders are many and old: a panic in one of them should cost one photo, not a whole night's run.
     catch_unwind(AssertUnwindSafe(|| decode_as(format, bytes, decoding)))
-        .unwrap_or_else(|_| Err(PhotoProblem::new(reason::UNDECODABLE, "the decoder gave up on damaged content")))
+        .unwrap_or_else(|_| Err(PhotoProblem::new(reason::UNDECODABLE, "the decoder crashed on damaged content")))
 }
 
 /// Reads and decodes a photo file.
 ///
 /// # Errors
-/// [`PhotoProblem`].
+/// As [`read_bytes`] and [`decode`].
 pub fn read(path: &Path) -> Result<Photo, PhotoProblem> {
     decode(&read_bytes(path)?)
 }
@@ -100,13 +100,13 @@ pub fn read(path: &Path) -> Result<Photo, PhotoProblem> {
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>, PhotoProblem> {
     let size = stat(path)?.len();
     if size > MAX_FILE_BYTES {
-        let detail = format!("a file of {size} bytes, more than the {MAX_FILE_BYTES} allowed");
+        let detail = format!("the file has {size} bytes, more than the {MAX_FILE_BYTES} allowed");
         return Err(PhotoProblem::new(reason::TOO_LARGE, detail));
     }
     std::fs::read(path).map_err(|cause| unreadable(&cause))
 }
 
-/// What the file system knows of a photo file. Nothing is opened: to open a pipe would be to wait for its other end.
+/// Metadata of a photo file. Nothing is opened, because opening a pipe would wait for its other end.
 ///
 /// # Errors
 /// [`reason::MISSING`], [`reason::NO_PERMISSION`], [`reason::IO_ERROR`], [`reason::NOT_A_FILE`].
@@ -116,10 +116,10 @@ pub fn stat(path: &Path) -> Result<std::fs::Metadata, PhotoProblem> {
         return Ok(metadata);
     }
     let found = if metadata.is_dir() { "a folder" } else { "a pipe, a socket or a device" };
-    Err(PhotoProblem::new(reason::NOT_A_FILE, format!("is {found}, no file")))
+    Err(PhotoProblem::new(reason::NOT_A_FILE, format!("is {found}, not a file")))
 }
 
-/// Why a file cannot be read, told apart by who must act.
+/// Why a file cannot be read, distinguished by who has to act.
 #[must_use]
 pub fn unreadable(cause: &std::io::Error) -> PhotoProblem {
     let reason = match cause.kind() {
@@ -137,7 +137,8 @@ pub fn fit(photo: &Photo, width_px: u32, height_px: u32) -> Photo {
     resize(photo, width, height)
 }
 
-/// The largest size (width, height) of the aspect of `size` within `limit`; at least one pixel each way.
+/// The largest size (width, height) with the aspect ratio of `size` within `limit`; at least one pixel in each
+/// direction.
 #[must_use]
 pub fn fitted_size(size: (u32, u32), limit: (u32, u32)) -> (u32, u32) {
     let scale = (f64::from(limit.0) / f64::from(size.0)).min(f64::from(limit.1) / f64::from(size.1));
@@ -145,23 +146,26 @@ pub fn fitted_size(size: (u32, u32), limit: (u32, u32)) -> (u32, u32) {
     (side(size.0, limit.0), side(size.1, limit.1))
 }
 
-/// Scales a photo to exactly `width_px` x `height_px`, with a triangle filter as wide as the reduction asks for.
+/// Scales a photo to exactly `width_px` x `height_px`, with a triangle filter as wide as the reduction requires.
 #[must_use]
 pub fn resize(photo: &Photo, width_px: u32, height_px: u32) -> Photo {
     if (photo.width_px, photo.height_px) == (width_px, height_px) {
         return photo.clone();
     }
     let source = ImageRef::new(photo.width_px, photo.height_px, &photo.rgb, PixelType::U8x3)
-        .expect("a photo has three bytes for each pixel");
+        .expect("a photo has three bytes per pixel");
     let mut scaled = Image::new(width_px, height_px, PixelType::U8x3);
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    Resizer::new().resize(&source, &mut scaled, &options).expect("both are of one pixel type");
+    Resizer::new().resize(&source, &mut scaled, &options).expect("both have the same pixel type");
     Photo { width_px, height_px, rgb: scaled.into_vec() }
 }
 
 fn detect(bytes: &[u8]) -> Result<ImageFormat, PhotoProblem> {
     let undecodable = |found: &str| {
-        PhotoProblem::new(reason::UNDECODABLE, format!("{found}; photos are JPEG, PNG or WebP, whatever their name"))
+        PhotoProblem::new(
+            reason::UNDECODABLE,
+            format!("{found}; photos must be JPEG, PNG or WebP, whatever their name"),
+        )
     };
     match image::guess_format(bytes) {
         Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP)) => Ok(format),
@@ -173,7 +177,7 @@ fn detect(bytes: &[u8]) -> Result<ImageFormat, PhotoProblem> {
 fn decode_as(format: ImageFormat, bytes: &[u8], decoding: Decoding) -> Result<Decoded, PhotoProblem> {
     let whole = check_whole(format, bytes, decoding.max_pixels);
     let pixels = decode_pixels(format, bytes, decoding);
-    // A file that ends early says so, whatever the decoder made of the rest.
+    // A file that ends early is reported as such, whatever the decoder made of the rest.
     match (whole, pixels) {
         (_, Err(problem)) if problem.reason == reason::TOO_LARGE => Err(problem),
         (Err(problem), _) | (Ok(()), Err(problem)) => Err(problem),
@@ -196,7 +200,7 @@ fn decode_pixels(format: ImageFormat, bytes: &[u8], decoding: Decoding) -> Resul
     );
     let own = if turned { (height_px, width_px) } else { (width_px, height_px) };
     let fitted = decoding.fit.map(|limit| fitted_size(own, limit));
-    // In the file it lies as it was stored.
+    // The file stores the picture before it is turned upright.
     let stored = fitted.map(|(width, height)| if turned { (height, width) } else { (width, height) });
     let scaled = match (format, stored) {
         (ImageFormat::Jpeg, Some(size)) if width_px / size.0 >= SCALED_REDUCTION => decode_scaled(bytes, size),
@@ -222,7 +226,7 @@ fn upright(photo: Photo, orientation: Orientation) -> Photo {
         return photo;
     }
     let picture = RgbImage::from_raw(photo.width_px, photo.height_px, photo.rgb);
-    let mut picture = DynamicImage::from(picture.expect("a photo has three bytes for each pixel"));
+    let mut picture = DynamicImage::from(picture.expect("a photo has three bytes per pixel"));
     picture.apply_orientation(orientation);
     let rgb = picture.into_rgb8();
     Photo { width_px: rgb.width(), height_px: rgb.height(), rgb: rgb.into_raw() }
@@ -230,17 +234,20 @@ fn upright(photo: Photo, orientation: Orientation) -> Photo {
 
 fn check_size(width_px: u32, height_px: u32, max_pixels: u64) -> Result<(), PhotoProblem> {
     if u64::from(width_px) * u64::from(height_px) > max_pixels {
-        let detail = format!("{width_px} x {height_px} pixels, more than the {max_pixels} allowed (max_megapixels)");
+        let detail = format!(
+            "the photo has {width_px} x {height_px} pixels, more than the {max_pixels} allowed (max_megapixels)"
+        );
         return Err(PhotoProblem::new(reason::TOO_LARGE, detail));
     }
     if width_px == 0 || height_px == 0 {
-        return Err(PhotoProblem::new(reason::UNDECODABLE, format!("a picture of {width_px} x {height_px} pixels")));
+        return Err(PhotoProblem::new(reason::UNDECODABLE, format!("the picture has {width_px} x {height_px} pixels")));
     }
     Ok(())
 }
 
-/// A JPEG file decoded at a half, a quarter or an eighth, not smaller than `size`: its blocks are transformed to fewer pixels.
-/// `None` for CMYK and what else that decoder does not take; the other one has the last word then.
+/// Decodes a JPEG file at a half, a quarter or an eighth of its size, but not smaller than `size`: its blocks are
+/// transformed to fewer pixels. `None` for CMYK and anything else that this decoder does not support; the other decoder
+/// then decides.
 fn decode_scaled(bytes: &[u8], size: (u32, u32)) -> Option<DynamicImage> {
     let side = |length: u32| u16::try_from(length).ok();
     let mut decoder = jpeg_decoder::Decoder::new(Cursor::new(bytes));
@@ -264,7 +271,7 @@ fn over_white(picture: &DynamicImage) -> RgbImage {
         let [r, g, b, alpha] = pixel.0.map(u16::from);
         [r, g, b].map(|value| ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8)
     });
-    RgbImage::from_raw(rgba.width(), rgba.height(), rgb.collect()).expect("three bytes for each pixel")
+    RgbImage::from_raw(rgba.width(), rgba.height(), rgb.collect()).expect("three bytes per pixel")
 }
 
 fn problem_of(cause: &ImageError) -> PhotoProblem {
@@ -276,7 +283,7 @@ fn problem_of(cause: &ImageError) -> PhotoProblem {
     PhotoProblem::new(reason, cause)
 }
 
-/// Whether the file holds the whole picture, told from its structure: decoders fill what is missing with grey.
+/// Checks from its structure whether the file contains the whole picture: decoders fill missing parts with grey.
 fn check_whole(format: ImageFormat, bytes: &[u8], max_pixels: u64) -> Result<(), PhotoProblem> {
     match format {
         ImageFormat::Jpeg => jpeg::check_whole(bytes, max_pixels),
@@ -286,7 +293,7 @@ fn check_whole(format: ImageFormat, bytes: &[u8], max_pixels: u64) -> Result<(),
     }
 }
 
-/// PNG (ISO/IEC 15948): eight bytes, then chunks of length, name, content and CRC up to IEND.
+/// PNG (ISO/IEC 15948): eight bytes, then chunks of length, name, content and CRC, up to IEND.
 fn check_png_whole(bytes: &[u8]) -> Result<(), PhotoProblem> {
     let mut at = 8;
     while let Some(header) = bytes.get(at..at + 8) {
@@ -299,7 +306,7 @@ fn check_png_whole(bytes: &[u8]) -> Result<(), PhotoProblem> {
     Err(PhotoProblem::new(reason::TRUNCATED, "the PNG file ends before its IEND chunk"))
 }
 
-/// WebP (RFC 9649): a RIFF header that tells the size of the rest.
+/// WebP (RFC 9649): a RIFF header with the size of the rest.
 fn check_webp_whole(bytes: &[u8]) -> Result<(), PhotoProblem> {
     let told = bytes.get(4..8).map_or(0, |size| u32::from_le_bytes([size[0], size[1], size[2], size[3]]) as usize);
     if bytes.len() < 8 + told {

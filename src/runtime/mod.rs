@@ -1,4 +1,4 @@
-//! ONNX Runtime: the library found and checked, the execution provider chosen, sessions made.
+//! ONNX Runtime: finds and checks the library, chooses the execution provider, creates sessions.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Once, OnceLock};
@@ -15,19 +15,19 @@ use crate::ops::Instructions;
 
 pub mod operators;
 
-/// Environment variable that names the library before any other place.
+/// Environment variable with the library's path, which takes precedence over all other locations.
 pub const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
-/// Folder that `scripts/install_onnxruntime.sh` fills.
+/// Folder into which `scripts/install_onnxruntime.sh` installs the library.
 pub const LIBRARY_FOLDER: &str = ".runtime";
 /// File name of the library.
 pub const LIBRARY_FILE: &str = "libonnxruntime.so";
-/// Folder beside the library that `scripts/install_onnxruntime.sh` puts NVIDIA's libraries into.
+/// Folder beside the library into which `scripts/install_onnxruntime.sh` puts NVIDIA's libraries.
 const NVIDIA_FOLDER: &str = "nvidia";
 /// The command that installs the library.
 const INSTALL: &str = "run 'scripts/install_onnxruntime.sh' in the project's folder, or set ORT_DYLIB_PATH to an ONNX \
                        Runtime library";
 
-/// The instructions that are asked for, if this processor has them.
+/// The chosen instructions, if this processor has them.
 fn instructions(choice: InstructionsChoice) -> Result<Instructions> {
     let wanted = match choice {
         InstructionsChoice::Auto => return Ok(Instructions::best()),
@@ -38,26 +38,26 @@ fn instructions(choice: InstructionsChoice) -> Result<Instructions> {
     if Instructions::available().contains(&wanted) {
         return Ok(wanted);
     }
-    Err(Error::config("instructions", format!("this processor has no {wanted}; 'auto' takes what there is")))
+    Err(Error::config("instructions", format!("this processor has no {wanted}; 'auto' uses the best it has")))
 }
 
 /// Resolves the precision of label maps for an engine on this processor.
 ///
 /// # Errors
-/// [`Error::Config`] if bfloat16 is asked for and cannot be had.
+/// [`Error::Config`] if bfloat16 is requested but not available.
 pub fn precision(choice: PrecisionChoice, engine: Engine) -> Result<Precision> {
     let best = instructions(engine.instructions)? == Instructions::Avx512;
     let problem = match engine {
         Engine { device: Device::Cuda, .. } | Engine { dialect: DialectChoice::Portable, .. } => {
-            "bf16 is for native operators on the CPU"
+            "bf16 needs native operators on the CPU"
         }
         _ if !(best && operators::has_bf16()) => {
-            "this processor has no AVX-512-BF16, or other instructions are asked for"
+            "this processor has no AVX-512-BF16, or other instructions are selected"
         }
         _ => return Ok(if choice == PrecisionChoice::F32 { Precision::F32 } else { Precision::Bf16 }),
     };
     match choice {
-        PrecisionChoice::Bf16 => Err(Error::config("precision", format!("{problem}; 'auto' takes what there is"))),
+        PrecisionChoice::Bf16 => Err(Error::config("precision", format!("{problem}; 'auto' uses the best available"))),
         PrecisionChoice::F32 | PrecisionChoice::Auto => Ok(Precision::F32),
     }
 }
@@ -67,16 +67,16 @@ pub fn precision(choice: PrecisionChoice, engine: Engine) -> Result<Precision> {
 pub struct LibraryInfo {
     /// The file.
     pub path: PathBuf,
-    /// Its version, as `1.31.0`.
+    /// Its version, such as `1.31.0`.
     pub version: String,
-    /// Names of the execution providers that it was built with, as `CUDAExecutionProvider`.
+    /// Names of the execution providers it was built with, such as `CUDAExecutionProvider`.
     pub providers: Vec<String>,
 }
 
-/// Loads the library and tells what it is.
+/// Loads the library and returns its details.
 ///
 /// # Errors
-/// [`Error::Runtime`] naming the file and the command that mends it, where it is missing, damaged or too old.
+/// [`Error::Runtime`] with the file and the command that fixes it, if the library is missing, damaged or too old.
 pub fn library() -> Result<LibraryInfo> {
     let loaded = loaded()?;
     let mut providers = vec!["CPUExecutionProvider".to_owned()];
@@ -91,31 +91,36 @@ fn has_cuda() -> Result<bool> {
     <ep::CUDA as ExecutionProvider>::is_available().map_err(failed("ONNX Runtime"))
 }
 
-/// Makes a session of a model, which `model` gives in the dialect that is asked for.
+/// Creates a session for a model; `model` builds it in the given dialect.
 ///
 /// # Errors
-/// [`Error::Runtime`] where the library is missing, the model is no good, or CUDA is asked for and does not work;
-/// [`Error::Config`] where the engine asks for what does not go together, or for instructions that are not there.
+/// [`Error::Runtime`] if the library is missing, the model is invalid, or CUDA is requested and does not work;
+/// [`Error::Config`] if the engine combines incompatible choices, or requests instructions that the processor lacks.
 pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -> Result<(Session, Backend)> {
     let loaded = loaded()?;
     if engine.device == Device::Cuda && engine.dialect == DialectChoice::Native {
-        return Err(Error::config("dialect", "native operators are for the CPU; take 'auto' or 'portable' with CUDA"));
+        return Err(Error::config(
+            "dialect",
+            "native operators run only on the CPU; use 'auto' or 'portable' with CUDA",
+        ));
     }
     if engine.device != Device::Cpu && engine.dialect != DialectChoice::Native {
         match cuda_session(loaded, &model(Dialect::Portable), engine.threads) {
             Ok(session) => return Ok((session, Backend { provider: Provider::Cuda, dialect: Dialect::Portable })),
             Err(cause) if engine.device == Device::Cuda => {
                 let problem = format!(
-                    "CUDA does not work here ({}); 'lookbook doctor' says what is missing, '--device cpu' does without",
+                    "CUDA does not work here ({}); 'lookbook doctor' shows what is missing, '--device cpu' does without",
                     said(&cause)
                 );
                 return Err(Error::runtime(name, problem));
             }
             Err(cause) if has_cuda().unwrap_or(false) => {
                 static TOLD: Once = Once::new();
-                TOLD.call_once(|| tracing::warn!("CUDA does not work here, the CPU runs all ({})", said(&cause)));
+                TOLD.call_once(|| {
+                    tracing::warn!("CUDA does not work here, running on the CPU instead ({})", said(&cause));
+                });
             }
-            Err(_) => tracing::debug!("{name}: this ONNX Runtime has no CUDA"),
+            Err(_) => tracing::debug!("{name}: this ONNX Runtime was built without CUDA"),
         }
     }
     let mut builder = builder(loaded, engine.threads).map_err(failed(name))?;
@@ -129,22 +134,22 @@ pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -
     Ok((session, Backend { provider: Provider::Cpu, dialect }))
 }
 
-/// What ONNX Runtime said, without the place in its code.
+/// ONNX Runtime's message, without the location in its source code.
 fn said(cause: &ort::Error) -> String {
     let text = cause.to_string();
     let told = text.split_once("[ONNXRuntimeError] : ").and_then(|(_, told)| told.splitn(3, " : ").last());
     told.unwrap_or(&text).trim().to_owned()
 }
 
-/// A flat f32 vector as a value.
+/// Wraps a flat f32 vector as a value.
 ///
 /// # Errors
-/// [`Error::Runtime`].
+/// [`Error::Runtime`] if ONNX Runtime fails.
 pub fn vector(values: Vec<f32>) -> Result<DynValue> {
     Ok(Tensor::from_array(([values.len()], values)).map_err(failed("a vector"))?.into_dyn())
 }
 
-/// For `map_err`: what ONNX Runtime said about `subject`.
+/// For `map_err`: an [`Error::Runtime`] about `subject` with ONNX Runtime's message.
 pub fn failed(subject: &str) -> impl FnOnce(ort::Error) -> Error {
     let subject = subject.to_owned();
     move |cause| Error::runtime(subject, cause)
@@ -156,8 +161,8 @@ struct Loaded {
     version: String,
 }
 
-/// The library, loaded once. It is always loaded by a path that was checked: left to itself, the `ort` crate hangs where
-/// the library is missing and panics where it is too old.
+/// The library, loaded once. It is always loaded from a path that was checked before: on its own, the `ort` crate hangs
+/// if the library is missing and panics if it is too old.
 fn loaded() -> Result<&'static Loaded> {
     static LOADED: OnceLock<Result<Loaded, (String, String)>> = OnceLock::new();
     let loaded = LOADED.get_or_init(|| {
@@ -185,7 +190,8 @@ fn load() -> Result<Loaded> {
     Ok(Loaded { environment, path, version })
 }
 
-/// `ORT_DYLIB_PATH`, then `.runtime/` beside the program or above it, then `.runtime/` in the working folder.
+/// Searches `ORT_DYLIB_PATH`, then `.runtime/` in the program's folder and its parents, then `.runtime/` in the working
+/// directory.
 fn find_library() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os(LIBRARY_VARIABLE).filter(|value| !value.is_empty()) {
         let path = PathBuf::from(named);
@@ -193,19 +199,22 @@ fn find_library() -> Result<PathBuf> {
         if path.is_file() {
             return Ok(path);
         }
-        let problem = format!("{LIBRARY_VARIABLE} names it, but there is no such file; {INSTALL}");
+        let problem = format!("{LIBRARY_VARIABLE} points to it, but there is no such file; {INSTALL}");
         return Err(Error::runtime(path.display().to_string(), problem));
     }
     let program = std::env::current_exe().unwrap_or_default();
     let folders = program.ancestors().skip(1).map(Path::to_owned).chain(std::env::current_dir());
     let found = folders.map(|folder| folder.join(LIBRARY_FOLDER).join(LIBRARY_FILE)).find(|path| path.is_file());
     found.ok_or_else(|| {
-        Error::runtime("ONNX Runtime", format!("no {LIBRARY_FOLDER}/{LIBRARY_FILE} beside the program; {INSTALL}"))
+        Error::runtime(
+            "ONNX Runtime",
+            format!("no {LIBRARY_FOLDER}/{LIBRARY_FILE} beside the program or above it; {INSTALL}"),
+        )
     })
 }
 
-/// The version out of the name of the file behind `path` (`libonnxruntime.so.1.31.1`), else out of the library's build
-/// information, where builds for wheels have no more than a branch.
+/// The version from the name of the file that `path` resolves to (`libonnxruntime.so.1.31.1`), otherwise from the
+/// library's build information, which in builds for wheels contains only a branch.
 fn library_version(path: &Path) -> String {
     let file = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -222,7 +231,8 @@ fn library_version(path: &Path) -> String {
 fn builder(loaded: &Loaded, threads: usize) -> ort::Result<ort::session::builder::SessionBuilder> {
     Ok(Session::builder(&loaded.environment)?
         .with_intra_threads(threads)?
-        // The pattern is a block for all maps of a step, beside the memory that was taken before it was known.
+        // A memory pattern would be one block for all maps of a step, in addition to the memory allocated before the
+        // pattern was known.
         .with_memory_pattern(false)?
         .with_optimization_level(GraphOptimizationLevel::All)?)
 }
@@ -233,13 +243,14 @@ fn cuda_session(loaded: &Loaded, model: &[u8], threads: usize) -> ort::Result<Se
     let provider = ep::CUDA::default().build().error_on_failure();
     let builder = builder(loaded, threads)?
         .with_execution_providers([provider])?
-        // An operator that CUDA does not take would run on the CPU, its maps carried there and back, and nobody would know.
+        // Otherwise an operator that CUDA does not support would silently run on the CPU, with its maps copied there
+        // and back.
         .with_config_entry("session.disable_cpu_ep_fallback", "1")?;
     commit(builder, model)
 }
 
-/// Loads NVIDIA's libraries out of the folder that came with the library: the CUDA provider asks for them by their names alone,
-/// and the system may have others or none. What fails here, the provider's own message names.
+/// Loads NVIDIA's libraries from the folder that came with the library: the CUDA provider looks them up by name only,
+/// and the system may have other versions or none. If this fails, the provider's own error names the missing library.
 fn preload_nvidia(folder: &Path) {
     if folder.is_dir()
         && let Err(cause) = ep::cuda::preload_dylibs(Some(folder), Some(folder))

@@ -1,27 +1,28 @@
-//! The operators of the domain `lookbook`, as ONNX Runtime calls them.
+//! The operators of the domain `lookbook`, in the form in which ONNX Runtime calls them.
 //!
 //! | operator | inputs | outputs |
 //! | --- | --- | --- |
-//! | `Convolution` | maps, weight, bias, optional second maps | maps after `ReLU`, or with the attribute `plain` before it |
+//! | `Convolution` | maps, weight, bias, optional second maps | maps after `ReLU`, or before it with the attribute `plain` |
 //! | `ConvolutionGradient` | maps, gradient of the output, weight, optional second maps | gradients of weight, bias, maps, optional second maps |
-//! | `PhotoConvolution`, `PhotoConvolutionGradient` | the same with photos, u8, for maps | the same without the gradient of maps |
+//! | `PhotoConvolution`, `PhotoConvolutionGradient` | the same with photos, u8, instead of maps | the same without the gradient of maps |
 //! | `BatchNorm` | maps, scale, bias | maps after `ReLU`, mean, variance |
 //! | `BatchNormGradient` | maps, gradient of the output, scale, mean, variance | gradients of scale, bias, maps |
 //! | `MaxPool` | maps | maps |
 //! | `MaxPoolGradient` | maps, gradient of the output, gradient through the skip connection | gradient of the maps |
 //! | `UpConvolution` | maps, weight, bias | maps |
 //! | `UpConvolutionGradient` | maps, gradient of the output, weight | gradients of weight, bias, maps |
-//! | `HeadLoss` | maps, weight, bias, labels u8, optional weights of the categories and of the Dice part | loss, pixel accuracy, gradients of weight, bias, maps |
+//! | `HeadLoss` | maps, weight, bias, labels u8, optional weights of the categories and of the Dice term | loss, pixel accuracy, gradients of weight, bias, maps |
 //! | `HeadEvaluation` | maps, weight, bias, labels | loss, binary cross-entropy, label map u8 |
 //! | `HeadLabels` | maps, weight, bias | label map u8, pixels of each category i32 `[batch, 23]` |
 //! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16MaxPool`, `Bf16UpConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
 //! | `Bf16LastConvolution` | as `Bf16Convolution` | maps, f32 |
 //! | `Adam` | gradient, weights, first and second moment, step, learning rate | weights, first and second moment |
 //!
-//! Maps are f32 `[batch, rows, columns, channels]`. Gradients of maps are zero where the maps are not positive if they come
-//! out of a `ReLU`: always, but for `ConvolutionGradient`, which has the attribute `mask` for it. The operators of the head
-//! have the attribute `photo`, the rows and columns that are photo. A loss with weights of the categories is softmax with
-//! cross-entropy, one without is sigmoid with binary cross-entropy; `HeadEvaluation` has the attribute `softmax`.
+//! Maps are f32 `[batch, rows, columns, channels]`. Gradients of maps that are the output of a `ReLU` are zero wherever
+//! the maps are not positive; all gradient operators assume such maps except `ConvolutionGradient`, which has the
+//! attribute `mask` for it. The operators of the head have the attribute `photo`: the rows and columns that belong to
+//! the photo. A loss with weights of the categories is softmax with cross-entropy, one without is sigmoid with binary
+//! cross-entropy; `HeadEvaluation` has the attribute `softmax`.
 
 use ort::operator::{
     BoxedKernel, ComputeContext, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
@@ -43,20 +44,20 @@ use crate::ops::{Instructions, Spread, Workers};
 /// All operators, for sessions with `threads` threads.
 ///
 /// # Errors
-/// What ONNX Runtime answers.
+/// The error from ONNX Runtime.
 pub fn domain(instructions: Instructions, threads: usize) -> ort::Result<OperatorDomain> {
     let operators = OPERATORS.iter().chain(bf16::OPERATORS);
     operators
         .fold(OperatorDomain::new(DOMAIN), |domain, signature| domain?.add(Native { signature, instructions, threads }))
 }
 
-/// Whether the operators in bf16 can be run here.
+/// Whether the bf16 operators can run on this processor.
 #[must_use]
 pub fn has_bf16() -> bool {
     bf16::is_available()
 }
 
-/// What an operator takes and gives.
+/// Inputs and outputs of an operator.
 struct Signature {
     name: &'static str,
     inputs: &'static [Port],
@@ -64,14 +65,14 @@ struct Signature {
     compute: fn(&Call<'_>) -> ort::Result<()>,
 }
 
-/// A tensor that goes in or out.
+/// A tensor that is an input or output.
 #[derive(Clone, Copy)]
-#[allow(dead_code, reason = "not every processor has operators in bf16")]
+#[allow(dead_code, reason = "bf16 operators are not compiled for every processor")]
 enum Port {
     F32,
     U8,
     I32,
-    /// bf16 as its bits.
+    /// bf16, as raw bits.
     Bf16,
     /// f32, or nothing.
     Optional,
@@ -166,7 +167,7 @@ impl Operator for Native {
     }
 }
 
-/// Attributes of a node, those that it has not at their defaults.
+/// Attributes of a node; missing ones have their defaults.
 struct Attributes {
     mask: bool,
     plain: bool,
@@ -174,7 +175,7 @@ struct Attributes {
     photo: Vec<usize>,
 }
 
-/// ONNX Runtime's threads.
+/// ONNX Runtime's thread pool.
 struct Pool<'a> {
     context: &'a ComputeContext,
     threads: usize,
@@ -182,7 +183,7 @@ struct Pool<'a> {
 
 impl Spread for Pool<'_> {
     fn each(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
-        // The closure is `Send` as the reference to a `Sync` one is.
+        // `task` is `Send` because it is a reference to a `Sync` closure.
         self.context.par_for(count, count, task).expect("tasks do not fail");
     }
 
@@ -191,7 +192,7 @@ impl Spread for Pool<'_> {
     }
 }
 
-/// A node's turn.
+/// A call of a node.
 struct Call<'a> {
     context: &'a ComputeContext,
     workers: Workers<'a>,
@@ -438,7 +439,7 @@ fn adam(call: &Call<'_>) -> ort::Result<()> {
 
 #[cfg(not(all(target_arch = "x86_64", not(feature = "portable"))))]
 mod bf16 {
-    /// There are none without the instructions.
+    /// No bf16 operators without the instructions.
     pub(super) const OPERATORS: &[super::Signature] = &[];
 
     pub(super) fn is_available() -> bool {
@@ -446,7 +447,7 @@ mod bf16 {
     }
 }
 
-/// The operators of prediction in bf16.
+/// The bf16 operators for prediction.
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 mod bf16 {
     use crate::ops::bf16::{Bf16Maps, Element, bf16_convolution, bf16_max_pool, bf16_up_convolution};

@@ -1,4 +1,4 @@
-//! What is behind the figure: rooms, streets, parks, walls.
+//! Backdrops behind the figure: rooms, streets, parks, walls.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -9,7 +9,7 @@ use super::texture::{hash, mix, noise};
 const WIDTH: f32 = 400.0;
 const HEIGHT: f32 = 600.0;
 
-/// Paints one of the backdrops over the whole picture; `kind` runs through them.
+/// Paints one of the backdrops over the whole picture; `kind` selects it, modulo their number.
 pub(super) fn paint(canvas: &mut Canvas, kind: usize, rng: &mut ChaCha8Rng) {
     match kind % 8 {
         0 => studio(canvas, rng),
@@ -31,7 +31,7 @@ fn fill(canvas: &mut Canvas, top: f32, bottom: f32, look: impl Fn(Point) -> Rgb)
     canvas.paint(&rectangle(-1.0, top, WIDTH + 1.0, bottom), None, |spot, _| look(spot.place));
 }
 
-/// A muted colour: cloth in full colour stands out before it.
+/// A muted colour, so that brightly coloured cloth stands out in front of it.
 fn muted(rng: &mut ChaCha8Rng, low: f32, high: f32) -> Rgb {
     let gray: f32 = rng.random_range(low..high);
     [0; 3].map(|_| gray + rng.random_range(-22.0f32..22.0))

@@ -1,12 +1,12 @@
 //! The drawing board: shapes in the space of the figure (400 x 600), painted back to front with their labels.
 
-/// Samples per pixel along each axis: edges of the picture are smoothed, labels stay sharp.
+/// Samples per pixel along each axis: edges in the picture are antialiased, labels stay sharp.
 const SAMPLES: usize = 2;
 
 /// sRGB, 0 to 255.
 pub(super) type Rgb = [f32; 3];
 
-/// A place in the figure's space.
+/// A point in the figure's space.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Point {
     pub(super) x: f32,
@@ -25,7 +25,7 @@ pub(super) struct Label {
     pub(super) color: u8,
 }
 
-/// A spot on a shape: `along` it in figure pixels, `across` it from -1 (left edge) to 1, and where it is.
+/// A spot on a shape: `along` it in figure pixels, `across` it from -1 (left edge) to 1, and its position `place`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spot {
     pub(super) along: f32,
@@ -38,7 +38,7 @@ pub(super) struct Spot {
 pub(super) enum Ends {
     /// Both round.
     Round,
-    /// Round where it begins, cut off flat where it ends: a sleeve.
+    /// Round at the start, cut off flat at the end: a sleeve.
     Open,
     /// Both cut off flat.
     Flat,
@@ -47,12 +47,12 @@ pub(super) enum Ends {
 /// What can be painted.
 #[derive(Debug, Clone)]
 pub(super) enum Shape {
-    /// An ellipse with its half axes.
+    /// An ellipse with its semi-axes.
     Ellipse { center: Point, rx: f32, ry: f32 },
     /// A bent limb: nodes with half widths.
     Tube { nodes: Vec<(Point, f32)>, ends: Ends },
-    /// A garment hanging straight: half width by height around a centre line `(y, center_x, half_width)`, open by
-    /// `(y, half_width)` in the middle, its hem waved by some pixels.
+    /// A garment hanging straight: half widths by height around a centre line, `(y, center_x, half_width)`, with a gap
+    /// of `(y, half_width)` in the middle, and a wavy hem with an amplitude of `wave` pixels.
     Profile { nodes: Vec<(f32, f32, f32)>, gap: Vec<(f32, f32)>, wave: f32 },
     /// A polygon.
     Polygon(Vec<Point>),
@@ -67,7 +67,7 @@ impl Shape {
             }
             Self::Tube { nodes, .. } => nodes.iter().map(|(p, r)| [p.x - r, p.y - r, p.x + r, p.y + r]).collect(),
             Self::Profile { nodes, wave, .. } => {
-                // A smooth outline may swing a little wider than its nodes.
+                // A smooth outline may swing out slightly further than its nodes.
                 nodes.iter().map(|&(y, x, w)| [x - w * 1.3, y - wave, x + w * 1.3, y + wave]).collect()
             }
             Self::Polygon(points) => points.iter().map(|p| [p.x, p.y, p.x, p.y]).collect(),
@@ -136,14 +136,14 @@ fn profile_spot(nodes: &[(f32, f32, f32)], gap: &[(f32, f32)], wave: f32, place:
     (across.abs() <= 1.0 && !in_gap).then_some(Spot { along: place.y - top, across, place })
 }
 
-/// The value at `y` of the points `(y, value)`, joined by straight lines.
+/// The value at `y` of the points `(y, value)`, interpolated linearly.
 pub(super) fn linear(points: &[(f32, f32)], y: f32) -> f32 {
     let after = points.iter().position(|p| p.0 >= y).unwrap_or(points.len() - 1).max(1);
     let ((y0, v0), (y1, v1)) = (points[after - 1], points[after.min(points.len() - 1)]);
     v0 + (v1 - v0) * ((y - y0) / (y1 - y0).max(1e-3)).clamp(0.0, 1.0)
 }
 
-/// The value at `y` of the points `(y, value)`, joined by a cubic (Catmull-Rom) curve.
+/// The value at `y` of the points `(y, value)`, interpolated by a cubic (Catmull-Rom) curve.
 fn smooth(points: &(impl Iterator<Item = (f32, f32)> + Clone), y: f32) -> f32 {
     let count = points.clone().count();
     let point = |index: usize| points.clone().nth(index.min(count - 1)).unwrap_or((0.0, 0.0));
@@ -167,11 +167,12 @@ fn inside(points: &[Point], p: Point) -> bool {
     odd
 }
 
-/// Where the figure stands in the picture: scaled, broadened, turned and mirrored around the picture's centre, then shifted.
+/// Placement of the figure in the picture: scaled, broadened, rotated and mirrored around the picture's centre, then
+/// shifted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View {
     pub(super) scale: f32,
-    /// Width against height: 1 is as drawn.
+    /// Horizontal stretch; 1 leaves the width as drawn.
     pub(super) breadth: f32,
     pub(super) turn: f32,
     pub(super) mirrored: bool,
@@ -202,8 +203,8 @@ impl View {
     }
 }
 
-/// Heights in the picture and what of the figure is there: a large head and short legs, so that glasses and hats are still
-/// to be seen in a small picture.
+/// Heights in the picture and the corresponding heights of the figure: a large head and short legs, so that glasses and
+/// hats remain visible in a small picture.
 const PROPORTIONS: [(f32, f32); 6] =
     [(-90.0, -80.0), (10.0, 20.0), (195.0, 140.0), (365.0, 300.0), (575.0, 575.0), (700.0, 700.0)];
 
@@ -221,14 +222,14 @@ pub(super) struct Canvas {
 }
 
 impl Canvas {
-    /// An empty picture, all of it background.
+    /// An empty picture, entirely background.
     pub(super) fn new(width_px: usize, height_px: usize) -> Self {
         let samples = width_px * height_px * SAMPLES * SAMPLES;
         let labels = vec![Label::default(); samples];
         Self { width_px, height_px, view: View::PLAIN, rgb: vec![[0.0; 3]; samples], labels }
     }
 
-    /// Paints a shape; a label of `None` changes the look alone (an eye, a button, a shadow).
+    /// Paints a shape; a label of `None` changes only the look (an eye, a button, a shadow).
     pub(super) fn paint(&mut self, shape: &Shape, label: Option<Label>, look: impl Fn(Spot, Rgb) -> Rgb) {
         let center = at(self.width_px as f32 / 2.0, self.height_px as f32 / 2.0);
         let [left, top, right, bottom] = shape.bounds();
@@ -256,18 +257,18 @@ impl Canvas {
         }
     }
 
-    /// Draws a line on the look alone.
+    /// Draws a line that changes only the look.
     pub(super) fn line(&mut self, from: Point, to: Point, half_width: f32, rgb: Rgb) {
         let nodes = vec![(from, half_width), (to, half_width)];
         self.paint(&Shape::Tube { nodes, ends: Ends::Round }, None, |_, _| rgb);
     }
 
-    /// Draws a dot on the look alone.
+    /// Draws a dot that changes only the look.
     pub(super) fn dot(&mut self, center: Point, radius: f32, rgb: Rgb) {
         self.paint(&Shape::Ellipse { center, rx: radius, ry: radius }, None, |_, _| rgb);
     }
 
-    /// The picture at its own size: `finish` gives each pixel its last touch, `[height, width, 3]`.
+    /// The picture at its own size, `[height, width, 3]`; `finish` makes a final adjustment to each pixel.
     pub(super) fn picture(&self, finish: impl Fn(usize, usize, Rgb) -> Rgb) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.width_px * self.height_px * 3);
         for y in 0..self.height_px {
@@ -281,7 +282,7 @@ impl Canvas {
         bytes
     }
 
-    /// The label of each pixel, `[height, width]`: the most frequent of its samples, the lowest where they tie.
+    /// The label of each pixel, `[height, width]`: the most frequent one of its samples, the lowest on a tie.
     pub(super) fn label_map(&self) -> Vec<Label> {
         let mut map = Vec::with_capacity(self.width_px * self.height_px);
         for y in 0..self.height_px {

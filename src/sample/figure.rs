@@ -1,4 +1,4 @@
-//! The dressed figure: a body with a pose, and each garment of its outfit painted back to front.
+//! The dressed figure: a body in a pose, and each garment of its outfit, painted back to front.
 
 use std::f32::consts::PI;
 
@@ -10,7 +10,7 @@ use super::outfit::{Legwear, Lower, Outfit, Upper};
 use super::texture::{Texture, mix, toned};
 use crate::labels::COLOR_RGB;
 
-// Ids of `labels::CATEGORIES`.
+// Ids in `labels::CATEGORIES`.
 const TSHIRT: u8 = 1;
 const BAG: u8 = 2;
 const BELT: u8 = 3;
@@ -37,7 +37,7 @@ const SWEATER: u8 = 22;
 /// Joints of an arm or a leg, from the body outwards.
 type Limb = [Point; 3];
 
-/// Paints the figure of `outfit` in a pose of its own.
+/// Paints the figure of `outfit` in a random pose.
 pub(super) fn paint(canvas: &mut Canvas, outfit: &Outfit, rng: &mut ChaCha8Rng) {
     let figure = Figure::new(outfit, rng);
     figure.hair_behind(canvas);
@@ -50,13 +50,13 @@ pub(super) fn paint(canvas: &mut Canvas, outfit: &Outfit, rng: &mut ChaCha8Rng) 
     figure.bag(canvas);
 }
 
-/// Cloth of one garment.
+/// The cloth of one garment.
 #[derive(Clone, Copy)]
 struct Cloth {
     label: Label,
     rgb: Rgb,
     texture: Texture,
-    /// Light from the left (below 0) or the right.
+    /// Light from the left (negative) or the right (positive).
     light: f32,
 }
 
@@ -255,7 +255,7 @@ impl<'a> Figure<'a> {
         let seat = [(234.0, 35.0), (262.0, 45.0), (290.0, 51.0), (308.0, 50.0)];
         let texture = if cloth.texture == Texture::Crease { Texture::Plain } else { cloth.texture };
         cloth.with(texture).paint(canvas, &self.profile(&seat));
-        // Where the legs part.
+        // The point where the legs part.
         let x = self.center(300.0);
         canvas.line(at(x, 292.0), at(x, 316.0), 1.2, toned(cloth.rgb, 0.55));
     }
@@ -564,7 +564,7 @@ impl<'a> Figure<'a> {
             return;
         }
         let cloth = self.cloth(BAG, Texture::Quilt(17.0));
-        // In the hand that hangs lower.
+        // In the lower hand.
         let arm = if self.arms[0][2].y > self.arms[1][2].y { self.arms[0] } else { self.arms[1] };
         let (hand, side) = (arm[2], (arm[2].x - 200.0).signum());
         let x = hand.x + side * 12.0;
@@ -585,13 +585,13 @@ impl<'a> Figure<'a> {
             .shaded(0.8)
             .paint(canvas, &Shape::Profile { nodes: flap, gap: Vec::new(), wave: 0.0 });
         canvas.dot(at(x, top + high * 0.36), 5.5, [238.0, 212.0, 120.0]);
-        // The fingers hold it.
+        // The fingers that hold it.
         let skin = self.cloth(SKIN, Texture::Plain);
         skin.paint(canvas, &Shape::Ellipse { center: at(hand.x + side * 3.0, hand.y + 6.0), rx: 9.0, ry: 9.0 });
     }
 }
 
-/// A tube along a limb, from share 0 (at the body) to 1 (hand or foot) and a little beyond.
+/// A tube along a limb, with widths at fractions from 0 (at the body) to 1 (hand or foot) and slightly beyond.
 fn along(limb: &Limb, widths: &[(f32, f32)], ends: Ends) -> Shape {
     let place = |share: f32| {
         let (a, b, rest) =

@@ -1,7 +1,7 @@
-//! `sample`: draws the built-in data set, dressed figures before varied backdrops, in the layout of the Colorful Fashion
-//! Parsing data set: `fashon_parsing_data.mat` (v7.3) and `image/`.
+//! `sample`: draws the built-in data set, dressed figures in front of varied backdrops, in the layout of the Colorful
+//! Fashion Parsing data set: `fashon_parsing_data.mat` (v7.3) and `image/`.
 //!
-//! Every photo is drawn from a random stream of its own, so that the same seed gives the same bytes on any number of
+//! Every photo is drawn from its own random stream, so that the same seed produces the same bytes with any number of
 //! threads.
 
 use std::path::{Path, PathBuf};
@@ -34,13 +34,13 @@ mod texture;
 pub const STAGE: &str = "sample";
 /// Default of the setting `photos`.
 pub const DEFAULT_PHOTOS: u32 = 64;
-/// Most photos: their names have four digits, as in the data set.
+/// Maximum number of photos: their names have four digits, as in the data set.
 pub const MAX_PHOTOS: u32 = 9999;
 /// Width of a photo of the data set.
 pub const WIDTH_PX: usize = 400;
 /// Height of a photo of the data set.
 pub const HEIGHT_PX: usize = 600;
-/// Quality of the JPEG files, of 100.
+/// Quality of the JPEG files, out of 100.
 const JPEG_QUALITY: u8 = 90;
 
 /// Settings of `sample`.
@@ -87,7 +87,7 @@ impl StageConfig for Config {
 /// Draws the data set.
 ///
 /// # Errors
-/// [`Error::Config`] for a number of photos out of range; [`Error::Io`].
+/// [`Error::Config`] if the number of photos is out of range; [`Error::Io`].
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     config.check()?;
     if common.dry_run {
@@ -121,7 +121,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
 /// Draws one photo, writes it and returns its entry.
 fn draw(index: usize, outfit: &Outfit, seed: u64, images: &Path) -> Result<Entry> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    // Stream 0 deals the outfits.
+    // Stream 0 is used for the outfits.
     rng.set_stream(index as u64 + 1);
     let mut canvas = Canvas::new(WIDTH_PX, HEIGHT_PX);
     backdrop::paint(&mut canvas, index + (index / 8) * 3, &mut rng);
@@ -143,7 +143,7 @@ fn draw(index: usize, outfit: &Outfit, seed: u64, images: &Path) -> Result<Entry
     Entry::new(&annotation).map_err(Error::io("deflate", images))
 }
 
-/// A stand of its own: size, build, place, lean, and which side is left.
+/// A random placement: size, build, position, lean, and mirroring.
 fn view(rng: &mut ChaCha8Rng) -> View {
     View {
         scale: rng.random_range(0.93..1.04f32),
@@ -162,7 +162,7 @@ fn shadow(canvas: &mut Canvas) {
     });
 }
 
-/// The light of the day: brightness, warmth, darker corners, and the grain of the sensor.
+/// Random lighting: brightness, warmth, darker corners, and sensor noise.
 fn light(rng: &mut ChaCha8Rng) -> impl Fn(usize, usize, Rgb) -> Rgb + use<> {
     let bright = rng.random_range(0.88..1.06f32);
     let warm = rng.random_range(-0.05..0.05f32);

@@ -1,4 +1,4 @@
-//! Who wears what: drawn in rounds, so that any six photos in a row show nearly every category.
+//! Who wears what: drawn in rounds, so that any six consecutive photos show nearly every category.
 
 use rand::RngExt;
 use rand::SeedableRng;
@@ -6,10 +6,10 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::labels::CATEGORIES;
 
-/// Photos of a round: each upper garment comes once.
+/// Photos per round: each upper garment appears once.
 const ROUND: usize = 6;
 
-/// What covers the upper body.
+/// The garment on the upper body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Upper {
     Tshirt,
@@ -20,7 +20,7 @@ pub(super) enum Upper {
     Dress,
 }
 
-/// What covers the hips and legs; `None` under a dress.
+/// The garment on the hips and legs; `None` under a dress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lower {
     Jeans,
@@ -30,7 +30,7 @@ pub(super) enum Lower {
     Skirt,
 }
 
-/// What bare legs wear.
+/// What is worn on bare legs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Legwear {
     Bare,
@@ -40,7 +40,7 @@ pub(super) enum Legwear {
 
 /// One photo's clothes. Colours are ids of [`crate::labels::COLORS`], 1 to 12.
 #[derive(Debug, Clone)]
-// Accessories are worn or not, each for itself.
+// Accessories are independent of each other.
 #[allow(clippy::struct_excessive_bools)]
 pub(super) struct Outfit {
     pub(super) upper: Upper,
@@ -55,13 +55,14 @@ pub(super) struct Outfit {
 }
 
 impl Outfit {
-    /// The colour of a category in this photo.
+    /// The colour of a category's garment in this photo.
     pub(super) fn color(&self, category: u8) -> u8 {
         self.colors[usize::from(category)]
     }
 }
 
-/// The outfits of all photos. The last photo ends a round: the test part, last in file order, holds whole rounds.
+/// The outfits of all photos. The last photo ends a round, so the test split, which is last in file order, consists of
+/// whole rounds.
 pub(super) fn plan(photos: usize, seed: u64) -> Vec<Outfit> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut decks = vec![Vec::new(); CATEGORIES.len()];
@@ -74,7 +75,7 @@ fn round(rng: &mut ChaCha8Rng, decks: &mut [Vec<u8>]) -> Vec<Outfit> {
     shuffle(rng, &mut uppers);
     let mut lowers = [Lower::Jeans, Lower::Pants, Lower::Legging, Lower::Shorts, Lower::Skirt];
     let long = |lower: Option<&Lower>| !matches!(lower, Some(Lower::Shorts | Lower::Skirt));
-    // The coat reaches the knees: only long legs show under it.
+    // The coat reaches the knees: only long legwear shows under it.
     shuffle(rng, &mut lowers);
     while !long(lowers.first()) {
         shuffle(rng, &mut lowers);
@@ -109,7 +110,7 @@ fn round(rng: &mut ChaCha8Rng, decks: &mut [Vec<u8>]) -> Vec<Outfit> {
     outfits
 }
 
-/// A colour for each category, dealt from a shuffled deck of its own, so that all come up.
+/// A colour for each category, dealt from the category's own shuffled deck, so that all colours appear.
 fn colors(rng: &mut ChaCha8Rng, decks: &mut [Vec<u8>]) -> [u8; CATEGORIES.len()] {
     let mut colors = [0; CATEGORIES.len()];
     for (category, color) in colors.iter_mut().enumerate().skip(1) {
@@ -120,12 +121,13 @@ fn colors(rng: &mut ChaCha8Rng, decks: &mut [Vec<u8>]) -> [u8; CATEGORIES.len()]
         }
         *color = deck.pop().unwrap_or(2);
     }
-    // One skin: the face has the colour of the rest.
+    // The face has the same colour as the rest of the skin.
     colors[8] = colors[17];
     colors
 }
 
-/// The colours that a category mostly comes in, as clothes do: a network that sees few photos can hold on to them.
+/// The colours that a category mostly comes in, as in real clothes, which even a network that sees few photos can
+/// learn.
 fn typical_colors(category: &str) -> &'static [u8] {
     match category {
         "T-shirt" | "socks" => &[11, 11, 11, 12],

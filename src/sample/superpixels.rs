@@ -1,4 +1,4 @@
-//! Superpixels that labels are exact on: a jittered grid, cut along the borders of the labels.
+//! Superpixels that respect the labels exactly: a jittered grid, cut along the borders of the labels.
 
 use std::collections::HashMap;
 
@@ -7,20 +7,21 @@ use rand_chacha::ChaCha8Rng;
 
 use super::canvas::Label;
 
-/// Most superpixels of a photo: the length of the label vectors of the data set.
+/// Maximum number of superpixels per photo: the length of the label vectors of the data set.
 pub(super) const MAX_SUPERPIXELS: usize = 425;
-/// Columns of the finest grid tried.
+/// Columns of the finest grid that is tried.
 const FINEST_COLUMNS: usize = 13;
 
 /// The superpixels of one photo.
 pub(super) struct Superpixels {
     /// `[height, width]`, numbered from 0 in reading order of their first pixel.
     pub(super) numbers: Vec<u16>,
-    /// The label of each.
+    /// The label of each superpixel.
     pub(super) labels: Vec<Label>,
 }
 
-/// Cuts a picture into at most [`MAX_SUPERPIXELS`]: the finest grid whose cells, cut by the labels, are few enough.
+/// Cuts a picture into at most [`MAX_SUPERPIXELS`]: uses the finest grid whose cells, cut along the labels, are few
+/// enough.
 pub(super) fn cut(labels: &[Label], width_px: usize, height_px: usize, rng: &mut ChaCha8Rng) -> Superpixels {
     for columns in (1..=FINEST_COLUMNS).rev() {
         let rows = (columns * height_px).div_ceil(width_px);
@@ -51,7 +52,7 @@ struct Grid {
 }
 
 impl Grid {
-    /// The cell whose jittered centre is nearest to a pixel.
+    /// The cell whose jittered centre is closest to a pixel.
     fn nearest(&self, x: usize, y: usize) -> usize {
         let (u, v) = ((x as f32 + 0.5) / self.cell_px, (y as f32 + 0.5) / self.cell_px);
         let around = |at: f32, count: usize| (at as usize).saturating_sub(1)..(at as usize + 2).min(count);

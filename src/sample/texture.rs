@@ -1,15 +1,15 @@
-//! How cloth, hair and skin look: a tone for each spot of a shape.
+//! Texture of cloth, hair and skin: a tone for each spot of a shape.
 
 use super::canvas::{Rgb, Spot};
 
-/// A pattern; lengths in figure pixels.
+/// A pattern, with lengths in figure pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Texture {
-    /// One tone.
+    /// Uniform.
     Plain,
     /// Bands across the garment.
     Stripes(f32),
-    /// Fine bands across, softly swung: knitwear.
+    /// Fine, softly curved bands across: knitwear.
     Ribs(f32),
     /// This many folds along the garment.
     Pleats(f32),
@@ -19,22 +19,22 @@ pub(super) enum Texture {
     Checks(f32),
     /// A net of thin lines.
     Net(f32),
-    /// Washed cotton with a bright thigh and fine grain.
+    /// Washed cotton with fine grain, brighter on the thighs.
     Denim,
     /// One pressed fold in the middle.
     Crease,
-    /// A shining line: tight, smooth cloth.
+    /// A highlight along the garment: tight, smooth cloth.
     Gloss,
     /// Stitched diamonds.
     Quilt(f32),
-    /// Slanted bands.
+    /// Diagonal bands.
     Diagonal(f32),
-    /// Thin lines along: hair.
+    /// Thin lines along the shape: hair.
     Streaks,
 }
 
 impl Texture {
-    /// The tone at a spot: 1 is the cloth's own colour, below darker, above brighter.
+    /// The tone at a spot: 1 is the cloth's own colour, lower is darker, higher is brighter.
     pub(super) fn tone(self, spot: Spot) -> f32 {
         let (x, y, across) = (spot.place.x, spot.place.y, spot.across);
         let wave = |value: f32, period: f32| (value / period * std::f32::consts::TAU).sin();
@@ -116,8 +116,8 @@ pub(super) fn hash(x: i32, y: i32) -> f32 {
     (h ^ (h >> 15)) as f32 / u32::MAX as f32
 }
 
-/// Brightens (above 1) or darkens (below 1) a colour; what is brighter than its own colour goes towards white, so that
-/// dark cloth shows its pattern too.
+/// Brightens (above 1) or darkens (below 1) a colour; tones above the colour itself go towards white, so that patterns
+/// also show on dark cloth.
 pub(super) fn toned(rgb: Rgb, tone: f32) -> Rgb {
     if tone <= 1.0 {
         return rgb.map(|value| value * tone);

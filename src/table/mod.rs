@@ -1,7 +1,7 @@
-//! Every table on disk: how one is written whole, how one is read, and (in the modules) which columns it has.
+//! Reading and writing of all tables on disk; the columns of each table are defined in its own module.
 //!
-//! Every table carries `lookbook.table` (its name) and `lookbook.schema_version` in its metadata; a reader that meets
-//! another name, version or column set refuses the file by name.
+//! Every table has `lookbook.table` (its name) and `lookbook.schema_version` in its metadata; a reader rejects a file
+//! with another name, version or set of columns, and names it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,16 +20,17 @@ use parquet::file::reader::ChunkReader;
 
 use crate::error::{Error, Result};
 
-/// Version of all schemas of this program; raised when a column changes its name, type or meaning.
+/// Version of all schemas of this program; incremented when a column's name, type or meaning changes.
 pub const SCHEMA_VERSION: &str = "1";
 /// Metadata key of [`SCHEMA_VERSION`].
 pub const SCHEMA_VERSION_KEY: &str = "lookbook.schema_version";
 /// Metadata key of the table's name.
 pub const TABLE_KEY: &str = "lookbook.table";
-/// Zstandard level of all tables: the best ratio that still writes faster than the stages produce.
+/// Zstandard level of all tables: the best ratio at which writing is still faster than the stages that produce the
+/// rows.
 const ZSTD_LEVEL: i32 = 3;
 
-/// The schema of the table `name`, with the metadata that all tables carry.
+/// The schema of the table `name`, with the metadata that all tables have.
 #[must_use]
 pub fn schema(name: &str, fields: Vec<Field>) -> SchemaRef {
     let metadata = [(TABLE_KEY, name), (SCHEMA_VERSION_KEY, SCHEMA_VERSION)];
@@ -43,24 +44,24 @@ pub fn part_name(number: usize) -> String {
     format!("part-{number:05}.parquet")
 }
 
-/// Most parts that a table has: what the names count up to.
+/// Maximum number of parts of a table, which is as far as the names can count.
 const MAX_PARTS: usize = 100_000;
 
-/// The parts of the table in `folder`, in their order.
+/// The parts of the table in `folder`, in order.
 ///
 /// # Errors
-/// [`Error::Input`] where there is no part.
+/// [`Error::Input`] if there are no parts.
 pub fn parts(folder: &Path) -> Result<Vec<PathBuf>> {
     let paths: Vec<_> =
         (0..MAX_PARTS).map(|number| folder.join(part_name(number))).take_while(|path| path.is_file()).collect();
     if paths.is_empty() {
-        let problem = format!("holds no {}; run the stage that makes it first", part_name(0));
+        let problem = format!("contains no {}; run the stage that makes it first", part_name(0));
         return Err(Error::input(folder, problem));
     }
     Ok(paths)
 }
 
-/// Writes one Parquet file: zstd, statistics on, metadata of the schema in the footer too.
+/// Writes one Parquet file: zstd, with statistics, and the schema's metadata also in the footer.
 #[derive(Debug)]
 pub struct TableWriter {
     path: PathBuf,
@@ -73,15 +74,15 @@ impl TableWriter {
     /// Starts the file at `path` with row groups of at most `row_group_rows` rows.
     ///
     /// # Errors
-    /// [`Error::Io`] where the file cannot be made.
+    /// [`Error::Io`] if the file cannot be created.
     pub fn create(path: &Path, schema: SchemaRef, row_group_rows: usize) -> Result<Self> {
         Self::create_with(path, schema, row_group_rows, WriterProperties::builder())
     }
 
-    /// As [`TableWriter::create`], where columns have properties of their own.
+    /// Like [`TableWriter::create`], with properties for individual columns.
     ///
     /// # Errors
-    /// [`Error::Io`] where the file cannot be made.
+    /// [`Error::Io`] if the file cannot be created.
     pub fn create_with(
         path: &Path,
         schema: SchemaRef,
@@ -104,13 +105,13 @@ impl TableWriter {
     /// Appends rows.
     ///
     /// # Errors
-    /// [`Error::Io`], as on a full disk.
+    /// [`Error::Io`], for example if the disk is full.
     pub fn write(&mut self, rows: &RecordBatch) -> Result<()> {
         self.rows += rows.num_rows();
         self.writer.write(rows).map_err(failed("write", &self.path))
     }
 
-    /// Ends the file, flushes it to disk, opens it again and checks schema and row count. Returns the number of rows.
+    /// Finishes the file, flushes it to disk, reopens it and checks schema and row count. Returns the number of rows.
     ///
     /// # Errors
     /// As [`TableWriter::end`] and [`Ended::check`].
@@ -118,17 +119,17 @@ impl TableWriter {
         self.end()?.check()
     }
 
-    /// Ends the file; it is not on disk before [`Ended::check`].
+    /// Finishes the file; it is not on disk before [`Ended::check`].
     ///
     /// # Errors
-    /// [`Error::Io`], as on a full disk.
+    /// [`Error::Io`], for example if the disk is full.
     pub fn end(self) -> Result<Ended> {
         let file = self.writer.into_inner().map_err(failed("write", &self.path))?;
         Ok(Ended { path: self.path, schema: self.schema, rows: self.rows, file })
     }
 }
 
-/// A file that was written and may still be on its way to disk.
+/// A file that was written but may not have reached the disk yet.
 #[derive(Debug)]
 #[must_use = "it is neither flushed nor checked before `check`"]
 pub struct Ended {
@@ -139,10 +140,10 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Flushes the file to disk, opens it again and checks schema and row count. Returns the number of rows.
+    /// Flushes the file to disk, reopens it and checks schema and row count. Returns the number of rows.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Schema`] where what was written does not read back.
+    /// [`Error::Io`]; [`Error::Schema`] if the file does not read back as it was written.
     pub fn check(self) -> Result<usize> {
         self.file.sync_all().map_err(Error::io("flush", &self.path))?;
         let reader = open(&self.path)?;
@@ -165,16 +166,16 @@ pub fn write_table(path: &Path, rows: &RecordBatch) -> Result<()> {
     writer.close().map(drop)
 }
 
-/// Reads the columns `columns` (all where empty) of the table `name` at `path`, in batches of `batch_rows` rows.
+/// Reads the columns `columns` (all if empty) of the table `name` at `path`, in batches of `batch_rows` rows.
 ///
 /// # Errors
-/// [`Error::Input`] where the file cannot be opened or is no Parquet file, [`Error::Schema`] where it is another table,
+/// [`Error::Input`] if the file cannot be opened or is not a Parquet file, [`Error::Schema`] if it is another table,
 /// another version, or lacks a column.
 pub fn read_table(path: &Path, name: &str, columns: &[&str], batch_rows: usize) -> Result<TableReader> {
     reader(path, open(path)?, name, columns, batch_rows)
 }
 
-/// As [`read_table`], of the content `encoded` of the file at `path`.
+/// Like [`read_table`], from `encoded`, the content of the file at `path`.
 ///
 /// # Errors
 /// As [`read_table`].
@@ -199,7 +200,7 @@ fn reader<T: ChunkReader + 'static>(
     let found = builder.schema().fields();
     if let Some(missing) = columns.iter().find(|column| found.find(column).is_none()) {
         let found = found.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
-        return Err(Error::schema(path, format!("a column '{missing}'"), found));
+        return Err(Error::schema(path, format!("the column '{missing}'"), found));
     }
     let mask = if columns.is_empty() {
         ProjectionMask::all()
@@ -212,10 +213,11 @@ fn reader<T: ChunkReader + 'static>(
     Ok(TableReader { path: path.to_owned(), rows, reader })
 }
 
-/// Number of rows of any table of this program, by its footer.
+/// Number of rows of any table of this program, from its footer.
 ///
 /// # Errors
-/// [`Error::Input`] where it is no whole Parquet file, [`Error::Schema`] where it is no table of this schema version.
+/// [`Error::Input`] if it is not a complete Parquet file, [`Error::Schema`] if it is not a table of this schema
+/// version.
 pub fn count_rows(path: &Path) -> Result<u64> {
     let builder = open(path)?;
     let name = builder.schema().metadata().get(TABLE_KEY).cloned().unwrap_or_default();
@@ -223,7 +225,7 @@ pub fn count_rows(path: &Path) -> Result<u64> {
     Ok(builder.metadata().file_metadata().num_rows() as u64)
 }
 
-/// The batches of a table; made by [`read_table`].
+/// The batches of a table; created by [`read_table`].
 #[derive(Debug)]
 pub struct TableReader {
     path: PathBuf,
@@ -232,7 +234,7 @@ pub struct TableReader {
 }
 
 impl TableReader {
-    /// Number of rows of the whole file.
+    /// Number of rows in the whole file.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
@@ -244,14 +246,14 @@ impl Iterator for TableReader {
 
     fn next(&mut self) -> Option<Self::Item> {
         let batch = self.reader.next()?;
-        Some(batch.map_err(|cause| Error::input(&self.path, format!("is damaged: {cause}; make it again"))))
+        Some(batch.map_err(|cause| Error::input(&self.path, format!("is damaged: {cause}; recreate it"))))
     }
 }
 
-/// The column `name` of `batch` as the array type `A`.
+/// The column `name` of `batch` as an array of type `A`.
 ///
 /// # Errors
-/// [`Error::Schema`] naming `path` where the column is missing or of another type.
+/// [`Error::Schema`] with `path` if the column is missing or has another type.
 pub fn column<'a, A: arrow::array::Array + 'static>(path: &Path, batch: &'a RecordBatch, name: &str) -> Result<&'a A> {
     let found = batch.column_by_name(name);
     found.and_then(|array| array.as_any().downcast_ref()).ok_or_else(|| {
@@ -266,7 +268,7 @@ fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
 
 fn opened<T: ChunkReader + 'static>(path: &Path, content: T) -> Result<ParquetRecordBatchReaderBuilder<T>> {
     ParquetRecordBatchReaderBuilder::try_new(content)
-        .map_err(|cause| Error::input(path, format!("is not a whole Parquet file: {cause}; make it again")))
+        .map_err(|cause| Error::input(path, format!("is not a complete Parquet file: {cause}; recreate it")))
 }
 
 fn check_identity(path: &Path, name: &str, schema: &Schema) -> Result<()> {
@@ -277,7 +279,7 @@ fn check_identity(path: &Path, name: &str, schema: &Schema) -> Result<()> {
     Err(Error::schema(
         path,
         format!("the table '{name}' of schema version {SCHEMA_VERSION}"),
-        format!("'{}' of version {}; make it again with this version of lookbook", found[0], found[1]),
+        format!("'{}' of version {}; recreate it with this version of lookbook", found[0], found[1]),
     ))
 }
 

@@ -160,7 +160,7 @@ fn a_folder_that_is_away_for_a_night_costs_no_ids_and_no_work() -> Result<()> {
     // More than half: it looks like a disk that is not there.
     fs::rename(place.path("shop/b"), place.path("away")).unwrap();
     let problem = place.run(|_| {}).expect_err("too many vanished");
-    assert!(problem.to_string().contains("gate max_vanished_share (0.5): 0.6667 is too much"), "{problem}");
+    assert!(problem.to_string().contains("gate max_vanished_share (0.5): 0.6667 is too high"), "{problem}");
     assert_eq!(place.rows().len(), 6, "what was published stays");
     fs::rename(place.path("away"), place.path("shop/b")).unwrap();
     assert_eq!(counts(&place.run(|_| {})?, &["photos", "segmented"]), [6, 0]);

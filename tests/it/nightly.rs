@@ -194,7 +194,7 @@ fn the_status_says_what_is_stale_and_why() {
         "out/sample was changed",
         "setting color_rule is \"first_pixel\", it was made with \"per_pixel\"",
         "rejects.parquet is not as it was written",
-        "ended with exit code 1: segment: kept back by gate min_photos (9): 4 is too little by 5",
+        "ended with exit code 1: segment: kept back by gate min_photos (9): 4 is too low by 5",
         ".features.rejected: kept back by a gate",
     ] {
         assert!(text.contains(told), "'{told}' is not in\n{text}");

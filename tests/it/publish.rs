@@ -206,7 +206,7 @@ fn a_gate_keeps_the_old_version_and_lays_the_new_one_aside() {
     let strict = [&SEGMENT[..], &["--config", "strict.toml"]].concat();
     let (code, text) = run(place.path(), &strict);
     assert_eq!(code, 1, "{text}");
-    assert!(text.contains("gate min_photos (100): 12 is too little by 88"), "{text}");
+    assert!(text.contains("gate min_photos (100): 12 is too low by 88"), "{text}");
     assert!(!text.contains("max_category_psi"), "nothing drifted: {text}");
     assert_eq!(Summary::read(&place.path().join("features")).unwrap().started_at, before.started_at);
     let aside = Summary::read(&place.path().join(".features.rejected")).unwrap();
@@ -230,7 +230,7 @@ fn a_drift_of_the_categories_keeps_the_old_version() {
     }
     let (code, text) = run(place.path(), &[&SEGMENT[..], &["--config", "strict.toml"]].concat());
     assert_eq!(code, 1, "{text}");
-    assert!(text.contains("gate max_category_psi (0.001): ") && text.contains(" is too much by "), "{text}");
+    assert!(text.contains("gate max_category_psi (0.001): ") && text.contains(" is too high by "), "{text}");
     assert_eq!(Summary::read(&place.path().join("features")).unwrap().started_at, before.started_at);
     assert!(place.path().join(".features.rejected/run.json").is_file());
 }
