@@ -9,11 +9,10 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::runs::history::{self, Attempt, State, WholeRun};
-use crate::runs::{self};
 use crate::settings::Settings;
 use crate::stage::{self, Depth, RUN_FILE, StageConfig, Summary, Versions, held_by};
 use crate::stages::{self, Visitor};
-use crate::{segment, train};
+use crate::{runs, segment, train};
 
 /// Whole runs that are shown.
 const SHOWN_RUNS: usize = 5;

@@ -16,8 +16,7 @@ use crate::error::{Error, Result};
 use crate::features::rows::{PART_ROWS, TABLE};
 use crate::files::{self, OpenFolder};
 use crate::photo::reason;
-use crate::stage::Summary;
-use crate::stage::{Digest, Listing, Stat};
+use crate::stage::{Digest, Listing, Stat, Summary};
 use crate::table;
 
 /// The folder, within a published one, of what it keeps of photos that vanished.

@@ -2,16 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::config::{Config, Masks};
 use super::counts::count_parts;
-use super::earlier::{Folder, Wanted};
+use super::earlier::{Folder, Wanted, digest};
 use super::parts::{Fate, Tally, Writer, Written};
 use super::plan::{Plan, open_catalogue, published};
-use super::vanished;
+use super::state::StateRow;
+use super::{stream, vanished};
 use crate::error::{Error, Result};
-use crate::rejects;
 use crate::shard::{self, Shard};
 use crate::stage::{Stage, Summary};
+use crate::{photo, rejects};
 
 /// What the shards were made with: the settings of their merge, but for the place and for how many rejects are too many.
 pub(super) fn settings(config: &Config) -> Result<Config> {
@@ -53,14 +56,23 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     }
     let count = names.len() as u32;
     let holders: Vec<Shard> = (1..=count).filter_map(|number| Shard::new(number, count)).collect();
-    let fates = catalogue.entries.iter().map(|entry| {
+    let fates = catalogue.entries.par_iter().map(|entry| {
         let holds = |shard: &Shard| shard.holds(Path::new(&*entry.name));
         let holder = holders.iter().position(holds).expect("every name is in one shard");
-        let place = earlier.in_folder(first + holder as u16, &entry.name).ok_or_else(|| {
-            let problem = format!("lacks '{}', which the catalogue has; run the shards again", entry.name);
-            Error::input(&names[holder], problem)
-        });
-        place.map(Fate::Take)
+        let problem = |what: &str| {
+            let shard = holders[holder];
+            let again = format!("run `lookbook segment --shard {shard}` again");
+            Error::input(&names[holder], format!("{what} '{}'; {again}", entry.name))
+        };
+        let place = earlier.in_folder(first + holder as u16, &entry.name);
+        let place = place.ok_or_else(|| problem("lacks a photo that the catalogue has,"))?;
+        if !entry.kept
+            && catalogue.dataset().is_none()
+            && is_another(&catalogue.path_of(entry), &earlier.photo(place).state)
+        {
+            return Err(problem("was made of another content of"));
+        }
+        Ok(Fate::Take(place))
     });
     let fates = fates.collect::<Result<Vec<_>>>()?;
     let wanted = Wanted { row_key: 0, mask: config.masks == Masks::Png };
@@ -77,6 +89,13 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     }
     count_parts(stage, &written, &plan);
     Ok(written)
+}
+
+/// Whether a file is no longer what a shard has read. It is read only if its size, times or inode are others.
+fn is_another(path: &Path, state: &StateRow) -> bool {
+    let Some(content) = state.content else { return false };
+    let stat = stream::stat(path).ok();
+    stat.is_some() && stat != state.stat && photo::read_bytes(path).is_ok_and(|bytes| digest(&bytes) != content)
 }
 
 /// Adds what a shard counted to what those before it did.

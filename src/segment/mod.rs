@@ -11,14 +11,13 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::catalogue::{Catalogue, Numbering};
-use crate::color;
 use crate::error::Result;
 use crate::model::files::PREDICT_FILE;
 use crate::model::{Model, Predictor};
 use crate::progress::Progress;
 use crate::rejects::{self, Reject};
-use crate::runtime;
 use crate::stage::{self, Common, Listing, Read, Stage, StageConfig, Summary};
+use crate::{color, runtime};
 
 mod config;
 mod counter;

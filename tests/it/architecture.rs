@@ -61,7 +61,9 @@ fn paths(code: &str) -> Vec<String> {
     for root in ["crate::", "super::"] {
         for rest in code.split(root).skip(1) {
             let end = rest.find(|letter: char| !letter.is_alphanumeric() && letter != '_' && letter != ':');
-            paths.push(format!("{root}{}", &rest[..end.unwrap_or(rest.len())]));
+            let path = &rest[..end.unwrap_or(rest.len())];
+            // A tree of imports begins here.
+            paths.extend((!path.is_empty()).then(|| format!("{root}{path}")));
         }
     }
     paths

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use lookbook::convert;
 use lookbook::dataset::{Dataset, Split};
 use lookbook::labels::{CATEGORY_COUNT, COLOR_COUNT};
 use lookbook::mat::cfpd::Cfpd;
 use lookbook::stage::Common;
-use lookbook::{Error, sample};
+use lookbook::{Error, convert, sample};
 
 fn draw(output: &Path, photos: u32, common: &Common) {
     sample::run(&sample::Config { output: output.to_owned(), photos }, common).expect("a sample");

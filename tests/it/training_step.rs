@@ -9,16 +9,15 @@ use rand_chacha::ChaCha8Rng;
 use safetensors::SafeTensors;
 
 use crate::shared::{library, shared};
-use lookbook::convert;
 use lookbook::dataset::{Dataset, Split};
 use lookbook::engine::Engine;
 use lookbook::graph::{self, Dialect, Loss, LossWeights, Precision, Spec, parameters};
 use lookbook::model::evaluator::Evaluator;
-use lookbook::runtime;
 use lookbook::stage::Common;
 use lookbook::train::augment::Change;
 use lookbook::train::examples::{Batch, Examples};
 use lookbook::train::step::{Rates, Task, TrainingStep};
+use lookbook::{convert, runtime};
 
 const FIXTURE: &str = "reference/unet_adam_10_steps.safetensors";
 const ROWS: usize = 64;
