@@ -205,7 +205,7 @@ impl Stage {
     /// Records, and says, what the network really runs on.
     pub fn backend(&mut self, backend: Backend) {
         let stage = &self.summary.stage;
-        tracing::debug!("{stage} runs on {}, {} operators", backend.provider.name(), backend.dialect.name());
+        tracing::info!("{stage} runs on {}, {} operators", backend.provider.name(), backend.dialect.name());
         self.summary.set_backend(backend);
     }
 

@@ -21,7 +21,7 @@ const CALLS: &str = "openat,read,pread64,write,pwrite64,fsync,fdatasync,rename,r
 const FILLING: &str = "openat write pwrite64 fsync fdatasync rename renameat renameat2 mkdir mkdirat link linkat ftruncate \
                        copy_file_range";
 /// A run that takes longer hangs.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a command does to the published folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,8 +202,9 @@ impl Injection {
 }
 
 fn lookbook(place: &Path, traced: &[&str], arguments: &[&str]) -> Command {
-    let program = env!("CARGO_BIN_EXE_lookbook");
-    let mut command = if traced.is_empty() { Command::new(program) } else { Command::new("strace") };
+    // Another program than the one just built, for a long run beside other work.
+    let program = std::env::var("LOOKBOOK_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_lookbook").to_owned());
+    let mut command = if traced.is_empty() { Command::new(&program) } else { Command::new("strace") };
     if !traced.is_empty() {
         command.args(traced).arg(program);
     }

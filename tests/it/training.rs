@@ -203,7 +203,8 @@ fn a_damaged_newest_checkpoint_gives_way_to_the_one_before() {
     let bytes = fs::read(&newest).unwrap();
     fs::write(&newest, &bytes[..bytes.len() - 100]).unwrap();
     let dry = place.succeeds(&["train", "--resume", "--dry-run"]);
-    let before = place.unfinished("model")[0];
+    // A kill between two files may leave one more than are kept.
+    let before = *place.unfinished("model").iter().rev().nth(1).unwrap();
     assert!(dry.contains(&format!("resumed_after_epoch: {before}")) && dry.contains("steps: 96"), "{dry}");
     let text = place.succeeds(&["train", "--resume"]);
     let named = newest.file_name().unwrap().to_str().unwrap();
