@@ -149,6 +149,12 @@ impl Catalogue {
         }
     }
 
+    /// The place that it was opened at.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What a stage reads of it: the dataset's table, or the list, if it is one, and the photos.
     #[must_use]
     pub fn reads(&self) -> Vec<Read> {

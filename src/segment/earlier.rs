@@ -154,6 +154,13 @@ impl Folder {
         self.same_paths = made_of.map(Path::new) == Some(catalogue);
     }
 
+    /// Whether it was made of the catalogue at that place.
+    pub(super) fn is_of(&self, catalogue: &Path) -> bool {
+        let made_of = self.recorded.as_ref().and_then(|it| it.config.pointer("/stage/catalogue")?.as_str());
+        let absolute = |path: &Path| std::path::absolute(path).ok();
+        made_of.is_some_and(|made_of| absolute(Path::new(made_of)) == absolute(catalogue))
+    }
+
     /// Whether paths in its rows are as this run writes them.
     pub(super) fn has_same_paths(&self) -> bool {
         self.same_paths

@@ -24,7 +24,9 @@ pub(super) fn write(parts: &Parts, earlier: &Earlier, stage: &Stage) -> Result<[
         vanished.extend((!here.contains(&*photo.state.name)).then_some(place));
         (count + 1, vanished)
     });
-    let counts = [vanished.len() as u64, before];
+    // Of another catalogue nothing has vanished.
+    let is_same = earlier.published.is_some_and(|it| earlier.folders[usize::from(it)].is_of(parts.catalogue.path()));
+    let counts = [if is_same { vanished.len() as u64 } else { 0 }, before];
     let known: HashSet<&str> = earlier.published().iter().map(|it| &*it.state.name).collect();
     let earlier_ones = earlier.vanished.into_iter().flat_map(in_folder);
     let earlier_ones =
