@@ -225,6 +225,7 @@ pub fn digest_of(content: &[u8]) -> String {
 /// Bytes as lower-case hexadecimal.
 #[must_use]
 pub fn hexadecimal(bytes: &[u8]) -> String {
+    // By hand: the crate `hex` (in the tree only through Polars) would save these four lines, as nothing here decodes.
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
