@@ -208,7 +208,7 @@ fn a_damaged_newest_checkpoint_gives_way_to_the_one_before() {
     let text = place.succeeds(&["train", "--resume"]);
     let named = newest.file_name().unwrap().to_str().unwrap();
     assert!(text.contains(named) && text.contains("is damaged"), "{text}");
-    assert!(text.contains(&format!("going on after epoch {before} of 24")), "{text}");
+    assert!(text.contains(&format!("resuming after epoch {before} of 24")), "{text}");
     place.are_alike("whole", "model");
 }
 
@@ -227,7 +227,7 @@ fn a_run_of_another_kind_is_refused_by_what_differs_and_stays() {
     ] {
         let (code, text) = place.run(&[&["train", "--resume"], flags].concat());
         assert_eq!(code, 1, "{text}");
-        assert!(text.contains(named) && text.contains("leave --resume away to begin anew"), "{text}");
+        assert!(text.contains(named) && text.contains("omit --resume to start over"), "{text}");
         assert_eq!(place.unfinished("model"), left, "nothing was touched");
     }
     let text = place.succeeds(&["train", "--resume=auto", "--epochs", "2"]);
