@@ -1,4 +1,4 @@
-//! `lookbook` turns a fashion-parsing data set into tables that analysts read, every night, unattended:
+//! `lookbook` turns a fashion-parsing data set into tables for analysts, every night, unattended:
 //!
 //! ```text
 //! .mat file + photos -convert-> dataset tables -train-> model -segment-> feature tables
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Each arrow is a stage: one subcommand, one module, one `Config` with defaults, one `run(&Config, &Common) ->
-//! Result<Summary>`. Stages meet only in files.
+//! Result<Summary>`. Stages communicate only through files.
 
 pub mod catalogue;
 pub mod convert;
@@ -27,7 +27,7 @@ pub mod stop;
 pub mod table;
 pub mod units;
 
-// In the order of the flow.
+// Data, models and stages.
 pub mod canvas;
 pub mod color;
 pub mod dataset;

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct ByteSize(pub u64);
 
-// By hand: the crate `bytesize` (2.7) prints 4097 bytes as `4.0 KiB`, which reads back as 4096, takes `1GB` and `1.5GiB`,
-// and turns an overflow into 16 EiB.
+// By hand: the crate `bytesize` (2.7) prints 4097 bytes as `4.0 KiB`, which reads back as 4096, accepts `1GB` and
+// `1.5GiB`, and turns an overflow into 16 EiB.
 const BYTE_UNITS: [(&str, u32); 5] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("", 0)];
 
 impl std::fmt::Display for ByteSize {
@@ -25,7 +25,7 @@ impl TryFrom<String> for ByteSize {
     fn try_from(text: String) -> Result<Self, String> {
         let unit = |&(unit, shift): &(&str, u32)| Some((text.strip_suffix(unit)?.trim().parse::<u64>().ok()?, shift));
         let size = BYTE_UNITS.iter().find_map(unit).and_then(|(number, shift)| number.checked_mul(1 << shift));
-        size.map(Self).ok_or_else(|| format!("'{text}' is no size; write bytes, or KiB, MiB, GiB, TiB, as in 1GiB"))
+        size.map(Self).ok_or_else(|| format!("'{text}' is not a size; write bytes, or KiB, MiB, GiB, TiB, as in 1GiB"))
     }
 }
 

@@ -1,5 +1,5 @@
-//! For tests: buffers with an inaccessible page right after or right before them, so that an out-of-bounds read or write
-//! crashes the process instead of passing unnoticed.
+//! For tests: buffers with an inaccessible page right after or right before them, so that an out-of-bounds read or
+//! write crashes the process instead of passing unnoticed.
 
 use std::ffi::c_void;
 use std::ops::{Deref, DerefMut};
@@ -55,8 +55,8 @@ impl<T: Plain> Guarded<T> {
             Guard::Before => 0,
         };
         let start: *mut T = open.wrapping_byte_add(offset_bytes).cast();
-        // SAFETY: the `bytes` bytes from `start` lie in the open pages, which nothing else refers to; `start` is aligned
-        // because it is a whole number of elements away from a page boundary.
+        // SAFETY: the `bytes` bytes from `start` lie in the open pages, which nothing else refers to; `start` is
+        // aligned because it is a whole number of elements away from a page boundary.
         unsafe { start.copy_from_nonoverlapping(values.as_ptr(), values.len()) };
         Self { mapping, mapped_bytes, start, len: values.len() }
     }
