@@ -1,20 +1,20 @@
-//! What can go wrong, grouped by who must act, and the exit code of each group.
+//! Errors, grouped by who must act, and the exit code of each group.
 
 use std::path::{Path, PathBuf};
 
-/// Where Linux shows the open files of this process: a path below it leads through a folder that was opened.
+/// Where Linux lists the open files of this process; a path below it leads into a folder that is open.
 pub(crate) const DESCRIPTORS: &str = "/proc/self/fd/";
 
-/// The result of everything in this library.
+/// The result type of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failure that ends a stage. Each message names the thing, what is wrong with it and what to do.
+/// A failure that ends a stage. Each message names the subject, what is wrong with it and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Bad input: whoever supplies the data must act.
     #[error("{}: {problem}", path.display())]
     Input {
-        /// The file or folder that is wrong.
+        /// The invalid file or folder.
         path: PathBuf,
         /// What is wrong with it, and what was expected.
         problem: String,
@@ -22,12 +22,12 @@ pub enum Error {
     /// Bad configuration: whoever wrote the flag or the settings file must act.
     #[error("setting '{setting}': {problem}")]
     Config {
-        /// The setting or flag by its name.
+        /// The name of the setting or flag.
         setting: String,
-        /// What is wrong with its value, and which values are right.
+        /// What is wrong with its value, and which values are valid.
         problem: String,
     },
-    /// A table of another schema than this version reads: rebuild it, or use the version that wrote it.
+    /// A table with a different schema than this version reads: rebuild it, or use the version that wrote it.
     #[error("{}: expected {expected}, found {found}", path.display())]
     Schema {
         /// The table.
@@ -37,23 +37,23 @@ pub enum Error {
         /// What the file holds.
         found: String,
     },
-    /// ONNX Runtime or the model: reinstall the one or rebuild the other.
+    /// ONNX Runtime or the model: reinstall the former or rebuild the latter.
     #[error("{subject}: {problem}")]
     Runtime {
         /// The library, session or tensor.
         subject: String,
-        /// What is wrong and which command mends it.
+        /// What is wrong, and which command fixes it.
         problem: String,
     },
-    /// A limit was reached: raise it or give less.
+    /// A limit was reached: raise it or reduce the input.
     #[error("{what}: {problem}")]
     Limit {
         /// What is limited (memory, pixels, disk space).
         what: String,
-        /// The limit, what was asked for, and the setting that moves it.
+        /// The limit, what was requested, and the setting that changes it.
         problem: String,
     },
-    /// More rejects than allowed; everything good was published all the same.
+    /// More rejects than allowed; everything valid was published nevertheless.
     #[error(
         "{stage}: {rejected} of {total} {items} were rejected, more than the allowed share of {allowed} \
          (max_reject_fraction); {} says which and why; what is good was published", table.display()
@@ -72,7 +72,7 @@ pub enum Error {
         /// The table of rejects.
         table: PathBuf,
     },
-    /// A quality gate did not pass; what was published before still is.
+    /// A quality gate did not pass; the previous version stays published.
     #[error(
         "{stage}: kept back by {gates}; what was published before stays, the new version is in {} for inspection",
         aside.display()
@@ -80,26 +80,26 @@ pub enum Error {
     Gate {
         /// The stage.
         stage: String,
-        /// Each gate that did not pass, with what was found and its limit.
+        /// Each gate that did not pass, with the value found and the limit.
         gates: String,
         /// The version that was kept back.
         aside: PathBuf,
     },
     /// Another run holds the output folder.
-    #[error("{}: held by {holder}; wait for it to end, or give --lock-wait", output.display())]
+    #[error("{}: held by {holder}; wait for it to end, or use --lock-wait", output.display())]
     Locked {
         /// The output folder.
         output: PathBuf,
         /// Who holds it, and since when.
         holder: String,
     },
-    /// Not a failure: what is published is what this run would make.
+    /// Not a failure: the published version is what this run would produce.
     #[error("{}: nothing to do, it is up to date", output.display())]
     NothingToDo {
         /// The published folder.
         output: PathBuf,
     },
-    /// Somebody told the run to stop (SIGTERM or SIGINT).
+    /// The run was told to stop (SIGTERM or SIGINT).
     #[error("stopped by signal {signal}; what was published before stays")]
     Stopped {
         /// The signal's number.
@@ -108,11 +108,11 @@ pub enum Error {
     /// The environment: a disk, a permission, a folder. Whoever runs the machine must act.
     #[error("{}: cannot {action}", path.display())]
     Io {
-        /// What was to be done, as in "read".
+        /// The action that failed, such as "read".
         action: &'static str,
-        /// To which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system answered.
+        /// The error of the operating system.
         source: std::io::Error,
     },
 }
@@ -123,7 +123,7 @@ impl Error {
         Self::Input { path: shown(path.as_ref()), problem: problem.to_string() }
     }
 
-    /// A bad value of `setting`.
+    /// An invalid value of `setting`.
     pub fn config(setting: impl Into<String>, problem: impl std::fmt::Display) -> Self {
         Self::Config { setting: setting.into(), problem: problem.to_string() }
     }
@@ -133,26 +133,26 @@ impl Error {
         Self::Runtime { subject: subject.into(), problem: problem.to_string() }
     }
 
-    /// A table at `path` of another schema.
+    /// A table at `path` with another schema.
     pub fn schema(path: impl AsRef<Path>, expected: impl std::fmt::Display, found: impl std::fmt::Display) -> Self {
         Self::Schema { path: shown(path.as_ref()), expected: expected.to_string(), found: found.to_string() }
     }
 
-    /// For `map_err` where a file is opened, read, written or renamed.
+    /// For `map_err` on opening, reading, writing or renaming a file.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_owned();
         move |source| Self::Io { action, path: shown(&path), source }
     }
 
-    /// The message with its causes, in one line.
+    /// The message with its causes on one line.
     #[must_use]
     pub fn with_causes(&self) -> String {
         let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
         causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
     }
 
-    /// The exit code of the program: 0 nothing to do, 1 failed, 2 usage, 3 more rejects than allowed, 75 another run holds
-    /// the folder, 128 + the signal's number where the run was told to stop.
+    /// The exit code of the program: 0 nothing to do, 1 failed, 2 usage, 3 more rejects than allowed, 75 another run
+    /// holds the folder, 128 + signal number if the run was told to stop.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -171,7 +171,7 @@ impl Error {
     }
 }
 
-/// The path as people know it, if it leads through a descriptor of this process.
+/// A path through a descriptor of this process, translated to the path that users know; other paths are unchanged.
 fn shown(path: &Path) -> PathBuf {
     let through = || {
         let (number, rest) = path.to_str()?.strip_prefix(DESCRIPTORS)?.split_once('/').unwrap_or_default();

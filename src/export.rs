@@ -1,4 +1,5 @@
-//! `export`: a model's two graphs, its weights and all that a training step needs to go on, for any ONNX Runtime.
+//! `export`: writes a model's two graphs, its weights and the state needed to continue training, for use with any ONNX
+//! Runtime.
 
 use std::path::PathBuf;
 
@@ -16,7 +17,7 @@ use crate::train::checkpoint::{self, Checkpoint};
 
 /// Name of this stage.
 pub const STAGE: &str = "export";
-/// File name of the state that a training step goes on from.
+/// File name of the state that training continues from.
 const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
 
 /// Settings of `export`.
@@ -25,7 +26,7 @@ const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
 pub struct Config {
     /// The model folder.
     pub model: PathBuf,
-    /// The folder of the exported files.
+    /// The folder to write the exported files to.
     pub output: PathBuf,
 }
 
@@ -35,11 +36,11 @@ impl Default for Config {
     }
 }
 
-/// Copies the graphs, the weights, the checkpoint that the weights are of, and the model card of a model folder, and writes
-/// how they are run.
+/// Copies the graphs, the weights, the checkpoint that the weights come from, and the model card of a model folder, and
+/// writes a README on how to run them.
 ///
 /// # Errors
-/// A model folder that is none.
+/// An invalid model folder; whatever fails while writing.
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     let model = Model::open(&config.model)?;
     let (spec, _) = model.weights()?;
@@ -93,22 +94,22 @@ impl StageConfig for Config {
     }
 }
 
-/// The checkpoint, within a model folder, that its weights are of, and its epoch.
+/// The checkpoint that a model's weights come from, as a path within the model folder, and its epoch.
 fn published_checkpoint(model: &OpenFolder, made: &Summary) -> Result<(PathBuf, u32)> {
     let paths = files::entries(&model.path(checkpoint::FOLDER))?;
     let published = made.counts.get("published_epoch").and_then(serde_json::Value::as_u64);
     for path in paths {
-        // One that is damaged may not be the only one of that epoch.
+        // Skip a damaged one: there may be another of the same epoch.
         let epoch = Checkpoint::read(&path).map_or(0, |it| it.epoch());
         if published == Some(u64::from(epoch)) {
             let name = path.strip_prefix(model.root()).unwrap_or(&path);
             return Ok((name.to_owned(), epoch));
         }
     }
-    Err(Error::input(model.name(), "lacks a whole checkpoint of its weights; train the model again"))
+    Err(Error::input(model.name(), "has no intact checkpoint of its weights; train the model again"))
 }
 
-/// How the files are run.
+/// The README: how to run the files.
 fn readme(spec: &Spec, epoch: u32, model_id: &str, names: &[&str]) -> Result<String> {
     let problem = |cause: minijinja::Error| Error::input("README.md", cause);
     let mut environment = Environment::new();

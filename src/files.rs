@@ -1,8 +1,9 @@
-//! The one module that changes files and folders: each is written whole or not at all, and is on disk before anything
-//! vouches for it.
+//! The one module that changes files and folders: each is written completely or not at all, and is on disk before
+//! anything refers to it.
 //!
-//! In: content and a place. Out: files that a kill, a full disk or a power cut leaves as they were or as they were to be.
-//! What a function here has returned for is flushed: the file, and the folder that holds its name.
+//! In: content and a path. Out: files that a kill, a full disk or a power cut leaves either in their old or in their
+//! new state. Unless it says otherwise, a function that returns has flushed both the file and the folder that holds its
+//! name.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -17,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{DESCRIPTORS, Error, Result};
 
-/// Beginning of the names of files that are not whole yet.
+/// Prefix of the names of incomplete files.
 const PARTIAL: &str = ".partial-";
 
 /// Writes a value as indented JSON, as [`write`] does.
@@ -30,7 +31,7 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     write(path, text.as_bytes())
 }
 
-/// Writes a file whole or not at all: into a temporary file beside `path`, flushed, then renamed.
+/// Writes a file completely or not at all: into a temporary file next to `path`, which is flushed and then renamed.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -47,7 +48,8 @@ pub fn write(path: &Path, content: &[u8]) -> Result<()> {
     flush(&parent)
 }
 
-/// Appends a line. One that a full disk has cut off before it is ended first, so that it does not spoil this one.
+/// Appends a line. If the last line is incomplete, because the disk was full, it is terminated first so that it does
+/// not spoil this one.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -65,7 +67,7 @@ pub fn append_line(path: &Path, line: &str) -> Result<()> {
     append().map_err(Error::io("append to", path))
 }
 
-/// Makes a folder and those above it.
+/// Creates a folder and its parents.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -73,7 +75,7 @@ pub fn create_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(Error::io("create", path))
 }
 
-/// Removes a folder with all that is in it; there may be none.
+/// Removes a folder and everything in it; does nothing if it does not exist.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -92,7 +94,7 @@ pub fn remove_file(path: &Path) -> Result<()> {
     fs::remove_file(path).map_err(Error::io("remove", path))
 }
 
-/// Renames a file or a folder, in place of a file of that name. The folder that holds it is not flushed.
+/// Renames a file or a folder and replaces a file of that name. The folder that holds it is not flushed.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -100,7 +102,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(Error::io("rename", from))
 }
 
-/// Puts `file` at `place` too: as another name of the same content where the file system can, else as a copy.
+/// Makes `file` available at `place` too: as a hard link if the file system supports that, otherwise as a copy.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -112,12 +114,11 @@ pub fn adopt(file: &Path, place: &Path) -> Result<()> {
     flush(place)
 }
 
-/// Puts the folder `new` in the place of the folder `output`. Returns where the folder is now that was at `output`; `None`
-/// if there was none.
+/// Replaces the folder `output` with the folder `new`. Returns where the old `output` is now; `None` if there was none.
 ///
 /// # Errors
-/// [`Error::Io`]; `output` is then what it was, or (only where the file system cannot exchange two folders) moved to
-/// `aside` with nothing in its place.
+/// [`Error::Io`]. `output` is then unchanged or, only if the file system cannot exchange two folders, moved to `aside`
+/// with nothing in its place.
 pub fn exchange(new: &Path, output: &Path, aside: &Path) -> Result<Option<PathBuf>> {
     if !is_there(output)? {
         rename(new, output)?;
@@ -130,7 +131,7 @@ pub fn exchange(new: &Path, output: &Path, aside: &Path) -> Result<Option<PathBu
     }
 }
 
-/// For a file system without an atomic exchange: the old folder comes back if the second rename fails.
+/// For file systems without an atomic exchange. If the second rename fails, the old folder is moved back.
 fn exchange_by_renames(new: &Path, output: &Path, aside: &Path) -> Result<Option<PathBuf>> {
     rename(output, aside)?;
     if let Err(error) = rename(new, output) {
@@ -140,19 +141,19 @@ fn exchange_by_renames(new: &Path, output: &Path, aside: &Path) -> Result<Option
     Ok(Some(aside.to_owned()))
 }
 
-/// Whether there is something of that name; a link counts by itself.
+/// Whether something of that name exists; a symbolic link counts even if its target does not exist.
 ///
 /// # Errors
-/// [`Error::Io`] if that cannot be told.
+/// [`Error::Io`] if that cannot be determined.
 pub fn is_there(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
         Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(false),
-        Err(cause) => Err(Error::io("find out about", path)(cause)),
+        Err(cause) => Err(Error::io("check for the existence of", path)(cause)),
     }
 }
 
-/// What a folder holds, in the order of the names; nothing if there is no folder.
+/// The paths in a folder, sorted by name; empty if there is no folder.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -167,7 +168,7 @@ pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Flushes a file, or the names that a folder holds, to disk.
+/// Flushes a file, or the entries of a folder, to disk.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -175,7 +176,7 @@ pub fn flush(path: &Path) -> Result<()> {
     File::open(path).and_then(|file| file.sync_all()).map_err(Error::io("flush", path))
 }
 
-/// Flushes a folder and all that is below it to disk.
+/// Flushes a folder and everything below it to disk.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -216,7 +217,7 @@ pub fn checksum(path: &Path) -> Result<(u64, String)> {
     }
 }
 
-/// SHA-256 of what was read, lower-case hexadecimal.
+/// SHA-256 of `content` in lower-case hexadecimal.
 #[must_use]
 pub fn digest_of(content: &[u8]) -> String {
     hexadecimal(&Sha256::digest(content))
@@ -225,6 +226,7 @@ pub fn digest_of(content: &[u8]) -> String {
 /// Bytes as lower-case hexadecimal.
 #[must_use]
 pub fn hexadecimal(bytes: &[u8]) -> String {
+    // By hand: the crate `hex` (in the tree only through Polars) would save these four lines, as nothing here decodes.
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -232,8 +234,8 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
     })
 }
 
-/// A folder that is opened once: whatever is put in its place meanwhile, what is read by way of [`OpenFolder::path`] is of
-/// the folder that was opened. It has to outlive what reads it.
+/// A folder that is opened once: even if another folder takes its place, [`OpenFolder::path`] leads to files of the
+/// folder that was opened. It must outlive whatever reads those paths.
 #[derive(Debug)]
 pub struct OpenFolder {
     name: PathBuf,
@@ -245,11 +247,11 @@ impl OpenFolder {
     /// Opens the folder `name`.
     ///
     /// # Errors
-    /// [`Error::Input`] if there is none, [`Error::Io`].
+    /// [`Error::Input`] if it does not exist, [`Error::Io`].
     pub fn open(name: &Path) -> Result<Self> {
         let opened = match File::open(name) {
             Err(cause) if cause.kind() == ErrorKind::NotFound => {
-                return Err(Error::input(name, "is not there; run the stage that makes this folder first"));
+                return Err(Error::input(name, "does not exist; first run the stage that makes this folder"));
             }
             other => other.map_err(Error::io("open", name))?,
         };
@@ -261,19 +263,19 @@ impl OpenFolder {
         Ok(Self { name: name.to_owned(), path, opened })
     }
 
-    /// The folder by the name that it was opened by.
+    /// The path that the folder was opened by.
     #[must_use]
     pub fn name(&self) -> &Path {
         &self.name
     }
 
-    /// The folder by way of its descriptor.
+    /// The folder as a path through its descriptor.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.path
     }
 
-    /// A file of the folder by way of its descriptor.
+    /// A file of the folder as a path through the folder's descriptor.
     #[must_use]
     pub fn path(&self, file: impl AsRef<Path>) -> PathBuf {
         self.path.join(file)
@@ -288,7 +290,7 @@ impl OpenFolder {
         fs::read(&path).map_err(Error::io("read", &path))
     }
 
-    /// Whether the folder `name` is this one, and not another that was put in its place.
+    /// Whether the folder now at `name` is this one and not a replacement.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -323,7 +325,7 @@ mod tests {
         assert_eq!(fs::read(output.join("text")).expect("readable"), b"second");
         let missing = opened.read("more").expect_err("it is not there").to_string();
         assert!(missing.contains(new.join("more").to_str().expect("UTF-8")), "{missing}");
-        assert!(OpenFolder::open(&output.join("text")).is_err(), "a file is no folder");
+        assert!(OpenFolder::open(&output.join("text")).is_err(), "a file is not a folder");
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! `lookbook` turns a fashion-parsing data set into tables that analysts read, every night, unattended:
+//! `lookbook` turns a fashion-parsing data set into tables for analysts, every night, unattended:
 //!
 //! ```text
 //! .mat file + photos -convert-> dataset tables -train-> model -segment-> feature tables

@@ -1,7 +1,8 @@
-//! `recommend`: any photo to the photos of a catalogue in which the like is worn.
+//! `recommend`: finds the photos of a catalogue with the outfits most similar to a given photo.
 //!
-//! In: photos of any size and orientation, a model and the features of a catalogue. Out: for each photo what is worn in it
-//! and its nearest neighbours with the cells that they share, as text or JSON, and a contact sheet where a folder is named.
+//! In: photos of any size and orientation, a model and the features of a catalogue. Out: for each photo, what is worn
+//! in it and its nearest neighbours with the cells that they share, as text or JSON, and a contact sheet if an output
+//! folder is given.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,18 +27,18 @@ use crate::{catalogue, labels};
 
 /// Default of `top`.
 pub const DEFAULT_TOP: u32 = 5;
-/// Shared cells that the text names for each neighbour.
+/// Shared cells listed in the text for each neighbour.
 const TEXT_CELLS: usize = 3;
 /// Pictures in a row of a contact sheet.
 const SHEET_COLUMNS: usize = 6;
-/// What stands for a picture that is not there any more.
+/// Placeholder colour for a picture that no longer exists.
 const MISSING_RGB: [u8; 3] = [200, 200, 200];
 
 /// How the result is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// A table for people.
+    /// A readable table.
     #[default]
     Text,
     /// JSON.
@@ -52,17 +53,17 @@ pub struct Config {
     pub model: PathBuf,
     /// The features folder of the catalogue.
     pub features: PathBuf,
-    /// Neighbours of each photo ([`DEFAULT_TOP`]).
+    /// Number of neighbours per photo ([`DEFAULT_TOP`]).
     pub top: u32,
-    /// How alike two photos are.
+    /// How similarity is measured.
     pub measure: Measure,
-    /// Cells that two photos must have in common, for `co_rated` ([`DEFAULT_MIN_COMMON`]).
+    /// For `co_rated`: minimum number of cells that two photos must have in common ([`DEFAULT_MIN_COMMON`]).
     pub min_common: u32,
-    /// Dimensions of the truncated SVD at most, for `latent` ([`DEFAULT_LATENT_DIMENSIONS`]).
+    /// For `latent`: maximum number of dimensions of the truncated SVD ([`DEFAULT_LATENT_DIMENSIONS`]).
     pub latent_dimensions: usize,
-    /// How the pixels of a category get their colour; as the features were made.
+    /// How the pixels of a category get their colour; should match the features.
     pub color_rule: ColorRule,
-    /// Where contact sheets are written, one for each photo; none where not named.
+    /// Folder for contact sheets, one per photo; none are written if it is not given.
     pub output: Option<PathBuf>,
     /// Where the network runs.
     pub device: Device,
@@ -112,33 +113,33 @@ pub struct Recommended {
     pub photo_id: u32,
     /// File name.
     pub file_name: String,
-    /// Where it lies; inside the source for a dataset's own photos.
+    /// Its path; for photos of a dataset, the path inside the source.
     pub path: String,
-    /// Correlation with the photo asked for, -1 to 1.
+    /// Correlation with the query photo, -1 to 1.
     pub correlation: f32,
-    /// What both wear, what carries most of the correlation first.
+    /// Cells worn in both, those that contribute most to the correlation first.
     pub shared_cells: Vec<SharedCell>,
 }
 
 /// What is recommended for one photo.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Recommendation {
-    /// The photo asked for.
+    /// The query photo.
     pub photo: PathBuf,
-    /// Reason code and cause where the photo is no good; the rest is then empty.
+    /// Reason code and cause if the photo is invalid; the rest is then empty.
     pub problem: Option<String>,
-    /// What is worn in it, most first; empty where nothing is.
+    /// What is worn in it, the largest share first; empty if nothing is.
     pub worn: Vec<WornCell>,
     /// The nearest photos.
     pub neighbours: Vec<Recommended>,
-    /// The picture of all this, where one was asked for.
+    /// The contact sheet, if one was requested.
     pub contact_sheet: Option<PathBuf>,
 }
 
-/// Recommends photos for each of `photos` (files, and folders that are walked through).
+/// Recommends photos for each of `photos` (files, and folders that are searched recursively).
 ///
 /// # Errors
-/// Bad settings, models and feature tables by name; [`Error::Input`] where not one of the photos is good.
+/// Errors that name the invalid setting, model or feature table; [`Error::Input`] if none of the photos is valid.
 pub fn run(config: &Config, photos: &[PathBuf], common: &Common) -> Result<Vec<Recommendation>> {
     let paths = check(config, photos)?;
     let folder = OpenFolder::open(&config.features)?;
@@ -169,7 +170,7 @@ pub fn run(config: &Config, photos: &[PathBuf], common: &Common) -> Result<Vec<R
 fn check(config: &Config, photos: &[PathBuf]) -> Result<Vec<PathBuf>> {
     for (setting, value) in [("top", config.top), ("min_common", config.min_common)] {
         if value == 0 {
-            return Err(Error::config(setting, "is 0; take 1 or more"));
+            return Err(Error::config(setting, "is 0; use 1 or more"));
         }
     }
     let mut paths = Vec::new();
@@ -191,7 +192,7 @@ fn check(config: &Config, photos: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// All that is needed to answer.
+/// Everything needed to make recommendations.
 struct Adviser<'a> {
     config: &'a Config,
     features: FeatureTable,
@@ -201,7 +202,7 @@ struct Adviser<'a> {
 }
 
 impl Adviser<'_> {
-    /// The answer for one photo, and the photo as it was looked at where it is good.
+    /// The recommendation for one photo, and the photo as processed if it is valid.
     fn advise(&mut self, path: PathBuf) -> Result<(Recommendation, Option<Photo>)> {
         let read = photo::read_bytes(&path).and_then(|bytes| Ok((fitted(&bytes)?, files::digest_of(&bytes))));
         let (photo, digest) = match read {
@@ -225,7 +226,7 @@ impl Adviser<'_> {
 
     fn neighbours(&self, cells: &[f32], digest: &str) -> Vec<Recommended> {
         let correlations = self.correlator.correlate(cells);
-        // A photo of the catalogue itself is no news to whoever holds it.
+        // Do not recommend the query photo itself if it is in the catalogue.
         let other = |row: usize| self.features.content_sha256[row] != digest;
         let nearest = self.correlator.nearest(&correlations, self.config.top as usize, other);
         let recommended = |((row, correlation), rank): ((usize, f32), u32)| Recommended {
@@ -240,7 +241,7 @@ impl Adviser<'_> {
     }
 }
 
-/// A photo as `segment` looks at it.
+/// A photo as `segment` processes it.
 fn fitted(encoded: &[u8]) -> Result<Photo, PhotoProblem> {
     let fit = Some((FIT_WIDTH_PX, FIT_HEIGHT_PX));
     photo::decode_with(encoded, Decoding { max_pixels: MAX_PIXELS, fit }).map(|it| it.photo)
@@ -262,10 +263,10 @@ impl Recommendation {
 impl fmt::Display for Recommendation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(problem) = &self.problem {
-            return writeln!(f, "{}: no good: {problem}", self.photo.display());
+            return writeln!(f, "{}: invalid: {problem}", self.photo.display());
         }
         if self.worn.is_empty() {
-            return writeln!(f, "{}: nothing is worn in it as far as the model sees", self.photo.display());
+            return writeln!(f, "{}: nothing is worn in it as far as the model can tell", self.photo.display());
         }
         let worn = self.worn.iter().take(TEXT_CELLS).map(|cell| percent(&cell.name, cell.share));
         writeln!(f, "{}: {}", self.photo.display(), worn.collect::<Vec<_>>().join(", "))?;
@@ -290,7 +291,7 @@ fn percent(name: &str, share: f32) -> String {
     format!("{name} {:.0} %", share * 100.0)
 }
 
-/// Writes a contact sheet for each photo that has neighbours: the photo first, then they.
+/// Writes a contact sheet for each photo that has neighbours: the photo first, then its neighbours.
 fn draw_sheets(features: &OpenFolder, output: &Path, answers: &mut [(Recommendation, Option<Photo>)]) -> Result<()> {
     files::create_folder(output)?;
     let wanted = answers.iter().flat_map(|(answer, _)| &answer.neighbours);
@@ -318,14 +319,14 @@ fn draw_sheets(features: &OpenFolder, output: &Path, answers: &mut [(Recommendat
 }
 
 fn missing_tile(it: &Recommended) -> Tile {
-    tracing::warn!("{}: the picture cannot be read any more; a grey one stands for it", it.path);
+    tracing::warn!("{}: the picture can no longer be read; showing a grey one instead", it.path);
     let rgb = MISSING_RGB.repeat((FIT_WIDTH_PX * FIT_HEIGHT_PX) as usize);
     let photo = Photo { width_px: FIT_WIDTH_PX, height_px: FIT_HEIGHT_PX, rgb };
     Tile { photo, caption: format!("{}. {}  {:.3}\n(picture missing)", it.rank, it.file_name, it.correlation) }
 }
 
-/// The pictures of the photos `wanted` (id to path) of a features folder, fitted: out of the dataset where that was the
-/// catalogue, else files. Those that cannot be read any more are left out.
+/// The scaled pictures of the photos `wanted` (id to path) of a features folder, from the dataset if that was the
+/// catalogue, otherwise from files. Those that can no longer be read are left out.
 pub(crate) fn catalogue_pictures(features: &Path, wanted: &HashMap<u32, &str>) -> Result<HashMap<u32, Photo>> {
     let mut pictures = HashMap::new();
     let Some(dataset) = dataset_of(features)? else {
@@ -346,7 +347,7 @@ pub(crate) fn catalogue_pictures(features: &Path, wanted: &HashMap<u32, &str>) -
     Ok(pictures)
 }
 
-/// The dataset that the features are of, where its photos were the catalogue and it is still there.
+/// The dataset that the features were computed from, if its photos were the catalogue and it still exists.
 fn dataset_of(features: &Path) -> Result<Option<Dataset>> {
     let summary = Summary::read(features)?;
     let catalogue = summary.config["stage"]["catalogue"].as_str().map(PathBuf::from);

@@ -1,4 +1,4 @@
-//! Numbers with units, as written in settings and flags.
+//! Numbers with units, as settings and flags spell them.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct ByteSize(pub u64);
 
+// By hand: the crate `bytesize` (2.7) prints 4097 bytes as `4.0 KiB`, which reads back as 4096, accepts `1GB` and
+// `1.5GiB`, and turns an overflow into 16 EiB.
 const BYTE_UNITS: [(&str, u32); 5] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("", 0)];
 
 impl std::fmt::Display for ByteSize {

@@ -1,5 +1,5 @@
-//! Colours and features of a split: how well the colour table names what the labels name, and how far the features by the model
-//! are from those by the labels.
+//! Colours and features of a split: how well the colour table agrees with the colour labels, and how far features from
+//! the model differ from features from the labels.
 
 use crate::color::{self, ColorTable};
 use crate::dataset::PhotoRecord;
@@ -9,21 +9,21 @@ use crate::model::evaluation::{ColorEvaluation, FeatureComparison};
 use crate::photo::Photo;
 use crate::similarity::{Correlator, Measure};
 
-/// Neighbours that are compared.
+/// Number of neighbours compared.
 const NEIGHBOURS: usize = 10;
 const COLOR_RULES: [ColorRule; 2] = [ColorRule::PerPixel, ColorRule::FirstPixel];
 
-/// What has been compared of one photo.
+/// The comparison of one photo.
 pub(super) struct Compared {
     confusion: [[u64; COLOR_COUNT]; COLOR_COUNT],
     superpixels: u64,
     right_superpixels: u64,
-    /// By rule: the 228 cells by the labels and by the model.
+    /// By colour rule: the 228 cells from the labels and from the model.
     cells: Vec<[Vec<f32>; 2]>,
 }
 
 impl Compared {
-    /// Compares a photo that has its labels' size; `predicted` is of that size too.
+    /// Compares a photo; `photo`, its labels and `predicted` have the same size.
     pub(super) fn new(record: &PhotoRecord, photo: &Photo, predicted: &[u8], table: &ColorTable) -> Self {
         let truth = record.category_map();
         let ours = table.name_pixels(photo, &truth);
@@ -35,7 +35,7 @@ impl Compared {
         let superpixels = color::labelled_superpixels(record, photo);
         let right = superpixels.iter().filter(|it| table.color_of(it.mean) == it.color).count();
         let cells = COLOR_RULES.map(|rule| {
-            // Where there are no colour labels both sides name them.
+            // Without colour labels, the table names the colours on both sides.
             let labelled = |pixel: usize| named.as_ref().map_or(ours[pixel], |colors| colors[pixel]);
             let by_labels = PixelCounts::of(&truth, record.width_px, rule, labelled);
             [by_labels, table.count(photo, predicted, rule)]
@@ -45,7 +45,7 @@ impl Compared {
     }
 }
 
-/// The figures of a split; those of colours where it has any.
+/// The figures of a split; those of colours only if it has colour labels.
 pub(super) fn summarize(photos: &[Compared]) -> (Option<ColorEvaluation>, Vec<FeatureComparison>) {
     let features = COLOR_RULES.iter().enumerate().map(|(index, &rule)| {
         let [labels, model] = [0, 1].map(|side| photos.iter().map(|it| &it.cells[index][side][..]).collect::<Vec<_>>());
@@ -57,7 +57,7 @@ pub(super) fn summarize(photos: &[Compared]) -> (Option<ColorEvaluation>, Vec<Fe
 fn colors(photos: &[Compared]) -> Option<ColorEvaluation> {
     let named = usize::from(BACKGROUND) + 1..COLOR_COUNT;
     let count = |truth: usize, ours: usize| photos.iter().map(|it| it.confusion[truth][ours]).sum();
-    // Pixels that are not worn are nobody's; those that are worn have a colour by the table.
+    // Pixels without apparel have no colour; the table gives every apparel pixel one.
     let confusion: Vec<Vec<u64>> =
         named.clone().map(|truth| named.clone().map(|ours| count(truth, ours)).collect()).collect();
     let all: u64 = confusion.iter().flatten().sum();
@@ -91,7 +91,7 @@ fn compare(color_rule: ColorRule, by_labels: &[&[f32]], by_model: &[&[f32]]) -> 
     }
 }
 
-/// Over the photos that have ten neighbours by the labels: how many of them are found by the model.
+/// For the photos that have ten neighbours by the labels: the share of these neighbours that the model finds too.
 fn neighbours_found(by_labels: &[&[f32]], by_model: &[&[f32]]) -> Option<f64> {
     let [expected, found] = [by_labels, by_model].map(nearest);
     let pairs = expected.iter().zip(&found).filter(|(expected, _)| expected.len() == NEIGHBOURS);
@@ -101,7 +101,7 @@ fn neighbours_found(by_labels: &[&[f32]], by_model: &[&[f32]]) -> Option<f64> {
     enough.then(|| shares.iter().sum::<usize>() as f64 / (shares.len() * NEIGHBOURS) as f64)
 }
 
-/// Of each photo the nearest ten others.
+/// The ten nearest other photos of each photo.
 fn nearest(rows: &[&[f32]]) -> Vec<Vec<usize>> {
     let table = FeatureTable::unnamed(rows.concat());
     let correlator = Correlator::new(&table, Measure::Pearson.into());
@@ -132,7 +132,7 @@ mod tests {
         assert!((found.mean_absolute_difference - (0.25 + 0.25 + 0.5) / 2.0 / cells).abs() < 1e-12);
         assert!((found.mean_absolute_difference_of_nothing - 1.0 / cells).abs() < 1e-12);
         assert_eq!(found.cells["Tshirt_beige"], 0.125);
-        assert_eq!(found.true_neighbours_found, None, "two photos have no ten neighbours");
+        assert_eq!(found.true_neighbours_found, None, "two photos do not have ten neighbours");
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
         let rows: Vec<_> = (0..30).map(|it| row(&[(it % 7, 0.6), (20 + it, 0.4)])).collect();
         let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
         assert_eq!(neighbours_found(&rows, &rows), Some(1.0));
-        // 11 and 30 have no divisor in common: every row comes once, beside others than before.
+        // 11 and 30 are coprime: every row occurs once, in another place.
         let mixed: Vec<&[f32]> = (0..30).map(|it| rows[it * 11 % 30]).collect();
         assert!(neighbours_found(&rows, &mixed).is_some_and(|share| share < 0.9));
     }

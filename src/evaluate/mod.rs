@@ -1,4 +1,4 @@
-//! `evaluate`: a model against the labels of one split: `evaluation.json` in the model folder.
+//! `evaluate`: compares a model with the labels of one split and writes `evaluation.json` into the model folder.
 
 use std::path::{Path, PathBuf};
 
@@ -28,9 +28,10 @@ mod colors;
 use colors::Compared;
 
 const STAGE: &str = "evaluate";
-/// Why [`Evaluation::seed_mean_iou`] flatters.
-const SEED_MEAN_IOU_NOTE: &str = "the seed's metric: per photo over all 23 categories, 1 for each that is neither there \
-                                  nor predicted; on street photos a model that answers bk everywhere scores 0.64 by it";
+/// Why [`Evaluation::seed_mean_iou`] is flattering.
+const SEED_MEAN_IOU_NOTE: &str = "the seed's metric: per photo, the mean over all 23 categories, with 1 for each \
+                                  that is neither present nor predicted; on street photos, predicting bk everywhere \
+                                  scores 0.64";
 
 /// Settings of `evaluate`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,9 +39,9 @@ const SEED_MEAN_IOU_NOTE: &str = "the seed's metric: per photo over all 23 categ
 pub struct Config {
     /// The folder of the dataset tables.
     pub dataset: PathBuf,
-    /// The folder of the model; the result goes there.
+    /// The model folder; the result is written there.
     pub model: PathBuf,
-    /// The part of the data set to look at.
+    /// The split to evaluate on.
     pub split: Split,
     /// Where the network runs.
     pub device: Device,
@@ -57,15 +58,15 @@ impl Default for Config {
     }
 }
 
-/// Evaluates a model folder and puts `evaluation.json` into it.
+/// Evaluates a model folder and writes `evaluation.json` into it.
 ///
 /// # Errors
-/// A dataset or model folder that is none, an empty split, a missing runtime; a run that is writing the model folder.
+/// An invalid dataset or model folder, an empty split, a missing runtime, or a run that is writing the model folder.
 pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
     let dataset = Dataset::open(&config.dataset)?;
     let mut summary = stage::planned(STAGE, &config.model, common, config);
     if common.lock_wait_secs == 0 {
-        // Minutes of work would come to nothing.
+        // Otherwise minutes of work would be lost.
         stage::refuse_held(&config.model)?;
     }
     let started = std::time::Instant::now();
@@ -83,8 +84,8 @@ pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
     Ok((evaluation, summary))
 }
 
-/// Evaluates the model in the unpublished folder `model` over the test part and writes the result there; `None` where
-/// there is no test part.
+/// Evaluates the model in the unpublished folder `model` on the test split and writes the result there; `None` if there
+/// is no test split.
 pub(crate) fn after_training(
     dataset: &Dataset,
     model: &Path,
@@ -92,7 +93,7 @@ pub(crate) fn after_training(
     common: &Common,
 ) -> Result<Option<Evaluation>> {
     if dataset.index()?.iter().all(|it| it.split != Split::Test) {
-        tracing::warn!("{} has no test part: the model is not evaluated", dataset.name().display());
+        tracing::warn!("{} has no test split: the model is not evaluated", dataset.name().display());
         return Ok(None);
     }
     let (evaluation, _) = evaluate(dataset, &Model::open(model)?, Split::Test, common.engine(device))?;
@@ -119,12 +120,12 @@ fn evaluate(dataset: &Dataset, model: &Model, split: Split, engine: Engine) -> R
         progress.inc(chunk.len() as u64);
     }
     if tally.photos == 0 {
-        return Err(Error::input(dataset.photos_path(), format!("has no photos in the {} part", split.name())));
+        return Err(Error::input(dataset.photos_path(), format!("has no photos in the {} split", split.name())));
     }
     Ok((tally.evaluation(split, model.id()), evaluator.backend()))
 }
 
-/// Compares the answers for some photos with their labels.
+/// Compares the network's output for some photos with their labels.
 fn compare_photos(
     evaluator: &mut Evaluator,
     dataset: &Dataset,
@@ -168,7 +169,7 @@ fn lay(dataset: &Dataset, spec: &Spec, record: &PhotoRecord) -> Result<Laid> {
     Ok(Laid { photo, canvas, labels, truth })
 }
 
-/// A batch compared with its truth: mean BCE, and each photo.
+/// A batch compared with its truth: the mean BCE, and each photo.
 struct Evaluated {
     bce: f64,
     photos: Vec<Looked>,
@@ -177,12 +178,12 @@ struct Evaluated {
 /// A photo compared with its truth.
 struct Looked {
     confusion: Confusion,
-    /// The seed's metric of plain background.
+    /// The seed's metric for background everywhere.
     seed_of_background: f64,
     compared: Compared,
 }
 
-/// What has been counted over the split.
+/// The sums over the split so far.
 #[derive(Default)]
 struct Tally {
     photos: u64,

@@ -1,10 +1,10 @@
-//! Pixels counted by truth and prediction, and the metrics that follow from the counts.
+//! Pixel counts by true and predicted category, and the metrics derived from them.
 //!
 //! Intersection over union as in the PASCAL VOC segmentation challenge (Everingham et al., 2015).
 
 use crate::labels::{BACKGROUND, CATEGORY_COUNT};
 
-/// Pixels by truth (rows) and prediction (columns).
+/// Pixel counts by truth (rows) and prediction (columns).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confusion {
     counts: Box<[[u64; CATEGORY_COUNT]; CATEGORY_COUNT]>,
@@ -17,21 +17,21 @@ impl Default for Confusion {
 }
 
 impl Confusion {
-    /// Counts pixels; both lists are of one length, categories 0 to 22.
+    /// Counts pixels; both slices have the same length and hold categories 0 to 22.
     pub fn add(&mut self, truth: &[u8], predicted: &[u8]) {
         for (&truth, &predicted) in truth.iter().zip(predicted) {
             self.counts[usize::from(truth)][usize::from(predicted)] += 1;
         }
     }
 
-    /// Adds the counts of another.
+    /// Adds the counts of another matrix.
     pub fn merge(&mut self, other: &Self) {
         for (row, other) in self.counts.iter_mut().zip(other.counts.iter()) {
             row.iter_mut().zip(other).for_each(|(count, other)| *count += other);
         }
     }
 
-    /// The counts, rows truth.
+    /// The counts, one row for each true category.
     #[must_use]
     pub fn rows(&self) -> Vec<Vec<u64>> {
         self.counts.iter().map(|row| row.to_vec()).collect()
@@ -53,20 +53,20 @@ impl Confusion {
         self.counts.iter().flatten().sum()
     }
 
-    /// Share of pixels that are right, 0 to 1; 0 where there are none.
+    /// Share of pixels classified correctly, 0 to 1; 0 if there are no pixels.
     #[must_use]
     pub fn pixel_accuracy(&self) -> f64 {
         share(self.right_px(0..CATEGORY_COUNT), self.total_px()).unwrap_or(0.0)
     }
 
-    /// The same over pixels whose truth is not background; `None` where there are none.
+    /// Pixel accuracy over the pixels whose true category is not background; `None` if there are none.
     #[must_use]
     pub fn foreground_accuracy(&self) -> Option<f64> {
         let foreground = usize::from(BACKGROUND) + 1..CATEGORY_COUNT;
         share(self.right_px(foreground.clone()), foreground.map(|it| self.truth_px(it)).sum())
     }
 
-    /// Intersection over union of a category; `None` where the truth holds none of it.
+    /// Intersection over union of a category; `None` if the category does not occur in the truth.
     #[must_use]
     pub fn iou(&self, category: usize) -> Option<f64> {
         let truth = self.truth_px(category);
@@ -74,21 +74,21 @@ impl Confusion {
         if truth == 0 { None } else { share(right, truth + self.predicted_px(category) - right) }
     }
 
-    /// Mean of [`Confusion::iou`] over the categories that the truth holds; 0 where it holds none.
+    /// Mean of [`Confusion::iou`] over the categories that occur in the truth; 0 if there are none.
     #[must_use]
     pub fn mean_iou(&self) -> f64 {
         let ious: Vec<f64> = (0..CATEGORY_COUNT).filter_map(|it| self.iou(it)).collect();
         ious.iter().sum::<f64>() / (ious.len().max(1) as f64)
     }
 
-    /// Mean of [`Confusion::iou`] weighted by the pixels of the truth.
+    /// Mean of [`Confusion::iou`] weighted by each category's number of true pixels.
     #[must_use]
     pub fn frequency_weighted_iou(&self) -> f64 {
         let weighted = (0..CATEGORY_COUNT).filter_map(|it| Some(self.iou(it)? * self.truth_px(it) as f64));
         weighted.sum::<f64>() / (self.total_px().max(1) as f64)
     }
 
-    /// |true and predicted categories| / |true or predicted categories|, background left out; 1 where both are empty.
+    /// |true and predicted categories| / |true or predicted categories|, without background; 1 if both sets are empty.
     #[must_use]
     pub fn category_set_jaccard(&self) -> f64 {
         let (mut both, mut either) = (0, 0);
@@ -100,7 +100,8 @@ impl Confusion {
         share(both, either).unwrap_or(1.0)
     }
 
-    /// The seed's mean IoU of one photo: over all 23 categories, 1 for each that neither truth nor prediction holds.
+    /// The seed's mean IoU of one photo: the mean over all 23 categories, counting 1 for each category that occurs in
+    /// neither truth nor prediction.
     #[must_use]
     pub fn seed_mean_iou(&self) -> f64 {
         let iou = |category: usize| {
@@ -119,7 +120,7 @@ fn share(part: u64, whole: u64) -> Option<f64> {
 mod tests {
     use super::*;
 
-    /// Truth: 4 background, 4 of category 1, 2 of category 2; one of each is missed.
+    /// Truth: 4 pixels of background, 4 of category 1, 2 of category 2; one pixel of each is misclassified.
     fn confusion() -> Confusion {
         let mut confusion = Confusion::default();
         confusion.add(&[0, 0, 0, 0, 1, 1, 1, 1, 2, 2], &[0, 0, 0, 1, 1, 1, 1, 0, 2, 3]);

@@ -13,43 +13,43 @@ use crate::features::ColorRule;
 /// File name of the result, in the model folder.
 pub const EVALUATION_FILE: &str = "evaluation.json";
 
-/// The content of `evaluation.json`. Rates are 0 to 1. Pixels are those of the photos at their own size.
+/// The content of `evaluation.json`. Rates are 0 to 1. Pixels are counted at each photo's own size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// The part that was looked at.
+    /// The split that was evaluated.
     pub split: Split,
     /// Number of photos.
     pub photos: u64,
     /// Identity of the model.
     pub model_id: String,
-    /// Share of pixels whose category is right.
+    /// Share of pixels whose category is predicted correctly.
     pub pixel_accuracy: f64,
-    /// The same over pixels whose truth is not background; null where there are none.
+    /// Pixel accuracy over the pixels whose true category is not background; null if there are none.
     pub foreground_accuracy: Option<f64>,
-    /// Mean of `iou` over the categories that the truth holds.
+    /// Mean of `iou` over the categories that occur in the truth.
     pub mean_iou: f64,
-    /// Mean of `iou` weighted by the pixels of the truth.
+    /// Mean of `iou` weighted by each category's number of true pixels.
     pub frequency_weighted_iou: f64,
-    /// Mean over photos of |predicted and true categories| / |predicted or true|, background left out.
+    /// Mean over photos of |predicted and true categories| / |predicted or true categories|, without background.
     pub category_set_jaccard: f64,
     /// The seed's per-photo mean IoU.
     pub seed_mean_iou: f64,
-    /// What `seed_mean_iou` is for a model that answers background everywhere, on these photos.
+    /// The `seed_mean_iou` that a model predicting background everywhere gets on these photos.
     pub seed_mean_iou_of_background: f64,
-    /// Why `seed_mean_iou` flatters.
+    /// Why `seed_mean_iou` is flattering.
     pub seed_mean_iou_note: String,
-    /// Mean binary cross-entropy over all pixels and maps, at the network's size.
+    /// Mean binary cross-entropy over all pixels and maps, at the network's resolution.
     pub bce: f64,
-    /// Intersection over union by category name; null where the truth holds none of it.
+    /// Intersection over union by category name; null if the category does not occur in the truth.
     pub iou: BTreeMap<String, Option<f64>>,
-    /// Pixels by truth (rows) and prediction (columns), 23 x 23.
+    /// Pixel counts by truth (rows) and prediction (columns), 23 x 23.
     pub confusion: Vec<Vec<u64>>,
-    /// Share of apparel pixels of the split that are named as the labels name them; null without colour labels.
+    /// Share of the split's apparel pixels whose colour name agrees with the labels; null without colour labels.
     pub color_pixel_accuracy: Option<f64>,
-    /// How the colour table does; null without colour labels.
+    /// Quality of the colour table; null without colour labels.
     #[serde(default)]
     pub colors: Option<ColorEvaluation>,
-    /// Features by the model beside features by the labels, for each colour rule.
+    /// Features from the model compared with features from the labels, for each colour rule.
     #[serde(default)]
     pub features: Vec<FeatureComparison>,
 }
@@ -65,7 +65,7 @@ impl fmt::Display for Evaluation {
             ("category-set Jaccard", Some(self.category_set_jaccard)),
             ("binary cross-entropy", Some(self.bce)),
             ("colour accuracy", self.color_pixel_accuracy),
-            ("same of superpixels", self.colors.as_ref().map(|it| it.superpixel_accuracy)),
+            ("superpixel colours", self.colors.as_ref().map(|it| it.superpixel_accuracy)),
             ("true neighbours found", self.features.first().and_then(|it| it.true_neighbours_found)),
             ("the seed's mean IoU", Some(self.seed_mean_iou)),
         ] {
@@ -77,7 +77,7 @@ impl fmt::Display for Evaluation {
     }
 }
 
-/// A figure for people; '-' where it is undefined.
+/// A figure for display; '-' if it is undefined.
 fn figure(value: Option<f64>) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.4}"))
 }
@@ -85,7 +85,7 @@ fn figure(value: Option<f64>) -> String {
 /// Reads the evaluation of a model folder.
 ///
 /// # Errors
-/// [`Error::Io`] where there is none, [`Error::Input`] where it is damaged.
+/// [`Error::Io`] if there is none, [`Error::Input`] if it is damaged.
 pub fn read(model: &Path) -> Result<Evaluation> {
     let path = model.join(EVALUATION_FILE);
     let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
@@ -93,33 +93,35 @@ pub fn read(model: &Path) -> Result<Evaluation> {
         .map_err(|cause| Error::input(&path, format!("is not an evaluation: {cause}; run `lookbook evaluate` again")))
 }
 
-/// How the colour table does on the apparel of a split, by its true categories. Rates are 0 to 1.
+/// Quality of the colour table on the apparel pixels of a split, which are taken from the true categories. Rates are 0
+/// to 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ColorEvaluation {
-    /// Share of labelled pixels whose colour `segment` names as the labels do.
+    /// Share of labelled pixels that get the same colour name from `segment` as from the labels.
     pub pixel_accuracy: f64,
-    /// Share of labelled superpixels whose mean the table names as the labels do.
+    /// Share of labelled superpixels whose mean colour gets the same name from the table as from the labels.
     pub superpixel_accuracy: f64,
-    /// Labelled superpixels.
+    /// Number of labelled superpixels.
     pub superpixels: u64,
-    /// Pixels by the labels' colour (rows) and ours, 12 x 12, both by colour id from 1 (`bk` is no colour of clothes).
+    /// Pixel counts by the labels' colour (rows) and ours (columns), 12 x 12, both by colour id from 1 (`bk` is not a
+    /// colour of clothing).
     pub confusion: Vec<Vec<u64>>,
 }
 
-/// Features by the model beside features by the labels, `segment --from model` and `--from labels`.
+/// Features from the model compared with features from the labels: `segment --from model` against `--from labels`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FeatureComparison {
     /// How the pixels of a category get their colour.
     pub color_rule: ColorRule,
-    /// Mean over photos and cells of the absolute difference, absent = 0.
+    /// Mean absolute difference over photos and cells, absent = 0.
     pub mean_absolute_difference: f64,
-    /// The same for a table that is empty: what is there to be found.
+    /// The same for an empty table, as a baseline.
     pub mean_absolute_difference_of_nothing: f64,
-    /// Mean over photos of the absolute difference, by cell.
+    /// Mean absolute difference over photos, by cell.
     pub cells: BTreeMap<String, f64>,
-    /// Share of the ten nearest photos of the split by the labels (`pearson`) that are among the ten nearest by the model;
-    /// null in a split of ten photos or fewer.
+    /// Share of a photo's ten nearest neighbours by the labels (`pearson`, within the split) that are also among its
+    /// ten nearest by the model; null if the split has ten photos or fewer.
     pub true_neighbours_found: Option<f64>,
-    /// The same where ten others are drawn at random.
+    /// The same for ten photos drawn at random.
     pub true_neighbours_found_at_random: Option<f64>,
 }

@@ -1,4 +1,4 @@
-//! The network with its losses, for any weights.
+//! The network with its losses, run with any weights.
 
 use ort::session::Session;
 use ort::value::{DynValue, Tensor};
@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::graph::{self, Spec};
 use crate::runtime::{self, failed};
 
-/// The network with the losses, for any weights.
+/// A session of the network and its losses; the weights are an input of each run.
 #[derive(Debug)]
 pub struct Evaluator {
     session: Session,
@@ -16,25 +16,25 @@ pub struct Evaluator {
     spec: Spec,
 }
 
-/// What the network answers for a batch.
+/// The network's output for a batch.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// Mean loss over the photos' pixels.
     pub loss: f32,
     /// Mean binary cross-entropy over the photos' pixels and the maps.
     pub bce: f32,
-    /// `[rows, columns]` for each photo.
+    /// One label map, `[rows, columns]`, for each photo.
     pub label_maps: Vec<Vec<u8>>,
 }
 
 impl Evaluator {
-    /// What really runs.
+    /// The backend actually in use.
     #[must_use]
     pub fn backend(&self) -> Backend {
         self.backend
     }
 
-    /// Makes the session.
+    /// Creates the session.
     ///
     /// # Errors
     /// As [`runtime::session`].
@@ -46,7 +46,7 @@ impl Evaluator {
     /// Runs a batch: photos `[size, rows, columns, 3]`, labels `[size, map rows, map columns]`, flat folded weights.
     ///
     /// # Errors
-    /// What ONNX Runtime answers.
+    /// Whatever ONNX Runtime reports.
     pub fn run(&mut self, photos: Vec<u8>, labels: Vec<u8>, weights: &DynValue) -> Result<Answer> {
         let failed = || failed("evaluation");
         let spec = &self.spec;

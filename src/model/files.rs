@@ -1,23 +1,23 @@
-//! Names of the files of a model folder, and the identity of a model.
+//! File names in a model folder, and the identity of a model.
 
 use crate::files;
 
 /// File name of the training step's graph.
 pub const TRAIN_STEP_FILE: &str = "train_step.onnx";
 
-/// File name of the network for use.
+/// File name of the inference network.
 pub const PREDICT_FILE: &str = "predict.onnx";
 
 /// File name of the weights by name.
 pub const WEIGHTS_FILE: &str = "weights.safetensors";
 
-/// File name of the course of the run.
+/// File name of the training history.
 pub const HISTORY_FILE: &str = "history.parquet";
 
 /// File name of the model card.
 pub const MODEL_CARD_FILE: &str = "model.json";
 
-/// File name of the licence of the data, in a model folder.
+/// File name of the data licence.
 pub const DATA_LICENSE_FILE: &str = "DATA_LICENSE";
 
 /// Identity of a `predict.onnx`: the first 16 hexadecimal digits of its SHA-256.

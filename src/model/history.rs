@@ -1,4 +1,4 @@
-//! The course of a training run: `history.parquet` and `loss.csv`.
+//! The history of a training run: `history.parquet` and `loss.csv`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::{files, table};
 
-/// Name of the table in its metadata.
+/// The table's name in its metadata.
 const TABLE: &str = "history";
 
 /// One epoch. Rates are 0 to 1.
@@ -22,17 +22,17 @@ pub struct EpochRecord {
     pub epoch: u32,
     /// Learning rate of the last step.
     pub learning_rate: f32,
-    /// Mean loss over the photos of the epoch, each at the time of its step.
+    /// Mean loss over the photos of the epoch, each measured in its own training step.
     pub train_loss: f32,
-    /// Share of train pixels that were right at the time of their step.
+    /// Share of train pixels classified correctly, each measured in its own training step.
     pub train_pixel_accuracy: f32,
-    /// Loss over the validation part after the epoch.
+    /// Loss over the validation split after the epoch.
     pub validation_loss: f32,
-    /// Share of validation pixels that are right.
+    /// Share of validation pixels classified correctly.
     pub validation_pixel_accuracy: f32,
-    /// The same over pixels whose truth is not background.
+    /// The same over the pixels whose true category is not background.
     pub validation_foreground_accuracy: f32,
-    /// Mean IoU over the categories that the validation part holds.
+    /// Mean IoU over the categories that occur in the validation split.
     pub validation_mean_iou: f32,
     /// Training speed of the epoch.
     pub photos_per_sec: f32,
@@ -40,7 +40,7 @@ pub struct EpochRecord {
     pub elapsed_secs: f32,
 }
 
-/// A column of figures: its name, the figure of a record, and the place to put one.
+/// A numeric column: its name, and access to its field in a record.
 type Column = (&'static str, fn(&mut EpochRecord) -> &mut f32);
 
 const COLUMNS: [Column; 9] = [
@@ -56,7 +56,7 @@ const COLUMNS: [Column; 9] = [
 ];
 
 impl EpochRecord {
-    /// The epoch in a line for people: of `epochs`, with `left` of the run's time.
+    /// A log line for the epoch, out of `epochs`, with `left` as the estimated remaining time.
     #[must_use]
     pub fn line(&self, epochs: u32, left: Duration) -> String {
         format!(
@@ -72,14 +72,14 @@ impl EpochRecord {
         )
     }
 
-    /// The figures by the names of their columns.
+    /// The figures with their column names.
     pub fn figures(&self) -> impl Iterator<Item = (&'static str, f32)> {
         let record = *self;
         COLUMNS.iter().map(move |(name, figure)| (*name, *figure(&mut record.clone())))
     }
 }
 
-/// A length of time for people: seconds below two minutes, minutes below two hours, hours.
+/// A duration for display: in seconds below two minutes, in minutes below two hours, then in hours.
 fn length(time: Duration) -> String {
     match time.as_secs_f64() {
         secs if secs < 120.0 => format!("{secs:.0} s"),
@@ -88,7 +88,7 @@ fn length(time: Duration) -> String {
     }
 }
 
-/// The epoch with the highest mean IoU over the validation part, the first of several; `None` without epochs.
+/// The epoch with the highest mean IoU over the validation split, the earliest on a tie; `None` if there are no epochs.
 #[must_use]
 pub fn best(history: &[EpochRecord]) -> Option<&EpochRecord> {
     history.iter().reduce(|best, it| if it.validation_mean_iou > best.validation_mean_iou { it } else { best })
@@ -131,7 +131,7 @@ pub fn read(path: &Path) -> Result<Vec<EpochRecord>> {
     Ok(history)
 }
 
-/// An epoch of zeros.
+/// A record with every field zero.
 pub(crate) const EMPTY: EpochRecord = EpochRecord {
     epoch: 0,
     learning_rate: 0.0,
@@ -145,7 +145,7 @@ pub(crate) const EMPTY: EpochRecord = EpochRecord {
     elapsed_secs: 0.0,
 };
 
-/// Writes `loss.csv`: the same rows for whoever has a spreadsheet.
+/// Writes `loss.csv`: the same rows, for spreadsheets.
 ///
 /// # Errors
 /// As [`files::write`].

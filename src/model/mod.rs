@@ -1,4 +1,4 @@
-//! What a published model is, and using it.
+//! Published models: their files, and how they are loaded and run.
 
 pub mod confusion;
 pub mod evaluation;

@@ -14,7 +14,7 @@ use crate::graph::{self, Dialect, Precision, Spec};
 use crate::photo::Photo;
 use crate::runtime::{self, failed};
 
-/// Photos that go through the network together: enough to keep the cores busy, little enough to stay in the cache.
+/// Photos per batch: enough to keep the cores busy, few enough to stay in the cache.
 pub const BATCH_SIZE: usize = 4;
 
 /// A loaded `predict.onnx`.
@@ -28,7 +28,7 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// Loads the network `predict`, an ONNX file that was read at `path`.
+    /// Loads the network `predict`, an ONNX file read from `path`.
     ///
     /// # Errors
     /// [`Error::Runtime`] if ONNX Runtime is missing, [`Error::Input`] if the network is not one of ours.
@@ -48,13 +48,13 @@ impl Predictor {
         &self.model_id
     }
 
-    /// What really runs.
+    /// The backend actually in use.
     #[must_use]
     pub fn backend(&self) -> Backend {
         self.backend
     }
 
-    /// The numbers that the network really computes in.
+    /// The precision that the network actually computes in.
     #[must_use]
     pub fn precision(&self) -> Precision {
         match self.backend.dialect {
@@ -63,14 +63,14 @@ impl Predictor {
         }
     }
 
-    /// What photos are laid onto.
+    /// The network's specification, which defines the canvas that photos are placed on.
     #[must_use]
     pub fn spec(&self) -> &Spec {
         &self.spec
     }
 
-    /// Category of each pixel of each photo: `[height, width]` u8, 0 to 22, at the photo's own size; any number of photos,
-    /// run in batches of [`BATCH_SIZE`].
+    /// The category of each pixel of each photo: `[height, width]` u8, 0 to 22, at the photo's own size. Takes any
+    /// number of photos and runs them in batches of [`BATCH_SIZE`].
     ///
     /// # Errors
     /// [`Error::Runtime`].
@@ -87,8 +87,8 @@ impl Predictor {
         Ok(maps)
     }
 
-    /// Runs the network over the pixels of canvases ([`Canvas::pixels`]) as one batch: what [`canvas::label_map`] takes, one
-    /// for each canvas.
+    /// Runs the network on the pixels of canvases ([`Canvas::pixels`]) as one batch. Returns one output per canvas, in
+    /// the form that [`canvas::label_map`] takes.
     ///
     /// # Errors
     /// [`Error::Runtime`].

@@ -1,5 +1,5 @@
-//! A published model folder, opened once: whatever is trained meanwhile, one version is read, and what is recorded of it is
-//! of the bytes that were loaded.
+//! A published model folder, opened once: even if a new model is published meanwhile, everything is read from one
+//! version, and what is recorded describes the bytes that were loaded.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,7 @@ impl Model {
     /// Opens the model folder `name` and reads its network.
     ///
     /// # Errors
-    /// [`Error::Input`] if it is no model folder, [`Error::Io`].
+    /// [`Error::Input`] if it is not a model folder, [`Error::Io`].
     pub fn open(name: &Path) -> Result<Self> {
         if !name.join(PREDICT_FILE).is_file() {
             return Err(missing(&name.join(PREDICT_FILE)));
@@ -48,13 +48,13 @@ impl Model {
         &self.folder
     }
 
-    /// Where the network was read.
+    /// Path that the network was read from.
     #[must_use]
     pub fn predict_path(&self) -> PathBuf {
         self.folder.name().join(PREDICT_FILE)
     }
 
-    /// The network as it was read: an ONNX file.
+    /// The network as read: the bytes of an ONNX file.
     #[must_use]
     pub fn predict(&self) -> &[u8] {
         &self.predict
@@ -95,7 +95,7 @@ impl Model {
         Ok(Colors { table: ColorTable::parse(&path, &encoded)?, encoded })
     }
 
-    /// Records what was read as inputs of a stage.
+    /// Records the network and the colour table as inputs of a stage.
     pub fn record(&self, colors: &Colors, stage: &mut Stage) {
         stage.input_read(&self.predict_path(), &self.predict);
         stage.input_read(&self.folder.name().join(color::FILE), &colors.encoded);

@@ -1,4 +1,4 @@
-//! Weights by name as safetensors.
+//! Weights as named tensors in the safetensors format.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::graph::{SPEC_KEY, Spec, WEIGHTS, parameters};
 
-/// Writes `weights.safetensors`: the tensors by name, the network in the metadata.
+/// Writes `weights.safetensors`: the named tensors, with the network's specification in the metadata.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -23,7 +23,7 @@ pub fn write_weights(path: &Path, spec: &Spec, weights: &[f32]) -> Result<()> {
 /// Reads `weights.safetensors`.
 ///
 /// # Errors
-/// [`Error::Input`] naming the file where it is missing, damaged or of another network.
+/// [`Error::Io`] if the file cannot be read; [`Error::Input`] if it is damaged or does not fit its network.
 pub fn read_weights(path: &Path) -> Result<(Spec, Vec<f32>)> {
     let bad = |problem: String| Error::input(path, format!("{problem}; train the model again"));
     let bytes = fs::read(path).map_err(Error::io("read", path))?;
@@ -32,19 +32,21 @@ pub fn read_weights(path: &Path) -> Result<(Spec, Vec<f32>)> {
         .metadata()
         .as_ref()
         .and_then(|it| it.get(SPEC_KEY))
-        .ok_or_else(|| bad(format!("is not a model of lookbook: it has no metadata '{SPEC_KEY}'")))?;
-    let spec: Spec = serde_json::from_str(spec).map_err(|cause| bad(format!("its '{SPEC_KEY}' is wrong ({cause})")))?;
+        .ok_or_else(|| bad(format!("is not a lookbook model: it has no metadata '{SPEC_KEY}'")))?;
+    let spec: Spec =
+        serde_json::from_str(spec).map_err(|cause| bad(format!("its '{SPEC_KEY}' is invalid ({cause})")))?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|cause| bad(format!("is damaged ({cause})")))?;
     let weights = vector(&spec, &tensors, WEIGHTS).map_err(bad)?;
     Ok((spec, weights))
 }
 
-/// What stands before the names of a vector's tensors in a file.
+/// Prefix of the names of a vector's tensors in a file.
 fn prefix(name: &str) -> String {
     if name == WEIGHTS { String::new() } else { format!("{name}/") }
 }
 
-/// A vector of the state out of its tensors, one for each parameter or one for all, or what is wrong.
+/// Assembles a state vector from its tensors, which are either one per parameter or a single one; `Err` says what is
+/// wrong.
 pub(crate) fn vector(spec: &Spec, tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>, String> {
     let floats = |bytes: &[u8]| -> Vec<f32> { bytes.as_chunks().0.iter().map(|&it| f32::from_le_bytes(it)).collect() };
     if let Some(whole) = tensors.tensor(name).ok().filter(|it| it.dtype() == Dtype::F32 && it.shape().len() == 1) {
@@ -60,7 +62,8 @@ pub(crate) fn vector(spec: &Spec, tensors: &SafeTensors<'_>, name: &str) -> Resu
     Ok(values)
 }
 
-/// Flat vectors as named tensors: one for each parameter, or one alone where the vector has another length.
+/// Serializes flat vectors as named tensors: one per parameter, or a single one if the vector's length is not the
+/// number of parameters.
 pub(crate) fn pack(spec: &Spec, vectors: &[(&str, &[f32])], metadata: HashMap<String, String>) -> Result<Vec<u8>> {
     let mut tensors = Vec::new();
     for (name, values) in vectors {

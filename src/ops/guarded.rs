@@ -1,22 +1,15 @@
-//! For tests: buffers with an inaccessible page right after or right before them, so that an out-of-bounds access ends
-//! the process instead of going unnoticed.
+//! For tests: buffers with an inaccessible page right after or right before them, so that an out-of-bounds read or
+//! write crashes the process instead of passing unnoticed.
 
 use std::ffi::c_void;
 use std::ops::{Deref, DerefMut};
 
-const PROT_NONE: i32 = 0;
-const PROT_READ_WRITE: i32 = 3;
-const MAP_PRIVATE_ANONYMOUS: i32 = 0x22;
-/// A multiple of every page size that Linux uses on x86-64 and aarch64.
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+
+/// A multiple of every page size of Linux on x86-64 and aarch64.
 const PAGE_BYTES: usize = 1 << 16;
 
-unsafe extern "C" {
-    fn mmap(address: *mut c_void, bytes: usize, protection: i32, flags: i32, file: i32, offset: i64) -> *mut c_void;
-    fn mprotect(address: *mut c_void, bytes: usize, protection: i32) -> i32;
-    fn munmap(address: *mut c_void, bytes: usize) -> i32;
-}
-
-/// Numbers for which every bit pattern is valid.
+/// Numbers for which every bit pattern is a valid value.
 pub(crate) trait Plain: Copy {}
 impl Plain for f32 {}
 impl Plain for u8 {}
@@ -25,7 +18,7 @@ impl Plain for u16 {}
 /// Which end of a buffer is guarded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Guard {
-    /// The page right after the last element.
+    /// The page right after its last element.
     Behind,
     /// The page right before its first element.
     Before,
@@ -35,7 +28,7 @@ impl Guard {
     pub(crate) const BOTH: [Self; 2] = [Self::Behind, Self::Before];
 }
 
-/// A slice with a guard.
+/// A slice with a guard page at one end.
 #[derive(Debug)]
 pub(crate) struct Guarded<T: Plain> {
     mapping: *mut c_void,
@@ -50,19 +43,20 @@ impl<T: Plain> Guarded<T> {
         let bytes = size_of_val(values);
         let open_bytes = bytes.next_multiple_of(PAGE_BYTES);
         let mapped_bytes = open_bytes + 2 * PAGE_BYTES;
-        // SAFETY: an anonymous mapping at an address chosen by the kernel touches no memory that is in use.
-        let mapping = unsafe { mmap(std::ptr::null_mut(), mapped_bytes, PROT_NONE, MAP_PRIVATE_ANONYMOUS, -1, 0) };
-        assert_ne!(mapping.addr(), usize::MAX, "no memory for a guarded buffer");
+        // SAFETY: an anonymous mapping at an address that the kernel chooses touches no memory in use.
+        let mapping =
+            unsafe { mmap_anonymous(std::ptr::null_mut(), mapped_bytes, ProtFlags::empty(), MapFlags::PRIVATE) };
+        let mapping = mapping.expect("memory for a guarded buffer");
         let open = mapping.wrapping_byte_add(PAGE_BYTES);
-        // SAFETY: the range consists of whole pages inside the mapping.
-        assert_eq!(unsafe { mprotect(open, open_bytes, PROT_READ_WRITE) }, 0, "the buffer cannot be opened");
+        // SAFETY: the range is whole pages of this mapping, to which no reference exists yet.
+        unsafe { mprotect(open, open_bytes, MprotectFlags::READ | MprotectFlags::WRITE) }.expect("a writable buffer");
         let offset_bytes = match guard {
             Guard::Behind => open_bytes - bytes,
             Guard::Before => 0,
         };
         let start: *mut T = open.wrapping_byte_add(offset_bytes).cast();
-        // SAFETY: `bytes` bytes from `start` on are within the open pages, which are not shared with anyone; `start` is
-        // aligned, as it is a whole number of elements away from a page boundary.
+        // SAFETY: the `bytes` bytes from `start` lie in the open pages, which nothing else refers to; `start` is
+        // aligned because it is a whole number of elements away from a page boundary.
         unsafe { start.copy_from_nonoverlapping(values.as_ptr(), values.len()) };
         Self { mapping, mapped_bytes, start, len: values.len() }
     }
@@ -86,15 +80,15 @@ impl<T: Plain> DerefMut for Guarded<T> {
 
 impl<T: Plain> Drop for Guarded<T> {
     fn drop(&mut self) {
-        // SAFETY: the mapping belongs to this buffer alone, and no borrow of it is left.
-        unsafe { munmap(self.mapping, self.mapped_bytes) };
+        // SAFETY: the mapping is this buffer's own, and no borrow of it is left.
+        unsafe { munmap(self.mapping, self.mapped_bytes) }.expect("the mapping exists");
     }
 }
 
 mod tests {
     use super::*;
 
-    /// Access rights of the page that contains an address, such as `rw-p`.
+    /// Access rights of the page that holds an address, such as `rw-p`.
     fn rights(address: usize) -> String {
         let maps = std::fs::read_to_string("/proc/self/maps").expect("Linux lists the mappings");
         let of_address = maps.lines().find_map(|line| {

@@ -14,7 +14,7 @@ pub const DEFAULT_PHOTOS: usize = 6;
 /// Default of [`Config::gallery_photos`].
 pub const DEFAULT_GALLERY_PHOTOS: usize = 20_000;
 
-/// Most photos with truth and prediction: the page carries these pictures, and a browser has to hold it.
+/// Maximum of [`Config::photos`]: the pictures are embedded in the page, which a browser must be able to load.
 pub const MAX_PHOTOS: usize = 100;
 
 /// Settings of `report`.
@@ -23,11 +23,11 @@ pub const MAX_PHOTOS: usize = 100;
 pub struct Config {
     /// The folder that holds the folders of the stages.
     pub run: PathBuf,
-    /// The folder of the page.
+    /// The folder to write the page to.
     pub output: PathBuf,
     /// Photos shown with truth and prediction: [`DEFAULT_PHOTOS`], at most [`MAX_PHOTOS`].
     pub photos: usize,
-    /// Photos in the gallery at most ([`DEFAULT_GALLERY_PHOTOS`]).
+    /// Maximum number of photos in the gallery ([`DEFAULT_GALLERY_PHOTOS`]).
     pub gallery_photos: usize,
     /// Where the network runs.
     pub device: Device,

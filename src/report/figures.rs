@@ -1,16 +1,16 @@
-//! Figures and pictures as the page has them.
+//! Formatting of figures and pictures for the page.
 
 use base64::Engine;
 
 /// JPEG quality of embedded photos and sheets.
 pub(super) const QUALITY: u8 = 85;
 
-/// A rate as per cent.
+/// A rate as a percentage.
 pub(super) fn percent(rate: f64) -> String {
     format!("{:.1} %", rate * 100.0)
 }
 
-/// A count with commas between thousands.
+/// A count with commas as thousands separators.
 pub(super) fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();

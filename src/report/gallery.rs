@@ -1,5 +1,6 @@
-//! The gallery: sheets of thumbnails (`thumbnails/NNNN.jpg`) and `gallery.js`, the names, cells and neighbours of the photos
-//! as the page's script takes them. Beside the page, and not in it: a browser loads a sheet when it comes into view.
+//! The gallery: sheets of thumbnails (`thumbnails/NNNN.jpg`) and `gallery.js`, which holds the names, cells and
+//! neighbours of the photos for the page's script. They are separate files rather than part of the page, so that a
+//! browser loads a sheet only when it comes into view.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -17,27 +18,27 @@ use crate::similarity::{self, Neighbour};
 use crate::stage::{Stage, Summary};
 use crate::{files, labels, picture, stop};
 
-/// Size of a thumbnail, and thumbnails in a sheet: a sheet is about 150 kB.
+/// Size of a thumbnail, and columns and rows of a sheet; a sheet takes about 150 kB.
 const THUMBNAIL_PX: (u32, u32) = (120, 180);
 const SHEET: (usize, usize) = (8, 6);
 const QUALITY: u8 = 75;
-/// Shares and correlations are written as whole numbers of this part of one.
+/// Shares and correlations are multiplied by this and written as integers.
 const SCALE: f32 = 1000.0;
 
-/// What `gallery.js` holds. Photos are named by their row, in the order of the feature table.
+/// The content of `gallery.js`. Photos are identified by their row in the feature table.
 #[derive(Serialize)]
 struct Gallery<'a> {
     thumbnail_px: (u32, u32),
     sheet: (usize, usize),
     cells: Vec<String>,
     names: &'a [String],
-    /// Of each photo: cell, share in thousandths, cell, share, ...; the largest share first.
+    /// For each photo: cell, share in thousandths, cell, share, ...; the largest share first.
     worn: Vec<Vec<u32>>,
-    /// Of each photo: neighbour, correlation in thousandths, neighbour, ...; the nearest first.
+    /// For each photo: neighbour, correlation in thousandths, neighbour, ...; the nearest first.
     near: Vec<Vec<i32>>,
 }
 
-/// Writes the gallery; returns the number of its photos, and of all. `None` where there is no feature table.
+/// Writes the gallery; returns the number of photos in it and in total. `None` if there is no feature table.
 pub(super) fn write(run: &Run, config: &Config, stage: &Stage) -> Result<Option<(usize, usize)>> {
     let Some(features) = run.folder("features").filter(|_| config.gallery_photos > 0) else { return Ok(None) };
     let table = FeatureTable::open(features)?;
@@ -75,7 +76,7 @@ fn near(photo_ids: &[u32], neighbours: &[Neighbour]) -> Vec<Vec<i32>> {
     near
 }
 
-/// The catalogue that the features came from.
+/// The catalogue that the features were computed from.
 fn catalogue(features: &Path, run: &Run) -> Result<PathBuf> {
     let summary = Summary::read(features)?;
     let named = summary.config.pointer("/stage/catalogue").and_then(serde_json::Value::as_str);
@@ -95,13 +96,13 @@ fn write_sheets(table: &FeatureTable, shown: usize, catalogue: &Path, stage: &St
     Ok(())
 }
 
-/// `None` for a photo that is gone or damaged since.
+/// `None` for a photo that has been removed or damaged since.
 fn thumbnail(encoded: Option<&[u8]>) -> Option<Photo> {
     let decoding = Decoding { max_pixels: MAX_PIXELS, fit: Some(THUMBNAIL_PX) };
     photo::decode_with(encoded?, decoding).ok().map(|it| it.photo)
 }
 
-/// The thumbnails in rows, each in the middle of its place.
+/// The thumbnails in rows, each centred in its place.
 fn sheet(thumbnails: &[Option<Photo>]) -> Photo {
     let (width, height) = (THUMBNAIL_PX.0 as usize, THUMBNAIL_PX.1 as usize);
     let (sheet_width, sheet_height) = (width * SHEET.0, height * SHEET.1);
@@ -119,13 +120,13 @@ fn sheet(thumbnails: &[Option<Photo>]) -> Photo {
     Photo { width_px: sheet_width as u32, height_px: sheet_height as u32, rgb }
 }
 
-/// The encoded photos of a feature table's rows, in their order.
+/// The encoded photos of a feature table's rows, in order.
 struct Photos<'a> {
     table: &'a FeatureTable,
     catalogue: PathBuf,
-    /// The rows of a dataset, as far as they were not asked for yet.
+    /// The rows of a dataset that have not been requested yet.
     records: Option<Box<dyn Iterator<Item = Result<crate::dataset::PhotoRecord>> + Send>>,
-    /// Those that came before they were asked for.
+    /// Those read before they were requested.
     ahead: BTreeMap<u32, Vec<u8>>,
 }
 
@@ -145,7 +146,7 @@ impl<'a> Photos<'a> {
             let places = [PathBuf::from(path), self.catalogue.join(path)];
             return Ok(places.iter().find_map(|place| photo::read_bytes(place).ok()));
         };
-        // Both are in the order of the ids: what was passed over is not asked for any more.
+        // Both are ordered by id, so photos that were skipped will not be requested again.
         while !self.ahead.contains_key(&photo_id) {
             let Some(record) = records.next().transpose()? else { return Ok(None) };
             if record.photo_id >= photo_id {

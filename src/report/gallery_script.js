@@ -1,12 +1,13 @@
-// The gallery: a wall of which only the part in view is drawn, a search over names and cells, and the neighbours of the
-// chosen photo. The data is gallery.js beside the page.
+// The gallery: a wall of photos of which only the visible part is drawn, a search over names and cells, and the
+// neighbours
+// of the chosen photo. The data is in gallery.js next to the page.
 "use strict";
 (() => {
   const data = window.lookbook;
   const place = document.getElementById("gallery-photos");
   if (!place) return;
   if (!data) {
-    place.textContent = "gallery.js is not beside this page: copy the whole folder of the report.";
+    place.textContent = "gallery.js is not next to this page: copy the whole report folder.";
     return;
   }
   const [thumbWidth, thumbHeight] = data.thumbnail_px;
@@ -51,7 +52,7 @@
     return made;
   };
 
-  // The wall: tiles are made for the rows in view and dropped behind it.
+  // The wall: tiles exist only for the rows in view.
   const columns = () => Math.max(1, Math.floor(wall.clientWidth / TILE.width));
   const step = () => wall.clientWidth / columns();
   const draw = () => {
@@ -76,7 +77,8 @@
     if (top + TILE.height > wall.scrollTop + wall.clientHeight) wall.scrollTop = top + TILE.height - wall.clientHeight;
   };
 
-  // A photo is found where every word of the search is in its name or in a cell; "red dress" and "dress red" are one cell.
+  // A photo matches if every word of the search is in its name or in one of its cells; "red dress" and "dress red" mean
+  // one cell.
   const wanted = (text) => {
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
     const tests = [];
@@ -110,7 +112,7 @@
     search.focus({ preventScroll: true });
   };
 
-  // The map of cells by keyboard: one stop of the tab key, arrows from cell to cell, Enter searches.
+  // The map of cells by keyboard: a single tab stop, arrow keys move between cells, Enter searches.
   const map = [...document.querySelectorAll("[data-search]")];
   map[0]?.closest("svg").setAttribute("role", "group");
   const corner = (cell, axis) => Number(cell.querySelector("rect").getAttribute(axis));
@@ -155,7 +157,7 @@
       worn.append(line);
     }
     if (shown < data.worn[photo].length) worn.append(element("li", "soft", `and ${(data.worn[photo].length - shown) / 2} more`));
-    own.append(thumbnail(photo), element("strong", "", data.names[photo]), worn.children.length ? worn : element("p", "soft", "Nothing is worn in it."));
+    own.append(thumbnail(photo), element("strong", "", data.names[photo]), worn.children.length ? worn : element("p", "soft", "No apparel was found."));
     const near = element("div", "near");
     const neighbours = data.near[photo];
     for (let at = 0; at < neighbours.length; at += 2) {
@@ -166,7 +168,7 @@
       near.append(one);
     }
     const right = element("div");
-    right.append(element("h3", "", neighbours.length ? "Dressed most like it" : "It has no neighbours"), near);
+    right.append(element("h3", "", neighbours.length ? "Most similar outfits" : "No neighbours"), near);
     chosen.replaceChildren(own, right);
     chosen.hidden = false;
     draw();

@@ -1,4 +1,5 @@
-//! Which measure to choose: how like a photo its nearest are by each of them, as a table and a contact sheet.
+//! Which measure to choose: how similar a photo's nearest neighbours are by each measure, as a table and a contact
+//! sheet.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,12 +18,12 @@ use crate::similarity::likeness::{ByMeasure, Likeness, Nearests, likeness, neare
 use crate::similarity::{DEFAULT_TOP, Measure};
 use crate::stage::{Common, Stage};
 
-/// Photos on the contact sheet, and the nearest of each by each measure.
+/// Photos on the contact sheet, and neighbours of each photo by each measure.
 const SHEET_QUERIES: usize = 2;
 const SHEET_NEAREST: usize = 5;
 const MISSING_RGB: u8 = 200;
 
-/// The comparison as the page shows it.
+/// The comparison as shown on the page.
 #[derive(Debug, Serialize)]
 pub(super) struct Measures {
     photos: usize,
@@ -38,7 +39,7 @@ struct Row {
     figures: [String; 3],
 }
 
-/// Compares the measures; `None` where there is no feature table, or nothing to compare in it.
+/// Compares the measures; `None` if there is no feature table, or nothing in it to compare.
 pub(super) fn compare(run: &Run, common: &Common, stage: &Stage) -> Result<Option<Measures>> {
     let Some(folder) = run.folder("features") else { return Ok(None) };
     let features = FeatureTable::open(folder)?;
@@ -66,7 +67,7 @@ fn name(measure: Option<Measure>) -> &'static str {
     measure.map_or("at random", Measure::name)
 }
 
-/// For each of a few photos a line for each measure: the photo, and its nearest.
+/// For each of a few photos, one line per measure: the photo and its nearest neighbours.
 fn sheet(folder: &Path, features: &FeatureTable, nearests: &Nearests) -> Result<Photo> {
     let mut places: Vec<(Option<usize>, String)> = Vec::new();
     for query in picture::spaced(nearests.queries.len(), SHEET_QUERIES) {
@@ -85,12 +86,12 @@ fn sheet(folder: &Path, features: &FeatureTable, nearests: &Nearests) -> Result<
     picture::contact_sheet(&tiles, SHEET_NEAREST + 1)
 }
 
-/// Nothing below a photo that was drawn at random.
+/// The caption of a neighbour; empty for a photo drawn at random.
 fn caption(correlation: f32) -> String {
     if correlation.is_nan() { String::new() } else { format!("{correlation:.3}") }
 }
 
-/// Stands for a picture that is not there any more, or a neighbour that there is not.
+/// Placeholder for a picture that no longer exists, or for a missing neighbour.
 fn missing() -> Photo {
     let rgb = vec![MISSING_RGB; (FIT_WIDTH_PX * FIT_HEIGHT_PX * 3) as usize];
     Photo { width_px: FIT_WIDTH_PX, height_px: FIT_HEIGHT_PX, rgb }

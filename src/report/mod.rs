@@ -1,5 +1,6 @@
-//! `report`: what the stages left in the run folder to one page for people: `index.html`, and beside it the data and the
-//! thumbnails of its gallery. It needs no network. A part whose stage was not run is left out, and the page says so.
+//! `report`: turns the output of the stages into one page, `index.html`, with the data and the thumbnails of its
+//! gallery in files next to it. It needs no network connection. Sections whose stage was not run are left out, and the
+//! page says so.
 
 use std::path::PathBuf;
 
@@ -49,8 +50,9 @@ impl StageConfig for Config {
 /// Writes the report folder: `index.html`, its pictures, and the gallery.
 ///
 /// # Errors
-/// [`Error::Config`] for a bad setting, [`Error::Input`] where the run folder holds no stage's output or something in it
-/// is damaged, [`Error::Runtime`] where the model cannot be run.
+/// [`Error::Config`](crate::Error::Config) for an invalid setting, [`Error::Input`](crate::Error::Input) if the run folder
+/// holds no output of a stage or something in it is damaged, [`Error::Runtime`](crate::Error::Runtime) if the model cannot
+/// be run.
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     config.check()?;
     let run = Run::open(&config.run)?;

@@ -1,4 +1,5 @@
-//! Tonight against last night: the figures of each published folder beside those of the version before it, and the gates.
+//! Tonight compared with last night: the figures of each published folder next to those of the previous version, and
+//! the gates.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use crate::gates::GateResult;
 use crate::model::evaluation;
 use crate::stage::{Summary, Versions};
 
-/// How a figure is written.
+/// How a figure is formatted.
 #[derive(Clone, Copy)]
 enum Unit {
     Count,
@@ -20,8 +21,8 @@ enum Unit {
     Seconds,
 }
 
-/// The figures that are compared: stage, name in `run.json`, name for people, unit, and whether more is better, where that
-/// can be said.
+/// The figures that are compared: stage, name in `run.json`, displayed name, unit, and whether more is better (`None`
+/// if neither is).
 const FIGURES: [(&str, &str, &str, Unit, Option<bool>); 9] = [
     ("convert", "photos", "photos of the data set", Unit::Count, None),
     ("convert", "rejects", "rejected by convert", Unit::Count, Some(false)),
@@ -45,13 +46,13 @@ pub(super) struct Row {
     verdict: &'static str,
 }
 
-/// A gate as it was looked at.
+/// The result of a gate.
 #[derive(Debug, Serialize)]
 pub(super) struct Gate {
     stage: String,
     text: String,
     passed: bool,
-    /// Whether the version that it kept back lies aside.
+    /// Whether it belongs to a version that was kept back.
     kept_back: bool,
 }
 
@@ -63,7 +64,7 @@ pub(super) struct Nights {
     has_before: bool,
 }
 
-/// Of the stages that are published in `run`.
+/// Compares the stages that are published in `run`.
 pub(super) fn compare(run: &Run, stages: &[Summary]) -> Result<Nights> {
     let (mut rows, mut times, mut gates, mut has_before) = (Vec::new(), Vec::new(), Vec::new(), false);
     for (summary, (name, folder)) in stages.iter().zip(&run.folders) {
@@ -89,7 +90,7 @@ pub(super) fn compare(run: &Run, stages: &[Summary]) -> Result<Nights> {
     Ok(Nights { rows, gates, has_before })
 }
 
-/// A figure of `run.json`; of a model also of its evaluation.
+/// A figure from `run.json`, or, for a model, from its evaluation.
 fn figure(summary: &Summary, folder: &Path, name: &str) -> Option<f64> {
     let evaluation = || {
         let evaluation = evaluation::read(folder).ok().filter(|_| summary.stage == "train")?;

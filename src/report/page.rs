@@ -1,4 +1,4 @@
-//! The page's content as plain values, gathered from the run folder, and the template that shows them.
+//! The page's content as plain values collected from the run folder, and the template that renders them.
 
 use std::collections::BTreeMap;
 
@@ -23,10 +23,10 @@ use crate::stage::Summary;
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("gallery_script.js");
-/// Smallest share of a row of the confusion matrix that is written into its cell.
+/// Smallest share of a row of the confusion matrix that is printed in its cell.
 const WRITTEN_SHARE: f64 = 0.01;
 
-/// Everything on the page. A part is `None` where its stage was not run.
+/// Everything on the page. A section is `None` if its stage was not run.
 #[derive(Debug, Serialize)]
 pub(super) struct Page {
     style: &'static str,
@@ -46,7 +46,7 @@ pub(super) struct Page {
     pub(super) measures: Option<Measures>,
 }
 
-/// A named value with a line of explanation.
+/// A named value with a one-line explanation.
 #[derive(Debug, Serialize)]
 pub(super) struct Fact {
     name: String,
@@ -117,7 +117,7 @@ pub(super) struct SegmentedPhoto {
     pub(super) prediction: String,
 }
 
-/// How many photos the gallery shows, of how many.
+/// How many photos the gallery shows, and out of how many.
 #[derive(Debug, Serialize)]
 pub(super) struct GalleryPart {
     pub(super) shown: usize,
@@ -147,7 +147,7 @@ impl Swatch {
 }
 
 impl Page {
-    /// What the stages left in `run`, the pictures and the gallery excepted.
+    /// Collects what the stages left in `run`, except the pictures and the gallery.
     pub(super) fn new(run: &Run, stages: &[Summary]) -> Result<Self> {
         Ok(Self {
             style: STYLE,
@@ -167,7 +167,7 @@ impl Page {
         })
     }
 
-    /// Number of parts that the page has to do without.
+    /// Number of sections left out of the page.
     pub(super) fn left_out(&self) -> usize {
         let there = [
             self.curves.is_some(),
@@ -209,7 +209,7 @@ impl StageFacts {
     }
 }
 
-/// Loss, and metrics, over the epochs; where the model folder has a history.
+/// Loss and metrics over the epochs, if the model folder has a history.
 fn curves(run: &Run) -> Result<Option<[String; 2]>> {
     let Some(path) = run.file("model", HISTORY_FILE) else { return Ok(None) };
     let history = history::read(&path)?;
@@ -225,11 +225,11 @@ fn curves(run: &Run) -> Result<Option<[String; 2]>> {
     ];
     Ok(Some([
         svg::line_chart("Loss by epoch", &losses, false),
-        svg::line_chart("Metrics over the validation part by epoch", &metrics, true),
+        svg::line_chart("Metrics over the validation split by epoch", &metrics, true),
     ]))
 }
 
-/// `evaluation.json`, where the model was evaluated.
+/// `evaluation.json`, if the model was evaluated.
 fn evaluation_part(run: &Run) -> Result<Option<EvaluationPart>> {
     let Some(model) = run.folder("model").filter(|it| it.join(EVALUATION_FILE).is_file()) else { return Ok(None) };
     evaluation::read(model).map(|it| Some(EvaluationPart::new(&it)))
@@ -245,7 +245,7 @@ impl EvaluationPart {
                 percent(evaluation.mean_iou),
                 "overlap of prediction and truth, mean over the categories that occur",
             ),
-            fact("pixel accuracy", percent(evaluation.pixel_accuracy), "pixels whose category is right"),
+            fact("pixel accuracy", percent(evaluation.pixel_accuracy), "pixels whose category is correct"),
             fact(
                 "foreground accuracy",
                 rate(evaluation.foreground_accuracy),
@@ -254,7 +254,7 @@ impl EvaluationPart {
             fact(
                 "category sets",
                 percent(evaluation.category_set_jaccard),
-                "categories found of those worn or found, mean over photos (Jaccard)",
+                "categories both worn and found, out of those worn or found, mean over photos (Jaccard)",
             ),
         ];
         let others = vec![
@@ -271,12 +271,12 @@ impl EvaluationPart {
             fact(
                 "colour of a pixel",
                 rate(evaluation.color_pixel_accuracy),
-                "apparel pixels that the colour table names as the labels do",
+                "apparel pixels with the same colour name from the colour table and the labels",
             ),
             fact(
                 "the seed's mean IoU",
                 percent(evaluation.seed_mean_iou),
-                "mean over photos, by the seed's own rule; it flatters",
+                "mean over photos, by the seed's own definition; flattering",
             ),
         ];
         let iou = CATEGORIES.iter().enumerate().map(|(category, &name)| iou_bar(category, evaluation.iou.get(name)));
@@ -308,10 +308,10 @@ fn iou_bar(category: usize, iou: Option<&Option<f64>>) -> Bar {
     }
 }
 
-/// The confusion matrix over the categories that occur, as shares of the truth's pixels.
+/// The confusion matrix of the categories that occur, as shares of each true category's pixels.
 fn confusion(counts: &[Vec<u64>]) -> String {
     let (names, rows) = confusion_cells(counts);
-    svg::heat_map("Truth by prediction, per cent of the truth's pixels", &names, &names, &rows, (27.0, 23.0))
+    svg::heat_map("Truth by prediction, as a percentage of the true pixels", &names, &names, &rows, (27.0, 23.0))
 }
 
 fn confusion_cells(counts: &[Vec<u64>]) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
@@ -330,7 +330,13 @@ fn confusion_cells(counts: &[Vec<u64>]) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
             Cell {
                 strength: share,
                 text: if share >= WRITTEN_SHARE { format!("{:.0}", share * 100.0) } else { String::new() },
-                title: format!("{} seen as {}: {} of {} pixels", names.0, names.1, grouped(pixels), grouped(total)),
+                title: format!(
+                    "{} predicted as {}: {} of {} pixels",
+                    names.0,
+                    names.1,
+                    grouped(pixels),
+                    grouped(total)
+                ),
                 search: String::new(),
             }
         };
@@ -339,7 +345,7 @@ fn confusion_cells(counts: &[Vec<u64>]) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
     (present.iter().map(|&category| CATEGORIES[category]).collect(), present.iter().map(|&truth| row(truth)).collect())
 }
 
-/// Shares of categories and colours in the feature table, where there is one.
+/// Shares of categories and colours in the feature table, if there is one.
 fn shares(run: &Run) -> Result<Option<Shares>> {
     let Some(folder) = run.folder("features") else { return Ok(None) };
     FeatureTable::open(folder).map(|table| Some(Shares::new(&table.cells)))
@@ -374,14 +380,14 @@ impl Shares {
     }
 }
 
-/// In how many photos each of the 228 cells is worn.
+/// The number of photos in which each of the 228 cells is worn.
 fn cell_map(photos: &[&[f32]]) -> String {
     let worn = |cell: usize| photos.iter().filter(|row| row[cell] > 0.0).count();
     let counts: Vec<usize> = (0..labels::CELL_COUNT).map(worn).collect();
     let most = counts.iter().copied().max().unwrap_or(0).max(1) as f64;
     let names = labels::cell_names();
     let cell = |index: usize| Cell {
-        // Few photos show too: a square root.
+        // The square root makes small counts visible too.
         strength: (counts[index] as f64 / most).sqrt(),
         text: if counts[index] > 0 { short(counts[index]) } else { String::new() },
         title: format!("{}: {} photos", names[index].replace('_', " "), grouped(counts[index] as u64)),
@@ -399,7 +405,7 @@ fn short(count: usize) -> String {
     if count < 10_000 { count.to_string() } else { format!("{}k", count / 1000) }
 }
 
-/// The largest share first; those that are zero are left out.
+/// Bars of the shares, the largest first; zero shares are left out.
 fn ranked(mut shares: Vec<(&str, [u8; 3], f64)>) -> Vec<Bar> {
     shares.retain(|(_, _, share)| *share > 0.0);
     shares.sort_by(|a, b| b.2.total_cmp(&a.2));
@@ -413,7 +419,7 @@ fn ranked(mut shares: Vec<(&str, [u8; 3], f64)>) -> Vec<Bar> {
     shares.into_iter().map(bar).collect()
 }
 
-/// Rejects of all stages by stage and reason; `None` where no stage with such a table was run.
+/// Rejects of all stages by stage and reason; `None` if no stage with such a table was run.
 fn rejects(run: &Run) -> Result<Option<Vec<RejectCount>>> {
     let tables: Vec<_> = FOLDERS.iter().filter_map(|folder| run.file(folder, rejects::FILE)).collect();
     let mut found: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
@@ -435,7 +441,7 @@ fn css([r, g, b]: [u8; 3]) -> String {
     format!("#{r:02x}{g:02x}{b:02x}")
 }
 
-/// A figure of `run.json` for people.
+/// A value of `run.json`, formatted for display.
 fn shown(value: &serde_json::Value) -> String {
     if let Some(count) = value.as_u64() {
         return grouped(count);
@@ -497,7 +503,7 @@ mod tests {
         assert_eq!(names, ["bk", "T-shirt", "dress"]);
         let shares: Vec<Vec<f64>> = rows.iter().map(|row| row.iter().map(|cell| cell.strength).collect()).collect();
         assert_eq!(shares, [[0.9, 0.0, 0.1], [0.0, 0.0, 0.0], [0.0, 0.25, 0.75]]);
-        assert_eq!(rows[2][1].title, "dress seen as T-shirt: 1 of 4 pixels");
+        assert_eq!(rows[2][1].title, "dress predicted as T-shirt: 1 of 4 pixels");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Photos with truth and prediction: a PNG file beside the page, and embedded.
+//! Photos with truth and prediction, both embedded in the page and as a PNG file next to it.
 
 use std::collections::BTreeSet;
 
@@ -17,10 +17,10 @@ use crate::photo::{self, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo};
 use crate::picture::{self, Tile};
 use crate::stage::{Common, Stage};
 
-/// Width of the picture of segmentations: three tiles.
+/// Width of the legend, that of the three tiles above it.
 const LEGEND_PX: u32 = 650;
 
-/// Shows photos that the model has not learnt from with truth and prediction, where there are a data set and a model.
+/// If there are a data set and a model, adds photos that the model was not trained on, with truth and prediction.
 pub(super) fn segmentations(
     page: &mut Page,
     run: &Run,
@@ -49,12 +49,12 @@ pub(super) fn segmentations(
         let overlays = [picture::overlay(photo, &truth), picture::overlay(photo, prediction)];
         let embed = |picture: &Photo| data_uri("jpeg", &picture::jpeg(picture, QUALITY));
         shown.push(SegmentedPhoto {
-            caption: format!("{}: {accuracy} of the pixels are right", record.file_name),
+            caption: format!("{}: {accuracy} of the pixels are correct", record.file_name),
             photo: embed(photo),
             truth: embed(&overlays[0]),
             prediction: embed(&overlays[1]),
         });
-        let captions = [record.file_name.clone(), "truth".to_owned(), format!("prediction, {accuracy} right")];
+        let captions = [record.file_name.clone(), "truth".to_owned(), format!("prediction, {accuracy} correct")];
         let pictures = std::iter::once(photo.clone()).chain(overlays);
         tiles.extend(pictures.zip(captions).map(|(photo, caption)| Tile { photo, caption }));
     }
@@ -66,7 +66,7 @@ pub(super) fn segmentations(
     Ok(())
 }
 
-/// Evenly spaced photos of the test part; of another where that is empty.
+/// Evenly spaced photos of the test split, or of another split if it is empty.
 fn chosen(dataset: &Dataset, count: usize) -> Result<(&'static str, Vec<PhotoRecord>)> {
     let index = dataset.index()?;
     for (split, name) in [(Split::Test, "test"), (Split::Validation, "validation"), (Split::Train, "train")] {
@@ -87,7 +87,7 @@ fn decoded(name: &str, encoded: &[u8]) -> Result<Photo> {
     Ok(fitted(photo))
 }
 
-/// The photo as the network takes it.
+/// The photo, scaled down to the network's size if it is larger.
 fn fitted(photo: Photo) -> Photo {
     if photo.width_px <= FIT_WIDTH_PX && photo.height_px <= FIT_HEIGHT_PX {
         return photo;
@@ -95,7 +95,7 @@ fn fitted(photo: Photo) -> Photo {
     photo::fit(&photo, FIT_WIDTH_PX, FIT_HEIGHT_PX)
 }
 
-/// The label map of a record at the size of its photo as shown, by the nearest pixel.
+/// The label map of a record, resized to the displayed photo by nearest-neighbour sampling.
 fn resized(labels: &[u8], record: &PhotoRecord, photo: &Photo) -> Result<Vec<u8>> {
     let (from_width, from_height) = (record.width_px as usize, record.height_px as usize);
     if labels.len() != from_width * from_height || labels.is_empty() {

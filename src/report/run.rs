@@ -1,4 +1,4 @@
-//! The folders of a run, as the page reads them.
+//! The folders of a run, as read for the page.
 
 use std::path::{Path, PathBuf};
 
@@ -6,13 +6,13 @@ use crate::error::{Error, Result};
 use crate::files::OpenFolder;
 use crate::stage::{RUN_FILE, Stage, Summary};
 
-/// Folders of a run in the order of the flow.
+/// Folders of a run, in pipeline order.
 pub(super) const FOLDERS: [&str; 5] = ["sample", "dataset", "model", "features", "similarity"];
 
 /// The folders of a run that are published, each opened once.
 pub(super) struct Run {
     pub(super) name: PathBuf,
-    /// In the order of the flow.
+    /// In pipeline order.
     pub(super) folders: Vec<(&'static str, OpenFolder)>,
 }
 
@@ -21,7 +21,7 @@ impl Run {
         let published = FOLDERS.into_iter().filter(|it| name.join(it).join(RUN_FILE).is_file());
         let folders = published.map(|it| Ok((it, OpenFolder::open(&name.join(it))?))).collect::<Result<Vec<_>>>()?;
         if folders.is_empty() {
-            let problem = "holds no stage's output (dataset/, model/, ...); run `make all` or a stage first";
+            let problem = "holds no output of any stage (dataset/, model/, ...); run `make all` or a stage first";
             return Err(Error::input(name, problem));
         }
         Ok(Self { name: name.to_owned(), folders })
@@ -32,7 +32,7 @@ impl Run {
         self.folders.iter().map(|(name, _)| self.name.join(name).join(RUN_FILE))
     }
 
-    /// The folder of a stage, by way of its descriptor; `None` if it is not published.
+    /// The folder of a stage, as a path through its descriptor; `None` if it is not published.
     pub(super) fn folder(&self, name: &str) -> Option<&Path> {
         self.folders.iter().find(|(it, _)| *it == name).map(|(_, folder)| folder.root())
     }
@@ -47,7 +47,7 @@ impl Run {
         self.folders.iter().map(|(_, folder)| Summary::read(folder.root())).collect()
     }
 
-    /// The records of the stages stand for what they published.
+    /// Records the stages' `run.json` files as inputs; they stand for what the stages published.
     pub(super) fn record(&self, stage: &mut Stage) -> Result<()> {
         self.folders.iter().try_for_each(|(_, folder)| stage.input_of(folder, RUN_FILE).map(drop))
     }

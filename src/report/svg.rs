@@ -1,20 +1,24 @@
-//! Plots as SVG text. Colours are classes of the page's style sheet, so that a plot follows the page into the dark.
+//! Charts as SVG text. Colours are classes of the page's style sheet, so that charts follow the page's dark mode.
+//!
+//! By hand: the SVG backend of `plotters`, which draws `learning_curve.png`, writes colours instead of classes, and no
+//! tooltips.
 
 use std::fmt::Write;
 
 const FONT_PX: f64 = 12.0;
-/// Room left of a plot for the figures of its axis, and below it.
+/// Margins of a chart: on the left for the numbers of the axis, and below.
 const LEFT_PX: f64 = 52.0;
 const BELOW_PX: f64 = 40.0;
 const ABOVE_PX: f64 = 14.0;
 
-/// A line of a line chart: its name, and its values at 1, 2, ...
+/// A line of a line chart: its name, and its values at x = 1, 2, ...
 pub(super) struct Line {
     pub(super) name: &'static str,
     pub(super) values: Vec<f64>,
 }
 
-/// Lines over the epochs, with axes and a legend; the style sheet has the classes `line-0`, `line-1`, ...
+/// A chart of lines over the epochs, with axes and a legend; the style sheet defines the classes `line-0`, `line-1`,
+/// ...
 pub(super) fn line_chart(title: &str, lines: &[Line], zero_to_one: bool) -> String {
     let (width, height) = (520.0, 260.0);
     let (plot_width, plot_height) = (width - LEFT_PX - 16.0, height - ABOVE_PX - BELOW_PX - 22.0);
@@ -53,16 +57,16 @@ pub(super) fn line_chart(title: &str, lines: &[Line], zero_to_one: bool) -> Stri
 /// A cell of a heat map.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Cell {
-    /// How strong its colour is, 0 to 1.
+    /// Intensity of the colour, 0 to 1.
     pub(super) strength: f64,
     pub(super) text: String,
-    /// Shown where the pointer rests.
+    /// Tooltip.
     pub(super) title: String,
-    /// What a click searches the gallery for; nothing where it is empty.
+    /// What a click searches the gallery for; empty if a click does nothing.
     pub(super) search: String,
 }
 
-/// Rows of cells with names on the left and above.
+/// A heat map: rows of cells with names on the left and above.
 pub(super) fn heat_map(
     title: &str,
     rows: &[&str],
@@ -118,12 +122,12 @@ pub(super) struct Bar {
     pub(super) name: String,
     /// CSS colour.
     pub(super) color: String,
-    /// 0 to 1; `None` where there is nothing to measure.
+    /// 0 to 1; `None` if there is nothing to measure.
     pub(super) length: Option<f64>,
     pub(super) text: String,
 }
 
-/// Horizontal bars with a name on the left and a text on the right.
+/// A chart of horizontal bars with a name on the left and a text on the right.
 pub(super) fn bar_chart(title: &str, bars: &[Bar]) -> String {
     let (width, row, left, right) = (480.0, 24.0, 84.0, 64.0);
     let mut svg = open(width, row * bars.len() as f64 + 2.0, title);
@@ -169,7 +173,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// The next 1, 2, 2.5, 4, 5 or 10 times a power of ten: an axis that ends there has four round ticks.
+/// Rounds up to 1, 2, 2.5, 4, 5 or 10 times a power of ten, so that an axis ending there has four round ticks.
 fn round_up(value: f64) -> f64 {
     if value <= 0.0 || !value.is_finite() {
         return 1.0;

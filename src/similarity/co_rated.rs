@@ -5,7 +5,7 @@
 
 use super::sparse::{BLOCK, PairSums, Postings, SparseRow, SparseRows};
 
-/// The table by cell: a cell of one photo is met with all photos that have it.
+/// The table by cell: each cell of a photo is matched with all photos that have it.
 #[derive(Debug)]
 pub(super) struct CoRated {
     min_common: u32,
@@ -17,12 +17,13 @@ impl CoRated {
         Self { min_common, postings: Postings::new(rows) }
     }
 
-    /// The correlations of `row` with the photos of `block` of `rows`; NaN where fewer than `min_common` cells are in both
-    /// or a side does not vary over them.
+    /// The correlations of `row` with the photos of `block` of `rows`; NaN for fewer than `min_common` common cells, or
+    /// if one side does not vary over them.
     pub(super) fn correlate(&self, row: SparseRow, rows: &SparseRows, block: usize, correlations: &mut [f32]) {
         let mut sums = vec![PairSums::default(); correlations.len()];
         self.postings.pair_sums(row, block, &mut sums);
-        // Which photos have enough in common cannot be predicted: each is written down, and the next over it where it has not.
+        // The processor cannot predict which photos have enough in common, so there is no branch: each place is
+        // written, and is overwritten by the next if it did not count.
         let (mut places, mut count) = ([0; BLOCK], 0);
         for (place, sums) in sums.iter().enumerate() {
             places[count] = place;
@@ -37,8 +38,8 @@ impl CoRated {
     }
 }
 
-/// The same with the first common cell as the origin: sums over differences from a value of the sample lose no more than the
-/// digits of their count, and are exactly 0 where a side does not vary. `None` there.
+/// The same with the first common cell as the origin: sums of differences from a value of the sample lose no more
+/// digits than their count has, and are exactly 0 if a side does not vary; the result is then `None`.
 fn from_the_first(a: SparseRow, b: SparseRow) -> Option<f64> {
     let (_, first_a, first_b) = a.common(b).next()?;
     let mut sums = PairSums::default();
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
     use crate::labels::CELL_COUNT;
 
-    /// Photos of up to 8 of 12 cells, alike in most of them: by 1, 1e-2, 1e-4 and 1e-6 of their shares, or not at all.
+    /// Photos with up to 9 of 12 cells, most of whose shares vary by a factor of 1, 1e-2, 1e-4 or 1e-6, or not at all.
     fn table() -> Vec<f32> {
         let mut table = vec![0.0; 60 * CELL_COUNT];
         for (photo, cells) in table.chunks_exact_mut(CELL_COUNT).enumerate() {
@@ -76,7 +77,7 @@ mod tests {
         table
     }
 
-    /// By the definition, in two passes over the common cells.
+    /// The definition, computed in two passes over the common cells.
     fn expected(a: SparseRow, b: SparseRow) -> Option<f64> {
         let common: Vec<_> = a.common(b).collect();
         let varies = |of: fn(&(usize, f64, f64)) -> f64| common.iter().any(|it| of(it) != of(&common[0]));

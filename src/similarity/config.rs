@@ -10,7 +10,7 @@ use crate::units::ByteSize;
 /// Default of `top`.
 pub const DEFAULT_TOP: u32 = 10;
 
-/// Default of `min_common`: two points always lie on a line.
+/// Default of `min_common`: two points always lie on a line, so they say nothing.
 pub const DEFAULT_MIN_COMMON: u32 = 3;
 
 /// Default of `latent_dimensions`.
@@ -22,7 +22,7 @@ pub const DEFAULT_MEMORY: ByteSize = ByteSize(1 << 30);
 /// Name of this stage.
 pub const STAGE: &str = "similarity";
 
-/// How alike two photos are. Nothing is defined for photos in which nothing is worn.
+/// Measure of how similar two photos are. All are undefined for photos in which nothing is worn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {
@@ -31,17 +31,17 @@ pub enum Measure {
     Pearson,
     /// Pearson correlation over the cells present in both (the seed's).
     CoRated,
-    /// The cosine over all 228 cells, absent = 0.
+    /// Cosine over all 228 cells, absent = 0.
     Cosine,
     /// Pearson correlation between the rows of a truncated SVD of the centred table.
     Latent,
 }
 
 impl Measure {
-    /// All of them.
+    /// All measures.
     pub const ALL: [Self; 4] = [Self::Pearson, Self::CoRated, Self::Cosine, Self::Latent];
 
-    /// As settings and flags name it.
+    /// The name used in settings and flags.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -60,7 +60,7 @@ pub enum Matrix {
     /// Every photo with every photo.
     #[default]
     Full,
-    /// The neighbours alone.
+    /// Only the neighbours.
     None,
 }
 
@@ -76,7 +76,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Bytes of a correlation.
+    /// Bytes per correlation.
     #[must_use]
     pub fn bytes(self) -> usize {
         match self {
@@ -92,27 +92,27 @@ impl Precision {
 pub struct Config {
     /// The features folder.
     pub features: PathBuf,
-    /// The folder of the matrix and the neighbours.
+    /// The folder to write the matrix and the neighbours to.
     pub output: PathBuf,
-    /// How alike two photos are.
+    /// How similarity is measured.
     pub measure: Measure,
-    /// Neighbours of each photo ([`DEFAULT_TOP`]).
+    /// Number of neighbours per photo ([`DEFAULT_TOP`]).
     pub top: u32,
-    /// Cells that two photos must have in common, for `co_rated` ([`DEFAULT_MIN_COMMON`]).
+    /// For `co_rated`: minimum number of cells that two photos must have in common ([`DEFAULT_MIN_COMMON`]).
     pub min_common: u32,
-    /// Dimensions of the truncated SVD at most, for `latent` ([`DEFAULT_LATENT_DIMENSIONS`]).
+    /// For `latent`: maximum number of dimensions of the truncated SVD ([`DEFAULT_LATENT_DIMENSIONS`]).
     pub latent_dimensions: usize,
-    /// Whether the matrix is written, not the neighbours alone.
+    /// Whether the matrix is written as well as the neighbours.
     pub matrix: Matrix,
     /// The type of the matrix's correlations.
     pub precision: Precision,
-    /// The pairs whose correlation is this or more are written as a long table; none where not named.
+    /// Pairs with at least this correlation are written as a long table; without it, no pairs are written.
     pub threshold: Option<f32>,
-    /// Memory for correlations at most ([`DEFAULT_MEMORY`]); the feature table and the neighbours come on top.
+    /// Maximum memory for correlations ([`DEFAULT_MEMORY`]); the feature table and the neighbours come on top.
     pub memory: ByteSize,
-    /// The part of the rows to be done; all where not named.
+    /// The share of the rows to process; all if not given.
     pub shard: Option<Shard>,
-    /// Nothing is computed: the folders of all shards become one, with the settings that they were made with.
+    /// Compute nothing; merge the folders of all shards into one, with the settings they were made with.
     pub merge: bool,
 }
 
@@ -136,7 +136,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The folder that is published: the output, or the shard's part of it.
+    /// The folder to publish: the output, or the shard's part of it.
     pub(super) fn folder(&self) -> PathBuf {
         self.shard.map_or_else(|| self.output.clone(), |shard| shard.folder(&self.output))
     }

@@ -1,4 +1,4 @@
-//! The photos of a feature table made ready to be compared: with each other, and with photos from outside.
+//! The photos of a feature table, prepared for comparison with each other and with other photos.
 
 use std::ops::Range;
 
@@ -16,11 +16,11 @@ use crate::labels;
 /// A measure with its settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Comparison {
-    /// How alike two photos are.
+    /// How similarity is measured.
     pub measure: Measure,
-    /// For `co_rated`: cells that two photos must have in common.
+    /// For `co_rated`: minimum number of cells that two photos must have in common.
     pub min_common: u32,
-    /// For `latent`: dimensions of the truncated SVD at most.
+    /// For `latent`: maximum number of dimensions of the truncated SVD.
     pub latent_dimensions: usize,
 }
 
@@ -37,7 +37,7 @@ impl From<Measure> for Comparison {
     }
 }
 
-/// The feature table made ready for a measure.
+/// A feature table prepared for a measure.
 #[derive(Debug)]
 pub struct Correlator {
     photo_ids: Vec<u32>,
@@ -45,7 +45,7 @@ pub struct Correlator {
     kernel: Kernel,
 }
 
-/// Photos as the kernels take them.
+/// Photos in the form that the kernels take.
 #[derive(Debug)]
 struct Photos {
     rows: SparseRows,
@@ -75,8 +75,8 @@ pub struct SharedCell {
     pub share: f32,
     /// Share of the neighbour's apparel pixels.
     pub neighbour_share: f32,
-    /// The cell's term of the sum that the correlation is, -1 to 1. For `latent` the one of `pearson`: its own dimensions
-    /// have no names.
+    /// The cell's term in the sum that makes up the correlation, -1 to 1. For `latent`, whose own dimensions have no
+    /// names, it is the term of `pearson`.
     pub contribution: f32,
 }
 
@@ -100,7 +100,7 @@ impl Correlator {
         self.photo_ids.len()
     }
 
-    /// Whether there is no photo.
+    /// Whether there are no photos.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.photo_ids.is_empty()
@@ -112,7 +112,7 @@ impl Correlator {
         &self.photo_ids
     }
 
-    /// Share of the table's variance that the dimensions of `latent` hold, 0 to 1; `None` for other measures.
+    /// Share of the table's variance that the dimensions of `latent` explain, 0 to 1; `None` for other measures.
     #[must_use]
     pub fn variance_share(&self) -> Option<f64> {
         match &self.kernel {
@@ -121,14 +121,13 @@ impl Correlator {
         }
     }
 
-    /// The correlation of a photo of the table with all, itself included; NaN where undefined.
+    /// The correlations of a photo of the table with all photos, itself included; NaN if undefined.
     #[must_use]
     pub fn row(&self, row: usize) -> Vec<f32> {
         self.all_blocks(&self.photos, row)
     }
 
-    /// The correlation of another photo's 228 cells (0 where there is none) with all photos of the table; NaN where
-    /// undefined.
+    /// The correlations of another photo's 228 cells (absent = 0) with all photos of the table; NaN if undefined.
     #[must_use]
     pub fn correlate(&self, cells: &[f32]) -> Vec<f32> {
         self.all_blocks(&self.kernel.photos(SparseRows::new(cells)), 0)
@@ -142,13 +141,13 @@ impl Correlator {
         correlations
     }
 
-    /// The photos of block `block`: [`BLOCK`] rows, fewer in the last.
+    /// The rows of block `block`: [`BLOCK`] of them, fewer in the last block.
     pub(super) fn block(&self, block: usize) -> Range<usize> {
         block * BLOCK..((block + 1) * BLOCK).min(self.len())
     }
 
-    /// The correlations of the photos `rows` with those of block `block`, into `tile`, a row every `stride`; NaN where
-    /// undefined.
+    /// Writes the correlations of the photos `rows` with those of block `block` into `tile`, one row every `stride`
+    /// elements; NaN if undefined.
     pub(super) fn tile(&self, rows: Range<usize>, block: usize, tile: &mut [f32], stride: usize) {
         self.tile_of(&self.photos, rows, block, tile, stride);
     }
@@ -169,7 +168,8 @@ impl Correlator {
         }
     }
 
-    /// The rows of the `top` largest correlations that `allowed` lets pass, nearest first, ties by photo id.
+    /// The rows with the `top` largest correlations among those that `allowed` accepts, nearest first, ties by photo
+    /// id.
     #[must_use]
     pub fn nearest(&self, correlations: &[f32], top: usize, allowed: impl Fn(usize) -> bool) -> Vec<(usize, f32)> {
         let masked: Vec<f32> =
@@ -179,7 +179,7 @@ impl Correlator {
         nearest.lists.into_iter().flatten().map(|(row, correlation)| (row as usize, correlation)).collect()
     }
 
-    /// The cells that a photo's 228 cells share with row `row`, those that carry most of the correlation first.
+    /// The cells that a photo's 228 cells share with row `row`, those that contribute most to the correlation first.
     #[must_use]
     pub fn shared_cells(&self, cells: &[f32], row: usize) -> Vec<SharedCell> {
         let names = labels::cell_names();
@@ -197,7 +197,7 @@ impl Correlator {
         shared
     }
 
-    /// Number of cells that both photos of the table have.
+    /// Number of cells that two photos of the table have in common.
     #[must_use]
     pub fn cells_in_common(&self, row: usize, other: usize) -> u32 {
         self.photos.rows.row(row).common(self.photos.rows.row(other)).count() as u32
@@ -210,7 +210,7 @@ impl Kernel {
         Photos { rows, vectors }
     }
 
-    /// The terms of the correlation that stand for the cells that both have, by ascending cell.
+    /// The correlation's terms for the common cells, by ascending cell.
     fn terms(&self, a: SparseRow, b: SparseRow) -> Vec<f64> {
         match self {
             Self::Centred(centred) => centred.terms(a, b),

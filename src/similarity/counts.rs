@@ -1,4 +1,4 @@
-//! Figures of a run for its record.
+//! Summary figures of a run for its record.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::features::FeatureStatistics;
 use crate::stage::Stage;
 
-/// The figures of a run that are those of the feature table, whatever rows are done.
+/// The figures that describe the feature table and so do not depend on which rows a shard processes.
 pub(super) const FEATURE_COUNTS: [&str; 4] =
     ["photos_without_apparel", "mean_cells_per_photo", "commonest_cells", "latent_variance_share"];
 
@@ -34,7 +34,7 @@ pub(super) fn count_nearest(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Photos that have a neighbour, and the mean correlation with the nearest; `None` where there is none.
+/// Number of photos that have a neighbour, and the mean correlation with the nearest one; `None` if there are none.
 fn nearest_statistics(path: &Path) -> Result<(u64, Option<f64>), PolarsError> {
     let scan = LazyFrame::scan_parquet(PlRefPath::try_from_path(path)?, ScanArgsParquet::default())?;
     let nearest = scan.filter(col("rank").eq(1_u32)).select([col("correlation")]).collect()?;

@@ -1,10 +1,11 @@
 //! Pearson correlation between the rows of a truncated SVD of the centred table.
 //!
-//! The table less its column means is replaced by its nearest table of rank d (Eckart and Young, Psychometrika 1936), and
-//! the rows of that are correlated over their 228 cells. Cells that go together in many photos (a blue and a black shoe of
-//! the same person are never both there) then count for each other. With V the d leading eigenvectors of the cells'
-//! covariance, v their means over the cells and c = 228 |v|^2, a row's coordinates `S V'(x - m)`, where
-//! `S = I - (1 - sqrt(1 - c)) v v' / |v|^2`, have the dot products of the centred rows: d products a pair, not 228.
+//! The table minus its column means is replaced by the nearest table of rank d (Eckart and Young, Psychometrika 1936),
+//! whose rows are correlated over their 228 cells. Cells that are related across many photos (a blue and a black shoe
+//! of the same person are never both there) then count for each other. With V the d leading eigenvectors of the cells'
+//! covariance, v their means over the cells and c = 228 |v|^2, the coordinates `S V'(x - m)` of a row, where
+//! `S = I - (1 - sqrt(1 - c)) v v' / |v|^2`, have the same dot products as the centred rows. That takes d products per
+//! pair instead of 228.
 
 use std::ops::Range;
 
@@ -13,27 +14,29 @@ use nalgebra::{DMatrix, DVector, SymmetricEigen};
 use super::sparse::{BLOCK, SparseRow, SparseRows};
 use crate::labels::CELL_COUNT;
 
-/// Length of a projected row, relative to the row, up to which its direction is rounding alone.
+/// If a projected row is no longer than this, relative to the row, its direction is nothing but rounding error.
 const LEAST_LENGTH: f64 = 1e-9;
-/// Rows, columns and dimensions of a product at least, filled up with zeros: nalgebra multiplies smaller ones by other means,
-/// which round otherwise, and a correlation is to be the same however the work is cut.
+/// Minimum rows, columns and dimensions of a matrix product; smaller ones are padded with zeros. nalgebra multiplies
+/// smaller matrices with other code, which rounds differently, and a correlation must not depend on how the work is
+/// split.
 const LEAST_SIZE: usize = 8;
 
-/// The way from a row to its unit vector in the d dimensions, and the vectors of the table.
+/// The projection from a row to its unit vector in the d dimensions, and the vectors of the table.
 #[derive(Debug)]
 pub(super) struct Latent {
     /// `[d, 228]`.
     axes: DMatrix<f64>,
     /// The projected column means, `[d]`.
     offset: DVector<f64>,
-    /// Share of the table's variance that the d dimensions hold, 0 to 1.
+    /// Share of the table's variance that the d dimensions explain, 0 to 1.
     pub(super) variance_share: f64,
     /// The unit vectors of each block, `[photos of the block, d]`.
     blocks: Vec<DMatrix<f32>>,
 }
 
 impl Latent {
-    /// Of the table `rows`, with at most `dimensions` dimensions: fewer where the table has no more, but one.
+    /// Decomposes the table `rows` with at most `dimensions` dimensions: fewer if the table has fewer, but at least
+    /// one.
     pub(super) fn new(rows: &SparseRows, dimensions: usize) -> Self {
         let (means, covariance) = covariance(rows);
         let SymmetricEigen { eigenvectors, eigenvalues } = SymmetricEigen::new(covariance);
@@ -59,7 +62,8 @@ impl Latent {
         self.axes.nrows()
     }
 
-    /// The unit vectors of `rows`, `[rows, d]`; NaN where nothing is worn or nothing of the row is in the d dimensions.
+    /// The unit vectors of `rows`, `[rows, d]`; NaN if nothing is worn or the row's projection onto the d dimensions
+    /// vanishes.
     pub(super) fn vectors(&self, rows: &SparseRows) -> Vec<f32> {
         (0..rows.len()).flat_map(|row| self.vector(rows.row(row))).collect()
     }
@@ -73,7 +77,8 @@ impl Latent {
         projected.iter().map(|value| if defined { (value / length) as f32 } else { f32::NAN }).collect()
     }
 
-    /// The correlations of the unit vectors `rows`, `[rows, d]`, with those of `block`, a row every `stride`.
+    /// The correlations of the unit vectors `rows`, `[rows, d]`, with those of `block`, one row every `stride`
+    /// elements.
     pub(super) fn correlate(&self, rows: &[f32], block: Range<usize>, correlations: &mut [f32], stride: usize) {
         // A column of `products` is a row of the correlations.
         let products = &self.blocks[block.start / BLOCK] * filled_up(rows, self.dimensions());
@@ -86,13 +91,13 @@ impl Latent {
     }
 }
 
-/// Vectors `[rows, d]` as the columns of a matrix.
+/// Vectors `[rows, d]` as the columns of a matrix, padded to [`LEAST_SIZE`] columns.
 fn filled_up(vectors: &[f32], d: usize) -> DMatrix<f32> {
     let columns = (vectors.len() / d).max(LEAST_SIZE);
     DMatrix::from_iterator(d, columns, vectors.iter().copied().chain(std::iter::repeat(0.0)).take(d * columns))
 }
 
-/// Column means, and the sums of squares and products about them.
+/// Column means, and the sums of squares and products of the deviations from them.
 fn covariance(rows: &SparseRows) -> (DVector<f64>, DMatrix<f64>) {
     let mut means = DVector::zeros(CELL_COUNT);
     let mut products = DMatrix::zeros(CELL_COUNT, CELL_COUNT);
@@ -107,7 +112,7 @@ fn covariance(rows: &SparseRows) -> (DVector<f64>, DMatrix<f64>) {
     (means, covariance)
 }
 
-/// `S V'`: the projection whose dot products are those of the rows less their means over the cells.
+/// `S V'`: the projection whose dot products are those of the rows minus their means over the cells.
 fn centred(vectors: DMatrix<f64>) -> DMatrix<f64> {
     let means = vectors.column_mean();
     let square = means.norm_squared();

@@ -1,4 +1,4 @@
-//! What the measures are for: how often a photo's nearest wear what it wears, by measure, against photos drawn at random.
+//! How good each measure is: how often a photo's nearest neighbours wear what it wears, compared with random photos.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -10,45 +10,46 @@ use super::correlator::Correlator;
 use crate::features::FeatureTable;
 use crate::labels::{CELL_COUNT, COLOR_COUNT};
 
-/// Photos whose nearest are looked at, at most: evenly spaced over those in which something is worn.
+/// Maximum number of photos whose neighbours are evaluated, evenly spaced over those in which something is worn.
 pub const MAX_QUERIES: usize = 1000;
-/// Share of the apparel pixels from which on a category counts as worn: less is often a misread edge.
+/// Minimum share of the apparel pixels for a category to count as worn; less is often a misclassified edge.
 const LEAST_SHARE: f32 = 0.01;
 
-/// How like a photo its nearest are, by one measure; means over photos and their nearest, 0 to 1.
+/// How similar photos are to their nearest neighbours by one measure: means over pairs of a photo and a neighbour, 0 to
+/// 1.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Likeness {
-    /// `None`: others drawn at random.
+    /// `None` for other photos drawn at random.
     pub measure: Option<Measure>,
-    /// Pairs of a photo and one of its nearest.
+    /// Number of pairs of a photo and one of its neighbours.
     pub pairs: usize,
-    /// They wear the same categories, all of them.
+    /// Share of pairs that wear exactly the same categories.
     pub same_categories: f64,
-    /// Categories that both wear, of those that one does (Jaccard).
+    /// Mean share of categories worn in both among those worn in either (Jaccard).
     pub category_overlap: f64,
-    /// The category and colour with most pixels is the same.
+    /// Share of pairs with the same largest cell (category and colour).
     pub same_dominant_cell: f64,
 }
 
-/// The nearest of some photos by each measure, and others drawn at random.
+/// The nearest neighbours of some photos by each measure, and others drawn at random.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Nearests {
-    /// The rows of the photos that were asked for.
+    /// Rows of the photos whose neighbours are given.
     pub queries: Vec<usize>,
-    /// For each measure, at random last.
+    /// One entry for each measure, the random ones last.
     pub by_measure: Vec<ByMeasure>,
 }
 
-/// The nearest by one measure.
+/// The nearest neighbours by one measure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ByMeasure {
-    /// `None`: others drawn at random.
+    /// `None` for other photos drawn at random.
     pub measure: Option<Measure>,
-    /// By query: rows and their correlation, NaN at random.
+    /// By query: rows and their correlations, NaN for random ones.
     pub nearest: Vec<Vec<(usize, f32)>>,
 }
 
-/// The `top` nearest of at most [`MAX_QUERIES`] photos by every measure.
+/// The `top` nearest neighbours of at most [`MAX_QUERIES`] photos by every measure.
 #[must_use]
 pub fn nearest_by_measure(features: &FeatureTable, top: usize, seed: u64) -> Nearests {
     let worn: Vec<usize> = (0..features.len()).filter(|&row| features.row(row).iter().any(|&it| it > 0.0)).collect();
@@ -64,11 +65,11 @@ pub fn nearest_by_measure(features: &FeatureTable, top: usize, seed: u64) -> Nea
     Nearests { queries, by_measure }
 }
 
-/// For each query `top` other photos of `worn`, none where there is no other.
+/// For each query, `top` other photos of `worn`; none if there is no other.
 fn drawn(queries: &[usize], worn: &[usize], top: usize, seed: u64) -> Vec<Vec<(usize, f32)>> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut other = |query: usize| {
-        // The last stands in for the query itself: all others are drawn alike.
+        // The last one stands in for the query itself, so that all others are equally likely.
         let row = worn[random.random_range(0..worn.len() - 1)];
         (if row == query { worn[worn.len() - 1] } else { row }, f32::NAN)
     };
@@ -76,7 +77,7 @@ fn drawn(queries: &[usize], worn: &[usize], top: usize, seed: u64) -> Vec<Vec<(u
     queries.iter().map(|&query| (0..draws).map(|_| other(query)).collect()).collect()
 }
 
-/// How like each photo its nearest are, by measure, `None` last.
+/// How similar photos are to their neighbours, by measure; the random ones (`None`) last.
 #[must_use]
 pub fn likeness(features: &FeatureTable, nearests: &Nearests) -> Vec<Likeness> {
     let of = |ByMeasure { measure, nearest }: &ByMeasure| {
@@ -101,7 +102,7 @@ pub fn likeness(features: &FeatureTable, nearests: &Nearests) -> Vec<Likeness> {
     nearests.by_measure.iter().map(of).collect()
 }
 
-/// The categories worn, a bit each.
+/// The categories worn, one bit each.
 fn categories(cells: &[f32]) -> u32 {
     let of_category = cells.chunks_exact(COLOR_COUNT - 1).map(|colors| colors.iter().sum::<f32>());
     of_category.enumerate().filter(|(_, share)| *share >= LEAST_SHARE).fold(0, |set, (rank, _)| set | 1 << rank)
@@ -111,7 +112,7 @@ fn overlap(a: u32, b: u32) -> f64 {
     f64::from((a & b).count_ones()) / f64::from((a | b).count_ones().max(1))
 }
 
-/// The cell with the largest share, the first of equals.
+/// The cell with the largest share, the first on a tie.
 fn dominant_cell(cells: &[f32]) -> usize {
     (0..CELL_COUNT).fold(0, |largest, cell| if cells[cell] > cells[largest] { cell } else { largest })
 }
@@ -120,7 +121,7 @@ fn dominant_cell(cells: &[f32]) -> usize {
 mod tests {
     use super::*;
 
-    /// Photos with shares in some cells; 12 cells a category.
+    /// Photos with shares in some cells; each category has 12 cells.
     fn table(photos: &[&[(usize, f32)]]) -> FeatureTable {
         let mut cells = vec![0.0; photos.len() * CELL_COUNT];
         for (row, photo) in photos.iter().enumerate() {

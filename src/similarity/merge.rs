@@ -1,4 +1,4 @@
-//! The shards of a similarity run to one folder.
+//! Merges the shards of a similarity run into one folder.
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,11 @@ use crate::error::Result;
 use crate::stage::{self, Common, Stage, Summary};
 use crate::{files, shard};
 
-/// Makes one similarity folder, `output`, of all its shards, which are to be there, made with the same settings of the same
-/// features. The parts are taken over as they are.
+/// Merges all shards of the similarity folder `output` into it. All must exist and come from the same settings and
+/// features. Their parts are linked or copied unchanged.
 ///
 /// # Errors
-/// [`Error::Input`] naming the shard that is missing or was made otherwise.
+/// [`Error::Input`](crate::Error::Input) naming a shard that is missing or was made differently.
 pub(super) fn merge(output: &Path, common: &Common) -> Result<Summary> {
     let shards = shard::published::<Config>(output)?;
     let (first, summary) = &shards[0];
@@ -44,7 +44,7 @@ pub(super) fn merge(output: &Path, common: &Common) -> Result<Summary> {
     stage.publish()
 }
 
-/// Takes the parts of `folder/name` over into the unpublished folder.
+/// Links or copies the parts of `folder/name` into the unpublished folder.
 fn adopt_parts(folder: &Path, name: &str, stage: &Stage) -> Result<()> {
     let source = folder.join(name);
     if !source.is_dir() {

@@ -1,8 +1,8 @@
-//! `similarity`: feature table to correlation matrix and neighbours.
+//! `similarity`: computes a correlation matrix and nearest neighbours from a feature table.
 //!
-//! In: a features folder. Out: `photos.parquet`, `neighbours.parquet`, and as asked for `matrix/part-NNNNN.parquet` and
-//! `pairs/part-NNNNN.parquet`, `run.json` (see [`crate::similarity::tables`]). The numbers do not depend on how the work is
-//! cut, nor on the number of workers.
+//! In: a features folder. Out: `photos.parquet`, `neighbours.parquet`, `run.json` and, if requested,
+//! `matrix/part-NNNNN.parquet` and `pairs/part-NNNNN.parquet` (see [`crate::similarity::tables`]). The numbers depend
+//! neither on how the work is split nor on the number of workers.
 
 use std::path::{Path, PathBuf};
 
@@ -60,10 +60,10 @@ impl StageConfig for Config {
             ("latent_dimensions", self.latent_dimensions),
         ];
         if let Some((setting, _)) = numbers.iter().find(|(_, value)| *value == 0) {
-            return Err(Error::config(*setting, "is 0; take 1 or more"));
+            return Err(Error::config(*setting, "is 0; use 1 or more"));
         }
         if self.merge && self.shard.is_some() {
-            return Err(Error::config("merge", "goes without --shard: it takes all shards"));
+            return Err(Error::config("merge", "cannot be used with --shard: it merges all shards"));
         }
         if self.latent_dimensions > CELL_COUNT {
             let problem =
@@ -72,7 +72,7 @@ impl StageConfig for Config {
         }
         match self.threshold {
             Some(threshold) if !(-1.0..=1.0).contains(&threshold) => {
-                Err(Error::config("threshold", format!("{threshold} is no correlation; take -1 to 1")))
+                Err(Error::config("threshold", format!("{threshold} is not a correlation; use -1 to 1")))
             }
             _ => Ok(()),
         }
@@ -87,11 +87,11 @@ impl StageConfig for Config {
     }
 }
 
-/// Computes and writes the neighbours, and the matrix and the pairs where asked for; a shard's part of them; or merges all
-/// shards.
+/// Computes and writes the neighbours and, if requested, the matrix and the pairs, of all rows or of one shard; or
+/// merges all shards.
 ///
 /// # Errors
-/// Bad settings, feature tables, shards and disks by name.
+/// Errors that name the invalid setting, feature table or shard, or the disk that is full.
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     config.check()?;
     if config.merge {
@@ -125,13 +125,13 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     stage.publish()
 }
 
-/// The matrix hardly compresses: room for all of it must be there before the first row is computed.
+/// The matrix hardly compresses, so there must be room for all of it before the first row is computed.
 fn check_space(config: &Config, cut: &Cut, photos: usize) -> Result<()> {
     let needed = cut.bytes(config);
     let output = config.folder();
     let existing = output.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
     let disk =
-        rustix::fs::statvfs(existing).map_err(|errno| Error::io("tell the free space of", existing)(errno.into()))?;
+        rustix::fs::statvfs(existing).map_err(|errno| Error::io("check the free space of", existing)(errno.into()))?;
     let free = disk.f_bavail * disk.f_frsize;
     if needed <= free {
         return Ok(());
@@ -139,14 +139,14 @@ fn check_space(config: &Config, cut: &Cut, photos: usize) -> Result<()> {
     Err(Error::Limit {
         what: format!("disk space at {}", existing.display()),
         problem: format!(
-            "{} rows of the {photos} x {photos} matrix and the neighbours need {needed} bytes, {free} are free; make room, \
-             or take --precision f16, --matrix none or a --shard on another machine",
+            "{} rows of the {photos} x {photos} matrix and the neighbours need {needed} bytes, only {free} are free; \
+             make room, or use --precision f16, --matrix none or a --shard on another machine",
             cut.rows()
         ),
     })
 }
 
-/// Makes the folders of the tables that are asked for.
+/// Creates the folders of the requested tables.
 fn folders(config: &Config, stage: &Stage) -> Result<Folders> {
     let folder = |name, wanted: bool| wanted.then(|| stage.create_folder(name)).transpose();
     Ok(Folders {

@@ -1,27 +1,27 @@
-//! The nearest photos of each photo of a block, while correlations come in, in any order.
+//! The nearest photos of each photo of a block, updated as correlations arrive in any order.
 
-/// Correlations that are looked at together, for one that may be among the nearest: they are counted, not searched, so that
-/// the comparisons run side by side.
+/// Correlations that are checked together for one that may be among the nearest. They are counted rather than searched,
+/// so that the comparisons are vectorized.
 const CHUNK: usize = 64;
 
-/// The `top` nearest so far of each of a block of photos.
+/// The `top` nearest photos so far of each photo of a block.
 #[derive(Debug)]
 pub(super) struct Nearest<'a> {
     photo_ids: &'a [u32],
     top: usize,
-    /// By photo of the block: row and correlation, nearest first.
+    /// For each photo of the block: rows and correlations, nearest first.
     pub(super) lists: Vec<Vec<(u32, f32)>>,
-    /// By photo of the block: what a correlation must reach to be among the nearest.
+    /// For each photo of the block: the minimum for a correlation to be among the nearest.
     floors: Vec<f32>,
 }
 
 impl<'a> Nearest<'a> {
-    /// Of a block of `len` photos; ties are ordered by `photo_ids`, by row.
+    /// For a block of `len` photos; ties are ordered by `photo_ids`, which are given by row.
     pub(super) fn new(photo_ids: &'a [u32], len: usize, top: usize) -> Self {
         Self { photo_ids, top, lists: vec![Vec::new(); len], floors: vec![f32::NEG_INFINITY; len] }
     }
 
-    /// Photo `photo` of the block with the rows from `first` on; NaN where undefined.
+    /// Offers the correlations of photo `photo` of the block with the rows from `first` on; NaN if undefined.
     pub(super) fn offer_row(&mut self, photo: usize, first: usize, correlations: &[f32]) {
         for (chunk, values) in correlations.chunks(CHUNK).enumerate() {
             let floor = self.floors[photo];
@@ -32,7 +32,7 @@ impl<'a> Nearest<'a> {
         }
     }
 
-    /// Row `row` with the photos of the block from `first` on.
+    /// Offers the correlations of row `row` with the photos of the block from `first` on.
     pub(super) fn offer_column(&mut self, row: usize, first: usize, correlations: &[f32]) {
         for (chunk, values) in correlations.chunks(CHUNK).enumerate() {
             let photos = first + chunk * CHUNK..;
@@ -63,7 +63,7 @@ impl<'a> Nearest<'a> {
 mod tests {
     use super::*;
 
-    /// Twice as many as a chunk, with ties, undefined ones, and ids against the order of rows.
+    /// Two chunks of correlations with ties and undefined ones, and ids that run against the order of the rows.
     fn correlations() -> (Vec<u32>, Vec<f32>) {
         let ids = (0..128).rev().collect();
         let values = (0..128).map(|row| if row % 5 == 0 { f32::NAN } else { (row % 7) as f32 / 7.0 }).collect();

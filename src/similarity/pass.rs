@@ -1,8 +1,9 @@
-//! The pass over all pairs: tile by tile correlated, ranked, and written where the matrix or the pairs are asked for.
+//! The pass over all pairs: tile by tile, it correlates, ranks and, if the matrix or the pairs are requested, writes.
 //!
-//! The work is cut into parts of rows, a part into strips of rows, a strip into tiles of [`BLOCK`] columns. Where whole rows
-//! are needed (the matrix, or the neighbours of a shard's rows alone) a strip runs over all columns; else over those right of
-//! the diagonal, and each tile is ranked for its rows and for its columns, so that each product is made once.
+//! The work is split into parts of rows, a part into strips of rows, a strip into tiles of [`BLOCK`] columns. If whole
+//! rows are needed (for the matrix, or for the neighbours of only a shard's rows), a strip covers all columns.
+//! Otherwise it covers those right of the diagonal, and each tile is ranked for both its rows and its columns, so that
+//! each product is computed once.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -20,31 +21,31 @@ use crate::progress::Progress;
 use crate::stop;
 use crate::table::{self, Ended};
 
-/// Rows of a strip at most: a tile of 64 x 2048 correlations stays in the second cache. A divisor of [`BLOCK`], so that a
-/// strip lies in one block.
+/// Maximum rows of a strip: a tile of 64 x 2048 correlations fits in the second-level cache. A divisor of [`BLOCK`], so
+/// that a strip lies in one block.
 const STRIP_ROWS: usize = 64;
-/// Rows of a part without a matrix.
+/// Rows of a part if there is no matrix.
 const PART_ROWS: usize = 1024;
-/// Size of a part of the matrix at most, unless one strip is more.
+/// Maximum bytes of a part of the matrix, unless a single strip is larger.
 const PART_BYTES: usize = 1 << 26;
 /// Bytes of a row of `neighbours.parquet`, before compression.
 const NEIGHBOUR_BYTES: usize = 20;
 
-/// How the work is cut: parts hang on the table and the settings alone, strips and row groups on the memory too.
+/// How the work is split. Parts depend only on the table and the settings, strips and row groups also on the memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cut {
     photos: usize,
-    /// The rows that are worked on, all but for a shard.
+    /// The rows to process: all, unless this is a shard.
     rows: Range<usize>,
     part_rows: usize,
     strip_rows: usize,
     row_group_rows: usize,
-    /// Only right of the diagonal.
+    /// Whether only the pairs right of the diagonal are computed.
     once: bool,
 }
 
 impl Cut {
-    /// Cuts the pairs of `photos` photos so that `workers` workers stay within the memory of the settings.
+    /// Splits the pairs of `photos` photos so that `workers` workers stay within the memory limit of the settings.
     pub(super) fn new(config: &Config, photos: usize, workers: usize) -> Result<Self> {
         let row_bytes = photos * config.precision.bytes();
         let part_rows = match config.matrix {
@@ -68,21 +69,22 @@ impl Cut {
         self.rows.len()
     }
 
-    /// Bytes of matrix and neighbours on disk: how many pairs are above a threshold is not known before the work.
+    /// Bytes of matrix and neighbours on disk. Pairs are not included: how many exceed a threshold is not known in
+    /// advance.
     pub(super) fn bytes(&self, config: &Config) -> u64 {
         let matrix = if config.matrix == Matrix::Full { self.photos * config.precision.bytes() } else { 0 };
         let neighbours = config.top as usize * NEIGHBOUR_BYTES;
         (self.rows() * (matrix + neighbours)) as u64
     }
 
-    /// Numbers and rows of the parts.
+    /// The parts: their numbers and rows.
     fn parts(&self) -> Vec<(usize, Range<usize>)> {
         let starts = self.rows.clone().step_by(self.part_rows);
         starts.map(|start| (start / self.part_rows, start..(start + self.part_rows).min(self.photos))).collect()
     }
 }
 
-/// Rows of the matrix that a worker may hold until they are on disk: as correlations, and encoded.
+/// Matrix rows that a worker may hold, both as correlations and encoded, until they are on disk.
 fn held_rows(config: &Config, photos: usize, workers: usize) -> Result<usize> {
     let needed = (workers * photos * (size_of::<f32>() + config.precision.bytes())) as u64;
     let rows = config.memory.0 / needed.max(1);
@@ -90,8 +92,8 @@ fn held_rows(config: &Config, photos: usize, workers: usize) -> Result<usize> {
         return Err(Error::Limit {
             what: "memory".to_owned(),
             problem: format!(
-                "{workers} workers need {needed} bytes for a row of {photos} photos each, {} are allowed; raise --memory, \
-                 take fewer --threads, or --matrix none",
+                "{workers} workers need {needed} bytes for a row of {photos} photos each, but only {} are allowed; \
+                 raise --memory, or use fewer --threads or --matrix none",
                 config.memory
             ),
         });
@@ -99,14 +101,14 @@ fn held_rows(config: &Config, photos: usize, workers: usize) -> Result<usize> {
     Ok(rows as usize)
 }
 
-/// The folders of what is asked for.
+/// The folders of the requested tables.
 #[derive(Debug)]
 pub(super) struct Folders {
     pub(super) matrix: Option<PathBuf>,
     pub(super) pairs: Option<PathBuf>,
 }
 
-/// Correlates the photos of `cut`; writes the parts; returns the neighbours in the order of the photos.
+/// Correlates the photos of `cut`, writes the parts, and returns the neighbours in the order of the photos.
 pub(super) fn run(config: &Config, correlator: &Correlator, cut: &Cut, folders: &Folders) -> Result<Vec<Neighbour>> {
     let blocks = (0..cut.photos.div_ceil(BLOCK)).map(|block| correlator.block(block).len());
     let nearest = |len| Mutex::new(Nearest::new(correlator.photo_ids(), len, config.top as usize));
@@ -120,12 +122,12 @@ pub(super) fn run(config: &Config, correlator: &Correlator, cut: &Cut, folders: 
     let path = |folder: &Option<PathBuf>, part| folder.as_ref().map(|folder| folder.join(table::part_name(part)));
     let (ended, to_check) = mpsc::channel();
     std::thread::scope(|scope| {
-        // The disk writes what is done while the next is computed.
+        // Finished parts are flushed and checked while the next ones are computed.
         let checked = scope.spawn(|| to_check.into_iter().try_for_each(|it: Ended| it.check().map(drop)));
         let computed = cut.parts().into_par_iter().try_for_each_with(ended, |ended, (number, rows)| {
             let writers = Writers::create(path(&folders.matrix, number), path(&folders.pairs, number), cut, config)?;
             for part in pass.part(rows, writers)? {
-                // Nobody listens any more where a part was no good: that is what the run then ends with.
+                // The receiver is gone if a part was invalid; the run then fails with that error.
                 let _ = ended.send(part);
             }
             Ok(())
@@ -135,7 +137,7 @@ pub(super) fn run(config: &Config, correlator: &Correlator, cut: &Cut, folders: 
     Ok(pass.neighbours())
 }
 
-/// What is written of a part.
+/// The writers of a part.
 struct Writers {
     matrix: Option<MatrixWriter>,
     pairs: Option<PairsWriter>,
@@ -158,7 +160,7 @@ struct Pass<'a> {
     progress: Progress,
 }
 
-/// Correlations of the rows `rows` with the photos `columns`, a row every `stride`.
+/// Correlations of the rows `rows` with the photos `columns`, one row every `stride` elements.
 struct Tile<'a> {
     rows: Range<usize>,
     columns: Range<usize>,
@@ -167,12 +169,12 @@ struct Tile<'a> {
 }
 
 impl Tile<'_> {
-    /// Each row with its correlations left of the diagonal.
+    /// Each row, with its correlations left of the diagonal.
     fn left(&self) -> impl Iterator<Item = (usize, &[f32])> {
         self.lines().map(|(row, line)| (row, &line[..self.place(row)]))
     }
 
-    /// Each row with the first column right of the diagonal and the correlations from there on.
+    /// Each row, with the first column right of the diagonal and the correlations from there on.
     fn right(&self) -> impl Iterator<Item = (usize, usize, &[f32])> {
         self.lines().map(|(row, line)| {
             let place = self.place(row + 1);
@@ -187,14 +189,14 @@ impl Tile<'_> {
             .map(|(row, line)| (row, &line[..self.columns.len()]))
     }
 
-    /// Where `column` is in a line; its end or start where it is not.
+    /// Position of `column` in a line, clamped to the line's start and end.
     fn place(&self, column: usize) -> usize {
         column.clamp(self.columns.start, self.columns.end) - self.columns.start
     }
 }
 
 impl Pass<'_> {
-    /// Computes and writes a part; what was written of it.
+    /// Computes and writes a part, and returns what was written.
     fn part(&self, rows: Range<usize>, mut writers: Writers) -> Result<Vec<Ended>> {
         for start in rows.clone().step_by(self.cut.strip_rows) {
             let strip = start..(start + self.cut.strip_rows).min(rows.end);
@@ -212,7 +214,8 @@ impl Pass<'_> {
         matrix.into_iter().chain(writers.pairs.map(PairsWriter::end)).collect()
     }
 
-    /// Correlates and ranks a strip. Returns the correlations, whole rows where `whole`, and the pairs above the threshold.
+    /// Correlates and ranks a strip. Returns the correlations (whole rows if `whole`) and the pairs at or above the
+    /// threshold.
     fn strip(&self, rows: Range<usize>, whole: bool) -> (Vec<f32>, Vec<Pair>) {
         let stride = if whole { self.cut.photos } else { BLOCK };
         let mut correlations = vec![0.0; rows.len() * stride];
@@ -232,7 +235,7 @@ impl Pass<'_> {
         (correlations, pairs.into_iter().map(|(row, other, correlation)| self.pair(row, other, correlation)).collect())
     }
 
-    /// Ranks a tile for its rows; for its columns too where their own rows stop at the diagonal.
+    /// Ranks a tile for its rows, and also for its columns if only pairs right of the diagonal are computed.
     fn rank(&self, tile: &Tile) {
         let mut nearest = lock(&self.nearest[tile.rows.start / BLOCK]);
         tile.right().for_each(|(row, first, line)| nearest.offer_row(row % BLOCK, first, line));
@@ -271,7 +274,7 @@ impl Pass<'_> {
     }
 }
 
-/// The pairs of a tile right of the diagonal whose correlation is `threshold` or more: rows and correlation.
+/// The pairs of a tile right of the diagonal with a correlation of at least `threshold`: both rows and the correlation.
 fn above(tile: &Tile, threshold: f32) -> impl Iterator<Item = (usize, usize, f32)> {
     tile.right().flat_map(move |(row, first, line)| {
         let pairs = (first..).zip(line).filter(move |(_, correlation)| **correlation >= threshold);
@@ -279,7 +282,7 @@ fn above(tile: &Tile, threshold: f32) -> impl Iterator<Item = (usize, usize, f32
     })
 }
 
-/// A worker that panicked ends the run: what it left is not looked at again.
+/// Ignores poisoning: a worker that panics ends the run, so what it left behind is never used.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -297,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_hang_on_the_table_and_not_on_memory_or_shards() -> Result<()> {
+    fn parts_depend_on_the_table_and_not_on_memory_or_shards() -> Result<()> {
         let whole = cut(20_000, |_| {})?;
         assert_eq!((whole.part_rows, whole.strip_rows, whole.row_group_rows, whole.rows()), (832, 64, 832, 20_000));
         let small = cut(20_000, |config| config.memory = ByteSize(2 * 20_000 * 8 * 9))?;

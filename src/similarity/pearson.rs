@@ -1,24 +1,24 @@
 //! Pearson correlation over all 228 cells, absent = 0, and the cosine.
 //!
-//! A photo has about 9 cells of 228, so the products are sums over the cells that both have, in double precision. With m
+//! A photo has about 9 of the 228 cells, so the products are sums over the common cells, in double precision. With m
 //! the means and s the norms of the centred rows, `r = (a . b - 228 m_a m_b) / (s_a s_b)`.
 
 use super::sparse::{BLOCK, Postings, SparseRow, SparseRows};
 use crate::labels::CELL_COUNT;
 
-/// Mean of a row, and 1 / norm of the row less its mean.
+/// Mean of a row, and 1 / norm of the row minus its mean.
 #[derive(Debug, Clone, Copy)]
 struct Moments {
     mean: f64,
-    /// NaN where all cells are equal: no correlation is defined.
+    /// NaN if all cells are equal: the correlation is then undefined.
     scale: f64,
 }
 
-/// Pearson, or the cosine where rows are not centred.
+/// Pearson, or the cosine if rows are not centred.
 #[derive(Debug)]
 pub(super) struct Centred {
     centre: bool,
-    /// The moments of the rows, each in a list of its own: they are worked through side by side.
+    /// The moments of the rows, each kind in its own list so that loops over them are vectorized.
     means: Vec<f64>,
     scales: Vec<f64>,
     postings: Postings,
@@ -31,7 +31,7 @@ impl Centred {
         Self { centre, means, scales, postings: Postings::new(rows) }
     }
 
-    /// The correlations of `row` with the photos of `block`; NaN where undefined.
+    /// The correlations of `row` with the photos of `block`; NaN if undefined.
     pub(super) fn correlate(&self, row: SparseRow, block: usize, correlations: &mut [f32]) {
         let own = moments(row, self.centre);
         let mut products = [0.0; BLOCK];
@@ -49,7 +49,7 @@ impl Centred {
     }
 }
 
-/// The terms `(a_p - m_a)(b_p - m_b) / (s_a s_b)` of the cells p that both rows have, by ascending cell.
+/// The terms `(a_p - m_a)(b_p - m_b) / (s_a s_b)` of the common cells p, by ascending cell.
 pub(super) fn terms(a: SparseRow, b: SparseRow, centre: bool) -> Vec<f64> {
     let (of_a, of_b) = (moments(a, centre), moments(b, centre));
     let term = |(_, a, b): (usize, f64, f64)| (a - of_a.mean) * (b - of_b.mean) * (of_a.scale * of_b.scale);

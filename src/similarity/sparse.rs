@@ -1,11 +1,11 @@
-//! The feature table by rows and by cells, holding only what is there: about 9 cells of 228 a photo.
+//! The feature table by rows and by cells, storing only the cells that are present: about 9 of 228 per photo.
 
 use crate::labels::CELL_COUNT;
 
-/// Photos of a block of [`Postings`]: sums over a block stay in the processor's first cache.
+/// Photos per block of [`Postings`]: the sums of a block fit in the first-level cache.
 pub(super) const BLOCK: usize = 2048;
 
-/// The cells that photos have (compressed sparse rows): 5 bytes a cell.
+/// The cells of each photo (compressed sparse rows), 5 bytes per cell.
 #[derive(Debug, Default)]
 pub(super) struct SparseRows {
     starts: Vec<usize>,
@@ -13,7 +13,7 @@ pub(super) struct SparseRows {
     shares: Vec<f32>,
 }
 
-/// The cells of one photo, ascending, with their shares of the apparel pixels.
+/// The cells of one photo in ascending order, with their shares of the apparel pixels.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SparseRow<'a> {
     pub(super) cells: &'a [u8],
@@ -21,7 +21,7 @@ pub(super) struct SparseRow<'a> {
 }
 
 impl SparseRows {
-    /// Of a table `[photos, 228]`; what is 0 is absent.
+    /// From a table `[photos, 228]`, in which 0 means absent.
     pub(super) fn new(table: &[f32]) -> Self {
         let mut rows = Self { starts: vec![0], ..Self::default() };
         for row in table.chunks_exact(CELL_COUNT) {
@@ -45,12 +45,12 @@ impl SparseRows {
 }
 
 impl<'a> SparseRow<'a> {
-    /// Cell and share, by ascending cell.
+    /// Cells and shares, by ascending cell.
     pub(super) fn iter(self) -> impl Iterator<Item = (usize, f64)> + 'a {
         self.cells.iter().zip(self.shares).map(|(&cell, &share)| (usize::from(cell), f64::from(share)))
     }
 
-    /// The shares of the cells that both photos have: cell, share here, share in `other`.
+    /// The common cells: cell, share here, share in `other`.
     pub(super) fn common(self, other: SparseRow<'a>) -> impl Iterator<Item = (usize, f64, f64)> + 'a {
         let mut rest = other.iter().peekable();
         self.iter().filter_map(move |(cell, share)| {
@@ -60,12 +60,13 @@ impl<'a> SparseRow<'a> {
     }
 }
 
-/// The same table by cell: in blocks of [`BLOCK`] photos the photos that have a cell, ascending, with their shares.
+/// The same table by cell: for each block of [`BLOCK`] photos and each cell, the photos that have the cell, in
+/// ascending order, with their shares.
 #[derive(Debug)]
 pub(super) struct Postings {
-    /// By block and cell; one more at the end.
+    /// Start of each list, by block and cell, and the end of the last one.
     starts: Vec<usize>,
-    /// Place in the block.
+    /// Positions in the block.
     places: Vec<u16>,
     shares: Vec<f32>,
 }
@@ -99,8 +100,8 @@ impl Postings {
         self.starts[list]..self.starts[list + 1]
     }
 
-    /// Adds to each photo of `block` its dot product with `row`. Terms are added by ascending cell, so that a product is
-    /// the same both ways.
+    /// Adds each photo's dot product with `row` to `products`, for the photos of `block`. Terms are added by ascending
+    /// cell, so that the product of two photos is the same in either order.
     pub(super) fn dot_products(&self, row: SparseRow, block: usize, products: &mut [f64; BLOCK]) {
         for (cell, share) in row.iter() {
             let list = self.list(block, cell);
@@ -110,7 +111,7 @@ impl Postings {
         }
     }
 
-    /// Adds to each photo of `block` the cells that it has in common with `row`, by ascending cell.
+    /// Adds the cells that each photo has in common with `row` to `sums`, for the photos of `block`, by ascending cell.
     pub(super) fn pair_sums(&self, row: SparseRow, block: usize, sums: &mut [PairSums]) {
         for (cell, share) in row.iter() {
             let list = self.list(block, cell);
@@ -121,12 +122,12 @@ impl Postings {
     }
 }
 
-/// Sums over pairs of numbers a, b: their count, and the sums of a, a^2, b, b^2 and ab.
+/// Sums over pairs of numbers a, b: the count, and the sums of a, a^2, b, b^2 and ab.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct PairSums([f64; 6]);
 
-/// Part of a sum of squares from which on a variance counts: what is left of a smaller one are 10 digits at least, in double
-/// precision, and perhaps none at all.
+/// Minimum ratio of a variance to its sum of squares. Above it, at least 10 digits of the variance are left in double
+/// precision; below it, perhaps none.
 const LEAST_VARIANCE: f64 = 1e-6;
 
 impl PairSums {
@@ -139,7 +140,7 @@ impl PairSums {
         self.0[0]
     }
 
-    /// Their correlation; `None` where a side varies by less than can be told beside its mean, or not at all.
+    /// The correlation; `None` if one side does not vary, or by too little compared with its mean to be computed.
     pub(super) fn correlation(&self) -> Option<f64> {
         let [n, a, aa, b, bb, ab] = self.0;
         let (of_a, of_b) = (n * aa - a * a, n * bb - b * b);
@@ -152,7 +153,7 @@ impl PairSums {
 mod tests {
     use super::*;
 
-    /// Three photos beyond the first block, so that blocks and places are told apart.
+    /// Three photos beyond the first block, so that blocks and positions differ.
     fn table() -> Vec<f32> {
         let mut table = vec![0.0; (BLOCK + 3) * CELL_COUNT];
         for (row, cells) in

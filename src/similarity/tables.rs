@@ -1,16 +1,16 @@
-//! The tables of a similarity folder: `photos.parquet`, `neighbours.parquet`, and as asked for `matrix/part-NNNNN.parquet`
-//! and `pairs/part-NNNNN.parquet`.
+//! The tables of a similarity folder: `photos.parquet`, `neighbours.parquet` and, if requested,
+//! `matrix/part-NNNNN.parquet` and `pairs/part-NNNNN.parquet`.
 //!
 //! | table | column | type | meaning |
 //! | --- | --- | --- | --- |
 //! | photos | `photo_id` | u32 | rows in the order of the feature table: the order of the matrix |
 //! | | `file_name`, `path` | text | as in the feature table |
-//! | neighbours | `photo_id`, `rank` | u32 | the nearest has rank 1; a photo has fewer rows where fewer are defined |
+//! | neighbours | `photo_id`, `rank` | u32 | the nearest has rank 1; a photo has fewer rows if fewer correlations are defined |
 //! | | `neighbour_id` | u32 | never the photo itself |
 //! | | `correlation` | f32 | of the two, -1 to 1 |
 //! | | `cells_in_common` | u32 | cells present in both |
 //! | matrix | `photo_id` | u32 | one row for each photo, in the order of photos |
-//! | | `correlation` | fixed-size list of N f32 or f16 | with each of the N photos, -1 to 1; null where undefined |
+//! | | `correlation` | fixed-size list of N f32 or f16 | with each of the N photos, -1 to 1; null if undefined |
 //! | pairs | `photo_id`, `other_id` | u32 | two photos, the first earlier in the order of photos |
 //! | | `correlation`, `cells_in_common` | f32, u32 | as in neighbours |
 
@@ -56,7 +56,7 @@ pub const PAIRS_FOLDER: &str = "pairs";
 /// File name of the table of neighbours.
 pub const NEIGHBOURS_FILE: &str = "neighbours.parquet";
 const NEIGHBOURS: &str = "similarity_neighbours";
-/// Rows that are encoded at a time.
+/// Rows encoded at a time.
 const BATCH_ROWS: usize = 1 << 16;
 
 /// Writes `photos.parquet`.
@@ -105,7 +105,7 @@ impl MatrixWriter {
         Ok(Self { item, schema, photos, precision, writer })
     }
 
-    /// Appends the rows of `photo_ids`; `correlations` is `[rows, photos]`, NaN where undefined.
+    /// Appends the rows of `photo_ids`; `correlations` is `[rows, photos]`, NaN if undefined.
     ///
     /// # Errors
     /// As [`TableWriter::write`].
@@ -142,7 +142,8 @@ impl MatrixWriter {
     }
 }
 
-/// Correlations are noise to a compressor: zstd makes the files 7 % smaller and the run half as long again.
+/// Stores a column uncompressed: correlations look like noise to a compressor, so zstd makes the files only 7 % smaller
+/// and the run 50 % longer.
 fn as_they_are(column: &str) -> WriterPropertiesBuilder {
     let column = ColumnPath::from(column.split('.').map(str::to_owned).collect::<Vec<_>>());
     WriterProperties::builder()

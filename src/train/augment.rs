@@ -1,32 +1,32 @@
-//! Random changes of photos while a network is trained: mirrored, scaled, shifted, in another light.
+//! Random changes to training photos: mirroring, scaling, shifting and lighting.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::graph::Spec;
 
-/// Bits of the weights between two pixels.
+/// Bits of the interpolation weights between two pixels.
 const WEIGHT_BITS: i32 = 8;
 
-/// How far photos are changed; everything at 0 and `false` leaves them as they are.
+/// How strongly photos are changed; with everything at 0 and `false`, they stay as they are.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Augmentation {
-    /// Half of the photos are mirrored left to right.
+    /// Whether half of the photos are mirrored left to right.
     pub flip: bool,
     /// Photos are scaled by a factor from 1 / (1 + this) to 1 + this.
     pub scale: f32,
-    /// Photos are shifted by up to this share of their sides, each way.
+    /// Photos are shifted by up to this fraction of their sides, in either direction.
     pub shift: f32,
-    /// Brightness, contrast and each colour change by up to this share.
+    /// Brightness, contrast and each colour change by up to this fraction.
     pub light: f32,
 }
 
 impl Augmentation {
-    /// What happens to photo `id` in `epoch`: the same for the same seed, whatever was drawn before.
+    /// The change to photo `id` in `epoch`. It depends only on these and the seed, not on earlier draws.
     #[must_use]
     pub fn draw(&self, seed: u64, epoch: u32, id: usize) -> Change {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        // Streams of the orders of photos are below these.
+        // The streams for the order of the photos are below these.
         rng.set_stream(1 << 63 | u64::from(epoch) << 32 | id as u64);
         let mut within = |reach: f32| if reach > 0.0 { rng.random_range(-reach..=reach) } else { 0.0 };
         let scale = within((1.0 + self.scale).ln()).exp();
@@ -43,28 +43,28 @@ impl Augmentation {
 pub struct Change {
     flip: bool,
     scale: f32,
-    /// To the right and down, as shares of width and height.
+    /// To the right and down, as fractions of width and height.
     shift: [f32; 2],
     light: Option<Light>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Light {
-    /// Added, as a share of full brightness.
+    /// Added, as a fraction of full brightness.
     brightness: f32,
-    /// Added to 1, the factor of the distance from middle grey.
+    /// Added to 1, this is the factor applied to the distance from middle grey.
     contrast: f32,
     /// Factors of red, green and blue.
     gains: [f32; 3],
 }
 
 impl Change {
-    /// None.
+    /// No change.
     pub const NONE: Self = Self { flip: false, scale: 1.0, shift: [0.0; 2], light: None };
 
-    /// Writes the changed photo, `[rows, columns, 3]`, and its labels, `[map rows, map columns]`, from a photo of `size`
-    /// (width, height) and its labels on the canvas, `[rows, columns]`. What comes in from beyond the photo's edges repeats
-    /// them; what is beside the photo on the canvas stays black, and its labels repeat the photo's last row and column.
+    /// Writes the changed photo, `[rows, columns, 3]`, and its labels, `[map rows, map columns]`, from a photo of
+    /// `size` (width, height) and its labels on the canvas, `[rows, columns]`. Pixels from beyond the photo's edges
+    /// repeat the edge. The canvas around the photo stays black, and its labels repeat the photo's last row and column.
     pub fn apply(&self, spec: &Spec, size: [usize; 2], from: [&[u8]; 2], to: [&mut [u8]; 2]) {
         let ([photo, labels], [new_photo, new_labels]) = (from, to);
         let (columns, stride) = (spec.columns(), spec.stride);
@@ -79,7 +79,7 @@ impl Change {
                 let middle = (at as f32 + 0.5) * stride as f32;
                 (self.source(axis, middle, size[axis]) as usize).min(size[axis] - 1)
             };
-            // Beside the photo: the last place on it.
+            // Outside the photo: the last place on it.
             let last = size[axis].div_ceil(stride) - 1;
             (0..count).map(|at| place(at.min(last))).collect::<Vec<_>>()
         });
@@ -101,7 +101,7 @@ impl Change {
                 for (channel, value) in pixel.iter_mut().enumerate() {
                     let [upper, lower] = corners
                         .map(|[left, right]| across.between(i32::from(left[channel]), i32::from(right[channel])));
-                    // Twice the bits, and rounded.
+                    // The product of two weights has twice the bits; add half for rounding.
                     let half = 1 << (2 * WEIGHT_BITS - 1);
                     let mixed = (sample.between(upper, lower) + half) >> (2 * WEIGHT_BITS);
                     *value = tables[channel][mixed as usize];
@@ -110,7 +110,7 @@ impl Change {
         }
     }
 
-    /// Where a place of the new photo comes from, in pixels of the old one, within it.
+    /// The position in the old photo, in pixels, that a position of the new one comes from, clamped to the photo.
     fn source(&self, axis: usize, place: f32, size: usize) -> f32 {
         let size = size as f32;
         let mut off = (place - size / 2.0) / self.scale - self.shift[axis] * size;
@@ -132,7 +132,7 @@ impl Change {
 }
 
 impl Light {
-    /// The new value of each value, by channel.
+    /// By channel, the new value for each old one.
     fn tables(&self) -> [[u8; 256]; 3] {
         self.gains.map(|gain| {
             std::array::from_fn(|value| {
@@ -143,10 +143,10 @@ impl Light {
     }
 }
 
-/// Two neighbours along an axis, and how much of the second there is.
+/// Two neighbours along an axis, and the weight of the second.
 struct Sample {
     places: [usize; 2],
-    /// Of 1 << [`WEIGHT_BITS`].
+    /// Out of 1 << [`WEIGHT_BITS`].
     weight: i32,
 }
 
@@ -165,7 +165,7 @@ mod tests {
         Spec { stride, channels: vec![8, 16], ..Spec::seed(4, 3, Loss::Softmax) }
     }
 
-    /// A photo of 4 x 3 on a canvas of 4 x 4, all values its column, its labels likewise.
+    /// A 4 x 3 photo on a 4 x 4 canvas; each pixel is 10 times its column, each label its column.
     fn photo() -> [Vec<u8>; 2] {
         let labels: Vec<u8> = (0..16).map(|at| (at % 4) as u8).collect();
         let pixels = (0..16).flat_map(|at| [if at < 12 { (at % 4 * 10) as u8 } else { 0 }; 3]).collect();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_drawn_hangs_on_seed_epoch_and_photo_alone() {
+    fn a_draw_depends_only_on_seed_epoch_and_photo() {
         let all = Augmentation { flip: true, scale: 0.2, shift: 0.1, light: 0.2 };
         assert_eq!(all.draw(1, 2, 3), all.draw(1, 2, 3));
         assert_ne!(all.draw(1, 2, 3), all.draw(1, 2, 4));

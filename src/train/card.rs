@@ -1,4 +1,5 @@
-//! `model.json`, the model card: what a model is, what it was made of and how good it is, for whoever meets it elsewhere.
+//! `model.json`, the model card: what the model is, what it was trained on and how good it is, for readers without this
+//! project at hand.
 
 use serde::Serialize;
 
@@ -13,7 +14,7 @@ use crate::model::files::DATA_LICENSE_FILE;
 use crate::model::history::EpochRecord;
 use crate::stage::Stage;
 
-/// The content of `model.json`; null where something is not known.
+/// The content of `model.json`; unknown values are null.
 #[derive(Debug, Serialize)]
 pub(super) struct ModelCard<'a> {
     pub(super) model_id: String,
@@ -26,7 +27,7 @@ pub(super) struct ModelCard<'a> {
     pub(super) metrics: Metrics,
 }
 
-/// What photos become.
+/// The network and the categories that it assigns.
 #[derive(Debug, Serialize)]
 pub(super) struct Network<'a> {
     pub(super) spec: &'a Spec,
@@ -42,14 +43,14 @@ pub(super) struct Training<'a> {
     pub(super) execution_provider: &'static str,
     pub(super) dialect: &'static str,
     pub(super) precision: &'static str,
-    /// Epochs done, the last one perhaps in part.
+    /// Epochs done; the last one may be partial.
     pub(super) epochs: usize,
     pub(super) steps: u64,
     /// The setting that ended the run.
     pub(super) ended_by: &'static str,
-    /// The epoch after which the weights were as they are published.
+    /// The epoch that the published weights come from.
     pub(super) published_epoch: u32,
-    /// The epoch with the highest mean IoU over the validation part.
+    /// The epoch with the highest mean IoU over the validation split.
     pub(super) best_epoch: u32,
 }
 
@@ -77,11 +78,11 @@ pub(super) struct DataLicence {
 #[derive(Debug, Serialize)]
 pub(super) struct Metrics {
     pub(super) validation: Validation,
-    /// As in `evaluation.json`, over the photos at their own size; null where there is no test part.
+    /// As in `evaluation.json`, at each photo's own size; null if there is no test split.
     pub(super) test: Option<Test>,
 }
 
-/// Over the validation part, at the network's size.
+/// Over the validation split, at the network's resolution.
 #[derive(Debug, Serialize)]
 pub(super) struct Validation {
     loss: f32,
@@ -90,7 +91,7 @@ pub(super) struct Validation {
     mean_iou: f32,
 }
 
-/// Over the test part.
+/// Over the test split.
 #[derive(Debug, Serialize)]
 pub(super) struct Test {
     pixel_accuracy: f64,
@@ -126,7 +127,7 @@ impl Data {
     }
 }
 
-/// Lays the licence of the data into the model folder.
+/// Copies the data licence into the model folder.
 pub(super) fn licence(stage: &Stage, dataset: &Dataset) -> Result<Option<DataLicence>> {
     let Some(Licence { title, text }) = dataset.licence()? else { return Ok(None) };
     files::write(&stage.path(DATA_LICENSE_FILE), &text)?;

@@ -1,4 +1,4 @@
-//! Weights by name as safetensors, alone (`weights.safetensors`) and with all that a run needs to go on (`checkpoints/`).
+//! Checkpoints (`checkpoints/`): safetensors files with the weights and everything else that a run needs to resume.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,56 +15,56 @@ use crate::model::weights::{pack, spec_text, vector};
 
 /// Name of the folder of checkpoints in a model folder.
 pub const FOLDER: &str = "checkpoints";
-/// Checkpoints that are kept beside the best one.
+/// Number of checkpoints kept besides the best one.
 const KEPT: usize = 2;
 const BEST_FILE: &str = "best.safetensors";
 /// Metadata key of the [`Header`] as JSON.
 const HEADER_KEY: &str = "lookbook.checkpoint";
-/// Metadata key of the CRC-32C of the header, the network and all vectors, end to end.
+/// Metadata key of the CRC-32C over the header, the network and all vectors in sequence.
 const CHECKSUM_KEY: &str = "lookbook.crc32c";
 
-/// What is carried from one step to the next: flat vectors by name, `weights` among them.
+/// What one step passes to the next: named flat vectors, among them `weights`.
 pub type State = Vec<(String, Vec<f32>)>;
 
-/// What has to be the same for a run to go on where another ended, by name; as text, of which no digit gets lost.
+/// What two runs must have in common for one to resume the other: values by name, as text, so that no digit is lost.
 pub type Identity = BTreeMap<String, String>;
 
-/// What a run does where another one was left unfinished.
+/// What a run does if it finds an unfinished one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Resume {
-    /// Begins anew.
+    /// Starts over.
     #[default]
     Never,
-    /// Goes on with it; begins anew where it was another run, or nothing of it can be read.
+    /// Resumes it; starts over if it was a different run or cannot be read.
     Auto,
-    /// Goes on with it; fails where it was another run, or nothing of it can be read.
+    /// Resumes it; fails if it was a different run or cannot be read.
     Always,
 }
 
-/// A training run after an epoch.
+/// The state of a training run after an epoch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
     /// The network.
     pub spec: Spec,
-    /// What run it is of.
+    /// The run that it belongs to.
     pub identity: Identity,
     /// Steps done.
     pub step: u64,
     /// The epochs done, at least one.
     pub history: Vec<EpochRecord>,
-    /// Whether the run had used up its time and was to end here.
+    /// Whether the run's time was up and it was about to stop here.
     pub is_time_over: bool,
-    /// What goes into the next step.
+    /// The input of the next step.
     pub state: State,
 }
 
-/// What a checkpoint's file says beside its tensors.
+/// What a checkpoint file holds besides its tensors.
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     epoch: u32,
     step: u64,
     is_time_over: bool,
-    /// Names of the vectors of the state.
+    /// Names of the state's vectors.
     state: Vec<String>,
     run: Identity,
     history: Vec<EpochRecord>,
@@ -77,7 +77,7 @@ impl Checkpoint {
         self.history.last().map_or(0, |record| record.epoch)
     }
 
-    /// Whether no epoch before was better.
+    /// Whether its epoch is the best so far.
     fn is_best(&self) -> bool {
         history::best(&self.history).is_some_and(|best| best.epoch == self.epoch())
     }
@@ -85,7 +85,7 @@ impl Checkpoint {
     /// Reads a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Input`] naming the file where it is damaged or no checkpoint.
+    /// [`Error::Input`] naming the file if it is damaged or not a checkpoint.
     pub fn read(path: &Path) -> Result<Self> {
         let damaged = |cause: &dyn std::fmt::Display| Error::input(path, format!("is damaged ({cause})"));
         let bytes = fs::read(path).map_err(Error::io("read", path))?;
@@ -93,7 +93,7 @@ impl Checkpoint {
         let metadata = metadata.metadata().clone().unwrap_or_default();
         let text = |key: &str| {
             let missing =
-                || Error::input(path, format!("is no checkpoint of this version: it has no metadata '{key}'"));
+                || Error::input(path, format!("is not a checkpoint of this version: it has no metadata '{key}'"));
             metadata.get(key).ok_or_else(missing)
         };
         let texts = [text(HEADER_KEY)?, text(SPEC_KEY)?];
@@ -103,7 +103,7 @@ impl Checkpoint {
         let vectors = header.state.iter().map(|name| Ok((name.clone(), vector(&spec, &tensors, name)?)));
         let state = vectors.collect::<Result<State, String>>().map_err(|cause| damaged(&cause))?;
         if checksum(texts, &state) != *text(CHECKSUM_KEY)? {
-            return Err(damaged(&"its checksum is another"));
+            return Err(damaged(&"its checksum does not match"));
         }
         let Header { step, is_time_over, run: identity, history, .. } = header;
         Ok(Self { spec, identity, step, history, is_time_over, state })
@@ -127,7 +127,7 @@ impl Checkpoint {
         pack(&self.spec, &vectors, metadata)
     }
 
-    /// One line for each thing in which the run of this checkpoint is not that of `identity`.
+    /// The differences between this checkpoint's run and `identity`, one line each.
     #[must_use]
     pub fn differences(&self, identity: &Identity) -> Vec<String> {
         let names: std::collections::BTreeSet<_> = self.identity.keys().chain(identity.keys()).collect();
@@ -142,17 +142,18 @@ impl Checkpoint {
     }
 }
 
-/// The checkpoint that a run goes on from, by what was left in `folder` and by `resume`; `None` where it begins. Changes
+/// The checkpoint in `folder` that a run resumes from, as `resume` says; `None` if the run starts over. Changes
 /// nothing.
 ///
 /// # Errors
-/// With [`Resume::Always`], [`Error::Input`] where there are checkpoints and none can be read, or they are of another run.
+/// With [`Resume::Always`], [`Error::Input`] if there are checkpoints but none can be read, or they belong to another
+/// run.
 pub fn find(folder: &Path, resume: Resume, identity: &Identity) -> Result<Option<Checkpoint>> {
     let files = epoch_files(folder)?;
     let Some(newest) = files.last() else { return Ok(None) };
     if resume == Resume::Never {
         let (folder, file) = (folder.display(), name_of(newest));
-        tracing::warn!("{folder} holds an unfinished run (up to {file}): it begins anew; --resume would go on with it");
+        tracing::warn!("{folder} holds an unfinished run (up to {file}): starting over; --resume would continue it");
         return Ok(None);
     }
     let unreadable = |problem| (problem, "");
@@ -160,32 +161,32 @@ pub fn find(folder: &Path, resume: Resume, identity: &Identity) -> Result<Option
         match checkpoint.differences(identity).as_slice() {
             [] => Ok(checkpoint),
             differences => {
-                let problem = format!("is of another run: {}", differences.join("; "));
-                Err((Error::input(path, problem), "name the settings and the data set of that run, or "))
+                let problem = format!("belongs to another run: {}", differences.join("; "));
+                Err((Error::input(path, problem), "use the settings and the data set of that run, or "))
             }
         }
     });
     match found {
         Ok(checkpoint) => Ok(Some(checkpoint)),
         Err((problem, _)) if resume == Resume::Auto => {
-            tracing::warn!("{problem}; the run begins anew");
+            tracing::warn!("{problem}; starting over");
             Ok(None)
         }
         Err((problem, advice)) => {
-            let problem = format!("no run to go on with: {problem}; {advice}leave --resume away to begin anew");
+            let problem = format!("no run to resume: {problem}; {advice}omit --resume to start over");
             Err(Error::input(folder, problem))
         }
     }
 }
 
-/// The newest checkpoint that can be read; what cannot is said.
+/// The newest checkpoint that can be read; logs those that cannot.
 fn newest_readable(files: &[PathBuf]) -> Result<(PathBuf, Checkpoint)> {
     let mut problem = None;
     for path in files.iter().rev() {
         match Checkpoint::read(path) {
             Ok(checkpoint) => return Ok((path.clone(), checkpoint)),
             Err(error) => {
-                tracing::warn!("{error}; looking for one before it");
+                tracing::warn!("{error}; trying the previous one");
                 problem = Some(error);
             }
         }
@@ -193,7 +194,7 @@ fn newest_readable(files: &[PathBuf]) -> Result<(PathBuf, Checkpoint)> {
     Err(problem.unwrap_or_else(|| Error::input(FOLDER, "holds no checkpoint")))
 }
 
-/// The files of checkpoints by epoch, oldest first; none where there is no folder.
+/// The checkpoint files by epoch, oldest first; empty if there is no folder.
 fn epoch_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = files::entries(folder)?;
     files.retain(|path| epoch_of(path).is_some());
@@ -209,7 +210,7 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The checkpoints of a run: the last two and the best by the mean IoU over the validation part.
+/// The checkpoints of a run: the last two, and the best by mean IoU over the validation split.
 #[derive(Debug)]
 pub struct Checkpoints {
     folder: PathBuf,
@@ -217,7 +218,8 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// In a folder, of which all goes that is not of the run that goes on after `resumed`, or of a new run.
+    /// Opens the folder and deletes everything that does not belong to the run resumed from `resumed`; without it,
+    /// everything.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -241,7 +243,7 @@ impl Checkpoints {
         Ok(checkpoints)
     }
 
-    /// The last one written is the best one from now on.
+    /// Makes the last checkpoint written the best one.
     fn take_last_as_best(&self) -> Result<()> {
         let Some(last) = self.last() else { return Ok(()) };
         let fresh = self.folder.join(".partial-best");
@@ -251,16 +253,16 @@ impl Checkpoints {
         files::flush(&self.folder)
     }
 
-    /// The file of the last one.
+    /// The file of the last checkpoint.
     #[must_use]
     pub fn last(&self) -> Option<&Path> {
         self.written.last().map(PathBuf::as_path)
     }
 
-    /// The best one of the epochs `history` of a run.
+    /// The checkpoint of the best epoch in `history`, the history of `run`.
     ///
     /// # Errors
-    /// As [`Checkpoint::read`]; [`Error::Input`] where the file is of another epoch or run.
+    /// As [`Checkpoint::read`]; [`Error::Input`] if the file belongs to another epoch or run.
     pub fn best(&self, history: &[EpochRecord], run: &Identity) -> Result<Checkpoint> {
         let path = self.folder.join(BEST_FILE);
         let best = Checkpoint::read(&path)?;
@@ -324,7 +326,7 @@ mod tests {
         }
     }
 
-    /// A folder as a run leaves it that saved so many epochs.
+    /// A folder as left by a run that saved `epochs` epochs.
     fn saved(epochs: u32) -> tempfile::TempDir {
         let place = tempfile::tempdir().expect("a temporary folder");
         let mut checkpoints = Checkpoints::start(place.path().to_owned(), None).expect("an empty folder");
@@ -364,15 +366,16 @@ mod tests {
 
     #[test]
     fn a_best_one_of_another_epoch_or_run_is_not_trusted() {
-        // As a kill between the two files of an epoch leaves it: the last one is the best, the file is of the one before.
+        // As left by a kill between the two writes of an epoch: the last epoch is the best, but the best file is still
+        // that of the previous one.
         let place = saved(1);
         let last = checkpoint(2, &[0.1, 0.3]);
         let checkpoints = Checkpoints::start(place.path().to_owned(), Some(&checkpoint(1, &[0.1])));
         checkpoints.expect("a folder").save(&last).expect("written");
         fs::rename(place.path().join("epoch-0001.safetensors"), place.path().join(BEST_FILE)).expect("renamed");
         let checkpoints = Checkpoints::start(place.path().to_owned(), Some(&last)).expect("a folder");
-        assert_eq!(checkpoints.best(&last.history, &last.identity).expect("it is made anew"), last);
-        // Damaged, of another run, or gone, and an epoch before it was the best.
+        assert_eq!(checkpoints.best(&last.history, &last.identity).expect("it is made again"), last);
+        // Damaged, of another run, or missing, while an earlier epoch was the best.
         let place = saved(3);
         let last = checkpoint(3, &[0.1, 0.3, 0.2]);
         let mut foreign = checkpoint(2, &[0.1, 0.3]);
@@ -410,7 +413,7 @@ mod tests {
         fs::write(place.path().join("epoch-0001.safetensors"), "").expect("writable");
         let refused = find(place.path(), Resume::Always, &identity).expect_err("none is left");
         assert!(refused.to_string().contains("epoch-0001.safetensors: is damaged"), "{refused}");
-        assert_eq!(find(place.path(), Resume::Auto, &identity).expect("begins anew"), None);
+        assert_eq!(find(place.path(), Resume::Auto, &identity).expect("starts over"), None);
     }
 
     #[test]
@@ -421,8 +424,8 @@ mod tests {
         identity.remove("seed");
         let refused = find(place.path(), Resume::Always, &identity).expect_err("it is another run").to_string();
         assert!(refused.contains("seed is nothing, was 3; setting epochs is 5, was 4"), "{refused}");
-        assert_eq!(find(place.path(), Resume::Auto, &identity).expect("begins anew"), None);
-        assert_eq!(find(place.path(), Resume::Never, &identity).expect("begins anew"), None);
+        assert_eq!(find(place.path(), Resume::Auto, &identity).expect("starts over"), None);
+        assert_eq!(find(place.path(), Resume::Never, &identity).expect("starts over"), None);
         assert_eq!(names(place.path()).len(), 2, "nothing was touched");
     }
 }

@@ -1,4 +1,4 @@
-//! Settings of `train`, and the recipes that they are taken from.
+//! Settings of `train`, and the recipes that supply their defaults.
 
 use std::path::PathBuf;
 
@@ -11,32 +11,33 @@ use crate::error::{Error, Result};
 use crate::graph::{Loss, SEED_CHANNELS, Spec};
 use crate::ops::head::HEAD_CHANNELS;
 
-/// A named way to train: what the settings are that neither a file nor a flag gives.
+/// A named set of defaults for the settings that neither a file nor a flag gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Recipe {
-    /// The seed's: its network, sigmoid maps, Adam at a constant rate, nothing else.
+    /// The seed's: its network, sigmoid maps and Adam at a constant rate, nothing else.
     Seed,
-    /// What learns most from the same photos at the same cost: `docs/training.md` has what each setting brings.
+    /// The settings that learn most from the same photos at the same cost; `docs/training.md` says what each
+    /// contributes.
     #[default]
     Best,
 }
 
-/// How the learning rate goes over the run.
+/// How the learning rate changes over the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// The same in every step: the seed's.
+    /// The same in every step, as in the seed.
     #[default]
     Constant,
-    /// Half a cosine from the learning rate down to nothing (Loshchilov and Hutter, 2017,
+    /// Half a cosine from the learning rate down to 0 (Loshchilov and Hutter, 2017,
     /// <https://arxiv.org/abs/1608.03983>).
     Cosine,
 }
 
 impl Schedule {
-    /// What the learning rate is multiplied by in step `step` (from 0) of `steps`, of which the first `warmup` come up to it
-    /// line by line.
+    /// Factor of the learning rate in step `step` (from 0) of `steps`, of which the first `warmup` ramp up to it
+    /// linearly.
     fn factor(self, step: u64, steps: u64, warmup: u64) -> f32 {
         if step < warmup {
             return (step + 1) as f32 / warmup as f32;
@@ -55,76 +56,76 @@ impl Schedule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Publish {
-    /// Those after the last step: the seed's.
+    /// Those after the last step, as in the seed.
     #[default]
     Last,
-    /// Those of the epoch with the highest mean IoU over the validation part.
+    /// Those of the epoch with the highest mean IoU over the validation split.
     Best,
 }
 
-/// Settings of `train`. The defaults are those of the recipe `best`; [`Config::of`] has those of each recipe.
+/// Settings of `train`. The defaults are those of the recipe `best`; [`Config::of`] gives those of any recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The folder of the dataset tables.
     pub dataset: PathBuf,
-    /// The folder of the model.
+    /// The model folder to write.
     pub output: PathBuf,
-    /// The way to train.
+    /// Where the defaults of the other settings come from.
     pub recipe: Recipe,
-    /// Passes over the train part, at least 1.
+    /// Passes over the train split, at least 1.
     pub epochs: u32,
-    /// Photos a step, at least 1.
+    /// Photos per step, at least 1.
     pub batch_size: usize,
-    /// Photos that are worked on at once, where memory is too small for a whole step of `batch_size`; 0 for all.
+    /// Photos processed at once, if memory is too small for a whole step of `batch_size`; 0 for all.
     pub micro_batch_size: usize,
-    /// Whether maps are f16 in the portable dialect, which CUDA runs; weights, normalisation, loss and sums over pixels are f32
-    /// in any case. Native operators compute in f32 whatever this says.
+    /// Whether maps are f16 in the portable dialect, which CUDA runs. Weights, normalisation, loss and sums over pixels
+    /// are always f32, and native operators always compute in f32.
     pub mixed_precision: bool,
     /// Highest learning rate of Adam, above 0.
     pub learning_rate: f32,
-    /// How the learning rate goes over the run.
+    /// How the learning rate changes over the run.
     pub schedule: Schedule,
-    /// Epochs over which the learning rate comes up to its height, 0 or more; at most half of the run.
+    /// Epochs over which the learning rate ramps up, 0 or more; at most half of the run.
     pub warmup_epochs: f32,
     /// What the maps mean: `bce` (the seed's) or `softmax`.
     pub loss: Loss,
-    /// Weighs the pixels of a category by its share of all pixels to the power of minus this, 0 to 1: 0 leaves all pixels
-    /// alike, 1 gives every category the same say. With `loss = "softmax"` only.
+    /// Weights each pixel by its category's share of all pixels to the power of minus this, 0 to 1: 0 weights all
+    /// pixels equally, 1 all categories. Only with `loss = "softmax"`.
     pub category_balance: f32,
-    /// Weight of the Dice part of the loss, 0 or more: how far the pixels of each category and those that are taken for them
-    /// are apart, every category that is in the batch (in its part, with `micro_batch_size`) alike. With `loss = "softmax"`
-    /// only.
+    /// Weight of the Dice term of the loss, 0 or more. It measures how far the predicted and the true pixels of a
+    /// category differ, and weights all categories in the batch (in its part, with `micro_batch_size`) equally. Only
+    /// with `loss = "softmax"`.
     pub dice: f32,
     /// Channels of the network's levels, top to bottom: 2 to 7 multiples of 8, the first 8 or 16.
     pub channels: Vec<usize>,
-    /// Pixels of a photo, each way, for a pixel of the top level: 1, or 2 for twice the channels at the same cost.
+    /// Photo pixels, in each direction, per pixel of the top level: 1, or 2 for twice the channels at the same cost.
     pub stride: usize,
-    /// Whether maps are normalised over the batch while the network is trained.
+    /// Whether maps are normalised over the batch during training.
     pub batch_norm: bool,
-    /// With `batch_norm`: epochs that the moving average of the weights, which is what is used in the end, looks back; 0 for
-    /// the last weights.
+    /// With `batch_norm`: epochs that the moving average of the weights covers; the averaged weights are the ones
+    /// published. 0 for the last weights.
     pub average_epochs: f32,
-    /// Whether half of the photos, drawn anew in each epoch, are mirrored.
+    /// Whether a random half of the photos is mirrored, drawn anew in each epoch.
     pub augment_flip: bool,
-    /// Photos are scaled by a factor from 1 / (1 + this) to 1 + this, 0 to 1.
+    /// Photos are scaled by a random factor from 1 / (1 + this) to 1 + this, 0 to 1.
     pub augment_scale: f32,
-    /// Photos are shifted by up to this share of their sides, 0 to 0.5.
+    /// Photos are shifted by up to this fraction of their sides, 0 to 0.5.
     pub augment_shift: f32,
-    /// Brightness, contrast and colours of photos change by up to this share, 0 to 1.
+    /// Brightness, contrast and colours of photos change by up to this fraction, 0 to 1.
     pub augment_light: f32,
-    /// Width that photos are scaled into for the network, 16 to 4096.
+    /// Width in pixels that photos are scaled to fit for the network, 16 to 4096.
     pub photo_width_px: usize,
-    /// Height that photos are scaled into for the network, 16 to 4096.
+    /// Height in pixels that photos are scaled to fit for the network, 16 to 4096.
     pub photo_height_px: usize,
     /// Where the network runs.
     pub device: Device,
     /// Which weights are published.
     pub publish: Publish,
-    /// Epochs without a better mean IoU over the validation part after which the run ends; 0 for never.
+    /// Stop after this many epochs without a better mean IoU over the validation split; 0 for never.
     pub patience: u32,
-    /// Minutes, loading photos included, after which the run ends with the current step; above 0. The schedule is laid out
-    /// for `epochs` all the same.
+    /// Stop after this many minutes, at the end of the current step; above 0. Loading photos counts; the learning rate
+    /// schedule still assumes `epochs`.
     pub max_minutes: Option<f64>,
 }
 
@@ -195,7 +196,7 @@ impl Config {
         let share = |value: f32| (0.0..=1.0).contains(&value);
         let in_order = [
             ("train.epochs", self.epochs > 0, "is 0; at least one epoch is needed"),
-            ("train.batch_size", self.batch_size > 0, "is 0; at least one photo a step is needed"),
+            ("train.batch_size", self.batch_size > 0, "is 0; at least one photo per step is needed"),
             (
                 "train.learning_rate",
                 self.learning_rate > 0.0 && self.learning_rate.is_finite(),
@@ -208,20 +209,16 @@ impl Config {
             ),
             ("train.warmup_epochs", self.warmup_epochs >= 0.0, "is not 0 or more"),
             ("train.average_epochs", self.average_epochs >= 0.0, "is not 0 or more"),
-            ("train.photo_width_px", sides.contains(&self.photo_width_px), "is not within 16 to 4096"),
-            ("train.photo_height_px", sides.contains(&self.photo_height_px), "is not within 16 to 4096"),
-            ("train.category_balance", share(self.category_balance), "is not within 0 to 1"),
+            ("train.photo_width_px", sides.contains(&self.photo_width_px), "is not between 16 and 4096"),
+            ("train.photo_height_px", sides.contains(&self.photo_height_px), "is not between 16 and 4096"),
+            ("train.category_balance", share(self.category_balance), "is not between 0 and 1"),
             (
                 "train.category_balance",
                 self.category_balance == 0.0 || self.loss == Loss::Softmax,
-                "goes with loss = \"softmax\" only; set it to 0",
+                "requires loss = \"softmax\"; set it to 0",
             ),
             ("train.dice", self.dice >= 0.0 && self.dice.is_finite(), "is not 0 or more"),
-            (
-                "train.dice",
-                self.dice == 0.0 || self.loss == Loss::Softmax,
-                "goes with loss = \"softmax\" only; set it to 0",
-            ),
+            ("train.dice", self.dice == 0.0 || self.loss == Loss::Softmax, "requires loss = \"softmax\"; set it to 0"),
             ("train.stride", [1, 2].contains(&self.stride), "is neither 1 nor 2"),
             (
                 "train.channels",
@@ -230,9 +227,9 @@ impl Config {
                     && HEAD_CHANNELS.contains(&self.channels[0]),
                 "are not 2 to 7 multiples of 8 up to 1024, the first 8 or 16",
             ),
-            ("train.augment_scale", share(self.augment_scale), "is not within 0 to 1"),
-            ("train.augment_shift", (0.0..=0.5).contains(&self.augment_shift), "is not within 0 to 0.5"),
-            ("train.augment_light", share(self.augment_light), "is not within 0 to 1"),
+            ("train.augment_scale", share(self.augment_scale), "is not between 0 and 1"),
+            ("train.augment_shift", (0.0..=0.5).contains(&self.augment_shift), "is not between 0 and 0.5"),
+            ("train.augment_light", share(self.augment_light), "is not between 0 and 1"),
         ];
         match in_order.iter().find(|(_, good, _)| !good) {
             Some((setting, _, problem)) => Err(Error::config(*setting, problem)),
@@ -260,11 +257,11 @@ impl Config {
         }
     }
 
-    /// The rates of step `step` (from 0) in a run of `epochs` epochs of `steps` steps.
+    /// The rates for step `step` (from 0) of a run of `epochs` epochs with `steps` steps each.
     pub(super) fn rates(&self, step: u64, steps: u64) -> Rates {
         let all = steps * u64::from(self.epochs);
         let warmup = ((self.warmup_epochs * steps as f32) as u64).min(all / 2);
-        // A moving average of as many steps, of fewer in the beginning.
+        // A moving average over that many steps, over fewer at the beginning.
         let over = |longest: f32| 1.0 / ((step + 1) as f32).min(longest.max(1.0));
         let average = self.average_epochs * steps as f32;
         Rates {
@@ -275,7 +272,7 @@ impl Config {
     }
 }
 
-/// Least number of steps that the statistics of normalised maps are averaged over.
+/// Minimum number of steps that the statistics of normalised maps are averaged over.
 const STATISTICS_STEPS: f32 = 50.0;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The course of a run: epochs, validation, checkpoints, and when it ends.
+//! The training loop: epochs, validation, checkpoints, and when to stop.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -23,9 +23,9 @@ use crate::picture::{self, Tile};
 use crate::progress::Progress;
 use crate::{runtime, stop};
 
-/// Photos of the validation part that are shown as the network sees them.
+/// Validation photos whose predictions are written as pictures.
 const SHOWN_PHOTOS: usize = 3;
-/// Epochs of a run in which they are shown, about: as many pictures as TensorBoard has by default.
+/// Approximate number of epochs in which they are written: TensorBoard keeps this many pictures by default.
 const SHOWN_EPOCHS: u32 = 10;
 
 /// Why a run ended.
@@ -33,14 +33,14 @@ const SHOWN_EPOCHS: u32 = 10;
 pub(super) enum Ending {
     /// All epochs are done.
     Epochs,
-    /// The validation part has not got better for as many epochs as [`Config::patience`] says.
+    /// The validation split has not improved for [`Config::patience`] epochs.
     Patience,
-    /// [`Config::max_minutes`] are over.
+    /// [`Config::max_minutes`] have passed.
     MaxMinutes,
 }
 
 impl Ending {
-    /// The setting that ended it.
+    /// The setting that ended the run.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Epochs => "epochs",
@@ -50,7 +50,7 @@ impl Ending {
     }
 }
 
-/// A run over the epochs.
+/// The state of a training run.
 pub(super) struct Course<'a> {
     pub(super) config: &'a Config,
     pub(super) seed: u64,
@@ -64,21 +64,21 @@ pub(super) struct Course<'a> {
     pub(super) events: EventFile,
     /// The epochs done.
     pub(super) history: Vec<EpochRecord>,
-    /// Whether the deadline was met after the last of them.
+    /// Whether the deadline had passed after the last of them.
     pub(super) is_time_over: bool,
 }
 
 impl Course<'_> {
-    /// Goes on after a checkpoint.
+    /// Resumes from a checkpoint.
     pub(super) fn restore(&mut self, checkpoint: Checkpoint) -> Result<()> {
         self.step.restore(checkpoint.step, &checkpoint.state)?;
-        tracing::info!("going on after epoch {} of {}", checkpoint.epoch(), self.config.epochs);
+        tracing::info!("resuming after epoch {} of {}", checkpoint.epoch(), self.config.epochs);
         self.history = checkpoint.history;
         self.is_time_over = checkpoint.is_time_over;
         Ok(())
     }
 
-    /// Trains until there is a reason to end.
+    /// Trains until there is a reason to stop.
     pub(super) fn run(&mut self) -> Result<Ending> {
         let (started, elapsed_before) = (Instant::now(), self.history.last().map_or(0.0, |it| it.elapsed_secs));
         let progress = Progress::new("train", self.steps() - self.step.count(), "steps");
@@ -100,7 +100,7 @@ impl Course<'_> {
         Ok(ending)
     }
 
-    /// Writes what has to last of an epoch.
+    /// Writes an epoch's checkpoint and figures.
     fn keep(&mut self, record: EpochRecord) -> Result<()> {
         let state = self.step.state()?;
         if !state.iter().all(|(_, values)| step::are_finite(values)) {
@@ -119,7 +119,7 @@ impl Course<'_> {
         })
     }
 
-    /// Why the run ends after the epochs that are done, if it does.
+    /// Why the run should stop now; `None` if it should not.
     fn ending(&self) -> Option<Ending> {
         if self.step.count() >= self.steps() {
             return Some(Ending::Epochs);
@@ -137,25 +137,25 @@ impl Course<'_> {
         match ending {
             Ending::Epochs => {}
             Ending::Patience => tracing::info!(
-                "ends after epoch {done} of {epochs}: the validation part got no better for {} epochs (patience)",
+                "stopping after epoch {done} of {epochs}: no better validation result for {} epochs (patience)",
                 self.config.patience
             ),
             Ending::MaxMinutes => {
                 tracing::warn!(
-                    "ends in epoch {done} of {epochs}, after step {step} of {steps}: the time is over (max_minutes)"
+                    "stopping in epoch {done} of {epochs}, after step {step} of {steps}: time is up (max_minutes)"
                 );
             }
         }
     }
 
-    /// Says that a run that was cut short can be gone on with; one that failed by itself would fail there again.
-    pub(super) fn say_how_to_go_on(&self, error: &Error) {
+    /// Logs how to resume a run that was interrupted; a run that failed by itself would fail at the same point again.
+    pub(super) fn say_how_to_resume(&self, error: &Error) {
         if matches!(error, Error::Stopped { .. } | Error::Io { .. }) && !self.history.is_empty() {
-            tracing::warn!("the same command with --resume goes on after epoch {}", self.history.len());
+            tracing::warn!("the same command with --resume continues after epoch {}", self.history.len());
         }
     }
 
-    /// Takes the weights that are to be published, and returns the epoch that they are of.
+    /// Loads the weights to publish and returns the epoch that they come from.
     pub(super) fn choose(&mut self) -> Result<EpochRecord> {
         let last = *self.history.last().expect("a run has an epoch at least");
         let best = *history::best(&self.history).expect("a run has an epoch at least");
@@ -165,16 +165,16 @@ impl Course<'_> {
         let checkpoint = match self.checkpoints.best(&self.history, &self.identity) {
             Ok(checkpoint) => checkpoint,
             Err(problem) => {
-                tracing::warn!("{problem}; publishes epoch {}, the last one, instead", last.epoch);
+                tracing::warn!("{problem}; publishing epoch {}, the last one, instead", last.epoch);
                 return Ok(last);
             }
         };
         self.step.restore(self.step.count(), &checkpoint.state)?;
-        tracing::info!("publishes epoch {}, the best of {} (publish = \"best\")", best.epoch, last.epoch);
+        tracing::info!("publishing epoch {}, the best of {} (publish = \"best\")", best.epoch, last.epoch);
         Ok(best)
     }
 
-    /// How the run went, for the model card.
+    /// The training section of the model card.
     pub(super) fn on_card(&self, ending: Ending, published: &EpochRecord) -> card::Training<'_> {
         let backend = self.step.backend();
         card::Training {
@@ -200,7 +200,7 @@ impl Course<'_> {
         self.train.len().div_ceil(self.config.batch_size) as u64
     }
 
-    /// An epoch, or what the deadline leaves of it.
+    /// Trains for one epoch, or for as much of it as the deadline allows.
     fn epoch(&mut self, epoch: u32, progress: &Progress) -> Result<EpochRecord> {
         let started = Instant::now();
         let (mut loss, mut accuracy, mut learning_rate, mut photos) = (0.0, 0.0, self.config.learning_rate, 0);
@@ -249,7 +249,7 @@ impl Course<'_> {
         })
     }
 
-    /// The order of the train photos in an epoch: the same for the same seed and epoch, whatever ran before.
+    /// The order of the train photos in an epoch. It depends only on the seed and the epoch.
     fn order(&self, epoch: u32) -> Vec<usize> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(u64::from(epoch));
@@ -258,7 +258,8 @@ impl Course<'_> {
         order
     }
 
-    /// Loss and confusion over the validation part, at the network's size; shows some photos in some epochs.
+    /// Loss and confusion over the validation split, at the network's resolution; in some epochs, also writes pictures
+    /// of a few photos.
     fn validate(&mut self, epoch: u32) -> Result<(f64, Confusion)> {
         let (mut loss, mut confusion) = (0.0, Confusion::default());
         let weights = runtime::vector(self.step.folded_weights()?)?;
@@ -280,12 +281,12 @@ impl Course<'_> {
         Ok((loss, confusion))
     }
 
-    /// Whether pictures of an epoch are written: of the first, the last, and evenly spaced ones between.
+    /// Whether pictures are written in an epoch: in the first, the last, and evenly spaced ones in between.
     fn is_shown(&self, epoch: u32) -> bool {
         epoch == 1 || epoch == self.config.epochs || epoch.is_multiple_of(self.config.epochs.div_ceil(SHOWN_EPOCHS))
     }
 
-    /// Writes a photo of the validation part with truth and prediction as a picture.
+    /// Writes a picture of a validation photo with its truth and prediction.
     fn show(&mut self, epoch: u32, id: usize, map: &[u8]) -> Result<()> {
         let (photo, maps) = self.validation.cut_out(id, map);
         let overlays = maps.map(|map| picture::overlay(&photo, &map));
@@ -305,6 +306,6 @@ impl Course<'_> {
             Precision::F16 => "mixed_precision = false or a lower learning_rate",
             _ => "a lower learning_rate",
         };
-        Error::runtime("the loss or a weight", format!("is not finite in {place}{photos}; {saved}; {mend} may mend it"))
+        Error::runtime("the loss or a weight", format!("is not finite in {place}{photos}; {saved}; {mend} may help"))
     }
 }

@@ -1,5 +1,5 @@
-//! Photos and labels of one split at the network's size, in memory: 4 bytes a pixel of the canvas; and the batches of an
-//! epoch, made ahead of the steps that take them.
+//! Photos and labels of one split at the network's resolution, held in memory (4 bytes per canvas pixel), and the
+//! batches of an epoch, prepared ahead of the training steps.
 
 use std::ops::ControlFlow;
 use std::sync::mpsc;
@@ -16,10 +16,10 @@ use crate::photo::Photo;
 use crate::stop;
 use crate::train::augment::{Augmentation, Change};
 
-/// Photos decoded at a time: bounds what is in memory beside the result.
+/// Photos decoded at a time; bounds the memory used on top of the result.
 const CHUNK: usize = 32;
 
-/// Batches that wait for their step.
+/// Number of batches prepared ahead.
 const BATCHES_AHEAD: usize = 2;
 
 /// The examples of one split, in the order of the dataset.
@@ -36,7 +36,7 @@ struct Example {
     labels: Vec<u8>,
 }
 
-/// Photos and labels of one step, end to end.
+/// Photos and labels of one step, concatenated.
 #[derive(Debug)]
 pub struct Batch {
     /// `[size, rows, columns, 3]`.
@@ -48,7 +48,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The same photos in batches of `size` and less.
+    /// The same photos split into batches of at most `size`.
     pub fn parts(&self, size: usize) -> impl Iterator<Item = Batch> {
         let (photo_len, label_len) = (self.photos.len() / self.size, self.labels.len() / self.size);
         let parts = self.photos.chunks(size * photo_len).zip(self.labels.chunks(size * label_len));
@@ -59,14 +59,14 @@ impl Batch {
     }
 }
 
-/// What an epoch's batches hang on.
+/// What determines the batches of an epoch.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan<'a> {
     /// The photos, in their order.
     pub order: &'a [usize],
-    /// Photos a batch; the last may have fewer.
+    /// Photos per batch; the last may have fewer.
     pub batch_size: usize,
-    /// How far photos are changed.
+    /// How strongly photos are changed.
     pub augmentation: Augmentation,
     /// Seed of the run.
     pub seed: u64,
@@ -75,10 +75,10 @@ pub struct Plan<'a> {
 }
 
 impl Examples {
-    /// Reads a split and brings it to the network's size.
+    /// Reads a split and scales its photos and labels to the network's resolution.
     ///
     /// # Errors
-    /// As [`Dataset::photos`]; a photo that does not decode.
+    /// As [`Dataset::photos`]; a photo that cannot be decoded.
     pub fn load(dataset: &Dataset, split: Split, spec: &Spec) -> Result<Self> {
         let mut records = dataset.photos(Some(split))?;
         let mut examples = Vec::new();
@@ -116,7 +116,7 @@ impl Examples {
         self.examples.iter().map(|it| it.labels.as_slice())
     }
 
-    /// The photos `ids` as one batch, each changed as `change` says.
+    /// The photos `ids` as one batch, each with the change that `change` returns for it.
     #[must_use]
     pub fn batch(&self, ids: &[usize], change: impl Fn(usize) -> Change + Sync) -> Batch {
         let spec = &self.spec;
@@ -130,11 +130,11 @@ impl Examples {
         Batch { photos, labels, size: ids.len() }
     }
 
-    /// Hands the batches of an epoch, with the photos that they are made of, to `work` one after the other, until it breaks
-    /// off or fails; a thread makes the next ones meanwhile.
+    /// Passes the batches of an epoch, each with the ids of its photos, to `work` one by one until it breaks or fails.
+    /// Meanwhile a thread prepares the next ones.
     ///
     /// # Errors
-    /// What `work` fails with.
+    /// Those of `work`.
     pub fn for_each_batch(
         &self,
         plan: Plan<'_>,
@@ -145,7 +145,7 @@ impl Examples {
         thread::scope(|scope| {
             scope.spawn(move || {
                 for ids in plan.order.chunks(plan.batch_size) {
-                    // Nobody takes it: the work has ended early.
+                    // The receiver is gone: `work` stopped early.
                     if sender.send((self.batch(ids, change), ids)).is_err() {
                         return;
                     }
@@ -160,8 +160,8 @@ impl Examples {
         })
     }
 
-    /// A photo as the network sees it, its labels, and what the network answered for it, `[rows, columns]`: all three without
-    /// what is beside the photo on the canvas.
+    /// A photo as the network sees it, its labels, and the network's output for it, all cropped to the part of the
+    /// canvas that the photo covers. `answer` is `[rows, columns]`.
     #[must_use]
     pub fn cut_out(&self, id: usize, answer: &[u8]) -> (Photo, [Vec<u8>; 2]) {
         let Example { canvas, labels, .. } = &self.examples[id];
@@ -173,7 +173,8 @@ impl Examples {
         (Photo { width_px, height_px, rgb: cut(&canvas.pixels, 3) }, [cut(labels, 1), cut(answer, 1)])
     }
 
-    /// Counts what the network answered for a photo, `[rows, columns]`, where the canvas is photo.
+    /// Adds the network's output for a photo, `[rows, columns]`, to `confusion`, over the part of the canvas that the
+    /// photo covers.
     pub fn count(&self, id: usize, answer: &[u8], confusion: &mut Confusion) {
         let Example { canvas, labels, .. } = &self.examples[id];
         let columns = self.spec.columns();

@@ -1,5 +1,5 @@
-//! `train`: dataset tables to a model: `predict.onnx`, `train_step.onnx`, `weights.safetensors`, checkpoints, the history
-//! of the run, the colour table, the evaluation of the test part and the model card.
+//! `train`: trains a model on dataset tables. Out: `predict.onnx`, `train_step.onnx`, `weights.safetensors`,
+//! checkpoints, the training history, the colour table, the evaluation on the test split and the model card.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -37,12 +37,13 @@ use step::{Task, TrainingStep};
 use tensorboard::EventFile;
 
 const STAGE: &str = "train";
-/// Settings that may change between a run and the one that goes on with it: places, and when and with what to end.
+/// Settings that may differ between a run and the one that resumes it: paths, the device, when to stop and what to
+/// publish.
 const MAY_CHANGE: [&str; 6] = ["dataset", "output", "device", "publish", "patience", "max_minutes"];
 
-/// What a run has to have in common with one that it goes on with.
+/// What a run must have in common with the run that it resumes.
 fn identity(config: &Config, seed: u64, photos: &InputRecord) -> Identity {
-    // By way of text, so that numbers are as short as they were written.
+    // Through text, so that numbers stay as short as they were written.
     let json = |text: serde_json::Result<String>| -> serde_json::Value {
         serde_json::from_str(&text.unwrap_or_default()).expect("settings are plain data")
     };
@@ -83,7 +84,7 @@ impl StageConfig for Config {
     }
 }
 
-/// Trains a model on the train part of a dataset folder and publishes the model folder.
+/// Trains a model on the train split of a dataset folder and publishes the model folder.
 ///
 /// # Errors
 /// As [`run_or_resume`].
@@ -91,11 +92,11 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     run_or_resume(config, Resume::Never, common)
 }
 
-/// As [`run`]; goes on with a run that was left unfinished as `resume` says.
+/// As [`run`], but resumes an unfinished run if `resume` says so.
 ///
 /// # Errors
-/// Bad settings, a dataset folder that is none, a missing runtime, a loss that is not finite; a run that cannot be gone on
-/// with.
+/// Invalid settings, an invalid dataset folder, a missing runtime, a loss that is not finite, or an unfinished run that
+/// cannot be resumed.
 pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result<Summary> {
     let started = Instant::now();
     config.check_values()?;
@@ -117,13 +118,13 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
         course.restore(checkpoint)?;
     }
     stage.keep_unfinished();
-    let ending = course.run().inspect_err(|error| course.say_how_to_go_on(error))?;
+    let ending = course.run().inspect_err(|error| course.say_how_to_resume(error))?;
     let published = course.choose()?;
 
     let predict = write_model(&stage, &course)?;
     ColorTable::learn(&dataset)?.write(&stage.path(color::FILE))?;
     let evaluation = evaluate::after_training(&dataset, &stage.path(""), config.device, common)?;
-    // evaluation.json of a published model may be of another part by now.
+    // The published evaluation.json may describe another split by now.
     let before = Summary::find(&config.output)?.and_then(|it| it.counts.get("test_mean_iou")?.as_f64());
     stage.gates(common.gates.model(evaluation.as_ref().map(|it| it.mean_iou), before));
     let spec = config.spec().folded();
@@ -142,7 +143,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     stage.publish()
 }
 
-/// What a run would do: the size of its parts, its steps, and the epoch that it goes on after.
+/// What a run would do: the sizes of the splits, the number of steps, and the epoch that it would resume after.
 fn planned(config: &Config, resume: Resume, common: &Common, dataset: &Dataset, photos: [usize; 3]) -> Result<Summary> {
     runtime::library()?;
     let mut summary = stage::dry_run(STAGE, &config.output, common, config)?;
@@ -160,7 +161,7 @@ fn planned(config: &Config, resume: Resume, common: &Common, dataset: &Dataset, 
     Ok(summary)
 }
 
-/// Loads the photos and makes the sessions; what a run before left goes but for its epochs up to `resumed`.
+/// Loads the photos and creates the sessions. Removes what an earlier run left, except its epochs up to `resumed`.
 fn prepare<'a>(
     stage: &mut Stage,
     dataset: &Dataset,
@@ -203,7 +204,7 @@ fn prepare<'a>(
     })
 }
 
-/// Writes the network with its weights, and how they came about; returns the network for use.
+/// Writes the network, its weights and the training history; returns the inference network.
 fn write_model(stage: &Stage, course: &Course<'_>) -> Result<Vec<u8>> {
     let (spec, weights, history) = (course.config.spec().folded(), course.step.folded_weights()?, &course.history);
     let predict = graph::predict(&spec, &weights);
@@ -215,7 +216,7 @@ fn write_model(stage: &Stage, course: &Course<'_>) -> Result<Vec<u8>> {
     Ok(predict)
 }
 
-/// Records what the card says, and the course of the run, in `run.json`.
+/// Records the figures of the model card and of the last epoch in `run.json`.
 fn count(stage: &mut Stage, card: &ModelCard<'_>, last: Option<&EpochRecord>, resumed_after: Option<u32>) {
     stage.count("test_mean_iou", card.metrics.test.as_ref().map(|it| it.mean_iou));
     stage.count("train_photos", card.dataset.train_photos);
@@ -234,21 +235,21 @@ fn count(stage: &mut Stage, card: &ModelCard<'_>, last: Option<&EpochRecord>, re
     }
 }
 
-/// Photos of the train, validation and test part.
+/// Number of photos in the train, validation and test splits.
 fn photos_by_split(dataset: &Dataset) -> Result<[usize; 3]> {
     let index = dataset.index()?;
     let photos = Split::ALL.map(|split| index.iter().filter(|it| it.split == split).count());
     for (part, count) in ["train", "validation"].into_iter().zip(photos) {
         if count == 0 {
-            let problem = format!("has no photos in the {part} part; convert more photos, or with another split");
+            let problem = format!("has no photos in the {part} split; convert more photos, or split them differently");
             return Err(Error::input(dataset.photos_path(), problem));
         }
     }
     Ok(photos)
 }
 
-/// Weight of a pixel of each category: its share of the pixels to the power of -`balance`, scaled so that the mean over
-/// all pixels is 1.
+/// The weight of a pixel of each category: the category's share of all pixels to the power of -`balance`, scaled so
+/// that the mean over all pixels is 1.
 fn category_weights(train: &Examples, balance: f32) -> [f32; CATEGORY_COUNT] {
     let mut pixels = [0_u64; CATEGORY_COUNT];
     for labels in train.labels() {

@@ -1,5 +1,5 @@
-//! The training step in ONNX Runtime: weights and moments that come out of one step go into the next as they are, on the
-//! device where they are.
+//! The training step in ONNX Runtime. The weights and moments that one step returns are the input of the next; they
+//! stay on the device.
 
 use std::collections::HashMap;
 
@@ -20,21 +20,21 @@ use crate::runtime::{self, failed};
 
 const NAME: &str = TRAIN_STEP_FILE;
 
-/// What a network learns to do.
+/// What is trained, and how it is computed.
 #[derive(Debug, Clone, Copy)]
 pub struct Task<'a> {
     /// The network.
     pub spec: &'a Spec,
-    /// What counts for how much in a softmax loss.
+    /// The weights of the terms of a softmax loss.
     pub loss_weights: &'a LossWeights,
-    /// Photos that are worked on at once; a larger batch is done in parts whose gradients are added up.
+    /// Photos processed at once; a larger batch is split into parts whose gradients are summed.
     pub micro_batch_size: usize,
-    /// The numbers that maps of the portable dialect are computed in.
+    /// The precision of maps in the portable dialect.
     pub precision: Precision,
 }
 
 impl<'a> Task<'a> {
-    /// All pixels alike, no Dice part, all photos of a batch at once, f32.
+    /// All pixels weighted equally, no Dice term, all photos of a batch at once, f32.
     #[must_use]
     pub fn plain(spec: &'a Spec) -> Self {
         let precision = Precision::F32;
@@ -42,7 +42,7 @@ impl<'a> Task<'a> {
     }
 }
 
-/// The step and the state that it carries.
+/// The training step and its state.
 #[derive(Debug)]
 pub struct TrainingStep {
     spec: Spec,
@@ -54,19 +54,19 @@ pub struct TrainingStep {
     state: State,
 }
 
-/// Flat vectors by their names, where they are.
+/// Flat vectors by name, on the host or the device.
 type State = HashMap<&'static str, DynValue>;
 
-/// How a large batch is done.
+/// The graphs that process a large batch in parts.
 #[derive(Debug)]
 struct Parts {
-    /// Photos of a part.
+    /// Photos per part.
     size: usize,
     accumulate: Graph,
     update: Graph,
 }
 
-/// A graph of training, and what of the state goes in and out of it.
+/// A training graph, and the state vectors that it takes and returns.
 #[derive(Debug)]
 struct Graph {
     session: Session,
@@ -75,29 +75,29 @@ struct Graph {
     gives: Vec<&'static str>,
 }
 
-/// How far a step goes.
+/// The rates of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rates {
     /// Learning rate of Adam.
     pub learning_rate: f32,
-    /// How far the average of the weights goes to the new ones, 0 to 1.
+    /// How far the averaged weights move towards the new ones, 0 to 1.
     pub average: f32,
-    /// How far the statistics of normalised maps go to those of the batch, 0 to 1.
+    /// How far the statistics of normalised maps move towards those of the batch, 0 to 1.
     pub statistics: f32,
 }
 
-/// What a step tells.
+/// The figures that a step returns.
 #[derive(Debug, Clone, Copy)]
 pub struct Learnt {
-    /// Mean loss of the batch before the step; not finite where a weight after it is not.
+    /// Mean loss of the batch before the step; not finite if a weight after the step is not.
     pub loss: f32,
-    /// Share of pixels that were right, 0 to 1.
+    /// Share of pixels classified correctly, 0 to 1.
     pub pixel_accuracy: f32,
 }
 
 impl TrainingStep {
-    /// Makes the sessions for batches of up to `batch_size` photos and starts from `state`, in the order of
-    /// [`Spec::state`], after `steps` steps.
+    /// Creates the sessions for batches of up to `batch_size` photos. Starts from `state`, in the order of
+    /// [`Spec::state`], which is that after `steps` steps.
     ///
     /// # Errors
     /// As [`runtime::session`].
@@ -115,13 +115,13 @@ impl TrainingStep {
         Ok(Self { spec: spec.clone(), whole, parts, backend, precision, steps, state })
     }
 
-    /// What really runs.
+    /// The backend actually in use.
     #[must_use]
     pub fn backend(&self) -> Backend {
         self.backend
     }
 
-    /// The numbers that maps are really computed in.
+    /// The precision that maps are actually computed in.
     #[must_use]
     pub fn precision(&self) -> Precision {
         self.precision
@@ -133,10 +133,10 @@ impl TrainingStep {
         self.steps
     }
 
-    /// Does one step.
+    /// Runs one step.
     ///
     /// # Errors
-    /// What ONNX Runtime answers, as when the memory does not suffice.
+    /// Whatever ONNX Runtime reports, such as insufficient memory.
     pub fn run(&mut self, batch: Batch, rates: Rates) -> Result<Learnt> {
         self.steps += 1;
         let step = self.steps as f32;
@@ -151,10 +151,11 @@ impl TrainingStep {
         }
     }
 
-    /// The weights of the [folded](Spec::folded) network for use, on the host: the averaged ones where there is an average.
+    /// The weights of the [folded](Spec::folded) inference network, on the host; the averaged ones if there is an
+    /// average.
     ///
     /// # Errors
-    /// What ONNX Runtime answers.
+    /// Whatever ONNX Runtime reports.
     pub fn folded_weights(&self) -> Result<Vec<f32>> {
         if !self.spec.batch_norm {
             return to_host(&self.state[WEIGHTS]);
@@ -162,22 +163,22 @@ impl TrainingStep {
         Ok(parameters::fold(&self.spec, &to_host(&self.state[AVERAGE])?, &to_host(&self.state[STATISTICS])?))
     }
 
-    /// What goes into the next step, on the host, in the order of [`Spec::state`].
+    /// The input of the next step, on the host, in the order of [`Spec::state`].
     ///
     /// # Errors
-    /// What ONNX Runtime answers.
+    /// Whatever ONNX Runtime reports.
     pub fn state(&self) -> Result<checkpoint::State> {
         self.whole.takes.iter().map(|&name| Ok((name.to_owned(), to_host(&self.state[name])?))).collect()
     }
 
-    /// Goes on after `steps` steps from what [`TrainingStep::state`] gave then.
+    /// Restores the state that [`TrainingStep::state`] returned after `steps` steps.
     ///
     /// # Errors
-    /// [`Error::Runtime`] naming a vector that is missing or of another length.
+    /// [`Error::Runtime`] naming a vector that is missing or has another length.
     pub fn restore(&mut self, steps: u64, state: &checkpoint::State) -> Result<()> {
         for (name, len) in self.spec.state() {
             let given = state.iter().find(|(of, values)| of == name && values.len() == len);
-            let (_, values) = given.ok_or_else(|| Error::runtime(NAME, format!("no '{name}' to go on from")))?;
+            let (_, values) = given.ok_or_else(|| Error::runtime(NAME, format!("no '{name}' to resume from")))?;
             self.state.insert(name, runtime::vector(values.clone())?);
         }
         self.steps = steps;
@@ -185,26 +186,26 @@ impl TrainingStep {
     }
 }
 
-/// Whether all are finite.
+/// Whether all values are finite.
 pub(crate) fn are_finite(values: &[f32]) -> bool {
-    // Without a way out within a chunk, so that it is done by vectors.
+    // No early exit within a chunk, so that the loop is vectorized.
     values.chunks(256).all(|chunk| chunk.iter().fold(true, |finite, value| finite & value.is_finite()))
 }
 
 impl Rates {
-    /// A learning rate, without averages over steps.
+    /// A learning rate, without averaging over steps.
     #[must_use]
     pub fn plain(learning_rate: f32) -> Self {
         Self { learning_rate, average: 1.0, statistics: 1.0 }
     }
 
-    /// How far the statistics go to those of a part that has `share` of the batch, where `left` of it comes after: after the
-    /// last part they have gone by the rate to the mean over the parts.
+    /// How far the statistics move towards those of a part that is `share` of the batch, with `left` of the batch still
+    /// to come. After the last part, they have moved by the full rate towards the mean over the parts.
     fn of_part(self, share: f32, left: f32) -> f32 {
         self.statistics * share / (1.0 - self.statistics * left)
     }
 
-    /// The scalar inputs of graphs by their names.
+    /// The scalar inputs of the graphs by name.
     fn with(self, step: f32, share: f32) -> impl Fn(&str) -> f32 {
         move |name| match name {
             "step" => step,
@@ -239,7 +240,7 @@ impl Parts {
         Ok(Self { size: micro_batch_size, accumulate, update })
     }
 
-    /// A step in parts: their gradients are added up, each with its share of the photos, then applied.
+    /// A step in parts: sums their gradients, each weighted by its share of the photos, then applies the sum.
     fn run(
         &mut self,
         backend: Backend,
@@ -267,7 +268,7 @@ impl Parts {
     }
 }
 
-/// Inputs by their names.
+/// Inputs by name.
 type Inputs = Vec<(&'static str, DynValue)>;
 
 fn photos_and_labels(spec: &Spec, Batch { photos, labels, size }: Batch) -> Result<Inputs> {
@@ -277,7 +278,7 @@ fn photos_and_labels(spec: &Spec, Batch { photos, labels, size }: Batch) -> Resu
 }
 
 impl Graph {
-    /// Runs it: what it gives replaces what was in the state. A graph without a batch tells an accuracy of 0.
+    /// Runs the graph and replaces the state vectors that it returns. The accuracy of a graph without a batch is 0.
     fn run(
         &mut self,
         backend: Backend,
@@ -344,7 +345,7 @@ mod tests {
 
     #[test]
     fn statistics_of_parts_are_averaged() {
-        // Parts of 2, 2 and 1 photos with means of 1, 3 and 8: 3.2 all in all.
+        // Parts of 2, 2 and 1 photos with means of 1, 3 and 8: the mean over all photos is 3.2.
         for rate in [1.0, 0.25] {
             let rates = Rates { statistics: rate, ..Rates::plain(1e-3) };
             let parts = [(0.4, 0.6, 1.0), (0.4, 0.2, 3.0), (0.2, 0.0, 8.0)];

@@ -1,4 +1,4 @@
-//! The course of a run as TensorBoard reads it: an event file with the figures of each epoch and pictures of a few photos.
+//! The history of a run for TensorBoard: an event file with the figures of each epoch and pictures of a few photos.
 //!
 //! Events are the messages of TensorFlow's `event.proto` and `summary.proto`
 //! (<https://github.com/tensorflow/tensorflow/tree/master/tensorflow/core/framework>), framed as TFRecords
@@ -18,9 +18,9 @@ use crate::{files, picture};
 
 /// Name of the folder of event files in a model folder.
 pub const FOLDER: &str = "tensorboard";
-/// How the name of an event file begins and ends.
+/// Prefix and suffix of an event file's name.
 const FILE: [&str; 2] = ["events.out.tfevents.", ".lookbook"];
-/// What the first event of a file says.
+/// The version given in the first event of a file.
 const FILE_VERSION: &str = "brain.Event:2";
 /// `ColorSpace` of an image: RGB.
 const RGB: i32 = 3;
@@ -29,7 +29,7 @@ const QUALITY: u8 = 88;
 /// Bytes of a record before its message (length and checksum) and after it.
 const FRAME: [usize; 2] = [12, 4];
 
-/// `tensorflow.Event`, as far as it is used.
+/// `tensorflow.Event`, reduced to the fields used here.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Event {
     /// Seconds since 1970.
@@ -95,8 +95,8 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// Goes on with the event file of the folder after epoch `epoch`: later events and a record that was half-written go.
-    /// Begins a new file where there is none, or with epoch 0.
+    /// Reopens the folder's event file after epoch `epoch` and drops later events and any partial record. Starts a new
+    /// file if there is none, or if `epoch` is 0.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -155,7 +155,7 @@ impl EventFile {
     }
 }
 
-/// The tag of a column of the history: TensorBoard draws `loss/train` and `loss/validation` beside each other.
+/// The tag of a history column: TensorBoard groups `loss/train` and `loss/validation`.
 fn tag(column: &str) -> String {
     match column.split_once('_') {
         Some((part @ ("train" | "validation"), figure)) => format!("{figure}/{part}"),
@@ -174,12 +174,12 @@ fn record(event: &Event) -> Vec<u8> {
     [&length[..], &checksum(&length), &message, &checksum(&message)].concat()
 }
 
-/// CRC-32C, turned and shifted as TFRecords have it, so that a checksum of what holds checksums is good for something.
+/// CRC-32C, rotated and offset as in TFRecord, so that data that contains checksums can itself be checksummed.
 fn checksum(bytes: &[u8]) -> [u8; 4] {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }
 
-/// The records up to epoch `epoch`, as far as they are whole.
+/// The complete records up to epoch `epoch`.
 fn upto(mut records: &[u8], epoch: i64) -> Vec<u8> {
     let mut kept = Vec::new();
     while let Some((event, length)) = first(records) {
@@ -192,7 +192,7 @@ fn upto(mut records: &[u8], epoch: i64) -> Vec<u8> {
     kept
 }
 
-/// The first event and the length of its record; `None` where it is not whole.
+/// The first event and the length of its record; `None` if the record is incomplete or damaged.
 fn first(records: &[u8]) -> Option<(Event, usize)> {
     let (length, rest) = records.split_first_chunk::<8>()?;
     let end = usize::try_from(u64::from_le_bytes(*length)).ok()?.checked_add(FRAME[0])?;
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn checksums_are_those_of_the_format() {
-        // RFC 3720, B.4: 32 bytes of zeros have the CRC-32C 0x8a9136aa; by hand: turned 0x6d55_1522, shifted.
+        // RFC 3720, B.4: 32 bytes of zeros have the CRC-32C 0x8a9136aa; by hand: rotated 0x6d55_1522, then offset.
         assert_eq!(checksum(&[0; 32]), 0x0fd7_fffa_u32.to_le_bytes());
     }
 
@@ -244,7 +244,7 @@ mod tests {
         let tags: Vec<_> = summary.value.iter().map(|it| it.tag.as_str()).collect();
         assert_eq!(tags[..4], ["learning_rate", "loss/train", "pixel_accuracy/train", "loss/validation"]);
         assert_eq!(summary.value[1].shown, Some(Shown::Figure(0.5)));
-        EventFile::open(place.path(), 0).expect("begun anew");
+        EventFile::open(place.path(), 0).expect("started over");
         assert_eq!(fs::read_dir(place.path()).expect("a folder").count(), 1);
     }
 }

@@ -301,7 +301,7 @@ fn training_that_is_told_to_stop_leaves_its_checkpoints() {
     signal(&child, "TERM");
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(143));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("with --resume goes on after epoch "));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("with --resume continues after epoch "));
     assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());
     assert!(checkpoint.is_file() && !place.path().join("model").exists());
     assert!(lookbook::model::weights::read_weights(&checkpoint).is_ok(), "it is whole");

@@ -209,7 +209,7 @@ fn a_damaged_newest_checkpoint_gives_way_to_the_one_before() {
     let text = place.succeeds(&["train", "--resume"]);
     let named = newest.file_name().unwrap().to_str().unwrap();
     assert!(text.contains(named) && text.contains("is damaged"), "{text}");
-    assert!(text.contains(&format!("going on after epoch {before} of 24")), "{text}");
+    assert!(text.contains(&format!("resuming after epoch {before} of 24")), "{text}");
     place.are_alike("whole", "model");
 }
 
@@ -228,11 +228,11 @@ fn a_run_of_another_kind_is_refused_by_what_differs_and_stays() {
     ] {
         let (code, text) = place.run(&[&["train", "--resume"], flags].concat());
         assert_eq!(code, 1, "{text}");
-        assert!(text.contains(named) && text.contains("leave --resume away to begin anew"), "{text}");
+        assert!(text.contains(named) && text.contains("omit --resume to start over"), "{text}");
         assert_eq!(place.unfinished("model"), left, "nothing was touched");
     }
     let text = place.succeeds(&["train", "--resume=auto", "--epochs", "2"]);
-    assert!(text.contains("setting epochs is 2, was 24; the run begins anew"), "{text}");
+    assert!(text.contains("setting epochs is 2, was 24; starting over"), "{text}");
     assert_eq!(place.counts("model")["resumed_after_epoch"], Value::Null);
     assert_eq!(place.history("model").len(), 2);
 }
@@ -281,7 +281,7 @@ fn a_run_ends_where_patience_or_time_does_and_publishes_what_was_asked_for() {
     // With steps of nothing every epoch is as good as the first.
     let still = ["train", "--learning-rate", "1e-30", "--patience", "3"];
     let text = place.succeeds(&[&still[..], &["--output", "still"]].concat());
-    assert!(text.contains("ends after epoch 4 of 24: the validation part got no better for 3 epochs"), "{text}");
+    assert!(text.contains("stopping after epoch 4 of 24: no better validation result for 3 epochs"), "{text}");
     let counts = place.counts("still");
     assert_eq!((&counts["ended_by"], &counts["epochs"]), (&"patience".into(), &4.into()));
     assert_eq!((&counts["published_epoch"], &counts["best_epoch"]), (&1.into(), &1.into()));
@@ -290,7 +290,7 @@ fn a_run_ends_where_patience_or_time_does_and_publishes_what_was_asked_for() {
 
     // No time at all: one step.
     let text = place.succeeds(&["train", "--max-minutes", "1e-9"]);
-    assert!(text.contains("ends in epoch 1 of 24, after step 1 of 96: the time is over (max_minutes)"), "{text}");
+    assert!(text.contains("stopping in epoch 1 of 24, after step 1 of 96: time is up (max_minutes)"), "{text}");
     let counts = place.counts("model");
     assert_eq!((&counts["ended_by"], &counts["steps"]), (&"max_minutes".into(), &1.into()));
     // The time of a run that goes on counts from where it goes on, and the schedule is that of all epochs.
