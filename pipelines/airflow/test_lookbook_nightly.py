@@ -63,12 +63,9 @@ class Nights(unittest.TestCase):
 
     def night(self, date, source="2026-01-01", output="output"):
         """Runs the DAG; the states that each task ended in."""
-        parameters = {
-            "source": f"{self.place}/{source}",
-            "output": f"{self.place}/{output}",
-            "settings": f"{self.place}/settings.toml",
-            "shards": SHARDS,
-        }
+        parameters = {"settings": f"{self.place}/settings.toml", "shards": SHARDS}
+        places = {"source": source, "output": output}
+        parameters |= {name: f"{self.place}/{place}" for name, place in places.items() if place}
         conf = json.dumps(parameters)
         arguments = ["dags", "test", "lookbook_nightly", date, "--dagfile-path", str(DAG_FILE), "--conf", conf]
         done = subprocess.run([AIRFLOW, *arguments], env=self.environment, capture_output=True, text=True)
@@ -135,6 +132,15 @@ class Nights(unittest.TestCase):
         states = self.night("2026-01-01", source="{date}", output="of-{date}")
         self.assertEqual(states, self.all_in("success"), self.log[-6000:])
         self.assertTrue((self.place / "of-2026-01-01/report/index.html").is_file())
+
+    def test_6_places_that_are_not_named_come_from_the_settings(self):
+        source = f"{self.place}/2026-01-01"
+        settings = SETTINGS.replace("[convert]", f"[run]\noutput = '{self.place}/named'\n[convert]\nsource = '{source}'")
+        self.settings(settings.replace('from = "labels"', f"catalogue = '{source}/image'"))
+        states = self.night("2026-01-06", source=None, output=None)
+        self.assertEqual(states, self.all_in("success"), self.log[-6000:])
+        features = json.loads((self.place / "named/features/run.json").read_text())
+        self.assertEqual(features["config"]["stage"]["catalogue"], f"{source}/image")
 
 
 if __name__ == "__main__":

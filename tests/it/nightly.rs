@@ -6,9 +6,10 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
+use lookbook::runs::history::{self, State};
 use serde_json::Value;
 
-use lookbook::runs::history::{self, State};
+use crate::python::python;
 
 fn run(place: &Path, arguments: &[&str]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lookbook"));
@@ -136,6 +137,22 @@ fn the_lineage_of_a_night_is_one_graph() {
         let read = names(after, "inputs");
         assert!(read.contains(before), "{read:?} is not what made {before}");
     }
+
+    // And by other people's readers, beside the metrics of a second run folder in the same collector.
+    let Some(mut python) = python() else { return };
+    for stage in [&SAMPLE[..], &CONVERT] {
+        let elsewhere: Vec<String> = stage.iter().map(|it| it.replace("out", "other")).collect();
+        let elsewhere: Vec<&str> =
+            elsewhere.iter().map(|it| if *it == "--otherput" { "--output" } else { it }).collect();
+        let (code, text) = night(place, &elsewhere, "monday");
+        assert_eq!(code, 0, "{text}");
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/records_in_python.py");
+    let records = ["out/runs/lineage.ndjson", "out/runs/metrics.prom", "other/runs/metrics.prom"];
+    let output = python.arg(script).args(records).current_dir(place).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("10 events, 5 jobs in one graph"), "{text}");
 }
 
 /// Takes one request and answers it; its body.
