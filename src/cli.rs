@@ -396,7 +396,8 @@ struct SettingsFlags {
 }
 
 impl Cli {
-    /// Logs to stderr: our own messages from `info` up (`debug` with `--verbose`), libraries' errors only. `RUST_LOG` overrides this.
+    /// Logs to stderr: our own messages from `info` up (`debug` with `--verbose`), and libraries' errors only. `RUST_LOG`
+    /// overrides this.
     pub(crate) fn start_logging(&self) {
         let ours = if self.common.verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
         let named = std::env::var("RUST_LOG").ok().and_then(|it| it.parse::<Targets>().ok());

@@ -77,8 +77,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.dry_run {
             let ran = self.stages.iter().filter(|it| it.did == Did::Run).count();
-            let what =
-                if ran == 0 { "nothing to do: everything is up to date".to_owned() } else { format!("{ran} stages ran") };
+            let what = if ran == 0 {
+                "nothing to do: everything is up to date".to_owned()
+            } else {
+                format!("{ran} stages ran")
+            };
             return write!(f, "{what}; the report is {}", self.output.join("report/index.html").display());
         }
         for (index, it) in self.stages.iter().enumerate() {
