@@ -1,4 +1,4 @@
-//! `masks/XX/<content_sha256>.png`: the label map of a photo at the photo's own size, one palette index a pixel.
+//! `masks/XX/<content_sha256>.png`: the label map of a photo at the photo's own size, one palette index per pixel.
 
 use std::collections::HashSet;
 use std::fs;
@@ -13,18 +13,18 @@ use crate::files::{self, hexadecimal};
 use crate::labels::CATEGORY_PALETTE;
 use crate::stage::Digest;
 
-/// The folder of the masks within a features folder.
+/// The folder of the masks in a features folder.
 pub(super) const FOLDER: &str = "masks";
-/// Label maps are flat areas: more effort hardly makes them smaller.
+/// Compression level. Label maps are flat areas: a higher level hardly makes them smaller.
 const EFFORT: u32 = 3;
 
-/// Where the mask of a photo lies, by its content: photos that are the same share one.
+/// The path of a photo's mask within the folder, by content: identical photos share one.
 pub(super) fn name(content: &Digest) -> PathBuf {
     let name = hexadecimal(content);
     Path::new(&name[..2]).join(format!("{name}.png"))
 }
 
-/// Removes the masks in `folder` of other contents: of photos that left the catalogue after a run was killed.
+/// Removes the masks in `folder` that are not of `contents`: those of photos that left the catalogue after a run was killed.
 pub(super) fn retain(folder: &Path, contents: &HashSet<Digest>) -> Result<()> {
     let names: HashSet<PathBuf> = contents.iter().map(|content| folder.join(name(content))).collect();
     for path in files::entries(folder)? {
@@ -47,7 +47,7 @@ pub(super) fn write(folder: &Path, content: &Digest, label_map: &[u8], width_px:
     fs::write(&path, encode(label_map, width_px)).map_err(Error::io("write", &path))
 }
 
-/// A PNG of 8-bit palette indices (ISO/IEC 15948), the palette that of the categories.
+/// Encodes a PNG of 8-bit palette indices (ISO/IEC 15948) with the palette of the categories.
 fn encode(label_map: &[u8], width_px: u32) -> Vec<u8> {
     let height_px = label_map.len() as u32 / width_px;
     let mut header = [width_px.to_be_bytes(), height_px.to_be_bytes()].concat();
