@@ -1,4 +1,4 @@
-//! Catalogues: where the photos to be segmented come from, each with an id, in a stable order.
+//! Catalogues: the photos to segment, each with an id, in a stable order.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -13,30 +13,30 @@ use crate::rejects::Reject;
 use crate::shard::Shard;
 use crate::stage::Read;
 
-/// File name endings of photos in a folder tree, in any case.
+/// File name extensions of photos in a folder tree, case-insensitive.
 pub const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
-/// The stable reason codes of what a folder tree holds beside photos that can be looked at.
+/// The stable reason codes for what is rejected in a folder tree besides photos.
 pub mod reason {
-    /// A folder that may not be read.
+    /// The user may not read the folder.
     pub const FOLDER_NO_PERMISSION: &str = "folder_no_permission";
     /// The disk or the network failed.
     pub const FOLDER_IO_ERROR: &str = "folder_io_error";
-    /// A symbolic link that leads back to a folder that holds it.
+    /// A symbolic link that leads back to a folder that contains it.
     pub const FOLDER_LOOP: &str = "folder_loop";
 }
 
 /// One photo of a catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// A list's or a dataset's own id; in a folder tree a photo has the id that it had in the table before, a new one the
-    /// next.
+    /// The id in the list or dataset; in a folder tree, a photo keeps its id from the previous table, and a new one gets the
+    /// next free id.
     pub photo_id: u32,
-    /// Its place among all photos, of all shards: what its part of the table hangs on.
+    /// Its position among all photos of all shards, which determines its part of the table.
     pub(crate) slot: u32,
     /// Its name within the catalogue: the path below the folder or the list, or the file name in the source.
     pub name: Arc<str>,
-    /// Not in the catalogue, or not to be seen: its row of the version before stays.
+    /// Whether it is no longer in the catalogue, or cannot be seen, but keeps its row from the previous version.
     pub(crate) kept: bool,
 }
 
@@ -46,14 +46,14 @@ impl Entry {
     }
 }
 
-/// The ids that photos have in the published table, by name, and the next one.
+/// The ids of the photos in the published table, by name, and the next free id.
 #[derive(Debug, Default)]
 pub(crate) struct Numbering {
     pub(crate) ids: HashMap<Arc<str>, u32>,
     pub(crate) next: u32,
 }
 
-/// What the photos of a catalogue lie in.
+/// The kind of a catalogue.
 #[derive(Debug)]
 enum Source {
     /// A dataset folder: its own photos.
@@ -69,11 +69,11 @@ enum Source {
 pub struct Catalogue {
     path: PathBuf,
     source: Source,
-    /// In the order of the table.
+    /// In table order.
     pub(crate) entries: Vec<Entry>,
-    /// What is no photo that can be looked at.
+    /// What was found but is not a readable photo.
     pub(crate) rejects: Vec<Reject>,
-    /// Folders below the catalogue that could not be looked into.
+    /// Folders below the catalogue that could not be read.
     unread: Vec<PathBuf>,
 }
 
@@ -82,7 +82,7 @@ impl Catalogue {
     /// (relative paths are relative to the list).
     ///
     /// # Errors
-    /// [`Error::Input`] where it is none of these, is empty or names an id twice.
+    /// [`Error::Input`] if it is none of these, is empty, or lists an id twice.
     pub(crate) fn open(path: &Path, numbering: &Numbering) -> Result<Self> {
         let mut catalogue = Self {
             path: path.to_owned(),
@@ -98,7 +98,7 @@ impl Catalogue {
             "parquet" if path.is_file() => catalogue.list(&read_parquet(path)?)?,
             "csv" if path.is_file() => catalogue.list(&read_csv(path)?)?,
             _ => {
-                let problem = if path.exists() { "is no catalogue" } else { "is not there" };
+                let problem = if path.exists() { "is not a catalogue" } else { "is not there" };
                 let advice = "name a dataset folder, a folder with photos, or a .parquet or .csv list";
                 return Err(Error::input(path, format!("{problem}; {advice}")));
             }
@@ -142,7 +142,7 @@ impl Catalogue {
         let mut seen = HashSet::new();
         match self.entries.iter().find(|entry| !seen.insert(entry.photo_id)) {
             Some(twice) => {
-                let problem = format!("names photo_id {} twice; ids must be unique", twice.photo_id);
+                let problem = format!("lists photo_id {} twice; ids must be unique", twice.photo_id);
                 Err(Error::input(&self.path, problem))
             }
             None => Ok(()),
@@ -155,7 +155,7 @@ impl Catalogue {
         &self.path
     }
 
-    /// What a stage reads of it: the dataset's table, or the list, if it is one, and the photos.
+    /// What a stage reads of it: the dataset's table; or the photos, and the list if it is one.
     #[must_use]
     pub fn reads(&self) -> Vec<Read> {
         let photos = || {
@@ -170,7 +170,7 @@ impl Catalogue {
         }
     }
 
-    /// The dataset, where it is one.
+    /// The dataset, if it is one.
     pub(crate) fn dataset(&self) -> Option<&Dataset> {
         match &self.source {
             Source::Dataset(dataset) => Some(dataset),
@@ -178,7 +178,7 @@ impl Catalogue {
         }
     }
 
-    /// What names are relative to; empty for those inside a source.
+    /// The folder that names are relative to; empty for names within a dataset's source.
     pub(crate) fn root(&self) -> &Path {
         match self.source {
             Source::Dataset(_) => Path::new(""),
@@ -187,13 +187,13 @@ impl Catalogue {
         }
     }
 
-    /// Where a photo lies; for a dataset's own photos the name inside the source.
+    /// The path of a photo; for a dataset's own photos, the name within the source.
     pub(crate) fn path_of(&self, entry: &Entry) -> PathBuf {
         self.root().join(&*entry.name)
     }
 
-    /// Adds photos of the version before that stay in the table: all that the catalogue lacks where `vanished` is set, else
-    /// those in folders that could not be looked into. Returns how many it lacks and drops.
+    /// Adds photos of the previous version that are missing from the catalogue but stay in the table: all of them if `vanished`
+    /// is set, otherwise those in folders that could not be read. Returns how many are dropped.
     pub(crate) fn keep(&mut self, before: impl Iterator<Item = (Arc<str>, u32)>, vanished: bool) -> u64 {
         let here: HashSet<Arc<str>> = self.entries.iter().map(|it| it.name.clone()).collect();
         let ids: HashSet<u32> = self.entries.iter().map(|it| it.photo_id).collect();
@@ -215,14 +215,14 @@ impl Catalogue {
         dropped
     }
 
-    /// Leaves the photos of one shard.
+    /// Keeps only the photos of one shard.
     pub(crate) fn take(&mut self, shard: Shard) {
         let root = self.root().to_owned();
         self.entries.retain(|entry| shard.holds(Path::new(&*entry.name)));
         self.rejects.retain(|it| shard.holds(Path::new(&it.item).strip_prefix(&root).unwrap_or(Path::new(&it.item))));
     }
 
-    /// The photos with these indices (ascending), in order, with their rows of the dataset where the catalogue is one.
+    /// The photos with these indices (ascending), in order; with their dataset rows if the catalogue is a dataset.
     pub(crate) fn items<'a>(&'a self, wanted: &'a [u32]) -> Result<Box<dyn Iterator<Item = Result<Item>> + Send + 'a>> {
         let Some(dataset) = self.dataset() else {
             return Ok(Box::new(wanted.iter().map(|&index| Ok(Item { index, record: None }))));
@@ -237,14 +237,14 @@ impl Catalogue {
     }
 }
 
-/// An entry's index, with its row of the dataset where the catalogue is one.
+/// An entry's index, with its dataset row if the catalogue is a dataset.
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) index: u32,
     pub(crate) record: Option<Box<PhotoRecord>>,
 }
 
-/// The photo files below `folder`, sorted; hidden files and folders are left out.
+/// The photo files below `folder`, sorted; skips hidden files and folders.
 pub(crate) fn photo_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let walked = walk(folder)?;
     if let Some(reject) = walked.rejects.first() {
@@ -253,13 +253,13 @@ pub(crate) fn photo_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(walked.names.iter().map(|name| folder.join(name)).collect())
 }
 
-/// What a folder tree holds.
+/// The content of a folder tree.
 #[derive(Debug, Default)]
 struct Walked {
     /// Paths of photo files below the folder, sorted.
     names: Vec<String>,
     rejects: Vec<Reject>,
-    /// Folders, below the folder, that could not be looked into.
+    /// Folders below the folder that could not be read.
     unread: Vec<PathBuf>,
 }
 
@@ -271,7 +271,7 @@ fn walk(folder: &Path) -> Result<Walked> {
             Ok(entry) if entry.file_type().is_dir() || !is_photo(entry.path()) => {}
             Ok(entry) => walked.add(folder, entry.path(), entry.file_type().is_file()),
             Err(cause) if cause.depth() == 0 => {
-                return Err(Error::input(folder, format!("cannot be walked through: {cause}")));
+                return Err(Error::input(folder, format!("cannot be read: {cause}")));
             }
             Err(cause) => walked.note(folder, &cause),
         }
@@ -288,11 +288,11 @@ impl Walked {
                 let detail = format!("the name {} is not UTF-8; rename it", name.as_os_str().display());
                 self.reject(path, photo::reason::NAME_NOT_UTF8, detail);
             }
-            (_, false) => self.reject(path, photo::reason::NOT_A_FILE, "is a pipe, a socket or a device, no file"),
+            (_, false) => self.reject(path, photo::reason::NOT_A_FILE, "is a pipe, a socket or a device, not a file"),
         }
     }
 
-    /// What the walk could not follow or look into.
+    /// Notes what the walk could not follow or read.
     fn note(&mut self, folder: &Path, cause: &walkdir::Error) {
         let Some(path) = cause.path().filter(|path| !is_hidden(path)) else { return };
         if let Some(ancestor) = cause.loop_ancestor() {
@@ -301,7 +301,7 @@ impl Walked {
         }
         let Some(io) = cause.io_error() else { return };
         let problem = photo::unreadable(io);
-        // A link that leads nowhere.
+        // A dangling link.
         if problem.reason == photo::reason::MISSING {
             if is_photo(path) {
                 self.reject(path, problem.reason, problem.detail);
@@ -332,7 +332,7 @@ fn read_parquet(list: &Path) -> Result<Vec<(u32, String)>> {
     let read = || -> Result<Vec<(u32, String)>, PolarsError> {
         let mut scan = LazyFrame::scan_parquet(PlRefPath::try_from_path(list)?, ScanArgsParquet::default())?;
         if !scan.collect_schema()?.get("photo_id").is_some_and(DataType::is_integer) {
-            return Err(PolarsError::SchemaMismatch("photo_id is no column of whole numbers".into()));
+            return Err(PolarsError::SchemaMismatch("photo_id is not a column of integers".into()));
         }
         let columns = [col("photo_id").strict_cast(DataType::UInt32), col("path").strict_cast(DataType::String)];
         let frame = scan.select(columns).collect()?;
@@ -342,7 +342,7 @@ fn read_parquet(list: &Path) -> Result<Vec<(u32, String)>> {
             .collect()
     };
     read().map_err(|cause| {
-        Error::input(list, format!("is no list of photos with the columns photo_id and path: {cause}"))
+        Error::input(list, format!("is not a list of photos with the columns photo_id and path: {cause}"))
     })
 }
 
@@ -356,6 +356,6 @@ fn read_csv(list: &Path) -> Result<Vec<(u32, String)>> {
         csv::Reader::from_path(list).map_err(|cause| Error::input(list, format!("cannot be read: {cause}")))?;
     let rows = reader.deserialize().map(|row| row.map(|row: Row| (row.photo_id, row.path)));
     rows.collect::<Result<Vec<_>, _>>().map_err(|cause| {
-        Error::input(list, format!("is no list of photos with the columns photo_id and path: {cause}"))
+        Error::input(list, format!("is not a list of photos with the columns photo_id and path: {cause}"))
     })
 }

@@ -1,4 +1,4 @@
-//! One subcommand a stage: flags to that stage's `Config`, its summary to stdout.
+//! One subcommand per stage: maps flags to that stage's `Config` and prints its summary to stdout.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Turns a fashion-parsing data set into tables, a segmentation model, a similarity matrix and looks to recommend.
+/// Turns a fashion-parsing data set into tables, a segmentation model, a similarity matrix and recommended looks.
 ///
-/// Exit codes: 0 complete, 1 failed or kept back by a gate, 2 usage, 3 finished with more rejects than allowed, 75 another
-/// run holds the folder, 130 and 143 stopped by SIGINT and SIGTERM.
+/// Exit codes: 0 success, 1 failed or held back by a gate, 2 usage error, 3 finished with more rejects than allowed, 75
+/// another run holds the folder, 130 and 143 stopped by SIGINT and SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "lookbook", version, max_term_width = 120)]
 pub(crate) struct Cli {
@@ -32,51 +32,51 @@ pub(crate) struct Cli {
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Options of all commands")]
 struct CommonFlags {
-    /// Settings file; its section of the stage's name holds what the stage's flags set (pipelines/*.toml)
+    /// Settings file; the section named after a stage sets defaults for that stage's flags (see pipelines/*.toml)
     #[arg(long, global = true, value_name = "FILE")]
     #[serde(skip)]
     config: Option<PathBuf>,
-    /// Seed of everything random [default: 0]
+    /// Random seed [default: 0]
     #[arg(long, global = true)]
     seed: Option<u64>,
     /// Worker threads [default: all processors]
     #[arg(long, global = true)]
     threads: Option<usize>,
-    /// Operators of the network: native ones (CPU) or those of ONNX [default: auto: native on the CPU]
+    /// Network operators: native (CPU only) or portable (standard ONNX) [default: auto, which is native on the CPU]
     #[arg(long, global = true, value_parser = ["auto", "portable", "native"])]
     dialect: Option<String>,
-    /// Instructions of native operators [default: auto: the best that the processor has]
+    /// Instruction set of the native operators [default: auto, the best this processor supports]
     #[arg(long, global = true, value_parser = ["auto", "portable", "avx2", "avx512"])]
     instructions: Option<String>,
-    /// Check everything that is quick to check, say what would be done, write nothing
+    /// Run the quick checks and print what would be done, without writing anything
     #[arg(long, global = true)]
     #[serde(skip)]
     dry_run: bool,
-    /// Do nothing where program, settings, inputs and what is published are as the last run left them
+    /// Do nothing if the program, settings, inputs and published files are unchanged since the last run
     #[arg(long, global = true)]
     #[serde(skip)]
     if_changed: bool,
-    /// Exit code where --if-changed finds nothing to do; Airflow takes 99 as skipped
+    /// Exit code when --if-changed finds nothing to do; Airflow treats 99 as skipped
     #[arg(long, global = true, value_name = "CODE", default_value_t = 0)]
     #[serde(skip)]
     skip_exit_code: u8,
-    /// How long to wait for a run that holds the folder, as 90s, 10m or 2h
+    /// How long to wait for another run to release the folder, e.g. 90s, 10m or 2h
     #[arg(long, global = true, value_name = "TIME", value_parser = seconds, default_value = "0s")]
     #[serde(skip)]
     lock_wait: u64,
-    /// Versions of the folder that are kept, the published one included [default: 2]
+    /// Versions of the output folder to keep, including the published one [default: 2]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     #[serde(skip)]
     keep_versions: Option<u8>,
-    /// Name of the whole run that this is a part of, for the records [default: the time]
+    /// Name of the whole run that this command is part of, for the run records [default: the current time]
     #[arg(long, global = true, value_name = "NAME")]
     #[serde(skip)]
     run_name: Option<String>,
-    /// How logs (stderr) and summaries (stdout) are written
+    /// Format of logs (stderr) and summaries (stdout)
     #[arg(long, global = true, value_parser = ["text", "json"], default_value = "text")]
     #[serde(skip)]
     log_format: String,
-    /// Log more; the variable `RUST_LOG` says what in detail, as `RUST_LOG=lookbook=trace`
+    /// Log more; set `RUST_LOG` for finer control, e.g. `RUST_LOG=lookbook=trace`
     #[arg(short, long, global = true)]
     #[serde(skip)]
     verbose: bool,
@@ -84,68 +84,68 @@ struct CommonFlags {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run every stage that is stale, in order: from the data set, or the built-in sample, to the report
+    /// Run every stale stage in order, from the data set (or the built-in sample) to the report
     Run(RunFlags),
-    /// Draw the built-in data set: dressed figures, in the layout of the Colorful Fashion Parsing data set
+    /// Generate the built-in sample: drawings of dressed figures in the Colorful Fashion Parsing data set's layout
     Sample(SampleFlags),
     /// Convert a data set (CFPD or CCP layout, detected) into the dataset tables
     Convert(ConvertFlags),
-    /// Train the network on the dataset's train part
+    /// Train the network on the train split
     Train(TrainFlags),
-    /// Compare a model with the labels of a part of the dataset
+    /// Evaluate a model against the labels of one split of the dataset
     Evaluate(EvaluateFlags),
     /// Copy a model's ONNX graphs and weights for use elsewhere
     Export(ExportFlags),
-    /// Turn a photo catalogue into the feature table: the shares of categories and colours
+    /// Turn a photo catalogue into the feature table: each photo's shares of categories and colours
     Segment(SegmentFlags),
-    /// Correlate all photos with all photos
+    /// Compute the similarity of every pair of photos
     Similarity(SimilarityFlags),
-    /// Recommend looks of the catalogue for photos of your own
+    /// Recommend looks from the catalogue for your own photos
     Recommend(RecommendFlags),
-    /// Make the page that shows a run
+    /// Write an HTML page that shows the results of a run
     Report(ReportFlags),
-    /// Print the last runs of a run folder, and which of its folders are stale and why
+    /// Show the last runs in a run folder, and which of its stage folders are stale and why
     Status(StatusFlags),
-    /// Put the version before into the place of a published folder; a second time takes it back
+    /// Restore the previous version of a published folder; run it again to undo
     Rollback(RollbackFlags),
-    /// Say what this machine has of what the stages need, and what to do about the rest
+    /// Check this machine for everything the stages need, and say how to fix what is missing
     Doctor(DoctorFlags),
-    /// Print a stage's settings as they resolve, as JSON
+    /// Print a stage's resolved settings as JSON
     Settings(SettingsFlags),
 }
 
 const MEASURES: [&str; 4] = ["pearson", "co_rated", "cosine", "latent"];
 
-// The flags of a stage have the names of its settings; what is not given is left to the settings file.
+// A stage's flags have the same names as its settings; a flag that is not given leaves the value to the settings file.
 
 #[derive(Debug, Args)]
 struct RunFlags {
-    /// Folder that holds the folders of the stages [default: that of the settings, else output]
+    /// Run folder, which holds the stages' folders [default: the one in the settings, else output]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Folder of the data set [default: that of the settings, else the built-in sample]
+    /// Data set folder [default: the one in the settings, else the built-in sample]
     #[arg(long, value_name = "DIR")]
     source: Option<PathBuf>,
-    /// Photos to segment [default: those of the settings, else the data set's own]
+    /// Photos to segment [default: those in the settings, else the data set's own]
     #[arg(long, value_name = "DIR_OR_TABLE")]
     catalogue: Option<PathBuf>,
-    /// Only these stages: one, or the first and the last, as in segment..report
+    /// Run only these stages: a single one, or a range such as segment..report
     #[arg(long, value_name = "STAGES", value_parser = stages)]
     only: Option<[String; 2]>,
-    /// Run a stage though it is up to date; may be given several times
+    /// Run a stage even if it is up to date; may be given several times
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
-    /// Make one shard of segment or similarity, as 2/8, into a folder of its own; with --only
+    /// Process one shard of segment or similarity, e.g. 2/8, into its own folder; requires --only
     #[arg(long, value_name = "I/N", requires = "only")]
     shard: Option<Shard>,
-    /// Merge the shards of segment or similarity; with --only
+    /// Merge the shards of segment or similarity; requires --only
     #[arg(long, requires = "only", conflicts_with = "shard")]
     merge: bool,
 }
 
 #[derive(Debug, Args, Serialize)]
 struct SampleFlags {
-    /// Folder of the data set
+    /// Data set folder to write
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Number of photos [default: 64]
@@ -155,59 +155,59 @@ struct SampleFlags {
 
 #[derive(Debug, Args, Serialize)]
 struct ConvertFlags {
-    /// Folder of the data set
+    /// Data set folder
     #[arg(long, value_name = "DIR")]
     source: Option<PathBuf>,
-    /// Folder of the dataset tables
+    /// Folder to write the dataset tables to
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Largest share of photos that may be rejected [default: 0.05]
+    /// Fail if more than this fraction of the photos is rejected [default: 0.05]
     #[arg(long)]
     max_reject_fraction: Option<f64>,
 }
 
 #[derive(Debug, Args, Serialize)]
 struct TrainFlags {
-    /// Folder of the dataset tables
+    /// Folder with the dataset tables
     #[arg(long, value_name = "DIR")]
     dataset: Option<PathBuf>,
-    /// Folder of the model
+    /// Folder to write the model to
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// The way to train: what the settings are that neither a file nor a flag gives [default: best]
+    /// Training recipe: defaults for the settings that neither the settings file nor a flag gives [default: best]
     #[arg(long, value_parser = ["seed", "best"])]
     recipe: Option<String>,
-    /// Passes over the train part [default: 25]
+    /// Passes over the train split [default: 25]
     #[arg(long)]
     epochs: Option<u32>,
-    /// Photos a step
+    /// Photos per step
     #[arg(long)]
     batch_size: Option<usize>,
-    /// Photos that are worked on at once, where memory is too small for a whole step; 0 for all
+    /// Photos processed at once, if memory is too small for a whole step; 0 for all
     #[arg(long)]
     micro_batch_size: Option<usize>,
-    /// Highest learning rate of Adam
+    /// Peak learning rate of Adam
     #[arg(long)]
     learning_rate: Option<f32>,
-    /// How the learning rate goes over the run
+    /// Learning rate schedule
     #[arg(long, value_parser = ["constant", "cosine"])]
     schedule: Option<String>,
-    /// What the network's maps mean
+    /// Loss function, which also decides how the network's output maps are read
     #[arg(long, value_parser = ["bce", "softmax"])]
     loss: Option<String>,
-    /// Where the network runs
+    /// Device to run the network on
     #[arg(long, value_parser = ["auto", "cpu", "cuda"])]
     device: Option<String>,
-    /// Which weights are published: the last, or the best over the validation part [default: last]
+    /// Weights to publish: the last ones, or those with the best validation score [default: last]
     #[arg(long, value_parser = ["last", "best"])]
     publish: Option<String>,
-    /// End after so many epochs without a better mean IoU over the validation part; 0: never [default: 0]
-    #[arg(long, value_name = "EPOCHS")]
+    /// Stop after N epochs without a better validation mean IoU; 0 never stops early [default: 0]
+    #[arg(long, value_name = "N")]
     patience: Option<u32>,
-    /// End after so many minutes with the current step, and publish what there is
+    /// Stop after this many minutes, once the current step is done, and publish the weights so far
     #[arg(long, value_name = "MINUTES")]
     max_minutes: Option<f64>,
-    /// Go on with a run that was left unfinished; `auto` begins anew where it was another run, `always` fails
+    /// Resume an unfinished run; if it does not match the settings, `auto` starts over and `always` fails
     #[arg(long, value_name = "HOW", value_enum, num_args = 0..=1, require_equals = true, default_value_t,
           default_missing_value = "always")]
     #[serde(skip)]
@@ -216,112 +216,112 @@ struct TrainFlags {
 
 #[derive(Debug, Args, Serialize)]
 struct EvaluateFlags {
-    /// Folder of the dataset tables
+    /// Folder with the dataset tables
     #[arg(long, value_name = "DIR")]
     dataset: Option<PathBuf>,
-    /// Folder of the model; evaluation.json goes there
+    /// Model folder; evaluation.json is written there
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Part of the dataset
+    /// Split of the dataset
     #[arg(long, value_parser = ["train", "validation", "test"])]
     split: Option<String>,
-    /// Where the network runs
+    /// Device to run the network on
     #[arg(long, value_parser = ["auto", "cpu", "cuda"])]
     device: Option<String>,
 }
 
 #[derive(Debug, Args, Serialize)]
 struct ExportFlags {
-    /// Folder of the model
+    /// Model folder
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Folder of the exported files
+    /// Folder to write the exported files to
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args, Serialize)]
 struct SegmentFlags {
-    /// A dataset folder, a folder tree of photos, or a Parquet or CSV list of ids and paths
+    /// Photos to segment: a dataset folder, a folder tree of photos, or a Parquet or CSV list of ids and paths
     #[arg(long, value_name = "DIR_OR_TABLE")]
     catalogue: Option<PathBuf>,
-    /// Folder of the model
+    /// Model folder
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Folder of the feature table
+    /// Folder to write the feature table to
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Where the categories come from
+    /// Source of the categories: the model, or the data set's labels
     #[arg(long, value_parser = ["model", "labels"])]
     from: Option<String>,
-    /// How a category gets its colour
+    /// How a category's colour is chosen
     #[arg(long, value_parser = ["per_pixel", "first_pixel"])]
     color_rule: Option<String>,
-    /// Parquet alone, or Arrow IPC beside it
+    /// Write Parquet only, or Arrow IPC as well
     #[arg(long, value_parser = ["parquet", "arrow"])]
     format: Option<String>,
-    /// Write each photo's label map at the photo's own size, as a palette PNG [default: none]
+    /// Also write each photo's label map, at the photo's size, as a palette PNG [default: none]
     #[arg(long, value_parser = ["none", "png"])]
     masks: Option<String>,
-    /// Most million pixels that a photo may have [default: 100]
+    /// Reject photos larger than N megapixels [default: 100]
     #[arg(long, value_name = "N")]
     max_megapixels: Option<u32>,
-    /// Whether photos that are no longer in the catalogue keep their rows [default: false]
+    /// Keep the rows of photos that are no longer in the catalogue [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     keep_vanished: Option<bool>,
-    /// Where the network runs
+    /// Device to run the network on
     #[arg(long, value_parser = ["auto", "cpu", "cuda"])]
     device: Option<String>,
-    /// Numbers that the network computes in; auto: bf16 where the processor has it
+    /// Number format of the network's arithmetic; auto is bf16 if the processor supports it
     #[arg(long, value_parser = ["f32", "bf16", "auto"])]
     precision: Option<String>,
-    /// Largest share of photos that may be rejected [default: 0.05]
+    /// Fail if more than this fraction of the photos is rejected [default: 0.05]
     #[arg(long)]
     max_reject_fraction: Option<f64>,
-    /// Segment the photos of one shard alone, as 2/8, into a folder of its own
+    /// Segment only the photos of shard I of N, e.g. 2/8, into the shard's own folder
     #[arg(long, value_name = "I/N")]
     shard: Option<String>,
-    /// Make one table of the folders of all shards
+    /// Merge the folders of all shards into one table
     #[arg(long)]
     merge: bool,
 }
 
 #[derive(Debug, Args, Serialize)]
 struct SimilarityFlags {
-    /// Folder of the feature table
+    /// Folder with the feature table
     #[arg(long, value_name = "DIR")]
     features: Option<PathBuf>,
-    /// Folder of the matrix and the neighbours
+    /// Folder to write the matrix and the neighbours to
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// How alike two photos are
+    /// Similarity measure
     #[arg(long, value_parser = MEASURES)]
     measure: Option<String>,
-    /// Neighbours of each photo [default: 10]
+    /// Nearest neighbours to list for each photo [default: 10]
     #[arg(long, value_name = "K")]
     top: Option<u32>,
-    /// Cells that two photos must have in common to be co-rated [default: 3]
+    /// Minimum number of cells two photos must share to be compared, for `co_rated` [default: 3]
     #[arg(long)]
     min_common: Option<u32>,
-    /// Dimensions of the truncated SVD at most, for `latent` [default: 32]
+    /// Maximum dimensions of the truncated SVD, for `latent` [default: 32]
     #[arg(long)]
     latent_dimensions: Option<usize>,
-    /// Whether the matrix is written, not the neighbours alone [default: full]
+    /// Write the full matrix, or only the neighbours [default: full]
     #[arg(long, value_parser = ["full", "none"])]
     matrix: Option<String>,
-    /// The type of the matrix's correlations [default: f32]
+    /// Number format of the matrix [default: f32]
     #[arg(long, value_parser = ["f32", "f16"])]
     precision: Option<String>,
-    /// Write the pairs whose correlation is this or more as a long table
+    /// Also write a long table of the pairs with at least this correlation
     #[arg(long, value_name = "CORRELATION", allow_negative_numbers = true)]
     threshold: Option<f32>,
-    /// Memory for correlations at most, as in 512MiB [default: 1GiB]
+    /// Maximum memory for correlations, e.g. 512MiB [default: 1GiB]
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
-    /// Do piece I of N of the rows, into a folder of its own beside the output
+    /// Compute only shard I of N of the rows, into its own folder beside the output
     #[arg(long, value_name = "I/N")]
     shard: Option<String>,
-    /// Make one folder of the folders of all shards, with the settings that they were made with
+    /// Merge the folders of all shards into one, using the settings they were made with
     #[arg(long)]
     merge: bool,
 }
@@ -332,71 +332,72 @@ struct RecommendFlags {
     #[arg(required = true, value_name = "PHOTO")]
     #[serde(skip)]
     photos: Vec<PathBuf>,
-    /// Folder of the model
+    /// Model folder
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Folder of the feature table
+    /// Folder with the feature table
     #[arg(long, value_name = "DIR")]
     features: Option<PathBuf>,
-    /// Looks for each photo [default: 5]
+    /// Looks to recommend for each photo [default: 5]
     #[arg(long)]
     top: Option<u32>,
-    /// How alike two photos are
+    /// Similarity measure
     #[arg(long, value_parser = MEASURES)]
     measure: Option<String>,
-    /// Folder for contact sheets, one a photo
+    /// Folder to write contact sheets to, one per photo
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// How the result is printed
+    /// Output format
     #[arg(long, value_parser = ["text", "json"])]
     format: Option<String>,
-    /// Where the network runs
+    /// Device to run the network on
     #[arg(long, value_parser = ["auto", "cpu", "cuda"])]
     device: Option<String>,
 }
 
 #[derive(Debug, Args, Serialize)]
 struct ReportFlags {
-    /// Folder that holds the folders of the stages
+    /// Run folder, which holds the stages' folders
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Folder of the page
+    /// Folder to write the page to
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 struct StatusFlags {
-    /// Folder that holds the folders of the stages
+    /// Run folder, which holds the stages' folders
     #[arg(value_name = "DIR", default_value = "output")]
     run: PathBuf,
-    /// Also read every published file and compare it with its checksum
+    /// Also verify the checksum of every published file
     #[arg(long)]
     verify: bool,
 }
 
 #[derive(Debug, Args)]
 struct RollbackFlags {
-    /// A published folder, as output/features
+    /// Published folder, e.g. output/features
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }
 
 #[derive(Debug, Args)]
 struct DoctorFlags {
-    /// Folder that the stages will write into
+    /// Folder the stages will write to
     #[arg(long, value_name = "DIR", default_value = "output")]
     output: PathBuf,
 }
 
 #[derive(Debug, Args)]
 struct SettingsFlags {
-    /// The stage
+    /// Stage name, or another section of the settings
     stage: String,
 }
 
 impl Cli {
-    /// Logs go to stderr: ours from `info` on (`debug` with `--verbose`), of libraries what went wrong; or as `RUST_LOG` says.
+    /// Logs to stderr: our own messages from `info` up (`debug` with `--verbose`), and libraries' errors only. `RUST_LOG`
+    /// overrides this.
     pub(crate) fn start_logging(&self) {
         let ours = if self.common.verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
         let named = std::env::var("RUST_LOG").ok().and_then(|it| it.parse::<Targets>().ok());
@@ -430,7 +431,7 @@ impl Cli {
         }
         let settings = Settings::read(self.common.config.as_deref())?;
         let common = self.common.resolve(&settings)?;
-        // The pool can be built once; a second time is no error worth a word.
+        // The global pool can only be built once; a second attempt is harmless.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(common.threads).build_global();
         match self.run_command(&settings, &common) {
             Err(done @ Error::NothingToDo { .. }) => {
@@ -468,7 +469,7 @@ impl Cli {
         }
     }
 
-    /// Runs every stage that is stale.
+    /// Runs every stale stage.
     fn run_all(&self, flags: &RunFlags, settings: &Settings, common: &Common) -> Result<()> {
         let RunFlags { output, source, catalogue, only, force, shard, merge } = flags;
         let [output, source, catalogue] = [output, source, catalogue].map(Clone::clone);
@@ -482,7 +483,7 @@ impl Cli {
         Ok(())
     }
 
-    /// Runs a stage, records that it began and how it ended, and prints its summary.
+    /// Runs a stage, records its start and outcome, and prints its summary.
     fn run_stage<C: StageConfig>(
         &self,
         flags: &impl Serialize,
@@ -504,7 +505,7 @@ impl Cli {
         if let Err(Error::TooManyRejects { table, .. }) = &result
             && let Ok(summary) = Summary::read(table.parent().unwrap_or(table))
         {
-            // It is published: what it came to is told like any other.
+            // It was published all the same, so print its summary as usual.
             self.show_summary(&summary);
         }
         self.show_summary(&result?);
@@ -544,7 +545,7 @@ impl Cli {
 }
 
 impl CommonFlags {
-    /// What all stages take: flags, then the settings file, then defaults.
+    /// Resolves the settings common to all stages: flags first, then the settings file, then defaults.
     fn resolve(&self, settings: &Settings) -> Result<Common> {
         let common = settings.common(self)?;
         Ok(Common {
@@ -558,21 +559,21 @@ impl CommonFlags {
     }
 }
 
-/// One stage, or the first and the last of several.
-#[allow(clippy::unnecessary_wraps, reason = "a parser of clap")]
+/// Parses one stage, or a range `first..last`.
+#[allow(clippy::unnecessary_wraps, reason = "clap expects this signature")]
 fn stages(text: &str) -> std::result::Result<[String; 2], String> {
     let (first, last) = text.split_once("..").unwrap_or((text, text));
     Ok([first, last].map(|it| it.trim().to_owned()))
 }
 
-/// A length of time: a number with s, m or h.
+/// Parses a duration: a number followed by s, m or h.
 fn seconds(text: &str) -> std::result::Result<u64, String> {
     let units = [("s", 1), ("m", 60), ("h", 3600)];
     let parsed = units.iter().find_map(|(unit, secs)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*secs));
-    parsed.ok_or_else(|| format!("'{text}' is no length of time; write 90s, 10m or 2h"))
+    parsed.ok_or_else(|| format!("'{text}' is not a duration; write e.g. 90s, 10m or 2h"))
 }
 
-/// What is printed where there is nothing to do.
+/// Printed when there is nothing to do.
 #[derive(Serialize)]
 struct Nothing {
     nothing_to_do: String,
@@ -615,7 +616,7 @@ fn print_json(value: &impl Serialize) {
     print(&serde_json::to_string_pretty(value).expect("results are plain data"));
 }
 
-/// A reader that has seen enough closes the pipe: no reason to complain.
+/// Prints to stdout, ignoring errors: a reader such as `head` may close the pipe early.
 fn print<T: std::fmt::Display>(text: &T) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }

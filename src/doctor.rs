@@ -1,4 +1,4 @@
-//! `doctor`: what this machine has of what the stages need, a line each, with what to do where something is missing.
+//! `doctor`: checks this machine for everything the stages need, one line per check, with advice if something is missing.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,40 +18,40 @@ pub const LEAST_DISK_BYTES: u64 = 200 << 20;
 /// Less available memory than this is a warning: training on whole photos needs about as much.
 pub const COMFORTABLE_MEMORY_BYTES: u64 = 4 << 30;
 
-/// How a finding is to be taken.
+/// How serious a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// As it should be.
     Ok,
-    /// It runs, but not as well as it might.
+    /// It works, but not as well as it could.
     Warn,
-    /// It does not run.
+    /// It does not work.
     Fail,
 }
 
 /// One line of the report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How it is to be taken.
+    /// How serious it is.
     pub level: Level,
-    /// What was looked at.
+    /// What was checked.
     pub subject: &'static str,
     /// What was found.
     pub found: String,
-    /// What to do about it; null where there is nothing to do.
+    /// What to do about it; null if there is nothing to do.
     pub advice: Option<String>,
 }
 
-/// Everything that was looked at.
+/// The result of all checks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// One for each thing that was looked at, in the order of looking.
+    /// One per check, in the order of checking.
     pub findings: Vec<Finding>,
 }
 
 impl Report {
-    /// The exit code of the program: 1 where something does not run.
+    /// The exit code of the program: 1 if something does not work.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         u8::from(self.findings.iter().any(|finding| finding.level == Level::Fail))
@@ -76,7 +76,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Looks at the machine, at the place of `output`, and at the settings file where one is named. Changes nothing.
+/// Checks the machine, the disk that `output` is on, and the settings file if one is given. Changes nothing.
 #[must_use]
 pub fn run(config: Option<&Path>, output: &Path) -> Report {
     let mut findings = vec![program()];
@@ -91,7 +91,7 @@ fn finding(level: Level, subject: &'static str, found: impl Into<String>, advice
 }
 
 fn program() -> Finding {
-    let revision = option_env!("LOOKBOOK_GIT_REVISION").unwrap_or("of unknown revision");
+    let revision = option_env!("LOOKBOOK_GIT_REVISION").unwrap_or("unknown revision");
     finding(Level::Ok, "lookbook", format!("{} ({revision})", env!("CARGO_PKG_VERSION")), "")
 }
 
@@ -118,23 +118,25 @@ fn onnx_runtime() -> Vec<Finding> {
     }
 }
 
-/// What the network can run on, by what the library was built with and what the machine has.
+/// What the network can run on, given how the library was built and which drivers the machine has.
 fn provider(has_cuda: bool, has_driver: bool) -> Finding {
     let (level, found, advice) = match (has_cuda, has_driver) {
         (true, true) => (Level::Ok, "CUDA and CPU", ""),
         (true, false) => (
             Level::Warn,
-            "CPU; the library has CUDA, but there is no NVIDIA driver",
-            "install NVIDIA's driver, or take `--device cpu`",
+            "CPU; the library supports CUDA, but there is no NVIDIA driver",
+            "install the NVIDIA driver, or use `--device cpu`",
         ),
         (false, true) => (
             Level::Warn,
-            "CPU; there is an NVIDIA driver, but the library is without CUDA",
-            "`make runtime GPU=1` installs the one with CUDA",
+            "CPU; there is an NVIDIA driver, but the library was built without CUDA",
+            "`make runtime GPU=1` installs a build with CUDA",
         ),
-        (false, false) => {
-            (Level::Ok, "CPU (no NVIDIA driver, and the library is without CUDA: `make runtime GPU=1`)", "")
-        }
+        (false, false) => (
+            Level::Ok,
+            "CPU (no NVIDIA driver, and the library was built without CUDA; `make runtime GPU=1` installs one with it)",
+            "",
+        ),
     };
     finding(level, "runs on", found, advice)
 }
@@ -149,15 +151,17 @@ fn processor() -> Finding {
     let model = described.lines().find_map(|line| line.strip_prefix("model name")?.split(':').nth(1));
     let model = model.map_or(std::env::consts::ARCH, str::trim);
     let features = features();
-    let found =
-        format!("{model}: {}", if features.is_empty() { "no vector features".to_owned() } else { features.join(" ") });
+    let found = format!(
+        "{model}: {}",
+        if features.is_empty() { "no vector extensions".to_owned() } else { features.join(" ") }
+    );
     if cfg!(target_arch = "x86_64") && !features.contains(&"avx2") {
-        return finding(Level::Warn, "processor", found, "without AVX2 training takes several times as long");
+        return finding(Level::Warn, "processor", found, "without AVX2, training takes several times as long");
     }
     finding(Level::Ok, "processor", found, "")
 }
 
-/// Vector features of the processor that matrix products gain from.
+/// Vector extensions of the processor that speed up matrix products.
 #[cfg(target_arch = "x86_64")]
 fn features() -> Vec<&'static str> {
     [
@@ -172,25 +176,25 @@ fn features() -> Vec<&'static str> {
     .collect()
 }
 
-/// Vector features of the processor that matrix products gain from.
+/// Vector extensions of the processor that speed up matrix products.
 #[cfg(not(target_arch = "x86_64"))]
 fn features() -> Vec<&'static str> {
     if cfg!(target_arch = "aarch64") { vec!["neon"] } else { Vec::new() }
 }
 
 fn threads() -> Finding {
-    finding(Level::Ok, "threads", format!("{} (`--threads` takes fewer)", stage::available_threads()), "")
+    finding(Level::Ok, "threads", format!("{} (`--threads` sets fewer)", stage::available_threads()), "")
 }
 
 fn memory() -> Finding {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     match available_memory(&text) {
-        None => finding(Level::Warn, "memory", "cannot be told", "see to 4 GiB that are free"),
+        None => finding(Level::Warn, "memory", "cannot be determined", "make sure that 4 GiB are free"),
         Some(bytes) if bytes < COMFORTABLE_MEMORY_BYTES => finding(
             Level::Warn,
             "memory",
             format!("{} available", gibibytes(bytes)),
-            "a smaller [train] batch_size or photo size takes less",
+            "a smaller [train] batch_size or photo size needs less",
         ),
         Some(bytes) => finding(Level::Ok, "memory", format!("{} available", gibibytes(bytes)), ""),
     }
@@ -201,26 +205,31 @@ fn available_memory(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
 }
 
-/// Free space where `output` is or would be made, and whether something can be written there.
+/// Checks the free space where `output` is or would be created, and that it is writable.
 fn disk(output: &Path) -> Finding {
     let absolute = std::path::absolute(output).unwrap_or_else(|_| output.to_owned());
     let place: PathBuf = absolute.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/")).to_owned();
     if !place.is_dir() {
-        return finding(Level::Fail, "disk", format!("{} is not a folder", place.display()), "name another --output");
+        return finding(Level::Fail, "disk", format!("{} is not a folder", place.display()), "choose another --output");
     }
     if let Err(cause) = tempfile::tempfile_in(&place) {
-        let found = format!("{} cannot be written to: {cause}", place.display());
+        let found = format!("{} is not writable: {cause}", place.display());
         return finding(
             Level::Fail,
             "disk",
             found,
-            "name another --output, or give this user the right to write there",
+            "choose another --output, or give this user write permission there",
         );
     }
     let free = match rustix::fs::statvfs(&place) {
         Ok(disk) => disk.f_bavail * disk.f_frsize,
         Err(cause) => {
-            return finding(Level::Warn, "disk", format!("{}: {cause}", place.display()), "see to free space");
+            return finding(
+                Level::Warn,
+                "disk",
+                format!("{}: {cause}", place.display()),
+                "make sure there is enough free space",
+            );
         }
     };
     free_space(free, &place)
@@ -229,7 +238,7 @@ fn disk(output: &Path) -> Finding {
 /// Checks that the stages can write into `output` and that a small data set fits there.
 ///
 /// # Errors
-/// [`Error::Limit`] with what to do about it.
+/// [`Error::Limit`], with advice.
 pub fn enough_space(output: &Path) -> LibraryResult<()> {
     match disk(output) {
         Finding { level: Level::Fail, found, advice, .. } => {
@@ -243,10 +252,10 @@ pub fn enough_space(output: &Path) -> LibraryResult<()> {
 fn free_space(bytes: u64, place: &Path) -> Finding {
     let found = format!("{} free at {}", gibibytes(bytes), place.display());
     if bytes < LEAST_DISK_BYTES {
-        return finding(Level::Fail, "disk", found, "make room, or name another --output");
+        return finding(Level::Fail, "disk", found, "free some space, or choose another --output");
     }
     if bytes < COMFORTABLE_DISK_BYTES {
-        return finding(Level::Warn, "disk", found, "a large data set needs more; see to room");
+        return finding(Level::Warn, "disk", found, "a large data set needs more; free some space first");
     }
     finding(Level::Ok, "disk", found, "")
 }
@@ -255,12 +264,12 @@ fn gibibytes(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64)
 }
 
-/// Reads the settings file as far as doctor can: its syntax, the names of its sections, and the sections by their types.
+/// Checks the settings file: its syntax, section names, keys and values.
 fn settings(path: &Path) -> Finding {
     match checked_settings(path) {
         Ok(sections) => finding(Level::Ok, "settings", format!("{}: {sections}", path.display()), ""),
         Err(problem) => {
-            let advice = "mend the file, or name another with --config; pipelines/ holds some that work";
+            let advice = "fix the file, or choose another with --config; pipelines/ has some that work";
             finding(Level::Fail, "settings", format!("{}: {problem}", path.display()), advice)
         }
     }
@@ -346,17 +355,17 @@ mod tests {
     #[test]
     fn the_shipped_settings_pass() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
-        let mut looked_at = 0;
+        let mut checked = 0;
         for entry in std::fs::read_dir(folder).expect("pipelines/") {
             let path = entry.expect("an entry").path();
-            // The fold of Clothing Co-Parsing's tags lies there too; it is a table, no settings.
+            // This folder also holds the table that folds Clothing Co-Parsing's tags, which is not a settings file.
             let is_fold = path.file_name() == Some("ccp_fold.toml".as_ref());
             if !is_fold && path.extension().is_some_and(|extension| extension == "toml") {
                 let found = settings(&path);
                 assert_eq!(found.level, Level::Ok, "{}", found.found);
-                looked_at += 1;
+                checked += 1;
             }
         }
-        assert!(looked_at >= 3, "the settings files are in pipelines/");
+        assert!(checked >= 3, "the settings files are in pipelines/");
     }
 }

@@ -1,8 +1,8 @@
-//! `run`: the night as one command. Every stage that is stale runs, in order, and nothing else.
+//! `run`: the whole pipeline as one command. Runs every stale stage, in order, and nothing else.
 //!
-//! What can be known before the first stage is checked before it: the settings of all stages, the source, ONNX Runtime, the
-//! space, and that nobody holds a folder. Whether a stage is stale is decided when it is its turn, by
-//! [`stage::reasons`](crate::stage::reasons): where a stage has made the same bytes again, nothing behind it runs.
+//! Everything that can be checked up front is checked before the first stage: the settings of all stages, the source, ONNX
+//! Runtime, the disk space, and that no other run holds a folder. Whether a stage is stale is decided when its turn comes, by
+//! [`stage::reasons`](crate::stage::reasons): if a stage produced the same bytes again, the stages after it do not run.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,20 +18,20 @@ use crate::stage::{self, Common, Depth, StageConfig, Summary};
 use crate::stages::{self, OF_A_RUN, Visitor};
 use crate::{doctor, runtime, sample, train};
 
-/// What is to be run.
+/// What to run.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
-    /// The folder that holds the folders of the stages; that of the settings if none is named.
+    /// The folder that holds the stages' folders; `None` uses the one in the settings.
     pub output: Option<PathBuf>,
-    /// The source of `convert`; that of the settings if none is named, and the built-in sample without either.
+    /// The source of `convert`; `None` uses the one in the settings, or else the built-in sample.
     pub source: Option<PathBuf>,
-    /// The catalogue of `segment`; that of the settings if none is named, and the dataset's own photos without either.
+    /// The catalogue of `segment`; `None` uses the one in the settings, or else the dataset's own photos.
     pub catalogue: Option<PathBuf>,
-    /// First and last stage.
+    /// First and last stage to run; `None` runs all.
     pub only: Option<[String; 2]>,
-    /// Stages that run though they are not stale.
+    /// Stages to run even if they are not stale.
     pub force: Vec<String>,
-    /// The shard of `segment` and `similarity` that is made; all of it if none is named.
+    /// The shard of `segment` and `similarity` to process; `None` processes everything.
     pub shard: Option<Shard>,
     /// Whether `segment` and `similarity` merge their shards.
     pub merge: bool,
@@ -40,7 +40,7 @@ pub struct Request {
 /// What a run did, or would do.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// The folder that holds the folders of the stages.
+    /// The folder that holds the stages' folders.
     pub output: PathBuf,
     /// True if nothing was run.
     pub dry_run: bool,
@@ -48,7 +48,7 @@ pub struct Report {
     pub stages: Vec<StageReport>,
 }
 
-/// What became of a stage.
+/// The outcome of one stage.
 #[derive(Debug, Clone, Serialize)]
 pub struct StageReport {
     /// Its name.
@@ -67,7 +67,7 @@ pub struct StageReport {
 pub enum Did {
     /// It ran, or would run.
     Run,
-    /// It may run: a stage before it would run, and it depends on what that makes.
+    /// It may run: an earlier stage would run, and this one depends on that stage's output.
     MayRun,
     /// It is up to date.
     Nothing,
@@ -77,37 +77,40 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.dry_run {
             let ran = self.stages.iter().filter(|it| it.did == Did::Run).count();
-            let what =
-                if ran == 0 { "nothing to do: all is up to date".to_owned() } else { format!("{ran} stages ran") };
+            let what = if ran == 0 {
+                "nothing to do: everything is up to date".to_owned()
+            } else {
+                format!("{ran} stages ran")
+            };
             return write!(f, "{what}; the report is {}", self.output.join("report/index.html").display());
         }
         for (index, it) in self.stages.iter().enumerate() {
             let end = if index + 1 < self.stages.len() { "\n" } else { "" };
-            write!(f, "{:<11} {}{end}", it.stage, it.told())?;
+            write!(f, "{:<11} {}{end}", it.stage, it.describe())?;
         }
         Ok(())
     }
 }
 
 impl StageReport {
-    fn told(&self) -> String {
+    fn describe(&self) -> String {
         match self.did {
             Did::Run => format!("runs: {}", self.reasons.join("; ")),
-            Did::MayRun => "runs if a stage before it makes something else than before".to_owned(),
+            Did::MayRun => "runs if the output of an earlier stage changes".to_owned(),
             Did::Nothing => "up to date".to_owned(),
         }
     }
 }
 
-/// Runs every stage that is stale.
+/// Runs every stale stage.
 ///
 /// # Errors
-/// What can be known before the first stage, by name; then the first stage that fails ends the run.
+/// The first up-front check that fails, before any stage runs; after that, the first stage that fails ends the run.
 pub fn run(request: &Request, settings: &Settings, common: &Common) -> Result<Report> {
     let night = Night::new(request, settings, common)?;
     if let Err(problem) = night.check() {
         if let (Some(&first), false) = (night.stages.first(), common.dry_run) {
-            // A night that could not begin is on record too, or nobody would be woken by it.
+            // Record a run that could not start as well; otherwise monitoring would not notice it.
             return stages::visit(first, Refused { night: &night, problem }).expect("it is one of the table");
         }
         return Err(problem);
@@ -121,7 +124,7 @@ pub fn run(request: &Request, settings: &Settings, common: &Common) -> Result<Re
     Ok(report)
 }
 
-/// A run with all that it needs to know.
+/// A run with its resolved request.
 struct Night<'a> {
     request: &'a Request,
     settings: &'a Settings,
@@ -148,14 +151,14 @@ impl<'a> Night<'a> {
         Ok(night)
     }
 
-    /// The stages between the first and the last that are asked for; without the sample if there is a source.
+    /// The requested range of stages; without the sample if there is a source.
     fn chosen(&self) -> Result<Vec<&'static str>> {
         let all: Vec<&str> =
             OF_A_RUN.into_iter().filter(|&name| name != sample::Config::NAME || self.source.is_none()).collect();
         let place = |setting: &str, name: &str| {
             let found = all.iter().position(|it| *it == name);
             found.ok_or_else(|| {
-                Error::config(setting, format!("there is no stage '{name}' here; there are {}", all.join(", ")))
+                Error::config(setting, format!("there is no stage '{name}' here; choose from {}", all.join(", ")))
             })
         };
         for name in &self.request.force {
@@ -169,7 +172,7 @@ impl<'a> Night<'a> {
         Ok(all[range].to_vec())
     }
 
-    /// The settings of a stage with the places of this run.
+    /// The settings of a stage, with the paths of this run filled in.
     fn config<C: StageConfig>(&self) -> Result<C> {
         let folder = |name: &str| json!(self.output.join(name));
         let source = || self.source.as_ref().map_or_else(|| folder("sample"), |it| json!(it));
@@ -193,7 +196,7 @@ impl<'a> Night<'a> {
         self.settings.resolve(C::NAME, &places)
     }
 
-    /// Everything that can be known before the first stage.
+    /// Checks everything that can be checked before the first stage.
     fn check(&self) -> Result<()> {
         self.settings.check()?;
         for &name in &self.stages {
@@ -215,7 +218,7 @@ impl<'a> Night<'a> {
     }
 }
 
-/// Checks the settings of a stage, and that its folder is one that may be replaced.
+/// Checks the settings of a stage, and that its folder may be replaced.
 struct Check<'a>(&'a Night<'a>);
 
 impl Visitor for Check<'_> {
@@ -229,7 +232,7 @@ impl Visitor for Check<'_> {
     }
 }
 
-/// Records a problem that was found before the first stage as the end of that.
+/// Records a problem found before the first stage as that stage's outcome.
 struct Refused<'a> {
     night: &'a Night<'a>,
     problem: Error,
@@ -247,10 +250,10 @@ impl Visitor for Refused<'_> {
     }
 }
 
-/// The turn of a stage.
+/// Runs one stage when its turn comes, if it is stale.
 struct Turn<'a> {
     night: &'a Night<'a>,
-    /// Whether a stage before it ran, or would.
+    /// Whether an earlier stage ran, or would run.
     some_run: bool,
 }
 
@@ -287,14 +290,14 @@ impl Visitor for Turn<'_> {
 /// Records that a stage was up to date.
 ///
 /// # Errors
-/// Bad settings of the records.
+/// [`Error::Config`] if the settings of the run records are invalid.
 pub fn nothing_to_do<C: StageConfig>(config: &C, settings: &Settings, common: &Common) -> Result<()> {
     let done = Error::NothingToDo { output: config.folder() };
     Recorder::new(settings.runs()?, C::NAME, &Place::of(config)?, common).end(Err(&done));
     Ok(())
 }
 
-/// Runs a stage and records that it began and how it ended.
+/// Runs a stage and records its start and outcome.
 ///
 /// # Errors
 /// Those of the stage.
@@ -310,7 +313,7 @@ pub fn recorded<C: StageConfig>(
     result
 }
 
-/// The first reasons.
+/// The first few reasons.
 fn brief(reasons: &[String]) -> String {
     const SHOWN: usize = 3;
     let more = reasons.len().saturating_sub(SHOWN);
@@ -318,12 +321,12 @@ fn brief(reasons: &[String]) -> String {
     if more > 0 { format!("{shown}; and {more} more") } else { shown }
 }
 
-/// What a stage did, in a line for people.
+/// What a stage did, as one readable line.
 fn done(summary: &Summary) -> String {
     let count = |name: &str| summary.counts.get(name).and_then(Value::as_u64);
     let figures = ["photos", "segmented", "neighbours", "epochs", "rejects"];
-    let mut told: Vec<String> = figures.iter().filter_map(|name| Some(format!("{} {name}", count(name)?))).collect();
-    told.extend(summary.counts.get("test_mean_iou").and_then(Value::as_f64).map(|it| format!("mean IoU {it:.3}")));
-    told.push(format!("{:.1} s", summary.elapsed_secs));
-    format!("done: {}", told.join(", "))
+    let mut parts: Vec<String> = figures.iter().filter_map(|name| Some(format!("{} {name}", count(name)?))).collect();
+    parts.extend(summary.counts.get("test_mean_iou").and_then(Value::as_f64).map(|it| format!("mean IoU {it:.3}")));
+    parts.push(format!("{:.1} s", summary.elapsed_secs));
+    format!("done: {}", parts.join(", "))
 }

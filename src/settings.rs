@@ -1,5 +1,5 @@
-//! Settings files (`pipelines/*.toml`): one section a stage, one for the gates and one for the records of runs, and above
-//! them what is for all stages. A flag beats the file, the file beats the default.
+//! Settings files (`pipelines/*.toml`): one section per stage, one each for the gates, whole runs and the run records, and
+//! above them the settings common to all stages. Flags override the file, and the file overrides the defaults.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::stage::{Common, StageConfig};
 use crate::stages::{self, Visitor};
 use crate::train::{self, Recipe};
 
-/// The sections that there are: the stages in the order of the flow, and what they have in common.
+/// The known sections: the stages in pipeline order, then the shared ones.
 pub const SECTIONS: [&str; 12] = [
     "sample",
     "convert",
@@ -30,10 +30,10 @@ pub const SECTIONS: [&str; 12] = [
     "runs",
 ];
 
-/// What stands above the sections, for all stages.
+/// Keys above the sections, common to all stages.
 pub const FOR_ALL_STAGES: [&str; 4] = ["seed", "threads", "dialect", "instructions"];
 
-/// A settings file, or none.
+/// The content of a settings file; empty if there is none.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     path: Option<PathBuf>,
@@ -41,10 +41,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads a file; no file gives no settings.
+    /// Reads a settings file; without a path, there are no settings.
     ///
     /// # Errors
-    /// [`Error::Config`] where it cannot be read, is not TOML, or has a section or key that there is not.
+    /// [`Error::Config`] if it cannot be read, is not TOML, or has an unknown section or key.
     pub fn read(path: Option<&Path>) -> Result<Self> {
         let Some(path) = path else { return Ok(Self::default()) };
         let bad = |problem: String| Error::config("config", format!("{}: {problem}", path.display()));
@@ -54,42 +54,42 @@ impl Settings {
             let known: &[&str] = if value.is_table() { &SECTIONS } else { &FOR_ALL_STAGES };
             if !known.contains(&name.as_str()) {
                 let (for_all, sections) = (FOR_ALL_STAGES.join(", "), SECTIONS.join("], ["));
-                return Err(bad(format!("there is no '{name}'; there are {for_all} and [{sections}]")));
+                return Err(bad(format!("unknown setting '{name}'; known are {for_all} and [{sections}]")));
             }
         }
         Ok(Self { path: Some(path.to_owned()), table })
     }
 
-    /// The settings of all stages and what stands above them, checked.
+    /// Checks the settings of all sections and the keys above them.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first section that is wrong.
+    /// [`Error::Config`] naming the first invalid section.
     pub fn check(&self) -> Result<()> {
         self.common(&Table::new())?;
         SECTIONS.iter().try_for_each(|section| self.resolved(section).map(drop))
     }
 
-    /// Whether there is a settings file.
+    /// Whether a settings file was read.
     #[must_use]
     pub fn is_read(&self) -> bool {
         self.path.is_some()
     }
 
-    /// Whether the file has the setting `key` in the section.
+    /// Whether the file sets `key` in the section.
     #[must_use]
     pub fn names(&self, section: &str, key: &str) -> bool {
         self.table.get(section).and_then(Value::as_table).is_some_and(|table| table.contains_key(key))
     }
 
-    /// Names of the sections that the file has.
+    /// Names of the sections in the file.
     pub fn sections(&self) -> impl Iterator<Item = &str> {
         self.table.iter().filter(|(_, value)| value.is_table()).map(|(name, _)| name.as_str())
     }
 
-    /// What all stages take: defaults, the file, then every flag that is not null.
+    /// The settings common to all stages: defaults, then the file, then every flag that is not null.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the key or the gate that is wrong.
+    /// [`Error::Config`] naming the invalid key or gate.
     pub fn common(&self, flags: &impl Serialize) -> Result<Common> {
         #[derive(serde::Deserialize)]
         #[serde(default)]
@@ -119,7 +119,7 @@ impl Settings {
         Ok(Common { seed, threads, gates, dialect, instructions, ..Common::default() })
     }
 
-    /// The places of a whole run.
+    /// The section `[run]`: the paths of a whole run.
     ///
     /// # Errors
     /// As [`Settings::resolve`].
@@ -135,7 +135,7 @@ impl Settings {
         self.resolve("runs", &Table::new())
     }
 
-    /// A stage's configuration: defaults, the file's section, then every flag that is not null.
+    /// A section's settings: defaults, then the file's section, then every flag that is not null.
     ///
     /// # Errors
     /// [`Error::Config`] naming the section and the key.
@@ -155,11 +155,11 @@ impl Settings {
         })
     }
 
-    /// The settings of a section as they resolve, as JSON, with the seed if the stage depends on it; checked as the stage
+    /// The resolved settings of a section as JSON, with the seed if the stage depends on it; checked as the stage itself
     /// checks them.
     ///
     /// # Errors
-    /// As [`Settings::resolve`]; [`Error::Config`] if a value is wrong, or there is no such section.
+    /// As [`Settings::resolve`]; [`Error::Config`] if a value is invalid or there is no such section.
     pub fn resolved(&self, section: &str) -> Result<serde_json::Value> {
         struct Resolve<'a>(&'a Settings);
         impl Visitor for Resolve<'_> {
@@ -181,7 +181,7 @@ impl Settings {
             "gates" => self.json::<Gates>(section),
             "run" => self.json::<RunConfig>(section),
             "runs" => self.json::<crate::runs::Config>(section),
-            _ => Err(Error::config("stage", format!("there is no '{section}'; there are {}", SECTIONS.join(", ")))),
+            _ => Err(Error::config("stage", format!("unknown section '{section}'; known are {}", SECTIONS.join(", ")))),
         }
     }
 
@@ -191,11 +191,11 @@ impl Settings {
     }
 }
 
-/// The section `[run]` of the settings: places of a whole run.
+/// The section `[run]` of the settings: paths of a whole run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunConfig {
-    /// The folder that holds the folders of the stages.
+    /// The folder that holds the stages' folders.
     pub output: PathBuf,
 }
 
@@ -205,7 +205,7 @@ impl Default for RunConfig {
     }
 }
 
-/// The settings of the recipe that the table names, under those of the table.
+/// The table's settings on top of those of the recipe it names.
 fn with_recipe(table: Table) -> Result<Table> {
     let bad = |cause: &dyn std::fmt::Display| Error::config("train.recipe", cause.to_string().trim_end());
     let recipe = table.get("recipe").cloned().map_or_else(|| Ok(Recipe::default()), Value::try_into);

@@ -1,7 +1,8 @@
-//! A stage's work in N pieces for N machines: each writes a folder of its own beside the output, and a merge that finds
-//! all of them makes one output of them.
+//! Splits a stage's work into N shards for N machines: each writes its own folder beside the output, and once all are there,
+//! a merge combines them into one output.
 //!
-//! `output/similarity` in four pieces: `output/similarity.shards/1-of-4` to `4-of-4`, made in any order, again if need be.
+//! `output/similarity` in four shards: `output/similarity.shards/1-of-4` to `4-of-4`, made in any order, and repeated if
+//! necessary.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,10 +16,10 @@ use crate::error::{Error, Result};
 use crate::files::OpenFolder;
 use crate::stage::{self, RUN_FILE, StageConfig, Summary};
 
-/// Most shards of a stage: what a scheduler is willing to map.
+/// Maximum number of shards per stage: about what a scheduler is willing to map over.
 pub const MAX_SHARDS: u32 = 10_000;
 
-/// One of `count` pieces: `number/count`, `number` from 1.
+/// One of `count` shards: `number/count`, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Shard {
@@ -27,21 +28,22 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Piece `number` (from 1) of `count`; `None` where there is no such piece.
+    /// Shard `number` (from 1) of `count`; `None` if there is no such shard.
     #[must_use]
     pub fn new(number: u32, count: u32) -> Option<Self> {
         (1..=MAX_SHARDS).contains(&count).then_some(())?;
         (1..=count).contains(&number).then_some(Self { number, count })
     }
 
-    /// Its share of `items` pieces of work, in their order; sizes differ by one at most.
+    /// Its range of `items` work items, in order; the shards' sizes differ by at most one.
     #[must_use]
     pub fn range(self, items: usize) -> Range<usize> {
         let end = |number: u32| (items as u64 * u64::from(number) / u64::from(self.count)) as usize;
         end(self.number - 1)..end(self.number)
     }
 
-    /// Whether the item of that name is in this piece: by its name alone, so that it stays there when others come and go.
+    /// Whether the item of that name belongs to this shard. Depends on the name alone, so an item stays in its shard when
+    /// others are added or removed.
     #[must_use]
     pub fn holds(self, name: &Path) -> bool {
         let digest = Sha256::digest(name.as_os_str().as_encoded_bytes());
@@ -49,7 +51,7 @@ impl Shard {
         first % u64::from(self.count) == u64::from(self.number - 1)
     }
 
-    /// Where its part of `output` is written.
+    /// The folder this shard of `output` is written to.
     #[must_use]
     pub fn folder(self, output: &Path) -> PathBuf {
         shards_of(output).join(format!("{}-of-{}", self.number, self.count))
@@ -69,7 +71,7 @@ impl FromStr for Shard {
         let numbers =
             text.split_once('/').and_then(|(number, count)| Some((number.parse().ok()?, count.parse().ok()?)));
         numbers.and_then(|(number, count)| Self::new(number, count)).ok_or_else(|| {
-            format!("'{text}' is no shard; write I/N with I from 1 to N, N at most {MAX_SHARDS}, as in 2/4")
+            format!("'{text}' is not a shard; write I/N with I from 1 to N and N at most {MAX_SHARDS}, e.g. 2/4")
         })
     }
 }
@@ -88,15 +90,15 @@ impl From<Shard> for String {
     }
 }
 
-/// The folder of the shards of `output`.
+/// The folder that holds the shards of `output`.
 fn shards_of(output: &Path) -> PathBuf {
     let mut name = output.file_name().unwrap_or_default().to_owned();
     name.push(".shards");
     output.with_file_name(name)
 }
 
-/// The folders of all shards of `output`, opened, with their records, in order: all are there, and were made with the same
-/// settings from the same inputs.
+/// Opens the folders of all shards of `output`, with their records, in order. Checks that none is missing and that all were
+/// made with the same settings from the same inputs.
 ///
 /// # Errors
 /// [`Error::Input`] naming the shard that is missing or differs.
@@ -114,13 +116,13 @@ pub fn published<C: StageConfig>(output: &Path) -> Result<Vec<(OpenFolder, Summa
         if let Some((first, other)) = shards.first()
             && (settings(&summary) != settings(other) || checksums(&summary) != checksums(other))
         {
-            // The one whose inputs are no longer as it found them.
+            // Blame the one whose inputs have changed since it was made.
             let is_changed = |made: &Summary, folder: &OpenFolder| stage::has_changed_inputs::<C>(made, folder.root());
             let is_stale = !is_changed(&summary, &opened) && is_changed(other, first);
             let first = first.name();
             let (stale, number, than) = if is_stale { (first, 1, &*folder) } else { (&*folder, shard.number, first) };
             let problem = format!(
-                "was made with other settings or of other inputs than {}; run `lookbook {stage} --shard {number}/{count}` again",
+                "was made with other settings or from other inputs than {}; run `lookbook {stage} --shard {number}/{count}` again",
                 than.display()
             );
             return Err(Error::input(stale, problem));
@@ -130,7 +132,7 @@ pub fn published<C: StageConfig>(output: &Path) -> Result<Vec<(OpenFolder, Summa
     Ok(shards)
 }
 
-/// Into how many shards the work was cut, by the names of the folders.
+/// The number of shards that the work was split into, according to the folders' names.
 fn count_of(stage: &str, folder: &Path) -> Result<u32> {
     let entries = std::fs::read_dir(folder)
         .map_err(|cause| Error::input(folder, format!("{cause}; run `lookbook {stage} --shard I/N` first")))?;
@@ -145,7 +147,7 @@ fn count_of(stage: &str, folder: &Path) -> Result<u32> {
     }
 }
 
-/// What a shard was made with, less what differs from shard to shard.
+/// The settings a shard was made with, except those that differ between shards.
 #[must_use]
 pub fn settings(summary: &Summary) -> serde_json::Value {
     let mut config = summary.config["stage"].clone();

@@ -1,9 +1,9 @@
-//! The table of stages: every place that has to know all of them asks here.
+//! The table of stages: the one place that knows all of them.
 
 use crate::stage::StageConfig;
 use crate::{convert, export, report, sample, segment, similarity, train};
 
-/// The stages that a [run](crate::run) consists of, in the order of the flow.
+/// The stages of a [run](crate::run), in pipeline order.
 pub const OF_A_RUN: [&str; 6] = [
     sample::Config::NAME,
     convert::Config::NAME,
@@ -13,16 +13,16 @@ pub const OF_A_RUN: [&str; 6] = [
     report::Config::NAME,
 ];
 
-/// Something to do with the settings of any stage.
+/// An operation that is generic over the stage's settings type.
 pub trait Visitor {
-    /// What comes out.
+    /// The result.
     type Output;
 
-    /// Does it for the stage whose settings are `C`.
+    /// Runs the operation for the stage with settings `C`.
     fn visit<C: StageConfig>(self) -> Self::Output;
 }
 
-/// Does something with the settings of the stage of that name, if it is one that publishes a folder.
+/// Runs `visitor` for the stage of that name; `None` if no stage of that name publishes a folder.
 pub fn visit<V: Visitor>(stage: &str, visitor: V) -> Option<V::Output> {
     Some(match stage {
         sample::Config::NAME => visitor.visit::<sample::Config>(),

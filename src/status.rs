@@ -1,5 +1,5 @@
-//! `status`: the last runs of a run folder, and of each stage's folder whether it is what a run would make now, and if not,
-//! why. Changes nothing.
+//! `status`: the last runs in a run folder, and for each stage's folder whether it is up to date, and if not, why. Changes
+//! nothing.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,17 +14,17 @@ use crate::stage::{self, Depth, RUN_FILE, StageConfig, Summary, Versions, held_b
 use crate::stages::{self, Visitor};
 use crate::{runs, segment, train};
 
-/// Whole runs that are shown.
+/// Number of whole runs to show.
 const SHOWN_RUNS: usize = 5;
 
-/// What there is to know about a run folder.
+/// The state of a run folder.
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
     /// The last runs, newest first.
     pub runs: Vec<WholeRun>,
-    /// The stages' folders, in the order of their publishing.
+    /// The stages' folders, in the order they were made.
     pub folders: Vec<FolderStatus>,
-    /// Folders whose `run.json` is damaged or somebody else's, each with what is wrong with it.
+    /// Folders whose `run.json` is damaged or was not written by lookbook, each with the problem.
     pub passed_over: Vec<String>,
 }
 
@@ -35,19 +35,19 @@ pub struct FolderStatus {
     pub folder: PathBuf,
     /// The stage that makes it.
     pub stage: String,
-    /// When the published version began to be made, RFC 3339, UTC.
+    /// When the run that made the published version started, RFC 3339, UTC.
     pub made_at: String,
-    /// Why it is stale, one reason each; empty where it is up to date.
+    /// Why it is stale, one reason per entry; empty if it is up to date.
     pub stale: Vec<String>,
-    /// What else is to be known: who holds it, how the last attempt failed, what lies beside it.
+    /// Other remarks: who holds it, how the last attempt failed, what other folders lie beside it.
     pub notes: Vec<String>,
 }
 
-/// Looks at the folders of the stages in `folder`; `settings` are compared with those that each was made with; with
-/// `verify` every published file is read and compared with its checksum.
+/// Checks the stages' folders in `folder`, comparing `settings` with those each folder was made with. With `verify`, also
+/// checks every published file against its checksum.
 ///
 /// # Errors
-/// [`Error::Input`] where `folder` holds no stage's folder and no record of a run; [`Error::Io`].
+/// [`Error::Input`] if `folder` holds no stage's folder and no record of a run; [`Error::Io`].
 pub fn run(folder: &Path, settings: &Settings, verify: bool) -> Result<Status> {
     let attempts = history::read(&settings.runs()?.folder.unwrap_or_else(|| folder.join(runs::FOLDER)))?;
     let entries = std::fs::read_dir(folder).map_err(Error::io("list", folder))?;
@@ -109,7 +109,7 @@ fn folder_status(
     Ok(FolderStatus { folder: folder.to_owned(), stage: summary.stage, made_at: summary.started_at, stale, notes })
 }
 
-/// Asks the one rule of what is stale: with the settings of the file, and the places that the folder was made of.
+/// Applies the shared staleness rule, with the settings file's settings and the paths the folder was made from.
 struct Reasons<'a> {
     settings: &'a Settings,
     summary: &'a Summary,
@@ -134,7 +134,7 @@ impl Visitor for Reasons<'_> {
             made.as_object_mut().into_iter().for_each(|made| made.extend(flags.clone()));
             match serde_json::from_value(made) {
                 Ok(config) => config,
-                Err(cause) => return Ok(vec![format!("another version made it ({cause})")]),
+                Err(cause) => return Ok(vec![format!("it was made by another version ({cause})")]),
             }
         };
         let seed = summary.config.pointer("/common/seed").and_then(Value::as_u64).filter(|_| !settings.is_read());
@@ -144,24 +144,26 @@ impl Visitor for Reasons<'_> {
     }
 }
 
-/// What becomes of an unfinished folder.
+/// What will happen to an unfinished folder.
 fn unfinished(partial: &Path) -> &'static str {
     let holds = |name: &str| std::fs::read_dir(partial.join(name)).is_ok_and(|mut it| it.next().is_some());
     if holds(train::checkpoint::FOLDER) {
-        "unfinished; `train --resume` goes on with it, any other run clears it"
+        "unfinished; `train --resume` resumes it, any other run deletes it"
     } else if holds(segment::UNFINISHED) {
-        "unfinished; the next run takes its rows over"
+        "unfinished; the next run reuses its rows"
     } else {
-        "unfinished; the next run clears it"
+        "unfinished; the next run deletes it"
     }
 }
 
 fn last_attempt(last: &Attempt, held: bool) -> Option<String> {
     let at = &last.started_at;
     match (last.state, last.exit_code) {
-        (State::Running, _) => (!held).then(|| format!("the attempt of {at} was killed before it could say why")),
+        (State::Running, _) => {
+            (!held).then(|| format!("the attempt of {at} was killed before it could report an error"))
+        }
         (_, code) => {
-            let error = last.error.as_deref().unwrap_or("no reason is recorded");
+            let error = last.error.as_deref().unwrap_or("no reason was recorded");
             Some(format!("the attempt of {at} ended with exit code {}: {error}", code.unwrap_or(1)))
         }
     }

@@ -1,7 +1,7 @@
-//! `convert`: source records to dataset tables.
+//! `convert`: turns source records into dataset tables.
 //!
-//! All threads read, inflate and check; one writes behind them. A few dozen photos are in memory at once, however many
-//! the source has.
+//! All threads read, inflate and check; one more writes. Only a few dozen photos are in memory at once, however many the
+//! source has.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -27,11 +27,11 @@ use source::Source;
 
 /// Name of this stage.
 pub const STAGE: &str = "convert";
-/// Default of the setting `split`: the seed's train, validation and test parts, in per cent.
+/// Default of the setting `split`: the seed's train, validation and test splits, in per cent.
 pub const DEFAULT_SPLIT: [u32; 3] = [81, 9, 10];
-/// Photos that are read before the writer takes them.
+/// Number of photos read before they are passed to the writer.
 const BATCH: usize = photos::ROW_GROUP_ROWS;
-/// Largest photo file.
+/// Maximum size of a photo file.
 const MAX_PHOTO_BYTES: u64 = 64 << 20;
 
 /// Settings of `convert`.
@@ -42,12 +42,12 @@ pub struct Config {
     pub source: PathBuf,
     /// The folder of the dataset tables.
     pub output: PathBuf,
-    /// Ratio of the train, validation and test parts; photos go to them in file order.
+    /// Ratio of the train, validation and test splits; photos are assigned to them in file order.
     pub split: [u32; 3],
-    /// The largest share of entries that may be rejected, 0 to 1.
+    /// The largest fraction of entries that may be rejected, 0 to 1.
     pub max_reject_fraction: f64,
     /// The table that folds the tags of Clothing Co-Parsing into the categories; the built-in one
-    /// (`pipelines/ccp_fold.toml`) where none is named.
+    /// (`pipelines/ccp_fold.toml`) if none is given.
     pub ccp_fold: Option<PathBuf>,
 }
 
@@ -64,7 +64,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The part of the photo at `position` of `total` photos.
+    /// The split of the photo at `position` among `total` photos.
     fn split_of(&self, position: usize, total: usize) -> Split {
         let sum: u64 = self.split.iter().map(|&part| u64::from(part)).sum();
         let end = |parts: u64| (total as u64 * parts * 2 + sum) / (sum * 2);
@@ -87,10 +87,10 @@ impl StageConfig for Config {
 
     fn check(&self) -> Result<()> {
         if self.split[0] == 0 {
-            return Err(Error::config("split", format!("{:?} has no train part; as in [81, 9, 10]", self.split)));
+            return Err(Error::config("split", format!("{:?} has no train split; use e.g. [81, 9, 10]", self.split)));
         }
         if !(0.0..=1.0).contains(&self.max_reject_fraction) {
-            let problem = format!("{} is not a share from 0 to 1", self.max_reject_fraction);
+            let problem = format!("{} is not a fraction from 0 to 1", self.max_reject_fraction);
             return Err(Error::config("max_reject_fraction", problem));
         }
         Ok(())
@@ -109,7 +109,7 @@ impl StageConfig for Config {
 /// Converts the source into the dataset folder.
 ///
 /// # Errors
-/// Bad sources by name; more rejects than allowed after publishing.
+/// Invalid sources, by name; and, after publishing, more rejects than allowed.
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     config.check()?;
     let source = Source::open(&config.source, config.ccp_fold.as_deref())?;
@@ -134,7 +134,14 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     if rejected > 0 {
         assign_splits(config, total - rejected, &stage.path(photos::FILE))?;
         let first = &rejects[0];
-        tracing::warn!(rejected, total, "left out, as {}: {} ({})", first.item, first.reason, first.detail);
+        tracing::warn!(
+            rejected,
+            total,
+            "photos were left out, e.g. {}: {} ({})",
+            first.item,
+            first.reason,
+            first.detail
+        );
     }
     rejects.extend_from_slice(source.unlabelled());
     rejects::write(&stage.path(rejects::FILE), STAGE, &rejects)?;
@@ -151,13 +158,13 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     stage::publish_unless_too_many(stage, rejected as u64, total as u64, config.max_reject_fraction)
 }
 
-/// Writes all good photos and returns the rejects. The splits are those of a source without rejects.
+/// Writes all valid photos and returns the rejects. The splits are assigned as if there were no rejects.
 fn write_photos(config: &Config, common: &Common, source: &Source, path: &Path) -> Result<Vec<Reject>> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(common.threads)
         .build()
         .map_err(|cause| Error::config("threads", format!("cannot start {} threads: {cause}", common.threads)))?;
-    // The writer takes one batch while the next is read.
+    // The writer writes one batch while the next one is read.
     let (sender, receiver) = sync_channel(1);
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || write_batches(path, &receiver));
@@ -178,7 +185,7 @@ fn write_batches(path: &Path, batches: &Receiver<Vec<PhotoRecord>>) -> Result<()
     writer.close().map(drop)
 }
 
-/// Reads and checks all entries in order; ends early where the writer has failed or the run was told to stop.
+/// Reads and checks all entries in order; stops early if the writer failed or the run was asked to stop.
 fn read_batches(config: &Config, source: &Source, batches: &SyncSender<Vec<PhotoRecord>>) -> Vec<Reject> {
     let total = source.len();
     let progress = Progress::new("converting", total as u64, "photos");
@@ -205,7 +212,7 @@ fn unseen(seen: &mut HashSet<String>, index: usize, record: PhotoRecord) -> Resu
     if seen.insert(record.file_name.clone()) {
         return Ok(record);
     }
-    let detail = format!("entry {} has the photo of an entry before it", index + 1);
+    let detail = format!("entry {} has the same photo as an earlier entry", index + 1);
     Err(Reject::new(record.file_name, reason::NAME_DUPLICATE, detail))
 }
 
@@ -216,7 +223,7 @@ fn read_photo(source: &Source, index: usize, split: Split) -> Result<PhotoRecord
     let photo = photo::decode(&encoded).map_err(|problem| Reject::new(item, problem.reason, problem.detail))?;
     if (photo.width_px, photo.height_px) != (labels.width_px, labels.height_px) {
         let detail = format!(
-            "the photo has {} x {} pixels, its labels {} x {}",
+            "the photo has {} x {} pixels, but its labels have {} x {}",
             photo.width_px, photo.height_px, labels.width_px, labels.height_px
         );
         return Err(Reject::new(item, reason::PHOTO_SIZE, detail));
@@ -239,7 +246,7 @@ fn read_file(path: &Path, item: &str) -> Result<Vec<u8>, Reject> {
         |detail: String| Reject::new(item, reason::PHOTO_UNREADABLE, format!("{}: {detail}", path.display()));
     let metadata = match std::fs::metadata(path) {
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Reject::new(item, reason::PHOTO_MISSING, format!("{} is not there", path.display())));
+            return Err(Reject::new(item, reason::PHOTO_MISSING, format!("{} does not exist", path.display())));
         }
         other => other.map_err(|cause| unreadable(cause.to_string()))?,
     };
@@ -247,12 +254,12 @@ fn read_file(path: &Path, item: &str) -> Result<Vec<u8>, Reject> {
         return Err(unreadable("is not a file".to_owned()));
     }
     if metadata.len() > MAX_PHOTO_BYTES {
-        return Err(unreadable(format!("has {} bytes; at most {MAX_PHOTO_BYTES}", metadata.len())));
+        return Err(unreadable(format!("has {} bytes; the maximum is {MAX_PHOTO_BYTES}", metadata.len())));
     }
     std::fs::read(path).map_err(|cause| unreadable(cause.to_string()))
 }
 
-/// Where entries were rejected, the photos that are left come to other parts: the table is written once more.
+/// Rewrites the table after entries were rejected, since the remaining photos may belong to other splits.
 fn assign_splits(config: &Config, total: usize, path: &Path) -> Result<()> {
     let before = path.with_extension("before");
     files::rename(path, &before)?;

@@ -1,4 +1,4 @@
-//! The two layouts of source data, told apart by what is there.
+//! The two layouts of source data, detected by the files they contain.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::mat::ccp::{self, Ccp};
 use crate::mat::cfpd::{self, Cfpd};
 use crate::rejects::Reject;
 
-/// Names of the file that holds the licence of a source.
+/// Possible names of a source's licence file.
 const LICENSE_FILES: [&str; 7] =
     ["LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "LICENCE.txt", "LICENCE.md", "COPYING"];
 
@@ -25,13 +25,13 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// Finds out which layout `folder` has.
+    /// Detects the layout of `folder`.
     ///
     /// # Errors
-    /// [`Error::Input`] where it is no folder or has neither layout.
+    /// [`Error::Input`] if it is not a folder or has neither layout.
     pub fn detect(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
-            return Err(Error::input(folder, "is no folder; name the folder of the source data (--source)"));
+            return Err(Error::input(folder, "is not a folder; name the folder of the source data (--source)"));
         }
         if folder.join(cfpd::FILE).exists() {
             return Ok(Self::Cfpd);
@@ -42,8 +42,8 @@ impl Layout {
         Err(Error::input(
             folder,
             format!(
-                "is no source of a known layout: it has neither {} (Colorful Fashion Parsing) nor {} (Clothing \
-                 Co-Parsing); name the folder that holds one of them, or draw one with 'lookbook sample'",
+                "is not a source of a known layout: it has neither {} (Colorful Fashion Parsing) nor {} (Clothing \
+                 Co-Parsing); name the folder that holds one of them, or generate a sample with 'lookbook sample'",
                 cfpd::FILE,
                 ccp::LABEL_LIST
             ),
@@ -73,7 +73,7 @@ enum Reader {
 }
 
 impl Source {
-    /// Opens the source and checks everything that is about all of its entries.
+    /// Opens the source and checks everything that concerns all of its entries.
     pub(super) fn open(folder: &Path, ccp_fold: Option<&Path>) -> Result<Self> {
         let layout = Layout::detect(folder)?;
         let (reader, photos) = match layout {
@@ -82,7 +82,7 @@ impl Source {
         };
         let photos = folder.join(photos);
         if !photos.is_dir() {
-            return Err(Error::input(&photos, "is no folder; expected the photos of the data set there"));
+            return Err(Error::input(&photos, "is not a folder; the photos of the data set are expected there"));
         }
         Ok(Self { layout, folder: folder.to_owned(), reader })
     }
@@ -101,7 +101,7 @@ impl Source {
         }
     }
 
-    /// Where the photo of that name is.
+    /// The path of the photo of that name.
     pub(super) fn photo_path(&self, file_name: &str) -> PathBuf {
         let photos = match self.layout {
             Layout::Cfpd => cfpd::IMAGES,
@@ -110,12 +110,12 @@ impl Source {
         self.folder.join(photos).join(file_name)
     }
 
-    /// The licence of the data, where the source has a file of such a name.
+    /// The licence file of the data, if the source has one.
     pub(super) fn license(&self) -> Option<PathBuf> {
         LICENSE_FILES.iter().map(|name| self.folder.join(name)).find(|path| path.is_file())
     }
 
-    /// Photos that the source has no pixel labels of: left out by name, but nothing is wrong with them.
+    /// Photos without pixel labels in the source: they are listed as left out, but nothing is wrong with them.
     pub(super) fn unlabelled(&self) -> &[Reject] {
         match &self.reader {
             Reader::Cfpd(_) => &[],

@@ -1,4 +1,4 @@
-//! `history.ndjson`: what was attempted, and how it ended; `run.json`: the same of one whole run.
+//! `history.ndjson`: every attempt and its outcome; `run.json`: the same for one whole run.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,24 +11,24 @@ use crate::gates::GateResult;
 /// File name of the history.
 pub const FILE: &str = "history.ndjson";
 
-/// How an attempt stands.
+/// The state of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// It has begun; it runs, or it was killed before it could say more.
+    /// It has started, and is still running or was killed before it could record its end.
     Running,
     /// It published.
     Complete,
-    /// What is published is what it would have made.
+    /// The published folder was already up to date.
     NothingToDo,
-    /// It was told to stop.
+    /// It was asked to stop.
     Stopped,
-    /// It failed; the exit code and the error say how.
+    /// It failed; see the exit code and the error.
     Failed,
 }
 
 impl State {
-    /// What an error means.
+    /// The state that an error leads to.
     #[must_use]
     pub fn of(error: &Error) -> Self {
         match error {
@@ -38,14 +38,14 @@ impl State {
         }
     }
 
-    /// Whether the folder is as it should be.
+    /// Whether the folder is up to date.
     #[must_use]
     pub fn is_good(self) -> bool {
         matches!(self, Self::Complete | Self::NothingToDo)
     }
 }
 
-/// One command: a line when it begins, and one more, of the same `id`, when it ends.
+/// One command: a line when it starts, and another with the same `id` when it ends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Name of the whole run.
@@ -54,13 +54,13 @@ pub struct Attempt {
     pub id: String,
     /// The stage.
     pub stage: String,
-    /// The folder that it publishes.
+    /// The folder it publishes.
     pub output: PathBuf,
-    /// How it stands.
+    /// Its state.
     pub state: State,
-    /// The exit code, unless an option maps it; null while it runs.
+    /// The exit code, before any option remaps it; null while it runs.
     pub exit_code: Option<u8>,
-    /// What went wrong; null where nothing did.
+    /// What went wrong; null if nothing did.
     pub error: Option<String>,
     /// RFC 3339, UTC.
     pub started_at: String,
@@ -72,7 +72,7 @@ pub struct Attempt {
     pub version: String,
     /// Counts and figures by name.
     pub counts: BTreeMap<String, serde_json::Value>,
-    /// The gates that were looked at.
+    /// The gates that were checked.
     pub gates: Vec<GateResult>,
 }
 
@@ -84,11 +84,11 @@ impl Attempt {
     }
 }
 
-/// The attempts in the order of their beginning, each as it stands last, also those of the file that was put aside last. A
-/// line that is cut off, as by a full disk, is left out.
+/// All attempts in order of their start, each in its latest state, including those in the file that was last moved aside.
+/// Truncated lines, as left by a full disk, are skipped.
 ///
 /// # Errors
-/// [`Error::Io`] where there is a history and it cannot be read.
+/// [`Error::Io`] if there is a history but it cannot be read.
 pub fn read(folder: &Path) -> Result<Vec<Attempt>> {
     let path = folder.join(FILE);
     let lines = |path: &Path| match std::fs::read_to_string(path) {
@@ -114,17 +114,17 @@ pub fn read(folder: &Path) -> Result<Vec<Attempt>> {
 pub struct WholeRun {
     /// Its name.
     pub run: String,
-    /// Whether every stage that it has come to so far is good.
+    /// Whether every stage so far is good.
     pub good: bool,
-    /// When its first stage began.
+    /// When its first stage started.
     pub started_at: String,
     /// When its last stage so far ended; null while one runs.
     pub ended_at: Option<String>,
-    /// The last attempt at each output, in the order of their beginning.
+    /// The last attempt at each output, in order of their start.
     pub stages: Vec<Attempt>,
 }
 
-/// The run of that name out of all attempts.
+/// Collects the run of that name from all attempts.
 #[must_use]
 pub fn whole_run(attempts: &[Attempt], run: &str) -> WholeRun {
     let mut stages: Vec<Attempt> = Vec::new();
@@ -142,7 +142,7 @@ pub fn whole_run(attempts: &[Attempt], run: &str) -> WholeRun {
     }
 }
 
-/// Where a file of lines goes that has become large.
+/// The path that a file of lines is moved to when it has become too large.
 pub(super) fn aside(path: &Path) -> PathBuf {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".1");

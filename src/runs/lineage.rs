@@ -1,4 +1,4 @@
-//! `OpenLineage` run events (<https://openlineage.io/spec/2-0-2/OpenLineage.json>): START when a command begins, COMPLETE,
+//! `OpenLineage` run events (<https://openlineage.io/spec/2-0-2/OpenLineage.json>): START when a command starts, COMPLETE,
 //! ABORT or FAIL when it ends.
 
 use std::path::Path;
@@ -12,12 +12,12 @@ use crate::stage::{InputRecord, RUN_FILE, Summary};
 
 /// File name of the events.
 pub const FILE: &str = "lineage.ndjson";
-/// Time that the receiver of an event has to answer.
+/// How long to wait for the receiver of an event to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const PRODUCER: &str = concat!("urn:lookbook:", env!("CARGO_PKG_VERSION"));
 const EVENT_SCHEMA: &str = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent";
 
-/// The event of an attempt as it stands.
+/// The event for an attempt in its current state.
 pub(super) fn event(namespace: &str, attempt: &Attempt, summary: Option<&Summary>) -> Value {
     let mut inputs: Vec<Value> = summary.map_or(Vec::new(), |it| it.inputs.iter().map(input).collect());
     // Several files of one folder are one data set.
@@ -43,7 +43,7 @@ fn event_type(state: State) -> &'static str {
     }
 }
 
-/// The whole run as the parent; the error where there is one.
+/// The whole run as the parent, and the error if there is one.
 fn run_facets(namespace: &str, attempt: &Attempt) -> Value {
     let parent = json!({
         "run": { "runId": run_uuid(&attempt.run) },
@@ -57,7 +57,7 @@ fn run_facets(namespace: &str, attempt: &Attempt) -> Value {
     facets
 }
 
-/// The same for the same name: whoever gave a run its name finds it again.
+/// Derives a UUID from the run's name, so that whoever named the run can find it again.
 fn run_uuid(run: &str) -> String {
     let digest = Sha256::digest(run);
     uuid::Builder::from_custom_bytes(std::array::from_fn(|byte| digest[byte])).into_uuid().to_string()
@@ -69,14 +69,14 @@ fn facet(schema: &str, mut content: Value) -> Value {
     content
 }
 
-/// An input by the name that the stage that made it gave its output: the published folder that holds it.
+/// An input, under the name that the stage that made it used for its output: the published folder that contains it.
 fn input(input: &InputRecord) -> Value {
     let version = json!({ "datasetVersion": input.sha256 });
     let version = facet("1-0-1/DatasetVersionDatasetFacet.json#/$defs/DatasetVersionDatasetFacet", version);
     json!({ "namespace": "file", "name": absolute(published(&input.path)), "facets": { "version": version } })
 }
 
-/// The published folder that holds a file; the file itself if it lies in none.
+/// The published folder that contains a file, or the file itself if none does.
 fn published(path: &Path) -> &Path {
     path.parent().filter(|folder| folder.join(RUN_FILE).is_file()).unwrap_or(path)
 }
@@ -97,7 +97,7 @@ fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
-/// Posts an event; the answer is of no interest unless it is an error.
+/// Posts an event; the answer is ignored unless it is an error.
 pub(super) fn post(url: &str, event: &Value) -> Result<(), ureq::Error> {
     let agent = ureq::Agent::new_with_config(ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).build());
     agent.post(url).header("content-type", "application/json").send(event.to_string()).map(drop)

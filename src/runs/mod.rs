@@ -1,8 +1,8 @@
-//! What happened, kept beside the folders of the stages in `runs/`: `history.ndjson` (a line when a command begins and one
-//! when it ends), `run.json` (the whole run that it is a part of), `metrics.prom` (for node-exporter's textfile collector)
-//! and `lineage.ndjson` (`OpenLineage` events, also posted where an address is set).
+//! Records of what was run, kept in `runs/` beside the stages' folders: `history.ndjson` (a line when a command starts and
+//! one when it ends), `run.json` (the whole run it is part of), `metrics.prom` (for node-exporter's textfile collector) and
+//! `lineage.ndjson` (`OpenLineage` events, also posted if a URL is set).
 //!
-//! Records serve the work: where one cannot be written, that is a warning and the work goes on.
+//! Records must not get in the way of the work: if one cannot be written, a warning is logged and the work continues.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,11 +23,11 @@ pub mod metrics;
 
 use history::{Attempt, State};
 
-/// Name of the folder of records, beside the folders of the stages.
+/// Name of the folder of records, beside the stages' folders.
 pub const FOLDER: &str = "runs";
-/// Size from which a file of lines is put aside (`.1`) and begun anew.
+/// Size above which a file of lines is moved aside (`.1`) and started over.
 const ROTATE_BYTES: u64 = 8 << 20;
-/// How long to wait for another run that writes its records, which takes milliseconds unless it was stopped in the middle.
+/// How long to wait for another run to write its records; that takes milliseconds unless its process is suspended.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// Default of [`Config::lineage_namespace`].
 pub const DEFAULT_NAMESPACE: &str = "lookbook";
@@ -36,11 +36,11 @@ pub const DEFAULT_NAMESPACE: &str = "lookbook";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The folder of records; `runs` beside the stage's folder where none is named.
+    /// The folder of records; `runs` beside the stage's folder if none is given.
     pub folder: Option<PathBuf>,
-    /// Where `metrics.prom` is also written, as in the folder that node-exporter's textfile collector reads.
+    /// Second path to write `metrics.prom` to, such as in the folder that node-exporter's textfile collector reads.
     pub metrics: Option<PathBuf>,
-    /// Address that lineage events are posted to, as `http://marquez:5000/api/v1/lineage`.
+    /// URL to post lineage events to, e.g. `http://marquez:5000/api/v1/lineage`.
     pub lineage_url: Option<String>,
     /// Namespace of the jobs in lineage events ([`DEFAULT_NAMESPACE`]).
     pub lineage_namespace: String,
@@ -52,7 +52,7 @@ impl Default for Config {
     }
 }
 
-/// Where a stage works: the folder that it publishes, and the folder of the records.
+/// Where a stage writes: the folder it publishes, and the folder of records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     output: PathBuf,
@@ -60,10 +60,10 @@ pub struct Place {
 }
 
 impl Place {
-    /// By the settings of a stage: `output` (`model` where a stage adds to that), and the shard.
+    /// From a stage's settings: `output` (or `model`, if the stage adds to that), and the shard.
     ///
     /// # Errors
-    /// [`Error::Config`] where they name no folder.
+    /// [`Error::Config`] if they name no folder.
     pub fn of(config: &impl Serialize) -> Result<Self> {
         let config = serde_json::to_value(config).map_err(|cause| Error::config("output", cause))?;
         let folder = config.get("output").or(config.get("model")).and_then(serde_json::Value::as_str);
@@ -76,7 +76,7 @@ impl Place {
     }
 }
 
-/// Records one command from its beginning to its end.
+/// Records one command from start to end.
 #[derive(Debug)]
 pub struct Recorder {
     config: Config,
@@ -86,7 +86,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Records that `stage` begins to work.
+    /// Records that `stage` starts working.
     #[must_use]
     pub fn start(config: Config, stage: &str, place: &Place, common: &Common) -> Self {
         let recorder = Self::new(config, stage, place, common);
@@ -94,7 +94,7 @@ impl Recorder {
         recorder
     }
 
-    /// Of an attempt that is recorded when it ends: one that ends before it has begun to work.
+    /// For an attempt that is only recorded when it ends, because it ends before it starts working.
     #[must_use]
     pub fn new(config: Config, stage: &str, place: &Place, common: &Common) -> Self {
         let folder = config.folder.clone().unwrap_or_else(|| place.records.clone());
@@ -116,11 +116,11 @@ impl Recorder {
         Self { config, folder, attempt, started: Instant::now() }
     }
 
-    /// Records how it ended.
+    /// Records the outcome.
     pub fn end(mut self, result: std::result::Result<&Summary, &Error>) {
         let summary = match result {
             Ok(summary) => Some(summary.clone()),
-            // Published all the same, or kept for inspection: the figures are there.
+            // It was published anyway, or kept for inspection, so the figures exist.
             Err(Error::TooManyRejects { .. }) => Summary::read(&self.attempt.output).ok(),
             Err(Error::Gate { aside, .. }) => Summary::read(aside).ok(),
             Err(_) => None,
@@ -141,7 +141,7 @@ impl Recorder {
     fn write(&self, summary: Option<&Summary>) {
         let event = lineage::event(&self.config.lineage_namespace, &self.attempt, summary);
         if let Err(error) = self.write_files(&event) {
-            tracing::warn!("no record of this run: {}", error.with_causes());
+            tracing::warn!("this run could not be recorded: {}", error.with_causes());
         }
         if let Some(url) = &self.config.lineage_url
             && let Err(problem) = lineage::post(url, &event)
@@ -152,7 +152,7 @@ impl Recorder {
 
     fn write_files(&self, event: &serde_json::Value) -> Result<()> {
         files::create_folder(&self.folder)?;
-        // Shards end at the same time.
+        // Shards may end at the same time.
         let _lock = stage::take(&self.folder, &self.folder.join(".lock"), &self.attempt.stage, LOCK_WAIT)?;
         append(&self.folder.join(lineage::FILE), event)?;
         append(&self.folder.join(history::FILE), &self.attempt)?;
@@ -165,7 +165,7 @@ impl Recorder {
     }
 }
 
-/// Appends a line of JSON; puts a file that has become large aside first.
+/// Appends a line of JSON; moves the file aside first if it has become too large.
 fn append(path: &Path, line: &impl Serialize) -> Result<()> {
     if fs::metadata(path).is_ok_and(|it| it.len() > ROTATE_BYTES) {
         files::rename(path, &history::aside(path))?;

@@ -18,16 +18,16 @@ pub const DEFAULT_MAX_MEGAPIXELS: u32 = (photo::MAX_PIXELS / PIXELS_OF_MEGAPIXEL
 
 const PIXELS_OF_MEGAPIXEL: u64 = 1_000_000;
 
-/// Default of `keep_every_photos`: on two cores the work of ten seconds.
+/// Default of `keep_every_photos`: about ten seconds of work on two cores.
 pub const DEFAULT_KEEP_EVERY_PHOTOS: usize = 256;
 
-/// `model_id` of features that come from the source's own labels.
+/// `model_id` of features computed from the source's own labels.
 pub const LABELS_MODEL_ID: &str = "labels";
 
 /// Name of this stage.
 pub const STAGE: &str = "segment";
 
-/// Which masks are written.
+/// Which masks to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Masks {
@@ -55,34 +55,34 @@ pub enum LabelSource {
 pub struct Config {
     /// A dataset folder, a folder tree of photos, or a Parquet or CSV list with the columns `photo_id` and `path`.
     pub catalogue: PathBuf,
-    /// The model folder; not read where `from` is `labels`.
+    /// The model folder; not read if `from` is `labels`.
     pub model: PathBuf,
     /// The folder of the feature table.
     pub output: PathBuf,
     /// Where label maps come from.
     pub from: LabelSource,
-    /// How the pixels of a category get their colour.
+    /// How a category's colour is chosen.
     pub color_rule: ColorRule,
-    /// Where the network runs.
+    /// Device to run the network on.
     pub device: Device,
-    /// The numbers that it computes in.
+    /// Number format of the network's arithmetic.
     pub precision: PrecisionChoice,
-    /// In which formats the table is written.
+    /// File formats to write the table in.
     pub format: Format,
-    /// Whether each photo's label map is written as a picture.
+    /// Whether to write each photo's label map as a picture.
     pub masks: Masks,
-    /// Most million pixels that a photo may have ([`DEFAULT_MAX_MEGAPIXELS`]).
+    /// Reject photos with more than this many million pixels ([`DEFAULT_MAX_MEGAPIXELS`]).
     pub max_megapixels: u32,
     /// Whether photos that are no longer in the catalogue keep their rows.
     pub keep_vanished: bool,
-    /// Photos after which what was made is put down for the next run to find, should this one be killed
+    /// Save progress every this many photos, so that the next run can reuse it if this one is killed
     /// ([`DEFAULT_KEEP_EVERY_PHOTOS`]).
     pub keep_every_photos: usize,
-    /// The largest share of photos that may be rejected, 0 to 1 ([`DEFAULT_MAX_REJECT_FRACTION`]).
+    /// The largest fraction of photos that may be rejected, 0 to 1 ([`DEFAULT_MAX_REJECT_FRACTION`]).
     pub max_reject_fraction: f64,
-    /// The photos of one shard alone, into a folder of its own.
+    /// Segment only the photos of this shard, into the shard's own folder.
     pub shard: Option<Shard>,
-    /// Nothing is segmented: the folders of all shards become one table, as a run without shards makes it.
+    /// Segment nothing, but merge the folders of all shards into the table that a run without shards would make.
     pub merge: bool,
 }
 
@@ -120,7 +120,7 @@ impl Config {
 }
 
 pub(super) fn without_labels() -> Error {
-    let problem = "'labels' needs a dataset folder as the catalogue; other catalogues have no labels, take 'model'";
+    let problem = "'labels' needs a dataset folder as the catalogue; other catalogues have no labels, use 'model'";
     Error::config("from", problem)
 }
 
@@ -129,31 +129,31 @@ pub(super) fn check_values(config: &Config) -> Result<()> {
         [("max_megapixels", config.max_megapixels as usize), ("keep_every_photos", config.keep_every_photos)]
     {
         if value == 0 {
-            return Err(Error::config(setting, "is 0; take 1 or more"));
+            return Err(Error::config(setting, "is 0; use 1 or more"));
         }
     }
     if !(0.0..=1.0).contains(&config.max_reject_fraction) {
-        let problem = format!("{} is no share; take 0 to 1", config.max_reject_fraction);
+        let problem = format!("{} is not a fraction; use 0 to 1", config.max_reject_fraction);
         return Err(Error::config("max_reject_fraction", problem));
     }
     if config.merge && config.shard.is_some() {
-        return Err(Error::config("merge", "goes without --shard: it takes all shards"));
+        return Err(Error::config("merge", "cannot be combined with --shard: it merges all shards"));
     }
     let [catalogue, output] = [&config.catalogue, &config.output].map(|it| std::path::absolute(it).unwrap_or_default());
     if config.masks == Masks::Png && output.starts_with(&catalogue) {
-        let problem = "lies within the catalogue: its masks would be taken for photos; name a folder outside";
+        let problem = "lies within the catalogue: its masks would be mistaken for photos; choose a folder outside";
         return Err(Error::config("output", problem));
     }
     Ok(())
 }
 
-/// Checks what the stages before it have to have made.
+/// Checks that the outputs of earlier stages are there.
 pub(super) fn check_places(config: &Config) -> Result<()> {
     if config.from == LabelSource::Labels && !config.catalogue.join("photos.parquet").is_file() {
         return Err(without_labels());
     }
     if config.from == LabelSource::Model && !config.merge {
-        // Before the lock is taken, and long before the photos are read.
+        // Fail before the lock is taken, and long before the photos are read.
         Model::open(&config.model)?.colors()?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What turns label maps into counts, and photos into label maps.
+//! Turns photos into label maps, and label maps into counts.
 
 use super::config::{Config, LabelSource};
 use crate::color::ColorTable;
@@ -7,10 +7,10 @@ use crate::features::ColorRule;
 use crate::model::{Model, Predictor};
 use crate::stage::{Common, Stage};
 
-/// What turns label maps into counts, and photos into label maps.
+/// Turns photos into label maps, and label maps into counts.
 pub(super) struct Counter {
     pub(super) rule: ColorRule,
-    /// The learnt table; typical values for labels of a source without colours.
+    /// The learnt table; typical values if the labels of a source are used.
     pub(super) colors: ColorTable,
     pub(super) predictor: Option<Predictor>,
     pub(super) made_by: MadeBy,
@@ -34,7 +34,7 @@ impl Counter {
     }
 }
 
-/// What makes rows out of photos.
+/// What the rows are made by.
 pub(super) enum MadeBy {
     Labels,
     Model {

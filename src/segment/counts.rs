@@ -1,4 +1,4 @@
-//! Figures of a run for its record and its gates.
+//! The figures of a run, for its record and its gates.
 
 use super::config::Config;
 use super::parts::Written;
@@ -8,7 +8,7 @@ use crate::features::FeatureStatistics;
 use crate::labels;
 use crate::stage::{Common, Stage, Summary};
 
-/// The count of pixels by apparel category in `run.json`.
+/// Name of the pixel counts by apparel category in `run.json`.
 const CATEGORY_PX: &str = "apparel_category_px";
 
 pub(super) fn count_written(stage: &mut Stage, written: &Written, plan: &Plan) {
@@ -25,7 +25,7 @@ pub(super) fn count_parts(stage: &mut Stage, written: &Written, plan: &Plan) {
     stage.count(NEXT_PHOTO_ID, plan.next_photo_id);
 }
 
-/// Counts what the table holds, and compares it with the gates; returns the number of photos.
+/// Computes the table's statistics and checks the gates; returns the number of photos.
 pub(super) fn count_statistics(config: &Config, common: &Common, written: &Written, stage: &mut Stage) -> Result<u64> {
     let rejects = written.rejects.len() as u64;
     let statistics = FeatureStatistics::scan(&stage.path(""))?;
@@ -45,13 +45,13 @@ pub(super) fn count_statistics(config: &Config, common: &Common, written: &Writt
     Ok(photos)
 }
 
-/// Pixels of the apparel categories by name.
+/// The pixel counts of the apparel categories, by name.
 fn named_px(pixels: &[u64]) -> serde_json::Value {
     let names = labels::apparel_categories().map(labels::column_name);
     names.zip(pixels).map(|(name, &px)| (name, px.into())).collect::<serde_json::Map<_, _>>().into()
 }
 
-/// What [`named_px`] wrote.
+/// Reads back what [`named_px`] wrote.
 fn px_of(summary: &Summary) -> Option<Vec<u64>> {
     let named = summary.counts.get(CATEGORY_PX)?;
     labels::apparel_categories().map(|it| named.get(labels::column_name(it))?.as_u64()).collect()

@@ -1,4 +1,4 @@
-//! What earlier runs made of the photos of a catalogue: rows that need not be made again.
+//! Results of earlier runs over a catalogue: rows that need not be computed again.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -19,26 +19,26 @@ use crate::photo::reason;
 use crate::stage::{Digest, Listing, Stat, Summary};
 use crate::table;
 
-/// The folder, within a published one, of what it keeps of photos that vanished.
+/// The folder, in a published one, that keeps the rows of vanished photos.
 pub(super) const VANISHED: &str = "vanished";
-/// The folder, within the unfinished one, of what a killed run has made.
+/// The folder, in the unfinished one, of the rows saved so far, which the next run reuses if this one is killed.
 pub const UNFINISHED: &str = "unfinished";
 
-/// Reasons that lie in a photo's content alone: they hold until it changes.
+/// Reject reasons that depend on a photo's content alone: they hold until it changes.
 const REASONS_OF_CONTENT: [&str; 3] = [reason::EMPTY, reason::UNDECODABLE, reason::TRUNCATED];
 
-/// A photo of an earlier run: folder, and place in its state.
+/// Position of a photo of an earlier run: the folder, and the index among its photos.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) folder: u16,
     pub(super) photo: u32,
 }
 
-/// What rows have to have been made with to be taken over.
+/// What rows must have been made with to be reused.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
     pub(super) row_key: u64,
-    /// With a mask beside it.
+    /// Whether a mask is needed as well.
     pub(super) mask: bool,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Wanted {
 #[derive(Debug)]
 pub(super) struct Photo {
     pub(super) state: StateRow,
-    /// The part that has its row, and the row; `None` where it was rejected.
+    /// The part that has its row, and the row's number; `None` if it was rejected.
     pub(super) row: Option<(u32, u32)>,
 }
 
@@ -57,28 +57,28 @@ pub(super) struct Folder {
     masks: PathBuf,
     /// Its record, if it has one.
     pub(super) recorded: Option<Summary>,
-    /// Whether a part or a state is not as it was written.
+    /// Whether a part or a state is missing or damaged.
     pub(super) is_damaged: bool,
-    /// Whether paths in its rows are as this run writes them.
+    /// Whether the paths in its rows are those this run would write.
     same_paths: bool,
     pub(super) photos: Vec<Photo>,
-    /// For each part the end of its photos in `photos`.
+    /// For each part, the end of its range in `photos`.
     ends: Vec<u32>,
     by_name: HashMap<Arc<str>, u32>,
-    /// Photos with a content, in the order of their digests.
+    /// Photos with a known content, in order of digest.
     by_content: Vec<u32>,
 }
 
 impl Folder {
-    /// Opens a folder; `None` if there is none, or none with states. What is damaged in it is said, and does not count.
+    /// Opens a folder; `None` if it does not exist or has no states. Damaged files in it are logged and ignored.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be read: what it holds is not given up for that.
+    /// [`Error::Io`] if it cannot be read: its rows are not discarded because of a disk error.
     pub(super) fn open(folder: &Path) -> Result<Option<Self>> {
         if files::is_there(folder)? { Self::read(OpenFolder::open(folder)?) } else { Ok(None) }
     }
 
-    /// Opens what a killed run left in the unfinished folder of the stage.
+    /// Opens what a killed run left in the stage's unfinished folder.
     ///
     /// # Errors
     /// As [`Folder::open`].
@@ -87,7 +87,7 @@ impl Folder {
         Ok(Self::open(&partial.join(UNFINISHED))?.map(|read| Self { masks, ..read }))
     }
 
-    /// As [`Folder::open`], of an opened folder.
+    /// As [`Folder::open`], for a folder that is already open.
     ///
     /// # Errors
     /// As [`Folder::open`].
@@ -101,13 +101,13 @@ impl Folder {
         for number in 0.. {
             let [state, part] = [state::file_name(number), table::part_name(number)];
             let [state_path, part_path] = [&state, &part].map(|name| read.opened.path(name));
-            // Of what a killed run left a part without a state does not count.
+            // In what a killed run left, a part without a state does not count.
             let is_there = files::is_there(&state_path)? || read.recorded.is_some() && files::is_there(&part_path)?;
             if !is_there {
                 break;
             }
             let is_whole = |name: &str| read.is_recorded(name) && !changed.contains(Path::new(name));
-            // What is as its checksum says and cannot be read all the same is not damaged: the disk is at fault.
+            // If the checksum matches but the file still cannot be read, the disk is at fault, not the file.
             let states = match state::read(&state_path) {
                 Err(error) if is_whole(&state) => return Err(error),
                 other => other.ok().filter(|_| !changed.contains(Path::new(&state))),
@@ -120,10 +120,13 @@ impl Folder {
             let whole = !changed.contains(Path::new(&part)) && found == Some(rows);
             if states.is_none() {
                 let state = read.opened.name().join(&state);
-                tracing::warn!("{}: is missing or damaged; its photos are done again, with new ids", state.display());
+                tracing::warn!(
+                    "{}: is missing or damaged; its photos are processed again, with new ids",
+                    state.display()
+                );
             } else if !whole {
                 let part = read.opened.name().join(&part);
-                tracing::warn!("{}: is damaged; its photos are done again", part.display());
+                tracing::warn!("{}: is damaged; its photos are processed again", part.display());
             }
             read.is_damaged |= states.is_none() || !whole;
             read.add(number as u32, states.unwrap_or_default(), whole);
@@ -135,7 +138,7 @@ impl Folder {
         Ok((!read.ends.is_empty()).then_some(read))
     }
 
-    /// What it keeps of photos that vanished.
+    /// The rows it keeps of vanished photos.
     ///
     /// # Errors
     /// As [`Folder::open`].
@@ -143,12 +146,12 @@ impl Folder {
         Self::open(&self.opened.path(VANISHED))
     }
 
-    /// Whether its record has a file of that name.
+    /// Whether its record lists a file of that name.
     fn is_recorded(&self, name: &str) -> bool {
         self.recorded.iter().flat_map(|it| &it.files).any(|file| file.name == Path::new(name))
     }
 
-    /// Its paths, and whole parts, can be taken over by a run over `catalogue` if it was made of the same.
+    /// Notes whether it was made from `catalogue`: only then can its paths, and thus whole parts, be reused.
     pub(super) fn compare_paths(&mut self, catalogue: &Path) {
         let made_of = self.recorded.as_ref().and_then(|it| it.config.pointer("/stage/catalogue")?.as_str());
         self.same_paths = made_of.map(Path::new) == Some(catalogue);
@@ -161,12 +164,13 @@ impl Folder {
         made_of.is_some_and(|made_of| absolute(Path::new(made_of)) == absolute(catalogue))
     }
 
-    /// Whether paths in its rows are as this run writes them.
+    /// Whether the paths in its rows are those this run would write.
     pub(super) fn has_same_paths(&self) -> bool {
         self.same_paths
     }
 
-    /// Adds the photos of a part; those with rows are its rows, in order. Of a part that is not whole the ids alone count.
+    /// Adds the photos of a part; those that were not rejected match the part's rows, in order. Only the ids of a damaged part
+    /// are used.
     fn add(&mut self, part: u32, states: Vec<StateRow>, whole: bool) {
         let mut row = 0;
         for state in states {
@@ -177,7 +181,7 @@ impl Folder {
         self.ends.push(self.photos.len() as u32);
     }
 
-    /// The photos of a part.
+    /// The range of a part's photos.
     pub(super) fn part(&self, part: u32) -> std::ops::Range<u32> {
         let start = part.checked_sub(1).map_or(0, |before| self.ends[before as usize]);
         start..self.ends[part as usize]
@@ -201,7 +205,7 @@ impl Folder {
         concat_batches(&schema, &batches).map_err(|cause| Error::input(&path, cause))
     }
 
-    /// The mask of a photo, where it has one.
+    /// The mask of a photo, if it has one.
     pub(super) fn mask(&self, photo: u32) -> Option<PathBuf> {
         let path = self.masks.join(masks::name(&self.photos[photo as usize].state.content?));
         path.is_file().then_some(path)
@@ -219,7 +223,7 @@ impl Folder {
     }
 }
 
-/// Parts and states of a folder that are missing or no longer as its record says.
+/// Parts and states of a folder that are missing or no longer match its record.
 fn changed_files(recorded: &Summary, folder: &Path) -> Result<HashSet<PathBuf>> {
     let is_read = |name: &Path| ["part-", "state-"].iter().any(|it| name.to_string_lossy().starts_with(it));
     let recorded = recorded.files.par_iter().filter(|it| is_read(&it.name));
@@ -231,7 +235,7 @@ fn changed_files(recorded: &Summary, folder: &Path) -> Result<HashSet<PathBuf>> 
     Ok(changed.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
-/// What a published folder knows of the files that were segmented; nothing of what cannot be read.
+/// The files a published folder was made from, according to its states; stops at the first unreadable state.
 pub(super) fn listing(folder: &Path) -> Listing {
     let mut listing = Listing::default();
     for number in 0.. {
@@ -243,13 +247,13 @@ pub(super) fn listing(folder: &Path) -> Listing {
     listing
 }
 
-/// All earlier folders, the one that is asked first in front.
+/// All earlier folders, in order of preference.
 #[derive(Debug, Default)]
 pub(super) struct Earlier {
     pub(super) folders: Vec<Folder>,
-    /// Which of them is the published table.
+    /// Index of the published table.
     pub(super) published: Option<u16>,
-    /// Which of them has the rows that the published table keeps of photos that vanished.
+    /// Index of the folder with the published table's vanished photos.
     pub(super) vanished: Option<u16>,
 }
 
@@ -278,7 +282,7 @@ impl Earlier {
         Some(Place { folder, photo })
     }
 
-    /// The photo of that name, where what was made of it can be taken over.
+    /// The photo of that name, if its result can be reused.
     pub(super) fn by_name(&self, name: &str, wanted: Wanted) -> Option<Place> {
         let places = self.folders.iter().zip(0..).filter_map(|(it, folder)| {
             let photo = *it.by_name.get(name)?;
@@ -287,7 +291,7 @@ impl Earlier {
         places.into_iter().next()
     }
 
-    /// A photo of that content, where what was made of it can be taken over; one of that name first.
+    /// A photo with that content whose result can be reused; preferably one of that name.
     pub(super) fn by_content(&self, name: &str, content: &Digest, wanted: Wanted) -> Option<Place> {
         let named = self.by_name(name, wanted).filter(|&it| self.photo(it).state.content.as_ref() == Some(content));
         named.or_else(|| {
@@ -301,16 +305,16 @@ impl Earlier {
         })
     }
 
-    /// The photo of that name, where the file is as it was when its row was made.
+    /// The photo of that name, if its result can be reused and the file is unchanged since then.
     pub(super) fn unchanged(&self, name: &str, stat: Stat, wanted: Wanted) -> Option<Place> {
         let place = self.by_name(name, wanted)?;
         (stat.modified_us.is_some() && self.photo(place).state.stat == Some(stat)).then_some(place)
     }
 
-    /// The ids of the published table; the next one is `next` or above.
+    /// The ids in the published table; the next free id is at least `next`.
     pub(super) fn numbering(&self, next: u32) -> Numbering {
         let vanished = self.vanished.map_or(&[][..], |folder| &self.folders[usize::from(folder)].photos);
-        // The published table comes last: its ids hold.
+        // The published table comes last, so its ids take precedence.
         let photos = || vanished.iter().chain(self.published());
         let next = photos().map(|it| it.state.photo_id + 1).max().unwrap_or(0).max(next);
         let ids = photos().map(|it| (it.state.name.clone(), it.state.photo_id)).collect();

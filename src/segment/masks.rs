@@ -11,7 +11,7 @@ use crate::files::{self, hexadecimal};
 use crate::labels::CATEGORY_PALETTE;
 use crate::stage::Digest;
 
-/// The folder of the masks within a features folder.
+/// The folder of the masks in a features folder.
 pub(super) const FOLDER: &str = "masks";
 /// Label maps are flat areas, so a higher level hardly makes them smaller. With the filter `Up`, a synthetic map of
 /// 400x600 takes 13,857 bytes and 0.53 ms (17,292 bytes and 0.63 ms without a filter).
@@ -23,8 +23,7 @@ pub(super) fn name(content: &Digest) -> PathBuf {
     Path::new(&name[..2]).join(format!("{name}.png"))
 }
 
-/// Removes the masks in `folder` that belong to none of `contents`: those of photos that left the catalogue after a run
-/// was killed.
+/// Removes the masks in `folder` that are not of `contents`: those of photos that left the catalogue after a run was killed.
 pub(super) fn retain(folder: &Path, contents: &HashSet<Digest>) -> Result<()> {
     let names: HashSet<PathBuf> = contents.iter().map(|content| folder.join(name(content))).collect();
     for path in files::entries(folder)? {

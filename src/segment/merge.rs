@@ -1,4 +1,4 @@
-//! The tables of all shards to one table, row for row as a run without shards writes it.
+//! Merges the tables of all shards into one table, row for row as a run without shards writes it.
 
 use std::path::{Path, PathBuf};
 
@@ -16,14 +16,14 @@ use crate::shard::{self, Shard};
 use crate::stage::{Stage, Summary};
 use crate::{photo, rejects};
 
-/// What the shards were made with: the settings of their merge, but for the place and for how many rejects are too many.
+/// The settings of a merge: those the shards were made with, except for the output folder and the limit on rejects.
 pub(super) fn settings(config: &Config) -> Result<Config> {
     let shards = shard::published::<Config>(&config.output)?;
     let (folder, made) = &shards[0];
     let precision = |made: &Summary| made.counts.get("precision").cloned();
     if let Some((other, _)) = shards.iter().find(|(_, it)| precision(it) != precision(made)) {
         let problem =
-            format!("was computed in another precision than {}; run both with the same", folder.name().display());
+            format!("was computed with another precision than {}; run both with the same one", folder.name().display());
         return Err(Error::input(other.name(), problem));
     }
     let of_shards: Config = serde_json::from_value(shard::settings(made))
@@ -65,12 +65,12 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
             Error::input(&names[holder], format!("{what} '{}'; {again}", entry.name))
         };
         let place = earlier.in_folder(first + holder as u16, &entry.name);
-        let place = place.ok_or_else(|| problem("lacks a photo that the catalogue has,"))?;
+        let place = place.ok_or_else(|| problem("lacks a photo of the catalogue,"))?;
         if !entry.kept
             && catalogue.dataset().is_none()
             && is_another(&catalogue.path_of(entry), &earlier.photo(place).state)
         {
-            return Err(problem("was made of another content of"));
+            return Err(problem("was made from a different content of"));
         }
         Ok(Fate::Take(place))
     });
@@ -79,11 +79,11 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     let plan = Plan { catalogue, earlier, wanted, fates, vanished: 0, next_photo_id };
     let mut parts = plan.parts(config, stage);
     let mut written = Writer::new(&mut parts).close()?;
-    // The shards say why, also where a photo that could not be looked at has its row from before.
+    // The shards know the reasons, even for an unreadable photo that keeps its earlier row.
     written.rejects = rejected;
     written.rejects.sort_by(|a, b| a.item.cmp(&b.item));
     written.vanished = vanished::write(&plan.parts(config, stage), &plan.earlier, stage)?;
-    // The shards read the same, but for the photos, of which each has its own.
+    // All shards read the same inputs, except for the photos, of which each has its own.
     for input in inputs {
         stage.record(if input.is_many { written.listing.record(&input.path) } else { input });
     }
@@ -91,14 +91,14 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     Ok(written)
 }
 
-/// Whether a file is no longer what a shard has read. It is read only if its size, times or inode are others.
+/// Whether a file has changed since a shard read it. It is only read if its size, times or inode differ.
 fn is_another(path: &Path, state: &StateRow) -> bool {
     let Some(content) = state.content else { return false };
     let stat = stream::stat(path).ok();
     stat.is_some() && stat != state.stat && photo::read_bytes(path).is_ok_and(|bytes| digest(&bytes) != content)
 }
 
-/// Adds what a shard counted to what those before it did.
+/// Adds a shard's counts to the totals.
 fn count(stage: &mut Stage, shard: &Summary) {
     for name in Tally::default().named().into_iter().map(|(name, _)| name).chain(["vanished"]) {
         stage.add(name, shard.counts.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0));

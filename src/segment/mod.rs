@@ -1,10 +1,10 @@
-//! `segment`: a catalogue of photos to the feature table.
+//! `segment`: turns a catalogue of photos into the feature table.
 //!
 //! In: a catalogue, and the model's network and colour table (or, with `from = "labels"`, the dataset's own labels). Out:
-//! `part-NNNNN.parquet` with `state-NNNNN.parquet` beside each, `rejects.parquet`, `masks/` where they are asked for,
-//! `run.json`; of a shard in a folder of its own, until a merge. Photos are scaled to fit 400 x 600 and their pixels counted
-//! at that size; a dataset's own label maps are counted as they are. What the version before, or a run that was killed, has
-//! made of the same content by the same model and settings is taken over.
+//! `part-NNNNN.parquet` with `state-NNNNN.parquet` beside each, `rejects.parquet`, `masks/` if requested, and `run.json`; a
+//! shard writes to its own folder until it is merged. Photos are scaled to fit 400 x 600 and their pixels counted at that
+//! size; a dataset's own label maps are counted as they are. Results that the previous version or a killed run computed
+//! from the same content with the same model and settings are reused.
 
 use std::path::{Path, PathBuf};
 
@@ -73,10 +73,10 @@ impl StageConfig for Config {
     }
 }
 
-/// Segments the catalogue, or its part that is one shard's, into the feature table; or merges the tables of all shards.
+/// Segments the catalogue, or one shard of it, into the feature table; or merges the tables of all shards.
 ///
 /// # Errors
-/// Bad settings, catalogues, models and shards by name; gates; more rejects than allowed after publishing.
+/// Invalid settings, catalogues, models and shards, by name; failed gates; and, after publishing, more rejects than allowed.
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     config::check_values(config)?;
     config::check_places(config)?;
@@ -92,12 +92,12 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     stage.count("rejects_by_reason", by_reason(&written.rejects));
     let rejected = written.rejects.len() as u64;
     let photos = count_statistics(config, common, &written, &mut stage)?;
-    // Of a shard nothing is too much: the merge sees the whole.
+    // A shard never has too many rejects: the merge judges the whole.
     let allowed = if config.shard.is_some() { 1.0 } else { config.max_reject_fraction };
     stage::publish_unless_too_many(stage, rejected, photos + rejected, allowed)
 }
 
-/// Number of rejects of each reason.
+/// Number of rejects by reason.
 fn by_reason(rejects: &[Reject]) -> serde_json::Value {
     let mut counts = std::collections::BTreeMap::<&str, u64>::new();
     for reject in rejects {
@@ -106,7 +106,7 @@ fn by_reason(rejects: &[Reject]) -> serde_json::Value {
     json!(counts)
 }
 
-/// Looks at what is new, takes over the rest, and writes the parts.
+/// Segments what is new, reuses earlier results for the rest, and writes the parts.
 fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Written> {
     let mut counter = Counter::load(config, common, stage)?;
     let mut predictor = counter.predictor.take();
@@ -152,7 +152,7 @@ fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Writte
     Ok(written)
 }
 
-/// Says what would be done, from names, sizes and times; files are read where these differ.
+/// Reports what would be done, judging by names, sizes and times; files are read only if these differ.
 fn dry_run(config: &Config, common: &Common) -> Result<Summary> {
     let mut summary = stage::dry_run(STAGE, &config.folder(), common, config)?;
     if config.merge {

@@ -1,6 +1,6 @@
-//! The parts of the table: photos in order of their slots, [`PART_ROWS`] slots a part, each with its state beside it. A part
-//! that would be as it was is linked, not written; rows made now are put down while the run goes on, for the next run to find
-//! where this one is killed.
+//! The parts of the table: photos in order of their slots, [`PART_ROWS`] slots per part, each with its state beside it. A
+//! part that has not changed is linked instead of written. New rows are saved while the run goes on, so that the next run
+//! finds them if this one is killed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
@@ -20,20 +20,20 @@ use crate::rejects::Reject;
 use crate::stage::{Digest, Listing, Stat};
 use crate::{files, table};
 
-/// What became of a photo.
+/// The result for a photo.
 #[derive(Debug)]
 pub(super) enum Made {
-    /// Its row, made now.
+    /// Its row, made in this run.
     Row(Box<FeatureRow>),
-    /// What an earlier run made of it.
+    /// The result of an earlier run is reused.
     Taken(Place),
-    /// It could not be looked at this time: its row stays.
+    /// It could not be read this time: its existing row stays.
     Stays(Place, PhotoProblem),
     /// It is left out.
     Rejected(PhotoProblem),
 }
 
-/// What became of the photo with this index, and what is known of its file.
+/// The result for the photo with this index, and what is known about its file.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) index: u32,
@@ -45,35 +45,35 @@ pub(super) struct Outcome {
 /// What is to be done with a photo of the catalogue.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fate {
-    /// To look at it.
+    /// Process it.
     Todo,
-    /// To take what an earlier run made of it.
+    /// Reuse the result of an earlier run.
     Take(Place),
 }
 
-/// How many photos went which way.
+/// Number of photos by what was done with them.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tally {
-    /// Taken over from the published table.
+    /// Reused from the published table.
     pub(super) known: u64,
-    /// Under a name that the published table does not have.
+    /// Whose name is not in the published table.
     pub(super) new: u64,
-    /// Of another content than when their row was made.
+    /// Whose content has changed since their row was made.
     pub(super) changed: u64,
     /// Whose row was made by another model, or with other settings.
     pub(super) outdated: u64,
-    /// Taken over from a run that was killed.
+    /// Reused from a run that was killed.
     pub(super) resumed: u64,
-    /// New ones taken over from a photo of the same content.
+    /// Reused from another photo with the same content.
     pub(super) same_content: u64,
-    /// Not in the catalogue, or not to be seen: their rows stay.
+    /// Not in the catalogue, or unreadable: their rows stay.
     pub(super) kept: u64,
-    /// Looked at by the network, or counted by labels.
+    /// Segmented by the network, or counted by their labels.
     pub(super) segmented: u64,
 }
 
 impl Tally {
-    /// The counts by their names in `run.json`.
+    /// The counts with their names in `run.json`.
     pub(super) fn named(self) -> [(&'static str, u64); 8] {
         let Self { known, new, changed, outdated, resumed, same_content, kept, segmented } = self;
         [
@@ -89,7 +89,7 @@ impl Tally {
     }
 }
 
-/// What the parts are made of and where they go.
+/// What the parts are made from and where they are written.
 pub(super) struct Parts<'a> {
     pub(super) catalogue: &'a Catalogue,
     pub(super) earlier: &'a Earlier,
@@ -98,38 +98,38 @@ pub(super) struct Parts<'a> {
     pub(super) folder: PathBuf,
     pub(super) format: Format,
     pub(super) masks: bool,
-    /// What rows made now hang on.
+    /// The row key of rows made in this run: what they depend on besides the content.
     pub(super) row_key: u64,
     pub(super) unfinished: Unfinished,
 }
 
-/// Photos of one part that the run is at.
+/// A part some of whose photos are still being processed.
 #[derive(Default)]
 struct Open {
     outcomes: Vec<Outcome>,
     waiting: usize,
 }
 
-/// What the parts came to.
+/// A summary of the written parts.
 #[derive(Default)]
 pub(super) struct Written {
     pub(super) tally: Tally,
     pub(super) rejects: Vec<Reject>,
-    /// Parts that were linked, and all of them.
+    /// Number of linked parts, and of all parts.
     pub(super) linked_parts: usize,
     pub(super) parts: usize,
-    /// Photos of the published table that are no longer in the catalogue, and how many it has.
+    /// Number of photos in the published table that are no longer in the catalogue, and of all its photos.
     pub(super) vanished: [u64; 2],
-    /// The files of the photos that are in the catalogue.
+    /// The files of the photos in the catalogue.
     pub(super) listing: Listing,
-    /// Contents of the photos that have masks, where there are any.
+    /// Contents of the photos that have masks, if masks are written.
     pub(super) masks: HashSet<Digest>,
 }
 
-/// Takes outcomes in any order and writes each part when its last one has come.
+/// Takes outcomes in any order and writes each part once it is complete.
 pub(super) struct Writer<'a> {
     parts: &'a mut Parts<'a>,
-    /// By number of the part: its photos.
+    /// The photos of each part, by part number.
     ranges: BTreeMap<u32, Range<usize>>,
     open: HashMap<u32, Open>,
     files: BTreeSet<u32>,
@@ -145,7 +145,7 @@ impl<'a> Writer<'a> {
         Self { parts, ranges, open: HashMap::new(), files: BTreeSet::new(), written: Written::default() }
     }
 
-    /// Takes an outcome of a photo that was to be looked at.
+    /// Takes the outcome of a processed photo.
     pub(super) fn push(&mut self, outcome: Outcome) -> Result<()> {
         let parts = &mut *self.parts;
         let number = part_of(&parts.catalogue.entries[outcome.index as usize]);
@@ -166,7 +166,7 @@ impl<'a> Writer<'a> {
         self.write(number, open.outcomes)
     }
 
-    /// Writes the parts of which nothing was to be looked at, and gives all parts their numbers.
+    /// Writes the parts in which nothing had to be processed, and gives all parts their final numbers.
     pub(super) fn close(mut self) -> Result<Written> {
         let rest: Vec<u32> = self.ranges.keys().filter(|number| !self.files.contains(number)).copied().collect();
         for number in rest {
@@ -185,7 +185,7 @@ impl<'a> Writer<'a> {
         Ok(self.written)
     }
 
-    /// Writes a part from what was looked at and what is taken over.
+    /// Writes a part from what was processed and what is reused.
     fn write(&mut self, number: u32, mut outcomes: Vec<Outcome>) -> Result<()> {
         for index in self.ranges[&number].clone() {
             if let Fate::Take(place) = self.parts.fates[index] {
@@ -210,7 +210,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// The part is as it was in an earlier folder: no more than its state may be another.
+    /// Links a part that is unchanged from an earlier folder; only its state may differ.
     fn link(&mut self, number: u32, folder: u16, part: u32, states: &[StateRow]) -> Result<()> {
         let earlier = &self.parts.earlier.folders[usize::from(folder)];
         let path = earlier.part_path(part);
@@ -229,7 +229,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Counts what became of each photo, notes the rejects, keeps the masks; the states of the part.
+    /// Counts the outcomes, notes the rejects and keeps the masks of a part; returns its states.
     fn settle(&mut self, outcomes: &[Outcome]) -> Result<Vec<StateRow>> {
         let mut states = Vec::with_capacity(outcomes.len());
         for outcome in outcomes {
@@ -261,12 +261,12 @@ impl<'a> Writer<'a> {
 }
 
 impl Parts<'_> {
-    /// A file of the part, before the parts have their numbers.
+    /// A file of the part, before the parts have their final numbers.
     fn file(&self, number: u32, ending: &str) -> PathBuf {
         self.folder.join(format!("slots-{number}.{ending}"))
     }
 
-    /// Gives a part its number, without gaps.
+    /// Gives a part its final number; these have no gaps.
     fn rename(&self, number: u32, place: usize) -> Result<()> {
         let part = self.folder.join(table::part_name(place));
         let mut names = vec![(self.file(number, "parquet"), part.clone())];
@@ -306,7 +306,7 @@ impl Parts<'_> {
     fn rows(&self, outcomes: &[Outcome]) -> Result<RecordBatch> {
         let mut made: Vec<FeatureRow> = Vec::new();
         let mut names = Vec::new();
-        // Where each row comes from: the rows made now, or an earlier part.
+        // Where each row comes from: this run's new rows (`None`), or an earlier part.
         let mut from: Vec<Option<(u16, u32, u32)>> = Vec::new();
         for outcome in outcomes {
             let source = match &outcome.made {
@@ -330,7 +330,7 @@ impl Parts<'_> {
         Ok(rows::renamed(&self.gathered(made, &from)?, &names))
     }
 
-    /// Rows made now and rows of earlier parts in the order of `from`; one earlier part is in memory at a time.
+    /// New rows and rows of earlier parts, in the order of `from`; only one earlier part is in memory at a time.
     pub(super) fn gathered(&self, made: RecordBatch, from: &[Option<(u16, u32, u32)>]) -> Result<RecordBatch> {
         let mut wanted: BTreeMap<(u16, u32), Vec<u32>> = BTreeMap::new();
         for (folder, part, row) in from.iter().flatten() {
@@ -427,7 +427,7 @@ fn state_of(entry: &Entry, outcome: &Outcome, row_key: u64, before: Option<&Stat
     }
 }
 
-/// Rows made in this run, put down in the layout of a features folder.
+/// Rows made in this run, saved in the layout of a features folder.
 pub(super) struct Unfinished {
     folder: PathBuf,
     masks: Option<PathBuf>,
@@ -438,7 +438,7 @@ pub(super) struct Unfinished {
 }
 
 impl Unfinished {
-    /// Goes on in `folder`, a file for each `every` rows; the masks of the photos lie in `masks`.
+    /// Continues after the files already in `folder`, writing one file per `every` rows; the photos' masks are in `masks`.
     pub(super) fn new(folder: &Path, masks: Option<PathBuf>, every: usize) -> Self {
         let mut number = 0;
         while folder.join(state::file_name(number)).is_file() {
@@ -456,7 +456,7 @@ impl Unfinished {
         files::create_folder(&self.folder)?;
         let path = self.folder.join(table::part_name(self.number));
         rows::write_part(&path, &rows::batch_of(&self.rows), Format::Parquet)?;
-        // The state comes last and whole: a part without one does not count, and it vouches for the masks as well.
+        // The state is written last, atomically: a part without one does not count, and it vouches for the masks as well.
         if let Some(masks) = &self.masks {
             self.states.iter().filter_map(|it| it.content).try_for_each(|it| masks::flush(masks, &it))?;
         }

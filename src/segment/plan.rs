@@ -1,4 +1,4 @@
-//! What is to be done with each photo of a catalogue: the catalogue beside what earlier runs know of it.
+//! Decides what to do with each photo of a catalogue, by comparing it with what earlier runs recorded.
 
 use std::path::Path;
 
@@ -16,28 +16,28 @@ use crate::error::Result;
 use crate::files;
 use crate::stage::{self, Stage};
 
-/// Raised when the same photo, model and settings give another row.
+/// Raise this whenever the same photo, model and settings give a different row.
 const ROW_VERSION: u32 = 1;
 
-/// The next id of a folder tree in `run.json`.
+/// Name of the count in `run.json` that holds the next photo id of a folder tree.
 pub(super) const NEXT_PHOTO_ID: &str = "next_photo_id";
 
-/// The catalogue and what earlier runs know of it.
+/// The catalogue, what earlier runs recorded about it, and what to do with each photo.
 pub(super) struct Plan {
     pub(super) catalogue: Catalogue,
     pub(super) earlier: Earlier,
     pub(super) wanted: Wanted,
     pub(super) fates: Vec<Fate>,
-    /// Photos of the published table that the catalogue no longer has, and that are dropped.
+    /// Number of photos in the published table that are no longer in the catalogue and are dropped.
     pub(super) vanished: u64,
     pub(super) next_photo_id: u32,
 }
 
 impl Plan {
-    /// Opens the catalogue and decides from names, sizes and times what is to be looked at.
+    /// Opens the catalogue and decides by names, sizes and times which photos to process.
     pub(super) fn new(config: &Config, made_by: &MadeBy) -> Result<Self> {
         let mut earlier = published(config)?;
-        // What a killed run, one that a gate kept back, or one of this shard has made.
+        // The results of a killed run, of a run that a gate held back, and of this shard's last run.
         let folder = config.folder();
         let versions = stage::Versions::of(&folder)?;
         earlier.folders.extend(Folder::unfinished(&versions.partial())?);
@@ -58,7 +58,7 @@ impl Plan {
             } else if catalogue.dataset().is_some() {
                 None
             } else {
-                // Where there is nothing to compare with, the worker that reads the file finds out what it is.
+                // If there is nothing to compare with, leave it to the worker that reads the file.
                 earlier
                     .by_name(&entry.name, wanted)
                     .and_then(|_| earlier.unchanged(&entry.name, stream::stat(&catalogue.path_of(entry)).ok()?, wanted))
@@ -69,14 +69,14 @@ impl Plan {
         Ok(Self { catalogue, earlier, wanted, fates, vanished, next_photo_id })
     }
 
-    /// Indices of the photos that are to be looked at.
+    /// Indices of the photos to process.
     pub(super) fn todo(&self) -> Vec<u32> {
         let todo = self.fates.iter().zip(0..).filter(|(fate, _)| matches!(fate, Fate::Todo));
         todo.map(|(_, index)| index).collect()
     }
 }
 
-/// The published table, as far as it tells what it was made of.
+/// The published table, if it has states, and its vanished photos.
 pub(super) fn published(config: &Config) -> Result<Earlier> {
     let mut earlier = Earlier::default();
     if let Some(mut folder) = Folder::open(&config.output)? {
@@ -90,8 +90,8 @@ pub(super) fn published(config: &Config) -> Result<Earlier> {
     Ok(earlier)
 }
 
-/// Opens the catalogue, its shard where there is one; photos of a folder tree have the ids that the published table gave
-/// them. Also the next id.
+/// Opens the catalogue, or one shard of it; photos of a folder tree keep the ids they have in the published table. Also
+/// returns the next id.
 pub(super) fn open_catalogue(config: &Config, earlier: &Earlier) -> Result<(Catalogue, u32)> {
     let recorded = earlier.published.and_then(|it| earlier.folders[usize::from(it)].recorded.as_ref());
     let next = recorded.and_then(|it| it.counts.get(NEXT_PHOTO_ID)?.as_u64());
@@ -124,7 +124,7 @@ impl Plan {
 }
 
 impl Plan {
-    /// What a run would find.
+    /// Counts what a run would do, without doing it.
     pub(super) fn foretell(&self) -> Result<Tally> {
         let wanted = self.wanted;
         let mut tally = Tally::default();
@@ -152,7 +152,7 @@ impl Plan {
     }
 }
 
-/// What rows depend on beside the photo's content, as a number.
+/// Hash of what rows depend on besides the photo's content.
 fn row_key(config: &Config, made_by: &MadeBy, catalogue: &Catalogue) -> Result<u64> {
     let source = match (made_by, catalogue.dataset()) {
         (MadeBy::Labels, Some(dataset)) => json!(files::checksum(&dataset.photos_path())?.1),

@@ -1,17 +1,17 @@
-//! `state-NNNNN.parquet` beside each part of a features folder: what the next run has to know of each photo of the part, in
-//! the part's order, so that it does again only what is new.
+//! `state-NNNNN.parquet` beside each part of a features folder: what the next run needs to know about each photo of the part,
+//! in the part's order, so that it only processes what is new.
 //!
 //! | column | type | meaning |
 //! | --- | --- | --- |
 //! | `photo_id` | u32 | as in the part |
 //! | `name` | text | the photo within its catalogue |
 //! | `file_bytes` | u64 | size of the file; null for photos inside a dataset |
-//! | `modified` | timestamp, us, UTC | when the file's content was last changed; null for photos inside a dataset, and if that was too shortly before it was read to rely on |
-//! | `changed` | timestamp, us, UTC | when its content, name or rights were last changed; null for photos inside a dataset |
-//! | `inode` | u64 | its number within the file system; null for photos inside a dataset |
-//! | `content_sha256` | 32 bytes | of the encoded file; null where it could not be read |
-//! | `row_key` | u64 | model, colour table and settings that the row hangs on, as a hash |
-//! | `reason`, `detail` | text | why the photo has no row in the part; null where it has one |
+//! | `modified` | timestamp, us, UTC | when the file's content was last changed; null for photos inside a dataset, and if the change was too recent, when the file was read, to be relied on |
+//! | `changed` | timestamp, us, UTC | when its content, name or permissions were last changed; null for photos inside a dataset |
+//! | `inode` | u64 | its inode number; null for photos inside a dataset |
+//! | `content_sha256` | 32 bytes | of the encoded file; null if it could not be read |
+//! | `row_key` | u64 | hash of the model, colour table and settings that the row depends on |
+//! | `reason`, `detail` | text | why the photo has no row in the part; null if it has one |
 
 use std::path::Path;
 use std::sync::Arc;
@@ -37,11 +37,11 @@ pub struct StateRow {
     pub photo_id: u32,
     /// The photo within its catalogue.
     pub name: Arc<str>,
-    /// `None` for photos inside a dataset, and for files that could not be looked at.
+    /// `None` for photos inside a dataset, and for files that could not be read.
     pub stat: Option<Stat>,
-    /// `None` where the file could not be read.
+    /// `None` if the file could not be read.
     pub content: Option<Digest>,
-    /// What the row hangs on beside the content.
+    /// Hash of what the row depends on besides the content.
     pub row_key: u64,
     /// Reason code and detail of a photo without a row.
     pub reject: Option<(String, String)>,
@@ -111,7 +111,7 @@ pub fn read(path: &Path) -> Result<Vec<StateRow>> {
         let ids: &UInt32Array = column(path, &batch, "photo_id")?;
         let names: &StringArray = column(path, &batch, "name")?;
         let sizes: &UInt64Array = column(path, &batch, "file_bytes")?;
-        // Folders of version 0.1 have no more than a time in nanoseconds: their photos are read again, and known by content.
+        // Folders of version 0.1 only have a time in nanoseconds: their photos are read again and recognised by content.
         let times = |name: &str| -> Result<Option<&TimestampMicrosecondArray>> {
             if batch.column_by_name("inode").is_some() { column(path, &batch, name).map(Some) } else { Ok(None) }
         };

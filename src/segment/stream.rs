@@ -1,5 +1,5 @@
-//! Photos through the network, in a stream of bounded queues: workers read, decode and lay out; the network takes batches as
-//! they come; behind it pixels are counted and rows handed on. Memory does not grow with the catalogue, and nobody waits
+//! Streams photos through the network with bounded queues: workers read, decode and lay them out; the network takes batches
+//! as they come; after it, pixels are counted and rows passed on. Memory does not grow with the catalogue, and nothing waits
 //! for the slowest photo.
 
 use std::borrow::Cow;
@@ -27,23 +27,23 @@ use crate::photo::{self, Decoded, Decoding, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo, 
 use crate::stage::{Digest, Stat};
 use crate::stop;
 
-/// Photos that wait for the network at most, beside those that workers hold: a network's batch and the next.
+/// Maximum number of photos waiting for the network, besides those held by workers: the current batch and the next.
 const READY_PHOTOS: usize = 2 * BATCH_SIZE;
-/// Batches that wait to be counted at most.
+/// Maximum number of batches waiting to be counted.
 const ANSWERED_BATCHES: usize = 2;
-/// A file that was changed so short a time before it was read may change again without a new time.
+/// A file that was changed less than this before it was read may change again without its timestamp changing.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// What workers need to know.
+/// What the workers need.
 pub(super) struct Work<'a> {
     pub(super) config: &'a Config,
     pub(super) catalogue: &'a Catalogue,
     pub(super) earlier: &'a Earlier,
     pub(super) counter: &'a Counter,
     pub(super) wanted: Wanted,
-    /// The folder of the masks, where there are to be any.
+    /// The folder to write masks to, if any.
     pub(super) masks: Option<std::path::PathBuf>,
-    /// What photos are laid onto; `None` where there is no network.
+    /// The network's input, onto which photos are laid; `None` without a network.
     pub(super) spec: Option<Spec>,
     pub(super) model_id: &'a str,
 }
@@ -57,13 +57,13 @@ struct OnCanvas {
     canvas: Canvas,
 }
 
-/// What comes out of a worker.
+/// The output of a worker.
 enum Looked {
     Done(Outcome),
     OnCanvas(Box<OnCanvas>),
 }
 
-/// What comes out behind the network.
+/// The output of the network step.
 enum Answered {
     Done(Outcome),
     /// With the network's answer.
@@ -72,7 +72,7 @@ enum Answered {
 
 type Items<'a> = Box<dyn Iterator<Item = Result<Item>> + Send + 'a>;
 
-/// Looks at all items with `workers` threads and hands each outcome to `sink`, in any order.
+/// Processes all items with `workers` threads and passes each outcome to `sink`, in any order.
 pub(super) fn run(
     work: &Work,
     predictor: Option<&mut Predictor>,
@@ -93,12 +93,12 @@ pub(super) fn run(
         let predicted = predict_all(predictor, &to_answer, &answered);
         drop((to_answer, answered));
         let counted = counting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        // Where counting failed, the network only found nobody to hand on to.
+        // If counting failed, the network only noticed that its receiver was gone, so report the former.
         counted.and(predicted)
     })
 }
 
-/// A worker: until there is nothing left, or nobody to look for.
+/// A worker's loop: runs until there are no more items, or nobody receives its results.
 fn look_at_all(work: &Work, items: &Mutex<Items>, looked: &SyncSender<Result<Looked>>) {
     loop {
         let item = items.lock().expect("no worker panics with it").next();
@@ -109,7 +109,7 @@ fn look_at_all(work: &Work, items: &Mutex<Items>, looked: &SyncSender<Result<Loo
     }
 }
 
-/// Runs the network over what comes, in batches.
+/// Runs the network on the incoming photos, in batches.
 fn predict_all(
     mut predictor: Option<&mut Predictor>,
     looked: &Receiver<Result<Looked>>,
@@ -137,7 +137,7 @@ fn predict_all(
     }
 }
 
-/// Counts what comes out of the network and hands it on.
+/// Counts the pixels of the network's answers and passes the outcomes on.
 fn count_all(
     work: &Work,
     answered: Receiver<Vec<Answered>>,
@@ -154,7 +154,7 @@ fn count_all(
 }
 
 impl Work<'_> {
-    /// Reads a photo; decodes it where no earlier run knows its content.
+    /// Reads a photo, and decodes it unless an earlier run already processed this content.
     fn look(&self, item: &Item) -> Result<Looked> {
         let index = item.index;
         let entry = &self.catalogue.entries[index as usize];
@@ -185,7 +185,7 @@ impl Work<'_> {
         }
     }
 
-    /// A file that could not be read. Where the disk or a permission is to blame, the row of the version before stays.
+    /// The outcome for a file that could not be read. If the disk or a permission is to blame, the previous version's row stays.
     fn unread(&self, index: u32, problem: PhotoProblem) -> Outcome {
         let entry = &self.catalogue.entries[index as usize];
         let not_its_fault = [reason::NO_PERMISSION, reason::IO_ERROR].contains(&problem.reason);
@@ -199,7 +199,7 @@ impl Work<'_> {
         }
     }
 
-    /// A photo of a dataset, counted by its labels.
+    /// Counts a photo of a dataset by its labels.
     fn labelled(&self, entry: &Entry, record: &PhotoRecord, content: &Digest) -> Result<Made> {
         let label_map = record.category_map();
         let counter = self.counter;
@@ -212,7 +212,8 @@ impl Work<'_> {
                 Err(problem) => return Ok(Made::Rejected(problem)),
             };
             if (photo.width_px, photo.height_px) != size {
-                let detail = format!("labels of {} x {} pixels do not lie on it", record.width_px, record.height_px);
+                let detail =
+                    format!("its labels have a different size, {} x {} pixels", record.width_px, record.height_px);
                 return Ok(Made::Rejected(PhotoProblem::new(reason::OTHER_SIZE, detail)));
             }
             counter.colors.count(&photo, &label_map, counter.rule)
@@ -223,7 +224,7 @@ impl Work<'_> {
         Ok(Made::Row(Box::new(self.row(entry, content, LABELS_MODEL_ID, size, size, counts))))
     }
 
-    /// Counts a photo by the network's answer.
+    /// Counts a photo's pixels by the network's answer.
     fn count(&self, it: &OnCanvas, answer: &[u8]) -> Result<Outcome> {
         let spec = self.spec.as_ref().expect("canvases are made for a network");
         let entry = &self.catalogue.entries[it.index as usize];
@@ -266,7 +267,7 @@ impl Work<'_> {
     }
 }
 
-/// A file's content, and what the file system told of it before it was read.
+/// Reads a file; also returns what the file system reported about it before it was read.
 fn read(path: &std::path::Path) -> Result<(Stat, Vec<u8>), PhotoProblem> {
     let now = SystemTime::now();
     let stat = stat(path)?;
@@ -278,12 +279,12 @@ fn read(path: &std::path::Path) -> Result<(Stat, Vec<u8>), PhotoProblem> {
     Ok((Stat { modified_us: stat.modified_us.filter(settled), ..stat }, bytes))
 }
 
-/// What the file system tells of a photo file.
+/// What the file system reports about a photo file.
 pub(super) fn stat(path: &std::path::Path) -> Result<Stat, PhotoProblem> {
     Ok(Stat::of(&photo::stat(path)?))
 }
 
-/// The content of an item, for a run that only compares.
+/// The content digest of an item, for a dry run.
 pub(super) fn content_of(catalogue: &Catalogue, item: &Item) -> Option<Digest> {
     if let Some(record) = &item.record {
         return Some(digest(&record.encoded));

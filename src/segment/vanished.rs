@@ -1,5 +1,5 @@
-//! `vanished/`: rows of photos that the catalogue had and no longer has, in the layout of a features folder. A photo that
-//! comes back, as after a night without one of the disks, has its id and need not be segmented again.
+//! `vanished/`: rows of photos that are no longer in the catalogue, in the layout of a features folder. A photo that comes
+//! back, for example after a night in which a disk was missing, keeps its id and need not be segmented again.
 
 use std::collections::HashSet;
 
@@ -11,8 +11,8 @@ use crate::features::rows::{self, Format, PART_ROWS};
 use crate::stage::Stage;
 use crate::table;
 
-/// Writes the rows of photos that are not in the catalogue: at most as many as it has photos, those that vanished last in
-/// front. Returns how many of the published table vanished, and how many it has.
+/// Writes the rows of photos that are no longer in the catalogue, most recently vanished first, at most as many as the
+/// catalogue has photos. Returns how many photos of the published table vanished, and how many it has.
 pub(super) fn write(parts: &Parts, earlier: &Earlier, stage: &Stage) -> Result<[u64; 2]> {
     let here: HashSet<&str> = parts.catalogue.entries.iter().map(|it| &*it.name).collect();
     let in_folder = |folder: u16| {

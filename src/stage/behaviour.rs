@@ -1,6 +1,6 @@
-//! The versions of what stages do.
+//! Version numbers of the stages' behaviour.
 
-/// The stages with the version of their behaviour: raised whenever the same settings and inputs would give another result.
+/// The stages and the versions of their behaviour; raise one whenever the same settings and inputs give a different result.
 const BEHAVIOURS: [(&str, u32); 8] = [
     ("sample", 1),
     ("convert", 1),

@@ -1,35 +1,35 @@
-//! Settings that every stage takes.
+//! Settings common to all stages.
 
 use serde::Serialize;
 
 use crate::engine::{Device, DialectChoice, Engine, InstructionsChoice};
 use crate::gates::Gates;
 
-/// Default of [`Common::keep_versions`]: the published one and the one before.
+/// Default of [`Common::keep_versions`]: the published version and the previous one.
 pub const DEFAULT_KEEP_VERSIONS: usize = 2;
 
-/// Settings that every stage takes.
+/// Settings common to all stages.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Common {
-    /// Seed of everything random: weights, order of photos, drawings.
+    /// Random seed: for weights, the order of photos, and drawings.
     pub seed: u64,
     /// Worker threads, at least 1.
     pub threads: usize,
-    /// Check and say what would be done, write nothing.
+    /// Check and report what would be done, but write nothing.
     pub dry_run: bool,
-    /// Do nothing where program, settings, inputs and what is published are as the last run left them.
+    /// Do nothing if the program, settings, inputs and published files are unchanged since the last run.
     pub if_changed: bool,
-    /// How long to wait for a run that holds the output folder.
+    /// How long to wait for another run to release the output folder.
     pub lock_wait_secs: u64,
-    /// Versions of the output folder that are kept, the published one included ([`DEFAULT_KEEP_VERSIONS`]).
+    /// Versions of the output folder to keep, including the published one ([`DEFAULT_KEEP_VERSIONS`]).
     pub keep_versions: usize,
-    /// Name of the whole run that the stage is a part of.
+    /// Name of the whole run that the stage is part of.
     pub run_name: String,
-    /// What has to hold before a folder is published.
+    /// Conditions that must hold before a folder is published.
     pub gates: Gates,
-    /// The operators that the network is made of.
+    /// The operators the network is built from.
     pub dialect: DialectChoice,
-    /// The instructions of native operators.
+    /// The instruction set of the native operators.
     pub instructions: InstructionsChoice,
 }
 

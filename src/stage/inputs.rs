@@ -1,5 +1,5 @@
-//! What stages read, told apart by content: a file by its bytes, many files by the names and bytes of each. A file of many
-//! whose size, times and inode are those that are on record is not read again.
+//! What stages read, identified by content: a single file by its bytes, many files by the name and bytes of each. Of many
+//! files, those whose size, times and inode match the record are not read again.
 
 use std::collections::HashMap;
 use std::fs;
@@ -22,7 +22,7 @@ use crate::table;
 /// SHA-256 of a file's content.
 pub type Digest = [u8; 32];
 
-/// Stands for the content of a file that cannot be read.
+/// Placeholder for the content of a file that cannot be read.
 const UNREAD: Digest = [0; 32];
 /// File name of a [`Listing`], in a published folder.
 const FILE: &str = "listing.parquet";
@@ -33,16 +33,16 @@ const TABLE: &str = "listing";
 pub struct Stat {
     /// Size.
     pub bytes: u64,
-    /// When the content was last changed, in microseconds since 1970; `None` if that does not tell one content from another.
+    /// When the content was last changed, in microseconds since 1970; `None` if that cannot be relied on to detect a change.
     pub modified_us: Option<i64>,
-    /// When the content, the name or the rights were last changed, which no program can set.
+    /// When the content, name or permissions were last changed (ctime), which no program can set.
     pub changed_us: i64,
-    /// Number of the file within its file system.
+    /// Inode number, unique within the file system.
     pub inode: u64,
 }
 
 impl Stat {
-    /// Out of metadata of a file.
+    /// From a file's metadata.
     #[must_use]
     pub fn of(metadata: &fs::Metadata) -> Self {
         let micros = |secs: i64, nanos: i64| secs.checked_mul(1_000_000).map(|it| it + nanos / 1000);
@@ -64,13 +64,13 @@ pub enum Read {
     Files {
         /// The folder or the list.
         path: PathBuf,
-        /// The name of each, and where it is.
+        /// The name and path of each.
         files: Vec<(Arc<str>, PathBuf)>,
     },
 }
 
 impl Read {
-    /// All files in a folder and below, but for those whose name begins with a dot.
+    /// All files in a folder and below, except those in or with names that begin with a dot.
     ///
     /// # Errors
     /// [`Error::Io`] if the folder cannot be read.
@@ -82,7 +82,7 @@ impl Read {
         for entry in tree.filter_entry(|entry| !is_hidden(entry)) {
             let entry = match entry {
                 Err(cause) if cause.depth() == 0 => return Err(Error::io("read", folder)(cause.into())),
-                // What cannot be read below is for the stage to complain about.
+                // Leave it to the stage to report what it cannot read further down.
                 Err(_) => continue,
                 Ok(entry) => entry,
             };
@@ -94,7 +94,7 @@ impl Read {
         Ok(Self::Files { path: folder.to_owned(), files })
     }
 
-    /// The file or folder by its name.
+    /// The path of the file, or of the folder or list.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
@@ -102,7 +102,7 @@ impl Read {
         }
     }
 
-    /// What it is now; with `known` files that are as they were are not read.
+    /// Its current record; files that are unchanged according to `known` are not read.
     ///
     /// # Errors
     /// [`Error::Io`] if a single file cannot be read.
@@ -114,17 +114,17 @@ impl Read {
     }
 }
 
-/// What was read of many files, by name.
+/// What was read from many files, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing(pub HashMap<Arc<str>, (Option<Stat>, Digest)>);
 
 impl Listing {
-    /// Adds a file; `None` as content stands for one that cannot be read.
+    /// Adds a file; a content of `None` means that it cannot be read.
     pub fn add(&mut self, name: Arc<str>, stat: Option<Stat>, content: Option<Digest>) {
         self.0.insert(name, (stat, content.unwrap_or(UNREAD)));
     }
 
-    /// Of files by their names and places.
+    /// Lists files given by name and path; `known` as in [`Read::now`].
     #[must_use]
     pub fn of(files: &[(Arc<str>, PathBuf)], known: &Self) -> Self {
         let read = |path: &Path| checksum(path).ok().and_then(|(_, text)| digest(&text)).unwrap_or(UNREAD);
@@ -139,7 +139,7 @@ impl Listing {
         Self(listed.collect())
     }
 
-    /// As an input: the checksum is of the names and contents, in the order of the names.
+    /// As an input record: the checksum covers the names and contents, in order of name.
     #[must_use]
     pub fn record(&self, path: &Path) -> InputRecord {
         let read = self.0.values().filter(|(_, content)| *content != UNREAD);
@@ -155,7 +155,7 @@ impl Listing {
         InputRecord { path: absolute(path), bytes, sha256: hexadecimal(&digest.finalize()), is_many: true }
     }
 
-    /// Reads what was written into a published folder; nothing if there is none that can be read.
+    /// Reads the listing from a published folder; empty if there is none or it cannot be read.
     #[must_use]
     pub fn read(folder: &Path) -> Self {
         Self::try_read(&folder.join(FILE)).unwrap_or_default()
@@ -184,7 +184,7 @@ impl Listing {
         Ok(Self(listed))
     }
 
-    /// Writes it into a folder that is to be published.
+    /// Writes it into a folder to be published.
     ///
     /// # Errors
     /// As [`table::write_table`].
@@ -231,15 +231,15 @@ pub struct InputRecord {
     pub path: PathBuf,
     /// Size of the file, or of all files.
     pub bytes: u64,
-    /// SHA-256, lower-case hexadecimal: of the file's content; of many files of the name and content of each.
+    /// SHA-256, lower-case hexadecimal: of the file's content, or of the names and contents of many files.
     pub sha256: String,
-    /// Whether it is many files.
+    /// Whether it stands for many files.
     #[serde(default)]
     pub is_many: bool,
 }
 
 impl InputRecord {
-    /// Of the file at `path`.
+    /// The record of the file at `path`.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read.
@@ -248,7 +248,7 @@ impl InputRecord {
         Ok(Self { path: absolute(path), bytes, sha256, is_many: false })
     }
 
-    /// Of a file of an opened folder.
+    /// The record of a file in an opened folder.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read.
@@ -257,20 +257,20 @@ impl InputRecord {
         Ok(Self { path: absolute(&folder.name().join(file)), bytes, sha256, is_many: false })
     }
 
-    /// Of the content that was read from a file.
+    /// The record of content already read from a file.
     #[must_use]
     pub fn of_content(path: &Path, content: &[u8]) -> Self {
         Self { path: absolute(path), bytes: content.len() as u64, sha256: digest_of(content), is_many: false }
     }
 
-    /// Whether the content is the same, wherever it lies.
+    /// Whether the content is the same, regardless of its path.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         (self.bytes, &self.sha256) == (other.bytes, &other.sha256)
     }
 }
 
-/// What is recorded has to be found again from any working folder.
+/// Recorded paths are absolute, so that they can be found from any working directory.
 pub(super) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
@@ -300,7 +300,7 @@ mod tests {
         before.write(&kept)?;
         assert_eq!(Listing::read(&kept), before);
         let checksum = |listing: &Listing| listing.record(&folder).sha256;
-        // Touched: the same.
+        // Touching a file changes nothing.
         fs::write(folder.join("2.jpg"), "two").expect("writable");
         assert_eq!(checksum(&listed(&folder, &before)), checksum(&before));
         // Two files of equal size and time swap names: another inode, another ctime.

@@ -1,5 +1,5 @@
-//! One run at a time for each output folder: a lock that the kernel holds for as long as the process lives, on a file that
-//! says who it is.
+//! One run at a time per output folder: a lock that the kernel holds for as long as the process lives, on a file that names
+//! the holder.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -13,11 +13,11 @@ use nix::libc;
 use crate::error::{Error, Result};
 use crate::stop;
 
-/// Time between two attempts to get a lock that somebody holds.
+/// Time between attempts to take a lock that another process holds.
 const TRY_EVERY: Duration = Duration::from_millis(200);
 
 /// An exclusive lock of a whole file that belongs to the open file, not to the process (`fcntl(2)`, open file description
-/// locks): unlike that of `flock(2)` it can be asked about without being taken.
+/// locks): unlike a `flock(2)` lock, it can be queried without being taken.
 const EXCLUSIVE: libc::flock = libc::flock {
     l_type: libc::F_WRLCK as libc::c_short,
     l_whence: libc::SEEK_SET as libc::c_short,
@@ -26,8 +26,8 @@ const EXCLUSIVE: libc::flock = libc::flock {
     l_pid: 0,
 };
 
-/// A lock that is held. It is let go of by name when it is dropped: a child process that is just being started still has
-/// the file open for a moment.
+/// A lock that is held. Dropping it unlocks explicitly, rather than by closing the file: a child process that is just being
+/// started may still have the file open for a moment.
 #[derive(Debug)]
 pub struct Lock(File);
 
@@ -38,24 +38,24 @@ impl Drop for Lock {
     }
 }
 
-/// Takes the lock file `path` of `output` for the stage `stage`, waiting up to `wait` for whoever holds it.
+/// Takes the lock file `path` of `output` for the stage `stage`, waiting up to `wait` for the current holder.
 ///
 /// # Errors
-/// [`Error::Locked`] if somebody still holds it then, [`Error::Stopped`], [`Error::Io`].
+/// [`Error::Locked`] if it is still held after that, [`Error::Stopped`], [`Error::Io`].
 pub fn take(output: &Path, path: &Path, stage: &str, wait: Duration) -> Result<Lock> {
-    // Not truncated before it is held: it says who holds it.
+    // Do not truncate the file before the lock is held: it names the holder.
     let lock =
         File::options().create(true).truncate(false).write(true).open(path).map_err(Error::io("create", path))?;
-    let (started, mut told) = (Instant::now(), false);
+    let (started, mut logged) = (Instant::now(), false);
     loop {
         match fcntl(&lock, FcntlArg::F_OFD_SETLK(&EXCLUSIVE)) {
             Ok(_) => break,
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN | Errno::EACCES) if started.elapsed() < wait => {
-                if !told {
+                if !logged {
                     tracing::info!("{} is held by {}; waiting", output.display(), holder(path));
                 }
-                told = true;
+                logged = true;
                 stop::check()?;
                 std::thread::sleep(TRY_EVERY.min(wait));
             }
@@ -70,8 +70,8 @@ pub fn take(output: &Path, path: &Path, stage: &str, wait: Duration) -> Result<L
     Ok(lock)
 }
 
-/// Whether somebody holds the lock file `path`, and who; `None` if nobody does. Asking does not take the lock: a run that
-/// starts in this moment gets it.
+/// Who holds the lock file `path`; `None` if nobody does. This does not take the lock, so a run that starts at the same
+/// moment still gets it.
 #[must_use]
 pub fn held_by(path: &Path) -> Option<String> {
     let file = File::open(path).ok()?;
@@ -80,11 +80,11 @@ pub fn held_by(path: &Path) -> Option<String> {
     (lock.l_type != libc::F_UNLCK as libc::c_short).then(|| holder(path))
 }
 
-/// What the holder wrote into the lock file; it has written nothing yet in its first moment.
+/// What the holder wrote into the lock file; for a moment after taking the lock, that is nothing.
 fn holder(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let text = text.trim();
-    if text.is_empty() { "a process that has just begun".to_owned() } else { text.to_owned() }
+    if text.is_empty() { "a process that has just started".to_owned() } else { text.to_owned() }
 }
 
 fn sign(lock: &mut File, stage: &str) -> std::io::Result<()> {

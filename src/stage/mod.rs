@@ -1,8 +1,8 @@
-//! What all stages have in common: the run settings, and the output folder that appears whole or not at all.
+//! What all stages share: the common settings, and an output folder that is published as a whole or not at all.
 //!
 //! A stage writes into a hidden folder beside its output (`.NAME.partial`), under a kernel lock that dies with the
-//! process (`.NAME.lock`). [`Stage::publish`] opens everything again, writes `run.json` last, flushes, and puts the new
-//! folder in the old one's place with one rename; the old one stays beside it (`.NAME.previous-1`).
+//! process (`.NAME.lock`). [`Stage::publish`] reads everything back, writes `run.json` last, flushes, and replaces the old
+//! folder with the new one in one rename; the old one is kept beside it (`.NAME.previous-1`).
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -31,17 +31,17 @@ pub use record::{FileRecord, RUN_FILE, Summary, now, planned};
 pub use stale::{Depth, StageConfig, has_changed_inputs, reasons};
 pub use versions::{Versions, roll_back};
 
-/// What a stage would record of itself, where it could begin now.
+/// The record a stage would write, after checking that it could start now.
 ///
 /// # Errors
-/// As [`Stage::begin`] where the folder is held, or of somebody else.
+/// As [`Stage::begin`] if another run holds the folder or lookbook did not make it.
 pub fn dry_run(name: &str, output: &Path, common: &Common, config: &impl Serialize) -> Result<Summary> {
     Versions::of(output)?.refuse_foreign(Some(name))?;
     refuse_held(output)?;
     Ok(planned(name, output, common, config))
 }
 
-/// Refuses a folder with files of somebody else, or of another stage.
+/// Refuses a folder whose files were written by another stage, or not by lookbook at all.
 ///
 /// # Errors
 /// [`Error::Input`], [`Error::Io`].
@@ -49,7 +49,7 @@ pub fn refuse_foreign(name: &str, output: &Path) -> Result<()> {
     Versions::of(output)?.refuse_foreign(Some(name))
 }
 
-/// Refuses a folder that a run holds now.
+/// Refuses a folder that a run currently holds.
 ///
 /// # Errors
 /// [`Error::Locked`].
@@ -60,8 +60,8 @@ pub fn refuse_held(output: &Path) -> Result<()> {
     }
 }
 
-/// A running stage: owns the lock and the unfinished folder. Dropped without [`Stage::publish`], it leaves the published
-/// folder as it was and clears the unfinished one.
+/// A running stage: owns the lock and the unfinished folder. If dropped without [`Stage::publish`], it leaves the published
+/// folder as it was and deletes the unfinished one.
 #[derive(Debug)]
 pub struct Stage {
     summary: Summary,
@@ -76,17 +76,17 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Takes the lock of `output` and makes an empty unfinished folder beside it.
+    /// Takes the lock of `output` and creates an empty unfinished folder beside it.
     ///
     /// # Errors
-    /// [`Error::Locked`] where another run holds it, [`Error::Input`] where `output` exists and is not a stage's folder
-    /// (nothing of somebody else's is ever replaced), [`Error::Io`] where the folder cannot be made.
+    /// [`Error::Locked`] if another run holds it, [`Error::Input`] if `output` exists and is not a stage's folder (foreign
+    /// files are never replaced), [`Error::Io`] if the folder cannot be created.
     pub fn begin(name: &str, output: &Path, common: &Common, config: &impl Serialize) -> Result<Self> {
         Self::begin_again(name, output, common, config, &[])
     }
 
-    /// As [`Stage::begin`], but the folders `kept` that a run before left unfinished are still there, and stay where this
-    /// run fails as well.
+    /// As [`Stage::begin`], but keeps the folders `kept` that an earlier run left in the unfinished folder; they also stay if
+    /// this run fails.
     ///
     /// # Errors
     /// As [`Stage::begin`].
@@ -118,18 +118,18 @@ impl Stage {
         })
     }
 
-    /// What an aborted run leaves unpublished stays until the next run: for work of hours, as checkpoints.
+    /// Keeps the unfinished folder until the next run if this one aborts: for hours of work, such as checkpoints.
     pub fn keep_unfinished(&mut self) {
         self.keep_unfinished = true;
     }
 
-    /// Where the file `name` of the folder to be published is to be written now.
+    /// The path to write the file `name` of the folder to be published to.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.partial.join(name)
     }
 
-    /// Makes a folder inside the folder to be published.
+    /// Creates a folder inside the folder to be published.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -139,7 +139,7 @@ impl Stage {
         Ok(path)
     }
 
-    /// Records what the stage reads; what is known of many files goes into the folder too. Returns the record.
+    /// Records what the stage reads, and returns the record; for many files, also writes their listing into the folder.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read.
@@ -161,17 +161,17 @@ impl Stage {
         self.summary.inputs.push(input);
     }
 
-    /// As [`Stage::input`], of a file of a folder that the stage has opened.
+    /// As [`Stage::input`], for a file in a folder that the stage has opened.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be read.
+    /// [`Error::Io`] if it cannot be read.
     pub fn input_of(&mut self, folder: &OpenFolder, file: impl AsRef<Path>) -> Result<InputRecord> {
         let record = InputRecord::of_file(folder, file.as_ref())?;
         self.summary.inputs.push(record.clone());
         Ok(record)
     }
 
-    /// As [`Stage::input`], of the content `bytes` that was read from the file `path`.
+    /// As [`Stage::input`], for the content `bytes` already read from the file `path`.
     pub fn input_read(&mut self, path: &Path, bytes: &[u8]) {
         self.summary.inputs.push(InputRecord::of_content(path, bytes));
     }
@@ -187,34 +187,35 @@ impl Stage {
         self.count(name, before + more);
     }
 
-    /// The folder `name` of the unfinished one is for the next run where this one fails, and goes before this is published.
+    /// Marks the folder `name` inside the unfinished one as scratch: the next run finds it if this one fails, and it is
+    /// deleted before publishing.
     pub fn remove_before_publishing(&mut self, name: &'static str) {
         self.scratch = Some(name);
     }
 
-    /// Records that more inputs were rejected than allowed: the next run is to try again.
+    /// Records that more inputs were rejected than allowed, so that the next run tries again.
     pub fn incomplete(&mut self) {
         self.summary.complete = false;
     }
 
-    /// Records gates; one that has not passed keeps the folder from being published.
+    /// Records gates; a failed gate prevents the folder from being published.
     pub fn gates(&mut self, results: Vec<GateResult>) {
         self.summary.gates.extend(results);
     }
 
-    /// Records, and says, what the network really runs on.
+    /// Records and logs what the network actually runs on.
     pub fn backend(&mut self, backend: Backend) {
         let stage = &self.summary.stage;
         tracing::info!("{stage} runs on {}, {} operators", backend.provider.name(), backend.dialect.name());
         self.summary.set_backend(backend);
     }
 
-    /// Opens everything in the folder again, writes `run.json`, flushes it all to disk and puts it in the output's place
-    /// with one rename.
+    /// Reads everything in the folder back, writes `run.json`, flushes it all to disk and replaces the output with it in one
+    /// rename.
     ///
     /// # Errors
-    /// [`Error::Gate`] where a gate has not passed: the folder is then moved aside. [`Error::Schema`] and [`Error::Input`]
-    /// where something does not read back, [`Error::Io`]; what was published before is then still in its place.
+    /// [`Error::Gate`] if a gate failed: the folder is then moved aside. [`Error::Schema`] and [`Error::Input`] if something
+    /// does not read back, [`Error::Io`]. In all cases the previously published folder stays in place.
     pub fn publish(mut self) -> Result<Summary> {
         if let Some(name) = self.scratch {
             files::remove_folder(&self.path(name))?;
@@ -242,7 +243,7 @@ impl Stage {
     }
 }
 
-/// Publishes a stage; fails all the same if more than the share `allowed` of `total` photos was rejected.
+/// Publishes a stage, but still fails if more than the fraction `allowed` of `total` photos was rejected.
 ///
 /// # Errors
 /// As [`Stage::publish`]; [`Error::TooManyRejects`].
@@ -265,26 +266,27 @@ impl Drop for Stage {
             return;
         }
         if self.keep_unfinished {
-            tracing::warn!("what was done so far stays in {} until the next run", self.partial.display());
+            tracing::warn!("the work so far is kept in {} until the next run", self.partial.display());
         } else if let Err(error) = self.versions.clear_unfinished() {
-            tracing::warn!("an unfinished folder is left: {}", error.with_causes());
+            tracing::warn!("an unfinished folder was left behind: {}", error.with_causes());
         }
     }
 }
 
-/// Puts one more file, or a new one of that name, into the published folder `folder`, and into its record.
+/// Adds a file to the published folder `folder` and its record, or replaces the one of that name.
 ///
 /// # Errors
 /// [`Error::Locked`] if a run is writing the folder, [`Error::Input`] if no stage published it or another version was
-/// published since it was opened, [`Error::Io`]; the published folder is then as it was.
+/// published since it was opened, [`Error::Io`]; the published folder is then unchanged.
 pub fn add_file(folder: &OpenFolder, name: &str, content: &impl Serialize, common: &Common) -> Result<()> {
     let versions = Versions::of(folder.name())?;
     let wait = Duration::from_secs(common.lock_wait_secs);
     let _lock = lock::take(folder.name(), &versions.lock(), name, wait)?;
     versions.recover(common.keep_versions)?;
     if !folder.is_still_at(&versions.output)? {
-        let problem =
-            format!("another version was published meanwhile: {name} is not of it and was not written; run again");
+        let problem = format!(
+            "another version was published meanwhile: {name} does not belong to it and was not written; run again"
+        );
         return Err(Error::input(folder.name(), problem));
     }
     let mut summary = Summary::read(&versions.output)?;
@@ -319,7 +321,7 @@ mod tests {
             files::write(&stage.path(name), name.as_bytes())?;
             stage.publish()?;
             assert!(output.join(name).is_file());
-            assert!(!output.join(other).exists(), "nothing of the version before is left");
+            assert!(!output.join(other).exists(), "nothing of the previous version is left");
         }
         assert_eq!(Summary::read(&output)?.counts["files"], 1);
         assert!(!place.path().join(".out.partial").exists());

@@ -1,5 +1,5 @@
-//! `run.json`, the record that every published folder holds: what was read, by which program and settings, and what was
-//! written, with checksums, so that a later run can tell whether there is anything to do.
+//! `run.json`, the record in every published folder: what was read, with which program and settings, and what was written,
+//! with checksums, so that a later run can tell whether there is anything to do.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,7 +24,7 @@ pub const RUN_FILE: &str = "run.json";
 /// One file of a published folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
-    /// Path inside the folder.
+    /// Path within the folder.
     pub name: PathBuf,
     /// Size.
     pub bytes: u64,
@@ -41,46 +41,46 @@ pub struct Summary {
     pub stage: String,
     /// The folder that was published (or would be, in a dry run).
     pub output: PathBuf,
-    /// Number of the version, counted from 1: that of the newest version before it and one more. 0 in a dry run, and in
-    /// folders made before versions were counted.
+    /// Version number, counted from 1: one more than the newest earlier version. 0 in a dry run, and in folders made before
+    /// versions were counted.
     #[serde(default)]
     pub generation: u64,
-    /// True where nothing was written.
+    /// True if nothing was written.
     pub dry_run: bool,
     /// Version of this program.
     pub version: String,
     /// Version of the stage's behaviour ([`super::behaviour_of`]).
     #[serde(default = "first_behaviour")]
     pub behaviour: u32,
-    /// Git revision that the program was built from; null where it was built outside a checkout.
+    /// Git revision the program was built from; null if it was built outside a checkout.
     pub git_revision: Option<String>,
-    /// When the stage began, RFC 3339, UTC.
+    /// When the stage started, RFC 3339, UTC.
     pub started_at: String,
     /// Wall-clock time of the stage.
     pub elapsed_secs: f64,
     /// Seed, threads, and the stage's configuration as resolved from defaults, settings file and flags.
     pub config: serde_json::Value,
-    /// Execution provider of ONNX Runtime that really ran ("cpu", "cuda"); null for stages without a network.
+    /// ONNX Runtime execution provider that was actually used ("cpu", "cuda"); null for stages without a network.
     pub execution_provider: Option<String>,
-    /// The operators that it ran: "native" ones of this program or "portable" ones of ONNX; null likewise.
+    /// The operators used: this program's "native" ones or ONNX's "portable" ones; null likewise.
     #[serde(default)]
     pub dialect: Option<String>,
     /// The files that the stage read, with checksums.
     pub inputs: Vec<InputRecord>,
-    /// The files that the stage wrote, `run.json` excepted, in the order of their names.
+    /// The files that the stage wrote, except `run.json`, in order of name.
     #[serde(default)]
     pub files: Vec<FileRecord>,
-    /// False where more inputs were rejected than allowed: published all the same, but no later run takes it as done.
+    /// False if more inputs were rejected than allowed: the folder is published anyway, but later runs do not treat it as done.
     #[serde(default = "complete")]
     pub complete: bool,
-    /// The quality gates that were looked at.
+    /// The quality gates that were checked.
     #[serde(default)]
     pub gates: Vec<GateResult>,
     /// Counts and figures by name ("photos", "rejects", ...).
     pub counts: BTreeMap<String, serde_json::Value>,
 }
 
-/// Of folders made before behaviours were counted.
+/// The behaviour of folders made before behaviours were counted.
 fn first_behaviour() -> u32 {
     1
 }
@@ -90,7 +90,7 @@ fn complete() -> bool {
 }
 
 impl Summary {
-    /// Records what the network really ran on.
+    /// Records what the network actually ran on.
     pub fn set_backend(&mut self, backend: Backend) {
         self.execution_provider = Some(backend.provider.name().to_owned());
         self.dialect = Some(backend.dialect.name().to_owned());
@@ -99,7 +99,7 @@ impl Summary {
     /// Reads the record of a published folder.
     ///
     /// # Errors
-    /// [`Error::Input`] where `folder` was not published by a stage or its record is damaged.
+    /// [`Error::Input`] if `folder` was not published by a stage or its record is damaged.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(RUN_FILE);
         let text = fs::read_to_string(&path).map_err(|cause| {
@@ -108,10 +108,10 @@ impl Summary {
         serde_json::from_str(&text).map_err(|cause| Error::input(&path, format!("is not a run record: {cause}")))
     }
 
-    /// The record of a folder; `None` if there is none, or (which is said) a damaged one.
+    /// The record of a folder; `None` if there is none, or if it is damaged, which is logged.
     ///
     /// # Errors
-    /// [`Error::Io`] if that cannot be told.
+    /// [`Error::Io`] if it exists but cannot be read.
     pub fn find(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(RUN_FILE);
         let text = match fs::read(&path) {
@@ -119,10 +119,10 @@ impl Summary {
             other => other.map_err(Error::io("read", &path))?,
         };
         let parsed = serde_json::from_slice(&text).map_err(|cause| Error::input(&path, format!("is damaged: {cause}")));
-        Ok(parsed.inspect_err(|problem| tracing::warn!("{problem}; it is passed over")).ok())
+        Ok(parsed.inspect_err(|problem| tracing::warn!("{problem}; it is ignored")).ok())
     }
 
-    /// One line for each file of the published folder `folder` that is missing or of another size.
+    /// One line for each file of the published folder `folder` that is missing or has a different size.
     #[must_use]
     pub fn missing_files(&self, folder: &Path) -> Vec<String> {
         let missing = |file: &FileRecord| match fs::metadata(folder.join(&file.name)) {
@@ -133,7 +133,7 @@ impl Summary {
         self.files.par_iter().filter_map(missing).collect()
     }
 
-    /// One line for each file of the published folder `folder` that is missing or not as it was written.
+    /// One line for each file of the published folder `folder` that is missing or has different content.
     #[must_use]
     pub fn damaged_files(&self, folder: &Path) -> Vec<String> {
         let damage = |file: &FileRecord| match checksum(&folder.join(&file.name)) {
@@ -145,11 +145,11 @@ impl Summary {
     }
 }
 
-/// Opens every file below `folder` again: tables must be whole, of this program's schema, and tell their rows; of each file
-/// size and checksum. In the order of the names.
+/// Reads back every file below `folder`: tables must be complete and have this program's schema. Returns size, checksum and
+/// row count of each file, in order of name.
 ///
 /// # Errors
-/// [`Error::Input`] and [`Error::Schema`] naming the first table that does not read back, [`Error::Io`].
+/// [`Error::Input`] and [`Error::Schema`] naming the first table that cannot be read back, [`Error::Io`].
 pub(super) fn verify(folder: &Path) -> Result<Vec<FileRecord>> {
     let mut paths = Vec::new();
     for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
@@ -169,7 +169,7 @@ pub(super) fn file_record(folder: &Path, path: &Path) -> Result<FileRecord> {
     Ok(FileRecord { name, bytes, sha256, rows })
 }
 
-/// The summary of a stage that has not run: what a dry run returns.
+/// The summary of a stage that has not run, as a dry run returns it.
 pub fn planned(name: &str, output: &Path, common: &Common, config: &impl Serialize) -> Summary {
     Summary {
         stage: name.to_owned(),
@@ -192,7 +192,7 @@ pub fn planned(name: &str, output: &Path, common: &Common, config: &impl Seriali
     }
 }
 
-/// The time, RFC 3339, UTC, to the second.
+/// The current time, RFC 3339, UTC, to the second.
 #[must_use]
 pub fn now() -> String {
     chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)

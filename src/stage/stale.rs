@@ -1,7 +1,8 @@
-//! Whether a published folder is what a run would make now: the one rule that `run`, `--if-changed` and `status` share.
+//! Whether a published folder is up to date, that is, what a run would make now: the one rule that `run`, `--if-changed` and
+//! `status` share.
 //!
-//! Compared are the settings of the stage as resolved, its [behaviour](behaviour_of) and the content of what it reads. No
-//! clock is asked, and a new program alone makes nothing stale.
+//! It compares the stage's resolved settings, its [behaviour](behaviour_of) and the content of its inputs. It does not use
+//! timestamps, and a new program version alone makes nothing stale.
 
 use std::path::{Path, PathBuf};
 
@@ -18,29 +19,29 @@ use crate::files::{self, OpenFolder};
 
 /// The settings of a stage that publishes a folder.
 pub trait StageConfig: Serialize + DeserializeOwned + Default {
-    /// Name of the stage, of its command and of its section in the settings.
+    /// Name of the stage, its command and its section in the settings.
     const NAME: &'static str;
     /// Whether its result depends on the seed.
     const SEEDED: bool = false;
-    /// Settings that do not change the result: places, which are compared by what is there, and limits.
+    /// Settings that do not affect the result: paths, whose contents are compared instead, and limits.
     const WITHOUT_EFFECT: &'static [&'static str];
 
     /// The folder that is published.
     fn folder(&self) -> PathBuf;
 
-    /// Checks everything that can be known before the stage runs, and before the stages ahead of it do.
+    /// Checks everything that can be checked before this stage and the stages ahead of it run.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) naming the setting.
+    /// [`Error::Config`](crate::Error::Config) naming the invalid setting.
     fn check(&self) -> Result<()>;
 
-    /// What it reads, in the order of its record.
+    /// Its inputs, in the order in which they are recorded.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io), [`Error::Input`](crate::Error::Input) if that cannot be told.
+    /// [`Error::Io`](crate::Error::Io), [`Error::Input`](crate::Error::Input) if they cannot be determined.
     fn reads(&self) -> Result<Vec<Read>>;
 
-    /// What a published folder of the stage knows about the files that were read.
+    /// What a published folder of the stage recorded about the files it was made from.
     #[must_use]
     fn known(folder: &Path) -> Listing {
         Listing::read(folder)
@@ -53,7 +54,7 @@ pub trait StageConfig: Serialize + DeserializeOwned + Default {
     fn run(&self, common: &Common) -> Result<Summary>;
 }
 
-/// How published files are checked.
+/// How thoroughly published files are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
     /// By name and size.
@@ -62,10 +63,10 @@ pub enum Depth {
     Contents,
 }
 
-/// Why the folder of a stage is stale, one line each; empty if it is what a run would make now.
+/// Why a stage's folder is stale, one line per reason; empty if it is up to date.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io) if that cannot be told.
+/// [`Error::Io`](crate::Error::Io) if that cannot be determined.
 pub fn reasons<C: StageConfig>(config: &C, common: &Common, depth: Depth) -> Result<Vec<String>> {
     let folder = config.folder();
     if !files::is_there(&folder)? {
@@ -73,11 +74,11 @@ pub fn reasons<C: StageConfig>(config: &C, common: &Common, depth: Depth) -> Res
     }
     let opened = OpenFolder::open(&folder)?;
     let Some(made) = Summary::find(opened.root())? else {
-        return Ok(vec!["it has no record that can be read".to_owned()]);
+        return Ok(vec!["it has no readable record".to_owned()]);
     };
     let mut reasons = changed_settings(config, common, &made);
     if made.behaviour != behaviour_of(C::NAME) {
-        reasons.push(format!("lookbook {} made it, this one works differently", made.version));
+        reasons.push(format!("it was made by lookbook {}, which works differently", made.version));
     }
     reasons.extend((!made.complete).then(|| "more inputs were rejected than allowed".to_owned()));
     reasons.extend(changed_inputs(config, &made, opened.root()));
@@ -88,7 +89,7 @@ pub fn reasons<C: StageConfig>(config: &C, common: &Common, depth: Depth) -> Res
     Ok(reasons)
 }
 
-/// One line for each setting that is not what the folder was made with.
+/// One line for each setting that differs from what the folder was made with.
 fn changed_settings<C: StageConfig>(config: &C, common: &Common, made: &Summary) -> Vec<String> {
     let json = |config: &C| serde_json::to_value(config).unwrap_or_default();
     let (now, by_default) = (json(config), json(&C::default()));
@@ -99,7 +100,7 @@ fn changed_settings<C: StageConfig>(config: &C, common: &Common, made: &Summary)
         .flatten()
         .filter(|(key, _)| !C::WITHOUT_EFFECT.contains(&key.as_str()))
         .filter_map(|(key, now)| {
-            // A setting that there was not yet had what is its default now.
+            // A setting that did not exist yet behaved as its current default.
             let before = before.get(key).unwrap_or(&by_default[key]);
             (now != before).then(|| format!("setting {key} is {now}, it was made with {before}"))
         })
@@ -111,14 +112,14 @@ fn changed_settings<C: StageConfig>(config: &C, common: &Common, made: &Summary)
     changes
 }
 
-/// One line for each input that is not what the stage read.
+/// One line for each input that differs from what the stage read.
 fn changed_inputs<C: StageConfig>(config: &C, made: &Summary, folder: &Path) -> Vec<String> {
     let reads = match config.reads() {
         Ok(reads) => reads,
         Err(problem) => return vec![problem.with_causes()],
     };
     if reads.len() != made.inputs.len() {
-        return vec![format!("it reads {} inputs, it was made of {}", reads.len(), made.inputs.len())];
+        return vec![format!("it reads {} inputs, it was made from {}", reads.len(), made.inputs.len())];
     }
     let known =
         if reads.iter().any(|it| matches!(it, Read::Files { .. })) { C::known(folder) } else { Listing::default() };
@@ -130,8 +131,7 @@ fn changed_inputs<C: StageConfig>(config: &C, made: &Summary, folder: &Path) -> 
     reads.iter().zip(&made.inputs).filter_map(change).collect()
 }
 
-/// As [`reasons`], but only whether the inputs of a folder of this stage are no longer what it was made of, with the settings
-/// of its record.
+/// Whether the inputs of a folder of this stage have changed since it was made, according to the settings in its record.
 #[must_use]
 pub fn has_changed_inputs<C: StageConfig>(made: &Summary, folder: &Path) -> bool {
     let config = serde_json::from_value::<C>(made.config["stage"].clone());

@@ -1,9 +1,9 @@
-//! The versions of an output folder: `NAME` is the published one; beside it, hidden, the unfinished one (`.NAME.partial`),
-//! the ones published before (`.NAME.previous-1` the newest) and the one that a gate held back (`.NAME.rejected`).
+//! The versions of an output folder: `NAME` is the published one; hidden beside it are the unfinished one (`.NAME.partial`),
+//! earlier ones (`.NAME.previous-1` is the newest) and the one that a gate held back (`.NAME.rejected`).
 //!
-//! Publishing is one exchange of two folders, and that is the moment of success: what comes after it only tidies up, its
-//! failure is a warning, and the next run does it. A folder that holds a version is moved by renames alone until it is too
-//! old to be kept (`.NAME.expired`, which is removed). Which of two versions is the newer one is told by the generation in
+//! Publishing is a single exchange of two folders, and that is the moment of success: what follows only tidies up. If that
+//! fails, it is logged as a warning and the next run does it. A folder that holds a version is only ever renamed until it is
+//! too old to be kept (`.NAME.expired`, which is removed). Which of two versions is newer is decided by the generation in
 //! their records, never by a clock.
 
 use std::fs;
@@ -16,27 +16,27 @@ use super::record::{RUN_FILE, Summary};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Name of the published folder between the two renames of a file system without an atomic exchange.
+/// Name of the published folder between the two renames on a file system without atomic exchange.
 const ASIDE: &str = "old";
 /// Name of a version that is too old to be kept, until it is removed.
 const EXPIRED: &str = "expired";
-/// Name of the folder in which a published one gets another file.
+/// Name of the copy of a published folder to which a file is being added.
 const AMENDED: &str = "amended";
 
-/// Where the versions of an output folder lie.
+/// The locations of an output folder's versions.
 #[derive(Debug, Clone)]
 pub struct Versions {
-    /// The published folder; where the settings name a symbolic link, what it points to.
+    /// The published folder; if the settings name a symbolic link, its target.
     pub(super) output: PathBuf,
     parent: PathBuf,
     name: String,
 }
 
 impl Versions {
-    /// Of the folder `output`, which need not be there.
+    /// The versions of the folder `output`, which need not exist.
     ///
     /// # Errors
-    /// [`Error::Config`] if `output` does not name a folder, or names a mount point, which no rename can replace.
+    /// [`Error::Config`] if `output` does not name a folder, or names a mount point, which cannot be replaced by a rename.
     pub fn of(output: &Path) -> Result<Self> {
         let target = if output.is_symlink() {
             fs::canonicalize(output).map_err(Error::io("follow the symbolic link", output))?
@@ -51,8 +51,10 @@ impl Versions {
         let parent = files::parent_of(&target);
         let device = |path: &Path| fs::metadata(path).ok().map(|it| it.dev());
         if device(&target).is_some_and(|of_output| device(&parent) != Some(of_output)) {
-            let problem =
-                format!("'{}' is a mount point, which no rename can replace; name a folder in it", target.display());
+            let problem = format!(
+                "'{}' is a mount point, which cannot be replaced by a rename; choose a folder inside it",
+                target.display()
+            );
             return Err(Error::config("output", problem));
         }
         Ok(Self { output: target, parent, name })
@@ -62,7 +64,7 @@ impl Versions {
         self.parent.join(format!(".{}.{suffix}", self.name))
     }
 
-    /// The folder that a run is writing, or that a killed run has left.
+    /// The folder that a run is writing, or that a killed run left behind.
     #[must_use]
     pub fn partial(&self) -> PathBuf {
         self.hidden("partial")
@@ -86,7 +88,7 @@ impl Versions {
         self.hidden(&format!("previous-{age}"))
     }
 
-    /// The generation of the next version: above that of every version that there is.
+    /// The generation of the next version: above those of all existing versions.
     pub(super) fn next_generation(&self) -> Result<u64> {
         let kept = self.ages()?.into_iter().map(|age| self.previous(age));
         let folders = kept.chain([self.output.clone(), self.rejected()]);
@@ -99,12 +101,12 @@ impl Versions {
         Ok(generations.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0) + 1)
     }
 
-    /// Puts the unfinished folder, of generation `new`, into the output's place. Once it is there nothing fails: what
-    /// cannot be tidied up is said, and left to the next run.
+    /// Replaces the output with the unfinished folder, which has generation `new`. Once it is in place nothing fails any more:
+    /// if tidying up does not work, that is logged and left to the next run.
     pub(super) fn publish(&self, new: u64, keep: usize) -> Result<()> {
         let old = match files::exchange(&self.partial(), &self.output, &self.hidden(ASIDE)) {
             Ok(old) => old,
-            // As a network file system answers whose first answer was lost.
+            // A network file system may report this if its first reply was lost.
             Err(_) if generation(&self.output).is_ok_and(|it| it == Generation::Of(new)) => {
                 files::is_there(&self.partial()).unwrap_or(false).then(|| self.partial())
             }
@@ -114,7 +116,7 @@ impl Versions {
         Ok(())
     }
 
-    /// Keeps the version `old`, which was published until now, and clears what no longer counts.
+    /// Keeps the version `old`, which was published until now, and deletes what is obsolete.
     fn tidy_up(&self, old: Option<&Path>, keep: usize) -> Result<()> {
         files::flush(&self.parent)?;
         if let Some(old) = old {
@@ -126,18 +128,20 @@ impl Versions {
         files::flush(&self.parent)
     }
 
-    /// Says what could not be tidied up; the next run does it.
+    /// Logs what could not be tidied up; the next run does it.
     fn warn(&self, result: Result<()>) {
         if let Err(error) = result {
             let (output, error) = (self.output.display(), error.with_causes());
-            tracing::warn!("{output} is published, but not all beside it is tidied up yet: {error}");
+            tracing::warn!(
+                "{output} is published, but tidying up old versions beside it failed and is left to the next run: {error}"
+            );
         }
     }
 
-    /// The version `old`, which was published until now, becomes the newest of those that are kept.
+    /// Makes the version `old`, which was published until now, the newest of the kept ones.
     fn retire(&self, old: &Path, keep: usize) -> Result<()> {
         let ages = self.ages()?;
-        // A kill may have left a gap: nothing older than that has to move.
+        // A killed run may have left a gap: nothing older than the gap has to move.
         let free = (1..=ages.len() + 1).find(|age| !ages.contains(age)).expect("one more number than folders");
         for age in (1..free).rev() {
             files::rename(&self.previous(age), &self.previous(age + 1))?;
@@ -146,7 +150,7 @@ impl Versions {
         self.ages()?.into_iter().filter(|&age| age >= keep.max(1)).try_for_each(|age| self.expire(&self.previous(age)))
     }
 
-    /// Removes a version that is too old to be kept; by that name nothing takes what is left of it for a version.
+    /// Removes a version that is too old to be kept. It is renamed first, so that no remains of it are mistaken for a version.
     fn expire(&self, old: &Path) -> Result<()> {
         let expired = self.hidden(EXPIRED);
         files::remove_folder(&expired)?;
@@ -154,7 +158,7 @@ impl Versions {
         files::remove_folder(&expired)
     }
 
-    /// The ages of the versions that are kept, ascending.
+    /// The ages of the kept versions, ascending.
     fn ages(&self) -> Result<Vec<usize>> {
         let prefix = format!(".{}.previous-", self.name);
         let age = |path: PathBuf| path.file_name()?.to_str()?.strip_prefix(&prefix)?.parse().ok();
@@ -163,13 +167,16 @@ impl Versions {
         Ok(ages)
     }
 
-    /// Ends what a run was killed in the middle of when it had begun to publish: the published folder is in its place, and
-    /// the version before is the newest of those kept. The lock must be held.
+    /// Completes or undoes a publication that a run was killed in the middle of: afterwards the published folder is in place
+    /// and the previous version is the newest of the kept ones. The lock must be held.
     pub(super) fn recover(&self, keep: usize) -> Result<()> {
         let aside = self.hidden(ASIDE);
         if files::is_there(&aside)? {
             if !files::is_there(&self.output)? {
-                tracing::warn!("a run was killed while it published {}: the previous version is back", self.name);
+                tracing::warn!(
+                    "a run was killed while it was publishing {}: the previous version is restored",
+                    self.name
+                );
                 files::rename(&aside, &self.output)?;
             } else if self.is_same(&aside)? {
                 self.expire(&aside)?;
@@ -186,14 +193,14 @@ impl Versions {
         Ok(())
     }
 
-    /// Whether `folder` is the published version before it was amended.
+    /// Whether `folder` is the published version as it was before it was amended.
     fn is_same(&self, folder: &Path) -> Result<bool> {
         let published = generation(&self.output)?;
         Ok(matches!(published, Generation::Of(1..)) && generation(folder)? == published)
     }
 
-    /// Whether `folder` holds a version that was published until a newer one took its place. An unfinished folder has no
-    /// record, or one of a generation above that of the published folder.
+    /// Whether `folder` holds a version that was published until a newer one replaced it. An unfinished folder has no record,
+    /// or one with a higher generation than the published folder's.
     fn was_published(&self, folder: &Path) -> Result<bool> {
         Ok(match (generation(folder)?, generation(&self.output)?) {
             (Generation::Of(this), Generation::Of(published)) => this <= published,
@@ -220,8 +227,8 @@ impl Versions {
         files::remove_folder(&partial)
     }
 
-    /// Makes the unfinished folder, empty but for the folders `kept` of an earlier run; whether there was one of them. The
-    /// lock must be held, and [`Versions::recover`] have been called.
+    /// Creates the unfinished folder, empty except for the folders `kept` of an earlier run; returns whether there were any.
+    /// The lock must be held, and [`Versions::recover`] must have been called.
     pub(super) fn start(&self, kept: &[&str]) -> Result<bool> {
         let partial = self.partial();
         if !kept.iter().any(|name| partial.join(name).is_dir()) {
@@ -239,7 +246,7 @@ impl Versions {
         Ok(true)
     }
 
-    /// Refuses a folder with files of somebody else, or of a stage other than `stage`.
+    /// Refuses a folder whose files were written by a stage other than `stage`, or not by lookbook at all.
     pub(super) fn refuse_foreign(&self, stage: Option<&str>) -> Result<()> {
         let entries = match fs::read_dir(&self.output) {
             Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(()),
@@ -249,21 +256,21 @@ impl Versions {
         if entries > 0 && !self.output.join(RUN_FILE).is_file() {
             return Err(Error::input(
                 &self.output,
-                "holds files that no stage of lookbook wrote; name an empty or a new folder, nothing was touched",
+                "holds files that no stage of lookbook wrote; choose an empty or a new folder, nothing was touched",
             ));
         }
         let made_by = Summary::read(&self.output).ok().map(|it| it.stage);
         if let (Some(made_by), Some(stage)) = (made_by, stage)
             && made_by != stage
         {
-            let problem = format!("is of '{made_by}', not of '{stage}'; name another folder, nothing was touched");
+            let problem = format!("is of '{made_by}', not of '{stage}'; choose another folder, nothing was touched");
             return Err(Error::input(&self.output, problem));
         }
         Ok(())
     }
 
-    /// Puts a folder in the place of the published one that has the same files (by hard links) but for those that `write`
-    /// writes into it. The lock must be held.
+    /// Replaces the published folder with one that has the same files (as hard links), except for those that `write` writes
+    /// into it. The lock must be held.
     pub(super) fn amend(&self, replaced: &[&str], write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let amended = self.hidden(AMENDED);
         files::remove_folder(&amended)?;
@@ -280,19 +287,19 @@ impl Versions {
         write(&amended)?;
         files::flush_tree(&amended)?;
         if let Some(old) = files::exchange(&amended, &self.output, &self.hidden(ASIDE))? {
-            // All that it has is in the new one as well.
+            // Everything in it is in the new one as well.
             self.warn(files::flush(&self.parent).and_then(|()| self.expire(&old)));
         }
         Ok(())
     }
 }
 
-/// What the record of a folder says of its generation.
+/// The generation of a folder according to its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Generation {
     /// There is no record.
     None,
-    /// The record is none that can be read.
+    /// The record cannot be read.
     Damaged,
     /// The generation; 0 if it was made before generations were counted.
     Of(u64),
@@ -311,16 +318,16 @@ fn generation(folder: &Path) -> Result<Generation> {
     Ok(record.map_or(Generation::Damaged, |it| Generation::Of(it.generation)))
 }
 
-/// Puts the version before into the place of the published one, which becomes the version before: a second call takes the
-/// first one back. Returns the record of what is published now.
+/// Swaps the published version with the previous one; a second call undoes the first. Returns the record of the version that
+/// is published now.
 ///
 /// # Errors
-/// [`Error::Input`] if there is no version before, [`Error::Locked`] if a run holds the folder, [`Error::Io`].
+/// [`Error::Input`] if there is no previous version, [`Error::Locked`] if a run holds the folder, [`Error::Io`].
 pub fn roll_back(output: &Path) -> Result<Summary> {
     let versions = Versions::of(output)?;
     versions.refuse_foreign(None)?;
     let before = versions.previous(1);
-    let missing = || Error::input(output, format!("has no version before it ({} is not there)", before.display()));
+    let missing = || Error::input(output, format!("has no version before it ({} does not exist)", before.display()));
     if !files::is_there(&files::parent_of(&versions.output))? {
         return Err(missing());
     }
@@ -354,7 +361,7 @@ mod tests {
         fs::read_to_string(folder.join("version")).ok()
     }
 
-    /// A folder with versions 3, 2 and 1, all of the same second.
+    /// A folder with versions 3, 2 and 1, all made within the same second.
     fn nights(place: &Path) -> Result<Versions> {
         let output = place.join("out");
         for version in ["1", "2", "3"] {
@@ -394,7 +401,7 @@ mod tests {
             for then in ["publish", "roll back"] {
                 let place = tempfile::tempdir().expect("a temporary folder");
                 let versions = nights(place.path())?;
-                // As a publish of 3 over 2 leaves it right after the exchange; or a rename later.
+                // The state right after the exchange when 3 is published over 2, or one rename later.
                 files::rename(&versions.previous(1), &versions.partial())?;
                 if !shifted {
                     files::rename(&versions.previous(2), &versions.previous(1))?;
@@ -417,7 +424,7 @@ mod tests {
     fn what_was_never_published_is_no_version_and_what_was_is_never_cleared() -> Result<()> {
         let place = tempfile::tempdir().expect("a temporary folder");
         let versions = nights(place.path())?;
-        // Killed right before the exchange: the record is there, of the next generation.
+        // Killed right before the exchange: there is a record, with the next generation.
         let partial = versions.partial();
         files::create_folder(&partial)?;
         files::write(&partial.join("version"), b"never")?;
@@ -426,7 +433,7 @@ mod tests {
         files::write_json(&partial.join(RUN_FILE), &record)?;
         roll_back(&versions.output)?;
         assert_eq!(kept(&versions), ["2", "3", "1"]);
-        // A run that fails after the exchange, as it finds the version in the place of the unfinished folder.
+        // A run that fails after the exchange finds a version in the place of the unfinished folder.
         files::remove_folder(&versions.partial())?;
         files::rename(&versions.previous(2), &versions.partial())?;
         versions.clear_unfinished()?;
@@ -438,7 +445,7 @@ mod tests {
     fn what_cannot_be_tidied_up_fails_nothing_and_is_done_by_the_next_run() -> Result<()> {
         let place = tempfile::tempdir().expect("a temporary folder");
         let versions = nights(place.path())?;
-        // A file in the place of a folder cannot be removed as one.
+        // A file where a folder is expected cannot be removed as a folder.
         files::write(&versions.hidden(EXPIRED), b"in the way")?;
         publish(&versions.output, "4")?;
         assert_eq!(kept(&versions), ["4", "3", "2", "1"]);

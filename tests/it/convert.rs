@@ -411,7 +411,7 @@ fn a_flipped_bit_is_an_error_a_reject_or_another_valid_label_and_never_a_panic()
 fn a_folder_of_no_known_layout_is_one_clear_error() {
     let place = tempfile::tempdir().expect("a temporary folder");
     let output = place.path().join("dataset");
-    for (source, expected) in [(place.path().to_owned(), "neither"), (place.path().join("none"), "is no folder")] {
+    for (source, expected) in [(place.path().to_owned(), "neither"), (place.path().join("none"), "is not a folder")] {
         let error = convert(&source, &output).expect_err(expected);
         assert!(matches!(error, Error::Input { .. }), "{error}");
         assert!(error.to_string().contains(expected), "{error}");

@@ -129,7 +129,7 @@ fn the_same_bytes_make_nothing_stale() {
     assert!(nights.ran(&["--source", "elsewhere"]).is_empty());
     let night = nights.run(&SOURCE);
     assert_eq!(night.code, 1, "{}", night.said);
-    assert!(night.said.contains("source: is no folder"), "{}", night.said);
+    assert!(night.said.contains("source: is not a folder"), "{}", night.said);
     fs::rename(nights.path("elsewhere"), nights.path("source")).unwrap();
     assert!(nights.ran(&SOURCE).is_empty(), "it was away for one night");
     // Early cut-off: another file beside the photos, the same table.
@@ -186,7 +186,7 @@ fn what_can_be_known_before_the_first_stage_is_checked_before_it() {
     for (settings, arguments, code, told) in [
         ("[similarity]\nthreshold = 90\n", &[][..], 2, "threshold"),
         ("[gates]\nmin_mean_iou = 40\n", &[], 2, "min_mean_iou"),
-        ("", &["--source", "nowhere"], 1, "nowhere: is no folder"),
+        ("", &["--source", "nowhere"], 1, "nowhere: is not a folder"),
         ("", &["--catalogue", "nowhere"], 1, "nowhere: is not there"),
         ("", &["--only", "train..convert"], 2, "'convert' comes before 'train'"),
         ("", &["--only", "export"], 2, "there is no stage 'export' here"),
