@@ -1,5 +1,5 @@
 #!/bin/sh
-# Seconds of every stage over the sample, from nothing, in a temporary folder: bench.sh PROGRAM SETTINGS
+# Times every stage on the sample, from scratch, in a temporary folder: bench.sh PROGRAM SETTINGS
 set -eu
 
 place=$(mktemp -d)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Measures lookbook beside its peers: bench_peers.sh [SECTION ...]; markdown tables to stdout. Leave the machine alone
-# meanwhile. The sections are those of scripts/peers/bench.py.
+# Benchmarks lookbook against its peers: bench_peers.sh [SECTION ...]; prints Markdown tables to stdout. Leave the machine
+# idle otherwise. For the sections see scripts/peers/bench.py.
 set -eu
 cd -- "$(dirname -- "$0")/.."
 

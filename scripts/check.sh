@@ -1,6 +1,6 @@
 #!/bin/sh
-# All checks, the cheapest first; stops at the first that fails. Needs Rust, a C compiler and Python 3 with pip.
-# One profile (release) throughout: the dependencies are compiled once.
+# Runs all checks, cheapest first, and stops at the first failure. Needs Rust, a C compiler and Python 3 with pip.
+# Uses one profile (release) throughout, so that the dependencies are compiled only once.
 set -eu
 cd -- "$(dirname -- "$0")/.."
 
@@ -11,7 +11,7 @@ step() {
 
 step cargo fmt --check
 step cargo clippy --release --locked --all-targets -- -D warnings
-# As on a processor that is no x86-64.
+# As on a processor other than x86-64.
 step cargo clippy --release --locked --features portable -- -D warnings
 step scripts/install_onnxruntime.sh
 step scripts/install_python_packages.sh
@@ -19,4 +19,4 @@ step scripts/install_test_tools.sh
 step cargo test --release --locked
 step scripts/check_memory.sh
 step env RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps
-echo "check: all is well" >&2
+echo "check: all checks passed" >&2

@@ -1,12 +1,13 @@
 #!/bin/sh
-# The native operators' tests under valgrind: reads and writes out of bounds. valgrind knows AVX2 and no more, and says so to
-# the program, so the AVX-512 forms do not run here: guard pages check those (src/ops/bounds.rs) in the plain tests. Values
-# that nobody wrote are left out: optimised iterators compare such a value where its outcome does not matter.
+# Runs the native operators' tests under valgrind, to find reads and writes out of bounds. valgrind supports AVX2 at most and
+# reports that to the program, so the AVX-512 kernels do not run here: the ordinary tests check those with guard pages
+# (src/ops/bounds.rs). Uses of uninitialised values are not reported: optimised iterators compare such values when the
+# outcome does not matter.
 set -eu
 cd -- "$(dirname -- "$0")/.."
 
 if ! command -v valgrind >/dev/null 2>&1; then
-    echo "check_memory: SKIPPED: there is no valgrind (Debian, Ubuntu: apt install valgrind)" >&2
+    echo "check_memory: SKIPPED: valgrind is not installed (Debian, Ubuntu: apt install valgrind)" >&2
     exit 0
 fi
 runner='["valgrind", "--quiet", "--error-exitcode=1", "--leak-check=no", "--undef-value-errors=no"]'

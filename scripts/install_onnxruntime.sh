@@ -1,8 +1,8 @@
 #!/bin/sh
-# Gets ONNX Runtime out of its pinned Python wheel: install_onnxruntime.sh [FOLDER], default .runtime beside the Makefile.
-#   GPU=1        the build with CUDA, and the NVIDIA libraries that it names, in FOLDER/nvidia
-#   PYTHON=...   the Python to ask for the wheel (default python3); nothing is installed into it
-# Every wheel is checked against the SHA-256 in onnxruntime.txt or onnxruntime-gpu.txt. A second call does nothing.
+# Installs ONNX Runtime from its pinned Python wheel: install_onnxruntime.sh [FOLDER], default .runtime beside the Makefile.
+#   GPU=1        the build with CUDA, and the NVIDIA libraries it needs in FOLDER/nvidia
+#   PYTHON=...   the Python whose pip downloads the wheel (default python3); nothing is installed into it
+# Every wheel is checked against the SHA-256 in onnxruntime.txt or onnxruntime-gpu.txt. Does nothing if it is installed already.
 set -eu
 
 fail() {
@@ -18,7 +18,7 @@ variant=onnxruntime
 requirements=$scripts/$variant.txt
 version=$(sed -n 's/^onnxruntime[a-z-]*==\([0-9.]*\).*/\1/p' "$requirements")
 
-# The CUDA build also serves those who ask for the plain one.
+# The CUDA build also satisfies a request for the plain one.
 for have in "$variant" onnxruntime-gpu; do
     if [ -e "$runtime/libonnxruntime.so" ] && [ "$(cat "$runtime/STAMP" 2>/dev/null)" = "$have $version" ]; then
         exit 0
@@ -40,7 +40,7 @@ work=$(mktemp -d "$runtime.partial.XXXXXX")
 trap 'rm -rf -- "$work"' EXIT
 trap 'exit 130' INT TERM
 
-# A Python without a wheel of its own asks for that of another: only the library inside is of use.
+# If this Python has no wheel, download that of another version: only the library inside is used.
 set --
 if ! "$python" -c 'import sys; sys.exit(not (sys.implementation.name == "cpython" and
         (3, 11) <= sys.version_info[:2] <= (3, 14) and "t" not in getattr(sys, "abiflags", "")))'; then
@@ -50,15 +50,15 @@ if ! "$python" -c 'import sys; sys.exit(not (sys.implementation.name == "cpython
     done
 fi
 
-echo "install_onnxruntime: getting $variant $version" >&2
+echo "install_onnxruntime: downloading $variant $version" >&2
 "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
-    --requirement "$requirements" --dest "$work/wheels" "$@" || fail "pip could not get $variant $version (its message is above).
-Without a network: put the wheels named in $requirements
+    --requirement "$requirements" --dest "$work/wheels" "$@" || fail "pip could not download $variant $version (its message is above).
+Without a network: put the wheels listed in $requirements
 into a folder and set PIP_NO_INDEX=1 PIP_FIND_LINKS=that folder. Behind a mirror: set PIP_INDEX_URL.
-Where a hash did not match, the package index gave another file than the one tested: don't use it."
+If a hash did not match, the package index served a different file from the one tested: do not use it."
 
 "$python" - "$work" "$runtime" "$variant $version" <<'PYTHON'
-"""Unpacks the libraries of the wheels and puts the folder in its place whole."""
+"""Unpacks the libraries from the wheels and moves the complete folder into place."""
 import os, pathlib, shutil, sys, zipfile
 
 work, runtime, stamp = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
@@ -90,10 +90,10 @@ if len(libraries) != 1:
 (new / "libonnxruntime.so").symlink_to(libraries[0].name)
 (new / "STAMP").write_text(stamp + "\n")
 
-# Two renames; a running program keeps the library that it has open.
+# Two renames; a running program keeps the library it has open.
 old = work / "old"
 if runtime.exists():
     runtime.rename(old)
 new.rename(runtime)
 PYTHON
-echo "install_onnxruntime: $variant $version is in $runtime" >&2
+echo "install_onnxruntime: installed $variant $version in $runtime" >&2

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Puts the Python packages that the tests need into .python/ (pip alone: no virtual environment, nothing of the system's
-# is touched); does nothing where they are there for these requirements.
+# Installs the Python packages that the tests need into .python/ (with pip only: no virtual environment, and the system's
+# packages are not touched). Does nothing if the current requirements are installed already.
 set -eu
 cd -- "$(dirname -- "$0")/.."
 

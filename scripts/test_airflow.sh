@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs the Airflow DAG for real over a small sample: test_airflow.sh PROGRAM. Airflow goes into .airflow/ (a virtual
-# environment of its own, made once for the pinned versions); its database and logs go into a temporary folder.
+# Runs the actual Airflow DAG on a small sample: test_airflow.sh PROGRAM. Airflow is installed into .airflow/ (a separate
+# virtual environment, recreated only if the pinned versions change); its database and logs go into a temporary folder.
 set -eu
 program=$(realpath -- "$1")
 cd -- "$(dirname -- "$0")/.."
@@ -9,7 +9,7 @@ wanted=pipelines/airflow/requirements.txt
 if ! cmp -s "$wanted" .airflow/requirements.txt; then
     rm -rf .airflow
     python3 -m venv .airflow
-    echo "test_airflow: getting Airflow into .airflow/" >&2
+    echo "test_airflow: installing Airflow into .airflow/" >&2
     .airflow/bin/python -m pip install --quiet --disable-pip-version-check -r "$wanted"
     cp "$wanted" .airflow/requirements.txt
 fi
