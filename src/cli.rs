@@ -425,7 +425,13 @@ impl Cli {
     /// Runs the command; returns the exit code.
     pub(crate) fn run(&self) -> Result<u8> {
         if let Command::Doctor(flags) = &self.command {
-            let report = doctor::run(self.common.config.as_deref(), &flags.output);
+            let mut report = doctor::run(self.common.config.as_deref(), &flags.output);
+            if let (Some(_), Ok(settings)) = (&self.common.config, Settings::read(self.common.config.as_deref())) {
+                let request = run::Request { output: Some(flags.output.clone()), ..run::Request::default() };
+                report.add_run(
+                    self.common.resolve(&settings).and_then(|common| run::check(&request, &settings, &common)),
+                );
+            }
             self.show(&report);
             return Ok(report.exit_code());
         }

@@ -86,6 +86,16 @@ pub fn run(config: Option<&Path>, output: &Path) -> Report {
     Report { findings }
 }
 
+impl Report {
+    /// Adds what was found about a whole run with the settings that are named.
+    pub fn add_run(&mut self, checked: LibraryResult<()>) {
+        self.findings.push(match checked {
+            Ok(()) => finding(Level::Ok, "run", "every stage could begin", ""),
+            Err(problem) => finding(Level::Fail, "run", problem.with_causes(), "`lookbook run` would stop here"),
+        });
+    }
+}
+
 fn finding(level: Level, subject: &'static str, found: impl Into<String>, advice: &str) -> Finding {
     Finding { level, subject, found: found.into(), advice: (!advice.is_empty()).then(|| advice.to_owned()) }
 }

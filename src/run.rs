@@ -124,6 +124,14 @@ pub fn run(request: &Request, settings: &Settings, common: &Common) -> Result<Re
     Ok(report)
 }
 
+/// Checks what a run would check before its first stage. Changes nothing.
+///
+/// # Errors
+/// As [`run`].
+pub fn check(request: &Request, settings: &Settings, common: &Common) -> Result<()> {
+    Night::new(request, settings, common)?.check()
+}
+
 /// A run with its resolved request.
 struct Night<'a> {
     request: &'a Request,

@@ -263,26 +263,32 @@ impl PairVector for Of16 {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: guaranteed by the caller.
         Self(unsafe { _mm512_loadu_ps(from) })
     }
     #[inline(always)]
     unsafe fn pairs(from: *const u16) -> __m512bh {
+        // SAFETY: guaranteed by the caller.
         unsafe { transmute::<__m512i, __m512bh>(_mm512_loadu_si512(from.cast())) }
     }
     #[inline(always)]
     unsafe fn splat(pair: u32) -> __m512bh {
+        // SAFETY: guaranteed by the caller.
         unsafe { transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair.cast_signed())) }
     }
     #[inline(always)]
     unsafe fn plus_dot(self, a: __m512bh, b: __m512bh) -> Self {
+        // SAFETY: guaranteed by the caller.
         Self(unsafe { _mm512_dpbf16_ps(self.0, a, b) })
     }
     #[inline(always)]
     unsafe fn positive(self) -> Self {
+        // SAFETY: guaranteed by the caller.
         Self(unsafe { _mm512_max_ps(self.0, _mm512_setzero_ps()) })
     }
     #[inline(always)]
     unsafe fn store<E: Element>(self, to: *mut E) {
+        // SAFETY: guaranteed by the caller.
         unsafe { E::store_16(to, self.0) }
     }
 }
@@ -293,26 +299,32 @@ impl PairVector for Of8 {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: guaranteed by the caller.
         Self(unsafe { _mm256_loadu_ps(from) })
     }
     #[inline(always)]
     unsafe fn pairs(from: *const u16) -> __m256bh {
+        // SAFETY: guaranteed by the caller.
         unsafe { transmute::<__m256i, __m256bh>(_mm256_loadu_si256(from.cast())) }
     }
     #[inline(always)]
     unsafe fn splat(pair: u32) -> __m256bh {
+        // SAFETY: guaranteed by the caller.
         unsafe { transmute::<__m256i, __m256bh>(_mm256_set1_epi32(pair.cast_signed())) }
     }
     #[inline(always)]
     unsafe fn plus_dot(self, a: __m256bh, b: __m256bh) -> Self {
+        // SAFETY: guaranteed by the caller.
         Self(unsafe { _mm256_dpbf16_ps(self.0, a, b) })
     }
     #[inline(always)]
     unsafe fn positive(self) -> Self {
+        // SAFETY: guaranteed by the caller.
         Self(unsafe { _mm256_max_ps(self.0, _mm256_setzero_ps()) })
     }
     #[inline(always)]
     unsafe fn store<E: Element>(self, to: *mut E) {
+        // SAFETY: guaranteed by the caller.
         unsafe { E::store_8(to, self.0) }
     }
 }

@@ -93,34 +93,42 @@ macro_rules! arithmetic {
         }
         #[inline(always)]
         fn splat(value: f32) -> Self {
+            // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
             Self(unsafe { $splat(value) })
         }
         #[inline(always)]
         fn plus(self, other: Self) -> Self {
+            // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
             Self(unsafe { $add(self.0, other.0) })
         }
         #[inline(always)]
         fn minus(self, other: Self) -> Self {
+            // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
             Self(unsafe { $sub(self.0, other.0) })
         }
         #[inline(always)]
         fn times(self, other: Self) -> Self {
+            // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
             Self(unsafe { $mul(self.0, other.0) })
         }
         #[inline(always)]
         fn over(self, other: Self) -> Self {
+            // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
             Self(unsafe { $div(self.0, other.0) })
         }
         #[inline(always)]
         fn larger(self, other: Self) -> Self {
+            // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
             Self(unsafe { $max(self.0, other.0) })
         }
         #[inline(always)]
         fn smaller(self, other: Self) -> Self {
+            // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
             Self(unsafe { $min(self.0, other.0) })
         }
         #[inline(always)]
         fn times_plus(self, by: Self, plus: Self) -> Self {
+            // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
             Self(unsafe { $fmadd(self.0, by.0, plus.0) })
         }
     };
@@ -143,19 +151,23 @@ impl Vector for Of8 {
 
     #[inline(always)]
     fn if_greater(self, than: Self, yes: Self, no: Self) -> Self {
+        // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
         Self(unsafe { _mm256_blendv_ps(no.0, yes.0, _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, than.0)) })
     }
     #[inline(always)]
     fn if_equal(self, other: Self, yes: Self, no: Self) -> Self {
+        // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
         Self(unsafe { _mm256_blendv_ps(no.0, yes.0, _mm256_cmp_ps::<_CMP_EQ_OQ>(self.0, other.0)) })
     }
     #[inline(always)]
     fn rounded(self) -> Self {
+        // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
         Self(unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0) })
     }
     #[inline(always)]
     fn times_power_of_two(self, exponent: Self) -> Self {
         // The exponent field of a float is biased by 127 and starts at bit 23.
+        // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
         Self(unsafe {
             let biased = _mm256_add_epi32(_mm256_cvtps_epi32(exponent.0), _mm256_set1_epi32(127));
             _mm256_mul_ps(self.0, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased)))
@@ -163,6 +175,7 @@ impl Vector for Of8 {
     }
     #[inline(always)]
     fn mantissa_and_exponent(self) -> (Self, Self) {
+        // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
         unsafe {
             let bits = _mm256_castps_si256(self.0);
             let fraction = _mm256_and_si256(bits, _mm256_set1_epi32(0x007f_ffff));
@@ -196,22 +209,27 @@ impl Vector for Of16 {
 
     #[inline(always)]
     fn if_greater(self, than: Self, yes: Self, no: Self) -> Self {
+        // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
         Self(unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, than.0), no.0, yes.0) })
     }
     #[inline(always)]
     fn if_equal(self, other: Self, yes: Self, no: Self) -> Self {
+        // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
         Self(unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(self.0, other.0), no.0, yes.0) })
     }
     #[inline(always)]
     fn rounded(self) -> Self {
+        // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
         Self(unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0) })
     }
     #[inline(always)]
     fn times_power_of_two(self, exponent: Self) -> Self {
+        // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
         Self(unsafe { _mm512_scalef_ps(self.0, exponent.0) })
     }
     #[inline(always)]
     fn mantissa_and_exponent(self) -> (Self, Self) {
+        // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
         unsafe {
             let mantissa = _mm512_getmant_ps::<_MM_MANT_NORM_P5_1, _MM_MANT_SIGN_ZERO>(self.0);
             (Self(mantissa), Self(_mm512_add_ps(_mm512_getexp_ps(self.0), _mm512_set1_ps(1.0))))
@@ -219,6 +237,7 @@ impl Vector for Of16 {
     }
     #[inline(always)]
     fn sum(self) -> f32 {
+        // SAFETY: values of this type exist only within `run_avx2` and `run_avx512`, which check for the instructions.
         unsafe { _mm512_reduce_add_ps(self.0) }
     }
 }

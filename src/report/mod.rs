@@ -50,8 +50,8 @@ impl StageConfig for Config {
 /// Writes the report folder: `index.html`, its pictures, and the gallery.
 ///
 /// # Errors
-/// [`Error::Config`](crate::Error::Config) for an invalid setting, [`Error::Input`](crate::Error::Input) if the run folder
-/// holds no output of a stage or something in it is damaged, [`Error::Runtime`](crate::Error::Runtime) if the model cannot
+/// [`Error::Config`] for an invalid setting, [`Error::Input`] if the run folder
+/// holds no output of a stage or something in it is damaged, [`Error::Runtime`] if the model cannot
 /// be run.
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     config.check()?;

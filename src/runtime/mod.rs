@@ -127,7 +127,9 @@ pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -
     let mut dialect = Dialect::Portable;
     if engine.dialect != DialectChoice::Portable {
         dialect = Dialect::Native;
-        let operators = operators::domain(instructions(engine.instructions)?, engine.threads).map_err(failed(name))?;
+        let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = if engine.threads == 0 { all() } else { engine.threads };
+        let operators = operators::domain(instructions(engine.instructions)?, threads).map_err(failed(name))?;
         builder = builder.with_operators(operators).map_err(|cause| failed(name)(cause.into()))?;
     }
     let session = commit(builder, &model(dialect)).map_err(failed(name))?;
