@@ -151,17 +151,20 @@ impl Folder {
         self.recorded.iter().flat_map(|it| &it.files).any(|file| file.name == Path::new(name))
     }
 
-    /// Notes whether it was made from `catalogue`: only then can its paths, and thus whole parts, be reused.
-    pub(super) fn compare_paths(&mut self, catalogue: &Path) {
-        let made_of = self.recorded.as_ref().and_then(|it| it.config.pointer("/stage/catalogue")?.as_str());
-        self.same_paths = made_of.map(Path::new) == Some(catalogue);
+    /// The catalogue that it was made from.
+    fn made_of(&self) -> Option<&Path> {
+        self.recorded.as_ref().and_then(|it| it.config.pointer("/stage/catalogue")?.as_str()).map(Path::new)
     }
 
-    /// Whether it was made of the catalogue at that place.
+    /// Notes whether it was made from `catalogue`: only then can its paths, and thus whole parts, be reused.
+    pub(super) fn compare_paths(&mut self, catalogue: &Path) {
+        self.same_paths = self.made_of() == Some(catalogue);
+    }
+
+    /// Whether it was made from the catalogue at that place.
     pub(super) fn is_of(&self, catalogue: &Path) -> bool {
-        let made_of = self.recorded.as_ref().and_then(|it| it.config.pointer("/stage/catalogue")?.as_str());
         let absolute = |path: &Path| std::path::absolute(path).ok();
-        made_of.is_some_and(|made_of| absolute(Path::new(made_of)) == absolute(catalogue))
+        self.made_of().is_some_and(|made_of| absolute(made_of) == absolute(catalogue))
     }
 
     /// Whether the paths in its rows are those this run would write.
