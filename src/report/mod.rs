@@ -16,7 +16,6 @@ mod nights;
 mod page;
 mod pictures;
 mod run;
-mod svg;
 
 pub use config::{Config, DEFAULT_GALLERY_PHOTOS, DEFAULT_PHOTOS, MAX_PHOTOS, STAGE};
 use run::Run;

@@ -8,14 +8,14 @@ use super::page::{Page, Segmentations, SegmentedPhoto, Swatch};
 use super::run::Run;
 use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::engine::PrecisionChoice;
-use crate::error::{Error, Result};
-use crate::files;
+use crate::error::Result;
 use crate::labels::CATEGORY_COUNT;
-use crate::model::Model;
 use crate::model::files::PREDICT_FILE;
+use crate::model::{Model, Predictor};
 use crate::photo::{self, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo};
 use crate::picture::{self, Tile};
 use crate::stage::{Common, Stage};
+use crate::{canvas, files};
 
 /// Width of the legend, that of the three tiles above it.
 const LEGEND_PX: u32 = 650;
@@ -34,29 +34,25 @@ pub(super) fn segmentations(
     }
     let dataset = Dataset::open(dataset)?;
     let (split, records) = chosen(&dataset, config.photos)?;
-    let photos: Vec<Photo> =
-        records.iter().map(|record| decoded(&record.file_name, &record.encoded)).collect::<Result<_>>()?;
     let mut predictor = Model::open(model)?.predictor(common.engine(config.device), PrecisionChoice::F32)?;
     stage.backend(predictor.backend());
-    let predictions = predictor.label_maps(&photos)?;
     let mut seen = BTreeSet::new();
     let (mut shown, mut tiles) = (Vec::new(), Vec::new());
-    for ((record, photo), prediction) in records.iter().zip(&photos).zip(&predictions) {
-        let truth = resized(&record.category_map(), record, photo)?;
-        let right = truth.iter().zip(prediction).filter(|(truth, predicted)| truth == predicted).count();
-        let accuracy = percent(right as f64 / truth.len().max(1) as f64);
-        seen.extend(truth.iter().chain(prediction).copied());
-        let overlays = [picture::overlay(photo, &truth), picture::overlay(photo, prediction)];
+    for record in &records {
+        let compared = Compared::new(&dataset, &mut predictor, record)?;
+        seen.extend(compared.label_maps.iter().flatten().copied());
+        let accuracy = percent(compared.accuracy);
+        let [photo, truth, prediction] = compared.pictures();
         let embed = |picture: &Photo| data_uri("jpeg", &picture::jpeg(picture, QUALITY));
         shown.push(SegmentedPhoto {
             caption: format!("{}: {accuracy} of the pixels are correct", record.file_name),
-            photo: embed(photo),
-            truth: embed(&overlays[0]),
-            prediction: embed(&overlays[1]),
+            photo: embed(&photo),
+            truth: embed(&truth),
+            prediction: embed(&prediction),
         });
         let captions = [record.file_name.clone(), "truth".to_owned(), format!("prediction, {accuracy} correct")];
-        let pictures = std::iter::once(photo.clone()).chain(overlays);
-        tiles.extend(pictures.zip(captions).map(|(photo, caption)| Tile { photo, caption }));
+        let pictures = [photo, truth, prediction].into_iter().zip(captions);
+        tiles.extend(pictures.map(|(photo, caption)| Tile { photo, caption }));
     }
     let worn: Vec<u8> = seen.into_iter().filter(|&category| (1..CATEGORY_COUNT as u8).contains(&category)).collect();
     let sheet = picture::stacked(&[picture::contact_sheet(&tiles, 3)?, picture::legend(&worn, LEGEND_PX)?]);
@@ -64,6 +60,39 @@ pub(super) fn segmentations(
     let legend = worn.into_iter().map(Swatch::of).collect();
     page.segmentations = (!shown.is_empty()).then_some(Segmentations { split, photos: shown, legend });
     Ok(())
+}
+
+/// A photo with its true and its predicted label map.
+struct Compared {
+    photo: Photo,
+    /// Truth and prediction, `[height, width]`.
+    label_maps: [Vec<u8>; 2],
+    /// Share of the pixels that are correct, at the photo's own size, as in `evaluate`.
+    accuracy: f64,
+}
+
+impl Compared {
+    fn new(dataset: &Dataset, predictor: &mut Predictor, record: &PhotoRecord) -> Result<Self> {
+        let photo = record.decode(&dataset.photos_path())?;
+        let truth = record.category_map();
+        let prediction = predictor.label_maps(std::slice::from_ref(&photo))?.swap_remove(0);
+        let right = truth.iter().zip(&prediction).filter(|(truth, predicted)| truth == predicted).count();
+        let accuracy = right as f64 / truth.len().max(1) as f64;
+        Ok(Self { photo, label_maps: [truth, prediction], accuracy })
+    }
+
+    /// The photo, and the photo with each label map, scaled down to fit on the page.
+    fn pictures(self) -> [Photo; 3] {
+        let own = self.photo.size();
+        if own.0 <= FIT_WIDTH_PX && own.1 <= FIT_HEIGHT_PX {
+            let [truth, prediction] = self.label_maps.map(|map| picture::overlay(&self.photo, &map));
+            return [self.photo, truth, prediction];
+        }
+        let photo = photo::fit(&self.photo, FIT_WIDTH_PX, FIT_HEIGHT_PX);
+        let overlay = |map: Vec<u8>| picture::overlay(&photo, &canvas::resize_labels(&map, own, photo.size()));
+        let [truth, prediction] = self.label_maps.map(overlay);
+        [photo, truth, prediction]
+    }
 }
 
 /// Evenly spaced photos of the test split, or of another split if it is empty.
@@ -82,53 +111,21 @@ fn chosen(dataset: &Dataset, count: usize) -> Result<(&'static str, Vec<PhotoRec
     Ok(("test", Vec::new()))
 }
 
-fn decoded(name: &str, encoded: &[u8]) -> Result<Photo> {
-    let photo = photo::decode(encoded).map_err(|problem| Error::input(name, problem.detail))?;
-    Ok(fitted(photo))
-}
-
-/// The photo, scaled down to the network's size if it is larger.
-fn fitted(photo: Photo) -> Photo {
-    if photo.width_px <= FIT_WIDTH_PX && photo.height_px <= FIT_HEIGHT_PX {
-        return photo;
-    }
-    photo::fit(&photo, FIT_WIDTH_PX, FIT_HEIGHT_PX)
-}
-
-/// The label map of a record, resized to the displayed photo by nearest-neighbour sampling.
-fn resized(labels: &[u8], record: &PhotoRecord, photo: &Photo) -> Result<Vec<u8>> {
-    let (from_width, from_height) = (record.width_px as usize, record.height_px as usize);
-    if labels.len() != from_width * from_height || labels.is_empty() {
-        return Err(Error::input(
-            &record.file_name,
-            format!("has {} labels for {from_width} x {from_height} pixels; convert the data set again", labels.len()),
-        ));
-    }
-    let (width, height) = (photo.width_px as usize, photo.height_px as usize);
-    let source = |y: usize, x: usize| labels[(y * from_height / height) * from_width + x * from_width / width];
-    Ok((0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| source(y, x)).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn labels_follow_the_photo_to_another_size() -> Result<()> {
-        let record = PhotoRecord {
-            photo_id: 0,
-            file_name: "a.jpg".to_owned(),
-            split: Split::Test,
-            width_px: 4,
-            height_px: 2,
-            encoded: Vec::new(),
-            superpixels: Vec::new(),
-            superpixel_category: Vec::new(),
-            superpixel_color: None,
-        };
-        let photo = Photo { width_px: 2, height_px: 1, rgb: vec![0; 6] };
-        assert_eq!(resized(&[1, 1, 2, 2, 3, 3, 4, 4], &record, &photo)?, [1, 2]);
-        assert!(resized(&[1, 2], &record, &photo).is_err());
-        Ok(())
+    fn labels_follow_the_photo_to_the_page() {
+        let map = |left| (0..800 * 600).map(|pixel| u8::from(pixel % 800 < left)).collect::<Vec<u8>>();
+        let photo = Photo { width_px: 800, height_px: 600, rgb: vec![100; 800 * 600 * 3] };
+        let compared = Compared { photo, label_maps: [map(400), map(200)], accuracy: 0.75 };
+        let [photo, truth, prediction] = compared.pictures();
+        assert_eq!(photo.size(), (400, 300));
+        for (picture, left) in [(&truth, 200), (&prediction, 100)] {
+            assert_eq!(picture.size(), (400, 300));
+            let coloured = |x: usize| picture.rgb[(150 * 400 + x) * 3] != 100;
+            assert!(coloured(left - 1) && !coloured(left + 1), "the edge is at {left}");
+        }
     }
 }

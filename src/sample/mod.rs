@@ -17,7 +17,7 @@ use crate::mat::Annotation;
 use crate::mat::write::{self, Entry};
 use crate::progress::Progress;
 use crate::stage::{self, Common, Read, Stage, StageConfig, Summary};
-use crate::stop;
+use crate::{stop, threads};
 
 use canvas::{Canvas, Rgb, Shape, View, at};
 use outfit::Outfit;
@@ -99,8 +99,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     let images = stage.create_folder("image")?;
     let outfits = outfit::plan(config.photos as usize, common.seed);
     let progress = Progress::new("drawing", u64::from(config.photos), "photos");
-    let pool = pool(common.threads)?;
-    let entries: Result<Vec<Entry>> = pool.install(|| {
+    let entries: Result<Vec<Entry>> = threads::with(common.threads, || {
         let numbered: Vec<_> = outfits.iter().enumerate().collect();
         numbered
             .into_par_iter()
@@ -111,7 +110,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
                 Ok(entry)
             })
             .collect()
-    });
+    })?;
     let entries = entries?;
     write::write_cfpd(&stage.path(crate::mat::cfpd::FILE), &entries)?;
     stage.count("photos", config.photos);
@@ -182,11 +181,4 @@ fn write_jpeg(path: &Path, rgb: &[u8]) -> Result<()> {
         .encode(rgb, WIDTH_PX as u32, HEIGHT_PX as u32, image::ExtendedColorType::Rgb8)
         .map_err(|cause| Error::io("encode", path)(std::io::Error::other(cause)))?;
     std::fs::write(path, bytes).map_err(Error::io("write", path))
-}
-
-fn pool(threads: usize) -> Result<rayon::ThreadPool> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|cause| Error::config("threads", format!("cannot start {threads} threads: {cause}")))
 }
