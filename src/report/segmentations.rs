@@ -21,13 +21,7 @@ use crate::{canvas, files};
 const LEGEND_PX: u32 = 650;
 
 /// If there are a data set and a model, adds photos that the model was not trained on, with truth and prediction.
-pub(super) fn segmentations(
-    page: &mut Page,
-    run: &Run,
-    config: &Config,
-    common: &Common,
-    stage: &mut Stage,
-) -> Result<()> {
+pub(super) fn add(page: &mut Page, run: &Run, config: &Config, common: &Common, stage: &mut Stage) -> Result<()> {
     let (Some(dataset), Some(model)) = (run.folder("dataset"), run.folder("model")) else { return Ok(()) };
     if config.photos == 0 || !model.join(PREDICT_FILE).is_file() {
         return Ok(());
