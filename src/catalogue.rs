@@ -8,23 +8,13 @@ use polars::prelude::{DataType, LazyFrame, PlRefPath, PolarsError, ScanArgsParqu
 
 use crate::dataset::{Dataset, PhotoRecord, photos};
 use crate::error::{Error, Result};
-use crate::photo;
 use crate::rejects::Reject;
 use crate::shard::Shard;
 use crate::stage::Read;
+use crate::{photo, reason};
 
 /// File name extensions of photos in a folder tree, case-insensitive.
 pub const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
-
-/// The stable reason codes for what is rejected in a folder tree besides photos.
-pub mod reason {
-    /// The user may not read the folder.
-    pub const FOLDER_NO_PERMISSION: &str = "folder_no_permission";
-    /// The disk or the network failed.
-    pub const FOLDER_IO_ERROR: &str = "folder_io_error";
-    /// A symbolic link that leads back to a folder that contains it.
-    pub const FOLDER_LOOP: &str = "folder_loop";
-}
 
 /// One photo of a catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -286,9 +276,9 @@ impl Walked {
             (Some(name), true) => self.names.push(name.to_owned()),
             (None, _) => {
                 let detail = format!("the name {} is not UTF-8; rename it", name.as_os_str().display());
-                self.reject(path, photo::reason::NAME_NOT_UTF8, detail);
+                self.reject(path, reason::NAME_NOT_UTF8, detail);
             }
-            (_, false) => self.reject(path, photo::reason::NOT_A_FILE, "is a pipe, a socket or a device, not a file"),
+            (_, false) => self.reject(path, reason::NOT_A_FILE, "is a pipe, a socket or a device, not a file"),
         }
     }
 
@@ -302,13 +292,13 @@ impl Walked {
         let Some(io) = cause.io_error() else { return };
         let problem = photo::unreadable(io);
         // A dangling link.
-        if problem.reason == photo::reason::MISSING {
+        if problem.reason == reason::MISSING {
             if is_photo(path) {
                 self.reject(path, problem.reason, problem.detail);
             }
             return;
         }
-        let denied = problem.reason == photo::reason::NO_PERMISSION;
+        let denied = problem.reason == reason::NO_PERMISSION;
         let code = if denied { reason::FOLDER_NO_PERMISSION } else { reason::FOLDER_IO_ERROR };
         self.reject(path, code, problem.detail);
         self.unread.push(path.strip_prefix(folder).unwrap_or(path).to_owned());

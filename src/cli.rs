@@ -10,7 +10,10 @@ use lookbook::settings::Settings;
 use lookbook::shard::Shard;
 use lookbook::stage::{self, Common, Depth, StageConfig, Summary};
 use lookbook::train::Resume;
-use lookbook::{convert, doctor, evaluate, export, recommend, report, run, sample, segment, similarity, status, train};
+use lookbook::{
+    convert, doctor, evaluate, export, recommend, report, run, sample, segment, similarity, status, threads, train,
+    units,
+};
 use serde::Serialize;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -61,7 +64,7 @@ struct CommonFlags {
     #[serde(skip)]
     skip_exit_code: u8,
     /// How long to wait for another run to release the folder, e.g. 90s, 10m or 2h
-    #[arg(long, global = true, value_name = "TIME", value_parser = seconds, default_value = "0s")]
+    #[arg(long, global = true, value_name = "TIME", value_parser = units::seconds, default_value = "0s")]
     #[serde(skip)]
     lock_wait: u64,
     /// Versions of the output folder to keep, including the published one [default: 2]
@@ -437,8 +440,7 @@ impl Cli {
         }
         let settings = Settings::read(self.common.config.as_deref())?;
         let common = self.common.resolve(&settings)?;
-        // The global pool can only be built once; a second attempt is harmless.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(common.threads).build_global();
+        threads::set_global(common.threads);
         match self.run_command(&settings, &common) {
             Err(done @ Error::NothingToDo { .. }) => {
                 self.show(&Nothing { nothing_to_do: done.to_string() });
@@ -573,12 +575,6 @@ fn stages(text: &str) -> std::result::Result<[String; 2], String> {
 }
 
 /// Parses a duration: a number followed by s, m or h.
-fn seconds(text: &str) -> std::result::Result<u64, String> {
-    let units = [("s", 1), ("m", 60), ("h", 3600)];
-    let parsed = units.iter().find_map(|(unit, secs)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*secs));
-    parsed.ok_or_else(|| format!("'{text}' is not a duration; write e.g. 90s, 10m or 2h"))
-}
-
 /// Printed when there is nothing to do.
 #[derive(Serialize)]
 struct Nothing {

@@ -102,6 +102,8 @@ pub mod canvas;
 #[doc(hidden)]
 pub mod catalogue;
 #[doc(hidden)]
+pub mod chart;
+#[doc(hidden)]
 pub mod color;
 #[doc(hidden)]
 pub mod dataset;
@@ -113,6 +115,7 @@ pub mod files;
 pub mod gates;
 #[doc(hidden)]
 pub mod graph;
+mod guard;
 #[doc(hidden)]
 pub mod labels;
 #[doc(hidden)]
@@ -123,6 +126,8 @@ pub mod ops;
 pub mod picture;
 #[doc(hidden)]
 pub mod progress;
+#[doc(hidden)]
+pub mod reason;
 #[doc(hidden)]
 pub mod rejects;
 #[doc(hidden)]
@@ -143,6 +148,8 @@ pub mod status;
 pub mod stop;
 #[doc(hidden)]
 pub mod table;
+#[doc(hidden)]
+pub mod threads;
 #[doc(hidden)]
 pub mod units;
 

@@ -1,17 +1,17 @@
-//! Pictures for people: learning curves, overlays, legends, contact sheets. Takes values, returns RGB pixels.
+//! Pictures for people: overlays, legends, contact sheets. Takes values, returns RGB pixels.
 //!
 //! All text is drawn in a font embedded in the program, so that a picture is the same on every machine.
 
 use std::sync::OnceLock;
 
-use image::{ImageBuffer, ImageEncoder, Rgb, RgbImage};
+use image::ImageEncoder;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::error::{Error, Result};
 use crate::labels::{BACKGROUND, CATEGORIES, CATEGORY_PALETTE};
-use crate::photo::Photo;
+use crate::photo::{self, Photo};
 
 /// Weight of the palette's colour in a coloured pixel of an overlay; the rest is the photo.
 pub const OVERLAY_STRENGTH: f32 = 0.55;
@@ -25,14 +25,10 @@ const FONT: &str = "lookbook";
 const CAPTION_SIZE: f64 = 17.0;
 const LINE_PX: i32 = 19;
 const GAP_PX: i32 = 14;
-const CURVE_PX: (u32, u32) = (1200, 460);
 const INK: RGBColor = RGBColor(40, 44, 52);
-const PALE: RGBColor = RGBColor(225, 228, 232);
 
 /// Drawing area of the plotting crate.
-type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
-/// A line of a chart: its name, its colour, and its values by epoch.
-type Series<'a> = (&'a str, RGBColor, Vec<(f64, f64)>);
+pub(crate) type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 
 /// A captioned picture of a contact sheet.
 #[derive(Debug, Clone)]
@@ -43,48 +39,6 @@ pub struct Tile {
     pub caption: String,
 }
 
-/// A line chart by epoch.
-#[derive(Debug)]
-pub struct Chart<'a> {
-    /// Its heading.
-    pub title: &'a str,
-    /// The top of the value axis; `None` for the highest value of any line.
-    pub top: Option<f64>,
-    /// Name and colour of each line, and its values by epoch. Values that are not finite are omitted.
-    pub lines: Vec<Curve<'a>>,
-}
-
-/// Name, colour and values by epoch of a line.
-pub type Curve<'a> = (&'a str, [u8; 3], Vec<(u32, f32)>);
-
-/// Draws two charts side by side over the same epochs, 1200 x 460 pixels.
-///
-/// # Errors
-/// [`Error::Input`] if there is no epoch or drawing fails.
-pub fn side_by_side(charts: &[Chart<'_>; 2]) -> Result<Photo> {
-    let epochs =
-        || charts.iter().flat_map(|chart| &chart.lines).flat_map(|(_, _, values)| values).map(|(epoch, _)| *epoch);
-    let (Some(first), Some(last)) = (epochs().min(), epochs().max()) else {
-        return Err(Error::input("history.parquet", "contains no epochs; train the model for at least one"));
-    };
-    draw(CURVE_PX.0, CURVE_PX.1, |area| {
-        area.fill(&WHITE)?;
-        let (left, right) = area.split_horizontally(CURVE_PX.0 / 2);
-        for (area, Chart { title, top, lines }) in [left, right].iter().zip(charts) {
-            let finite = |values: &[(u32, f32)]| -> Vec<(f64, f64)> {
-                let points = values.iter().map(|&(epoch, value)| (f64::from(epoch), f64::from(value)));
-                points.filter(|(_, value)| value.is_finite()).collect()
-            };
-            let series: Vec<Series<'_>> =
-                lines.iter().map(|(name, [r, g, b], values)| (*name, RGBColor(*r, *g, *b), finite(values))).collect();
-            let highest = series.iter().flat_map(|(_, _, points)| points).map(|point| point.1).fold(0.0, f64::max);
-            let top = top.unwrap_or(if highest > 0.0 { highest * 1.05 } else { 1.0 });
-            chart(area, title, (f64::from(first), f64::from(last)), top, &series)?;
-        }
-        Ok(())
-    })
-}
-
 /// Lays out captioned pictures in rows of `columns`, in cells of equal size; pictures keep their aspect ratio. A
 /// caption is wrapped at spaces and cut off after [`CAPTION_LINES`] lines.
 ///
@@ -93,9 +47,9 @@ pub fn side_by_side(charts: &[Chart<'_>; 2]) -> Result<Photo> {
 pub fn contact_sheet(tiles: &[Tile], columns: usize) -> Result<Photo> {
     let columns = columns.clamp(1, tiles.len().max(1));
     let rows = tiles.len().div_ceil(columns).max(1);
-    let pictures: Vec<RgbImage> = tiles.iter().map(|tile| scaled(&tile.photo, TILE_PX)).collect();
-    let largest = |side: fn(&RgbImage) -> u32| pictures.iter().map(side).max().unwrap_or(1) as i32;
-    let (cell_width, picture_height) = (largest(RgbImage::width), largest(RgbImage::height));
+    let pictures: Vec<Photo> = tiles.iter().map(|tile| photo::fit(&tile.photo, TILE_PX.0, TILE_PX.1)).collect();
+    let cell_width = pictures.iter().map(|it| it.width_px).max().unwrap_or(1) as i32;
+    let picture_height = pictures.iter().map(|it| it.height_px).max().unwrap_or(1) as i32;
     let cell_height = picture_height + LINE_PX * CAPTION_LINES as i32 + 4;
     let width = columns as i32 * (cell_width + GAP_PX) + GAP_PX;
     let height = rows as i32 * (cell_height + GAP_PX) + GAP_PX;
@@ -117,8 +71,8 @@ pub fn contact_sheet(tiles: &[Tile], columns: usize) -> Result<Photo> {
     })?;
     for (index, picture) in pictures.iter().enumerate() {
         let (x, y) = corner(index);
-        let x = x + (cell_width - picture.width() as i32) / 2;
-        let y = y + picture_height - picture.height() as i32;
+        let x = x + (cell_width - picture.width_px as i32) / 2;
+        let y = y + picture_height - picture.height_px as i32;
         paste(&mut sheet, picture, x as usize, y as usize);
     }
     Ok(sheet)
@@ -188,7 +142,7 @@ pub fn stacked(pictures: &[Photo]) -> Photo {
     let mut sheet = blank(width, height);
     let mut y = 0;
     for picture in pictures {
-        paste(&mut sheet, &buffer(picture), 0, y);
+        paste(&mut sheet, picture, 0, y);
         y += picture.height_px as usize;
     }
     sheet
@@ -223,9 +177,10 @@ pub fn jpeg(photo: &Photo, quality: u8) -> Vec<u8> {
 }
 
 /// Error type of drawing: the memory behind a picture cannot fail, so in practice this is about fonts.
-type DrawError = DrawingAreaErrorKind<<BitMapBackend<'static> as DrawingBackend>::ErrorType>;
+pub(crate) type DrawError = DrawingAreaErrorKind<<BitMapBackend<'static> as DrawingBackend>::ErrorType>;
 
-fn draw(width: u32, height: u32, content: impl FnOnce(&Area<'_>) -> Result<(), DrawError>) -> Result<Photo> {
+/// Draws a picture; what is not drawn is white.
+pub(crate) fn draw(width: u32, height: u32, content: impl FnOnce(&Area<'_>) -> Result<(), DrawError>) -> Result<Photo> {
     register_font();
     let mut picture = blank(width, height);
     let area = BitMapBackend::with_buffer(&mut picture.rgb, (width, height)).into_drawing_area();
@@ -233,58 +188,6 @@ fn draw(width: u32, height: u32, content: impl FnOnce(&Area<'_>) -> Result<(), D
     drop(area);
     drawn.map_err(|cause| Error::input("picture", format!("cannot be drawn: {cause}")))?;
     Ok(picture)
-}
-
-fn chart(area: &Area<'_>, title: &str, epochs: (f64, f64), top: f64, series: &[Series<'_>]) -> Result<(), DrawError> {
-    // A single epoch is drawn in the middle.
-    let margin = if epochs.1 > epochs.0 { 0.0 } else { 0.5 };
-    let mut chart = ChartBuilder::on(area)
-        .caption(title, text(22.0).color(&INK))
-        .margin(12)
-        .x_label_area_size(44)
-        .y_label_area_size(58)
-        .build_cartesian_2d(epochs.0 - margin..epochs.1 + margin, 0.0..top)?;
-    chart
-        .configure_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(PALE)
-        .axis_style(INK)
-        .label_style(text(15.0).color(&INK))
-        .x_desc("epoch")
-        .axis_desc_style(text(16.0).color(&INK))
-        .x_labels(((epochs.1 - epochs.0) as usize + 1).min(10))
-        .x_label_formatter(&|epoch| if epoch.fract() == 0.0 { format!("{epoch}") } else { String::new() })
-        .y_labels(8)
-        .y_label_formatter(&|value| if top < 0.1 { format!("{value:.3}") } else { format!("{value:.2}") })
-        .draw()?;
-    for (name, color, points) in series.iter().filter(|(_, _, points)| !points.is_empty()) {
-        let color = *color;
-        chart
-            .draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)).point_size(2))?
-            .label(*name)
-            .legend(move |(x, y)| Rectangle::new([(x, y - 2), (x + 18, y + 1)], color.filled()));
-    }
-    chart
-        .configure_series_labels()
-        .position(emptiest(series, epochs, top))
-        .margin(14)
-        .background_style(WHITE.mix(0.85))
-        .border_style(PALE)
-        .label_font(text(16.0).color(&INK))
-        .draw()
-}
-
-/// The position on the right side where the legend hides the fewest points.
-fn emptiest(series: &[Series<'_>], epochs: (f64, f64), top: f64) -> SeriesLabelPosition {
-    let places = [SeriesLabelPosition::UpperRight, SeriesLabelPosition::MiddleRight, SeriesLabelPosition::LowerRight];
-    let mut hidden = [0; 3];
-    let right = epochs.0 + (epochs.1 - epochs.0) * 0.55;
-    for (_, height) in series.iter().flat_map(|(_, _, points)| points).filter(|(epoch, _)| *epoch >= right) {
-        // The first third is the top one.
-        hidden[(((1.0 - height / top) * 3.0) as usize).min(2)] += 1;
-    }
-    let best = (0..3).min_by_key(|&third| hidden[third]).expect("there are three thirds");
-    places[best].clone()
 }
 
 fn register_font() {
@@ -295,7 +198,8 @@ fn register_font() {
     });
 }
 
-fn text(size: f64) -> FontDesc<'static> {
+/// The font of all text.
+pub(crate) fn text(size: f64) -> FontDesc<'static> {
     (FONT, size).into_font()
 }
 
@@ -339,23 +243,9 @@ fn blank(width_px: u32, height_px: u32) -> Photo {
     Photo { width_px, height_px, rgb: vec![255; width_px as usize * height_px as usize * 3] }
 }
 
-fn buffer(photo: &Photo) -> RgbImage {
-    ImageBuffer::<Rgb<u8>, _>::from_raw(photo.width_px, photo.height_px, photo.rgb.clone())
-        .expect("a photo has width x height x 3 bytes")
-}
-
-/// The picture at the largest size within `limit` with its aspect ratio.
-fn scaled(photo: &Photo, limit: (u32, u32)) -> RgbImage {
-    let scale = (f64::from(limit.0) / f64::from(photo.width_px.max(1)))
-        .min(f64::from(limit.1) / f64::from(photo.height_px.max(1)));
-    let side = |length_px: u32| ((f64::from(length_px) * scale).round() as u32).max(1);
-    let filter = if scale > 1.0 { image::imageops::FilterType::Nearest } else { image::imageops::FilterType::Triangle };
-    image::imageops::resize(&buffer(photo), side(photo.width_px), side(photo.height_px), filter)
-}
-
-fn paste(sheet: &mut Photo, picture: &RgbImage, x: usize, y: usize) {
-    let row_bytes = picture.width() as usize * 3;
-    for (row, pixels) in picture.as_raw().chunks_exact(row_bytes.max(1)).enumerate() {
+fn paste(sheet: &mut Photo, picture: &Photo, x: usize, y: usize) {
+    let row_bytes = picture.width_px as usize * 3;
+    for (row, pixels) in picture.rgb.chunks_exact(row_bytes.max(1)).enumerate() {
         let start = ((y + row) * sheet.width_px as usize + x) * 3;
         sheet.rgb[start..start + row_bytes].copy_from_slice(pixels);
     }
@@ -381,12 +271,6 @@ mod tests {
         [photo.rgb[start], photo.rgb[start + 1], photo.rgb[start + 2]]
     }
 
-    fn curves(losses: &[f32]) -> Result<Photo> {
-        let values = (1..).zip(losses.iter().copied()).collect();
-        let chart = |title| Chart { title, top: None, lines: vec![("train", [31, 119, 180], Vec::clone(&values))] };
-        side_by_side(&[chart("Loss"), Chart { top: Some(1.0), ..chart("Metrics") }])
-    }
-
     #[test]
     fn an_overlay_mixes_the_palette_and_leaves_the_background() {
         let photo = plain(4, 1, [100, 200, 0]);
@@ -395,21 +279,6 @@ mod tests {
         // Category 1 is (230, 25, 75): the result is 0.55 of it plus 0.45 of the photo.
         assert_eq!(pixel(&drawn, 3, 0), [172, 104, 41]);
         assert!(pixel(&drawn, 2, 0)[0] < 80, "the border is dark");
-    }
-
-    #[test]
-    fn a_curve_is_drawn_for_one_epoch_and_refused_for_none() -> Result<()> {
-        let one = curves(&[0.5])?;
-        assert_eq!((one.width_px, one.height_px), CURVE_PX);
-        assert!(one.rgb.iter().any(|&value| value < 100), "something is drawn");
-        assert!(curves(&[]).is_err());
-        Ok(())
-    }
-
-    #[test]
-    fn a_value_that_is_not_finite_is_left_out() -> Result<()> {
-        assert_ne!(curves(&[0.5, f32::NAN, 0.2])?, curves(&[0.5])?);
-        curves(&[f32::NAN]).map(drop)
     }
 
     #[test]
@@ -451,7 +320,6 @@ mod tests {
     /// Writes the pictures to the folder `LOOKBOOK_PICTURES`, for visual inspection.
     #[test]
     fn pictures_to_look_at() -> Result<()> {
-        let losses: Vec<_> = (1..=25).map(|n| 0.4 / (n as f32).sqrt()).collect();
         let checks: Vec<u8> = (0..400 * 600).map(|i| ((i % 400) / 100 + (i / 400) / 100 * 4) as u8 % 23).collect();
         let shown = overlay(&plain(400, 600, [190, 180, 170]), &checks);
         let captions =
@@ -459,13 +327,10 @@ mod tests {
         let tiles: Vec<Tile> =
             captions.iter().map(|caption| Tile { photo: shown.clone(), caption: (*caption).to_owned() }).collect();
         let all: Vec<u8> = (0..23).collect();
-        let pictures =
-            [("curve.png", curves(&losses)?), ("sheet.png", stacked(&[contact_sheet(&tiles, 3)?, legend(&all, 650)?]))];
-        for (name, picture) in pictures {
-            assert!(picture.rgb.iter().any(|&value| value < 100), "{name} is not empty");
-            if let Some(folder) = std::env::var_os("LOOKBOOK_PICTURES") {
-                crate::files::write(&std::path::Path::new(&folder).join(name), &png(&picture))?;
-            }
+        let sheet = stacked(&[contact_sheet(&tiles, 3)?, legend(&all, 650)?]);
+        assert!(sheet.rgb.iter().any(|&value| value < 100), "something is drawn");
+        if let Some(folder) = std::env::var_os("LOOKBOOK_PICTURES") {
+            crate::files::write(&std::path::Path::new(&folder).join("sheet.png"), &png(&sheet))?;
         }
         Ok(())
     }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::units;
+
 /// Time between two log lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -45,9 +47,10 @@ impl Progress {
             let per_sec = done as f64 / self.bar.elapsed().as_secs_f64().max(1e-9);
             let left_secs = total.saturating_sub(done) as f64 / per_sec.max(1e-9);
             tracing::info!(
-                "{}: {done} of {total} {}, {per_sec:.1} a second, {left_secs:.0} s left {}",
+                "{}: {done} of {total} {}, {per_sec:.1} a second, {} left {}",
                 self.task,
                 self.unit,
+                units::duration(left_secs),
                 self.bar.message()
             );
         }

@@ -243,8 +243,7 @@ impl Adviser<'_> {
 
 /// A photo as `segment` processes it.
 fn fitted(encoded: &[u8]) -> Result<Photo, PhotoProblem> {
-    let fit = Some((FIT_WIDTH_PX, FIT_HEIGHT_PX));
-    photo::decode_with(encoded, Decoding { max_pixels: MAX_PIXELS, fit }).map(|it| it.photo)
+    photo::decode_with(encoded, Decoding::fitted(MAX_PIXELS)).map(|it| it.photo)
 }
 
 fn worn(cells: &[f32]) -> Vec<WornCell> {

@@ -16,7 +16,7 @@ use crate::settings::Settings;
 use crate::shard::Shard;
 use crate::stage::{self, Common, Depth, StageConfig, Summary};
 use crate::stages::{self, OF_A_RUN, Visitor};
-use crate::{doctor, runtime, sample, train};
+use crate::{doctor, runtime, sample, train, units};
 
 /// What to run.
 #[derive(Debug, Clone, Default)]
@@ -335,6 +335,6 @@ fn done(summary: &Summary) -> String {
     let figures = ["photos", "segmented", "neighbours", "epochs", "rejects"];
     let mut parts: Vec<String> = figures.iter().filter_map(|name| Some(format!("{} {name}", count(name)?))).collect();
     parts.extend(summary.counts.get("test_mean_iou").and_then(Value::as_f64).map(|it| format!("mean IoU {it:.3}")));
-    parts.push(format!("{:.1} s", summary.elapsed_secs));
+    parts.push(units::duration(summary.elapsed_secs));
     format!("done: {}", parts.join(", "))
 }

@@ -1,4 +1,7 @@
-//! Numbers with units, as settings and flags spell them.
+//! Numbers with units: sizes and durations as settings and flags spell them, and durations for display.
+//!
+//! By hand: `bytesize` (2.7) prints 4097 bytes as `4.0 KiB`, which reads back as 4096, and turns an overflow into 16 EiB;
+//! `humantime` (2.4) reads `10M` as ten months, and shows 59.94 seconds as `59s 940ms`.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,8 +10,6 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct ByteSize(pub u64);
 
-// By hand: the crate `bytesize` (2.7) prints 4097 bytes as `4.0 KiB`, which reads back as 4096, accepts `1GB` and
-// `1.5GiB`, and turns an overflow into 16 EiB.
 const BYTE_UNITS: [(&str, u32); 5] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("", 0)];
 
 impl std::fmt::Display for ByteSize {
@@ -37,6 +38,26 @@ impl From<ByteSize> for String {
     }
 }
 
+/// Reads a duration with its unit, `90s`, `10m` or `2h`, as seconds.
+///
+/// # Errors
+/// A message that says what to write.
+pub fn seconds(text: &str) -> Result<u64, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let parsed = units.iter().find_map(|(unit, secs)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*secs));
+    parsed.ok_or_else(|| format!("'{text}' is not a duration; write e.g. 90s, 10m or 2h"))
+}
+
+/// A duration for display: in seconds below two minutes, in minutes below two hours, then in hours.
+#[must_use]
+pub fn duration(secs: f64) -> String {
+    match secs {
+        secs if secs < 120.0 => format!("{secs:.1} s"),
+        secs if secs < 7200.0 => format!("{:.1} min", secs / 60.0),
+        secs => format!("{:.1} h", secs / 3600.0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,5 +72,15 @@ mod tests {
         for bad in ["1GB", "GiB", "-1", "1.5GiB", "99999999TiB"] {
             assert!(ByteSize::try_from(bad.to_owned()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn durations_are_read_and_shown() {
+        assert_eq!(["0s", "90s", "10m", "2h"].map(seconds), [Ok(0), Ok(90), Ok(600), Ok(7200)]);
+        for bad in ["10", "10M", "500ms", "-1s", "1.5h", "h", "", "99999999999999999999s", "9999999999999999h"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+        let shown = [0.34, 59.94, 119.9, 150.0, 7200.0, 90_000.0].map(duration);
+        assert_eq!(shown, ["0.3 s", "59.9 s", "119.9 s", "2.5 min", "2.0 h", "25.0 h"]);
     }
 }

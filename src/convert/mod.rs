@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::{LICENSE_FILE, PhotoRecord, Split, names, photos};
 use crate::error::{Error, Result};
 use crate::labels::{CATEGORIES, COLORS};
-use crate::mat::reason;
+use crate::photo::PhotoProblem;
 use crate::progress::Progress;
 use crate::rejects::{self, DEFAULT_MAX_REJECT_FRACTION, Reject};
 use crate::stage::{self, Common, Listing, Read, Stage, StageConfig, Summary};
 use crate::table::TableWriter;
-use crate::{files, photo, stop};
+use crate::{files, photo, reason, stop, threads};
 
 mod source;
 
@@ -31,7 +31,7 @@ pub const STAGE: &str = "convert";
 pub const DEFAULT_SPLIT: [u32; 3] = [81, 9, 10];
 /// Number of photos read before they are passed to the writer.
 const BATCH: usize = photos::ROW_GROUP_ROWS;
-/// Maximum size of a photo file.
+/// Maximum size of a photo file: a batch of them goes into one column of bytes, whose offsets have 31 bits.
 const MAX_PHOTO_BYTES: u64 = 64 << 20;
 
 /// Settings of `convert`.
@@ -160,18 +160,14 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
 
 /// Writes all valid photos and returns the rejects. The splits are assigned as if there were no rejects.
 fn write_photos(config: &Config, common: &Common, source: &Source, path: &Path) -> Result<Vec<Reject>> {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(common.threads)
-        .build()
-        .map_err(|cause| Error::config("threads", format!("cannot start {} threads: {cause}", common.threads)))?;
     // The writer writes one batch while the next one is read.
     let (sender, receiver) = sync_channel(1);
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || write_batches(path, &receiver));
-        let rejects = pool.install(|| read_batches(config, source, &sender));
+        let rejects = threads::with(common.threads, || read_batches(config, source, &sender));
         drop(sender);
         match writer.join() {
-            Ok(written) => written.map(|()| rejects),
+            Ok(written) => written.and(rejects),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
@@ -219,14 +215,17 @@ fn unseen(seen: &mut HashSet<String>, index: usize, record: PhotoRecord) -> Resu
 fn read_photo(source: &Source, index: usize, split: Split) -> Result<PhotoRecord, Reject> {
     let labels = source.annotation(index)?;
     let item = labels.file_name.as_str();
-    let encoded = read_file(&source.photo_path(item), item)?;
-    let photo = photo::decode(&encoded).map_err(|problem| Reject::new(item, problem.reason, problem.detail))?;
+    let path = source.photo_path(item);
+    let unusable =
+        |problem: PhotoProblem| Reject::new(item, problem.reason, format!("{}: {}", path.display(), problem.detail));
+    let encoded = read_file(&path).map_err(unusable)?;
+    let photo = photo::decode(&encoded).map_err(unusable)?;
     if (photo.width_px, photo.height_px) != (labels.width_px, labels.height_px) {
         let detail = format!(
             "the photo has {} x {} pixels, but its labels have {} x {}",
             photo.width_px, photo.height_px, labels.width_px, labels.height_px
         );
-        return Err(Reject::new(item, reason::PHOTO_SIZE, detail));
+        return Err(Reject::new(item, reason::OTHER_SIZE, detail));
     }
     Ok(PhotoRecord {
         photo_id: index as u32,
@@ -241,22 +240,13 @@ fn read_photo(source: &Source, index: usize, split: Split) -> Result<PhotoRecord
     })
 }
 
-fn read_file(path: &Path, item: &str) -> Result<Vec<u8>, Reject> {
-    let unreadable =
-        |detail: String| Reject::new(item, reason::PHOTO_UNREADABLE, format!("{}: {detail}", path.display()));
-    let metadata = match std::fs::metadata(path) {
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Reject::new(item, reason::PHOTO_MISSING, format!("{} does not exist", path.display())));
-        }
-        other => other.map_err(|cause| unreadable(cause.to_string()))?,
-    };
-    if !metadata.is_file() {
-        return Err(unreadable("is not a file".to_owned()));
+fn read_file(path: &Path) -> Result<Vec<u8>, PhotoProblem> {
+    let bytes = photo::stat(path)?.len();
+    if bytes > MAX_PHOTO_BYTES {
+        let detail = format!("the file has {bytes} bytes, more than the {MAX_PHOTO_BYTES} allowed");
+        return Err(PhotoProblem::new(reason::TOO_LARGE, detail));
     }
-    if metadata.len() > MAX_PHOTO_BYTES {
-        return Err(unreadable(format!("has {} bytes; the maximum is {MAX_PHOTO_BYTES}", metadata.len())));
-    }
-    std::fs::read(path).map_err(|cause| unreadable(cause.to_string()))
+    photo::read_bytes(path)
 }
 
 /// Rewrites the table after entries were rejected, since the remaining photos may belong to other splits.

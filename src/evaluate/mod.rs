@@ -6,7 +6,6 @@ use ort::value::DynValue;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::canvas::{self, Canvas};
 use crate::color::ColorTable;
 use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::engine::{Backend, Device, Engine};
@@ -17,8 +16,8 @@ use crate::model::Model;
 use crate::model::confusion::Confusion;
 use crate::model::evaluation::{EVALUATION_FILE, Evaluation};
 use crate::model::evaluator::Evaluator;
+use crate::model::example::Example;
 use crate::model::predictor::BATCH_SIZE;
-use crate::photo::Photo;
 use crate::progress::Progress;
 use crate::stage::{self, Common, Summary};
 use crate::{files, runtime, stop};
@@ -134,49 +133,33 @@ fn compare_photos(
     weights: &DynValue,
     table: &ColorTable,
 ) -> Result<Evaluated> {
-    let laid: Result<Vec<_>> = records.par_iter().map(|it| lay(dataset, spec, it)).collect();
-    let laid = laid?;
-    let photos = laid.iter().flat_map(|it| &it.canvas.pixels).copied().collect();
-    let labels = laid.iter().flat_map(|it| spec.map_labels(&it.labels)).collect();
+    let examples = records.par_iter().map(|it| Example::new(spec, &dataset.photos_path(), it));
+    let examples = examples.collect::<Result<Vec<_>>>()?;
+    let photos = examples.iter().flat_map(|it| &it.canvas.pixels).copied().collect();
+    let labels = examples.iter().flat_map(|it| spec.map_labels(&it.labels)).collect();
     let answer = evaluator.run(photos, labels, weights)?;
-    let compare = |((record, laid), map): ((&PhotoRecord, &Laid), &Vec<u8>)| {
-        let (width, height) = (record.width_px as usize, record.height_px as usize);
+    let compare = |((record, example), map): ((&PhotoRecord, &Example), &Vec<u8>)| {
+        let Example { photo, label_map: truth, canvas, .. } = example;
         let mut confusion = Confusion::default();
-        let predicted = canvas::label_map(spec, &laid.canvas, map, width, height);
-        confusion.add(&laid.truth, &predicted);
+        let predicted = canvas.label_map(spec, map, photo.size());
+        confusion.add(truth, &predicted);
         let mut of_background = Confusion::default();
-        of_background.add(&laid.truth, &vec![crate::labels::BACKGROUND; laid.truth.len()]);
-        let compared = Compared::new(record, &laid.photo, &predicted, table);
-        Looked { confusion, seed_of_background: of_background.seed_mean_iou(), compared }
+        of_background.add(truth, &vec![crate::labels::BACKGROUND; truth.len()]);
+        let compared = Compared::new(record, photo, &predicted, table);
+        EvaluatedPhoto { confusion, seed_of_background: of_background.seed_mean_iou(), compared }
     };
-    let photos = records.par_iter().zip(&laid).zip(&answer.label_maps).map(compare).collect();
+    let photos = records.par_iter().zip(&examples).zip(&answer.label_maps).map(compare).collect();
     Ok(Evaluated { bce: f64::from(answer.bce), photos })
-}
-
-/// A photo and its labels on the canvas, and both at its own size.
-struct Laid {
-    photo: Photo,
-    canvas: Canvas,
-    labels: Vec<u8>,
-    truth: Vec<u8>,
-}
-
-fn lay(dataset: &Dataset, spec: &Spec, record: &PhotoRecord) -> Result<Laid> {
-    let photo = record.decode(&dataset.photos_path())?;
-    let canvas = canvas::canvas(spec, &photo);
-    let truth = record.category_map();
-    let labels = canvas::label_canvas(spec, &canvas, &truth, record.width_px as usize, record.height_px as usize);
-    Ok(Laid { photo, canvas, labels, truth })
 }
 
 /// A batch compared with its truth: the mean BCE, and each photo.
 struct Evaluated {
     bce: f64,
-    photos: Vec<Looked>,
+    photos: Vec<EvaluatedPhoto>,
 }
 
 /// A photo compared with its truth.
-struct Looked {
+struct EvaluatedPhoto {
     confusion: Confusion,
     /// The seed's metric for background everywhere.
     seed_of_background: f64,
@@ -199,7 +182,7 @@ impl Tally {
     fn add(&mut self, batch: Evaluated, photos: usize) {
         self.photos += photos as u64;
         self.bce_sum += batch.bce * photos as f64;
-        for Looked { confusion, seed_of_background, compared } in batch.photos {
+        for EvaluatedPhoto { confusion, seed_of_background, compared } in batch.photos {
             self.jaccard_sum += confusion.category_set_jaccard();
             self.seed_sum += confusion.seed_mean_iou();
             self.seed_of_background_sum += seed_of_background;

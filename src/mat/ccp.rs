@@ -10,18 +10,16 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{Annotation, Version, check_header, reason, v5};
+use super::{Annotation, Version, check_header, v5};
 use crate::error::{Error, Result};
 use crate::labels::{CATEGORIES, CATEGORY_COUNT};
+use crate::reason;
 use crate::rejects::Reject;
 
 /// Name of the file that lists the tags.
 pub const LABEL_LIST: &str = "label_list.mat";
 /// Name of the folder of photos.
 pub const PHOTOS: &str = "photos";
-/// Reason code of photos that have only image-level tags. They are listed, but not counted as rejected, because half of
-/// the data set is like that.
-pub const NO_PIXEL_LABELS: &str = "no_pixel_labels";
 /// The folder of the label maps.
 const PIXEL_LEVEL: &str = "annotations/pixel-level";
 /// The built-in fold.
@@ -170,8 +168,13 @@ fn stems(folder: &Path, ending: &str) -> Result<BTreeSet<String>> {
     Ok(stems)
 }
 
+/// Photos that have only image-level tags. They are listed, but not counted as rejected, because half of the data set is
+/// like that.
 fn stems_without_labels(photos: &Path, labelled: &BTreeSet<String>) -> Result<Vec<Reject>> {
     let photos = stems(photos, "jpg")?;
     let detail = format!("has no label map in {PIXEL_LEVEL}");
-    Ok(photos.difference(labelled).map(|stem| Reject::new(format!("{stem}.jpg"), NO_PIXEL_LABELS, &detail)).collect())
+    Ok(photos
+        .difference(labelled)
+        .map(|stem| Reject::new(format!("{stem}.jpg"), reason::NO_PIXEL_LABELS, &detail))
+        .collect())
 }

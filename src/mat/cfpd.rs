@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 
 use hdf5_pure::{DType, Dataset, FormatError, Group, Object, Source};
 
-use super::{Annotation, Version, check_header, guard, reason};
+use super::{Annotation, Version, check_header};
 use crate::error::{Error, Result};
 use crate::labels::{CATEGORIES, COLORS};
 use crate::rejects::Reject;
+use crate::{guard, reason};
 
 /// Name of the `.mat` file, as the data set spells it.
 pub const FILE: &str = "fashon_parsing_data.mat";

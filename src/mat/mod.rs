@@ -1,7 +1,7 @@
 //! Converts `.mat` files to plain records, and writes them for the built-in sample.
 //!
 //! Nothing in such a file is trusted: a damaged file yields one [`crate::Error::Input`] that names it, an invalid entry
-//! a [`Reject`](crate::rejects::Reject) with one of the codes of [`reason`], and neither ever panics.
+//! a [`Reject`](crate::rejects::Reject) with one of the codes of [`crate::reason`], and neither ever panics.
 
 use std::path::Path;
 
@@ -9,38 +9,9 @@ use crate::error::{Error, Result};
 
 pub mod ccp;
 pub mod cfpd;
-mod guard;
 mod hdf5;
 mod v5;
 pub mod write;
-
-/// The reason codes of entries that are left out, in addition to those of [`crate::photo`].
-pub mod reason {
-    /// The entry is not a struct, or its parts cannot be read.
-    pub const ENTRY_UNREADABLE: &str = "entry_unreadable";
-    /// A field is missing.
-    pub const FIELD_MISSING: &str = "field_missing";
-    /// A field has a different type or shape from the data set's.
-    pub const FIELD_SHAPE: &str = "field_shape";
-    /// The photo's name is empty, absolute, or leads out of the folder of photos.
-    pub const NAME_UNSAFE: &str = "name_unsafe";
-    /// An earlier entry has the same photo.
-    pub const NAME_DUPLICATE: &str = "name_duplicate";
-    /// A category label is not an integer in the range of the list of categories.
-    pub const CATEGORY_INVALID: &str = "category_invalid";
-    /// A colour label is not an integer in the range of the list of colours.
-    pub const COLOR_INVALID: &str = "color_invalid";
-    /// A superpixel number is not a non-negative integer.
-    pub const SUPERPIXEL_INVALID: &str = "superpixel_invalid";
-    /// A superpixel number has no label.
-    pub const SUPERPIXEL_UNLABELLED: &str = "superpixel_unlabelled";
-    /// The photo's file is missing.
-    pub const PHOTO_MISSING: &str = "photo_missing";
-    /// The photo's file exists but cannot be read.
-    pub const PHOTO_UNREADABLE: &str = "photo_unreadable";
-    /// The photo and its labels are of different sizes.
-    pub const PHOTO_SIZE: &str = "photo_size";
-}
 
 /// Length of the header of a MATLAB file.
 const HEADER_BYTES: usize = 128;

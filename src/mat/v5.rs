@@ -9,7 +9,8 @@ use std::io::Read;
 use flate2::read::ZlibDecoder;
 use matfile::{MatFile, NumericData};
 
-use super::{HEADER_BYTES, guard};
+use super::HEADER_BYTES;
+use crate::guard;
 
 /// Maximum size of an inflated file in bytes: a label map of 8192 x 8192 and its name.
 const MAX_INFLATED_BYTES: usize = (8192 * 8192) + 4096;

@@ -9,8 +9,9 @@ use arrow::datatypes::{DataType, Field};
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
+use crate::chart::{Line, LineChart};
 use crate::error::{Error, Result};
-use crate::{files, table};
+use crate::{files, table, units};
 
 /// The table's name in its metadata.
 const TABLE: &str = "history";
@@ -68,7 +69,7 @@ impl EpochRecord {
             self.validation_pixel_accuracy,
             self.validation_mean_iou,
             self.photos_per_sec,
-            length(left)
+            units::duration(left.as_secs_f64())
         )
     }
 
@@ -79,13 +80,24 @@ impl EpochRecord {
     }
 }
 
-/// A duration for display: in seconds below two minutes, in minutes below two hours, then in hours.
-fn length(time: Duration) -> String {
-    match time.as_secs_f64() {
-        secs if secs < 120.0 => format!("{secs:.0} s"),
-        secs if secs < 7200.0 => format!("{:.0} min", secs / 60.0),
-        secs => format!("{:.1} h", secs / 3600.0),
-    }
+/// The learning curve: loss and metrics by epoch.
+#[must_use]
+pub fn charts(history: &[EpochRecord]) -> [LineChart; 2] {
+    let line = |name, of: fn(&EpochRecord) -> f32| {
+        let values = history.iter().map(|it| f64::from(of(it))).collect();
+        Line { name, values }
+    };
+    let losses = vec![line("train", |it| it.train_loss), line("validation", |it| it.validation_loss)];
+    let metrics = vec![
+        line("pixel accuracy", |it| it.validation_pixel_accuracy),
+        line("foreground accuracy", |it| it.validation_foreground_accuracy),
+        line("mean IoU", |it| it.validation_mean_iou),
+        line("pixel accuracy, train", |it| it.train_pixel_accuracy),
+    ];
+    [
+        LineChart { title: "Loss by epoch", top: None, lines: losses },
+        LineChart { title: "Metrics over the validation split by epoch", top: Some(1.0), lines: metrics },
+    ]
 }
 
 /// The epoch with the highest mean IoU over the validation split, the earliest on a tie; `None` if there are no epochs.
@@ -180,8 +192,7 @@ mod tests {
         let record = EpochRecord { epoch: 3, train_loss: 0.5, photos_per_sec: 12.34, ..EMPTY };
         let line = record.line(25, Duration::from_mins(90));
         assert!(line.starts_with("epoch 3 of 25: loss 0.5000, "), "{line}");
-        assert!(line.ends_with("mean IoU 0.000, 12.3 photos/s, 90 min left"), "{line}");
-        assert_eq!((length(Duration::from_secs(90)), length(Duration::from_hours(3))), ("90 s".into(), "3.0 h".into()));
+        assert!(line.ends_with("mean IoU 0.000, 12.3 photos/s, 90.0 min left"), "{line}");
     }
 
     #[test]

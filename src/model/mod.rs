@@ -3,6 +3,7 @@
 pub mod confusion;
 pub mod evaluation;
 pub mod evaluator;
+pub mod example;
 pub mod files;
 pub mod history;
 pub mod predictor;

@@ -7,7 +7,7 @@ use ort::value::Tensor;
 use rayon::prelude::*;
 
 use super::files::{PREDICT_FILE, id_of};
-use crate::canvas::{self, Canvas};
+use crate::canvas::Canvas;
 use crate::engine::{Backend, Engine, PrecisionChoice};
 use crate::error::{Error, Result};
 use crate::graph::{self, Dialect, Precision, Spec};
@@ -77,10 +77,10 @@ impl Predictor {
     pub fn label_maps(&mut self, photos: &[Photo]) -> Result<Vec<Vec<u8>>> {
         let mut maps = Vec::with_capacity(photos.len());
         for photos in photos.chunks(BATCH_SIZE) {
-            let canvases: Vec<_> = photos.par_iter().map(|photo| canvas::canvas(&self.spec, photo)).collect();
+            let canvases: Vec<_> = photos.par_iter().map(|photo| Canvas::new(&self.spec, photo)).collect();
             let answers = self.run(canvases.iter().map(|it| &it.pixels[..]))?;
             let at_own_size = |((photo, canvas), answer): ((&Photo, &Canvas), &Vec<u8>)| {
-                canvas::label_map(&self.spec, canvas, answer, photo.width_px as usize, photo.height_px as usize)
+                canvas.label_map(&self.spec, answer, photo.size())
             };
             maps.extend(photos.par_iter().zip(&canvases).zip(&answers).map(at_own_size).collect::<Vec<_>>());
         }
@@ -88,7 +88,7 @@ impl Predictor {
     }
 
     /// Runs the network on the pixels of canvases ([`Canvas::pixels`]) as one batch. Returns one output per canvas, in
-    /// the form that [`canvas::label_map`] takes.
+    /// the form that [`Canvas::label_map`] takes.
     ///
     /// # Errors
     /// [`Error::Runtime`].

@@ -4,7 +4,8 @@
 //! producing pixels: every scan must contain all its blocks, every component must have a scan, and the file must end
 //! with an EOI marker. Section and figure numbers in comments refer to ITU-T T.81.
 
-use super::problem::{PhotoProblem, reason};
+use super::problem::PhotoProblem;
+use crate::reason;
 
 /// Codes of up to this many bits are decoded with a single table lookup; nearly all codes are.
 const LOOKUP_BITS: u32 = 9;

@@ -1,10 +1,9 @@
 //! Photo files: decodes bytes to upright RGB pixels, strictly.
 //!
 //! The format is determined by the content, never by the name. What a lenient decoder would fill with grey (such as a
-//! truncated file) is rejected here: [`reason`] lists all the ways in which a photo can be invalid.
+//! truncated file) is rejected here: [`crate::reason`] lists all the ways in which a photo can be invalid.
 
 use std::io::{Cursor, ErrorKind};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use fast_image_resize::images::{Image, ImageRef};
@@ -12,10 +11,12 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
 
+use crate::{guard, reason};
+
 mod jpeg;
 mod problem;
 
-pub use problem::{PhotoProblem, reason};
+pub use problem::PhotoProblem;
 
 /// Width into which photos are fitted.
 pub const FIT_WIDTH_PX: u32 = 400;
@@ -41,6 +42,14 @@ pub struct Photo {
     pub rgb: Vec<u8>,
 }
 
+impl Photo {
+    /// Width and height.
+    #[must_use]
+    pub fn size(&self) -> (u32, u32) {
+        (self.width_px, self.height_px)
+    }
+}
+
 /// How a photo is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decoding {
@@ -48,6 +57,14 @@ pub struct Decoding {
     pub max_pixels: u64,
     /// Width and height into which the photo is fitted; `None` leaves it unchanged.
     pub fit: Option<(u32, u32)>,
+}
+
+impl Decoding {
+    /// How a photo of a catalogue is decoded, and one that is compared with them.
+    #[must_use]
+    pub fn fitted(max_pixels: u64) -> Self {
+        Self { max_pixels, fit: Some((FIT_WIDTH_PX, FIT_HEIGHT_PX)) }
+    }
 }
 
 /// A decoded photo, and the upright size of the picture in its file.
@@ -81,8 +98,10 @@ pub fn decode_with(bytes: &[u8], decoding: Decoding) -> Result<Decoded, PhotoPro
     }
     let format = detect(bytes)?;
     // Decoders are many and old: a panic in one of them should cost one photo, not a whole night's run.
-    catch_unwind(AssertUnwindSafe(|| decode_as(format, bytes, decoding)))
-        .unwrap_or_else(|_| Err(PhotoProblem::new(reason::UNDECODABLE, "the decoder crashed on damaged content")))
+    guard::no_panic(|| decode_as(format, bytes, decoding)).unwrap_or_else(|panic| {
+        let detail = format!("the decoder crashed on damaged content ({panic})");
+        Err(PhotoProblem::new(reason::UNDECODABLE, detail))
+    })
 }
 
 /// Reads and decodes a photo file.
@@ -146,7 +165,9 @@ pub fn fitted_size(size: (u32, u32), limit: (u32, u32)) -> (u32, u32) {
     (side(size.0, limit.0), side(size.1, limit.1))
 }
 
-/// Scales a photo to exactly `width_px` x `height_px`, with a triangle filter as wide as the reduction requires.
+/// Scales a photo to exactly `width_px` x `height_px`, with a triangle filter as wide as the reduction requires. All photos
+/// and pictures are resized here, by `fast_image_resize`: that of `image` differs by
+/// at most 1 and takes 11 times as long (2000 x 3000 to 400 x 600: 26 ms instead of 2.4).
 #[must_use]
 pub fn resize(photo: &Photo, width_px: u32, height_px: u32) -> Photo {
     if (photo.width_px, photo.height_px) == (width_px, height_px) {

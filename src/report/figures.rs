@@ -23,10 +23,6 @@ pub(super) fn grouped(count: u64) -> String {
     text
 }
 
-pub(super) fn duration(secs: f64) -> String {
-    if secs < 120.0 { format!("{secs:.1} s") } else { format!("{:.1} min", secs / 60.0) }
-}
-
 pub(super) fn data_uri(kind: &str, content: &[u8]) -> String {
     format!("data:image/{kind};base64,{}", base64::engine::general_purpose::STANDARD.encode(content))
 }

@@ -14,9 +14,8 @@ mod gallery;
 mod measures;
 mod nights;
 mod page;
-mod pictures;
 mod run;
-mod svg;
+mod segmentations;
 
 pub use config::{Config, DEFAULT_GALLERY_PHOTOS, DEFAULT_PHOTOS, MAX_PHOTOS, STAGE};
 use run::Run;
@@ -65,7 +64,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     let mut stage = Stage::begin(STAGE, &config.output, common, config)?;
     run.record(&mut stage)?;
     let mut page = page::Page::new(&run, &stages)?;
-    pictures::segmentations(&mut page, &run, config, common, &mut stage)?;
+    segmentations::add(&mut page, &run, config, common, &mut stage)?;
     page.gallery = gallery::write(&run, config, &stage)?.map(page::GalleryPart::new);
     page.measures = measures::compare(&run, common, &stage)?;
     files::write(&stage.path("index.html"), page.render()?.as_bytes())?;

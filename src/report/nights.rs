@@ -5,12 +5,13 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::figures::{duration, grouped, percent};
+use super::figures::{grouped, percent};
 use super::run::Run;
 use crate::error::Result;
 use crate::gates::GateResult;
 use crate::model::evaluation;
 use crate::stage::{Summary, Versions};
+use crate::units;
 
 /// How a figure is formatted.
 #[derive(Clone, Copy)]
@@ -142,7 +143,7 @@ impl Unit {
             Self::Count => grouped(value as u64),
             Self::Share => percent(value),
             Self::Correlation => format!("{value:.3}"),
-            Self::Seconds => duration(value),
+            Self::Seconds => units::duration(value),
         }
     }
 }

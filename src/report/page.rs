@@ -6,19 +6,19 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use serde::Serialize;
 
-use super::figures::{duration, grouped, percent};
+use super::figures::{grouped, percent};
 use super::measures::Measures;
 use super::nights::{self, Nights};
 use super::run::{FOLDERS, Run};
-use super::svg::{self, Bar, Cell, Line};
+use crate::chart::{self, Bar, Cell};
 use crate::error::{Error, Result};
 use crate::features::FeatureTable;
 use crate::labels::{self, CATEGORIES, CATEGORY_PALETTE, COLOR_COUNT, COLOR_RGB, COLORS};
 use crate::model::evaluation::{self, EVALUATION_FILE, Evaluation};
 use crate::model::files::HISTORY_FILE;
-use crate::model::history::{self, EpochRecord};
-use crate::rejects;
+use crate::model::history;
 use crate::stage::Summary;
+use crate::{rejects, units};
 
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
@@ -199,7 +199,7 @@ impl StageFacts {
         Self {
             name: summary.stage.clone(),
             started_at: summary.started_at.replace('T', " ").replace('Z', " UTC"),
-            elapsed: duration(summary.elapsed_secs),
+            elapsed: units::duration(summary.elapsed_secs),
             program: format!("lookbook {}{revision}", summary.version),
             provider: summary.execution_provider.clone().unwrap_or_else(|| "-".to_owned()),
             counts,
@@ -213,20 +213,7 @@ impl StageFacts {
 fn curves(run: &Run) -> Result<Option<[String; 2]>> {
     let Some(path) = run.file("model", HISTORY_FILE) else { return Ok(None) };
     let history = history::read(&path)?;
-    let line = |name, of: fn(&EpochRecord) -> f32| {
-        let values = history.iter().map(|it| f64::from(of(it))).collect();
-        Line { name, values }
-    };
-    let losses = [line("train", |it| it.train_loss), line("validation", |it| it.validation_loss)];
-    let metrics = [
-        line("pixel accuracy", |it| it.validation_pixel_accuracy),
-        line("foreground", |it| it.validation_foreground_accuracy),
-        line("mean IoU", |it| it.validation_mean_iou),
-    ];
-    Ok(Some([
-        svg::line_chart("Loss by epoch", &losses, false),
-        svg::line_chart("Metrics over the validation split by epoch", &metrics, true),
-    ]))
+    Ok(Some(history::charts(&history).map(|chart| chart.svg())))
 }
 
 /// `evaluation.json`, if the model was evaluated.
@@ -292,7 +279,7 @@ impl EvaluationPart {
                 evaluation.seed_mean_iou_note.trim_start_matches("the seed's metric: "),
                 percent(evaluation.seed_mean_iou_of_background)
             ),
-            iou: [left, right].map(|bars| svg::bar_chart("IoU of each category", bars)),
+            iou: [left, right].map(|bars| chart::bar_chart("IoU of each category", bars)),
             confusion: confusion(&evaluation.confusion),
         }
     }
@@ -311,7 +298,7 @@ fn iou_bar(category: usize, iou: Option<&Option<f64>>) -> Bar {
 /// The confusion matrix of the categories that occur, as shares of each true category's pixels.
 fn confusion(counts: &[Vec<u64>]) -> String {
     let (names, rows) = confusion_cells(counts);
-    svg::heat_map("Truth by prediction, as a percentage of the true pixels", &names, &names, &rows, (27.0, 23.0))
+    chart::heat_map("Truth by prediction, as a percentage of the true pixels", &names, &names, &rows, (27.0, 23.0))
 }
 
 fn confusion_cells(counts: &[Vec<u64>]) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
@@ -373,8 +360,8 @@ impl Shares {
             .map(|color| (COLORS[color], COLOR_RGB[color], mean(&|cell| cell % colors_per_category + 1 == color)));
         Self {
             photos: grouped(dressed.len() as u64),
-            categories: svg::bar_chart("Mean share of each category", &ranked(categories.collect())),
-            colors: svg::bar_chart("Mean share of each colour", &ranked(colors.collect())),
+            categories: chart::bar_chart("Mean share of each category", &ranked(categories.collect())),
+            colors: chart::bar_chart("Mean share of each colour", &ranked(colors.collect())),
             cells: cell_map(&dressed),
         }
     }
@@ -397,7 +384,7 @@ fn cell_map(photos: &[&[f32]]) -> String {
     let rows: Vec<Vec<Cell>> =
         (0..labels::CELL_COUNT / colors).map(|row| (row * colors..(row + 1) * colors).map(cell).collect()).collect();
     let categories: Vec<&str> = labels::apparel_categories().map(|it| CATEGORIES[usize::from(it)]).collect();
-    svg::heat_map("Photos that show each category in each colour", &categories, &COLORS[1..], &rows, (46.0, 24.0))
+    chart::heat_map("Photos that show each category in each colour", &categories, &COLORS[1..], &rows, (46.0, 24.0))
 }
 
 /// A count in at most four characters.
@@ -528,7 +515,5 @@ mod tests {
     #[test]
     fn figures_are_written_for_people() {
         assert_eq!(["0", "999", "1,000", "1,234,567"].map(str::to_owned), [0, 999, 1000, 1_234_567].map(grouped));
-        assert_eq!(duration(59.94), "59.9 s");
-        assert_eq!(duration(150.0), "2.5 min");
     }
 }

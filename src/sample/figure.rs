@@ -5,7 +5,7 @@ use std::f32::consts::PI;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::canvas::{Canvas, Ends, Label, Point, Rgb, Shape, at, linear};
+use super::drawing::{Drawing, Ends, Label, Point, Rgb, Shape, at, linear};
 use super::outfit::{Legwear, Lower, Outfit, Upper};
 use super::texture::{Texture, mix, toned};
 use crate::labels::COLOR_RGB;
@@ -38,16 +38,16 @@ const SWEATER: u8 = 22;
 type Limb = [Point; 3];
 
 /// Paints the figure of `outfit` in a random pose.
-pub(super) fn paint(canvas: &mut Canvas, outfit: &Outfit, rng: &mut ChaCha8Rng) {
+pub(super) fn paint(drawing: &mut Drawing, outfit: &Outfit, rng: &mut ChaCha8Rng) {
     let figure = Figure::new(outfit, rng);
-    figure.hair_behind(canvas);
-    figure.legs(canvas);
-    figure.lower(canvas);
-    figure.torso(canvas);
-    figure.upper(canvas);
-    figure.belt(canvas);
-    figure.head(canvas);
-    figure.bag(canvas);
+    figure.hair_behind(drawing);
+    figure.legs(drawing);
+    figure.lower(drawing);
+    figure.torso(drawing);
+    figure.upper(drawing);
+    figure.belt(drawing);
+    figure.head(drawing);
+    figure.bag(drawing);
 }
 
 /// The cloth of one garment.
@@ -61,8 +61,8 @@ struct Cloth {
 }
 
 impl Cloth {
-    fn paint(self, canvas: &mut Canvas, shape: &Shape) {
-        canvas.paint(shape, Some(self.label), |spot, _| {
+    fn paint(self, drawing: &mut Drawing, shape: &Shape) {
+        drawing.paint(shape, Some(self.label), |spot, _| {
             let round = 1.04 - 0.3 * spot.across * spot.across + 0.12 * self.light * spot.across;
             toned(self.rgb, round.min(1.0) * self.texture.tone(spot))
         });
@@ -149,7 +149,7 @@ impl<'a> Figure<'a> {
         Shape::Profile { nodes, gap: gap.to_vec(), wave }
     }
 
-    fn hair_behind(&self, canvas: &mut Canvas) {
+    fn hair_behind(&self, drawing: &mut Drawing) {
         if self.hair_length < 125.0 {
             return;
         }
@@ -157,14 +157,14 @@ impl<'a> Figure<'a> {
         let x = self.center(100.0);
         let nodes =
             vec![(50.0, x, 30.0), (85.0, x, 41.0), (self.hair_length - 12.0, x, 44.0), (self.hair_length, x, 36.0)];
-        hair.paint(canvas, &Shape::Profile { nodes, gap: Vec::new(), wave: 4.0 });
+        hair.paint(drawing, &Shape::Profile { nodes, gap: Vec::new(), wave: 4.0 });
     }
 
-    fn legs(&self, canvas: &mut Canvas) {
+    fn legs(&self, drawing: &mut Drawing) {
         let skin = self.cloth(SKIN, Texture::Plain);
         for leg in self.legs {
             skin.paint(
-                canvas,
+                drawing,
                 &along(&leg, &[(0.0, 24.0), (0.3, 21.0), (0.5, 14.5), (0.66, 16.0), (1.0, 8.5)], Ends::Round),
             );
         }
@@ -173,154 +173,154 @@ impl<'a> Figure<'a> {
             Legwear::Stocking => {
                 for leg in self.legs {
                     let widths = [(0.0, 25.0), (0.3, 22.0), (0.5, 15.5), (0.66, 17.0), (1.0, 9.5)];
-                    self.cloth(STOCKING, Texture::Net(13.0)).paint(canvas, &along(&leg, &widths, Ends::Round));
+                    self.cloth(STOCKING, Texture::Net(13.0)).paint(drawing, &along(&leg, &widths, Ends::Round));
                 }
             }
             Legwear::Socks => {
                 for leg in self.legs {
                     let widths = [(0.56, 17.5), (0.68, 19.0), (0.9, 13.0), (1.0, 12.0)];
-                    self.cloth(SOCKS, Texture::Stripes(18.0)).paint(canvas, &along(&leg, &widths, Ends::Flat));
+                    self.cloth(SOCKS, Texture::Stripes(18.0)).paint(drawing, &along(&leg, &widths, Ends::Flat));
                 }
             }
         }
         for (leg, side) in self.legs.iter().zip(SIDES) {
-            self.shoe(canvas, leg[2], side);
+            self.shoe(drawing, leg[2], side);
         }
     }
 
-    fn shoe(&self, canvas: &mut Canvas, ankle: Point, side: f32) {
+    fn shoe(&self, drawing: &mut Drawing, ankle: Point, side: f32) {
         let shoe = self.cloth(SHOE, Texture::Plain);
         let toe = at(ankle.x + side * 17.0, ankle.y + 20.0);
         let upper = Shape::Tube {
             nodes: vec![(at(ankle.x - side * 3.0, ankle.y + 6.0), 13.0), (toe, 11.5)],
             ends: Ends::Round,
         };
-        shoe.paint(canvas, &upper);
+        shoe.paint(drawing, &upper);
         let sole = Shape::Tube {
             nodes: vec![(at(ankle.x - side * 10.0, ankle.y + 27.0), 5.0), (at(toe.x + side * 6.0, toe.y + 8.0), 5.0)],
             ends: Ends::Round,
         };
-        shoe.shaded(0.6).paint(canvas, &sole);
+        shoe.shaded(0.6).paint(drawing, &sole);
         for step in 0..3 {
             let (x, y) = (ankle.x + side * (3.0 + 5.0 * step as f32), ankle.y + 6.0 + 4.0 * step as f32);
-            canvas.line(at(x - 5.0, y), at(x + 5.0, y), 1.0, toned(shoe.rgb, 1.6));
+            drawing.line(at(x - 5.0, y), at(x + 5.0, y), 1.0, toned(shoe.rgb, 1.6));
         }
     }
 
-    fn lower(&self, canvas: &mut Canvas) {
+    fn lower(&self, drawing: &mut Drawing) {
         let Some(lower) = self.outfit.lower else { return };
         let waist = 238.0;
         match lower {
             Lower::Jeans => {
                 let cloth = self.cloth(JEANS, Texture::Denim);
-                self.trousers(canvas, cloth, &[(0.0, 27.0), (0.3, 24.0), (0.5, 19.0), (0.75, 18.0), (0.98, 15.0)]);
+                self.trousers(drawing, cloth, &[(0.0, 27.0), (0.3, 24.0), (0.5, 19.0), (0.75, 18.0), (0.98, 15.0)]);
                 for (leg, side) in self.legs.iter().zip(SIDES) {
                     let cuff = along(leg, &[(0.91, 17.5), (0.98, 16.5)], Ends::Flat);
-                    cloth.with(Texture::Plain).shaded(1.55).paint(canvas, &cuff);
+                    cloth.with(Texture::Plain).shaded(1.55).paint(drawing, &cuff);
                     let pocket = at(self.center(262.0) + side * 30.0, 266.0);
-                    canvas.line(pocket, at(pocket.x + side * 12.0, 252.0), 1.2, [214.0, 160.0, 84.0]);
+                    drawing.line(pocket, at(pocket.x + side * 12.0, 252.0), 1.2, [214.0, 160.0, 84.0]);
                 }
                 let fly = self.center(270.0);
-                canvas.line(at(fly, 250.0), at(fly, 300.0), 1.3, [214.0, 160.0, 84.0]);
+                drawing.line(at(fly, 250.0), at(fly, 300.0), 1.3, [214.0, 160.0, 84.0]);
             }
             Lower::Pants => {
                 let cloth = self.cloth(PANTS, Texture::Crease);
-                self.trousers(canvas, cloth, &[(0.0, 29.0), (0.4, 27.0), (0.7, 30.0), (1.08, 35.0)]);
+                self.trousers(drawing, cloth, &[(0.0, 29.0), (0.4, 27.0), (0.7, 30.0), (1.08, 35.0)]);
             }
             Lower::Legging => {
                 let cloth = self.cloth(LEGGING, Texture::Gloss);
-                self.trousers(canvas, cloth, &[(0.0, 24.5), (0.3, 21.5), (0.5, 15.0), (0.66, 16.5), (0.93, 9.5)]);
+                self.trousers(drawing, cloth, &[(0.0, 24.5), (0.3, 21.5), (0.5, 15.0), (0.66, 16.5), (0.93, 9.5)]);
             }
             Lower::Shorts => {
                 let cloth = self.cloth(SHORTS, Texture::Plain);
                 let end = 0.36 + 0.04 * self.hem;
-                self.trousers(canvas, cloth, &[(0.0, 29.0), (0.2, 31.0), (end, 33.0)]);
+                self.trousers(drawing, cloth, &[(0.0, 29.0), (0.2, 31.0), (end, 33.0)]);
                 for leg in &self.legs {
-                    cloth.shaded(0.6).paint(canvas, &along(leg, &[(end - 0.055, 33.5), (end, 34.0)], Ends::Flat));
+                    cloth.shaded(0.6).paint(drawing, &along(leg, &[(end - 0.055, 33.5), (end, 34.0)], Ends::Flat));
                 }
             }
             Lower::Skirt => {
                 let end = 392.0 + 16.0 * self.hem;
                 let widths = [(waist - 4.0, 35.0), (275.0, 52.0), (330.0, 66.0), (end, 86.0)];
-                self.cloth(SKIRT, Texture::Pleats(7.0)).paint(canvas, &self.open_profile(&widths, &[], 4.0));
+                self.cloth(SKIRT, Texture::Pleats(7.0)).paint(drawing, &self.open_profile(&widths, &[], 4.0));
             }
         }
     }
 
     /// Two legs and the seat above them.
-    fn trousers(&self, canvas: &mut Canvas, cloth: Cloth, widths: &[(f32, f32)]) {
+    fn trousers(&self, drawing: &mut Drawing, cloth: Cloth, widths: &[(f32, f32)]) {
         for leg in &self.legs {
-            cloth.paint(canvas, &along(leg, widths, Ends::Flat));
+            cloth.paint(drawing, &along(leg, widths, Ends::Flat));
         }
         let seat = [(234.0, 35.0), (262.0, 45.0), (290.0, 51.0), (308.0, 50.0)];
         let texture = if cloth.texture == Texture::Crease { Texture::Plain } else { cloth.texture };
-        cloth.with(texture).paint(canvas, &self.profile(&seat));
+        cloth.with(texture).paint(drawing, &self.profile(&seat));
         // The point where the legs part.
         let x = self.center(300.0);
-        canvas.line(at(x, 292.0), at(x, 316.0), 1.2, toned(cloth.rgb, 0.55));
+        drawing.line(at(x, 292.0), at(x, 316.0), 1.2, toned(cloth.rgb, 0.55));
     }
 
-    fn torso(&self, canvas: &mut Canvas) {
+    fn torso(&self, drawing: &mut Drawing) {
         let skin = self.cloth(SKIN, Texture::Plain);
         for arm in self.arms {
-            skin.paint(canvas, &along(&arm, &[(0.0, 15.0), (0.5, 11.0), (1.0, 8.0)], Ends::Round));
+            skin.paint(drawing, &along(&arm, &[(0.0, 15.0), (0.5, 11.0), (1.0, 8.0)], Ends::Round));
             let hand = Shape::Ellipse { center: at(arm[2].x, arm[2].y + 5.0), rx: 10.0, ry: 12.0 };
-            skin.paint(canvas, &hand);
+            skin.paint(drawing, &hand);
         }
         let widths = [(126.0, 20.0), (138.0, 44.0), (152.0, 50.0), (180.0, 45.0), (236.0, 33.0), (262.0, 44.0)];
-        skin.paint(canvas, &self.profile(&widths));
+        skin.paint(drawing, &self.profile(&widths));
         let neck = vec![(at(self.center(100.0), 100.0), 14.0), (at(self.center(140.0), 140.0), 16.0)];
-        skin.shaded(0.9).paint(canvas, &Shape::Tube { nodes: neck, ends: Ends::Flat });
+        skin.shaded(0.9).paint(drawing, &Shape::Tube { nodes: neck, ends: Ends::Flat });
     }
 
-    fn upper(&self, canvas: &mut Canvas) {
+    fn upper(&self, drawing: &mut Drawing) {
         match self.outfit.upper {
-            Upper::Tshirt => self.tshirt(canvas, true),
-            Upper::Blouse => self.blouse(canvas, true),
-            Upper::Sweater => self.sweater(canvas),
+            Upper::Tshirt => self.tshirt(drawing, true),
+            Upper::Blouse => self.blouse(drawing, true),
+            Upper::Sweater => self.sweater(drawing),
             Upper::Blazer => {
-                self.inner(canvas);
-                self.blazer(canvas);
+                self.inner(drawing);
+                self.blazer(drawing);
             }
             Upper::Coat => {
-                self.inner(canvas);
-                self.coat(canvas);
+                self.inner(drawing);
+                self.coat(drawing);
             }
-            Upper::Dress => self.dress(canvas),
+            Upper::Dress => self.dress(drawing),
         }
         if self.outfit.scarf {
-            self.scarf(canvas);
+            self.scarf(drawing);
         }
     }
 
-    fn inner(&self, canvas: &mut Canvas) {
-        if self.print_style == 0 { self.blouse(canvas, false) } else { self.tshirt(canvas, false) }
+    fn inner(&self, drawing: &mut Drawing) {
+        if self.print_style == 0 { self.blouse(drawing, false) } else { self.tshirt(drawing, false) }
     }
 
-    fn sleeves(&self, canvas: &mut Canvas, cloth: Cloth, widths: &[(f32, f32)]) {
+    fn sleeves(&self, drawing: &mut Drawing, cloth: Cloth, widths: &[(f32, f32)]) {
         for arm in &self.arms {
             let texture =
                 if matches!(cloth.texture, Texture::Pleats(_)) { Texture::Pleats(2.0) } else { cloth.texture };
-            cloth.shaded(0.93).with(texture).paint(canvas, &along(arm, widths, Ends::Open));
+            cloth.shaded(0.93).with(texture).paint(drawing, &along(arm, widths, Ends::Open));
         }
     }
 
     /// A round neck, short sleeves and a print on the chest.
-    fn tshirt(&self, canvas: &mut Canvas, sleeves: bool) {
+    fn tshirt(&self, drawing: &mut Drawing, sleeves: bool) {
         let cloth = self.cloth(TSHIRT, Texture::Plain);
         if sleeves {
-            self.sleeves(canvas, cloth, &[(0.0, 19.0), (0.28, 23.0)]);
+            self.sleeves(drawing, cloth, &[(0.0, 19.0), (0.28, 23.0)]);
         }
         let widths =
             [(131.0, 30.0), (140.0, 49.0), (156.0, 52.0), (190.0, 46.0), (232.0, 40.0), (258.0 + 5.0 * self.hem, 45.0)];
-        cloth.paint(canvas, &self.open_profile(&widths, &[(129.0, 20.0), (140.0, 16.0), (150.0, 0.0)], 0.0));
+        cloth.paint(drawing, &self.open_profile(&widths, &[(129.0, 20.0), (140.0, 16.0), (150.0, 0.0)], 0.0));
         let (x, print) = (self.center(190.0), toned(cloth.rgb, if cloth.rgb[1] > 150.0 { 0.45 } else { 1.9 }));
         match self.print_style {
-            0 => canvas.dot(at(x, 192.0), 19.0, print),
+            0 => drawing.dot(at(x, 192.0), 19.0, print),
             1 => {
                 for row in 0..3 {
                     let y = 178.0 + 13.0 * row as f32;
-                    canvas.line(at(x - 24.0, y), at(x + 24.0, y), 3.2, print);
+                    drawing.line(at(x - 24.0, y), at(x + 24.0, y), 3.2, print);
                 }
             }
             _ => {
@@ -328,60 +328,60 @@ impl<'a> Figure<'a> {
                     let (radius, angle) = (if i % 2 == 0 { 25.0 } else { 11.0 }, i as f32 * PI / 5.0);
                     at(x + radius * angle.sin(), 192.0 - radius * angle.cos())
                 });
-                canvas.paint(&Shape::Polygon(star.collect()), None, |_, _| print);
+                drawing.paint(&Shape::Polygon(star.collect()), None, |_, _| print);
             }
         }
     }
 
     /// A pointed collar, a row of buttons, long and loose sleeves with cuffs.
-    fn blouse(&self, canvas: &mut Canvas, sleeves: bool) {
+    fn blouse(&self, drawing: &mut Drawing, sleeves: bool) {
         let cloth = self.cloth(BLOUSE, Texture::Pleats(5.0));
         if sleeves {
-            self.sleeves(canvas, cloth, &[(0.0, 19.0), (0.4, 19.0), (0.85, 23.0), (0.95, 13.0)]);
+            self.sleeves(drawing, cloth, &[(0.0, 19.0), (0.4, 19.0), (0.85, 23.0), (0.95, 13.0)]);
             for arm in &self.arms {
                 cloth
                     .with(Texture::Plain)
                     .shaded(0.7)
-                    .paint(canvas, &along(arm, &[(0.91, 13.0), (1.0, 12.0)], Ends::Flat));
+                    .paint(drawing, &along(arm, &[(0.91, 13.0), (1.0, 12.0)], Ends::Flat));
             }
         }
         let widths = [(129.0, 28.0), (139.0, 49.0), (155.0, 53.0), (195.0, 49.0), (240.0, 44.0), (266.0, 49.0)];
-        cloth.paint(canvas, &self.open_profile(&widths, &[(128.0, 14.0), (152.0, 0.0)], 3.0));
+        cloth.paint(drawing, &self.open_profile(&widths, &[(128.0, 14.0), (152.0, 0.0)], 3.0));
         let (x, light) = (self.center(160.0), toned(cloth.rgb, 1.5));
-        canvas.line(at(x, 152.0), at(self.center(262.0), 262.0), 4.5, light);
+        drawing.line(at(x, 152.0), at(self.center(262.0), 262.0), 4.5, light);
         for button in 0..6 {
             let y = 160.0 + 18.0 * button as f32;
-            canvas.dot(at(self.center(y), y), 2.8, toned(cloth.rgb, 0.35));
+            drawing.dot(at(self.center(y), y), 2.8, toned(cloth.rgb, 0.35));
         }
         for side in SIDES {
             let points = vec![at(x + side * 17.0, 124.0), at(x + side * 2.0, 151.0), at(x + side * 27.0, 156.0)];
-            cloth.with(Texture::Plain).shaded(1.4).paint(canvas, &Shape::Polygon(points));
+            cloth.with(Texture::Plain).shaded(1.4).paint(drawing, &Shape::Polygon(points));
         }
     }
 
     /// Knitted bands, a rolled collar, a hem band.
-    fn sweater(&self, canvas: &mut Canvas) {
+    fn sweater(&self, drawing: &mut Drawing) {
         let cloth = self.cloth(SWEATER, Texture::Ribs(13.0));
-        self.sleeves(canvas, cloth, &[(0.0, 21.0), (0.5, 19.0), (0.9, 17.0), (0.97, 14.0)]);
+        self.sleeves(drawing, cloth, &[(0.0, 21.0), (0.5, 19.0), (0.9, 17.0), (0.97, 14.0)]);
         let widths =
             [(129.0, 30.0), (140.0, 51.0), (156.0, 56.0), (200.0, 53.0), (250.0, 51.0), (280.0 + 6.0 * self.hem, 52.0)];
-        cloth.paint(canvas, &self.profile(&widths));
+        cloth.paint(drawing, &self.profile(&widths));
         let bottom = 280.0 + 6.0 * self.hem;
         let hem = self.profile(&[(bottom - 14.0, 52.0), (bottom, 50.0)]);
-        cloth.with(Texture::Pleats(11.0)).shaded(0.8).paint(canvas, &hem);
+        cloth.with(Texture::Pleats(11.0)).shaded(0.8).paint(drawing, &hem);
         let x = self.center(125.0);
         let collar =
             Shape::Tube { nodes: vec![(at(x - 13.0, 127.0), 10.0), (at(x + 13.0, 127.0), 10.0)], ends: Ends::Round };
-        cloth.with(Texture::Plain).shaded(0.85).paint(canvas, &collar);
+        cloth.with(Texture::Plain).shaded(0.85).paint(drawing, &collar);
     }
 
     /// Open in front down to the button, with lapels and pocket flaps.
-    fn blazer(&self, canvas: &mut Canvas) {
+    fn blazer(&self, drawing: &mut Drawing) {
         let cloth = self.cloth(BLAZER, Texture::Plain);
-        self.sleeves(canvas, cloth, &[(0.0, 21.0), (0.5, 17.0), (0.96, 14.0)]);
+        self.sleeves(drawing, cloth, &[(0.0, 21.0), (0.5, 17.0), (0.96, 14.0)]);
         let widths = [(129.0, 30.0), (139.0, 54.0), (155.0, 57.0), (200.0, 50.0), (236.0, 46.0), (305.0, 58.0)];
         let gap = [(128.0, 17.0), (170.0, 19.0), (232.0, 3.0), (250.0, 4.0), (310.0, 24.0)];
-        cloth.paint(canvas, &self.open_profile(&widths, &gap, 0.0));
+        cloth.paint(drawing, &self.open_profile(&widths, &gap, 0.0));
         let lapel = cloth.shaded(if cloth.rgb[1] > 120.0 { 0.66 } else { 1.45 });
         let x = self.center(170.0);
         for side in SIDES {
@@ -392,23 +392,23 @@ impl<'a> Figure<'a> {
                 at(self.center(236.0) + side * 2.0, 238.0),
                 at(x + side * 18.0, 172.0),
             ];
-            lapel.paint(canvas, &Shape::Polygon(points));
+            lapel.paint(drawing, &Shape::Polygon(points));
             let pocket = self.center(272.0) + side * 36.0;
-            canvas.line(at(pocket - 10.0, 272.0), at(pocket + 10.0, 272.0), 3.0, toned(lapel.rgb, 0.85));
+            drawing.line(at(pocket - 10.0, 272.0), at(pocket + 10.0, 272.0), 3.0, toned(lapel.rgb, 0.85));
         }
-        canvas.dot(at(self.center(243.0) + 5.0, 243.0), 3.6, toned(lapel.rgb, 0.5));
+        drawing.dot(at(self.center(243.0) + 5.0, 243.0), 3.6, toned(lapel.rgb, 0.5));
     }
 
     /// Down to the knees, checked, two rows of buttons, a wide collar.
-    fn coat(&self, canvas: &mut Canvas) {
+    fn coat(&self, drawing: &mut Drawing) {
         let cloth = self.cloth(COAT, Texture::Checks(27.0));
-        self.sleeves(canvas, cloth, &[(0.0, 23.0), (0.5, 20.0), (0.97, 18.0)]);
+        self.sleeves(drawing, cloth, &[(0.0, 23.0), (0.5, 20.0), (0.97, 18.0)]);
         let end = 432.0 + 18.0 * self.hem;
         let widths = [(128.0, 32.0), (139.0, 57.0), (158.0, 60.0), (235.0, 51.0), (300.0, 61.0), (end, 74.0)];
-        cloth.paint(canvas, &self.open_profile(&widths, &[(127.0, 15.0), (150.0, 15.0), (188.0, 0.0)], 2.0));
+        cloth.paint(drawing, &self.open_profile(&widths, &[(127.0, 15.0), (150.0, 15.0), (188.0, 0.0)], 2.0));
         let plain = cloth.with(Texture::Plain).shaded(0.62);
         let x = self.center(160.0);
-        canvas.line(at(x, 190.0), at(self.center(400.0), end), 1.6, toned(cloth.rgb, 0.35));
+        drawing.line(at(x, 190.0), at(self.center(400.0), end), 1.6, toned(cloth.rgb, 0.35));
         for side in SIDES {
             let points = vec![
                 at(x + side * 12.0, 120.0),
@@ -416,28 +416,28 @@ impl<'a> Figure<'a> {
                 at(x + side * 38.0, 172.0),
                 at(x + side * 3.0, 192.0),
             ];
-            plain.paint(canvas, &Shape::Polygon(points));
+            plain.paint(drawing, &Shape::Polygon(points));
             for button in 0..4 {
                 let y = 208.0 + 36.0 * button as f32;
-                canvas.dot(at(self.center(y) + side * 17.0, y), 4.6, toned(cloth.rgb, 0.25));
+                drawing.dot(at(self.center(y) + side * 17.0, y), 4.6, toned(cloth.rgb, 0.25));
             }
         }
     }
 
     /// Straps, a fitted waist and a wide, dotted skirt.
-    fn dress(&self, canvas: &mut Canvas) {
+    fn dress(&self, drawing: &mut Drawing) {
         let cloth = self.cloth(DRESS, Texture::Dots(21.0));
         let x = self.center(150.0);
         for side in SIDES {
             let strap = vec![(at(x + side * 31.0, 133.0), 7.0), (at(x + side * 27.0, 168.0), 7.0)];
-            cloth.with(Texture::Plain).paint(canvas, &Shape::Tube { nodes: strap, ends: Ends::Round });
+            cloth.with(Texture::Plain).paint(drawing, &Shape::Tube { nodes: strap, ends: Ends::Round });
         }
         let end = 400.0 + 20.0 * self.hem;
         let widths = [(158.0, 41.0), (182.0, 45.0), (234.0, 35.0), (275.0, 54.0), (335.0, 72.0), (end, 92.0)];
-        cloth.paint(canvas, &self.open_profile(&widths, &[(157.0, 10.0), (168.0, 0.0)], 5.0));
+        cloth.paint(drawing, &self.open_profile(&widths, &[(157.0, 10.0), (168.0, 0.0)], 5.0));
     }
 
-    fn belt(&self, canvas: &mut Canvas) {
+    fn belt(&self, drawing: &mut Drawing) {
         if !self.outfit.belt {
             return;
         }
@@ -450,41 +450,41 @@ impl<'a> Figure<'a> {
             Upper::Tshirt => (244.0, 44.0),
         };
         let belt = self.cloth(BELT, Texture::Plain);
-        belt.paint(canvas, &self.profile(&[(y - 10.0, half), (y + 10.0, half)]));
+        belt.paint(drawing, &self.profile(&[(y - 10.0, half), (y + 10.0, half)]));
         let x = self.center(y);
         let metal = if belt.label.color == 12 { [150.0, 150.0, 150.0] } else { [235.0, 205.0, 110.0] };
         for (half, rgb) in [(11.0, metal), (6.5, toned(belt.rgb, 0.8))] {
             let square = [(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)];
             let points = square.iter().map(|(dx, dy)| at(x + dx * half, y + dy * half * 0.85)).collect();
-            canvas.paint(&Shape::Polygon(points), None, |_, _| rgb);
+            drawing.paint(&Shape::Polygon(points), None, |_, _| rgb);
         }
     }
 
-    fn scarf(&self, canvas: &mut Canvas) {
+    fn scarf(&self, drawing: &mut Drawing) {
         let cloth = self.cloth(SCARF, Texture::Diagonal(15.0));
         let x = self.center(130.0);
         let end = at(x + 24.0 + 6.0 * self.hem, 236.0);
         let hanging = vec![(at(x + 14.0, 136.0), 15.0), (end, 17.0)];
-        cloth.paint(canvas, &Shape::Tube { nodes: hanging, ends: Ends::Flat });
+        cloth.paint(drawing, &Shape::Tube { nodes: hanging, ends: Ends::Flat });
         for fringe in 0..5 {
             let offset = fringe as f32 * 7.0 - 14.0;
             let strand = vec![(at(end.x + offset, end.y - 2.0), 2.0), (at(end.x + offset, end.y + 12.0), 2.0)];
-            cloth.with(Texture::Plain).paint(canvas, &Shape::Tube { nodes: strand, ends: Ends::Round });
+            cloth.with(Texture::Plain).paint(drawing, &Shape::Tube { nodes: strand, ends: Ends::Round });
         }
         let wrap = vec![(at(x - 24.0, 126.0), 15.0), (at(x, 134.0), 18.0), (at(x + 24.0, 126.0), 15.0)];
-        cloth.shaded(1.08).paint(canvas, &Shape::Tube { nodes: wrap, ends: Ends::Round });
+        cloth.shaded(1.08).paint(drawing, &Shape::Tube { nodes: wrap, ends: Ends::Round });
     }
 
-    fn head(&self, canvas: &mut Canvas) {
+    fn head(&self, drawing: &mut Drawing) {
         let x = self.center(80.0);
         let hair = self.cloth(HAIR, Texture::Streaks);
-        hair.paint(canvas, &Shape::Ellipse { center: at(x, 72.0), rx: 37.0, ry: 41.0 });
+        hair.paint(drawing, &Shape::Ellipse { center: at(x, 72.0), rx: 37.0, ry: 41.0 });
         if (120.0..150.0).contains(&self.hair_length) && !self.outfit.hat {
-            hair.paint(canvas, &Shape::Ellipse { center: at(x, 30.0), rx: 16.0, ry: 14.0 });
+            hair.paint(drawing, &Shape::Ellipse { center: at(x, 30.0), rx: 16.0, ry: 14.0 });
         }
         let face = self.cloth(FACE, Texture::Plain);
-        face.paint(canvas, &Shape::Ellipse { center: at(x, 83.0), rx: 27.0, ry: 33.0 });
-        self.features(canvas, x);
+        face.paint(drawing, &Shape::Ellipse { center: at(x, 83.0), rx: 27.0, ry: 33.0 });
+        self.features(drawing, x);
         // Parted hair over the forehead.
         let part = if self.hem > 0.0 { 9.0 } else { -9.0 };
         let fringe = vec![
@@ -497,69 +497,69 @@ impl<'a> Figure<'a> {
             at(x + 30.0, 82.0),
             at(x + 31.0, 58.0),
         ];
-        hair.paint(canvas, &Shape::Polygon(fringe));
+        hair.paint(drawing, &Shape::Polygon(fringe));
         if self.outfit.sunglass {
-            self.sunglass(canvas, x);
+            self.sunglass(drawing, x);
         }
         if self.outfit.hat {
-            self.hat(canvas, x);
+            self.hat(drawing, x);
         }
     }
 
-    fn features(&self, canvas: &mut Canvas, x: f32) {
+    fn features(&self, drawing: &mut Drawing, x: f32) {
         let skin = self.tints[usize::from(FACE)];
         for side in SIDES {
             let eye = Shape::Ellipse { center: at(x + side * 11.0, 80.0), rx: 5.8, ry: 4.2 };
-            canvas.paint(&eye, None, |_, _| [248.0, 246.0, 242.0]);
-            canvas.dot(at(x + side * 11.0, 80.0), 3.0, [40.0, 28.0, 24.0]);
-            canvas.line(
+            drawing.paint(&eye, None, |_, _| [248.0, 246.0, 242.0]);
+            drawing.dot(at(x + side * 11.0, 80.0), 3.0, [40.0, 28.0, 24.0]);
+            drawing.line(
                 at(x + side * 6.0, 73.0),
                 at(x + side * 16.0, 72.0),
                 1.2,
                 toned(self.tints[usize::from(HAIR)], 0.8),
             );
             let cheek = Shape::Ellipse { center: at(x + side * 15.0, 92.0), rx: 6.0, ry: 4.0 };
-            canvas.paint(&cheek, None, |_, under| mix(under, [226.0, 110.0, 104.0], 0.3));
+            drawing.paint(&cheek, None, |_, under| mix(under, [226.0, 110.0, 104.0], 0.3));
         }
-        canvas.line(at(x + 1.0, 84.0), at(x + 2.5, 92.0), 1.0, toned(skin, 0.78));
+        drawing.line(at(x + 1.0, 84.0), at(x + 2.5, 92.0), 1.0, toned(skin, 0.78));
         let mouth = Shape::Ellipse { center: at(x, 101.0), rx: 8.0, ry: 3.2 };
-        canvas.paint(&mouth, None, |_, _| [190.0, 62.0, 66.0]);
+        drawing.paint(&mouth, None, |_, _| [190.0, 62.0, 66.0]);
     }
 
     /// Large round glasses.
-    fn sunglass(&self, canvas: &mut Canvas, x: f32) {
+    fn sunglass(&self, drawing: &mut Drawing, x: f32) {
         let cloth = self.cloth(SUNGLASS, Texture::Plain);
         let bridge =
             Shape::Tube { nodes: vec![(at(x - 29.0, 75.0), 3.0), (at(x + 29.0, 75.0), 3.0)], ends: Ends::Flat };
-        cloth.paint(canvas, &bridge);
+        cloth.paint(drawing, &bridge);
         for side in SIDES {
             let lens = at(x + side * 15.0, 80.0);
-            cloth.paint(canvas, &Shape::Ellipse { center: lens, rx: 14.5, ry: 12.0 });
+            cloth.paint(drawing, &Shape::Ellipse { center: lens, rx: 14.5, ry: 12.0 });
             let rgb = mix(cloth.rgb, [20.0, 20.0, 26.0], 0.65);
-            canvas.paint(&Shape::Ellipse { center: lens, rx: 12.0, ry: 9.5 }, None, |spot, _| {
+            drawing.paint(&Shape::Ellipse { center: lens, rx: 12.0, ry: 9.5 }, None, |spot, _| {
                 mix(rgb, [150.0, 160.0, 175.0], 0.35 * (1.0 - spot.along / 19.0).max(0.0))
             });
-            canvas.line(at(lens.x - 5.0, 76.0), at(lens.x - 1.0, 73.5), 1.5, [235.0, 238.0, 242.0]);
+            drawing.line(at(lens.x - 5.0, 76.0), at(lens.x - 1.0, 73.5), 1.5, [235.0, 238.0, 242.0]);
         }
     }
 
     /// A wide brim or a cap with a peak, with a band.
-    fn hat(&self, canvas: &mut Canvas, x: f32) {
+    fn hat(&self, drawing: &mut Drawing, x: f32) {
         let cloth = self.cloth(HAT, Texture::Plain);
         let crown = [(16.0, x, 24.0), (22.0, x, 34.0), (40.0, x, 38.0), (58.0, x, 40.0)].to_vec();
-        cloth.paint(canvas, &Shape::Profile { nodes: crown, gap: Vec::new(), wave: 0.0 });
+        cloth.paint(drawing, &Shape::Profile { nodes: crown, gap: Vec::new(), wave: 0.0 });
         let band = [(44.0, x, 39.0), (54.0, x, 40.0)].to_vec();
         let tone = if cloth.rgb[1] > 120.0 { 0.45 } else { 1.7 };
-        canvas.paint(&Shape::Profile { nodes: band, gap: Vec::new(), wave: 0.0 }, None, |_, _| toned(cloth.rgb, tone));
+        drawing.paint(&Shape::Profile { nodes: band, gap: Vec::new(), wave: 0.0 }, None, |_, _| toned(cloth.rgb, tone));
         let brim = if self.hat_style == 0 {
             Shape::Ellipse { center: at(x, 58.0), rx: 66.0, ry: 10.0 }
         } else {
             Shape::Ellipse { center: at(x + 22.0, 58.0), rx: 44.0, ry: 8.0 }
         };
-        cloth.shaded(0.86).paint(canvas, &brim);
+        cloth.shaded(0.86).paint(drawing, &brim);
     }
 
-    fn bag(&self, canvas: &mut Canvas) {
+    fn bag(&self, drawing: &mut Drawing) {
         if !self.outfit.bag {
             return;
         }
@@ -576,18 +576,18 @@ impl<'a> Figure<'a> {
             (at(x + 12.0, hand.y + 6.0), 3.4),
             (at(x + 18.0, top + 4.0), 3.4),
         ];
-        cloth.with(Texture::Plain).shaded(0.75).paint(canvas, &Shape::Tube { nodes: handle, ends: Ends::Round });
+        cloth.with(Texture::Plain).shaded(0.75).paint(drawing, &Shape::Tube { nodes: handle, ends: Ends::Round });
         let body = [(top, x, wide * 0.86), (top + high * 0.3, x, wide), (top + high, x, wide * 1.04)].to_vec();
-        cloth.paint(canvas, &Shape::Profile { nodes: body, gap: Vec::new(), wave: 0.0 });
+        cloth.paint(drawing, &Shape::Profile { nodes: body, gap: Vec::new(), wave: 0.0 });
         let flap = [(top, x, wide * 0.88), (top + high * 0.36, x, wide * 0.98)].to_vec();
         cloth
             .with(Texture::Plain)
             .shaded(0.8)
-            .paint(canvas, &Shape::Profile { nodes: flap, gap: Vec::new(), wave: 0.0 });
-        canvas.dot(at(x, top + high * 0.36), 5.5, [238.0, 212.0, 120.0]);
+            .paint(drawing, &Shape::Profile { nodes: flap, gap: Vec::new(), wave: 0.0 });
+        drawing.dot(at(x, top + high * 0.36), 5.5, [238.0, 212.0, 120.0]);
         // The fingers that hold it.
         let skin = self.cloth(SKIN, Texture::Plain);
-        skin.paint(canvas, &Shape::Ellipse { center: at(hand.x + side * 3.0, hand.y + 6.0), rx: 9.0, ry: 9.0 });
+        skin.paint(drawing, &Shape::Ellipse { center: at(hand.x + side * 3.0, hand.y + 6.0), rx: 9.0, ry: 9.0 });
     }
 }
 

@@ -17,14 +17,14 @@ use crate::mat::Annotation;
 use crate::mat::write::{self, Entry};
 use crate::progress::Progress;
 use crate::stage::{self, Common, Read, Stage, StageConfig, Summary};
-use crate::stop;
+use crate::{stop, threads};
 
-use canvas::{Canvas, Rgb, Shape, View, at};
+use drawing::{Drawing, Rgb, Shape, View, at};
 use outfit::Outfit;
 use texture::{hash, mix};
 
 mod backdrop;
-mod canvas;
+mod drawing;
 mod figure;
 mod outfit;
 mod superpixels;
@@ -99,8 +99,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     let images = stage.create_folder("image")?;
     let outfits = outfit::plan(config.photos as usize, common.seed);
     let progress = Progress::new("drawing", u64::from(config.photos), "photos");
-    let pool = pool(common.threads)?;
-    let entries: Result<Vec<Entry>> = pool.install(|| {
+    let entries: Result<Vec<Entry>> = threads::with(common.threads, || {
         let numbered: Vec<_> = outfits.iter().enumerate().collect();
         numbered
             .into_par_iter()
@@ -111,7 +110,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
                 Ok(entry)
             })
             .collect()
-    });
+    })?;
     let entries = entries?;
     write::write_cfpd(&stage.path(crate::mat::cfpd::FILE), &entries)?;
     stage.count("photos", config.photos);
@@ -123,15 +122,15 @@ fn draw(index: usize, outfit: &Outfit, seed: u64, images: &Path) -> Result<Entry
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     // Stream 0 is used for the outfits.
     rng.set_stream(index as u64 + 1);
-    let mut canvas = Canvas::new(WIDTH_PX, HEIGHT_PX);
-    backdrop::paint(&mut canvas, index + (index / 8) * 3, &mut rng);
-    canvas.view = view(&mut rng);
-    shadow(&mut canvas);
-    figure::paint(&mut canvas, outfit, &mut rng);
+    let mut drawing = Drawing::new(WIDTH_PX, HEIGHT_PX);
+    backdrop::paint(&mut drawing, index + (index / 8) * 3, &mut rng);
+    drawing.view = view(&mut rng);
+    shadow(&mut drawing);
+    figure::paint(&mut drawing, outfit, &mut rng);
     let file_name = format!("{:04}.jpg", index + 1);
-    let rgb = canvas.picture(light(&mut rng));
+    let rgb = drawing.picture(light(&mut rng));
     write_jpeg(&images.join(&file_name), &rgb)?;
-    let cut = superpixels::cut(&canvas.label_map(), WIDTH_PX, HEIGHT_PX, &mut rng);
+    let cut = superpixels::cut(&drawing.label_map(), WIDTH_PX, HEIGHT_PX, &mut rng);
     let annotation = Annotation {
         file_name,
         width_px: WIDTH_PX as u32,
@@ -154,9 +153,9 @@ fn view(rng: &mut ChaCha8Rng) -> View {
     }
 }
 
-fn shadow(canvas: &mut Canvas) {
+fn shadow(drawing: &mut Drawing) {
     let ground = Shape::Ellipse { center: at(206.0, 560.0), rx: 100.0, ry: 17.0 };
-    canvas.paint(&ground, None, |spot, under| {
+    drawing.paint(&ground, None, |spot, under| {
         let away = (spot.place.x - 206.0).abs() / 100.0;
         mix(under, [30.0, 28.0, 32.0], 0.45 * (1.0 - away))
     });
@@ -182,11 +181,4 @@ fn write_jpeg(path: &Path, rgb: &[u8]) -> Result<()> {
         .encode(rgb, WIDTH_PX as u32, HEIGHT_PX as u32, image::ExtendedColorType::Rgb8)
         .map_err(|cause| Error::io("encode", path)(std::io::Error::other(cause)))?;
     std::fs::write(path, bytes).map_err(Error::io("write", path))
-}
-
-fn pool(threads: usize) -> Result<rayon::ThreadPool> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|cause| Error::config("threads", format!("cannot start {threads} threads: {cause}")))
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::canvas::Label;
+use super::drawing::Label;
 
 /// Maximum number of superpixels per photo: the length of the label vectors of the data set.
 pub(super) const MAX_SUPERPIXELS: usize = 425;

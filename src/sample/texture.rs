@@ -1,6 +1,6 @@
 //! Texture of cloth, hair and skin: a tone for each spot of a shape.
 
-use super::canvas::{Rgb, Spot};
+use super::drawing::{Rgb, Spot};
 
 /// A pattern, with lengths in figure pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]

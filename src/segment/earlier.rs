@@ -15,9 +15,8 @@ use crate::catalogue::Numbering;
 use crate::error::{Error, Result};
 use crate::features::rows::{PART_ROWS, TABLE};
 use crate::files::{self, OpenFolder};
-use crate::photo::reason;
 use crate::stage::{Digest, Listing, Stat, Summary};
-use crate::table;
+use crate::{reason, table};
 
 /// The folder, in a published one, that keeps the rows of vanished photos.
 pub(super) const VANISHED: &str = "vanished";

@@ -14,7 +14,7 @@ use super::counter::Counter;
 use super::earlier::{Earlier, Wanted, digest};
 use super::masks;
 use super::parts::{Made, Outcome, names_of};
-use crate::canvas::{self, Canvas};
+use crate::canvas::Canvas;
 use crate::catalogue::{Catalogue, Entry, Item};
 use crate::dataset::PhotoRecord;
 use crate::error::Result;
@@ -23,9 +23,9 @@ use crate::features::rows::FeatureRow;
 use crate::files::hexadecimal;
 use crate::graph::Spec;
 use crate::model::predictor::{BATCH_SIZE, Predictor};
-use crate::photo::{self, Decoded, Decoding, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo, PhotoProblem, reason};
+use crate::photo::{self, Decoded, Decoding, PhotoProblem};
 use crate::stage::{Digest, Stat};
-use crate::stop;
+use crate::{reason, stop};
 
 /// Maximum number of photos waiting for the network, besides those held by workers: the current batch and the next.
 const READY_PHOTOS: usize = 2 * BATCH_SIZE;
@@ -58,7 +58,7 @@ struct OnCanvas {
 }
 
 /// The output of a worker.
-enum Looked {
+enum Prepared {
     Done(Outcome),
     OnCanvas(Box<OnCanvas>),
 }
@@ -82,13 +82,13 @@ pub(super) fn run(
 ) -> Result<()> {
     let items = Mutex::new(items);
     std::thread::scope(|scope| {
-        let (looked, to_answer) = sync_channel(READY_PHOTOS);
+        let (prepared, to_answer) = sync_channel(READY_PHOTOS);
         let (answered, to_count) = sync_channel(ANSWERED_BATCHES);
         for _ in 0..workers {
-            let (looked, items) = (looked.clone(), &items);
-            scope.spawn(move || look_at_all(work, items, &looked));
+            let (prepared, items) = (prepared.clone(), &items);
+            scope.spawn(move || prepare_all(work, items, &prepared));
         }
-        drop(looked);
+        drop(prepared);
         let counting = scope.spawn(move || count_all(work, to_count, sink));
         let predicted = predict_all(predictor, &to_answer, &answered);
         drop((to_answer, answered));
@@ -99,11 +99,11 @@ pub(super) fn run(
 }
 
 /// A worker's loop: runs until there are no more items, or nobody receives its results.
-fn look_at_all(work: &Work, items: &Mutex<Items>, looked: &SyncSender<Result<Looked>>) {
+fn prepare_all(work: &Work, items: &Mutex<Items>, prepared: &SyncSender<Result<Prepared>>) {
     loop {
         let item = items.lock().expect("no worker panics with it").next();
         let Some(item) = item else { return };
-        if looked.send(item.and_then(|item| work.look(&item))).is_err() {
+        if prepared.send(item.and_then(|item| work.prepare(&item))).is_err() {
             return;
         }
     }
@@ -112,18 +112,18 @@ fn look_at_all(work: &Work, items: &Mutex<Items>, looked: &SyncSender<Result<Loo
 /// Runs the network on the incoming photos, in batches.
 fn predict_all(
     mut predictor: Option<&mut Predictor>,
-    looked: &Receiver<Result<Looked>>,
+    prepared: &Receiver<Result<Prepared>>,
     answered: &SyncSender<Vec<Answered>>,
 ) -> Result<()> {
     let mut batch: Vec<Box<OnCanvas>> = Vec::with_capacity(BATCH_SIZE);
     loop {
         stop::check()?;
-        let next = looked.recv().ok().transpose()?;
+        let next = prepared.recv().ok().transpose()?;
         let at_end = next.is_none();
         let mut ready = Vec::new();
         match next {
-            Some(Looked::Done(outcome)) => ready.push(Answered::Done(outcome)),
-            Some(Looked::OnCanvas(photo)) => batch.push(photo),
+            Some(Prepared::Done(outcome)) => ready.push(Answered::Done(outcome)),
+            Some(Prepared::OnCanvas(photo)) => batch.push(photo),
             None => {}
         }
         if batch.len() == BATCH_SIZE || (at_end && !batch.is_empty()) {
@@ -155,7 +155,7 @@ fn count_all(
 
 impl Work<'_> {
     /// Reads a photo, and decodes it unless an earlier run already processed this content.
-    fn look(&self, item: &Item) -> Result<Looked> {
+    fn prepare(&self, item: &Item) -> Result<Prepared> {
         let index = item.index;
         let entry = &self.catalogue.entries[index as usize];
         let read = match &item.record {
@@ -164,10 +164,10 @@ impl Work<'_> {
         };
         let (stat, bytes) = match read {
             Ok(read) => read,
-            Err(problem) => return Ok(Looked::Done(self.unread(index, problem))),
+            Err(problem) => return Ok(Prepared::Done(self.unread(index, problem))),
         };
         let content = digest(&bytes);
-        let done = |made| Ok(Looked::Done(Outcome { index, stat, content: Some(content), made }));
+        let done = |made| Ok(Prepared::Done(Outcome { index, stat, content: Some(content), made }));
         if let Some(place) = self.earlier.by_content(&entry.name, &content, self.wanted) {
             return done(Made::Taken(place));
         }
@@ -175,11 +175,10 @@ impl Work<'_> {
             let record = item.record.as_ref().expect("labels come with a dataset's photos");
             return done(self.labelled(entry, record, &content)?);
         };
-        let fit = Some((FIT_WIDTH_PX, FIT_HEIGHT_PX));
-        match photo::decode_with(&bytes, Decoding { max_pixels: self.config.max_pixels(), fit }) {
+        match photo::decode_with(&bytes, Decoding::fitted(self.config.max_pixels())) {
             Ok(decoded) => {
-                let canvas = canvas::canvas(spec, &decoded.photo);
-                Ok(Looked::OnCanvas(Box::new(OnCanvas { index, stat, content, decoded, canvas })))
+                let canvas = Canvas::new(spec, &decoded.photo);
+                Ok(Prepared::OnCanvas(Box::new(OnCanvas { index, stat, content, decoded, canvas })))
             }
             Err(problem) => done(Made::Rejected(problem)),
         }
@@ -211,7 +210,7 @@ impl Work<'_> {
                 Ok(photo) => photo,
                 Err(problem) => return Ok(Made::Rejected(problem)),
             };
-            if (photo.width_px, photo.height_px) != size {
+            if photo.size() != size {
                 let detail =
                     format!("its labels have a different size, {} x {} pixels", record.width_px, record.height_px);
                 return Ok(Made::Rejected(PhotoProblem::new(reason::OTHER_SIZE, detail)));
@@ -229,16 +228,12 @@ impl Work<'_> {
         let spec = self.spec.as_ref().expect("canvases are made for a network");
         let entry = &self.catalogue.entries[it.index as usize];
         let Decoded { photo, own_width_px, own_height_px } = &it.decoded;
-        let label_map = |width_px: u32, height_px: u32| {
-            canvas::label_map(spec, &it.canvas, answer, width_px as usize, height_px as usize)
-        };
-        let Photo { width_px, height_px, .. } = *photo;
-        let counts = self.counter.colors.count(photo, &label_map(width_px, height_px), self.counter.rule);
+        let (own, label_map) = ((*own_width_px, *own_height_px), |size| it.canvas.label_map(spec, answer, size));
+        let counts = self.counter.colors.count(photo, &label_map(photo.size()), self.counter.rule);
         if let Some(folder) = &self.masks {
-            masks::write(folder, &it.content, &label_map(*own_width_px, *own_height_px), *own_width_px)?;
+            masks::write(folder, &it.content, &label_map(own), own.0)?;
         }
-        let own = (*own_width_px, *own_height_px);
-        let row = self.row(entry, &it.content, self.model_id, (width_px, height_px), own, counts);
+        let row = self.row(entry, &it.content, self.model_id, photo.size(), own, counts);
         Ok(Outcome { index: it.index, stat: it.stat, content: Some(it.content), made: Made::Row(Box::new(row)) })
     }
 

@@ -1,4 +1,6 @@
 //! Random changes to training photos: mirroring, scaling, shifting and lighting.
+//!
+//! By hand: a change scales, shifts and mirrors photo and labels in one pass; `fast_image_resize` only resizes photos.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -70,9 +72,9 @@ impl Change {
         let (columns, stride) = (spec.columns(), spec.stride);
         if *self == Self::NONE {
             new_photo.copy_from_slice(photo);
-        } else {
-            self.draw_photo(columns, size, photo, new_photo);
+            return new_labels.copy_from_slice(&spec.map_labels(labels));
         }
+        self.draw_photo(columns, size, photo, new_photo);
         let places = [0, 1].map(|axis| {
             let count = [spec.map_columns(), spec.map_rows()][axis];
             let place = |at: usize| {
@@ -204,6 +206,15 @@ mod tests {
         // The middle of the second pixel comes from 1.75: three quarters from the first to the second.
         assert_eq!([photo[0], photo[3], photo[6], photo[9]], [8, 13, 18, 23]);
         assert_eq!(labels[..4], [1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn a_change_that_moves_nothing_samples_the_labels_that_no_change_does() {
+        let light = Some(Light { brightness: 0.0, contrast: 0.0, gains: [1.0; 3] });
+        for stride in [1, 2] {
+            let moved_by_nothing = changed(&Change { light, ..Change::NONE }, &spec(stride));
+            assert_eq!(moved_by_nothing, changed(&Change::NONE, &spec(stride)), "stride {stride}");
+        }
     }
 
     #[test]

@@ -7,11 +7,12 @@ use std::thread;
 
 use rayon::prelude::*;
 
-use crate::canvas::{self, Canvas};
+use crate::canvas::Canvas;
 use crate::dataset::{Dataset, PhotoRecord, Split};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::Spec;
 use crate::model::confusion::Confusion;
+use crate::model::example::Example;
 use crate::photo::Photo;
 use crate::stop;
 use crate::train::augment::{Augmentation, Change};
@@ -26,11 +27,11 @@ const BATCHES_AHEAD: usize = 2;
 #[derive(Debug)]
 pub struct Examples {
     spec: Spec,
-    examples: Vec<Example>,
+    examples: Vec<Held>,
 }
 
 #[derive(Debug)]
-struct Example {
+struct Held {
     file_name: String,
     canvas: Canvas,
     labels: Vec<u8>,
@@ -88,7 +89,7 @@ impl Examples {
                 return Ok(Self { spec: spec.clone(), examples });
             }
             stop::check()?;
-            let chunk: Result<Vec<_>> = chunk.par_iter().map(|it| example(dataset, spec, it)).collect();
+            let chunk: Result<Vec<_>> = chunk.par_iter().map(|it| held(dataset, spec, it)).collect();
             examples.extend(chunk?);
         }
     }
@@ -124,7 +125,7 @@ impl Examples {
         let (mut photos, mut labels) = (vec![0; ids.len() * photo_len], vec![0; ids.len() * label_len]);
         let places = photos.par_chunks_exact_mut(photo_len).zip(labels.par_chunks_exact_mut(label_len));
         places.zip(ids).for_each(|((photo, map), &id)| {
-            let Example { canvas, labels, .. } = &self.examples[id];
+            let Held { canvas, labels, .. } = &self.examples[id];
             change(id).apply(spec, [canvas.width_px, canvas.height_px], [&canvas.pixels, labels], [photo, map]);
         });
         Batch { photos, labels, size: ids.len() }
@@ -164,7 +165,7 @@ impl Examples {
     /// canvas that the photo covers. `answer` is `[rows, columns]`.
     #[must_use]
     pub fn cut_out(&self, id: usize, answer: &[u8]) -> (Photo, [Vec<u8>; 2]) {
-        let Example { canvas, labels, .. } = &self.examples[id];
+        let Held { canvas, labels, .. } = &self.examples[id];
         let cut = |map: &[u8], channels: usize| -> Vec<u8> {
             let lines = map.chunks_exact(self.spec.columns() * channels).take(canvas.height_px);
             lines.flat_map(|line| &line[..canvas.width_px * channels]).copied().collect()
@@ -176,7 +177,7 @@ impl Examples {
     /// Adds the network's output for a photo, `[rows, columns]`, to `confusion`, over the part of the canvas that the
     /// photo covers.
     pub fn count(&self, id: usize, answer: &[u8], confusion: &mut Confusion) {
-        let Example { canvas, labels, .. } = &self.examples[id];
+        let Held { canvas, labels, .. } = &self.examples[id];
         let columns = self.spec.columns();
         let lines = labels.chunks_exact(columns).zip(answer.chunks_exact(columns));
         for (truth, found) in lines.take(canvas.height_px) {
@@ -185,13 +186,8 @@ impl Examples {
     }
 }
 
-fn example(dataset: &Dataset, spec: &Spec, record: &PhotoRecord) -> Result<Example> {
-    let canvas = canvas::canvas(spec, &record.decode(&dataset.photos_path())?);
-    let map = record.category_map();
-    let labels = canvas::label_canvas(spec, &canvas, &map, record.width_px as usize, record.height_px as usize);
-    if !canvas::are_categories(&labels) {
-        let problem = format!("photo {}: a label is not one of the 23 categories", record.file_name);
-        return Err(Error::input(dataset.photos_path(), problem));
-    }
-    Ok(Example { file_name: record.file_name.clone(), canvas, labels })
+/// Leaves out what is at the photo's own size.
+fn held(dataset: &Dataset, spec: &Spec, record: &PhotoRecord) -> Result<Held> {
+    let Example { canvas, labels, .. } = Example::new(spec, &dataset.photos_path(), record)?;
+    Ok(Held { file_name: record.file_name.clone(), canvas, labels })
 }

@@ -14,14 +14,13 @@ use crate::model::files::{HISTORY_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STE
 use crate::model::history::{self, EpochRecord};
 use crate::model::{self, weights};
 use crate::stage::{self, Common, InputRecord, Read, Stage, StageConfig, Summary, Versions};
-use crate::{evaluate, files, picture, runtime};
+use crate::{chart, evaluate, files, picture, runtime};
 
 pub mod augment;
 mod card;
 pub mod checkpoint;
 mod config;
 mod course;
-mod curve;
 pub mod examples;
 pub mod step;
 pub mod tensorboard;
@@ -212,7 +211,7 @@ fn write_model(stage: &Stage, course: &Course<'_>) -> Result<Vec<u8>> {
     weights::write_weights(&stage.path(WEIGHTS_FILE), &spec, &weights)?;
     history::write(&stage.path(HISTORY_FILE), history)?;
     history::write_csv(&stage.path("loss.csv"), history)?;
-    files::write(&stage.path("learning_curve.png"), &picture::png(&curve::draw(history)?))?;
+    files::write(&stage.path("learning_curve.png"), &picture::png(&chart::side_by_side(&history::charts(history))?))?;
     Ok(predict)
 }
 

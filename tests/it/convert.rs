@@ -253,7 +253,7 @@ fn a_missing_or_misshapen_field_is_rejected_by_name() {
     rejects_one(|photo| photo.category = None, "0004.jpg", "field_missing");
     rejects_one(|photo| photo.color = None, "0004.jpg", "field_missing");
     rejects_one(|photo| photo.segmentation = Some((vec![54], vec![0.0; 54])), "0004.jpg", "field_shape");
-    rejects_one(|photo| photo.segmentation = Some((vec![9, 6], vec![0.0; 54])), "0004.jpg", "photo_size");
+    rejects_one(|photo| photo.segmentation = Some((vec![9, 6], vec![0.0; 54])), "0004.jpg", "photo_other_size");
     rejects_one(|photo| photo.segmentation = Some((vec![10_000, 1], vec![0.0; 10_000])), "0004.jpg", "field_shape");
 }
 
@@ -280,7 +280,7 @@ fn a_bad_photo_is_rejected_by_name() {
         assert_eq!(found[0].0, "0004.jpg");
         found[0].1.clone()
     };
-    assert_eq!(spoil(&jpeg(HEIGHT, WIDTH)), "photo_size");
+    assert_eq!(spoil(&jpeg(HEIGHT, WIDTH)), "photo_other_size");
     for bad in [&b""[..], b"<!DOCTYPE html><html></html>"] {
         let reason = spoil(bad);
         assert!(reason.starts_with("photo_"), "{reason}");
@@ -289,7 +289,7 @@ fn a_bad_photo_is_rejected_by_name() {
     fs::remove_file(place.image("0004.jpg")).expect("removed");
     fs::create_dir(place.image("0004.jpg")).expect("a folder of that name");
     place.convert().expect("a dataset");
-    assert_eq!(rejects(&place.output()), [("0004.jpg".to_owned(), "photo_unreadable".to_owned())]);
+    assert_eq!(rejects(&place.output()), [("0004.jpg".to_owned(), "photo_not_a_file".to_owned())]);
 }
 
 #[test]
@@ -527,7 +527,7 @@ fn tags_are_folded_and_a_bad_label_map_is_rejected_by_name() {
         (Vec::new(), "entry_unreadable"),
         (b"<html></html>".to_vec(), "entry_unreadable"),
         (truth(&[0; 54])[..150].to_vec(), "entry_unreadable"),
-        (v5(&array(9, [6, 9], "groundtruth", &element(2, &[0; 54]))), "photo_size"),
+        (v5(&array(9, [6, 9], "groundtruth", &element(2, &[0; 54]))), "photo_other_size"),
     ];
     for (content, reason) in bad {
         fs::write(&map, content).expect("a file");

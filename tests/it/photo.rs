@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ImageFormat, RgbImage};
 
-use lookbook::photo::{self, Decoding, PhotoProblem, reason};
+use lookbook::photo::{self, Decoding, PhotoProblem};
+use lookbook::reason;
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/photos").join(name)

@@ -213,7 +213,7 @@ fn swapped(points: [(f32, f32); 6]) -> [(f32, f32); 6] {
 }
 
 /// A picture being painted, `SAMPLES` times as fine as the result.
-pub(super) struct Canvas {
+pub(super) struct Drawing {
     width_px: usize,
     height_px: usize,
     pub(super) view: View,
@@ -221,7 +221,7 @@ pub(super) struct Canvas {
     labels: Vec<Label>,
 }
 
-impl Canvas {
+impl Drawing {
     /// An empty picture, entirely background.
     pub(super) fn new(width_px: usize, height_px: usize) -> Self {
         let samples = width_px * height_px * SAMPLES * SAMPLES;

@@ -12,7 +12,7 @@ thread_local! {
 /// Runs `read`; if it panics, returns the panic's message.
 ///
 /// Panics in other threads, and in this one outside of `read`, are reported as usual.
-pub(super) fn no_panic<T>(read: impl FnOnce() -> T) -> Result<T, String> {
+pub(crate) fn no_panic<T>(read: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let usual = panic::take_hook();

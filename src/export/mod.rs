@@ -113,7 +113,7 @@ fn published_checkpoint(model: &OpenFolder, made: &Summary) -> Result<(PathBuf, 
 fn readme(spec: &Spec, epoch: u32, model_id: &str, names: &[&str]) -> Result<String> {
     let problem = |cause: minijinja::Error| Error::input("README.md", cause);
     let mut environment = Environment::new();
-    environment.add_template("readme", include_str!("export/readme.md")).map_err(problem)?;
+    environment.add_template("readme", include_str!("readme.md")).map_err(problem)?;
     let values = context! {
         model_id,
         epoch,
