@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::{LICENSE_FILE, PhotoRecord, Split, names, photos};
 use crate::error::{Error, Result};
 use crate::labels::{CATEGORIES, COLORS};
-use crate::mat::reason;
+use crate::mat::{Annotation, reason};
 use crate::progress::Progress;
 use crate::rejects::{self, DEFAULT_MAX_REJECT_FRACTION, Reject};
 use crate::stage::{self, Common, Listing, Read, Stage, StageConfig, Summary};
@@ -122,7 +122,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     let mut stage = Stage::begin(STAGE, &config.output, common, config)?;
     let known = Listing::read(&config.output);
     config.reads()?.iter().try_for_each(|read| stage.input(read, &known).map(drop))?;
-    if let Some(license) = source.license() {
+    if let Some(license) = source.license()? {
         let content = std::fs::read(&license).map_err(Error::io("read", &license))?;
         files::write(&stage.path(LICENSE_FILE), &content)?;
     }
@@ -171,7 +171,8 @@ fn write_photos(config: &Config, common: &Common, source: &Source, path: &Path) 
         let rejects = pool.install(|| read_batches(config, source, &sender));
         drop(sender);
         match writer.join() {
-            Ok(written) => written.map(|()| rejects),
+            // If the writer failed, the reading ended early without an error of its own.
+            Ok(written) => written.and(rejects),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
@@ -185,8 +186,9 @@ fn write_batches(path: &Path, batches: &Receiver<Vec<PhotoRecord>>) -> Result<()
     writer.close().map(drop)
 }
 
-/// Reads and checks all entries in order; stops early if the writer failed or the run was asked to stop.
-fn read_batches(config: &Config, source: &Source, batches: &SyncSender<Vec<PhotoRecord>>) -> Vec<Reject> {
+/// Reads and checks all entries in order and returns the rejects; stops early if the writer failed or the run was asked
+/// to stop. Fails if the file system does.
+fn read_batches(config: &Config, source: &Source, batches: &SyncSender<Vec<PhotoRecord>>) -> Result<Vec<Reject>> {
     let total = source.len();
     let progress = Progress::new("converting", total as u64, "photos");
     let (mut seen, mut rejects) = (HashSet::new(), Vec::new());
@@ -196,7 +198,7 @@ fn read_batches(config: &Config, source: &Source, batches: &SyncSender<Vec<Photo
         progress.inc(results.len() as u64);
         let mut records = Vec::with_capacity(results.len());
         for (index, result) in results {
-            match result.and_then(|record| unseen(&mut seen, index, record)) {
+            match result?.and_then(|record| unseen(&mut seen, index, record)) {
                 Ok(record) => records.push(record),
                 Err(reject) => rejects.push(reject),
             }
@@ -205,7 +207,7 @@ fn read_batches(config: &Config, source: &Source, batches: &SyncSender<Vec<Photo
             break;
         }
     }
-    rejects
+    Ok(rejects)
 }
 
 fn unseen(seen: &mut HashSet<String>, index: usize, record: PhotoRecord) -> Result<PhotoRecord, Reject> {
@@ -216,10 +218,15 @@ fn unseen(seen: &mut HashSet<String>, index: usize, record: PhotoRecord) -> Resu
     Err(Reject::new(record.file_name, reason::NAME_DUPLICATE, detail))
 }
 
-fn read_photo(source: &Source, index: usize, split: Split) -> Result<PhotoRecord, Reject> {
+/// Reads an entry; the inner result says why it is left out.
+fn read_photo(source: &Source, index: usize, split: Split) -> Result<Result<PhotoRecord, Reject>> {
     let labels = source.annotation(index)?;
+    Ok(labels.and_then(|labels| with_photo(source, labels, index, split)))
+}
+
+fn with_photo(source: &Source, labels: Annotation, index: usize, split: Split) -> Result<PhotoRecord, Reject> {
     let item = labels.file_name.as_str();
-    let encoded = read_file(&source.photo_path(item), item)?;
+    let encoded = read_file(source, &source.photo_path(item), item)?;
     let photo = photo::decode(&encoded).map_err(|problem| Reject::new(item, problem.reason, problem.detail))?;
     if (photo.width_px, photo.height_px) != (labels.width_px, labels.height_px) {
         let detail = format!(
@@ -241,7 +248,7 @@ fn read_photo(source: &Source, index: usize, split: Split) -> Result<PhotoRecord
     })
 }
 
-fn read_file(path: &Path, item: &str) -> Result<Vec<u8>, Reject> {
+fn read_file(source: &Source, path: &Path, item: &str) -> Result<Vec<u8>, Reject> {
     let unreadable =
         |detail: String| Reject::new(item, reason::PHOTO_UNREADABLE, format!("{}: {detail}", path.display()));
     let metadata = match std::fs::metadata(path) {
@@ -252,6 +259,9 @@ fn read_file(path: &Path, item: &str) -> Result<Vec<u8>, Reject> {
     };
     if !metadata.is_file() {
         return Err(unreadable("is not a file".to_owned()));
+    }
+    if let Some(target) = source.link_out(path).map_err(|error| unreadable(error.with_causes()))? {
+        return Err(unreadable(format!("is a link out of the source, to {}", target.display())));
     }
     if metadata.len() > MAX_PHOTO_BYTES {
         return Err(unreadable(format!("has {} bytes; the maximum is {MAX_PHOTO_BYTES}", metadata.len())));

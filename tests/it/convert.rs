@@ -390,7 +390,7 @@ fn a_flipped_bit_is_an_error_a_reject_or_another_valid_label_and_never_a_panic()
                 assert!(matches!(error, Error::Input { .. }), "{error}");
             }
             Ok(file) => {
-                for labels in (0..file.len()).map(|index| file.annotation(index)) {
+                for labels in (0..file.len()).map(|index| file.annotation(index).expect("no fault of the disk")) {
                     let Ok(labels) = labels else {
                         rejected += 1;
                         continue;
