@@ -100,8 +100,7 @@ def text(group, name, value):
 def cell(file, name, references, shape=None, **storage):
     data = file.create_dataset(name, shape or (len(references), 1), dtype=h5py.ref_dtype, **storage)
     for index, reference in enumerate(references):
-        if reference is not None:
-            data[np.unravel_index(index, data.shape)] = reference
+        data[np.unravel_index(index, data.shape)] = reference or h5py.Reference()
     data.attrs["MATLAB_class"] = np.bytes_("cell")
     return data
 

@@ -8,8 +8,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::bytes::UNDEFINED;
 use super::field::Field;
-use super::objects::{Objects, UNDEFINED};
+use super::objects::Objects;
 use super::{Annotation, Version, check_header, guard, reason};
 use crate::error::{Error, Result};
 use crate::labels::{CATEGORIES, COLORS};

@@ -2,7 +2,10 @@
 //!
 //! What a data set declares is checked against the file before memory is asked for.
 
-use hdf5_pure::{AttrValue, DType, Dataset, FormatError, Layout};
+use hdf5_pure::{AttrValue, DType, Dataset, Layout};
+
+use super::bytes::number;
+use super::objects::explain;
 
 /// Maximum number of references in a list, which is of photos in a data set.
 const MAX_REFERENCES: u64 = 1 << 22;
@@ -122,7 +125,7 @@ impl Field {
         if width < 8 {
             return Err(format!("has references of {width} bytes; expected 8"));
         }
-        Ok(bytes.chunks_exact(width).map(|reference| super::objects::number(&reference[..8])).collect())
+        Ok(bytes.chunks_exact(width).map(|reference| number(&reference[..8])).collect())
     }
 
     /// Compares the declared sizes with the file. Otherwise the reader would reserve memory for whatever is declared.
@@ -164,30 +167,7 @@ impl Field {
 }
 
 fn is_marked_empty(set: &Dataset) -> bool {
+    use AttrValue::{I32, I64, U8, U32, U64};
     let mark = set.attrs().ok().and_then(|mut attributes| attributes.remove("MATLAB_empty"));
-    match mark {
-        Some(AttrValue::U64(mark)) => mark != 0,
-        Some(AttrValue::I64(mark)) => mark != 0,
-        _ => false,
-    }
-}
-
-/// Says what a problem means for whoever has the file: what the reader lacks is not a fault of the file.
-pub(super) fn explain(cause: &hdf5_pure::Error) -> String {
-    let hdf5_pure::Error::Format(format) = cause else { return format!("cannot be read: {cause}") };
-    match format {
-        FormatError::InvalidLayoutVersion(version @ (0..=2 | 5..)) => {
-            let library = if *version < 3 { "before 1.6.3" } else { "2.0" };
-            format!(
-                "is stored in a layout of HDF5 {library} (version {version}), which is not read; write the file with \
-                 HDF5 1.8 to 1.14, or in h5py with libver=('earliest', 'v114')"
-            )
-        }
-        FormatError::UnsupportedFilter(id) => {
-            format!("is compressed with the filter {id}, which is not read; write it uncompressed or with gzip")
-        }
-        FormatError::UnsupportedVirtualLayout => "is put together from other data sets, which is not read".to_owned(),
-        FormatError::UnsupportedExternalStorage => "is stored in another file, which is not read".to_owned(),
-        _ => format!("cannot be read: {format}"),
-    }
+    !matches!(mark, None | Some(U8(0) | U32(0) | U64(0) | I32(0) | I64(0)))
 }

@@ -2,7 +2,7 @@
 //!
 //! Source: "HDF5 File Format Specification Version 3.0", sections III.A.2 and III.G.
 
-use super::objects::{Bytes, UNDEFINED, number, u16_at, u32_at, u64_at};
+use super::bytes::{Bytes, UNDEFINED, number, u16_at, u32_at, u64_at};
 
 /// Type of the records that list links by the hash of their names.
 const LINKS_BY_NAME: u8 = 5;

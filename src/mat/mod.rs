@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+mod bytes;
 pub mod ccp;
 pub mod cfpd;
 mod field;
@@ -64,7 +65,7 @@ fn check_header(path: &Path, expected: Version) -> Result<()> {
     let mut file = std::fs::File::open(path).map_err(Error::io("open", path))?;
     let mut head = Vec::new();
     file.by_ref().take(HEADER_BYTES as u64).read_to_end(&mut head).map_err(Error::io("read", path))?;
-    let is_hdf5 = || Ok(objects::signature(&file).map_err(Error::io("read", path))?.is_some());
+    let is_hdf5 = || Ok(bytes::signature(&file).map_err(Error::io("read", path))?.is_some());
     let found = match version(&head) {
         // Files of HDF5 without MATLAB's header are read all the same.
         None if expected == Version::V73 && is_hdf5()? => Some(Version::V73),

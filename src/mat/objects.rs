@@ -5,24 +5,17 @@
 //! each walk is bounded. Source: "HDF5 File Format Specification Version 3.0", sections II to IV.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hdf5_pure::{Dataset, FormatError, Source};
 
+use super::bytes::{Bytes, MAX_BLOCK_BYTES, PositionedFile, SIGNATURE, UNDEFINED, number, u16_at, u32_at, u64_at};
 use super::heap;
 use crate::error::{Error, Result};
 
-/// An address that leads nowhere.
-pub(super) const UNDEFINED: u64 = u64::MAX;
-/// The first bytes of an HDF5 file, behind a user block of 0, 512, 1024, ... bytes.
-const SIGNATURE: &[u8; 8] = b"\x89HDF\r\n\x1a\n";
 /// Maximum number of soft links on the way to an object, as in the HDF5 library.
 const MAX_SOFT_LINKS: u32 = 16;
-/// Maximum size of a structure in bytes; headers have a few kilobytes, the names of a large group a few megabytes.
-const MAX_BLOCK_BYTES: u64 = 16 << 20;
 /// Maximum number of blocks of a header, or nodes of a tree.
 const MAX_BLOCKS: usize = 1 << 16;
 /// Groups with more links are kept once they are read, as `#refs#` is passed for every field.
@@ -57,13 +50,6 @@ pub(super) struct Objects {
     large_groups: Mutex<HashMap<u64, Arc<Links>>>,
 }
 
-/// The bytes of the file, by addresses relative to the end of the user block.
-#[derive(Clone)]
-pub(super) struct Bytes {
-    file: Arc<PositionedFile>,
-    base: u64,
-}
-
 impl Objects {
     /// Opens the file at `path`.
     ///
@@ -73,7 +59,7 @@ impl Objects {
         let file = Arc::new(PositionedFile::open(path)?);
         let unreadable =
             |cause: &dyn std::fmt::Display| Error::input(path, format!("cannot be read as HDF5 ({cause})"));
-        let base = signature(&file.file).map_err(Error::io("read", path))?;
+        let base = file.signature()?;
         let base = base.ok_or_else(|| unreadable(&"it has no HDF5 signature; was it cut off?"))?;
         let view = View::new(Bytes { file: file.clone(), base: 0 }, None);
         let opened = hdf5_pure::File::from_source(view);
@@ -157,28 +143,11 @@ impl Objects {
             return Err("is not an array".to_owned());
         }
         let open = || hdf5_pure::File::from_source(View::new(self.bytes.clone(), Some(address)))?.dataset("/");
-        open().map_err(|cause| super::field::explain(&cause))
+        open().map_err(|cause| explain(&cause))
     }
 }
 
 impl Bytes {
-    /// Number of bytes of the file.
-    pub(super) fn len(&self) -> u64 {
-        self.file.bytes
-    }
-
-    /// Reads `length` bytes.
-    pub(super) fn read(&self, address: u64, length: u64) -> Result<Vec<u8>, String> {
-        let beyond = || format!("{length} bytes at {address} are beyond the end of the file");
-        let from = address.checked_add(self.base).filter(|_| length <= MAX_BLOCK_BYTES).ok_or_else(beyond)?;
-        if from.checked_add(length).is_none_or(|end| end > self.len()) {
-            return Err(beyond());
-        }
-        let mut bytes = vec![0; length as usize];
-        self.file.read_exact_at(from, &mut bytes).map_err(|cause| cause.to_string())?;
-        Ok(bytes)
-    }
-
     /// The address of the root group, from a superblock that was checked.
     fn root(&self, version: u8) -> Result<u64, String> {
         let at = match version {
@@ -280,13 +249,6 @@ impl Bytes {
         }
         Ok(())
     }
-
-    /// Reads a block that begins with a signature.
-    pub(super) fn block(&self, address: u64, signature: [u8; 4], length: u64) -> Result<Vec<u8>, String> {
-        let block = self.read(address, length)?;
-        let kind = String::from_utf8_lossy(&signature);
-        if block.starts_with(&signature) { Ok(block) } else { Err(format!("there is no {kind} at byte {address}")) }
-    }
 }
 
 /// Type and content of the messages in one block of a header; `tracked` if they have their order of creation.
@@ -336,26 +298,24 @@ fn link(message: &[u8]) -> Result<(String, Link), String> {
     Ok((name, Link::External(target.get(1..).and_then(|it| it.split('\0').next()).unwrap_or_default().to_owned())))
 }
 
-/// An unsigned number of up to eight bytes.
-pub(super) fn number(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
-}
-
-fn at(bytes: &[u8], at: usize, length: usize) -> Result<u64, String> {
-    let bytes = at.checked_add(length).and_then(|end| bytes.get(at..end));
-    bytes.map(number).ok_or_else(|| "a structure is cut off".to_owned())
-}
-
-pub(super) fn u16_at(bytes: &[u8], place: usize) -> Result<u16, String> {
-    at(bytes, place, 2).map(|number| number as u16)
-}
-
-pub(super) fn u32_at(bytes: &[u8], place: usize) -> Result<u32, String> {
-    at(bytes, place, 4).map(|number| number as u32)
-}
-
-pub(super) fn u64_at(bytes: &[u8], place: usize) -> Result<u64, String> {
-    at(bytes, place, 8)
+/// Says what a problem means for whoever has the file: what the reader lacks is not a fault of the file.
+pub(super) fn explain(cause: &hdf5_pure::Error) -> String {
+    let hdf5_pure::Error::Format(format) = cause else { return format!("cannot be read: {cause}") };
+    match format {
+        FormatError::InvalidLayoutVersion(version @ (0..=2 | 5..)) => {
+            let library = if *version < 3 { "before 1.6.3" } else { "2.0" };
+            format!(
+                "is stored in a layout of HDF5 {library} (version {version}), which is not read; write the file with \
+                 HDF5 1.8 to 1.14, or in h5py with libver=('earliest', 'v114')"
+            )
+        }
+        FormatError::UnsupportedFilter(id) => {
+            format!("is compressed with the filter {id}, which is not read; write it uncompressed or with gzip")
+        }
+        FormatError::UnsupportedVirtualLayout => "is put together from other data sets, which is not read".to_owned(),
+        FormatError::UnsupportedExternalStorage => "is stored in another file, which is not read".to_owned(),
+        _ => format!("cannot be read: {format}"),
+    }
 }
 
 /// The file as `hdf5-pure` is to see it: with any object as its root, because that crate opens objects by path only. A
@@ -395,53 +355,4 @@ impl Source for View {
         let from = offset + first.len() as u64 - self.front.len() as u64;
         self.bytes.file.read_exact_at(from, rest).map_err(|cause| FormatError::Source(format!("byte {from}: {cause}")))
     }
-}
-
-/// A file that many threads read at arbitrary offsets at once, without a lock or a copy in memory.
-struct PositionedFile {
-    path: PathBuf,
-    file: File,
-    bytes: u64,
-    /// The first error that the file system reported: it says nothing about the data, and ends the stage.
-    failed: Mutex<Option<std::io::Error>>,
-}
-
-impl PositionedFile {
-    fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        let bytes = file.metadata().map_err(Error::io("read", path))?.len();
-        Ok(Self { path: path.to_owned(), file, bytes, failed: Mutex::default() })
-    }
-
-    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-        let read = self.file.read_exact_at(buffer, offset);
-        if let Err(cause) = &read
-            && let Some(code) = cause.raw_os_error()
-        {
-            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            failed.get_or_insert_with(|| std::io::Error::from_raw_os_error(code));
-        }
-        read
-    }
-
-    fn check(&self) -> Result<()> {
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let code = failed.as_ref().and_then(std::io::Error::raw_os_error);
-        code.map_or(Ok(()), |code| Err(Error::io("read", &self.path)(std::io::Error::from_raw_os_error(code))))
-    }
-}
-
-/// Where the signature of an HDF5 file is, if it has one.
-pub(super) fn signature(file: &File) -> std::io::Result<Option<u64>> {
-    let bytes = file.metadata()?.len();
-    let mut place = 0;
-    while place + SIGNATURE.len() as u64 <= bytes {
-        let mut found = [0; SIGNATURE.len()];
-        file.read_exact_at(&mut found, place)?;
-        if &found == SIGNATURE {
-            return Ok(Some(place));
-        }
-        place = if place == 0 { 512 } else { place * 2 };
-    }
-    Ok(None)
 }

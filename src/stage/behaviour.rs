@@ -3,7 +3,7 @@
 /// The stages and the versions of their behaviour; raise one whenever the same settings and inputs give a different result.
 const BEHAVIOURS: [(&str, u32); 8] = [
     ("sample", 1),
-    ("convert", 1),
+    ("convert", 2),
     ("train", 1),
     ("evaluate", 1),
     ("export", 1),
