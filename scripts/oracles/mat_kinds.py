@@ -330,7 +330,7 @@ def empty_list(file):
 
 
 def newest_list(file):
-    cell(file, "fashion_dataset", [file["#refs#/p0"].ref], chunks=(1, 1))
+    cell(file, "fashion_dataset", [file["#refs#/p0"].ref], chunks=(1, 1), compression="gzip")
 
 
 def empty_labels(file, refs):
@@ -370,7 +370,7 @@ def write_refused(folder):
              ("null_in_short_struct_array", short_struct_array, old, 512, True)]
     kinds += [(name, first_field(make), old, 512, True) for name, make in fields.items()]
     kinds += [(name, variable(make), old, 512, True) for name, make in lists_.items()]
-    newest = lambda group: group.create_dataset("segmentation", data=next(entries())[1], chunks=(2, 2))
+    newest = lambda group: group.create_dataset("segmentation", data=next(entries())[1], chunks=(2, 2), compression="gzip")
     kinds += [("newest_layout", first_field(newest), ("v200", "v200"), 512, True),
               ("newest_list", variable(newest_list), ("v200", "v200"), 512, True)]
     write_files(folder, kinds)
