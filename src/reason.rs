@@ -19,6 +19,8 @@ reasons! {
     IO_ERROR = "photo_io_error";
     /// A folder, a pipe, a socket or a device instead of a photo.
     NOT_A_FILE = "photo_not_a_file";
+    /// The photo is a link that leads out of the source.
+    OUTSIDE_SOURCE = "photo_outside_source";
     /// The photo's file has zero bytes.
     EMPTY = "photo_empty";
     /// Neither JPEG nor PNG nor WebP, or damaged.

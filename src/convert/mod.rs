@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::{LICENSE_FILE, PhotoRecord, Split, names, photos};
 use crate::error::{Error, Result};
 use crate::labels::{CATEGORIES, COLORS};
+use crate::mat::Annotation;
 use crate::photo::PhotoProblem;
 use crate::progress::Progress;
 use crate::rejects::{self, DEFAULT_MAX_REJECT_FRACTION, Reject};
@@ -122,7 +123,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     let mut stage = Stage::begin(STAGE, &config.output, common, config)?;
     let known = Listing::read(&config.output);
     config.reads()?.iter().try_for_each(|read| stage.input(read, &known).map(drop))?;
-    if let Some(license) = source.license() {
+    if let Some(license) = source.license()? {
         let content = std::fs::read(&license).map_err(Error::io("read", &license))?;
         files::write(&stage.path(LICENSE_FILE), &content)?;
     }
@@ -164,9 +165,10 @@ fn write_photos(config: &Config, common: &Common, source: &Source, path: &Path) 
     let (sender, receiver) = sync_channel(1);
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || write_batches(path, &receiver));
-        let rejects = threads::with(common.threads, || read_batches(config, source, &sender));
+        let rejects = threads::with(common.threads, || read_batches(config, source, &sender)).flatten();
         drop(sender);
         match writer.join() {
+            // If the writer failed, the reading ended early without an error of its own.
             Ok(written) => written.and(rejects),
             Err(panic) => std::panic::resume_unwind(panic),
         }
@@ -181,8 +183,9 @@ fn write_batches(path: &Path, batches: &Receiver<Vec<PhotoRecord>>) -> Result<()
     writer.close().map(drop)
 }
 
-/// Reads and checks all entries in order; stops early if the writer failed or the run was asked to stop.
-fn read_batches(config: &Config, source: &Source, batches: &SyncSender<Vec<PhotoRecord>>) -> Vec<Reject> {
+/// Reads and checks all entries in order and returns the rejects; stops early if the writer failed or the run was asked
+/// to stop. Fails if the file system does.
+fn read_batches(config: &Config, source: &Source, batches: &SyncSender<Vec<PhotoRecord>>) -> Result<Vec<Reject>> {
     let total = source.len();
     let progress = Progress::new("converting", total as u64, "photos");
     let (mut seen, mut rejects) = (HashSet::new(), Vec::new());
@@ -192,7 +195,7 @@ fn read_batches(config: &Config, source: &Source, batches: &SyncSender<Vec<Photo
         progress.inc(results.len() as u64);
         let mut records = Vec::with_capacity(results.len());
         for (index, result) in results {
-            match result.and_then(|record| unseen(&mut seen, index, record)) {
+            match result?.and_then(|record| unseen(&mut seen, index, record)) {
                 Ok(record) => records.push(record),
                 Err(reject) => rejects.push(reject),
             }
@@ -201,7 +204,7 @@ fn read_batches(config: &Config, source: &Source, batches: &SyncSender<Vec<Photo
             break;
         }
     }
-    rejects
+    Ok(rejects)
 }
 
 fn unseen(seen: &mut HashSet<String>, index: usize, record: PhotoRecord) -> Result<PhotoRecord, Reject> {
@@ -212,13 +215,18 @@ fn unseen(seen: &mut HashSet<String>, index: usize, record: PhotoRecord) -> Resu
     Err(Reject::new(record.file_name, reason::NAME_DUPLICATE, detail))
 }
 
-fn read_photo(source: &Source, index: usize, split: Split) -> Result<PhotoRecord, Reject> {
+/// Reads an entry; the inner result says why it is left out.
+fn read_photo(source: &Source, index: usize, split: Split) -> Result<Result<PhotoRecord, Reject>> {
     let labels = source.annotation(index)?;
+    Ok(labels.and_then(|labels| with_photo(source, labels, index, split)))
+}
+
+fn with_photo(source: &Source, labels: Annotation, index: usize, split: Split) -> Result<PhotoRecord, Reject> {
     let item = labels.file_name.as_str();
     let path = source.photo_path(item);
     let unusable =
         |problem: PhotoProblem| Reject::new(item, problem.reason, format!("{}: {}", path.display(), problem.detail));
-    let encoded = read_file(&path).map_err(unusable)?;
+    let encoded = read_file(source, &path).map_err(unusable)?;
     let photo = photo::decode(&encoded).map_err(unusable)?;
     if (photo.width_px, photo.height_px) != (labels.width_px, labels.height_px) {
         let detail = format!(
@@ -240,8 +248,13 @@ fn read_photo(source: &Source, index: usize, split: Split) -> Result<PhotoRecord
     })
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, PhotoProblem> {
+fn read_file(source: &Source, path: &Path) -> Result<Vec<u8>, PhotoProblem> {
     let bytes = photo::stat(path)?.len();
+    let io_error = |error: Error| PhotoProblem::new(reason::IO_ERROR, error.with_causes());
+    if let Some(target) = source.link_out(path).map_err(io_error)? {
+        let detail = format!("is a link out of the source, to {}", target.display());
+        return Err(PhotoProblem::new(reason::OUTSIDE_SOURCE, detail));
+    }
     if bytes > MAX_PHOTO_BYTES {
         let detail = format!("the file has {bytes} bytes, more than the {MAX_PHOTO_BYTES} allowed");
         return Err(PhotoProblem::new(reason::TOO_LARGE, detail));

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::mat::Annotation;
 use crate::mat::ccp::{self, Ccp};
 use crate::mat::cfpd::{self, Cfpd};
+use crate::mat::{self, Annotation};
 use crate::rejects::Reject;
 
 /// Possible names of a source's licence file.
@@ -94,7 +94,8 @@ impl Source {
         }
     }
 
-    pub(super) fn annotation(&self, index: usize) -> Result<Annotation, Reject> {
+    /// The labels of a photo, or why it has none; fails if the file system does.
+    pub(super) fn annotation(&self, index: usize) -> Result<Result<Annotation, Reject>> {
         match &self.reader {
             Reader::Cfpd(cfpd) => cfpd.annotation(index),
             Reader::Ccp(ccp) => ccp.annotation(index),
@@ -110,9 +111,22 @@ impl Source {
         self.folder.join(photos).join(file_name)
     }
 
-    /// The licence file of the data, if the source has one.
-    pub(super) fn license(&self) -> Option<PathBuf> {
-        LICENSE_FILES.iter().map(|name| self.folder.join(name)).find(|path| path.is_file())
+    /// The licence file of the data, if the source has one. A link to a file elsewhere is not its licence.
+    pub(super) fn license(&self) -> Result<Option<PathBuf>> {
+        for path in LICENSE_FILES.map(|name| self.folder.join(name)).into_iter().filter(|path| path.is_file()) {
+            let Some(target) = self.link_out(&path)? else { return Ok(Some(path)) };
+            tracing::warn!(
+                "{} is passed over: it is a link out of the source, to {}",
+                path.display(),
+                target.display()
+            );
+        }
+        Ok(None)
+    }
+
+    /// Where a file of this source leads, if that is out of it.
+    pub(super) fn link_out(&self, path: &Path) -> Result<Option<PathBuf>> {
+        mat::link_out_of(&self.folder, path)
     }
 
     /// Photos without pixel labels in the source: they are listed as left out, but nothing is wrong with them.

@@ -26,8 +26,8 @@ const PIXEL_LEVEL: &str = "annotations/pixel-level";
 const FOLD: &str = include_str!("../../pipelines/ccp_fold.toml");
 /// Path of the built-in fold, for messages.
 const FOLD_FILE: &str = "pipelines/ccp_fold.toml";
-/// Maximum size of a label file; real ones have a few kilobytes.
-const MAX_LABEL_BYTES: u64 = 64 << 20;
+/// Maximum size of a label file: the largest label map, and some more; real ones have a few kilobytes.
+const MAX_LABEL_BYTES: u64 = (v5::MAX_VARIABLE_BYTES + (1 << 16)) as u64;
 
 /// The settings file of the fold: tag name to category name.
 #[derive(Debug, Deserialize)]
@@ -39,6 +39,7 @@ struct Fold {
 /// An opened folder.
 #[derive(Debug)]
 pub struct Ccp {
+    folder: PathBuf,
     annotations: PathBuf,
     /// Names of the photos with pixel labels, without extension, sorted.
     stems: Vec<String>,
@@ -57,8 +58,7 @@ impl Ccp {
         let list = folder.join(LABEL_LIST);
         check_header(&list, Version::V5)?;
         let bytes = std::fs::read(&list).map_err(Error::io("read", &list))?;
-        let tags = v5::read_texts(&bytes, "label_list")
-            .map_err(|problem| Error::input(&list, format!("{problem}; download the file again")))?;
+        let tags = v5::read_texts(&bytes, "label_list").map_err(|problem| Error::input(&list, problem))?;
         let categories = fold_tags(&tags, fold)?;
         let annotations = folder.join(PIXEL_LEVEL);
         let stems = stems(&annotations, "mat")?;
@@ -66,7 +66,7 @@ impl Ccp {
             return Err(Error::input(&annotations, "contains no .mat file; expected a label map for each photo"));
         }
         let unlabelled = stems_without_labels(&folder.join(PHOTOS), &stems)?;
-        Ok(Self { annotations, stems: stems.into_iter().collect(), unlabelled, categories })
+        Ok(Self { folder: folder.to_owned(), annotations, stems: stems.into_iter().collect(), unlabelled, categories })
     }
 
     /// Number of photos with pixel labels.
@@ -87,19 +87,27 @@ impl Ccp {
         &self.unlabelled
     }
 
-    /// Reads the labels of one photo; `index` is 0-based, in the order of names.
+    /// Reads the labels of one photo; `index` is 0-based, in the order of names. The inner result is a [`Reject`] that
+    /// names the photo.
     ///
     /// # Errors
-    /// A [`Reject`] that names the photo.
-    pub fn annotation(&self, index: usize) -> Result<Annotation, Reject> {
+    /// [`Error::Io`] if the file system fails, which says nothing about the photo.
+    pub fn annotation(&self, index: usize) -> Result<Result<Annotation, Reject>> {
         let stem = &self.stems[index];
         let file_name = format!("{stem}.jpg");
-        let path = self.annotations.join(format!("{stem}.mat"));
-        let unreadable = |problem: String| {
-            Reject::new(file_name.as_str(), reason::ENTRY_UNREADABLE, format!("{}: {problem}", path.display()))
-        };
-        let bytes = read_labels(&path).map_err(|error| Reject::new(&file_name, reason::ENTRY_UNREADABLE, error))?;
-        let (height, width, tags) = v5::read_u8_matrix(&bytes, "groundtruth").map_err(unreadable)?;
+        match read_labels(&self.annotations.join(format!("{stem}.mat")), &self.folder) {
+            Ok(bytes) => Ok(self.labels(&bytes, &file_name)),
+            Err(error @ Error::Io { .. }) => Err(error),
+            Err(error) => Ok(Err(Reject::new(file_name, reason::ENTRY_UNREADABLE, error))),
+        }
+    }
+
+    /// The labels in the bytes of a label file.
+    fn labels(&self, bytes: &[u8], file_name: &str) -> Result<Annotation, Reject> {
+        let path = self.annotations.join(file_name).with_extension("mat");
+        let (height, width, tags) = v5::read_u8_matrix(bytes, "groundtruth").map_err(|problem| {
+            Reject::new(file_name, reason::ENTRY_UNREADABLE, format!("{}: {problem}", path.display()))
+        })?;
         if tags.is_empty() {
             return Err(Reject::new(file_name, reason::FIELD_SHAPE, "'groundtruth' is empty"));
         }
@@ -114,7 +122,7 @@ impl Ccp {
             superpixels[row * width + column] = u16::from(category);
         }
         Ok(Annotation {
-            file_name,
+            file_name: file_name.to_owned(),
             width_px: width as u32,
             height_px: height as u32,
             superpixels,
@@ -124,12 +132,25 @@ impl Ccp {
     }
 }
 
-fn read_labels(path: &Path) -> Result<Vec<u8>> {
-    check_header(path, Version::V5)?;
-    let bytes = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
-    if bytes > MAX_LABEL_BYTES {
-        return Err(Error::input(path, format!("has {bytes} bytes; at most {MAX_LABEL_BYTES} are allowed")));
+/// The bytes of a label file of the source in `folder`.
+fn read_labels(path: &Path, folder: &Path) -> Result<Vec<u8>> {
+    let metadata = match std::fs::metadata(path) {
+        // A link that leads nowhere.
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::input(path, "does not exist"));
+        }
+        other => other.map_err(Error::io("read", path))?,
+    };
+    if !metadata.is_file() {
+        return Err(Error::input(path, "is not a file"));
     }
+    if let Some(target) = super::link_out_of(folder, path)? {
+        return Err(Error::input(path, format!("is a link out of the source, to {}", target.display())));
+    }
+    if metadata.len() > MAX_LABEL_BYTES {
+        return Err(Error::input(path, format!("has {} bytes; at most {MAX_LABEL_BYTES} are allowed", metadata.len())));
+    }
+    check_header(path, Version::V5)?;
     std::fs::read(path).map_err(Error::io("read", path))
 }
 
@@ -154,13 +175,15 @@ fn fold_tags(tags: &[String], path: Option<&Path>) -> Result<Vec<u8>> {
     tags.iter().map(category).collect()
 }
 
-/// Names, without extension, of the files `*.ending` in a folder, sorted.
+/// Names, without extension, of the files `*.ending` in a folder, sorted; without those that begin with a dot, such as
+/// the `._NAME` files in which macOS keeps attributes.
 fn stems(folder: &Path, ending: &str) -> Result<BTreeSet<String>> {
     let mut stems = BTreeSet::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))? {
         let path = entry.map_err(Error::io("read", folder))?.path();
         if path.extension().is_some_and(|found| found == ending)
             && let Some(stem) = path.file_stem().and_then(|stem| stem.to_str())
+            && !stem.starts_with('.')
         {
             stems.insert(stem.to_owned());
         }

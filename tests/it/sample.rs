@@ -51,7 +51,7 @@ fn every_category_and_every_colour_occurs_and_the_test_part_holds_all_categories
     let (mut categories, mut colors, mut tested) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for (index, record) in dataset.photos(None).expect("the photos").enumerate() {
         let record = record.expect("a whole row");
-        let labels = source.annotation(index).expect("a drawn entry");
+        let labels = source.annotation(index).expect("no fault of the disk").expect("a drawn entry");
         assert_eq!(record.superpixels, labels.superpixels, "photo {index}");
         assert_eq!(record.superpixel_category, labels.superpixel_category, "photo {index}");
         assert_eq!(record.superpixel_color, labels.superpixel_color, "photo {index}");
