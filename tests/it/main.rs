@@ -9,6 +9,7 @@ mod faults;
 mod gradient;
 mod incremental;
 mod install;
+mod jpeg;
 mod model;
 mod night;
 mod nightly;

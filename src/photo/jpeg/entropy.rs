@@ -3,8 +3,8 @@
 //! Every scan must contain all its blocks. Section and figure numbers in comments refer to ITU-T T.81.
 
 use super::super::problem::{PhotoProblem, reason};
-use super::damaged;
 use super::markers::Markers;
+use super::{damaged, standard};
 
 /// Codes of up to this many bits are decoded with a single table lookup; nearly all codes are.
 const LOOKUP_BITS: u32 = 9;
@@ -15,6 +15,7 @@ const BLOCK: u32 = 64;
 pub(super) fn check(bytes: &[u8]) -> Result<(), PhotoProblem> {
     let mut markers = Markers::new(bytes);
     let mut tables = Tables::default();
+    tables.define(&standard::TABLES).expect("the standard tables are valid");
     let mut frame = None;
     let mut restart_interval = 0;
     loop {
@@ -299,8 +300,14 @@ impl Tables {
         while let Some((&which, rest)) = segment.split_first() {
             let counts = rest.get(..16)?;
             let total = counts.iter().map(|&count| usize::from(count)).sum::<usize>();
-            let table = Huffman::new(counts, rest.get(16..16 + total)?)?;
-            let class = if which >> 4 == 0 { &mut self.dc } else { &mut self.ac };
+            let symbols = rest.get(16..16 + total)?;
+            let table = Huffman::new(counts, symbols)?;
+            let dc = which >> 4 == 0;
+            // A symbol of DC is a number of bits.
+            if dc && symbols.iter().any(|&bits| bits > 15) {
+                return None;
+            }
+            let class = if dc { &mut self.dc } else { &mut self.ac };
             *class.get_mut(usize::from(which & 15))? = Some(Box::new(table));
             segment = &rest[16 + total..];
         }

@@ -13,6 +13,7 @@ use super::{Photo, check_size};
 
 mod entropy;
 mod markers;
+mod standard;
 
 use markers::Markers;
 
