@@ -21,6 +21,8 @@ pub mod reason {
     /// More pixels than allowed ([`MAX_PIXELS`](crate::photo::MAX_PIXELS)), or more bytes than
     /// [`MAX_FILE_BYTES`](crate::photo::MAX_FILE_BYTES).
     pub const TOO_LARGE: &str = "photo_too_large";
+    /// A JPEG file with more scans than allowed, each of which costs a pass over all pixels.
+    pub const TOO_MANY_SCANS: &str = "photo_too_many_scans";
     /// Its name is not UTF-8, which text columns require.
     pub const NAME_NOT_UTF8: &str = "photo_name_not_utf8";
 }

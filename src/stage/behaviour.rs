@@ -3,13 +3,13 @@
 /// The stages and the versions of their behaviour; raise one whenever the same settings and inputs give a different result.
 const BEHAVIOURS: [(&str, u32); 8] = [
     ("sample", 1),
-    ("convert", 1),
-    ("train", 1),
-    ("evaluate", 1),
+    ("convert", 2),
+    ("train", 2),
+    ("evaluate", 2),
     ("export", 1),
-    ("segment", 1),
+    ("segment", 2),
     ("similarity", 1),
-    ("report", 1),
+    ("report", 2),
 ];
 
 /// The version of a stage's behaviour.

@@ -121,13 +121,18 @@ fn scans_are_bounded() {
     let photo = photo::decode(&many_scans(100)).unwrap();
     assert_eq!(photo.rgb, [128; 8 * 8 * 3]);
     let problem = photo::decode(&many_scans(101)).expect_err("too many");
-    assert_eq!(problem.reason, reason::TOO_LARGE);
+    assert_eq!(problem.reason, reason::TOO_MANY_SCANS);
     assert!(problem.detail.contains("100 scans"), "{}", problem.detail);
     let Some(folder) = shared("cases/inputs/slow") else { return };
     let paths = files(&folder, ".jpg");
     assert_eq!(paths.len(), 2);
     for path in paths {
-        assert_eq!(photo::read(&path).expect_err("too many scans").reason, reason::TOO_LARGE, "{}", path.display());
+        assert_eq!(
+            photo::read(&path).expect_err("too many scans").reason,
+            reason::TOO_MANY_SCANS,
+            "{}",
+            path.display()
+        );
     }
 }
 

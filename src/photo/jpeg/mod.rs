@@ -64,8 +64,8 @@ impl Jpeg {
     /// Walks over the markers of a file up to its EOI marker.
     ///
     /// # Errors
-    /// [`reason::TRUNCATED`] if its end is missing; [`reason::TOO_LARGE`] above `max_pixels` or [`MAX_SCANS`];
-    /// [`reason::UNDECODABLE`] if its coding is not supported.
+    /// [`reason::TRUNCATED`] if its end is missing; [`reason::TOO_LARGE`] above `max_pixels`;
+    /// [`reason::TOO_MANY_SCANS`] above [`MAX_SCANS`]; [`reason::UNDECODABLE`] if its coding is not supported.
     pub(super) fn open(bytes: &[u8], max_pixels: u64) -> Result<Self, PhotoProblem> {
         let mut markers = Markers::new(bytes);
         let mut found = Found { essence: vec![0xFF, SOI], ..Found::default() };
@@ -150,7 +150,7 @@ impl Found {
         self.scans += 1;
         if self.scans > MAX_SCANS {
             let detail = format!("the JPEG file has more than the {MAX_SCANS} scans allowed");
-            return Err(PhotoProblem::new(reason::TOO_LARGE, detail));
+            return Err(PhotoProblem::new(reason::TOO_MANY_SCANS, detail));
         }
         let frame = self.frame.as_mut().ok_or_else(|| damaged("the order of segments"))?;
         let count = header.first().map_or(0, |&count| usize::from(count));
