@@ -27,13 +27,38 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     files
 }
 
+/// What a script of `scripts/oracles` writes into a folder; `None`, said aloud, without Python.
+fn written_by(script: &str) -> Option<tempfile::TempDir> {
+    let mut python = python()?;
+    let folder = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/oracles").join(script);
+    let output = python.args(["-W", "ignore"]).arg(script).arg(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(folder)
+}
+
+#[test]
+fn every_orientation_is_turned_as_pillow_turns_it() {
+    let Some(folder) = written_by("orientation_grid.py") else { return };
+    let expected = files(folder.path(), ".ppm");
+    assert!(expected.len() >= 1700, "the grid has {} files", expected.len());
+    let mut turned = 0;
+    for path in expected {
+        let pixels = std::fs::read(&path).unwrap();
+        let photo = photo::read(&path.with_extension("")).unwrap_or_else(|problem| panic!("{problem:?}"));
+        let header = format!("P6\n{} {}\n255\n", photo.width_px, photo.height_px);
+        let pixels = pixels.strip_prefix(header.as_bytes());
+        let pixels = pixels.unwrap_or_else(|| panic!("{}: {header}", path.display()));
+        let difference = largest_difference(&photo.rgb, pixels);
+        assert!(difference <= LEVELS, "{}: {difference} levels", path.display());
+        turned += u32::from(photo.height_px > photo.width_px);
+    }
+    assert!(turned > 400, "{turned} of the photos lay on their side");
+}
+
 #[test]
 fn every_kind_of_jpeg_has_the_pixels_of_libjpeg_turbo() {
-    let Some(mut python) = python() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/oracles/jpeg_grid.py");
-    let output = python.arg(script).arg(folder.path()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let Some(folder) = written_by("jpeg_grid.py") else { return };
     let (mut whole, mut halved) = (0, 0);
     for path in files(folder.path(), ".jpg") {
         let bytes = std::fs::read(&path).unwrap();
