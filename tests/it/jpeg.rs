@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use lookbook::features::FeatureTable;
 use lookbook::photo::{self, Decoding, Photo, PhotoProblem, reason};
+use lookbook::stage::Common;
+use lookbook::{convert, labels, segment};
 
 use crate::python::python;
 use crate::shared::shared;
@@ -86,14 +89,24 @@ fn every_kind_of_jpeg_has_the_pixels_of_libjpeg_turbo() {
 
 #[test]
 fn red_dresses_are_red() {
-    let Some(folder) = shared("cases/inputs/red_dresses/photos") else { return };
-    let paths = files(&folder, ".jpg");
+    let Some(source) = shared("cases/inputs/red_dresses") else { return };
+    let paths = files(&source.join("photos"), ".jpg");
     assert_eq!(paths.len(), 5);
     for path in paths {
         let photo = photo::read(&path).unwrap();
         let red = photo.rgb.chunks_exact(3).all(|pixel| largest_difference(pixel, &[202, 30, 30]) <= LEVELS);
         assert!(red, "{}: {:?}", path.display(), &photo.rgb[..3]);
     }
+    let place = tempfile::tempdir().unwrap();
+    let [catalogue, output] = ["dataset", "features"].map(|name| place.path().join(name));
+    let config = convert::Config { source, output: catalogue.clone(), ..Default::default() };
+    convert::run(&config, &Common::default()).unwrap();
+    let from = segment::LabelSource::Labels;
+    let config = segment::Config { catalogue, output: output.clone(), from, ..Default::default() };
+    segment::run(&config, &Common::default()).unwrap();
+    let table = FeatureTable::open(&output).unwrap();
+    let dress_red = labels::cell_names().iter().position(|name| name == "dress_red").unwrap();
+    assert_eq!((0..table.len()).map(|row| table.row(row)[dress_red]).collect::<Vec<_>>(), [1.0; 5]);
 }
 
 #[test]
