@@ -35,4 +35,14 @@ mod tests {
         assert_eq!(catch(|| assert!(!QUIET.get(), "quiet while it works")), None);
         assert!(!QUIET.get());
     }
+
+    #[test]
+    fn a_caught_panic_prints_nothing() {
+        let test = "photo::quiet::tests::a_panic_is_caught_and_quiet_only_inside";
+        let program = std::env::current_exe().expect("this program");
+        let output = std::process::Command::new(program).args([test, "--exact", "--nocapture"]).output();
+        let output = output.expect("it runs");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    }
 }

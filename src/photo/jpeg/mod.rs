@@ -107,10 +107,11 @@ impl Jpeg {
         let (width, height, pitch) = (width_px as usize, height_px as usize, width_px as usize * format.size());
         let mut pixels = vec![0; pitch * height];
         let image = Image { pixels: &mut *pixels, width, pitch, height, format };
-        if let Err(turbojpeg::Error::TurboJpegError(message)) = decoder.decompress(&self.essence, image) {
+        if let Err(problem) = decoder.decompress(&self.essence, image) {
             entropy::check(&self.essence)?;
-            if !WARNINGS.iter().any(|it| message.starts_with(it)) {
-                return Err(undecodable(message));
+            let is_warning = |message: &str| WARNINGS.iter().any(|it| message.starts_with(it));
+            if !matches!(&problem, turbojpeg::Error::TurboJpegError(message) if is_warning(message)) {
+                return Err(undecodable(problem));
             }
         }
         let rgb = if inks { rgb_of_inks(&pixels) } else { pixels };
