@@ -13,10 +13,13 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Rg
 
 mod jpeg;
 mod orientation;
+mod pixels;
 mod problem;
 mod quiet;
 
 use jpeg::Jpeg;
+pub use pixels::Photo;
+use pixels::check_size;
 pub use problem::{PhotoProblem, reason};
 
 /// Width into which photos are fitted.
@@ -29,17 +32,6 @@ pub const MAX_PIXELS: u64 = 100_000_000;
 pub const MAX_FILE_BYTES: u64 = 1 << 29;
 /// Maximum bytes per pixel in a decoder: four channels of 16 bits.
 const MAX_PIXEL_BYTES: u64 = 8;
-
-/// Decoded pixels: `[height, width, 3]`, row-major, sRGB u8.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Photo {
-    /// Width.
-    pub width_px: u32,
-    /// Height.
-    pub height_px: u32,
-    /// `height x width x 3` bytes.
-    pub rgb: Vec<u8>,
-}
 
 /// How a photo is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,19 +235,6 @@ fn upright(photo: Photo, orientation: Orientation) -> Photo {
     picture.apply_orientation(orientation);
     let rgb = picture.into_rgb8();
     Photo { width_px: rgb.width(), height_px: rgb.height(), rgb: rgb.into_raw() }
-}
-
-fn check_size(width_px: u32, height_px: u32, max_pixels: u64) -> Result<(), PhotoProblem> {
-    if u64::from(width_px) * u64::from(height_px) > max_pixels {
-        let detail = format!(
-            "the photo has {width_px} x {height_px} pixels, more than the {max_pixels} allowed (max_megapixels)"
-        );
-        return Err(PhotoProblem::new(reason::TOO_LARGE, detail));
-    }
-    if width_px == 0 || height_px == 0 {
-        return Err(PhotoProblem::new(reason::UNDECODABLE, format!("the picture has {width_px} x {height_px} pixels")));
-    }
-    Ok(())
 }
 
 fn over_white(picture: &DynamicImage) -> RgbImage {

@@ -2,9 +2,9 @@
 //!
 //! Every scan must contain all its blocks. Section and figure numbers in comments refer to ITU-T T.81.
 
-use super::super::problem::{PhotoProblem, reason};
-use super::markers::Markers;
-use super::{damaged, standard};
+use super::markers::{Markers, damaged};
+use super::standard;
+use crate::photo::problem::{PhotoProblem, reason};
 
 /// Codes of up to this many bits are decoded with a single table lookup; nearly all codes are.
 const LOOKUP_BITS: u32 = 9;

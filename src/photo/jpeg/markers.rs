@@ -1,6 +1,6 @@
 //! The markers of a JPEG file (B.1.1).
 
-use super::super::problem::{PhotoProblem, reason};
+use crate::photo::problem::{PhotoProblem, reason};
 
 /// A file from its first marker after SOI, and how far it has been read.
 pub(super) struct Markers<'a> {
@@ -55,4 +55,14 @@ impl<'a> Markers<'a> {
 /// Position of the first byte 0xFF before a byte that `ends` accepts.
 fn find(bytes: &[u8], ends: impl Fn(u8) -> bool) -> Option<usize> {
     memchr::memchr_iter(0xFF, bytes).find(|&at| bytes.get(at + 1).is_some_and(|&next| ends(next)))
+}
+
+/// A part of a file contradicts the format.
+pub(super) fn damaged(what: &str) -> PhotoProblem {
+    undecodable(format!("{what} of the JPEG file is damaged"))
+}
+
+/// A file that cannot be decoded, with the cause.
+pub(super) fn undecodable(detail: impl std::fmt::Display) -> PhotoProblem {
+    PhotoProblem::new(reason::UNDECODABLE, detail)
 }

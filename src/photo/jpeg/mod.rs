@@ -8,14 +8,14 @@
 
 use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat, ScalingFactor};
 
+use super::pixels::{Photo, check_size};
 use super::problem::{PhotoProblem, reason};
-use super::{Photo, check_size};
 
 mod entropy;
 mod markers;
 mod standard;
 
-use markers::Markers;
+use markers::{Markers, damaged, undecodable};
 
 /// Photos with more scans are refused: each costs a pass over all pixels, however few bytes it has. Encoders write about
 /// ten, and a scan for every bit of every component would be fewer than this.
@@ -208,12 +208,4 @@ fn rgb_of_inks(pixels: &[u8]) -> Vec<u8> {
         ((product >> 8) + product) >> 8
     };
     pixels.chunks_exact(4).flat_map(|it| [0, 1, 2].map(|c| it[3] - product(255 - it[c], it[3]) as u8)).collect()
-}
-
-fn damaged(what: &str) -> PhotoProblem {
-    undecodable(format!("{what} of the JPEG file is damaged"))
-}
-
-fn undecodable(detail: impl std::fmt::Display) -> PhotoProblem {
-    PhotoProblem::new(reason::UNDECODABLE, detail)
 }
