@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs all checks, cheapest first, and stops at the first failure. Needs Rust, a C compiler and Python 3 with pip.
+# Runs all checks, cheapest first, and stops at the first failure. Needs Rust, a C compiler and Python 3 with pip;
+# installs the rest on Debian and Ubuntu.
 # Uses one profile (release) throughout, so that the dependencies are compiled only once.
 set -eu
 cd -- "$(dirname -- "$0")/.."
@@ -10,6 +11,7 @@ step() {
 }
 
 step cargo fmt --check
+step scripts/install_build_tools.sh
 step cargo clippy --release --locked --all-targets -- -D warnings
 # As on a processor other than x86-64.
 step cargo clippy --release --locked --features portable -- -D warnings

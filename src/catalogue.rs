@@ -1,6 +1,6 @@
 //! Catalogues: the photos to segment, each with an id, in a stable order.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +14,9 @@ use crate::stage::Read;
 use crate::{photo, reason};
 
 /// File name extensions of photos in a folder tree, case-insensitive.
-pub const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+pub const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "jpe", "jfif", "jif", "pjpeg", "pjp", "png", "webp"];
+/// Longest extension that is counted by itself; longer ones are rather numbers and hashes.
+const MAX_EXTENSION_BYTES: usize = 8;
 
 /// One photo of a catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +67,9 @@ pub struct Catalogue {
     pub(crate) rejects: Vec<Reject>,
     /// Folders below the catalogue that could not be read.
     unread: Vec<PathBuf>,
+    /// Number of files in a folder tree that are no photos by their names: by extension in lower case, `none` without one,
+    /// `other` for what is hardly an extension. Empty for a shard.
+    pub(crate) passed_over: BTreeMap<String, u64>,
 }
 
 impl Catalogue {
@@ -80,6 +85,7 @@ impl Catalogue {
             entries: Vec::new(),
             rejects: Vec::new(),
             unread: Vec::new(),
+            passed_over: BTreeMap::new(),
         };
         let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         match extension.as_str() {
@@ -114,7 +120,7 @@ impl Catalogue {
     fn walk(&mut self, numbering: &Numbering) -> Result<()> {
         self.source = Source::Folder;
         let mut next = numbering.next;
-        let Walked { names, rejects, unread } = walk(&self.path)?;
+        let Walked { names, rejects, unread, passed_over } = walk(&self.path)?;
         for name in names {
             let photo_id = numbering.ids.get(name.as_str()).copied().unwrap_or_else(|| {
                 next += 1;
@@ -123,7 +129,7 @@ impl Catalogue {
             self.entries.push(Entry::new(photo_id, photo_id, &name));
         }
         self.entries.sort_by_key(|entry| entry.photo_id);
-        (self.rejects, self.unread) = (rejects, unread);
+        (self.rejects, self.unread, self.passed_over) = (rejects, unread, passed_over);
         Ok(())
     }
 
@@ -209,6 +215,7 @@ impl Catalogue {
     pub(crate) fn take(&mut self, shard: Shard) {
         let root = self.root().to_owned();
         self.entries.retain(|entry| shard.holds(Path::new(&*entry.name)));
+        self.passed_over.clear();
         self.rejects.retain(|it| shard.holds(Path::new(&it.item).strip_prefix(&root).unwrap_or(Path::new(&it.item))));
     }
 
@@ -251,6 +258,7 @@ struct Walked {
     rejects: Vec<Reject>,
     /// Folders below the folder that could not be read.
     unread: Vec<PathBuf>,
+    passed_over: BTreeMap<String, u64>,
 }
 
 fn walk(folder: &Path) -> Result<Walked> {
@@ -258,7 +266,10 @@ fn walk(folder: &Path) -> Result<Walked> {
     let mut walked = Walked::default();
     for entry in tree.filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry.path())) {
         match entry {
-            Ok(entry) if entry.file_type().is_dir() || !is_photo(entry.path()) => {}
+            Ok(entry) if entry.file_type().is_dir() => {}
+            Ok(entry) if !is_photo(entry.path()) => {
+                *walked.passed_over.entry(counted_extension(entry.path())).or_default() += 1;
+            }
             Ok(entry) => walked.add(folder, entry.path(), entry.file_type().is_file()),
             Err(cause) if cause.depth() == 0 => {
                 return Err(Error::input(folder, format!("cannot be read: {cause}")));
@@ -313,6 +324,16 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().first() == Some(&b'.'))
 }
 
+/// Under which name the extension of a file that is no photo is counted.
+fn counted_extension(path: &Path) -> String {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    match extension.as_str() {
+        "" => "none".to_owned(),
+        it if it.len() <= MAX_EXTENSION_BYTES && it.chars().all(char::is_alphanumeric) => extension,
+        _ => "other".to_owned(),
+    }
+}
+
 fn is_photo(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default();
     EXTENSIONS.iter().any(|it| extension.eq_ignore_ascii_case(it))
@@ -348,4 +369,29 @@ fn read_csv(list: &Path) -> Result<Vec<(u32, String)>> {
     rows.collect::<Result<Vec<_>, _>>().map_err(|cause| {
         Error::input(list, format!("is not a list of photos with the columns photo_id and path: {cause}"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn photos_go_by_their_endings_and_all_else_is_counted() {
+        let place = tempfile::tempdir().expect("a folder");
+        let names = ["a.JFIF", "b.jpe", "c.pjpeg", "d.Png", "e.webp", ".hidden.jpg"];
+        let others = ["notes.txt", "NOTES.TXT", "f.heic", "jpg", "g.jpg~", "h.0123456789abcdef", "i."];
+        for name in names.iter().chain(&others) {
+            fs::write(place.path().join(name), b"").expect("a file");
+        }
+        fs::create_dir(place.path().join("folder.jpg")).expect("a folder");
+        let mut catalogue = Catalogue::open(place.path(), &Numbering::default()).expect("it opens");
+        let found: Vec<&str> = catalogue.entries.iter().map(|it| &*it.name).collect();
+        assert_eq!(found, ["a.JFIF", "b.jpe", "c.pjpeg", "d.Png", "e.webp"]);
+        let counted = [("heic", 1), ("none", 2), ("other", 2), ("txt", 2)];
+        assert_eq!(catalogue.passed_over, counted.map(|(name, count)| (name.to_owned(), count)).into());
+        catalogue.take(Shard::new(1, 2).expect("a shard"));
+        assert!(catalogue.passed_over.is_empty(), "the merge counts them");
+    }
 }

@@ -31,6 +31,8 @@ reasons! {
     TOO_LARGE = "photo_too_large";
     /// The labels have a different size from the upright photo.
     OTHER_SIZE = "photo_other_size";
+    /// A JPEG file with more scans than allowed, each of which costs a pass over all pixels.
+    TOO_MANY_SCANS = "photo_too_many_scans";
     /// The photo's name is not UTF-8, which text columns require.
     NAME_NOT_UTF8 = "photo_name_not_utf8";
     /// No permission to read the folder.

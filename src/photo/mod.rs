@@ -9,13 +9,18 @@ use std::path::Path;
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::metadata::Orientation;
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
 
 use crate::{guard, reason};
 
 mod jpeg;
+mod orientation;
+mod pixels;
 mod problem;
 
+use jpeg::Jpeg;
+pub use pixels::Photo;
+use pixels::check_size;
 pub use problem::PhotoProblem;
 
 /// Width into which photos are fitted.
@@ -28,27 +33,6 @@ pub const MAX_PIXELS: u64 = 100_000_000;
 pub const MAX_FILE_BYTES: u64 = 1 << 29;
 /// Maximum bytes per pixel in a decoder: four channels of 16 bits.
 const MAX_PIXEL_BYTES: u64 = 8;
-/// JPEG files at least this many times as wide as required are decoded at a reduced scale.
-const SCALED_REDUCTION: u32 = 2;
-
-/// Decoded pixels: `[height, width, 3]`, row-major, sRGB u8.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Photo {
-    /// Width.
-    pub width_px: u32,
-    /// Height.
-    pub height_px: u32,
-    /// `height x width x 3` bytes.
-    pub rgb: Vec<u8>,
-}
-
-impl Photo {
-    /// Width and height.
-    #[must_use]
-    pub fn size(&self) -> (u32, u32) {
-        (self.width_px, self.height_px)
-    }
-}
 
 /// How a photo is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,50 +180,63 @@ fn detect(bytes: &[u8]) -> Result<ImageFormat, PhotoProblem> {
 }
 
 fn decode_as(format: ImageFormat, bytes: &[u8], decoding: Decoding) -> Result<Decoded, PhotoProblem> {
-    let whole = check_whole(format, bytes, decoding.max_pixels);
-    let pixels = decode_pixels(format, bytes, decoding);
+    if format == ImageFormat::Jpeg {
+        let file = Jpeg::open(bytes, decoding.max_pixels)?;
+        let layout = Layout::new((file.width_px, file.height_px), orientation::of_tiff(&file.exif), decoding.fit);
+        return Ok(layout.lay_out(file.decode(layout.stored)?));
+    }
+    let whole = check_whole(format, bytes);
+    let decoded = decode_png_or_webp(format, bytes, decoding);
     // A file that ends early is reported as such, whatever the decoder made of the rest.
-    match (whole, pixels) {
+    match (whole, decoded) {
         (_, Err(problem)) if problem.reason == reason::TOO_LARGE => Err(problem),
         (Err(problem), _) | (Ok(()), Err(problem)) => Err(problem),
         (Ok(()), Ok(decoded)) => Ok(decoded),
     }
 }
 
-fn decode_pixels(format: ImageFormat, bytes: &[u8], decoding: Decoding) -> Result<Decoded, PhotoProblem> {
+fn decode_png_or_webp(format: ImageFormat, bytes: &[u8], decoding: Decoding) -> Result<Decoded, PhotoProblem> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = image::Limits::default();
     limits.max_alloc = Some(decoding.max_pixels * MAX_PIXEL_BYTES);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(|cause| problem_of(&cause))?;
+    let decoder = reader.into_decoder().map_err(|cause| problem_of(&cause))?;
     let (width_px, height_px) = decoder.dimensions();
     check_size(width_px, height_px, decoding.max_pixels)?;
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let turned = matches!(
-        orientation,
-        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
-    );
-    let own = if turned { (height_px, width_px) } else { (width_px, height_px) };
-    let fitted = decoding.fit.map(|limit| fitted_size(own, limit));
-    // The file stores the picture before it is turned upright.
-    let stored = fitted.map(|(width, height)| if turned { (height, width) } else { (width, height) });
-    let scaled = match (format, stored) {
-        (ImageFormat::Jpeg, Some(size)) if width_px / size.0 >= SCALED_REDUCTION => decode_scaled(bytes, size),
-        _ => None,
-    };
-    let picture = match scaled {
-        Some(picture) => picture,
-        None => DynamicImage::from_decoder(decoder).map_err(|cause| problem_of(&cause))?,
-    };
+    let picture = DynamicImage::from_decoder(decoder).map_err(|cause| problem_of(&cause))?;
     let rgb = if picture.color().has_alpha() { over_white(&picture) } else { picture.into_rgb8() };
-    let mut photo = Photo { width_px: rgb.width(), height_px: rgb.height(), rgb: rgb.into_raw() };
-    if let Some((width, height)) = stored
-        && (photo.width_px, photo.height_px) != (width, height)
-    {
-        photo = resize(&photo, width, height);
+    let layout = Layout::new((width_px, height_px), orientation::of_png_or_webp(format, bytes), decoding.fit);
+    Ok(layout.lay_out(Photo { width_px, height_px, rgb: rgb.into_raw() }))
+}
+
+/// How the picture in a file becomes a photo. Sizes are width and height in pixels.
+struct Layout {
+    orientation: Orientation,
+    /// Size of the upright picture.
+    own: (u32, u32),
+    /// Size of the fitted picture before it is turned upright; `None` leaves the size unchanged.
+    stored: Option<(u32, u32)>,
+}
+
+impl Layout {
+    fn new(size: (u32, u32), orientation: Orientation, fit: Option<(u32, u32)>) -> Self {
+        let turned = matches!(
+            orientation,
+            Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
+        );
+        let swap = |(width, height)| if turned { (height, width) } else { (width, height) };
+        let own = swap(size);
+        Self { orientation, own, stored: fit.map(|limit| swap(fitted_size(own, limit))) }
     }
-    let photo = upright(photo, orientation);
-    Ok(Decoded { photo, own_width_px: own.0, own_height_px: own.1 })
+
+    /// Scales a picture to its stored size and turns it upright.
+    fn lay_out(&self, picture: Photo) -> Decoded {
+        let fitted = match self.stored {
+            Some(size) if size != (picture.width_px, picture.height_px) => resize(&picture, size.0, size.1),
+            _ => picture,
+        };
+        Decoded { photo: upright(fitted, self.orientation), own_width_px: self.own.0, own_height_px: self.own.1 }
+    }
 }
 
 fn upright(photo: Photo, orientation: Orientation) -> Photo {
@@ -251,39 +248,6 @@ fn upright(photo: Photo, orientation: Orientation) -> Photo {
     picture.apply_orientation(orientation);
     let rgb = picture.into_rgb8();
     Photo { width_px: rgb.width(), height_px: rgb.height(), rgb: rgb.into_raw() }
-}
-
-fn check_size(width_px: u32, height_px: u32, max_pixels: u64) -> Result<(), PhotoProblem> {
-    if u64::from(width_px) * u64::from(height_px) > max_pixels {
-        let detail = format!(
-            "the photo has {width_px} x {height_px} pixels, more than the {max_pixels} allowed (max_megapixels)"
-        );
-        return Err(PhotoProblem::new(reason::TOO_LARGE, detail));
-    }
-    if width_px == 0 || height_px == 0 {
-        return Err(PhotoProblem::new(reason::UNDECODABLE, format!("the picture has {width_px} x {height_px} pixels")));
-    }
-    Ok(())
-}
-
-/// Decodes a JPEG file at a half, a quarter or an eighth of its size, but not smaller than `size`: its blocks are
-/// transformed to fewer pixels. `None` for CMYK and anything else that this decoder does not support; the other decoder
-/// then decides.
-fn decode_scaled(bytes: &[u8], size: (u32, u32)) -> Option<DynamicImage> {
-    let side = |length: u32| u16::try_from(length).ok();
-    let mut decoder = jpeg_decoder::Decoder::new(Cursor::new(bytes));
-    decoder.scale(side(size.0)?, side(size.1)?).ok()?;
-    let info = decoder.info()?;
-    let (width, height) = (u32::from(info.width), u32::from(info.height));
-    match info.pixel_format {
-        jpeg_decoder::PixelFormat::RGB24 => {
-            RgbImage::from_raw(width, height, decoder.decode().ok()?).map(DynamicImage::from)
-        }
-        jpeg_decoder::PixelFormat::L8 => {
-            GrayImage::from_raw(width, height, decoder.decode().ok()?).map(DynamicImage::from)
-        }
-        _ => None,
-    }
 }
 
 fn over_white(picture: &DynamicImage) -> RgbImage {
@@ -305,9 +269,8 @@ fn problem_of(cause: &ImageError) -> PhotoProblem {
 }
 
 /// Checks from its structure whether the file contains the whole picture: decoders fill missing parts with grey.
-fn check_whole(format: ImageFormat, bytes: &[u8], max_pixels: u64) -> Result<(), PhotoProblem> {
+fn check_whole(format: ImageFormat, bytes: &[u8]) -> Result<(), PhotoProblem> {
     match format {
-        ImageFormat::Jpeg => jpeg::check_whole(bytes, max_pixels),
         ImageFormat::Png => check_png_whole(bytes),
         ImageFormat::WebP => check_webp_whole(bytes),
         _ => Ok(()),

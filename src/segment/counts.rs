@@ -1,5 +1,7 @@
 //! The figures of a run, for its record and its gates.
 
+use serde_json::json;
+
 use super::config::Config;
 use super::parts::Written;
 use super::plan::{NEXT_PHOTO_ID, Plan};
@@ -23,6 +25,7 @@ pub(super) fn count_written(stage: &mut Stage, written: &Written, plan: &Plan) {
 pub(super) fn count_parts(stage: &mut Stage, written: &Written, plan: &Plan) {
     stage.count("parts", written.parts);
     stage.count(NEXT_PHOTO_ID, plan.next_photo_id);
+    stage.count("passed_over", json!(plan.catalogue.passed_over));
 }
 
 /// Computes the table's statistics and checks the gates; returns the number of photos.

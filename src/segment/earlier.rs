@@ -24,7 +24,7 @@ pub(super) const VANISHED: &str = "vanished";
 pub const UNFINISHED: &str = "unfinished";
 
 /// Reject reasons that depend on a photo's content alone: they hold until it changes.
-const REASONS_OF_CONTENT: [&str; 3] = [reason::EMPTY, reason::UNDECODABLE, reason::TRUNCATED];
+const REASONS_OF_CONTENT: [&str; 4] = [reason::EMPTY, reason::UNDECODABLE, reason::TRUNCATED, reason::TOO_MANY_SCANS];
 
 /// Position of a photo of an earlier run: the folder, and the index among its photos.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -111,6 +111,7 @@ fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Writte
     let mut counter = Counter::load(config, common, stage)?;
     let mut predictor = counter.predictor.take();
     let plan = Plan::new(config, &counter.made_by)?;
+    tell_passed_over(&plan.catalogue);
     let wanted = plan.wanted;
     let reads = plan.catalogue.reads();
     let (lists, photos): (Vec<_>, Vec<_>) = reads.iter().partition(|it| matches!(it, Read::File(_)));
@@ -150,6 +151,18 @@ fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Writte
     }
     count_written(stage, &written, &plan);
     Ok(written)
+}
+
+/// Says which files of a folder tree are no photos by their names.
+fn tell_passed_over(catalogue: &Catalogue) {
+    let counts: Vec<String> = catalogue.passed_over.iter().map(|(ending, count)| format!("{count} {ending}")).collect();
+    if !counts.is_empty() {
+        tracing::info!(
+            "{}: passed over files without the ending of a photo: {}",
+            catalogue.path().display(),
+            counts.join(", ")
+        );
+    }
 }
 
 /// Reports what would be done, judging by names, sizes and times; files are read only if these differ.

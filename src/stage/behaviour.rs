@@ -4,10 +4,10 @@
 const BEHAVIOURS: [(&str, u32); 8] = [
     ("sample", 1),
     ("convert", 2),
-    ("train", 1),
-    ("evaluate", 1),
+    ("train", 2),
+    ("evaluate", 2),
     ("export", 1),
-    ("segment", 1),
+    ("segment", 2),
     ("similarity", 1),
     ("report", 2),
 ];

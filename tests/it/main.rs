@@ -9,6 +9,7 @@ mod faults;
 mod gradient;
 mod incremental;
 mod install;
+mod jpeg;
 mod mat;
 mod model;
 mod night;

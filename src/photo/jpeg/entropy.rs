@@ -1,10 +1,10 @@
-//! Checks whether a JPEG file contains its whole picture.
+//! Walks the entropy-coded data of a JPEG file without producing pixels, to tell whether any are missing or damaged.
 //!
-//! JPEG decoders fill missing parts with grey and report success. So this module walks the entropy-coded data without
-//! producing pixels: every scan must contain all its blocks, every component must have a scan, and the file must end
-//! with an EOI marker. Section and figure numbers in comments refer to ITU-T T.81.
+//! Every scan must contain all its blocks. Section and figure numbers in comments refer to ITU-T T.81.
 
-use super::problem::PhotoProblem;
+use super::markers::{Markers, damaged};
+use super::standard;
+use crate::photo::problem::PhotoProblem;
 use crate::reason;
 
 /// Codes of up to this many bits are decoded with a single table lookup; nearly all codes are.
@@ -12,106 +12,54 @@ const LOOKUP_BITS: u32 = 9;
 /// Coefficients per block.
 const BLOCK: u32 = 64;
 
-/// Checks that the file contains the whole picture, of at most `max_pixels`. For arithmetic-coded and lossless files
-/// only the markers are checked.
-pub(super) fn check_whole(bytes: &[u8], max_pixels: u64) -> Result<(), PhotoProblem> {
-    let mut file = File { bytes, at: 2, tables: Tables::default(), frame: None, restart_interval: 0 };
+/// Checks all scans of a file whose markers and size have been checked.
+pub(super) fn check(bytes: &[u8]) -> Result<(), PhotoProblem> {
+    let mut markers = Markers::new(bytes);
+    let mut tables = Tables::default();
+    tables.define(&standard::TABLES).expect("the standard tables are valid");
+    let mut frame = None;
+    let mut restart_interval = 0;
     loop {
-        let marker = file.next_marker().ok_or_else(|| file.cut())?;
+        let (marker, _) = markers.next()?;
         match marker {
-            // SOI of a second picture, RSTn and TEM have no segment.
-            0x01 | 0xD0..=0xD8 => {}
-            0xD9 => return file.end(),
-            0xDA => file.scan()?,
-            _ => {
-                let segment = file.segment().ok_or_else(|| file.cut())?;
-                match marker {
-                    0xC0..=0xC2 => file.frame = Frame::parse(segment, marker == 0xC2, max_pixels),
-                    0xC4 => file.tables.define(segment).ok_or_else(|| damaged("a Huffman table"))?,
-                    0xDD => file.restart_interval = segment.get(..2).map_or(0, number),
-                    _ => {}
-                }
+            0x01 | 0xD0..=0xD8 => continue,
+            0xD9 => return Ok(()),
+            _ => {}
+        }
+        let segment = markers.segment()?;
+        match marker {
+            0xC0..=0xC2 => frame = Frame::parse(segment, marker == 0xC2),
+            0xC4 => tables.define(segment).ok_or_else(|| damaged("a Huffman table"))?,
+            0xDD => restart_interval = segment.get(..2).map_or(0, number),
+            0xDA => {
+                let frame = frame.as_mut().ok_or_else(|| damaged("the frame header"))?;
+                check_scan(segment, markers.rest(), frame, &tables, restart_interval)?;
+                markers.skip_data();
             }
+            _ => {}
         }
     }
 }
 
-fn damaged(what: &str) -> PhotoProblem {
-    PhotoProblem::new(reason::UNDECODABLE, format!("{what} of the JPEG file is damaged"))
+fn check_scan(
+    header: &[u8],
+    data: &[u8],
+    frame: &mut Frame,
+    tables: &Tables,
+    restart_interval: u32,
+) -> Result<(), PhotoProblem> {
+    let scan = Scan::parse(header, frame).ok_or_else(|| damaged("a scan header"))?;
+    let mut bits = Bits { data, at: 0, buffer: 0, held: 0, made_up: 0, ended: false };
+    let (found, expected) = scan.walk(frame, tables, restart_interval, &mut bits)?;
+    if found < expected {
+        let detail = format!("a scan of the JPEG file ends after {found} of {expected} units");
+        return Err(PhotoProblem::new(reason::TRUNCATED, detail));
+    }
+    Ok(())
 }
 
 fn number(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0, |value, &byte| value << 8 | u32::from(byte))
-}
-
-/// The file, and how far it has been read.
-struct File<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    tables: Tables,
-    /// `None` before the frame header, and for codings whose data are not walked.
-    frame: Option<Frame>,
-    restart_interval: u32,
-}
-
-impl<'a> File<'a> {
-    /// Advances past the next marker; stray bytes before it are skipped, as all decoders do.
-    fn next_marker(&mut self) -> Option<u8> {
-        let marker =
-            self.bytes.get(self.at..)?.windows(2).position(|pair| pair[0] == 0xFF && !matches!(pair[1], 0 | 0xFF))?;
-        self.at += marker + 2;
-        Some(self.bytes[self.at - 1])
-    }
-
-    /// The content of the segment that starts here.
-    fn segment(&mut self) -> Option<&'a [u8]> {
-        let length = number(self.bytes.get(self.at..self.at + 2)?) as usize;
-        let segment = self.bytes.get(self.at + 2..self.at + length.max(2))?;
-        self.at += length.max(2);
-        Some(segment)
-    }
-
-    fn cut(&self) -> PhotoProblem {
-        PhotoProblem::new(
-            reason::TRUNCATED,
-            format!("the JPEG file ends at byte {} without its EOI marker", self.bytes.len()),
-        )
-    }
-
-    /// At EOI: every component must have had a scan.
-    fn end(&self) -> Result<(), PhotoProblem> {
-        match &self.frame {
-            Some(frame) if frame.components.iter().any(|component| !component.scanned) => {
-                Err(PhotoProblem::new(reason::TRUNCATED, "the JPEG file ends before all its components"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Walks one scan, from its header to the marker after its data.
-    fn scan(&mut self) -> Result<(), PhotoProblem> {
-        let header = self.segment().ok_or_else(|| self.cut())?;
-        if let Some(frame) = &mut self.frame {
-            let scan = Scan::parse(header, frame).ok_or_else(|| damaged("a scan header"))?;
-            let data = self.bytes.get(self.at..).unwrap_or_default();
-            let mut bits = Bits { data, at: 0, buffer: 0, held: 0, made_up: 0, ended: false };
-            let (found, expected) = scan.walk(frame, &self.tables, self.restart_interval, &mut bits)?;
-            if found < expected {
-                let detail = format!("a scan of the JPEG file ends after {found} of {expected} units");
-                return Err(PhotoProblem::new(reason::TRUNCATED, detail));
-            }
-        }
-        self.skip_data();
-        Ok(())
-    }
-
-    /// Advances to the marker after entropy-coded data.
-    fn skip_data(&mut self) {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let inside = |byte: u8| matches!(byte, 0 | 0xD0..=0xD7 | 0xFF);
-        let end = rest.windows(2).position(|pair| pair[0] == 0xFF && !inside(pair[1]));
-        self.at += end.unwrap_or(rest.len());
-    }
 }
 
 /// A frame header (B.2.2).
@@ -127,7 +75,6 @@ struct Component {
     id: u8,
     /// Horizontal and vertical sampling factors.
     sampling: (u32, u32),
-    scanned: bool,
     /// Blocks per row of `nonzero`, rounded up to whole units of an interleaved scan.
     stride: usize,
     /// For each block, the coefficients that are nonzero so far (bit k for coefficient k), which refinement scans need.
@@ -135,16 +82,15 @@ struct Component {
 }
 
 impl Frame {
-    /// `None` for frames that no decoder here can read either.
-    fn parse(segment: &[u8], progressive: bool, max_pixels: u64) -> Option<Self> {
+    /// `None` if it is invalid.
+    fn parse(segment: &[u8], progressive: bool) -> Option<Self> {
         let (height, width) = (number(segment.get(1..3)?), number(segment.get(3..5)?));
         let count = usize::from(*segment.get(5)?);
         let described = segment.get(6..6 + count * 3)?;
         let sampling = |of: &[u8]| (u32::from(of[1] >> 4), u32::from(of[1] & 15));
         let factors: Vec<_> = described.chunks_exact(3).map(sampling).collect();
         let valid = factors.iter().all(|&(h, v)| (1..=4).contains(&h) && (1..=4).contains(&v));
-        let pixels = u64::from(width) * u64::from(height);
-        if !valid || !(1..=4).contains(&count) || pixels == 0 || pixels > max_pixels {
+        if !valid || !(1..=4).contains(&count) {
             return None;
         }
         let mut frame = Self { progressive, width, height, components: Vec::new() };
@@ -153,7 +99,7 @@ impl Frame {
         for (of, &sampling) in described.chunks_exact(3).zip(&factors) {
             let stride = (columns * sampling.0) as usize;
             let blocks = if progressive { stride * (rows * sampling.1) as usize } else { 0 };
-            frame.components.push(Component { id: of[0], sampling, scanned: false, stride, nonzero: vec![0; blocks] });
+            frame.components.push(Component { id: of[0], sampling, stride, nonzero: vec![0; blocks] });
         }
         Some(frame)
     }
@@ -174,12 +120,11 @@ struct Scan {
 }
 
 impl Scan {
-    fn parse(header: &[u8], frame: &mut Frame) -> Option<Self> {
+    fn parse(header: &[u8], frame: &Frame) -> Option<Self> {
         let count = usize::from(*header.first()?);
         let mut components = Vec::with_capacity(count);
         for of in header.get(1..=count * 2)?.chunks_exact(2) {
             let index = frame.components.iter().position(|component| component.id == of[0])?;
-            frame.components[index].scanned = true;
             components.push((index, usize::from(of[1] >> 4 & 3), usize::from(of[1] & 3)));
         }
         let rest = header.get(1 + count * 2..4 + count * 2)?;
@@ -356,8 +301,14 @@ impl Tables {
         while let Some((&which, rest)) = segment.split_first() {
             let counts = rest.get(..16)?;
             let total = counts.iter().map(|&count| usize::from(count)).sum::<usize>();
-            let table = Huffman::new(counts, rest.get(16..16 + total)?)?;
-            let class = if which >> 4 == 0 { &mut self.dc } else { &mut self.ac };
+            let symbols = rest.get(16..16 + total)?;
+            let table = Huffman::new(counts, symbols)?;
+            let dc = which >> 4 == 0;
+            // A symbol of DC is a number of bits.
+            if dc && symbols.iter().any(|&bits| bits > 15) {
+                return None;
+            }
+            let class = if dc { &mut self.dc } else { &mut self.ac };
             *class.get_mut(usize::from(which & 15))? = Some(Box::new(table));
             segment = &rest[16 + total..];
         }
