@@ -12,6 +12,7 @@ use super::plan::{Plan, open_catalogue, published};
 use super::state::StateRow;
 use super::{stream, vanished};
 use crate::error::{Error, Result};
+use crate::features::layout;
 use crate::shard::{self, Shard};
 use crate::stage::{Stage, Summary};
 use crate::{photo, rejects};
@@ -42,7 +43,7 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     let mut rejected = Vec::new();
     let names: Vec<PathBuf> = shards.iter().map(|(folder, _)| folder.name().to_owned()).collect();
     for (folder, made) in shards {
-        rejected.extend(rejects::read(&folder.path(rejects::FILE))?);
+        rejected.extend(rejects::read(&folder.path(layout::find(folder.root(), layout::REJECTS_FILE)))?);
         let name = folder.name().to_owned();
         let states = Folder::read(folder)?.filter(|it| !it.is_damaged);
         earlier.folders.push(states.ok_or_else(|| Error::input(name, "is damaged; run the shard again"))?);

@@ -1,8 +1,8 @@
 //! `segment`: turns a catalogue of photos into the feature table.
 //!
 //! In: a catalogue, and the model's network and colour table (or, with `from = "labels"`, the dataset's own labels). Out:
-//! `part-NNNNN.parquet` with `state-NNNNN.parquet` beside each, `rejects.parquet`, `masks/` if requested, and `run.json`; a
-//! shard writes to its own folder until it is merged. Photos are scaled to fit 400 x 600 and their pixels counted at that
+//! `part-NNNNN.parquet`, in `_state/` a `state-NNNNN.parquet` for each and `rejects.parquet`, `masks/` if requested, and
+//! `run.json`; a shard writes to its own folder until it is merged. Photos are scaled to fit 400 x 600 and their pixels counted at that
 //! size; a dataset's own label maps are counted as they are. Results that the previous version or a killed run computed
 //! from the same content with the same model and settings are reused.
 
@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::catalogue::{Catalogue, Numbering};
 use crate::error::Result;
+use crate::features::layout;
 use crate::model::files::PREDICT_FILE;
 use crate::model::{Model, Predictor};
 use crate::progress::Progress;
@@ -86,15 +87,16 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     }
     let kept: &[&str] = if config.masks == Masks::Png { &[UNFINISHED, masks::FOLDER] } else { &[UNFINISHED] };
     let mut stage = Stage::begin_again(STAGE, &config.folder(), common, config, kept)?;
+    stage.create_folder(layout::STATE_FOLDER)?;
     let written = if config.merge { merge::merge(config, &mut stage)? } else { segment(config, common, &mut stage)? };
     stage.remove_before_publishing(UNFINISHED);
-    rejects::write(&stage.path(rejects::FILE), STAGE, &written.rejects)?;
+    rejects::write(&stage.path(layout::REJECTS_FILE), STAGE, &written.rejects)?;
     stage.count("rejects_by_reason", by_reason(&written.rejects));
     let rejected = written.rejects.len() as u64;
     let photos = count_statistics(config, common, &written, &mut stage)?;
     // A shard never has too many rejects: the merge judges the whole.
     let allowed = if config.shard.is_some() { 1.0 } else { config.max_reject_fraction };
-    stage::publish_unless_too_many(stage, rejected, photos + rejected, allowed)
+    stage::publish_unless_too_many(stage, rejected, photos + rejected, allowed, layout::REJECTS_FILE)
 }
 
 /// Number of rejects by reason.

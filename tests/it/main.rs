@@ -9,6 +9,7 @@ mod faults;
 mod gradient;
 mod incremental;
 mod install;
+mod layout;
 mod model;
 mod night;
 mod nightly;

@@ -44,7 +44,7 @@ fn write_shop(folder: &Path) {
 }
 
 pub(crate) fn rejects(folder: &Path) -> Vec<(String, String)> {
-    let path = folder.join("rejects.parquet");
+    let path = folder.join("_state/rejects.parquet");
     let text = |rows: &arrow::array::RecordBatch, name: &str| -> Vec<String> {
         let column: &arrow::array::StringArray = table::column(&path, rows, name).unwrap();
         column.iter().map(|value| value.unwrap_or_default().to_owned()).collect()
