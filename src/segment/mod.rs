@@ -14,7 +14,7 @@ use crate::catalogue::{Catalogue, Numbering};
 use crate::error::Result;
 use crate::features::layout;
 use crate::model::files::PREDICT_FILE;
-use crate::model::{Model, Predictor};
+use crate::model::{Colors, Model, Predictor};
 use crate::progress::Progress;
 use crate::rejects::{self, Reject};
 use crate::stage::{self, Common, Listing, Read, Stage, StageConfig, Summary};
@@ -80,15 +80,16 @@ impl StageConfig for Config {
 /// Invalid settings, catalogues, models and shards, by name; failed gates; and, after publishing, more rejects than allowed.
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     config::check_values(config)?;
-    config::check_places(config)?;
+    let model = config::open_model(config)?;
     let config = &if config.merge { merge::settings(config)? } else { config.clone() };
     if common.dry_run {
-        return dry_run(config, common);
+        return dry_run(config, common, model);
     }
     let kept: &[&str] = if config.masks == Masks::Png { &[UNFINISHED, masks::FOLDER] } else { &[UNFINISHED] };
     let mut stage = Stage::begin_again(STAGE, &config.folder(), common, config, kept)?;
     stage.create_folder(layout::STATE_FOLDER)?;
-    let written = if config.merge { merge::merge(config, &mut stage)? } else { segment(config, common, &mut stage)? };
+    let written =
+        if config.merge { merge::merge(config, &mut stage)? } else { segment(config, common, model, &mut stage)? };
     stage.remove_before_publishing(UNFINISHED);
     rejects::write(&stage.path(layout::REJECTS_FILE), STAGE, &written.rejects)?;
     stage.count("rejects_by_reason", by_reason(&written.rejects));
@@ -109,8 +110,8 @@ fn by_reason(rejects: &[Reject]) -> serde_json::Value {
 }
 
 /// Segments what is new, reuses earlier results for the rest, and writes the parts.
-fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Written> {
-    let mut counter = Counter::load(config, common, stage)?;
+fn segment(config: &Config, common: &Common, model: Option<(Model, Colors)>, stage: &mut Stage) -> Result<Written> {
+    let mut counter = Counter::load(config, common, model, stage)?;
     let mut predictor = counter.predictor.take();
     let plan = Plan::new(config, &counter.made_by)?;
     let wanted = plan.wanted;
@@ -155,19 +156,18 @@ fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Writte
 }
 
 /// Reports what would be done, judging by names, sizes and times; files are read only if these differ.
-fn dry_run(config: &Config, common: &Common) -> Result<Summary> {
+fn dry_run(config: &Config, common: &Common, model: Option<(Model, Colors)>) -> Result<Summary> {
     let mut summary = stage::dry_run(STAGE, &config.folder(), common, config)?;
     if config.merge {
         let (catalogue, _) = plan::open_catalogue(config, &plan::published(config)?)?;
         summary.counts.insert("photos".to_owned(), catalogue.entries.len().into());
         return Ok(summary);
     }
-    let made_by = match config.from {
-        LabelSource::Labels => MadeBy::Labels,
-        LabelSource::Model => {
-            let model = Model::open(&config.model)?;
+    let made_by = match model {
+        None => MadeBy::Labels,
+        Some((model, colors)) => {
             let precision = runtime::precision(config.precision, common.engine(config.device))?.name();
-            MadeBy::Model { checksums: model.checksums(&model.colors()?), precision }
+            MadeBy::Model { checksums: model.checksums(&colors), precision }
         }
     };
     let plan = Plan::new(config, &made_by)?;
