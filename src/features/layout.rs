@@ -7,11 +7,14 @@
 //! _state/vanished/             rows of photos that vanished, in this same layout
 //! ```
 //!
-//! So `*.parquet` matches the rows and nothing else; pyarrow, pandas and Spark, given the folder itself, skip names that begin
-//! with `_`. Older versions had what lies in `_state` beside the parts: [`find`] finds it there too, and each run writes a new
+//! So `*.parquet` matches the rows and nothing else; pyarrow and Spark, given the folder itself, skip names that begin with `_`.
+//! Older versions had what lies in `_state` beside the parts: [`find`] finds it there too, and each run writes a new
 //! folder in the new layout.
 
 use std::path::{Path, PathBuf};
+
+use crate::error::Result;
+use crate::files;
 
 /// The folder of everything that is not a row of the table.
 pub const STATE_FOLDER: &str = "_state";
@@ -26,14 +29,15 @@ pub fn state_file(number: usize) -> PathBuf {
     Path::new(STATE_FOLDER).join(format!("state-{number:05}.parquet"))
 }
 
-/// Where `folder` has what this version calls `name`: `name`, unless only its place in the old layout exists. Errors of the
-/// file system are left to whoever opens the file.
-#[must_use]
-pub fn find(folder: &Path, name: impl AsRef<Path>) -> PathBuf {
+/// Where `folder` has what this version calls `name`: `name`, unless only its place in the old layout exists.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io) if that cannot be determined: a disk error must not look like a missing file.
+pub fn find(folder: &Path, name: impl AsRef<Path>) -> Result<PathBuf> {
     let name = name.as_ref();
     let old = name.strip_prefix(STATE_FOLDER).unwrap_or(name);
-    let is_old = matches!(folder.join(name).try_exists(), Ok(false)) && folder.join(old).exists();
-    if is_old { old } else { name }.to_owned()
+    let is_old = !files::is_there(&folder.join(name))? && files::is_there(&folder.join(old))?;
+    Ok(if is_old { old } else { name }.to_owned())
 }
 
 /// Whether the file `name` of a features folder, in either layout, is a part or a state of the table itself, not of the
@@ -49,18 +53,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_layouts_are_found_and_the_new_one_comes_first() {
+    fn both_layouts_are_found_and_the_new_one_comes_first() -> Result<()> {
         let place = tempfile::tempdir().expect("a temporary folder");
         let folder = place.path();
         let [new, old] = [state_file(0), PathBuf::from("state-00000.parquet")];
-        assert_eq!(find(folder, &new), new, "what is missing is missed where this version writes it");
+        assert_eq!(find(folder, &new)?, new, "what is missing is missed where this version writes it");
         std::fs::write(folder.join(&old), "").expect("writable");
         std::fs::create_dir(folder.join("vanished")).expect("writable");
-        assert_eq!((find(folder, &new), find(folder, VANISHED_FOLDER)), (old, "vanished".into()));
+        assert_eq!((find(folder, &new)?, find(folder, VANISHED_FOLDER)?), (old, "vanished".into()));
         std::fs::create_dir(folder.join(STATE_FOLDER)).expect("writable");
-        assert_eq!(find(folder, VANISHED_FOLDER), Path::new("vanished"), "each file is looked for by itself");
+        assert_eq!(find(folder, VANISHED_FOLDER)?, Path::new("vanished"), "each file is looked for by itself");
         std::fs::write(folder.join(&new), "").expect("writable");
-        assert_eq!(find(folder, &new), new);
+        assert_eq!(find(folder, &new)?, new);
+        std::fs::remove_dir_all(folder.join(STATE_FOLDER)).expect("writable");
+        std::fs::write(folder.join(STATE_FOLDER), "").expect("writable");
+        assert!(find(folder, &new).is_err(), "a place that cannot be searched is an error");
+        Ok(())
     }
 
     #[test]

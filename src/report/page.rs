@@ -421,7 +421,8 @@ fn ranked(mut shares: Vec<(&str, [u8; 3], f64)>) -> Vec<Bar> {
 
 /// Rejects of all stages by stage and reason; `None` if no stage with such a table was run.
 fn rejects(run: &Run) -> Result<Option<Vec<RejectCount>>> {
-    let tables: Vec<_> = run.folders.iter().filter_map(|(name, folder)| Some((folder, run.rejects(name)?))).collect();
+    let tables = run.folders.iter().map(|(name, folder)| Ok(Run::rejects(name, folder)?.map(|it| (folder, it))));
+    let tables: Vec<_> = tables.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
     let mut found: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for (folder, path) in &tables {
         let stage = Summary::read(folder.root())?.stage;

@@ -44,11 +44,11 @@ impl Run {
         Some(self.folder(folder)?.join(file)).filter(|it| it.is_file())
     }
 
-    /// The table of rejects in the folder of a stage, if there is one.
-    pub(super) fn rejects(&self, folder: &str) -> Option<PathBuf> {
-        let place = self.folder(folder)?;
-        let table = if folder == "features" { layout::find(place, layout::REJECTS_FILE) } else { rejects::FILE.into() };
-        Some(place.join(table)).filter(|it| it.is_file())
+    /// The table of rejects in `folder`, which is called `name`, if there is one.
+    pub(super) fn rejects(name: &str, folder: &OpenFolder) -> Result<Option<PathBuf>> {
+        let is_features = name == "features";
+        let table = if is_features { layout::find(folder.root(), layout::REJECTS_FILE)? } else { rejects::FILE.into() };
+        Ok(Some(folder.path(table)).filter(|it| it.is_file()))
     }
 
     /// The records of the stages.

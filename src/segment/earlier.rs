@@ -102,7 +102,7 @@ impl Folder {
             Self { opened, masks, recorded, is_damaged, same_paths, photos, ends, states, by_name, by_content };
         for number in 0.. {
             let part = PathBuf::from(table::part_name(number));
-            let state = layout::find(read.opened.root(), layout::state_file(number));
+            let state = layout::find(read.opened.root(), layout::state_file(number))?;
             let [state_path, part_path] = [&state, &part].map(|name| read.opened.path(name));
             // In what a killed run left, a part without a state does not count.
             let is_there = files::is_there(&state_path)? || read.recorded.is_some() && files::is_there(&part_path)?;
@@ -147,7 +147,7 @@ impl Folder {
     /// # Errors
     /// As [`Folder::open`].
     pub(super) fn vanished(&self) -> Result<Option<Self>> {
-        Self::open(&self.opened.path(layout::find(self.opened.root(), layout::VANISHED_FOLDER)))
+        Self::open(&self.opened.path(layout::find(self.opened.root(), layout::VANISHED_FOLDER)?))
     }
 
     /// Whether its record lists a file of that name.
@@ -245,7 +245,8 @@ fn changed_files(recorded: &Summary, folder: &Path) -> Result<HashSet<PathBuf>> 
 pub(super) fn listing(folder: &Path) -> Listing {
     let mut listing = Listing::default();
     for number in 0.. {
-        let Ok(states) = state::read(&folder.join(layout::find(folder, layout::state_file(number)))) else { break };
+        let states = layout::find(folder, layout::state_file(number)).and_then(|name| state::read(&folder.join(name)));
+        let Ok(states) = states else { break };
         for it in states {
             listing.add(it.name, it.stat, it.content);
         }

@@ -134,7 +134,7 @@ fn segment(config: &Config, common: &Common, model: Option<(Model, Colors)>, sta
         spec: predictor.as_ref().map(|it| it.spec().clone()),
         model_id: &model_id,
     };
-    let mut parts = plan.parts(config, stage);
+    let mut parts = plan.parts(config, stage)?;
     let mut writer = Writer::new(&mut parts);
     let progress = Progress::new(STAGE, todo.len() as u64, "photos");
     stream::run(&work, predictor.as_mut(), plan.catalogue.items(&todo)?, common.threads, |outcome| {
@@ -146,7 +146,7 @@ fn segment(config: &Config, common: &Common, model: Option<(Model, Colors)>, sta
         masks::retain(&stage.path(masks::FOLDER), &written.masks)?;
     }
     if config.shard.is_none() {
-        written.vanished = vanished::write(&plan.parts(config, stage), &plan.earlier, stage)?;
+        written.vanished = vanished::write(&plan.parts(config, stage)?, &plan.earlier, stage)?;
     }
     for photos in photos {
         stage.record(written.listing.record(photos.path()));

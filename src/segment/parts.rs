@@ -440,12 +440,12 @@ pub(super) struct Unfinished {
 
 impl Unfinished {
     /// Continues after the files already in `folder`, writing one file per `every` rows; the photos' masks are in `masks`.
-    pub(super) fn new(folder: &Path, masks: Option<PathBuf>, every: usize) -> Self {
+    pub(super) fn new(folder: &Path, masks: Option<PathBuf>, every: usize) -> Result<Self> {
         let mut number = 0;
-        while folder.join(layout::find(folder, layout::state_file(number))).is_file() {
+        while files::is_there(&folder.join(layout::find(folder, layout::state_file(number))?))? {
             number += 1;
         }
-        Self { folder: folder.to_owned(), masks, number, every, rows: Vec::new(), states: Vec::new() }
+        Ok(Self { folder: folder.to_owned(), masks, number, every, rows: Vec::new(), states: Vec::new() })
     }
 
     fn push(&mut self, row: &FeatureRow, state: StateRow) -> Result<()> {
