@@ -11,7 +11,7 @@ use arrow::record_batch::RecordBatch;
 use crate::error::Result;
 use crate::table;
 
-/// File name of the table in every folder that contains one.
+/// File name of the table; in a features folder, [`crate::features::layout`] says where it lies.
 pub const FILE: &str = "rejects.parquet";
 /// Name of the table.
 pub const TABLE: &str = "rejects";

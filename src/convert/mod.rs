@@ -156,7 +156,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
         let count = (0..total - rejected).filter(|&at| config.split_of(at, total - rejected) == split).count();
         stage.count(split.name(), count);
     }
-    stage::publish_unless_too_many(stage, rejected as u64, total as u64, config.max_reject_fraction)
+    stage::publish_unless_too_many(stage, rejected as u64, total as u64, config.max_reject_fraction, rejects::FILE)
 }
 
 /// Writes all valid photos and returns the rejects. The splits are assigned as if there were no rejects.

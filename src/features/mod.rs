@@ -12,6 +12,7 @@ use crate::labels::{self, CELL_COUNT};
 use crate::table;
 
 mod counts;
+pub mod layout;
 pub mod rows;
 
 pub use counts::{ColorRule, PixelCounts};

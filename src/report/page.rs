@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::figures::{grouped, percent};
 use super::measures::Measures;
 use super::nights::{self, Nights};
-use super::run::{FOLDERS, Run};
+use super::run::Run;
 use crate::chart::{self, Bar, Cell};
 use crate::error::{Error, Result};
 use crate::features::FeatureTable;
@@ -408,10 +408,11 @@ fn ranked(mut shares: Vec<(&str, [u8; 3], f64)>) -> Vec<Bar> {
 
 /// Rejects of all stages by stage and reason; `None` if no stage with such a table was run.
 fn rejects(run: &Run) -> Result<Option<Vec<RejectCount>>> {
-    let tables: Vec<_> = FOLDERS.iter().filter_map(|folder| run.file(folder, rejects::FILE)).collect();
+    let tables = run.folders.iter().map(|(name, folder)| Ok(Run::rejects(name, folder)?.map(|it| (folder, it))));
+    let tables: Vec<_> = tables.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
     let mut found: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
-    for path in &tables {
-        let stage = Summary::read(path.parent().unwrap_or(path))?.stage;
+    for (folder, path) in &tables {
+        let stage = Summary::read(folder.root())?.stage;
         for reject in rejects::read(path)? {
             found.entry((stage.clone(), reject.reason.into_owned())).or_default().push(reject.item);
         }

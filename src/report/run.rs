@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::features::layout;
 use crate::files::OpenFolder;
+use crate::rejects;
 use crate::stage::{RUN_FILE, Stage, Summary};
 
 /// Folders of a run, in pipeline order.
-pub(super) const FOLDERS: [&str; 5] = ["sample", "dataset", "model", "features", "similarity"];
+const FOLDERS: [&str; 5] = ["sample", "dataset", "model", "features", "similarity"];
 
 /// The folders of a run that are published, each opened once.
 pub(super) struct Run {
@@ -40,6 +42,13 @@ impl Run {
     /// A file of the folder of a stage, if there is one.
     pub(super) fn file(&self, folder: &str, file: &str) -> Option<PathBuf> {
         Some(self.folder(folder)?.join(file)).filter(|it| it.is_file())
+    }
+
+    /// The table of rejects in `folder`, which is called `name`, if there is one.
+    pub(super) fn rejects(name: &str, folder: &OpenFolder) -> Result<Option<PathBuf>> {
+        let is_features = name == "features";
+        let table = if is_features { layout::find(folder.root(), layout::REJECTS_FILE)? } else { rejects::FILE.into() };
+        Ok(Some(folder.path(table)).filter(|it| it.is_file()))
     }
 
     /// The records of the stages.

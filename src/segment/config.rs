@@ -8,7 +8,7 @@ use crate::engine::{Device, PrecisionChoice};
 use crate::error::{Error, Result};
 use crate::features::ColorRule;
 use crate::features::rows::Format;
-use crate::model::Model;
+use crate::model::{Colors, Model};
 use crate::photo;
 use crate::rejects::DEFAULT_MAX_REJECT_FRACTION;
 use crate::shard::Shard;
@@ -147,14 +147,16 @@ pub(super) fn check_values(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the outputs of earlier stages are there.
-pub(super) fn check_places(config: &Config) -> Result<()> {
-    if config.from == LabelSource::Labels && !config.catalogue.join("photos.parquet").is_file() {
-        return Err(without_labels());
+/// Opens the model, or checks that there are labels instead: before the lock is taken, and long before the photos are read.
+/// `None` for labels and for a merge, which segments nothing.
+pub(super) fn open_model(config: &Config) -> Result<Option<(Model, Colors)>> {
+    match config.from {
+        LabelSource::Labels if !config.catalogue.join("photos.parquet").is_file() => Err(without_labels()),
+        LabelSource::Model if !config.merge => {
+            let model = Model::open(&config.model)?;
+            let colors = model.colors()?;
+            Ok(Some((model, colors)))
+        }
+        LabelSource::Labels | LabelSource::Model => Ok(None),
     }
-    if config.from == LabelSource::Model && !config.merge {
-        // Fail before the lock is taken, and long before the photos are read.
-        Model::open(&config.model)?.colors()?;
-    }
-    Ok(())
 }

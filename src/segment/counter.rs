@@ -1,10 +1,10 @@
 //! Turns photos into label maps, and label maps into counts.
 
-use super::config::{Config, LabelSource};
+use super::config::Config;
 use crate::color::ColorTable;
 use crate::error::Result;
 use crate::features::ColorRule;
-use crate::model::{Model, Predictor};
+use crate::model::{Colors, Model, Predictor};
 use crate::stage::{Common, Stage};
 
 /// Turns photos into label maps, and label maps into counts.
@@ -17,13 +17,17 @@ pub(super) struct Counter {
 }
 
 impl Counter {
-    pub(super) fn load(config: &Config, common: &Common, stage: &mut Stage) -> Result<Self> {
+    /// Loads the network of an opened model; without one, the labels are counted.
+    pub(super) fn load(
+        config: &Config,
+        common: &Common,
+        model: Option<(Model, Colors)>,
+        stage: &mut Stage,
+    ) -> Result<Self> {
         let rule = config.color_rule;
-        if config.from == LabelSource::Labels {
+        let Some((model, colors)) = model else {
             return Ok(Self { rule, colors: ColorTable::typical(), predictor: None, made_by: MadeBy::Labels });
-        }
-        let model = Model::open(&config.model)?;
-        let colors = model.colors()?;
+        };
         model.record(&colors, stage);
         let predictor = model.predictor(common.engine(config.device), config.precision)?;
         let precision = predictor.precision().name();

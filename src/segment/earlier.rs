@@ -13,13 +13,12 @@ use super::masks;
 use super::state::{self, StateRow};
 use crate::catalogue::Numbering;
 use crate::error::{Error, Result};
+use crate::features::layout;
 use crate::features::rows::{PART_ROWS, TABLE};
 use crate::files::{self, OpenFolder};
 use crate::stage::{Digest, Listing, Stat, Summary};
 use crate::{reason, table};
 
-/// The folder, in a published one, that keeps the rows of vanished photos.
-pub(super) const VANISHED: &str = "vanished";
 /// The folder, in the unfinished one, of the rows saved so far, which the next run reuses if this one is killed.
 pub const UNFINISHED: &str = "unfinished";
 
@@ -63,6 +62,8 @@ pub(super) struct Folder {
     pub(super) photos: Vec<Photo>,
     /// For each part, the end of its range in `photos`.
     ends: Vec<u32>,
+    /// For each part, the file of its state.
+    states: Vec<PathBuf>,
     by_name: HashMap<Arc<str>, u32>,
     /// Photos with a known content, in order of digest.
     by_content: Vec<u32>,
@@ -95,28 +96,30 @@ impl Folder {
         let recorded = Summary::find(opened.root())?;
         let changed = recorded.as_ref().map(|it| changed_files(it, opened.root())).transpose()?.unwrap_or_default();
         let (photos, ends, by_name, by_content) = <(Vec<Photo>, Vec<u32>, HashMap<_, _>, Vec<u32>)>::default();
-        let (is_damaged, same_paths) = (false, false);
-        let mut read = Self { opened, masks, recorded, is_damaged, same_paths, photos, ends, by_name, by_content };
+        let (is_damaged, same_paths, states) = (false, false, Vec::new());
+        let mut read =
+            Self { opened, masks, recorded, is_damaged, same_paths, photos, ends, states, by_name, by_content };
         for number in 0.. {
-            let [state, part] = [state::file_name(number), table::part_name(number)];
+            let part = PathBuf::from(table::part_name(number));
+            let state = layout::find(read.opened.root(), layout::state_file(number))?;
             let [state_path, part_path] = [&state, &part].map(|name| read.opened.path(name));
             // In what a killed run left, a part without a state does not count.
             let is_there = files::is_there(&state_path)? || read.recorded.is_some() && files::is_there(&part_path)?;
             if !is_there {
                 break;
             }
-            let is_whole = |name: &str| read.is_recorded(name) && !changed.contains(Path::new(name));
+            let is_whole = |name: &Path| read.is_recorded(name) && !changed.contains(name);
             // If the checksum matches but the file still cannot be read, the disk is at fault, not the file.
             let states = match state::read(&state_path) {
                 Err(error) if is_whole(&state) => return Err(error),
-                other => other.ok().filter(|_| !changed.contains(Path::new(&state))),
+                other => other.ok().filter(|_| !changed.contains(&state)),
             };
             let rows = states.iter().flatten().filter(|state| state.reject.is_none()).count() as u64;
             let found = match table::count_rows(&part_path) {
                 Err(error) if is_whole(&part) => return Err(error),
                 other => other.ok(),
             };
-            let whole = !changed.contains(Path::new(&part)) && found == Some(rows);
+            let whole = !changed.contains(&part) && found == Some(rows);
             if states.is_none() {
                 let state = read.opened.name().join(&state);
                 tracing::warn!(
@@ -129,6 +132,7 @@ impl Folder {
             }
             read.is_damaged |= states.is_none() || !whole;
             read.add(number as u32, states.unwrap_or_default(), whole);
+            read.states.push(state_path);
         }
         read.by_name = read.photos.iter().zip(0..).map(|(it, photo)| (it.state.name.clone(), photo)).collect();
         let content = |photo: &u32| read.photos[*photo as usize].state.content;
@@ -142,12 +146,12 @@ impl Folder {
     /// # Errors
     /// As [`Folder::open`].
     pub(super) fn vanished(&self) -> Result<Option<Self>> {
-        Self::open(&self.opened.path(VANISHED))
+        Self::open(&self.opened.path(layout::find(self.opened.root(), layout::VANISHED_FOLDER)?))
     }
 
     /// Whether its record lists a file of that name.
-    fn is_recorded(&self, name: &str) -> bool {
-        self.recorded.iter().flat_map(|it| &it.files).any(|file| file.name == Path::new(name))
+    fn is_recorded(&self, name: &Path) -> bool {
+        self.recorded.iter().flat_map(|it| &it.files).any(|file| file.name == name)
     }
 
     /// The catalogue that it was made from.
@@ -195,8 +199,8 @@ impl Folder {
     }
 
     /// The file of a part's state.
-    pub(super) fn state_path(&self, part: u32) -> PathBuf {
-        self.opened.path(state::file_name(part as usize))
+    pub(super) fn state_path(&self, part: u32) -> &Path {
+        &self.states[part as usize]
     }
 
     /// All rows of a part.
@@ -227,8 +231,7 @@ impl Folder {
 
 /// Parts and states of a folder that are missing or no longer match its record.
 fn changed_files(recorded: &Summary, folder: &Path) -> Result<HashSet<PathBuf>> {
-    let is_read = |name: &Path| ["part-", "state-"].iter().any(|it| name.to_string_lossy().starts_with(it));
-    let recorded = recorded.files.par_iter().filter(|it| is_read(&it.name));
+    let recorded = recorded.files.par_iter().filter(|it| layout::is_part_or_state(&it.name));
     let changed = recorded.map(|it| {
         let path = folder.join(&it.name);
         let is_changed = !files::is_there(&path)? || files::checksum(&path)? != (it.bytes, it.sha256.clone());
@@ -241,7 +244,8 @@ fn changed_files(recorded: &Summary, folder: &Path) -> Result<HashSet<PathBuf>> 
 pub(super) fn listing(folder: &Path) -> Listing {
     let mut listing = Listing::default();
     for number in 0.. {
-        let Ok(states) = state::read(&folder.join(state::file_name(number))) else { break };
+        let states = layout::find(folder, layout::state_file(number)).and_then(|name| state::read(&folder.join(name)));
+        let Ok(states) = states else { break };
         for it in states {
             listing.add(it.name, it.stat, it.content);
         }

@@ -12,6 +12,7 @@ use super::plan::{Plan, open_catalogue, published};
 use super::state::StateRow;
 use super::{stream, vanished};
 use crate::error::{Error, Result};
+use crate::features::layout;
 use crate::shard::{self, Shard};
 use crate::stage::{Stage, Summary};
 use crate::{photo, rejects};
@@ -42,7 +43,7 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     let mut rejected = Vec::new();
     let names: Vec<PathBuf> = shards.iter().map(|(folder, _)| folder.name().to_owned()).collect();
     for (folder, made) in shards {
-        rejected.extend(rejects::read(&folder.path(rejects::FILE))?);
+        rejected.extend(rejects::read(&folder.path(layout::find(folder.root(), layout::REJECTS_FILE)?))?);
         let name = folder.name().to_owned();
         let states = Folder::read(folder)?.filter(|it| !it.is_damaged);
         earlier.folders.push(states.ok_or_else(|| Error::input(name, "is damaged; run the shard again"))?);
@@ -77,12 +78,12 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     let fates = fates.collect::<Result<Vec<_>>>()?;
     let wanted = Wanted { row_key: 0, mask: config.masks == Masks::Png };
     let plan = Plan { catalogue, earlier, wanted, fates, vanished: 0, next_photo_id };
-    let mut parts = plan.parts(config, stage);
+    let mut parts = plan.parts(config, stage)?;
     let mut written = Writer::new(&mut parts).close()?;
     // The shards know the reasons, even for an unreadable photo that keeps its earlier row.
     written.rejects = rejected;
     written.rejects.sort_by(|a, b| a.item.cmp(&b.item));
-    written.vanished = vanished::write(&plan.parts(config, stage), &plan.earlier, stage)?;
+    written.vanished = vanished::write(&plan.parts(config, stage)?, &plan.earlier, stage)?;
     // All shards read the same inputs, except for the photos, of which each has its own.
     for input in inputs {
         stage.record(if input.is_many { written.listing.record(&input.path) } else { input });

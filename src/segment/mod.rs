@@ -1,8 +1,8 @@
 //! `segment`: turns a catalogue of photos into the feature table.
 //!
 //! In: a catalogue, and the model's network and colour table (or, with `from = "labels"`, the dataset's own labels). Out:
-//! `part-NNNNN.parquet` with `state-NNNNN.parquet` beside each, `rejects.parquet`, `masks/` if requested, and `run.json`; a
-//! shard writes to its own folder until it is merged. Photos are scaled to fit 400 x 600 and their pixels counted at that
+//! `part-NNNNN.parquet`, in `_state/` a `state-NNNNN.parquet` for each and `rejects.parquet`, `masks/` if requested, and
+//! `run.json`; a shard writes to its own folder until it is merged. Photos are scaled to fit 400 x 600 and their pixels counted at that
 //! size; a dataset's own label maps are counted as they are. Results that the previous version or a killed run computed
 //! from the same content with the same model and settings are reused.
 
@@ -12,8 +12,9 @@ use serde_json::json;
 
 use crate::catalogue::{Catalogue, Numbering};
 use crate::error::Result;
+use crate::features::layout;
 use crate::model::files::PREDICT_FILE;
-use crate::model::{Model, Predictor};
+use crate::model::{Colors, Model, Predictor};
 use crate::progress::Progress;
 use crate::rejects::{self, Reject};
 use crate::stage::{self, Common, Listing, Read, Stage, StageConfig, Summary};
@@ -79,22 +80,24 @@ impl StageConfig for Config {
 /// Invalid settings, catalogues, models and shards, by name; failed gates; and, after publishing, more rejects than allowed.
 pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     config::check_values(config)?;
-    config::check_places(config)?;
+    let model = config::open_model(config)?;
     let config = &if config.merge { merge::settings(config)? } else { config.clone() };
     if common.dry_run {
-        return dry_run(config, common);
+        return dry_run(config, common, model);
     }
     let kept: &[&str] = if config.masks == Masks::Png { &[UNFINISHED, masks::FOLDER] } else { &[UNFINISHED] };
     let mut stage = Stage::begin_again(STAGE, &config.folder(), common, config, kept)?;
-    let written = if config.merge { merge::merge(config, &mut stage)? } else { segment(config, common, &mut stage)? };
+    stage.create_folder(layout::STATE_FOLDER)?;
+    let written =
+        if config.merge { merge::merge(config, &mut stage)? } else { segment(config, common, model, &mut stage)? };
     stage.remove_before_publishing(UNFINISHED);
-    rejects::write(&stage.path(rejects::FILE), STAGE, &written.rejects)?;
+    rejects::write(&stage.path(layout::REJECTS_FILE), STAGE, &written.rejects)?;
     stage.count("rejects_by_reason", by_reason(&written.rejects));
     let rejected = written.rejects.len() as u64;
     let photos = count_statistics(config, common, &written, &mut stage)?;
     // A shard never has too many rejects: the merge judges the whole.
     let allowed = if config.shard.is_some() { 1.0 } else { config.max_reject_fraction };
-    stage::publish_unless_too_many(stage, rejected, photos + rejected, allowed)
+    stage::publish_unless_too_many(stage, rejected, photos + rejected, allowed, layout::REJECTS_FILE)
 }
 
 /// Number of rejects by reason.
@@ -107,8 +110,8 @@ fn by_reason(rejects: &[Reject]) -> serde_json::Value {
 }
 
 /// Segments what is new, reuses earlier results for the rest, and writes the parts.
-fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Written> {
-    let mut counter = Counter::load(config, common, stage)?;
+fn segment(config: &Config, common: &Common, model: Option<(Model, Colors)>, stage: &mut Stage) -> Result<Written> {
+    let mut counter = Counter::load(config, common, model, stage)?;
     let mut predictor = counter.predictor.take();
     let plan = Plan::new(config, &counter.made_by)?;
     tell_passed_over(&plan.catalogue);
@@ -132,7 +135,7 @@ fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Writte
         spec: predictor.as_ref().map(|it| it.spec().clone()),
         model_id: &model_id,
     };
-    let mut parts = plan.parts(config, stage);
+    let mut parts = plan.parts(config, stage)?;
     let mut writer = Writer::new(&mut parts);
     let progress = Progress::new(STAGE, todo.len() as u64, "photos");
     stream::run(&work, predictor.as_mut(), plan.catalogue.items(&todo)?, common.threads, |outcome| {
@@ -144,7 +147,7 @@ fn segment(config: &Config, common: &Common, stage: &mut Stage) -> Result<Writte
         masks::retain(&stage.path(masks::FOLDER), &written.masks)?;
     }
     if config.shard.is_none() {
-        written.vanished = vanished::write(&plan.parts(config, stage), &plan.earlier, stage)?;
+        written.vanished = vanished::write(&plan.parts(config, stage)?, &plan.earlier, stage)?;
     }
     for photos in photos {
         stage.record(written.listing.record(photos.path()));
@@ -166,19 +169,18 @@ fn tell_passed_over(catalogue: &Catalogue) {
 }
 
 /// Reports what would be done, judging by names, sizes and times; files are read only if these differ.
-fn dry_run(config: &Config, common: &Common) -> Result<Summary> {
+fn dry_run(config: &Config, common: &Common, model: Option<(Model, Colors)>) -> Result<Summary> {
     let mut summary = stage::dry_run(STAGE, &config.folder(), common, config)?;
     if config.merge {
         let (catalogue, _) = plan::open_catalogue(config, &plan::published(config)?)?;
         summary.counts.insert("photos".to_owned(), catalogue.entries.len().into());
         return Ok(summary);
     }
-    let made_by = match config.from {
-        LabelSource::Labels => MadeBy::Labels,
-        LabelSource::Model => {
-            let model = Model::open(&config.model)?;
+    let made_by = match model {
+        None => MadeBy::Labels,
+        Some((model, colors)) => {
             let precision = runtime::precision(config.precision, common.engine(config.device))?.name();
-            MadeBy::Model { checksums: model.checksums(&model.colors()?), precision }
+            MadeBy::Model { checksums: model.checksums(&colors), precision }
         }
     };
     let plan = Plan::new(config, &made_by)?;

@@ -1,4 +1,4 @@
-//! The parts of the table: photos in order of their slots, [`PART_ROWS`] slots per part, each with its state beside it. A
+//! The parts of the table: photos in order of their slots, [`PART_ROWS`] slots per part, each with its state. A
 //! part that has not changed is linked instead of written. New rows are saved while the run goes on, so that the next run
 //! finds them if this one is killed.
 
@@ -14,6 +14,7 @@ use super::masks;
 use super::state::{self, StateRow};
 use crate::catalogue::{Catalogue, Entry};
 use crate::error::Result;
+use crate::features::layout;
 use crate::features::rows::{self, FeatureRow, Format, IPC_EXTENSION, PART_ROWS};
 use crate::photo::PhotoProblem;
 use crate::rejects::Reject;
@@ -220,7 +221,7 @@ impl<'a> Writer<'a> {
         }
         let before = earlier.part(part).map(|photo| &earlier.photos[photo as usize].state);
         if before.eq(states) {
-            files::adopt(&earlier.state_path(part), &self.parts.file(number, "state"))?;
+            files::adopt(earlier.state_path(part), &self.parts.file(number, "state"))?;
         } else {
             state::write(&self.parts.file(number, "state"), states)?;
         }
@@ -270,7 +271,7 @@ impl Parts<'_> {
     fn rename(&self, number: u32, place: usize) -> Result<()> {
         let part = self.folder.join(table::part_name(place));
         let mut names = vec![(self.file(number, "parquet"), part.clone())];
-        names.push((self.file(number, "state"), self.folder.join(state::file_name(place))));
+        names.push((self.file(number, "state"), self.folder.join(layout::state_file(place))));
         if self.format == Format::Arrow {
             names.push((self.file(number, IPC_EXTENSION), part.with_extension(IPC_EXTENSION)));
         }
@@ -439,12 +440,12 @@ pub(super) struct Unfinished {
 
 impl Unfinished {
     /// Continues after the files already in `folder`, writing one file per `every` rows; the photos' masks are in `masks`.
-    pub(super) fn new(folder: &Path, masks: Option<PathBuf>, every: usize) -> Self {
+    pub(super) fn new(folder: &Path, masks: Option<PathBuf>, every: usize) -> Result<Self> {
         let mut number = 0;
-        while folder.join(state::file_name(number)).is_file() {
+        while files::is_there(&folder.join(layout::find(folder, layout::state_file(number))?))? {
             number += 1;
         }
-        Self { folder: folder.to_owned(), masks, number, every, rows: Vec::new(), states: Vec::new() }
+        Ok(Self { folder: folder.to_owned(), masks, number, every, rows: Vec::new(), states: Vec::new() })
     }
 
     fn push(&mut self, row: &FeatureRow, state: StateRow) -> Result<()> {
@@ -453,18 +454,20 @@ impl Unfinished {
         if self.rows.len() < self.every {
             return Ok(());
         }
-        files::create_folder(&self.folder)?;
+        let states = self.folder.join(layout::STATE_FOLDER);
+        files::create_folder(&states)?;
         let path = self.folder.join(table::part_name(self.number));
         rows::write_part(&path, &rows::batch_of(&self.rows), Format::Parquet)?;
+        files::flush(&self.folder)?;
         // The state is written last, atomically: a part without one does not count, and it vouches for the masks as well.
         if let Some(masks) = &self.masks {
             self.states.iter().filter_map(|it| it.content).try_for_each(|it| masks::flush(masks, &it))?;
         }
-        let state = self.folder.join(state::file_name(self.number));
+        let state = self.folder.join(layout::state_file(self.number));
         let beside = state.with_extension("partial");
         state::write(&beside, &self.states)?;
         files::rename(&beside, &state)?;
-        files::flush(&self.folder)?;
+        files::flush(&states)?;
         self.rows.clear();
         self.states.clear();
         self.number += 1;

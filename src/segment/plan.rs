@@ -105,8 +105,8 @@ pub(super) fn open_catalogue(config: &Config, earlier: &Earlier) -> Result<(Cata
 }
 
 impl Plan {
-    pub(super) fn parts<'a>(&'a self, config: &Config, stage: &Stage) -> Parts<'a> {
-        Parts {
+    pub(super) fn parts<'a>(&'a self, config: &Config, stage: &Stage) -> Result<Parts<'a>> {
+        Ok(Parts {
             catalogue: &self.catalogue,
             earlier: &self.earlier,
             fates: &self.fates,
@@ -118,8 +118,8 @@ impl Plan {
                 &stage.path(UNFINISHED),
                 self.wanted.mask.then(|| stage.path(masks::FOLDER)),
                 config.keep_every_photos,
-            ),
-        }
+            )?,
+        })
     }
 }
 

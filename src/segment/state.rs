@@ -1,4 +1,4 @@
-//! `state-NNNNN.parquet` beside each part of a features folder: what the next run needs to know about each photo of the part,
+//! `state-NNNNN.parquet` for each part of a features folder: what the next run needs to know about each photo of the part,
 //! in the part's order, so that it only processes what is new.
 //!
 //! | column | type | meaning |
@@ -45,12 +45,6 @@ pub struct StateRow {
     pub row_key: u64,
     /// Reason code and detail of a photo without a row.
     pub reject: Option<(String, String)>,
-}
-
-/// File name of the state of part `number`.
-#[must_use]
-pub fn file_name(number: usize) -> String {
-    format!("state-{number:05}.parquet")
 }
 
 /// Writes the table.
@@ -147,7 +141,7 @@ mod tests {
     #[test]
     fn what_was_written_is_read() -> Result<()> {
         let place = tempfile::tempdir().expect("a temporary folder");
-        let path = place.path().join(file_name(0));
+        let path = place.path().join("state.parquet");
         let good = StateRow {
             photo_id: 7,
             name: "a/ü.jpg".into(),

@@ -1,15 +1,16 @@
-//! `vanished/`: rows of photos that are no longer in the catalogue, in the layout of a features folder. A photo that comes
+//! `_state/vanished/`: rows of photos that are no longer in the catalogue, in the layout of a features folder. A photo that comes
 //! back, for example after a night in which a disk was missing, keeps its id and need not be segmented again.
 
 use std::collections::HashSet;
 
-use super::earlier::{Earlier, Place, VANISHED};
+use super::earlier::{Earlier, Place};
 use super::parts::Parts;
 use super::state;
 use crate::error::Result;
+use crate::features::layout;
 use crate::features::rows::{self, Format, PART_ROWS};
 use crate::stage::Stage;
-use crate::table;
+use crate::{files, table};
 
 /// Writes the rows of photos that are no longer in the catalogue, most recently vanished first, at most as many as the
 /// catalogue has photos. Returns how many photos of the published table vanished, and how many it has.
@@ -35,7 +36,8 @@ pub(super) fn write(parts: &Parts, earlier: &Earlier, stage: &Stage) -> Result<[
     if kept.is_empty() {
         return Ok(counts);
     }
-    let folder = stage.create_folder(VANISHED)?;
+    let folder = stage.create_folder(layout::VANISHED_FOLDER)?;
+    files::create_folder(&folder.join(layout::STATE_FOLDER))?;
     for (number, places) in kept.chunks(PART_ROWS).enumerate() {
         let photos = || places.iter().map(|&place| (place, earlier.photo(place)));
         let from: Vec<_> =
@@ -43,7 +45,7 @@ pub(super) fn write(parts: &Parts, earlier: &Earlier, stage: &Stage) -> Result<[
         let rows = parts.gathered(rows::batch_of(&[]), &from)?;
         rows::write_part(&folder.join(table::part_name(number)), &rows, Format::Parquet)?;
         let states: Vec<_> = photos().map(|(_, photo)| photo.state.clone()).collect();
-        state::write(&folder.join(state::file_name(number)), &states)?;
+        state::write(&folder.join(layout::state_file(number)), &states)?;
     }
     Ok(counts)
 }

@@ -13,7 +13,6 @@ use crate::engine::Backend;
 use crate::error::{Error, Result};
 use crate::files::{self, OpenFolder};
 use crate::gates::GateResult;
-use crate::rejects;
 
 mod behaviour;
 mod common;
@@ -243,18 +242,25 @@ impl Stage {
     }
 }
 
-/// Publishes a stage, but still fails if more than the fraction `allowed` of `total` photos was rejected.
+/// Publishes a stage, but still fails if more than the fraction `allowed` of `total` photos was rejected; the file `table` of
+/// the folder lists them.
 ///
 /// # Errors
 /// As [`Stage::publish`]; [`Error::TooManyRejects`].
-pub fn publish_unless_too_many(mut stage: Stage, rejected: u64, total: u64, allowed: f64) -> Result<Summary> {
+pub fn publish_unless_too_many(
+    mut stage: Stage,
+    rejected: u64,
+    total: u64,
+    allowed: f64,
+    table: &str,
+) -> Result<Summary> {
     let too_many = rejected as f64 > allowed * total as f64;
     if too_many {
         stage.incomplete();
     }
     let summary = stage.publish()?;
     if too_many {
-        let (stage, table) = (summary.stage, summary.output.join(rejects::FILE));
+        let (stage, table) = (summary.stage, summary.output.join(table));
         return Err(Error::TooManyRejects { stage, rejected, total, items: "photos", allowed, table });
     }
     Ok(summary)

@@ -15,8 +15,8 @@ use crate::model::{striped_jpeg, write_flat_model};
 use crate::segment::rejects;
 use crate::shared::library;
 use lookbook::error::Result;
-use lookbook::features::FeatureTable;
 use lookbook::features::rows::Format;
+use lookbook::features::{FeatureTable, layout};
 use lookbook::segment::{self, Config, Masks};
 use lookbook::shard::Shard;
 use lookbook::stage::{Common, Summary};
@@ -26,13 +26,13 @@ const T_SHIRT: usize = 1;
 const COAT: usize = 6;
 
 /// A place with a model, a shop of photos and, after a run, their features.
-struct Place {
+pub(crate) struct Place {
     folder: tempfile::TempDir,
 }
 
 impl Place {
     /// `None` where there is no library.
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         library()?;
         let place = Self { folder: tempfile::tempdir().unwrap() };
         fs::create_dir_all(place.path("shop")).unwrap();
@@ -40,12 +40,12 @@ impl Place {
         Some(place)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// A photo of one colour, as if it were a day old.
-    fn photo(&self, name: &str, color: u8) {
+    pub(crate) fn photo(&self, name: &str, color: u8) {
         let path = self.path("shop").join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, striped_jpeg(20, 30, &[color])).unwrap();
@@ -53,7 +53,7 @@ impl Place {
         fs::File::options().write(true).open(&path).unwrap().set_modified(std::time::SystemTime::now() - day).unwrap();
     }
 
-    fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         Config {
             catalogue: self.path("shop"),
             model: self.path("model"),
@@ -63,14 +63,14 @@ impl Place {
         }
     }
 
-    fn run(&self, change: impl FnOnce(&mut Config)) -> Result<Summary> {
+    pub(crate) fn run(&self, change: impl FnOnce(&mut Config)) -> Result<Summary> {
         let mut config = self.config();
         change(&mut config);
         segment::run(&config, &Common::default())
     }
 
     /// Name below the shop, id and colour of each row.
-    fn rows(&self) -> Vec<(String, u32, String)> {
+    pub(crate) fn rows(&self) -> Vec<(String, u32, String)> {
         let table = FeatureTable::open(&self.path("features")).unwrap();
         let names = lookbook::labels::cell_names();
         let row = |row: usize| {
@@ -83,18 +83,18 @@ impl Place {
 }
 
 /// The counts of these names.
-fn counts(summary: &Summary, names: &[&str]) -> Vec<u64> {
+pub(crate) fn counts(summary: &Summary, names: &[&str]) -> Vec<u64> {
     names.iter().map(|name| summary.counts[*name].as_u64().unwrap()).collect()
 }
 
-fn row(name: &str, id: u32, cell: &str) -> (String, u32, String) {
+pub(crate) fn row(name: &str, id: u32, cell: &str) -> (String, u32, String) {
     (name.to_owned(), id, cell.to_owned())
 }
 
-/// The content of the tables, by file name.
-fn tables(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+/// The content of the tables, by path.
+pub(crate) fn tables(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let names = fs::read_dir(folder).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
-    let tables = names.filter(|it| it.starts_with("part-") || it.starts_with("rejects"));
+    let tables = names.filter(|it| it.starts_with("part-")).chain(["_state/rejects.parquet".to_owned()]);
     let read: BTreeMap<_, _> = tables.map(|it| (it.clone(), fs::read(folder.join(it)).unwrap())).collect();
     assert!(read.len() > 1);
     read
@@ -384,7 +384,7 @@ fn masks_have_the_photos_own_size_and_stay_with_their_photos() -> Result<()> {
 }
 
 /// The program over the shop of `place`, with so many photos put down at a time.
-fn program(place: &Place, output: &str, library: &Path, keep_every_photos: u32) -> Command {
+pub(crate) fn program(place: &Place, output: &str, library: &Path, keep_every_photos: u32) -> Command {
     let settings = format!("threads = 2\n[segment]\nkeep_every_photos = {keep_every_photos}\n");
     fs::write(place.path("segment.toml"), settings).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_lookbook"));
@@ -431,18 +431,18 @@ fn what_a_killed_run_has_put_down_is_not_done_again() -> Result<()> {
     for photo in 0..400_u32 {
         fs::write(place.path("shop").join(format!("{photo:04}.jpg")), striped_jpeg(8 + photo, 160, &[2])).unwrap();
     }
-    kill_when_some_is_put_down(&place, program(&place, "features", &library, 8));
+    kill_once_saved(&place, program(&place, "features", &library, 8), 1);
     let summary = place.run(|_| {})?;
     let [resumed, segmented] = counts(&summary, &["resumed", "segmented"])[..] else { panic!("two counts") };
     assert!(resumed >= 16 && resumed + segmented == 400, "{resumed} were there, {segmented} were made");
     Ok(())
 }
 
-/// Kills a run over the shop once it has put something down.
-fn kill_when_some_is_put_down(place: &Place, mut command: Command) {
+/// Kills a run over the shop once it has saved its rows up to the file of that number.
+pub(crate) fn kill_once_saved(place: &Place, mut command: Command, number: usize) {
     let mut child = command.spawn().unwrap();
-    let put_down = place.path(".features.partial/unfinished/state-00001.parquet");
-    while !put_down.exists() {
+    let saved = place.path(".features.partial/unfinished").join(layout::state_file(number));
+    while !saved.exists() {
         assert!(child.try_wait().unwrap().is_none(), "the run ended before it could be killed");
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -458,7 +458,7 @@ fn masks_of_a_killed_run_are_taken_over_but_for_those_of_photos_that_went() -> R
     }
     let mut command = program(&place, "features", &library, 8);
     command.args(["--masks", "png"]);
-    kill_when_some_is_put_down(&place, command);
+    kill_once_saved(&place, command, 1);
     fs::remove_file(place.path("shop/0000.jpg")).unwrap();
     let summary = place.run(|config| config.masks = Masks::Png)?;
     let [resumed, segmented] = counts(&summary, &["resumed", "segmented"])[..] else { panic!("two counts") };
@@ -497,7 +497,7 @@ fn what_is_damaged_is_done_again_and_not_passed_on() -> Result<()> {
     fs::write(&part, bytes).unwrap();
     assert_eq!(counts(&place.run(|_| {})?, &["known", "segmented", "parts_unchanged"]), [0, 2, 0]);
     assert!(tables(&place.path("features")) == good, "the same table, with the same ids");
-    fs::write(place.path("features/state-00000.parquet"), "").unwrap();
+    fs::write(place.path("features/_state/state-00000.parquet"), "").unwrap();
     assert_eq!(counts(&place.run(|_| {})?, &["known", "segmented"]), [0, 2]);
     assert_eq!(counts(&place.run(|_| {})?, &["known", "segmented"]), [2, 0]);
     Ok(())

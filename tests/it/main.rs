@@ -10,6 +10,7 @@ mod gradient;
 mod incremental;
 mod install;
 mod jpeg;
+mod layout;
 mod mat;
 mod model;
 mod night;

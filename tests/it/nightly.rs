@@ -204,7 +204,7 @@ fn the_status_says_what_is_stale_and_why() {
     fs::write(place.join("out/sample/image/0002.jpg"), "new").unwrap();
     fs::write(place.join("other.toml"), "[segment]\ncolor_rule = \"first_pixel\"\n[gates]\nmin_photos = 9\n").unwrap();
     assert_eq!(run(place, &[&SEGMENT[..], &["--config", "other.toml"]].concat()).0, 1);
-    fs::write(place.join("out/features/rejects.parquet"), "damaged").unwrap();
+    fs::write(place.join("out/features/_state/rejects.parquet"), "damaged").unwrap();
     let (code, text) = run(place, &["status", "out", "--config", "other.toml", "--verify"]);
     assert_eq!(code, 0, "{text}");
     for told in [

@@ -85,24 +85,82 @@ fn exported_graphs_give_the_same_numbers_in_python() {
     println!("{text}");
 }
 
-#[test]
-fn the_examples_of_the_tables_document_run() {
-    let Some(mut python) = python() else { return };
-    if !Path::new(env!("CARGO_MANIFEST_DIR")).join(".python/duckdb").exists() {
+/// Whether Python has the engines that read tables; said aloud if not.
+fn has_engines() -> bool {
+    let has = Path::new(env!("CARGO_MANIFEST_DIR")).join(".python/duckdb").exists();
+    if !has {
         eprintln!("SKIPPED: there is no DuckDB in .python (scripts/install_python_packages.sh gets it)");
+    }
+    has
+}
+
+/// Runs commands of the program in `place`.
+fn lookbook(place: &Path, commands: &[&[&str]]) {
+    for arguments in commands {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_lookbook"));
+        let output = program.env_clear().current_dir(place).args(*arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// Reads a features folder in each way that docs/tables.md names, and prints the ids that each finds.
+const READ_FEATURES: &str = r#"
+import glob, duckdb, pandas, polars, pyarrow.dataset
+plain = "output/features/*.parquet"
+print("polars", sorted(polars.read_parquet(plain)["photo_id"]))
+print("polars scan", sorted(polars.scan_parquet(plain).collect()["photo_id"]))
+print("pandas", sorted(pandas.concat(map(pandas.read_parquet, glob.glob(plain)))["photo_id"]))
+print("duckdb", sorted(row[0] for row in duckdb.sql(f"SELECT photo_id FROM '{plain}'").fetchall()))
+folder = pyarrow.dataset.dataset("output/features", exclude_invalid_files=True)
+print("pyarrow", sorted(folder.to_table()["photo_id"].to_pylist()))
+"#;
+
+#[test]
+fn the_plain_glob_of_a_features_folder_gives_the_rows_alone() {
+    let Some(mut python) = python() else { return };
+    if !has_engines() {
         return;
     }
     let place = tempfile::tempdir().unwrap();
-    for arguments in [
-        &["sample", "--photos", "14", "--output", "output/sample"][..],
-        &["convert", "--source", "output/sample", "--output", "output/dataset"],
-        &["segment", "--from", "labels"],
-        &["similarity"],
-    ] {
-        let mut program = Command::new(env!("CARGO_BIN_EXE_lookbook"));
-        let output = program.env_clear().current_dir(place.path()).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    // The second time with fewer photos: the rows of the others are kept as vanished.
+    for photos in ["12", "10"] {
+        lookbook(
+            place.path(),
+            &[
+                &["sample", "--photos", photos, "--output", "output/sample"],
+                &["convert", "--source", "output/sample", "--output", "output/dataset"],
+                &["segment", "--from", "labels", "--format", "arrow"],
+            ],
+        );
     }
+    let features = place.path().join("output/features");
+    assert!(
+        features.join("_state/vanished/part-00000.parquet").is_file() && features.join("part-00000.arrow").is_file()
+    );
+    let output = python.current_dir(place.path()).args(["-c", READ_FEATURES]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let rows = ["polars", "polars scan", "pandas", "duckdb", "pyarrow"]
+        .map(|it| format!("{it} {:?}\n", (0..10).collect::<Vec<_>>()));
+    assert_eq!(text, rows.concat());
+}
+
+#[test]
+fn the_examples_of_the_tables_document_run() {
+    let Some(mut python) = python() else { return };
+    if !has_engines() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    lookbook(
+        place.path(),
+        &[
+            &["sample", "--photos", "14", "--output", "output/sample"],
+            &["convert", "--source", "output/sample", "--output", "output/dataset"],
+            &["segment", "--from", "labels"],
+            &["similarity"],
+        ],
+    );
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts/table_queries.py");
     let output = python.arg(script).arg(place.path()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);

@@ -44,7 +44,7 @@ fn write_shop(folder: &Path) {
 }
 
 pub(crate) fn rejects(folder: &Path) -> Vec<(String, String)> {
-    let path = folder.join("rejects.parquet");
+    let path = folder.join("_state/rejects.parquet");
     let text = |rows: &arrow::array::RecordBatch, name: &str| -> Vec<String> {
         let column: &arrow::array::StringArray = table::column(&path, rows, name).unwrap();
         column.iter().map(|value| value.unwrap_or_default().to_owned()).collect()
@@ -129,6 +129,7 @@ fn too_many_bad_photos_fail_after_the_good_ones_are_published() {
     let failed =
         run(place.path(), &shop, |config| config.max_reject_fraction = 0.2).expect_err("three of eight are bad");
     assert_eq!(failed.exit_code(), 3, "{failed}");
+    assert!(failed.to_string().contains("features/_state/rejects.parquet"), "{failed}");
     assert_eq!(FeatureTable::open(&place.path().join("features")).unwrap().len(), 5);
 }
 
