@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::stage::{self, Common, Read, Stage, StageConfig, Summary};
+use crate::stage::{self, Common, Outcome, Read, Stage, StageConfig};
 
 mod config;
 mod figures;
@@ -42,7 +42,7 @@ impl StageConfig for Config {
         Ok(Run::open(&self.run)?.records().map(Read::File).collect())
     }
 
-    fn run(&self, common: &Common) -> Result<Summary> {
+    fn run(&self, common: &Common) -> Result<Outcome> {
         run(self, common)
     }
 }
@@ -53,14 +53,14 @@ impl StageConfig for Config {
 /// [`Error::Config`] for an invalid setting, [`Error::Input`] if the run folder
 /// holds no output of a stage or something in it is damaged, [`Error::Runtime`] if the model cannot
 /// be run.
-pub fn run(config: &Config, common: &Common) -> Result<Summary> {
+pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config.check()?;
     let run = Run::open(&config.run)?;
     let stages = run.stages()?;
     if common.dry_run {
         let mut planned = stage::dry_run(STAGE, &config.output, common, config)?;
-        planned.counts.insert("stages".to_owned(), stages.len().into());
-        return Ok(planned);
+        planned.counts.set("stages", stages.len());
+        return Ok(Outcome::Planned(planned));
     }
     let mut stage = Stage::begin(STAGE, &config.output, common, config)?;
     run.record(&mut stage)?;

@@ -16,7 +16,7 @@ use crate::model::files::PREDICT_FILE;
 use crate::model::{Model, Predictor};
 use crate::progress::Progress;
 use crate::rejects::{self, Reject};
-use crate::stage::{self, Common, Listing, Read, Stage, StageConfig, Summary};
+use crate::stage::{self, Common, Listing, Outcome, Read, Stage, StageConfig, Summary};
 use crate::{color, runtime};
 
 mod config;
@@ -68,7 +68,7 @@ impl StageConfig for Config {
         earlier::listing(folder)
     }
 
-    fn run(&self, common: &Common) -> Result<Summary> {
+    fn run(&self, common: &Common) -> Result<Outcome> {
         run(self, common)
     }
 }
@@ -76,13 +76,13 @@ impl StageConfig for Config {
 /// Segments the catalogue, or one shard of it, into the feature table; or merges the tables of all shards.
 ///
 /// # Errors
-/// Invalid settings, catalogues, models and shards, by name; failed gates; and, after publishing, more rejects than allowed.
-pub fn run(config: &Config, common: &Common) -> Result<Summary> {
+/// Invalid settings, catalogues, models and shards, by name.
+pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config::check_values(config)?;
     config::check_places(config)?;
     let config = &if config.merge { merge::settings(config)? } else { config.clone() };
     if common.dry_run {
-        return dry_run(config, common);
+        return dry_run(config, common).map(Outcome::Planned);
     }
     let kept: &[&str] = if config.masks == Masks::Png { &[UNFINISHED, masks::FOLDER] } else { &[UNFINISHED] };
     let mut stage = Stage::begin_again(STAGE, &config.folder(), common, config, kept)?;
@@ -94,7 +94,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     let photos = count_statistics(config, common, &written, &mut stage)?;
     // A shard never has too many rejects: the merge judges the whole.
     let allowed = if config.shard.is_some() { 1.0 } else { config.max_reject_fraction };
-    stage::publish_unless_too_many(stage, rejected, photos + rejected, allowed)
+    stage.publish_with_rejects(rejected, photos + rejected, allowed)
 }
 
 /// Number of rejects by reason.
@@ -157,7 +157,7 @@ fn dry_run(config: &Config, common: &Common) -> Result<Summary> {
     let mut summary = stage::dry_run(STAGE, &config.folder(), common, config)?;
     if config.merge {
         let (catalogue, _) = plan::open_catalogue(config, &plan::published(config)?)?;
-        summary.counts.insert("photos".to_owned(), catalogue.entries.len().into());
+        summary.counts.set("photos", catalogue.entries.len());
         return Ok(summary);
     }
     let made_by = match config.from {
@@ -180,6 +180,8 @@ fn dry_run(config: &Config, common: &Common) -> Result<Summary> {
         ("vanished", plan.vanished),
         ("kept", tally.kept),
     ];
-    summary.counts.extend(counts.map(|(name, count)| (name.to_owned(), count.into())));
+    for (name, count) in counts {
+        summary.counts.set(name, count);
+    }
     Ok(summary)
 }
