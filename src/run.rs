@@ -300,8 +300,8 @@ impl Visitor for Turn<'_> {
             (true, true) => report(Did::Nothing, reasons, None),
             (true, false) => {
                 tracing::info!("{}: up to date", C::NAME);
-                nothing_to_do(&config, night.settings, common)?;
-                report(Did::Nothing, reasons, None)
+                let outcome = nothing_to_do(&config, night.settings, common)?;
+                report(Did::Nothing, reasons, Some(outcome))
             }
             (false, true) => report(Did::Run, reasons, None),
             (false, false) => {

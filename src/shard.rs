@@ -207,7 +207,7 @@ mod tests {
         let shard: Shard = shard.parse().expect("a shard");
         let config = Config { shard: Some(shard), top };
         let stage = Stage::begin("similarity", &shard.folder(output), &Common::default(), &config);
-        stage.and_then(Stage::publish).expect("a published shard");
+        stage.and_then(Stage::publish).expect("a published shard").published().expect("no gate is set");
     }
 
     #[test]

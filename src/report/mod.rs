@@ -102,11 +102,11 @@ mod tests {
         stage.count("photos", 64);
         let rejected = crate::rejects::Reject::new("a.jpg", "photo_truncated", "cut off");
         crate::rejects::write(&stage.path(crate::rejects::FILE), "convert", &[rejected])?;
-        stage.publish()?;
+        stage.publish()?.published().expect("no gate is set");
         let config = Config { run: place.path().to_owned(), output: place.path().join("report"), ..Config::default() };
         let planned = run(&config, &Common { dry_run: true, ..Common::default() })?;
-        assert!(planned.dry_run && !config.output.exists());
-        let summary = run(&config, &Common::default())?;
+        assert!(matches!(planned, Outcome::Planned(_)) && !config.output.exists());
+        let summary = run(&config, &Common::default())?.published().expect("no gate is set");
         assert_eq!(summary.counts["parts_left_out"], 6);
         let html = std::fs::read_to_string(config.output.join("index.html")).expect("the page");
         for wanted in ["photo_truncated", "lookbook train", "lookbook similarity", "&lt;b&gt;"] {

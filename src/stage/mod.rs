@@ -310,6 +310,10 @@ mod tests {
         Stage::begin("test", output, &Common::default(), &())
     }
 
+    fn published(stage: Stage) -> Result<Summary> {
+        Ok(stage.publish()?.published().expect("there are no gates"))
+    }
+
     #[test]
     fn a_published_folder_replaces_the_one_before_whole() -> Result<()> {
         let place = tempfile::tempdir().expect("a temporary folder");
@@ -318,7 +322,7 @@ mod tests {
             let mut stage = begin(&output)?;
             stage.count("files", 1);
             files::write(&stage.path(name), name.as_bytes())?;
-            stage.publish()?;
+            published(stage)?;
             assert!(output.join(name).is_file());
             assert!(!output.join(other).exists(), "nothing of the previous version is left");
         }
@@ -331,7 +335,7 @@ mod tests {
     fn an_abandoned_stage_leaves_the_published_folder() -> Result<()> {
         let place = tempfile::tempdir().expect("a temporary folder");
         let output = place.path().join("out");
-        begin(&output)?.publish()?;
+        published(begin(&output)?)?;
         let stage = begin(&output)?;
         files::write(&stage.path("half"), b"half")?;
         drop(stage);
@@ -378,7 +382,7 @@ mod tests {
             let stage = begin(&output)?;
             stage.create_folder("more")?;
             files::write(&stage.path("more/version"), version.as_bytes())?;
-            stage.publish()?;
+            published(stage)?;
         }
         let version = |folder: &Path| fs::read_to_string(folder.join("more/version")).expect("readable");
         let previous = place.path().join(".out.previous-1");
@@ -390,7 +394,7 @@ mod tests {
             assert_eq!([version(&output), version(&previous)], ["2", "1"]);
         }
         let opened = OpenFolder::open(&output)?;
-        begin(&output)?.publish()?;
+        published(begin(&output)?)?;
         let refused = add_file(&opened, "verdict", &"bad", &common).expect_err("it is another version");
         assert!(refused.to_string().contains("another version was published meanwhile"), "{refused}");
         assert!(!output.join("verdict").exists());

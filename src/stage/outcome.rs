@@ -9,6 +9,7 @@ use crate::rejects;
 
 /// How a stage ended.
 #[derive(Debug, Clone)]
+#[must_use = "a stage may end without publishing"]
 pub enum Outcome {
     /// A new version of the folder was published.
     Published(Summary),
