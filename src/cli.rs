@@ -8,7 +8,7 @@ use lookbook::error::{Error, Result};
 use lookbook::runs::{Place, Recorder};
 use lookbook::settings::Settings;
 use lookbook::shard::Shard;
-use lookbook::stage::{self, Common, Depth, StageConfig, Summary};
+use lookbook::stage::{self, Common, Depth, Outcome, StageConfig, Summary};
 use lookbook::train::Resume;
 use lookbook::{
     convert, doctor, evaluate, export, recommend, report, run, sample, segment, similarity, status, threads, train,
@@ -417,9 +417,12 @@ impl Cli {
 
     /// Prints an error with its causes to stderr.
     pub(crate) fn print_error(&self, error: &Error) {
-        let message = error.with_causes();
+        self.print_problem(&error.with_causes(), error.exit_code());
+    }
+
+    fn print_problem(&self, message: &str, exit_code: u8) {
         if self.json() {
-            tracing::error!(exit_code = error.exit_code(), "{message}");
+            tracing::error!(exit_code, "{message}");
         } else {
             let _ = writeln!(std::io::stderr(), "lookbook: {message}");
         }
@@ -441,54 +444,61 @@ impl Cli {
         let settings = Settings::read(self.common.config.as_deref())?;
         let common = self.common.resolve(&settings)?;
         threads::set_global(common.threads);
-        match self.run_command(&settings, &common) {
-            Err(done @ Error::NothingToDo { .. }) => {
-                self.show(&Nothing { nothing_to_do: done.to_string() });
-                Ok(self.common.skip_exit_code)
-            }
-            other => other.map(|()| 0),
-        }
-    }
-
-    fn run_command(&self, settings: &Settings, common: &Common) -> Result<()> {
         match &self.command {
-            Command::Run(flags) => self.run_all(flags, settings, common),
-            Command::Sample(flags) => self.run_stage(flags, settings, common, sample::run),
-            Command::Convert(flags) => self.run_stage(flags, settings, common, convert::run),
-            Command::Train(flags) => self.run_stage(flags, settings, common, |config, common| {
-                train::run_or_resume(config, flags.resume, common)
-            }),
-            Command::Evaluate(flags) => self.evaluate(flags, settings, common),
-            Command::Export(flags) => self.run_stage(flags, settings, common, export::run),
-            Command::Segment(flags) => self.run_stage(flags, settings, common, segment::run),
-            Command::Similarity(flags) => self.run_stage(flags, settings, common, similarity::run),
-            Command::Report(flags) => self.run_stage(flags, settings, common, report::run),
-            Command::Recommend(flags) => recommend(settings, flags, common),
-            Command::Settings(flags) => {
-                print_json(&settings.resolved(&flags.stage)?);
-                Ok(())
+            Command::Run(flags) => return self.run_all(flags, &settings, &common),
+            Command::Sample(flags) => return self.run_stage(flags, &settings, &common, sample::run),
+            Command::Convert(flags) => return self.run_stage(flags, &settings, &common, convert::run),
+            Command::Train(flags) => {
+                let run = |config: &_, common: &_| train::run_or_resume(config, flags.resume, common);
+                return self.run_stage(flags, &settings, &common, run);
             }
-            Command::Status(flags) => {
-                self.show(&status::run(&flags.run, settings, flags.verify)?);
-                Ok(())
-            }
-            Command::Rollback(flags) => roll_back(&flags.folder),
-            Command::Doctor(_) => Ok(()),
+            Command::Export(flags) => return self.run_stage(flags, &settings, &common, export::run),
+            Command::Segment(flags) => return self.run_stage(flags, &settings, &common, segment::run),
+            Command::Similarity(flags) => return self.run_stage(flags, &settings, &common, similarity::run),
+            Command::Report(flags) => return self.run_stage(flags, &settings, &common, report::run),
+            Command::Evaluate(flags) => self.evaluate(flags, &settings, &common)?,
+            Command::Recommend(flags) => recommend(&settings, flags, &common)?,
+            Command::Settings(flags) => print_json(&settings.resolved(&flags.stage)?),
+            Command::Status(flags) => self.show(&status::run(&flags.run, &settings, flags.verify)?),
+            Command::Rollback(flags) => roll_back(&flags.folder)?,
+            Command::Doctor(_) => {}
         }
+        Ok(0)
     }
 
     /// Runs every stale stage.
-    fn run_all(&self, flags: &RunFlags, settings: &Settings, common: &Common) -> Result<()> {
+    fn run_all(&self, flags: &RunFlags, settings: &Settings, common: &Common) -> Result<u8> {
         let RunFlags { output, source, catalogue, only, force, shard, merge } = flags;
         let [output, source, catalogue] = [output, source, catalogue].map(Clone::clone);
         let (only, force) = (only.clone(), force.clone());
         let request = run::Request { output, source, catalogue, only, force, shard: *shard, merge: *merge };
         let report = run::run(&request, settings, common)?;
+        if let Some(problem) = report.problem() {
+            return Ok(self.end(problem));
+        }
         if common.if_changed && report.stages.iter().all(|it| it.did == run::Did::Nothing) {
-            return Err(Error::NothingToDo { output: report.output });
+            return Ok(self.end(&Outcome::NothingToDo { output: report.output }));
         }
         self.show(&report);
-        Ok(())
+        Ok(0)
+    }
+
+    /// Prints what a stage did to stdout, a problem to stderr; returns the exit code.
+    fn end(&self, outcome: &Outcome) -> u8 {
+        match outcome {
+            Outcome::NothingToDo { .. } => {
+                self.show(&Nothing { nothing_to_do: outcome.to_string() });
+                return self.common.skip_exit_code;
+            }
+            Outcome::Published(summary) | Outcome::Planned(summary) | Outcome::TooManyRejects { summary, .. } => {
+                self.show_summary(summary);
+            }
+            Outcome::KeptBack { .. } | Outcome::Stopped { .. } => {}
+        }
+        if let Some(problem) = outcome.problem() {
+            self.print_problem(&problem, outcome.exit_code());
+        }
+        outcome.exit_code()
     }
 
     /// Runs a stage, records its start and outcome, and prints its summary.
@@ -497,42 +507,29 @@ impl Cli {
         flags: &impl Serialize,
         settings: &Settings,
         common: &Common,
-        run: impl FnOnce(&C, &Common) -> Result<Summary>,
-    ) -> Result<()> {
+        run: impl FnOnce(&C, &Common) -> Result<Outcome>,
+    ) -> Result<u8> {
         let config: C = settings.resolve(C::NAME, flags)?;
         config.check()?;
         if common.if_changed && stage::reasons(&config, common, Depth::Contents)?.is_empty() {
-            run::nothing_to_do(&config, settings, common)?;
-            return Err(Error::NothingToDo { output: config.folder() });
+            return Ok(self.end(&run::nothing_to_do(&config, settings, common)?));
         }
-        let result = if common.dry_run {
+        let outcome = if common.dry_run {
             run(&config, common)
         } else {
             run::recorded(&config, settings, common, |config| run(config, common))
         };
-        if let Err(Error::TooManyRejects { table, .. }) = &result
-            && let Ok(summary) = Summary::read(table.parent().unwrap_or(table))
-        {
-            // It was published all the same, so print its summary as usual.
-            self.show_summary(&summary);
-        }
-        self.show_summary(&result?);
-        Ok(())
+        outcome.map(|outcome| self.end(&outcome))
     }
 
     fn evaluate(&self, flags: &EvaluateFlags, settings: &Settings, common: &Common) -> Result<()> {
         let config: evaluate::Config = settings.resolve("evaluate", flags)?;
         let recorder = Recorder::start(settings.runs()?, "evaluate", &Place::of(&config)?, common);
         let result = evaluate::run(&config, common);
-        let (evaluation, result) = match result {
-            Ok((evaluation, summary)) => (Some(evaluation), Ok(summary)),
-            Err(error) => (None, Err(error)),
-        };
-        recorder.end(result.as_ref());
-        if let Some(evaluation) = evaluation {
-            self.show(&evaluation);
-        }
-        let summary = result?;
+        let outcome = result.as_ref().map(|(_, summary)| Outcome::Published(summary.clone()));
+        recorder.end(outcome.as_ref().map_err(|error| *error));
+        let (evaluation, summary) = result?;
+        self.show(&evaluation);
         if !self.json() {
             print_summary(&summary);
         }
@@ -606,8 +603,7 @@ fn recommend(settings: &Settings, flags: &RecommendFlags, common: &Common) -> Re
 fn print_summary(summary: &Summary) {
     let verb = if summary.dry_run { "would write" } else { "wrote" };
     let mut lines = vec![format!("{}: {verb} {}", summary.stage, summary.output.display())];
-    let plain = summary.counts.iter().filter(|(_, value)| !value.is_object() && !value.is_array());
-    lines.extend(plain.map(|(name, value)| format!("  {name}: {value}")));
+    lines.extend(summary.counts.single().map(|(name, value)| format!("  {name}: {value}")));
     if !summary.dry_run {
         lines.push(format!("  seconds: {:.1}", summary.elapsed_secs));
     }

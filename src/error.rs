@@ -53,38 +53,6 @@ pub enum Error {
         /// The limit, what was requested, and the setting that changes it.
         problem: String,
     },
-    /// More rejects than allowed; everything valid was published nevertheless.
-    #[error(
-        "{stage}: {rejected} of {total} {items} were rejected, more than the allowed share of {allowed} \
-         (max_reject_fraction); {} says which and why; what is good was published", table.display()
-    )]
-    TooManyRejects {
-        /// The stage that rejected them.
-        stage: String,
-        /// How many items were rejected.
-        rejected: u64,
-        /// How many items there were.
-        total: u64,
-        /// What an item is, in the plural.
-        items: &'static str,
-        /// The largest share that passes, 0 to 1.
-        allowed: f64,
-        /// The table of rejects.
-        table: PathBuf,
-    },
-    /// A quality gate did not pass; the previous version stays published.
-    #[error(
-        "{stage}: kept back by {gates}; what was published before stays, the new version is in {} for inspection",
-        aside.display()
-    )]
-    Gate {
-        /// The stage.
-        stage: String,
-        /// Each gate that did not pass, with the value found and the limit.
-        gates: String,
-        /// The version that was kept back.
-        aside: PathBuf,
-    },
     /// Another run holds the output folder.
     #[error("{}: held by {holder}; wait for it to end, or use --lock-wait", output.display())]
     Locked {
@@ -93,13 +61,7 @@ pub enum Error {
         /// Who holds it, and since when.
         holder: String,
     },
-    /// Not a failure: the published version is what this run would produce.
-    #[error("{}: nothing to do, it is up to date", output.display())]
-    NothingToDo {
-        /// The published folder.
-        output: PathBuf,
-    },
-    /// The run was told to stop (SIGTERM or SIGINT).
+    /// The run was told to stop (SIGTERM or SIGINT): ends the loops of a stage, whose outcome it then is.
     #[error("stopped by signal {signal}; what was published before stays")]
     Stopped {
         /// The signal's number.
@@ -151,22 +113,15 @@ impl Error {
         causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
     }
 
-    /// The exit code of the program: 0 nothing to do, 1 failed, 2 usage, 3 more rejects than allowed, 75 another run
-    /// holds the folder, 128 + signal number if the run was told to stop.
+    /// The exit code of the program: 1 failed, 2 usage, 75 another run holds the folder, 128 + signal number if the run was
+    /// told to stop. See [`crate::stage::Outcome::exit_code`] for the others.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NothingToDo { .. } => 0,
             Self::Config { .. } => 2,
-            Self::TooManyRejects { .. } => 3,
             Self::Locked { .. } => 75,
             Self::Stopped { signal } => 128 + signal,
-            Self::Input { .. }
-            | Self::Schema { .. }
-            | Self::Runtime { .. }
-            | Self::Limit { .. }
-            | Self::Gate { .. }
-            | Self::Io { .. } => 1,
+            Self::Input { .. } | Self::Schema { .. } | Self::Runtime { .. } | Self::Limit { .. } | Self::Io { .. } => 1,
         }
     }
 }

@@ -6,7 +6,7 @@
 //!                                                                 -recommend / report-> people
 //! ```
 //!
-//! Each arrow is a stage: one command, one module, one `Config` with defaults, one `run(&Config, &Common) -> Result<Summary>`.
+//! Each arrow is a stage: one command, one module, one `Config` with defaults, one `run(&Config, &Common) -> Result<Outcome>`.
 //! Stages meet only in files. There are three doors.
 //!
 //! # Stages
@@ -20,9 +20,10 @@
 //! # fn main() -> lookbook::Result<()> {
 //! let place = tempfile::tempdir().expect("a temporary folder");
 //! let source = place.path().join("source");
-//! sample::run(&sample::Config { output: source.clone(), photos: 2 }, &Common::default())?;
+//! let sample = sample::Config { output: source.clone(), photos: 2 };
+//! sample::run(&sample, &Common::default())?.published().expect("a sample has no gates");
 //! let config = convert::Config { source, output: place.path().join("dataset"), ..Default::default() };
-//! let summary = convert::run(&config, &Common::default())?;
+//! let summary = convert::run(&config, &Common::default())?.published().expect("all photos are good");
 //! assert_eq!(summary.counts["photos"], 2);
 //! assert!(config.output.join("photos.parquet").is_file());
 //! # Ok(())

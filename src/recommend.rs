@@ -349,7 +349,7 @@ pub(crate) fn catalogue_pictures(features: &Path, wanted: &HashMap<u32, &str>) -
 /// The dataset that the features were computed from, if its photos were the catalogue and it still exists.
 fn dataset_of(features: &Path) -> Result<Option<Dataset>> {
     let summary = Summary::read(features)?;
-    let catalogue = summary.config["stage"]["catalogue"].as_str().map(PathBuf::from);
+    let catalogue = summary.config.setting::<PathBuf>("catalogue");
     match catalogue.filter(|folder| folder.join("photos.parquet").is_file()) {
         Some(folder) => Dataset::open(&folder).map(Some),
         None => Ok(None),

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::runs::{Place, Recorder};
 use crate::settings::Settings;
 use crate::shard::Shard;
-use crate::stage::{self, Common, Depth, StageConfig, Summary};
+use crate::stage::{self, Common, Depth, Outcome, StageConfig, Summary};
 use crate::stages::{self, OF_A_RUN, Visitor};
 use crate::{doctor, runtime, sample, train, units};
 
@@ -48,7 +48,15 @@ pub struct Report {
     pub stages: Vec<StageReport>,
 }
 
-/// The outcome of one stage.
+impl Report {
+    /// The outcome that ended the run early.
+    #[must_use]
+    pub fn problem(&self) -> Option<&Outcome> {
+        self.stages.last()?.outcome.as_ref().filter(|it| it.problem().is_some())
+    }
+}
+
+/// What was done with one stage.
 #[derive(Debug, Clone, Serialize)]
 pub struct StageReport {
     /// Its name.
@@ -57,11 +65,18 @@ pub struct StageReport {
     pub did: Did,
     /// Why it is stale; empty if it is not.
     pub reasons: Vec<String>,
-    /// Its record, if it ran.
-    pub summary: Option<Summary>,
+    /// How it ended, if it ran; only the last one can be a problem.
+    #[serde(serialize_with = "as_summary", rename = "summary")]
+    pub outcome: Option<Outcome>,
 }
 
-/// What was done with a stage.
+/// Writes the record that an outcome comes with.
+#[allow(clippy::ref_option, reason = "serde expects this signature")]
+fn as_summary<S: serde::Serializer>(outcome: &Option<Outcome>, to: S) -> std::result::Result<S::Ok, S::Error> {
+    outcome.as_ref().and_then(Outcome::summary).serialize(to)
+}
+
+/// Whether a stage ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Did {
@@ -105,7 +120,8 @@ impl StageReport {
 /// Runs every stale stage.
 ///
 /// # Errors
-/// The first up-front check that fails, before any stage runs; after that, the first stage that fails ends the run.
+/// The first up-front check that fails, before any stage runs; after that, the first stage that fails ends the run, or ends
+/// with an outcome that is a problem.
 pub fn run(request: &Request, settings: &Settings, common: &Common) -> Result<Report> {
     let night = Night::new(request, settings, common)?;
     if let Err(problem) = night.check() {
@@ -120,6 +136,9 @@ pub fn run(request: &Request, settings: &Settings, common: &Common) -> Result<Re
         let some_run = report.stages.iter().any(|it| it.did != Did::Nothing);
         let stage = stages::visit(name, Turn { night: &night, some_run });
         report.stages.push(stage.expect("it is one of the table")?);
+        if report.problem().is_some() {
+            break;
+        }
     }
     Ok(report)
 }
@@ -275,21 +294,23 @@ impl Visitor for Turn<'_> {
         if night.request.force.iter().any(|it| it == C::NAME) {
             reasons.insert(0, "it is forced".to_owned());
         }
-        let report = |did, reasons, summary| Ok(StageReport { stage: C::NAME, did, reasons, summary });
+        let report = |did, reasons, outcome| Ok(StageReport { stage: C::NAME, did, reasons, outcome });
         match (reasons.is_empty(), common.dry_run) {
             (true, true) if self.some_run => report(Did::MayRun, reasons, None),
             (true, true) => report(Did::Nothing, reasons, None),
             (true, false) => {
                 tracing::info!("{}: up to date", C::NAME);
-                nothing_to_do(&config, night.settings, common)?;
-                report(Did::Nothing, reasons, None)
+                let outcome = nothing_to_do(&config, night.settings, common)?;
+                report(Did::Nothing, reasons, Some(outcome))
             }
             (false, true) => report(Did::Run, reasons, None),
             (false, false) => {
                 tracing::info!("{}: begins ({})", C::NAME, brief(&reasons));
-                let summary = recorded(&config, night.settings, common, |config| config.run(common))?;
-                tracing::info!("{}: {}", C::NAME, done(&summary));
-                report(Did::Run, reasons, Some(summary))
+                let outcome = recorded(&config, night.settings, common, |config| config.run(common))?;
+                if let Outcome::Published(summary) = &outcome {
+                    tracing::info!("{}: {}", C::NAME, done(summary));
+                }
+                report(Did::Run, reasons, Some(outcome))
             }
         }
     }
@@ -299,10 +320,10 @@ impl Visitor for Turn<'_> {
 ///
 /// # Errors
 /// [`Error::Config`] if the settings of the run records are invalid.
-pub fn nothing_to_do<C: StageConfig>(config: &C, settings: &Settings, common: &Common) -> Result<()> {
-    let done = Error::NothingToDo { output: config.folder() };
-    Recorder::new(settings.runs()?, C::NAME, &Place::of(config)?, common).end(Err(&done));
-    Ok(())
+pub fn nothing_to_do<C: StageConfig>(config: &C, settings: &Settings, common: &Common) -> Result<Outcome> {
+    let outcome = Outcome::NothingToDo { output: config.folder() };
+    Recorder::new(settings.runs()?, C::NAME, &Place::of(config)?, common).end(Ok(&outcome));
+    Ok(outcome)
 }
 
 /// Runs a stage and records its start and outcome.
@@ -313,10 +334,10 @@ pub fn recorded<C: StageConfig>(
     config: &C,
     settings: &Settings,
     common: &Common,
-    run: impl FnOnce(&C) -> Result<Summary>,
-) -> Result<Summary> {
+    run: impl FnOnce(&C) -> Result<Outcome>,
+) -> Result<Outcome> {
     let recorder = Recorder::start(settings.runs()?, C::NAME, &Place::of(config)?, common);
-    let result = run(config);
+    let result = Outcome::of(run(config));
     recorder.end(result.as_ref());
     result
 }
@@ -331,10 +352,10 @@ fn brief(reasons: &[String]) -> String {
 
 /// What a stage did, as one readable line.
 fn done(summary: &Summary) -> String {
-    let count = |name: &str| summary.counts.get(name).and_then(Value::as_u64);
     let figures = ["photos", "segmented", "neighbours", "epochs", "rejects"];
-    let mut parts: Vec<String> = figures.iter().filter_map(|name| Some(format!("{} {name}", count(name)?))).collect();
-    parts.extend(summary.counts.get("test_mean_iou").and_then(Value::as_f64).map(|it| format!("mean IoU {it:.3}")));
+    let count = |name: &&str| Some(format!("{} {name}", summary.counts.count(name)?));
+    let mut parts: Vec<String> = figures.iter().filter_map(count).collect();
+    parts.extend(summary.counts.number("test_mean_iou").map(|it| format!("mean IoU {it:.3}")));
     parts.push(units::duration(summary.elapsed_secs));
     format!("done: {}", parts.join(", "))
 }

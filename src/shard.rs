@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -18,6 +19,8 @@ use crate::stage::{self, RUN_FILE, StageConfig, Summary};
 
 /// Maximum number of shards per stage: about what a scheduler is willing to map over.
 pub const MAX_SHARDS: u32 = 10_000;
+/// The setting that names the shard.
+const SHARD: &str = "shard";
 
 /// One of `count` shards: `number/count`, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +117,7 @@ pub fn published<C: StageConfig>(output: &Path) -> Result<Vec<(OpenFolder, Summa
         let opened = OpenFolder::open(&folder)?;
         let summary = Summary::read(opened.root())?;
         if let Some((first, other)) = shards.first()
-            && (settings(&summary) != settings(other) || checksums(&summary) != checksums(other))
+            && (common_settings(&summary) != common_settings(other) || checksums(&summary) != checksums(other))
         {
             // Blame the one whose inputs have changed since it was made.
             let is_changed = |made: &Summary, folder: &OpenFolder| stage::has_changed_inputs::<C>(made, folder.root());
@@ -147,14 +150,20 @@ fn count_of(stage: &str, folder: &Path) -> Result<u32> {
     }
 }
 
-/// The settings a shard was made with, except those that differ between shards.
-#[must_use]
-pub fn settings(summary: &Summary) -> serde_json::Value {
-    let mut config = summary.config["stage"].clone();
-    if let Some(config) = config.as_object_mut() {
-        config.remove("shard");
-    }
-    config
+/// The settings the shards were made with, without the shard.
+///
+/// # Errors
+/// [`Error::Input`] if another version made them.
+pub fn settings<C: StageConfig>((folder, made): &(OpenFolder, Summary)) -> Result<C> {
+    let whole = [(SHARD.to_owned(), Value::Null)].into_iter().collect();
+    made.config.config(&whole).map_err(|cause| {
+        Error::input(folder.name(), format!("was made by another version ({cause}); run the shard again"))
+    })
+}
+
+/// The settings that must not differ between shards.
+fn common_settings(made: &Summary) -> Vec<(&str, &Value)> {
+    made.config.stage().filter(|(name, _)| *name != SHARD).collect()
 }
 
 fn checksums(summary: &Summary) -> Vec<&str> {
@@ -164,7 +173,7 @@ fn checksums(summary: &Summary) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stage::{Common, Stage};
+    use crate::stage::{Common, Outcome, Stage};
 
     /// The settings of a stage that reads nothing.
     #[derive(Default, Serialize, Deserialize)]
@@ -189,7 +198,7 @@ mod tests {
             Ok(Vec::new())
         }
 
-        fn run(&self, _: &Common) -> Result<Summary> {
+        fn run(&self, _: &Common) -> Result<Outcome> {
             unreachable!("the folders are made by hand")
         }
     }
@@ -198,7 +207,7 @@ mod tests {
         let shard: Shard = shard.parse().expect("a shard");
         let config = Config { shard: Some(shard), top };
         let stage = Stage::begin("similarity", &shard.folder(output), &Common::default(), &config);
-        stage.and_then(Stage::publish).expect("a published shard");
+        stage.and_then(Stage::publish).expect("a published shard").published().expect("no gate is set");
     }
 
     #[test]

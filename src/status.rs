@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::runs::history::{self, Attempt, State, WholeRun};
@@ -122,22 +122,18 @@ impl Visitor for Reasons<'_> {
 
     fn visit<C: StageConfig>(self) -> Self::Output {
         let Self { settings, summary, folder, depth } = self;
-        let places = summary.config["stage"].as_object().into_iter().flatten();
-        let places = places.filter(|(key, value)| C::WITHOUT_EFFECT.contains(&key.as_str()) && !value.is_null());
-        let mut flags: serde_json::Map<String, Value> =
-            places.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let places = summary.config.stage().filter(|(name, it)| C::WITHOUT_EFFECT.contains(name) && !it.is_null());
+        let mut flags: Map<String, Value> = places.map(|(name, value)| (name.to_owned(), value.clone())).collect();
         flags.insert("output".to_owned(), folder.to_string_lossy().into());
         let config: C = if settings.is_read() {
             settings.resolve(C::NAME, &flags)?
         } else {
-            let mut made = summary.config["stage"].clone();
-            made.as_object_mut().into_iter().for_each(|made| made.extend(flags.clone()));
-            match serde_json::from_value(made) {
+            match summary.config.config(&flags) {
                 Ok(config) => config,
                 Err(cause) => return Ok(vec![format!("it was made by another version ({cause})")]),
             }
         };
-        let seed = summary.config.pointer("/common/seed").and_then(Value::as_u64).filter(|_| !settings.is_read());
+        let seed = summary.config.seed().filter(|_| !settings.is_read());
         let mut common = settings.common(&toml::Table::new())?;
         common.seed = seed.unwrap_or(common.seed);
         stage::reasons(&config, &common, depth)

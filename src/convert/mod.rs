@@ -17,7 +17,7 @@ use crate::mat::Annotation;
 use crate::photo::PhotoProblem;
 use crate::progress::Progress;
 use crate::rejects::{self, DEFAULT_MAX_REJECT_FRACTION, Reject};
-use crate::stage::{self, Common, Listing, Read, Stage, StageConfig, Summary};
+use crate::stage::{self, Common, Listing, Outcome, Read, Stage, StageConfig};
 use crate::table::TableWriter;
 use crate::{files, photo, reason, stop, threads};
 
@@ -102,7 +102,7 @@ impl StageConfig for Config {
         Ok(std::iter::once(source).chain(self.ccp_fold.clone().map(Read::File)).collect())
     }
 
-    fn run(&self, common: &Common) -> Result<Summary> {
+    fn run(&self, common: &Common) -> Result<Outcome> {
         run(self, common)
     }
 }
@@ -110,15 +110,15 @@ impl StageConfig for Config {
 /// Converts the source into the dataset folder.
 ///
 /// # Errors
-/// Invalid sources, by name; and, after publishing, more rejects than allowed.
-pub fn run(config: &Config, common: &Common) -> Result<Summary> {
+/// Invalid sources, by name.
+pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config.check()?;
     let source = Source::open(&config.source, config.ccp_fold.as_deref())?;
     if common.dry_run {
         let mut summary = stage::dry_run(STAGE, &config.output, common, config)?;
-        summary.counts.insert("layout".to_owned(), source.layout.name().into());
-        summary.counts.insert("entries".to_owned(), source.len().into());
-        return Ok(summary);
+        summary.counts.set("layout", source.layout.name());
+        summary.counts.set("entries", source.len());
+        return Ok(Outcome::Planned(summary));
     }
     let mut stage = Stage::begin(STAGE, &config.output, common, config)?;
     let known = Listing::read(&config.output);
@@ -156,7 +156,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
         let count = (0..total - rejected).filter(|&at| config.split_of(at, total - rejected) == split).count();
         stage.count(split.name(), count);
     }
-    stage::publish_unless_too_many(stage, rejected as u64, total as u64, config.max_reject_fraction, rejects::FILE)
+    stage.publish_with_rejects(rejected as u64, total as u64, config.max_reject_fraction, rejects::FILE)
 }
 
 /// Writes all valid photos and returns the rejects. The splits are assigned as if there were no rejects.

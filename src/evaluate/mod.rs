@@ -76,10 +76,10 @@ pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
     }
     summary.set_backend(backend);
     summary.elapsed_secs = started.elapsed().as_secs_f64();
-    summary.counts.insert("photos".to_owned(), evaluation.photos.into());
-    summary.counts.insert("mean_iou".to_owned(), evaluation.mean_iou.into());
-    summary.counts.insert("pixel_accuracy".to_owned(), evaluation.pixel_accuracy.into());
-    summary.counts.insert("foreground_accuracy".to_owned(), evaluation.foreground_accuracy.into());
+    summary.counts.set("photos", evaluation.photos);
+    summary.counts.set("mean_iou", evaluation.mean_iou);
+    summary.counts.set("pixel_accuracy", evaluation.pixel_accuracy);
+    summary.counts.set("foreground_accuracy", evaluation.foreground_accuracy);
     Ok((evaluation, summary))
 }
 

@@ -12,7 +12,7 @@ use crate::graph::Spec;
 use crate::labels::CATEGORY_COUNT;
 use crate::model::Model;
 use crate::model::files::{DATA_LICENSE_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
-use crate::stage::{self, Common, Read, Stage, StageConfig, Summary};
+use crate::stage::{self, Common, Outcome, Read, Stage, StageConfig, Summary};
 use crate::train::checkpoint::{self, Checkpoint};
 
 /// Name of this stage.
@@ -41,13 +41,13 @@ impl Default for Config {
 ///
 /// # Errors
 /// An invalid model folder; whatever fails while writing.
-pub fn run(config: &Config, common: &Common) -> Result<Summary> {
+pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     let model = Model::open(&config.model)?;
     let (spec, _) = model.weights()?;
     let folder = model.folder();
     let (checkpoint, epoch) = published_checkpoint(folder, &Summary::read(folder.root())?)?;
     if common.dry_run {
-        return stage::dry_run(STAGE, &config.output, common, config);
+        return stage::dry_run(STAGE, &config.output, common, config).map(Outcome::Planned);
     }
     let mut stage = Stage::begin(STAGE, &config.output, common, config)?;
     let mut names = Vec::new();
@@ -89,7 +89,7 @@ impl StageConfig for Config {
         Ok(sources(&model, checkpoint).into_iter().map(|(file, _)| Read::File(self.model.join(file))).collect())
     }
 
-    fn run(&self, common: &Common) -> Result<Summary> {
+    fn run(&self, common: &Common) -> Result<Outcome> {
         run(self, common)
     }
 }
@@ -97,7 +97,7 @@ impl StageConfig for Config {
 /// The checkpoint that a model's weights come from, as a path within the model folder, and its epoch.
 fn published_checkpoint(model: &OpenFolder, made: &Summary) -> Result<(PathBuf, u32)> {
     let paths = files::entries(&model.path(checkpoint::FOLDER))?;
-    let published = made.counts.get("published_epoch").and_then(serde_json::Value::as_u64);
+    let published = made.counts.count("published_epoch");
     for path in paths {
         // Skip a damaged one: there may be another of the same epoch.
         let epoch = Checkpoint::read(&path).map_or(0, |it| it.epoch());

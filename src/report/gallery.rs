@@ -79,8 +79,7 @@ fn near(photo_ids: &[u32], neighbours: &[Neighbour]) -> Vec<Vec<i32>> {
 /// The catalogue that the features were computed from.
 fn catalogue(features: &Path, run: &Run) -> Result<PathBuf> {
     let summary = Summary::read(features)?;
-    let named = summary.config.pointer("/stage/catalogue").and_then(serde_json::Value::as_str);
-    Ok(named.map_or_else(|| run.name.join("dataset"), PathBuf::from))
+    Ok(summary.config.setting("catalogue").unwrap_or_else(|| run.name.join("dataset")))
 }
 
 fn write_sheets(table: &FeatureTable, shown: usize, catalogue: &Path, stage: &Stage) -> Result<()> {

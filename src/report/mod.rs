@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::stage::{self, Common, Read, Stage, StageConfig, Summary};
+use crate::stage::{self, Common, Outcome, Read, Stage, StageConfig};
 
 mod config;
 mod figures;
@@ -41,7 +41,7 @@ impl StageConfig for Config {
         Ok(Run::open(&self.run)?.records().map(Read::File).collect())
     }
 
-    fn run(&self, common: &Common) -> Result<Summary> {
+    fn run(&self, common: &Common) -> Result<Outcome> {
         run(self, common)
     }
 }
@@ -52,14 +52,14 @@ impl StageConfig for Config {
 /// [`Error::Config`] for an invalid setting, [`Error::Input`] if the run folder
 /// holds no output of a stage or something in it is damaged, [`Error::Runtime`] if the model cannot
 /// be run.
-pub fn run(config: &Config, common: &Common) -> Result<Summary> {
+pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config.check()?;
     let run = Run::open(&config.run)?;
     let stages = run.stages()?;
     if common.dry_run {
         let mut planned = stage::dry_run(STAGE, &config.output, common, config)?;
-        planned.counts.insert("stages".to_owned(), stages.len().into());
-        return Ok(planned);
+        planned.counts.set("stages", stages.len());
+        return Ok(Outcome::Planned(planned));
     }
     let mut stage = Stage::begin(STAGE, &config.output, common, config)?;
     run.record(&mut stage)?;
@@ -101,11 +101,11 @@ mod tests {
         stage.count("photos", 64);
         let rejected = crate::rejects::Reject::new("a.jpg", "photo_truncated", "cut off");
         crate::rejects::write(&stage.path(crate::rejects::FILE), "convert", &[rejected])?;
-        stage.publish()?;
+        stage.publish()?.published().expect("no gate is set");
         let config = Config { run: place.path().to_owned(), output: place.path().join("report"), ..Config::default() };
         let planned = run(&config, &Common { dry_run: true, ..Common::default() })?;
-        assert!(planned.dry_run && !config.output.exists());
-        let summary = run(&config, &Common::default())?;
+        assert!(matches!(planned, Outcome::Planned(_)) && !config.output.exists());
+        let summary = run(&config, &Common::default())?.published().expect("no gate is set");
         assert_eq!(summary.counts["parts_left_out"], 6);
         let html = std::fs::read_to_string(config.output.join("index.html")).expect("the page");
         for wanted in ["photo_truncated", "lookbook train", "lookbook similarity", "&lt;b&gt;"] {

@@ -102,7 +102,7 @@ fn figure(summary: &Summary, folder: &Path, name: &str) -> Option<f64> {
             _ => None,
         }
     };
-    summary.counts.get(name).and_then(serde_json::Value::as_f64).or_else(evaluation)
+    summary.counts.number(name).or_else(evaluation)
 }
 
 impl Row {

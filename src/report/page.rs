@@ -193,8 +193,7 @@ impl Page {
 
 impl StageFacts {
     fn new(summary: &Summary) -> Self {
-        let plain = summary.counts.iter().filter(|(_, value)| !value.is_object() && !value.is_array());
-        let counts = plain.map(|(name, value)| (name.replace('_', " "), shown(value))).collect();
+        let counts = summary.counts.single().map(|(name, value)| (name.replace('_', " "), shown(value))).collect();
         let revision = summary.git_revision.as_ref().map_or(String::new(), |revision| format!(" ({revision})"));
         Self {
             name: summary.stage.clone(),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::gates::GateResult;
+use crate::stage::{Figures, Outcome};
 
 /// File name of the history.
 pub const FILE: &str = "history.ndjson";
@@ -28,13 +29,14 @@ pub enum State {
 }
 
 impl State {
-    /// The state that an error leads to.
+    /// The state at the end of an attempt.
     #[must_use]
-    pub fn of(error: &Error) -> Self {
-        match error {
-            Error::NothingToDo { .. } => Self::NothingToDo,
-            Error::Stopped { .. } => Self::Stopped,
-            _ => Self::Failed,
+    pub fn of(result: Result<&Outcome, &Error>) -> Self {
+        match result {
+            Ok(Outcome::Published(_) | Outcome::Planned(_)) => Self::Complete,
+            Ok(Outcome::NothingToDo { .. }) => Self::NothingToDo,
+            Ok(Outcome::Stopped { .. }) => Self::Stopped,
+            Ok(Outcome::TooManyRejects { .. } | Outcome::KeptBack { .. }) | Err(_) => Self::Failed,
         }
     }
 
@@ -71,7 +73,7 @@ pub struct Attempt {
     /// Version of the program.
     pub version: String,
     /// Counts and figures by name.
-    pub counts: BTreeMap<String, serde_json::Value>,
+    pub counts: Figures,
     /// The gates that were checked.
     pub gates: Vec<GateResult>,
 }
@@ -80,7 +82,7 @@ impl Attempt {
     /// A count or figure.
     #[must_use]
     pub fn figure(&self, name: &str) -> Option<f64> {
-        self.counts.get(name)?.as_f64()
+        self.counts.number(name)
     }
 }
 

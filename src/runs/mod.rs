@@ -4,7 +4,6 @@
 //!
 //! Records must not get in the way of the work: if one cannot be written, a warning is logged and the work continues.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::shard::Shard;
-use crate::stage::{self, Common, Summary};
+use crate::stage::{self, Common, Figures, Outcome, Summary};
 
 pub mod history;
 pub mod lineage;
@@ -110,32 +109,25 @@ impl Recorder {
             ended_at: None,
             elapsed_secs: 0.0,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            counts: BTreeMap::new(),
+            counts: Figures::default(),
             gates: Vec::new(),
         };
         Self { config, folder, attempt, started: Instant::now() }
     }
 
-    /// Records the outcome.
-    pub fn end(mut self, result: std::result::Result<&Summary, &Error>) {
-        let summary = match result {
-            Ok(summary) => Some(summary.clone()),
-            // It was published anyway, or kept for inspection, so the figures exist.
-            Err(Error::TooManyRejects { .. }) => Summary::read(&self.attempt.output).ok(),
-            Err(Error::Gate { aside, .. }) => Summary::read(aside).ok(),
-            Err(_) => None,
-        };
-        let error = result.err();
-        self.attempt.state = error.map_or(State::Complete, State::of);
-        self.attempt.exit_code = Some(error.map_or(0, Error::exit_code));
-        self.attempt.error = error.filter(|_| self.attempt.state != State::NothingToDo).map(Error::with_causes);
+    /// Records how the attempt ended.
+    pub fn end(mut self, result: Result<&Outcome, &Error>) {
+        self.attempt.state = State::of(result);
+        self.attempt.exit_code = Some(result.map_or_else(Error::exit_code, Outcome::exit_code));
+        self.attempt.error = result.map_or_else(|error| Some(error.with_causes()), Outcome::problem);
         self.attempt.ended_at = Some(stage::now());
         self.attempt.elapsed_secs = self.started.elapsed().as_secs_f64();
-        if let Some(summary) = &summary {
+        let summary = result.ok().and_then(Outcome::summary);
+        if let Some(summary) = summary {
             self.attempt.counts.clone_from(&summary.counts);
             self.attempt.gates.clone_from(&summary.gates);
         }
-        self.write(summary.as_ref());
+        self.write(summary);
     }
 
     fn write(&self, summary: Option<&Summary>) {
@@ -191,7 +183,7 @@ mod tests {
         let recorder = Recorder::start(Config::default(), "convert", &at, &Common::default());
         assert!(!folder.join(history::FILE).exists());
         drop(held);
-        recorder.end(Err(&Error::NothingToDo { output: place.path().join("out") }));
+        recorder.end(Ok(&Outcome::NothingToDo { output: place.path().join("out") }));
         assert_eq!(history::read(&folder).expect("readable").len(), 1);
     }
 

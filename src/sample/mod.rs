@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::mat::Annotation;
 use crate::mat::write::{self, Entry};
 use crate::progress::Progress;
-use crate::stage::{self, Common, Read, Stage, StageConfig, Summary};
+use crate::stage::{self, Common, Outcome, Read, Stage, StageConfig};
 use crate::{stop, threads};
 
 use drawing::{Drawing, Rgb, Shape, View, at};
@@ -79,7 +79,7 @@ impl StageConfig for Config {
         Ok(Vec::new())
     }
 
-    fn run(&self, common: &Common) -> Result<Summary> {
+    fn run(&self, common: &Common) -> Result<Outcome> {
         run(self, common)
     }
 }
@@ -88,12 +88,12 @@ impl StageConfig for Config {
 ///
 /// # Errors
 /// [`Error::Config`] if the number of photos is out of range; [`Error::Io`].
-pub fn run(config: &Config, common: &Common) -> Result<Summary> {
+pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config.check()?;
     if common.dry_run {
         let mut summary = stage::dry_run(STAGE, &config.output, common, config)?;
-        summary.counts.insert("photos".to_owned(), config.photos.into());
-        return Ok(summary);
+        summary.counts.set("photos", config.photos);
+        return Ok(Outcome::Planned(summary));
     }
     let mut stage = Stage::begin(STAGE, &config.output, common, config)?;
     let images = stage.create_folder("image")?;

@@ -1,5 +1,7 @@
 //! The figures of a run, for its record and its gates.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::config::Config;
@@ -56,6 +58,6 @@ fn named_px(pixels: &[u64]) -> serde_json::Value {
 
 /// Reads back what [`named_px`] wrote.
 fn px_of(summary: &Summary) -> Option<Vec<u64>> {
-    let named = summary.counts.get(CATEGORY_PX)?;
-    labels::apparel_categories().map(|it| named.get(labels::column_name(it))?.as_u64()).collect()
+    let named: BTreeMap<String, u64> = summary.counts.get(CATEGORY_PX)?;
+    labels::apparel_categories().map(|it| named.get(&labels::column_name(it)).copied()).collect()
 }

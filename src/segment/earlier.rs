@@ -155,19 +155,19 @@ impl Folder {
     }
 
     /// The catalogue that it was made from.
-    fn made_of(&self) -> Option<&Path> {
-        self.recorded.as_ref().and_then(|it| it.config.pointer("/stage/catalogue")?.as_str()).map(Path::new)
+    fn made_of(&self) -> Option<PathBuf> {
+        self.recorded.as_ref().and_then(|it| it.config.setting("catalogue"))
     }
 
     /// Notes whether it was made from `catalogue`: only then can its paths, and thus whole parts, be reused.
     pub(super) fn compare_paths(&mut self, catalogue: &Path) {
-        self.same_paths = self.made_of() == Some(catalogue);
+        self.same_paths = self.made_of().is_some_and(|made_of| made_of == catalogue);
     }
 
     /// Whether it was made from the catalogue at that place.
     pub(super) fn is_of(&self, catalogue: &Path) -> bool {
         let absolute = |path: &Path| std::path::absolute(path).ok();
-        self.made_of().is_some_and(|made_of| absolute(made_of) == absolute(catalogue))
+        self.made_of().is_some_and(|made_of| absolute(&made_of) == absolute(catalogue))
     }
 
     /// Whether the paths in its rows are those this run would write.

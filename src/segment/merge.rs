@@ -21,14 +21,13 @@ use crate::{photo, rejects};
 pub(super) fn settings(config: &Config) -> Result<Config> {
     let shards = shard::published::<Config>(&config.output)?;
     let (folder, made) = &shards[0];
-    let precision = |made: &Summary| made.counts.get("precision").cloned();
+    let precision = |made: &Summary| made.counts.get::<String>("precision");
     if let Some((other, _)) = shards.iter().find(|(_, it)| precision(it) != precision(made)) {
         let problem =
             format!("was computed with another precision than {}; run both with the same one", folder.name().display());
         return Err(Error::input(other.name(), problem));
     }
-    let of_shards: Config = serde_json::from_value(shard::settings(made))
-        .map_err(|cause| Error::input(folder.name(), format!("was made by another version ({cause}); run it again")))?;
+    let of_shards: Config = shard::settings(&shards[0])?;
     let (output, max_reject_fraction) = (config.output.clone(), config.max_reject_fraction);
     Ok(Config { output, max_reject_fraction, merge: true, ..of_shards })
 }
@@ -102,9 +101,9 @@ fn is_another(path: &Path, state: &StateRow) -> bool {
 /// Adds a shard's counts to the totals.
 fn count(stage: &mut Stage, shard: &Summary) {
     for name in Tally::default().named().into_iter().map(|(name, _)| name).chain(["vanished"]) {
-        stage.add(name, shard.counts.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0));
+        stage.add(name, shard.counts.count(name).unwrap_or(0));
     }
-    if let Some(precision) = shard.counts.get("precision") {
-        stage.count("precision", precision.clone());
+    if let Some(precision) = shard.counts.get::<String>("precision") {
+        stage.count("precision", precision);
     }
 }

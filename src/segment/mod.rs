@@ -17,7 +17,7 @@ use crate::model::files::PREDICT_FILE;
 use crate::model::{Colors, Model, Predictor};
 use crate::progress::Progress;
 use crate::rejects::{self, Reject};
-use crate::stage::{self, Common, Listing, Read, Stage, StageConfig, Summary};
+use crate::stage::{self, Common, Listing, Outcome, Read, Stage, StageConfig, Summary};
 use crate::{color, runtime};
 
 mod config;
@@ -69,7 +69,7 @@ impl StageConfig for Config {
         earlier::listing(folder)
     }
 
-    fn run(&self, common: &Common) -> Result<Summary> {
+    fn run(&self, common: &Common) -> Result<Outcome> {
         run(self, common)
     }
 }
@@ -77,13 +77,13 @@ impl StageConfig for Config {
 /// Segments the catalogue, or one shard of it, into the feature table; or merges the tables of all shards.
 ///
 /// # Errors
-/// Invalid settings, catalogues, models and shards, by name; failed gates; and, after publishing, more rejects than allowed.
-pub fn run(config: &Config, common: &Common) -> Result<Summary> {
+/// Invalid settings, catalogues, models and shards, by name.
+pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config::check_values(config)?;
     let model = config::open_model(config)?;
     let config = &if config.merge { merge::settings(config)? } else { config.clone() };
     if common.dry_run {
-        return dry_run(config, common, model);
+        return dry_run(config, common, model).map(Outcome::Planned);
     }
     let kept: &[&str] = if config.masks == Masks::Png { &[UNFINISHED, masks::FOLDER] } else { &[UNFINISHED] };
     let mut stage = Stage::begin_again(STAGE, &config.folder(), common, config, kept)?;
@@ -97,7 +97,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     let photos = count_statistics(config, common, &written, &mut stage)?;
     // A shard never has too many rejects: the merge judges the whole.
     let allowed = if config.shard.is_some() { 1.0 } else { config.max_reject_fraction };
-    stage::publish_unless_too_many(stage, rejected, photos + rejected, allowed, layout::REJECTS_FILE)
+    stage.publish_with_rejects(rejected, photos + rejected, allowed, layout::REJECTS_FILE)
 }
 
 /// Number of rejects by reason.
@@ -173,7 +173,7 @@ fn dry_run(config: &Config, common: &Common, model: Option<(Model, Colors)>) -> 
     let mut summary = stage::dry_run(STAGE, &config.folder(), common, config)?;
     if config.merge {
         let (catalogue, _) = plan::open_catalogue(config, &plan::published(config)?)?;
-        summary.counts.insert("photos".to_owned(), catalogue.entries.len().into());
+        summary.counts.set("photos", catalogue.entries.len());
         return Ok(summary);
     }
     let made_by = match model {
@@ -195,6 +195,8 @@ fn dry_run(config: &Config, common: &Common, model: Option<(Model, Colors)>) -> 
         ("vanished", plan.vanished),
         ("kept", tally.kept),
     ];
-    summary.counts.extend(counts.map(|(name, count)| (name.to_owned(), count.into())));
+    for (name, count) in counts {
+        summary.counts.set(name, count);
+    }
     Ok(summary)
 }

@@ -94,7 +94,7 @@ pub(super) fn published(config: &Config) -> Result<Earlier> {
 /// returns the next id.
 pub(super) fn open_catalogue(config: &Config, earlier: &Earlier) -> Result<(Catalogue, u32)> {
     let recorded = earlier.published.and_then(|it| earlier.folders[usize::from(it)].recorded.as_ref());
-    let next = recorded.and_then(|it| it.counts.get(NEXT_PHOTO_ID)?.as_u64());
+    let next = recorded.and_then(|it| it.counts.count(NEXT_PHOTO_ID));
     let numbering = earlier.numbering(next.unwrap_or(0) as u32);
     let mut catalogue = Catalogue::open(&config.catalogue, &numbering)?;
     let next = catalogue.entries.iter().map(|it| it.photo_id.saturating_add(1)).max().unwrap_or(0);

@@ -6,7 +6,7 @@ use super::config::{Config, STAGE};
 use super::counts::{FEATURE_COUNTS, count_nearest};
 use super::tables::{self, MATRIX_FOLDER, NEIGHBOURS_FILE, PAIRS_FOLDER, PHOTOS_FILE, write_neighbours};
 use crate::error::Result;
-use crate::stage::{self, Common, Stage, Summary};
+use crate::stage::{self, Common, Outcome, Stage};
 use crate::{files, shard};
 
 /// Merges all shards of the similarity folder `output` into it. All must exist and come from the same settings and
@@ -14,13 +14,12 @@ use crate::{files, shard};
 ///
 /// # Errors
 /// [`Error::Input`](crate::Error::Input) naming a shard that is missing or was made differently.
-pub(super) fn merge(output: &Path, common: &Common) -> Result<Summary> {
+pub(super) fn merge(output: &Path, common: &Common) -> Result<Outcome> {
     let shards = shard::published::<Config>(output)?;
     let (first, summary) = &shards[0];
-    let mut config = shard::settings(summary);
-    config["merge"] = true.into();
+    let config = Config { merge: true, ..shard::settings(&shards[0])? };
     if common.dry_run {
-        return stage::dry_run(STAGE, output, common, &config);
+        return stage::dry_run(STAGE, output, common, &config).map(Outcome::Planned);
     }
     let mut stage = Stage::begin(STAGE, output, common, &config)?;
     // All shards read the same.
@@ -30,15 +29,17 @@ pub(super) fn merge(output: &Path, common: &Common) -> Result<Summary> {
         adopt_parts(folder.root(), MATRIX_FOLDER, &stage)?;
         adopt_parts(folder.root(), PAIRS_FOLDER, &stage)?;
         neighbours.extend(tables::read_neighbours(&folder.path(NEIGHBOURS_FILE))?);
-        photos += summary.counts["photos"].as_u64().unwrap_or_default();
+        photos += summary.counts.count("photos").unwrap_or_default();
     }
     files::adopt(&first.path(PHOTOS_FILE), &stage.path(PHOTOS_FILE))?;
     write_neighbours(&stage.path(NEIGHBOURS_FILE), &neighbours)?;
     stage.count("photos", photos);
     stage.count("neighbours", neighbours.len());
     stage.count("shards", shards.len());
-    for (name, value) in summary.counts.iter().filter(|(name, _)| FEATURE_COUNTS.contains(&name.as_str())) {
-        stage.count(name, value.clone());
+    for name in FEATURE_COUNTS {
+        if let Some(value) = summary.counts.get::<serde_json::Value>(name) {
+            stage.count(name, value);
+        }
     }
     count_nearest(&mut stage)?;
     stage.publish()

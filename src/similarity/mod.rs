@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::features::FeatureTable;
 use crate::files::OpenFolder;
 use crate::labels::CELL_COUNT;
-use crate::stage::{self, Common, Read, Stage, StageConfig, Summary};
+use crate::stage::{self, Common, Outcome, Read, Stage, StageConfig};
 use crate::table;
 
 use tables::{MATRIX_FOLDER, NEIGHBOURS_FILE, PAIRS_FOLDER, PHOTOS_FILE, write_neighbours, write_photos};
@@ -82,7 +82,7 @@ impl StageConfig for Config {
         Ok(table::parts(&self.features)?.into_iter().map(Read::File).collect())
     }
 
-    fn run(&self, common: &Common) -> Result<Summary> {
+    fn run(&self, common: &Common) -> Result<Outcome> {
         run(self, common)
     }
 }
@@ -92,7 +92,7 @@ impl StageConfig for Config {
 ///
 /// # Errors
 /// Errors that name the invalid setting, feature table or shard, or the disk that is full.
-pub fn run(config: &Config, common: &Common) -> Result<Summary> {
+pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config.check()?;
     if config.merge {
         return merge::merge(&config.output, common);
@@ -106,8 +106,8 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
     check_space(config, &cut, features.len())?;
     if common.dry_run {
         let mut summary = stage::dry_run(STAGE, &config.folder(), common, config)?;
-        summary.counts.insert("photos".to_owned(), cut.rows().into());
-        return Ok(summary);
+        summary.counts.set("photos", cut.rows());
+        return Ok(Outcome::Planned(summary));
     }
     let mut stage = Stage::begin(STAGE, &config.folder(), common, config)?;
     for part in table::parts(folder.root())? {

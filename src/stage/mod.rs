@@ -16,16 +16,20 @@ use crate::gates::GateResult;
 
 mod behaviour;
 mod common;
+mod figures;
 mod inputs;
 mod lock;
+mod outcome;
 mod record;
 mod stale;
 mod versions;
 
 pub use behaviour::behaviour_of;
 pub use common::{Common, DEFAULT_KEEP_VERSIONS, available_threads};
+pub use figures::{Figures, MadeWith};
 pub use inputs::{Digest, InputRecord, Listing, Read, Stat};
 pub use lock::{Lock, held_by, take};
+pub use outcome::Outcome;
 pub use record::{FileRecord, RUN_FILE, Summary, now, planned};
 pub use stale::{Depth, StageConfig, has_changed_inputs, reasons};
 pub use versions::{Versions, roll_back};
@@ -177,24 +181,18 @@ impl Stage {
 
     /// Records a count or a figure.
     pub fn count(&mut self, name: &str, value: impl Into<serde_json::Value>) {
-        self.summary.counts.insert(name.to_owned(), value.into());
+        self.summary.counts.set(name, value);
     }
 
     /// Adds to a count.
     pub fn add(&mut self, name: &str, more: u64) {
-        let before = self.summary.counts.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
-        self.count(name, before + more);
+        self.summary.counts.add(name, more);
     }
 
     /// Marks the folder `name` inside the unfinished one as scratch: the next run finds it if this one fails, and it is
     /// deleted before publishing.
     pub fn remove_before_publishing(&mut self, name: &'static str) {
         self.scratch = Some(name);
-    }
-
-    /// Records that more inputs were rejected than allowed, so that the next run tries again.
-    pub fn incomplete(&mut self) {
-        self.summary.complete = false;
     }
 
     /// Records gates; a failed gate prevents the folder from being published.
@@ -210,12 +208,12 @@ impl Stage {
     }
 
     /// Reads everything in the folder back, writes `run.json`, flushes it all to disk and replaces the output with it in one
-    /// rename.
+    /// rename; or moves it aside if a gate failed.
     ///
     /// # Errors
-    /// [`Error::Gate`] if a gate failed: the folder is then moved aside. [`Error::Schema`] and [`Error::Input`] if something
-    /// does not read back, [`Error::Io`]. In all cases the previously published folder stays in place.
-    pub fn publish(mut self) -> Result<Summary> {
+    /// [`Error::Schema`] and [`Error::Input`] if something does not read back, [`Error::Io`]. The previously published
+    /// folder then stays in place.
+    pub fn publish(mut self) -> Result<Outcome> {
         if let Some(name) = self.scratch {
             files::remove_folder(&self.path(name))?;
         }
@@ -223,47 +221,39 @@ impl Stage {
         self.summary.elapsed_secs = self.started.elapsed().as_secs_f64();
         files::write_json(&self.path(RUN_FILE), &self.summary)?;
         files::flush_tree(&self.partial)?;
-        let failed: Vec<_> = self.summary.gates.iter().filter(|gate| !gate.passed).map(ToString::to_string).collect();
-        if !failed.is_empty() {
+        let summary = self.summary.clone();
+        if summary.gates.iter().any(|gate| !gate.passed) {
             self.versions.reject()?;
             self.settled = true;
-            let (stage, gates) = (self.summary.stage.clone(), failed.join("; "));
-            return Err(Error::Gate { stage, gates, aside: self.versions.rejected() });
+            return Ok(Outcome::KeptBack { summary, aside: self.versions.rejected() });
         }
-        self.versions.publish(self.summary.generation, self.keep_versions)?;
+        self.versions.publish(summary.generation, self.keep_versions)?;
         self.settled = true;
         tracing::debug!(
-            stage = self.summary.stage,
-            output = %self.summary.output.display(),
-            elapsed_secs = (self.summary.elapsed_secs * 10.0).round() / 10.0,
+            stage = summary.stage,
+            output = %summary.output.display(),
+            elapsed_secs = (summary.elapsed_secs * 10.0).round() / 10.0,
             "published"
         );
-        Ok(self.summary.clone())
+        Ok(Outcome::Published(summary))
     }
-}
 
-/// Publishes a stage, but still fails if more than the fraction `allowed` of `total` photos was rejected; the file `table` of
-/// the folder lists them.
-///
-/// # Errors
-/// As [`Stage::publish`]; [`Error::TooManyRejects`].
-pub fn publish_unless_too_many(
-    mut stage: Stage,
-    rejected: u64,
-    total: u64,
-    allowed: f64,
-    table: &str,
-) -> Result<Summary> {
-    let too_many = rejected as f64 > allowed * total as f64;
-    if too_many {
-        stage.incomplete();
+    /// As [`Stage::publish`]; the outcome also tells if more than the fraction `allowed` of `total` photos was rejected, which
+    /// the folder's file `table` lists.
+    ///
+    /// # Errors
+    /// As [`Stage::publish`].
+    pub fn publish_with_rejects(mut self, rejected: u64, total: u64, allowed: f64, table: &str) -> Result<Outcome> {
+        let too_many = rejected as f64 > allowed * total as f64;
+        self.summary.complete = !too_many;
+        Ok(match self.publish()? {
+            Outcome::Published(summary) if too_many => {
+                let table = summary.output.join(table);
+                Outcome::TooManyRejects { summary, rejected, total, allowed, table }
+            }
+            other => other,
+        })
     }
-    let summary = stage.publish()?;
-    if too_many {
-        let (stage, table) = (summary.stage, summary.output.join(table));
-        return Err(Error::TooManyRejects { stage, rejected, total, items: "photos", allowed, table });
-    }
-    Ok(summary)
 }
 
 impl Drop for Stage {
@@ -317,6 +307,10 @@ mod tests {
         Stage::begin("test", output, &Common::default(), &())
     }
 
+    fn published(stage: Stage) -> Result<Summary> {
+        Ok(stage.publish()?.published().expect("there are no gates"))
+    }
+
     #[test]
     fn a_published_folder_replaces_the_one_before_whole() -> Result<()> {
         let place = tempfile::tempdir().expect("a temporary folder");
@@ -325,7 +319,7 @@ mod tests {
             let mut stage = begin(&output)?;
             stage.count("files", 1);
             files::write(&stage.path(name), name.as_bytes())?;
-            stage.publish()?;
+            published(stage)?;
             assert!(output.join(name).is_file());
             assert!(!output.join(other).exists(), "nothing of the previous version is left");
         }
@@ -338,7 +332,7 @@ mod tests {
     fn an_abandoned_stage_leaves_the_published_folder() -> Result<()> {
         let place = tempfile::tempdir().expect("a temporary folder");
         let output = place.path().join("out");
-        begin(&output)?.publish()?;
+        published(begin(&output)?)?;
         let stage = begin(&output)?;
         files::write(&stage.path("half"), b"half")?;
         drop(stage);
@@ -385,7 +379,7 @@ mod tests {
             let stage = begin(&output)?;
             stage.create_folder("more")?;
             files::write(&stage.path("more/version"), version.as_bytes())?;
-            stage.publish()?;
+            published(stage)?;
         }
         let version = |folder: &Path| fs::read_to_string(folder.join("more/version")).expect("readable");
         let previous = place.path().join(".out.previous-1");
@@ -397,7 +391,7 @@ mod tests {
             assert_eq!([version(&output), version(&previous)], ["2", "1"]);
         }
         let opened = OpenFolder::open(&output)?;
-        begin(&output)?.publish()?;
+        published(begin(&output)?)?;
         let refused = add_file(&opened, "verdict", &"bad", &common).expect_err("it is another version");
         assert!(refused.to_string().contains("another version was published meanwhile"), "{refused}");
         assert!(!output.join("verdict").exists());

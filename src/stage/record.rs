@@ -1,7 +1,6 @@
 //! `run.json`, the record in every published folder: what was read, with which program and settings, and what was written,
 //! with checksums, so that a later run can tell whether there is anything to do.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::behaviour::behaviour_of;
 use super::common::Common;
+use super::figures::{Figures, MadeWith};
 use super::inputs::InputRecord;
 use crate::engine::Backend;
 use crate::error::{Error, Result};
@@ -58,8 +58,8 @@ pub struct Summary {
     pub started_at: String,
     /// Wall-clock time of the stage.
     pub elapsed_secs: f64,
-    /// Seed, threads, and the stage's configuration as resolved from defaults, settings file and flags.
-    pub config: serde_json::Value,
+    /// The settings it was made with, as resolved from defaults, settings file and flags.
+    pub config: MadeWith,
     /// ONNX Runtime execution provider that was actually used ("cpu", "cuda"); null for stages without a network.
     pub execution_provider: Option<String>,
     /// The operators used: this program's "native" ones or ONNX's "portable" ones; null likewise.
@@ -77,7 +77,7 @@ pub struct Summary {
     #[serde(default)]
     pub gates: Vec<GateResult>,
     /// Counts and figures by name ("photos", "rejects", ...).
-    pub counts: BTreeMap<String, serde_json::Value>,
+    pub counts: Figures,
 }
 
 /// The behaviour of folders made before behaviours were counted.
@@ -181,14 +181,14 @@ pub fn planned(name: &str, output: &Path, common: &Common, config: &impl Seriali
         git_revision: option_env!("LOOKBOOK_GIT_REVISION").map(str::to_owned),
         started_at: now(),
         elapsed_secs: 0.0,
-        config: serde_json::json!({ "common": common, "stage": config }),
+        config: MadeWith::new(common, config),
         execution_provider: None,
         dialect: None,
         inputs: Vec::new(),
         files: Vec::new(),
         complete: true,
         gates: Vec::new(),
-        counts: BTreeMap::new(),
+        counts: Figures::default(),
     }
 }
 

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::Map;
 
 use super::behaviour::behaviour_of;
 use super::common::Common;
 use super::inputs::{InputRecord, Listing, Read};
+use super::outcome::Outcome;
 use super::record::Summary;
 use crate::error::Result;
 use crate::files::{self, OpenFolder};
@@ -51,7 +52,7 @@ pub trait StageConfig: Serialize + DeserializeOwned + Default {
     ///
     /// # Errors
     /// Those of the stage.
-    fn run(&self, common: &Common) -> Result<Summary>;
+    fn run(&self, common: &Common) -> Result<Outcome>;
 }
 
 /// How thoroughly published files are checked.
@@ -93,7 +94,6 @@ pub fn reasons<C: StageConfig>(config: &C, common: &Common, depth: Depth) -> Res
 fn changed_settings<C: StageConfig>(config: &C, common: &Common, made: &Summary) -> Vec<String> {
     let json = |config: &C| serde_json::to_value(config).unwrap_or_default();
     let (now, by_default) = (json(config), json(&C::default()));
-    let before = &made.config["stage"];
     let mut changes: Vec<String> = now
         .as_object()
         .into_iter()
@@ -101,11 +101,11 @@ fn changed_settings<C: StageConfig>(config: &C, common: &Common, made: &Summary)
         .filter(|(key, _)| !C::WITHOUT_EFFECT.contains(&key.as_str()))
         .filter_map(|(key, now)| {
             // A setting that did not exist yet behaved as its current default.
-            let before = before.get(key).unwrap_or(&by_default[key]);
-            (now != before).then(|| format!("setting {key} is {now}, it was made with {before}"))
+            let before = made.config.setting(key).unwrap_or_else(|| by_default[key].clone());
+            (*now != before).then(|| format!("setting {key} is {now}, it was made with {before}"))
         })
         .collect();
-    let seed = made.config.pointer("/common/seed").and_then(Value::as_u64);
+    let seed = made.config.seed();
     if C::SEEDED && seed != Some(common.seed) {
         changes.push(format!("the seed is {}, it was made with {}", common.seed, seed.unwrap_or_default()));
     }
@@ -134,6 +134,6 @@ fn changed_inputs<C: StageConfig>(config: &C, made: &Summary, folder: &Path) -> 
 /// Whether the inputs of a folder of this stage have changed since it was made, according to the settings in its record.
 #[must_use]
 pub fn has_changed_inputs<C: StageConfig>(made: &Summary, folder: &Path) -> bool {
-    let config = serde_json::from_value::<C>(made.config["stage"].clone());
+    let config = made.config.config::<C>(&Map::new());
     config.is_ok_and(|config| !changed_inputs(&config, made, folder).is_empty())
 }

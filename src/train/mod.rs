@@ -13,7 +13,7 @@ use crate::model::evaluator::Evaluator;
 use crate::model::files::{HISTORY_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
 use crate::model::history::{self, EpochRecord};
 use crate::model::{self, weights};
-use crate::stage::{self, Common, InputRecord, Read, Stage, StageConfig, Summary, Versions};
+use crate::stage::{self, Common, InputRecord, Outcome, Read, Stage, StageConfig, Summary, Versions};
 use crate::{chart, evaluate, files, picture, runtime};
 
 pub mod augment;
@@ -78,7 +78,7 @@ impl StageConfig for Config {
         Ok(vec![Read::File(self.dataset.join(photos::FILE))])
     }
 
-    fn run(&self, common: &Common) -> Result<Summary> {
+    fn run(&self, common: &Common) -> Result<Outcome> {
         run_or_resume(self, Resume::Auto, common)
     }
 }
@@ -87,7 +87,7 @@ impl StageConfig for Config {
 ///
 /// # Errors
 /// As [`run_or_resume`].
-pub fn run(config: &Config, common: &Common) -> Result<Summary> {
+pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     run_or_resume(config, Resume::Never, common)
 }
 
@@ -96,13 +96,13 @@ pub fn run(config: &Config, common: &Common) -> Result<Summary> {
 /// # Errors
 /// Invalid settings, an invalid dataset folder, a missing runtime, a loss that is not finite, or an unfinished run that
 /// cannot be resumed.
-pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result<Summary> {
+pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result<Outcome> {
     let started = Instant::now();
     config.check_values()?;
     let dataset = Dataset::open(&config.dataset)?;
     let photos = photos_by_split(&dataset)?;
     if common.dry_run {
-        return planned(config, resume, common, &dataset, photos);
+        return planned(config, resume, common, &dataset, photos).map(Outcome::Planned);
     }
     let kept = [checkpoint::FOLDER, tensorboard::FOLDER];
     let mut stage = Stage::begin_again(STAGE, &config.output, common, config, &kept)?;
@@ -124,7 +124,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     ColorTable::learn(&dataset)?.write(&stage.path(color::FILE))?;
     let evaluation = evaluate::after_training(&dataset, &stage.path(""), config.device, common)?;
     // The published evaluation.json may describe another split by now.
-    let before = Summary::find(&config.output)?.and_then(|it| it.counts.get("test_mean_iou")?.as_f64());
+    let before = Summary::find(&config.output)?.and_then(|it| it.counts.number("test_mean_iou"));
     stage.gates(common.gates.model(evaluation.as_ref().map(|it| it.mean_iou), before));
     let spec = config.spec().folded();
     let card = ModelCard {
@@ -150,13 +150,13 @@ fn planned(config: &Config, resume: Resume, common: &Common, dataset: &Dataset, 
     if folder.is_dir() {
         let identity = identity(config, common.seed, &InputRecord::of(&dataset.photos_path())?);
         let found = checkpoint::find(&folder, resume, &identity)?;
-        summary.counts.insert("resumed_after_epoch".to_owned(), found.map(|it| it.epoch()).into());
+        summary.counts.set("resumed_after_epoch", found.map(|it| it.epoch()));
     }
     for (split, count) in Split::ALL.into_iter().zip(photos) {
-        summary.counts.insert(format!("{}_photos", split.name()), count.into());
+        summary.counts.set(format!("{}_photos", split.name()), count);
     }
     let steps = photos[0].div_ceil(config.batch_size) as u64 * u64::from(config.epochs);
-    summary.counts.insert("steps".to_owned(), steps.into());
+    summary.counts.set("steps", steps);
     Ok(summary)
 }
 

@@ -15,11 +15,11 @@ use lookbook::dataset::{Dataset, Split};
 use lookbook::files::hexadecimal;
 use lookbook::labels::{CATEGORIES, COLORS};
 use lookbook::mat::cfpd::Cfpd;
-use lookbook::stage::{Common, Summary};
+use lookbook::stage::{Common, Outcome};
 
 const MAT: &str = "fashon_parsing_data.mat";
 
-fn convert(source: &Path, output: &Path) -> Result<Summary, Error> {
+fn convert(source: &Path, output: &Path) -> Result<Outcome, Error> {
     let config = Config { source: source.to_owned(), output: output.to_owned(), ..Default::default() };
     convert::run(&config, &Common::default())
 }
@@ -42,7 +42,7 @@ fn check_against_oracle(source: &Path, oracle: &str) {
     let oracle: BTreeMap<String, String> = serde_json::from_str(oracle).expect("stored hashes");
     let place = tempfile::tempdir().expect("a temporary folder");
     let output = place.path().join("dataset");
-    convert(source, &output).expect("a dataset");
+    convert(source, &output).expect("a dataset").published().expect("it is published");
     let mut found = BTreeMap::new();
     for record in Dataset::open(&output).and_then(|dataset| dataset.photos(None)).expect("the photos") {
         let record = record.expect("a whole row");
@@ -83,7 +83,7 @@ fn clothing_co_parsing_is_told_by_its_layout_and_folded() {
     }
     let place = tempfile::tempdir().expect("a temporary folder");
     let output = place.path().join("dataset");
-    let summary = convert(&source, &output).expect("a dataset");
+    let summary = convert(&source, &output).expect("a dataset").published().expect("few rejects");
     assert_eq!(summary.counts["layout"], "ccp");
     assert_eq!((&summary.counts["photos"], &summary.counts["without_pixel_labels"]), (&40.into(), &4.into()));
     let left_out = rejects(&output);
@@ -199,7 +199,7 @@ impl Place {
         self.folder.path().join("dataset")
     }
 
-    fn convert(&self) -> Result<Summary, Error> {
+    fn convert(&self) -> Result<Outcome, Error> {
         convert(&self.source(), &self.output())
     }
 }
@@ -209,9 +209,9 @@ fn rejects_one(spoil: impl FnOnce(&mut Photo), item: &str, reason: &str) {
     let mut photos: Vec<Photo> = (0..30).map(good).collect();
     spoil(&mut photos[4]);
     let place = Place::new(&photos);
-    let summary = place.convert().unwrap_or_else(|error| panic!("{reason}: {error}"));
+    let outcome = place.convert().unwrap_or_else(|error| panic!("{reason}: {error}"));
     assert_eq!(rejects(&place.output()), [(item.to_owned(), reason.to_owned())]);
-    assert_eq!(summary.counts["rejects"], 1, "{reason}");
+    assert_eq!(outcome.summary().expect("it is published").counts["rejects"], 1, "{reason}");
     let index = Dataset::open(&place.output()).and_then(|dataset| dataset.index()).expect("the dataset");
     let ids: Vec<u32> = index.iter().map(|entry| entry.photo_id).collect();
     assert_eq!(ids, (0..30).filter(|&id| id != 4).collect::<Vec<_>>(), "{reason}: the others keep their ids");
@@ -274,7 +274,7 @@ fn a_bad_photo_is_rejected_by_name() {
     let spoil = |content: &[u8]| {
         let place = Place::new(&(0..30).map(good).collect::<Vec<_>>());
         fs::write(place.image("0004.jpg"), content).expect("a file");
-        place.convert().expect("a dataset");
+        place.convert().expect("a dataset").published().expect("it is published");
         let found = rejects(&place.output());
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].0, "0004.jpg");
@@ -288,7 +288,7 @@ fn a_bad_photo_is_rejected_by_name() {
     let place = Place::new(&(0..30).map(good).collect::<Vec<_>>());
     fs::remove_file(place.image("0004.jpg")).expect("removed");
     fs::create_dir(place.image("0004.jpg")).expect("a folder of that name");
-    place.convert().expect("a dataset");
+    place.convert().expect("a dataset").published().expect("it is published");
     assert_eq!(rejects(&place.output()), [("0004.jpg".to_owned(), "photo_not_a_file".to_owned())]);
 }
 
@@ -298,13 +298,13 @@ fn more_rejects_than_allowed_end_in_their_own_exit_code_and_the_good_is_publishe
     photos[0].category = Some(vec![0.0, 1.0]);
     photos[9].name = Some(name("9999.jpg"));
     let place = Place::new(&photos);
-    let error = place.convert().expect_err("a fifth is rejected");
-    assert_eq!(error.exit_code(), 3);
-    assert!(error.to_string().contains("2 of 10 photos"), "{error}");
+    let outcome = place.convert().expect("the good ones are published");
+    assert_eq!(outcome.exit_code(), 3);
+    assert!(outcome.to_string().contains("2 of 10 photos"), "{outcome}");
     assert_eq!(Dataset::open(&place.output()).expect("the good ones").len(), 8);
     let config =
         Config { source: place.source(), output: place.output(), max_reject_fraction: 0.2, ..Default::default() };
-    convert::run(&config, &Common::default()).expect("a fifth is allowed");
+    convert::run(&config, &Common::default()).expect("a fifth is allowed").published().expect("it is published");
 }
 
 // ---- Bad files ----------------------------------------------------------------------------------------------------
@@ -438,14 +438,14 @@ fn a_dry_run_counts_the_entries_and_writes_nothing() {
     let place = Place::new(&[good(0), good(1)]);
     let config = Config { source: place.source(), output: place.output(), ..Default::default() };
     let summary = convert::run(&config, &Common { dry_run: true, ..Common::default() }).expect("a plan");
-    assert_eq!(summary.counts["entries"], 2);
+    assert_eq!(summary.summary().expect("a plan").counts["entries"], 2);
     assert!(!place.output().exists());
 }
 
 #[test]
 fn a_dataset_of_another_version_or_program_is_refused() {
     let place = Place::new(&[good(0)]);
-    place.convert().expect("a dataset");
+    place.convert().expect("a dataset").published().expect("it is published");
     let path = place.output().join("categories.parquet");
     fs::copy(place.output().join("colors.parquet"), &path).expect("copied");
     let error = Dataset::open(&place.output()).expect_err("the wrong table");
@@ -511,7 +511,7 @@ fn tags_are_folded_and_a_bad_label_map_is_rejected_by_name() {
     let map = source.join("annotations/pixel-level/0004.mat");
     fs::write(source.join("photos/9999.jpg"), jpeg(WIDTH, HEIGHT)).expect("a photo without labels");
     let unlabelled = ("9999.jpg".to_owned(), "no_pixel_labels".to_owned());
-    convert(&source, &output).expect("a dataset");
+    convert(&source, &output).expect("a dataset").published().expect("it is published");
     assert_eq!(rejects(&output), std::slice::from_ref(&unlabelled));
     let dataset = Dataset::open(&output).expect("the dataset");
     let first = dataset.photos(None).expect("the photos").next().expect("a photo").expect("a whole row");
@@ -531,7 +531,7 @@ fn tags_are_folded_and_a_bad_label_map_is_rejected_by_name() {
     ];
     for (content, reason) in bad {
         fs::write(&map, content).expect("a file");
-        convert(&source, &output).expect("one of thirty is allowed");
+        convert(&source, &output).expect("one of thirty is allowed").published().expect("it is published");
         assert_eq!(rejects(&output), [("0004.jpg".to_owned(), reason.to_owned()), unlabelled.clone()]);
     }
 }

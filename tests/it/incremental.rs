@@ -19,7 +19,7 @@ use lookbook::features::rows::Format;
 use lookbook::features::{FeatureTable, layout};
 use lookbook::segment::{self, Config, Masks};
 use lookbook::shard::Shard;
-use lookbook::stage::{Common, Summary};
+use lookbook::stage::{Common, Outcome, Summary};
 use lookbook::table;
 
 const T_SHIRT: usize = 1;
@@ -66,7 +66,7 @@ impl Place {
     pub(crate) fn run(&self, change: impl FnOnce(&mut Config)) -> Result<Summary> {
         let mut config = self.config();
         change(&mut config);
-        segment::run(&config, &Common::default())
+        Ok(segment::run(&config, &Common::default())?.published().expect("it is published"))
     }
 
     /// Name below the shop, id and colour of each row.
@@ -120,6 +120,7 @@ fn only_what_is_new_or_changed_is_done_again() -> Result<()> {
     fs::remove_file(place.path("shop/a.jpg")).unwrap();
     fs::rename(place.path("shop/c.jpg"), place.path("shop/moved.jpg")).unwrap();
     let dry = segment::run(&place.config(), &Common { dry_run: true, ..Common::default() })?;
+    let dry = dry.published().expect("a plan");
     let told = counts(&dry, &["photos", "known", "new", "changed", "outdated", "vanished"]);
     assert_eq!(told, [5, 2, 2, 1, 0, 2], "the photo that is none is known too");
     assert_eq!(counts(&place.run(|_| {})?, &ways), [1, 2, 1, 2, 1, 2, 0]);
@@ -159,8 +160,8 @@ fn a_folder_that_is_away_for_a_night_costs_no_ids_and_no_work() -> Result<()> {
 
     // More than half: it looks like a disk that is not there.
     fs::rename(place.path("shop/b"), place.path("away")).unwrap();
-    let problem = place.run(|_| {}).expect_err("too many vanished");
-    assert!(problem.to_string().contains("gate max_vanished_share (0.5): 0.6667 is too high"), "{problem}");
+    let problem = segment::run(&place.config(), &Common::default())?.problem().expect("too many vanished");
+    assert!(problem.contains("gate max_vanished_share (0.5): 0.6667 is too high"), "{problem}");
     assert_eq!(place.rows().len(), 6, "what was published stays");
     fs::rename(place.path("away"), place.path("shop/b")).unwrap();
     assert_eq!(counts(&place.run(|_| {})?, &["photos", "segmented"]), [6, 0]);
@@ -476,8 +477,8 @@ fn what_a_gate_kept_back_is_not_done_again() -> Result<()> {
     place.photo("b.jpg", 3);
     let mut common = Common::default();
     common.gates.min_photos = Some(3);
-    let kept_back = segment::run(&place.config(), &common).expect_err("there are too few");
-    assert!(matches!(kept_back, lookbook::error::Error::Gate { .. }), "{kept_back}");
+    let kept_back = segment::run(&place.config(), &common)?;
+    assert!(matches!(kept_back, Outcome::KeptBack { .. }), "{kept_back}");
     assert_eq!(counts(&place.run(|_| {})?, &["resumed", "segmented", "photos"]), [2, 0, 2]);
     assert!(!place.path("features/unfinished").exists());
     Ok(())
@@ -526,7 +527,7 @@ fn a_merge_takes_the_settings_of_its_shards() -> Result<()> {
     let again = place.run(|config| (config.shard, config.masks) = (Shard::new(1, 2), Masks::Png))?;
     assert_eq!(counts(&again, &["segmented"]), [0], "a shard is not done twice");
     let merged = place.run(|config| (config.merge, config.model) = (true, place.path("nowhere")))?;
-    assert_eq!(merged.config["stage"]["model"], place.path("model").to_str().unwrap());
+    assert_eq!(merged.config.setting("model"), Some(place.path("model")));
     assert_eq!(merged.counts["precision"], "f32");
     let [photos, new, resumed] = counts(&merged, &["photos", "new", "resumed"])[..] else { panic!("three counts") };
     assert_eq!((photos, new + resumed), (5, 5));

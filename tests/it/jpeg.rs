@@ -101,10 +101,10 @@ fn red_dresses_are_red() {
     let place = tempfile::tempdir().unwrap();
     let [catalogue, output] = ["dataset", "features"].map(|name| place.path().join(name));
     let config = convert::Config { source, output: catalogue.clone(), ..Default::default() };
-    convert::run(&config, &Common::default()).unwrap();
+    convert::run(&config, &Common::default()).unwrap().published().expect("it is published");
     let from = segment::LabelSource::Labels;
     let config = segment::Config { catalogue, output: output.clone(), from, ..Default::default() };
-    segment::run(&config, &Common::default()).unwrap();
+    segment::run(&config, &Common::default()).unwrap().published().expect("it is published");
     let table = FeatureTable::open(&output).unwrap();
     let dress_red = labels::cell_names().iter().position(|name| name == "dress_red").unwrap();
     assert_eq!((0..table.len()).map(|row| table.row(row)[dress_red]).collect::<Vec<_>>(), [1.0; 5]);

@@ -7,11 +7,11 @@ use std::path::Path;
 use crate::incremental::{Place, counts, kill_once_saved, program, row, tables};
 use crate::segment::rejects;
 use crate::shared::library;
-use lookbook::error::{Error, Result};
+use lookbook::error::Result;
 use lookbook::features::FeatureTable;
 use lookbook::features::rows::Format;
 use lookbook::shard::Shard;
-use lookbook::stage::{self, Common, Depth, Summary};
+use lookbook::stage::{self, Common, Depth, Outcome, Summary};
 use lookbook::{report, segment, similarity, table};
 
 /// The names in a folder, sorted.
@@ -84,18 +84,22 @@ fn a_folder_of_the_old_layout_is_taken_over() -> Result<()> {
     assert_eq!(stage::reasons(&config, &Common::default(), Depth::Contents)?, Vec::<String>::new());
     assert_eq!(place.rows(), rows);
 
-    let run = || segment::run(&config, &Common::default());
+    let run = |common: &Common| Ok(segment::run(&config, common)?.published().expect("it is published"));
     let ways = ["known", "resumed", "segmented", "parts_unchanged", "vanished", "rejects"];
-    let dry = segment::run(&config, &Common { dry_run: true, ..Common::default() })?;
+    let dry = run(&Common { dry_run: true, ..Common::default() })?;
     assert_eq!(counts(&dry, &["known", "new", "changed", "vanished"]), [3, 0, 0, 0], "a known reject included");
-    assert_eq!(counts(&run()?, &ways), [2, 0, 0, 1, 0, 1]);
+    assert_eq!(counts(&run(&Common::default())?, &ways), [2, 0, 0, 1, 0, 1]);
     assert_eq!((names(&features), place.rows()), (NEW.map(str::to_owned).to_vec(), rows.clone()));
     assert!(tables(&features) == new, "the same bytes");
 
     stage::roll_back(&features)?;
     assert_eq!(names(&features), OLD);
     place.photo("a.jpg", 2);
-    assert_eq!(counts(&run()?, &["segmented", "photos"]), [0, 3], "the old folder of vanished photos is found too");
+    assert_eq!(
+        counts(&run(&Common::default())?, &["segmented", "photos"]),
+        [0, 3],
+        "the old folder of vanished photos is found too"
+    );
     assert_eq!(place.rows(), [vec![row("a.jpg", 0, "Tshirt_black")], rows].concat());
     assert_eq!(names(&features), NEW);
     Ok(())
@@ -121,12 +125,13 @@ fn every_reader_knows_both_layouts() -> Result<()> {
             to_old_layout(&place.path("features"));
         }
         let config = report::Config { run: place.path(""), output: place.path("report"), ..report::Config::default() };
-        report::run(&config, &Common::default())?;
+        report::run(&config, &Common::default())?.published().expect("it is published");
         let page = fs::read_to_string(place.path("report/index.html")).unwrap();
         assert!(page.contains("photo_empty") && page.contains("bad.jpg"), "the rejects of the {layout} layout");
         let [features, output] = ["features", "similarity"].map(|name| place.path(name));
         let config = similarity::Config { features, output, ..similarity::Config::default() };
-        assert_eq!(counts(&similarity::run(&config, &Common::default())?, &["photos"]), [2], "{layout}");
+        let compared = similarity::run(&config, &Common::default())?.published().expect("it is published");
+        assert_eq!(counts(&compared, &["photos"]), [2], "{layout}");
         assert_eq!(FeatureTable::open(&config.features)?.photo_ids, [1, 3], "{layout}");
     }
     Ok(())
@@ -188,8 +193,8 @@ fn what_a_gate_kept_back_in_the_old_layout_is_not_done_again() -> Result<()> {
     place.photo("a.jpg", 2);
     let mut common = Common::default();
     common.gates.min_photos = Some(2);
-    let kept_back = segment::run(&place.config(), &common).expect_err("there are too few");
-    assert!(matches!(kept_back, Error::Gate { .. }), "{kept_back}");
+    let kept_back = segment::run(&place.config(), &common)?;
+    assert!(matches!(kept_back, Outcome::KeptBack { .. }), "{kept_back}");
     to_old_layout(&place.path(".features.rejected"));
     assert_eq!(counts(&place.run(|_| {})?, &["resumed", "segmented", "photos"]), [1, 0, 1]);
     Ok(())

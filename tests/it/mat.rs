@@ -364,7 +364,7 @@ fn a_disk_that_fails_ends_the_stage_and_is_no_reject() {
 fn convert(source: &Path, output: &Path) -> Vec<(String, String)> {
     let config =
         Config { source: source.to_owned(), output: output.to_owned(), max_reject_fraction: 1.0, ..Config::default() };
-    convert::run(&config, &Common::default()).unwrap();
+    convert::run(&config, &Common::default()).unwrap().published().expect("it is published");
     let rejects = rejects::read(&output.join("rejects.parquet")).unwrap();
     rejects.into_iter().map(|reject| (reject.item, reject.reason.into_owned())).collect()
 }

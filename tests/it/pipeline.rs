@@ -19,10 +19,10 @@ fn common() -> Common {
 
 fn convert(place: &Path) {
     let config = sample::Config { output: place.join("sample"), photos: PHOTOS };
-    sample::run(&config, &common()).unwrap();
+    sample::run(&config, &common()).unwrap().published().expect("it is published");
     let config =
         convert::Config { source: place.join("sample"), output: place.join("dataset"), ..convert::Config::default() };
-    convert::run(&config, &common()).unwrap();
+    convert::run(&config, &common()).unwrap().published().expect("it is published");
 }
 
 fn training(place: &Path, output: &str) -> train::Config {
@@ -47,7 +47,7 @@ fn similarity_of(place: &Path, features: &str, output: &str) -> Vec<similarity::
         top: 3,
         ..similarity::Config::default()
     };
-    similarity::run(&config, &common()).unwrap();
+    similarity::run(&config, &common()).unwrap().published().expect("it is published");
     similarity::read_neighbours(&config.output).unwrap()
 }
 
@@ -62,7 +62,7 @@ fn every_stage_hands_on_to_the_next() {
     assert_eq!(Dataset::open(&place.join("dataset")).unwrap().len(), PHOTOS as usize);
 
     let config = training(place, "model");
-    train::run(&config, &common()).unwrap();
+    train::run(&config, &common()).unwrap().published().expect("it is published");
     let history = lookbook::model::history::read(&place.join("model/history.parquet")).unwrap();
     assert_eq!(history.len(), 2);
     assert!(history[1].train_loss < history[0].train_loss, "it learns: {history:?}");
@@ -86,7 +86,7 @@ fn every_stage_hands_on_to_the_next() {
             from,
             ..segment::Config::default()
         };
-        segment::run(&config, &common()).unwrap();
+        segment::run(&config, &common()).unwrap().published().expect("it is published");
         assert_eq!(FeatureTable::open(&config.output).unwrap().photo_ids, (0..PHOTOS).collect::<Vec<_>>());
     }
     let neighbours = similarity_of(place, "labelled", "similarity");
@@ -94,13 +94,13 @@ fn every_stage_hands_on_to_the_next() {
     assert!(neighbours.iter().all(|it| it.photo_id != it.neighbour_id));
 
     let config = report::Config { run: place.to_owned(), output: place.join("report"), ..report::Config::default() };
-    report::run(&config, &common()).unwrap();
+    report::run(&config, &common()).unwrap().published().expect("it is published");
     let page = fs::read_to_string(place.join("report/index.html")).unwrap();
     assert!(page.contains("data:image/") && page.contains("<polyline"), "overlays and curves are in the page");
 
     for folder in ["sample", "dataset", "model", "features", "labelled", "similarity", "report"] {
         let summary = Summary::read(&place.join(folder)).unwrap();
-        assert_eq!(summary.config["common"]["seed"], 4, "{folder}");
+        assert_eq!(summary.config.seed(), Some(4), "{folder}");
         let hidden = place.join(format!(".{folder}.partial"));
         assert!(!hidden.exists(), "{} is left", hidden.display());
     }
@@ -114,7 +114,7 @@ fn the_same_seed_trains_the_same_model() {
     let place = tempfile::tempdir().unwrap();
     convert(place.path());
     let weights = ["first", "second"].map(|output| {
-        train::run(&training(place.path(), output), &common()).unwrap();
+        train::run(&training(place.path(), output), &common()).unwrap().published().expect("it is published");
         fs::read(place.path().join(output).join("weights.safetensors")).unwrap()
     });
     assert!(weights[0] == weights[1], "the weights are the same to the last bit");
@@ -129,14 +129,14 @@ fn a_photo_of_any_kind_gets_its_looks_and_a_model_is_exported() {
     let place = place.path();
     convert(place);
     let config = train::Config { epochs: 12, ..training(place, "model") };
-    train::run(&config, &common()).unwrap();
+    train::run(&config, &common()).unwrap().published().expect("it is published");
     let config = segment::Config {
         catalogue: place.join("dataset"),
         output: place.join("features"),
         from: segment::LabelSource::Labels,
         ..segment::Config::default()
     };
-    segment::run(&config, &common()).unwrap();
+    segment::run(&config, &common()).unwrap().published().expect("it is published");
     let config = recommend::Config {
         model: place.join("model"),
         features: place.join("features"),
@@ -154,7 +154,7 @@ fn a_photo_of_any_kind_gets_its_looks_and_a_model_is_exported() {
     }
 
     let config = export::Config { model: place.join("model"), output: place.join("export") };
-    export::run(&config, &common()).unwrap();
+    export::run(&config, &common()).unwrap().published().expect("it is published");
     for file in ["train_step.onnx", "predict.onnx", "weights.safetensors"] {
         assert_eq!(
             fs::read(place.join("export").join(file)).unwrap(),

@@ -54,7 +54,7 @@ fn publish(place: &Path, text: &str, common: &Common) {
     for name in ["a", "b"] {
         files::write(&stage.path(name), text.as_bytes()).unwrap();
     }
-    stage.publish().unwrap();
+    stage.publish().unwrap().published().expect("it is published");
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn shop(place: &Path) {
         output: place.join("features"),
         ..Default::default()
     };
-    segment::run(&config, &Common::default()).unwrap();
+    segment::run(&config, &Common::default()).unwrap().published().expect("it is published");
 }
 
 fn ask(place: &Path, photos: &[PathBuf], change: impl FnOnce(&mut Config)) -> Result<Vec<Recommendation>> {

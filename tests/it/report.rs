@@ -9,26 +9,29 @@ use lookbook::{convert, report, sample, segment, similarity};
 fn run_up_to_similarity(place: &Path) {
     let common = Common::default();
     let source = place.join("sample");
-    sample::run(&sample::Config { output: source.clone(), photos: 12 }, &common).unwrap();
+    sample::run(&sample::Config { output: source.clone(), photos: 12 }, &common)
+        .unwrap()
+        .published()
+        .expect("it is published");
     let dataset = convert::Config { source, output: place.join("dataset"), ..Default::default() };
-    convert::run(&dataset, &common).unwrap();
+    convert::run(&dataset, &common).unwrap().published().expect("it is published");
     let features = segment::Config {
         catalogue: place.join("dataset"),
         output: place.join("features"),
         from: segment::LabelSource::Labels,
         ..Default::default()
     };
-    segment::run(&features, &common).unwrap();
+    segment::run(&features, &common).unwrap().published().expect("it is published");
     let similarity =
         similarity::Config { features: place.join("features"), output: place.join("similarity"), ..Default::default() };
-    similarity::run(&similarity, &common).unwrap();
+    similarity::run(&similarity, &common).unwrap().published().expect("it is published");
 }
 
 /// The report of such a run; its folder.
 pub(crate) fn reported(place: &Path) -> PathBuf {
     run_up_to_similarity(place);
     let config = report::Config { run: place.to_owned(), output: place.join("report"), ..Default::default() };
-    report::run(&config, &Common::default()).unwrap();
+    report::run(&config, &Common::default()).unwrap().published().expect("it is published");
     config.output
 }
 
@@ -45,7 +48,7 @@ fn a_run_without_a_model_is_reported_as_far_as_it_went() {
     run_up_to_similarity(place.path());
     let config =
         report::Config { run: place.path().to_owned(), output: place.path().join("report"), ..Default::default() };
-    let summary = report::run(&config, &Common::default()).unwrap();
+    let summary = report::run(&config, &Common::default()).unwrap().published().unwrap();
     assert_eq!(summary.counts["gallery_photos"], 12);
     assert_eq!(summary.counts["parts_left_out"], 3, "curve, figures and segmentations");
     let sheet = image::open(config.output.join("thumbnails/0000.jpg")).unwrap().to_rgb8();
@@ -87,10 +90,10 @@ fn tonight_is_compared_with_last_night() {
         max_reject_fraction: 1.0,
         ..Default::default()
     };
-    convert::run(&convert, &Common { gates, ..Common::default() }).unwrap();
+    convert::run(&convert, &Common { gates, ..Common::default() }).unwrap().published().expect("it is published");
     let config =
         report::Config { run: place.path().to_owned(), output: place.path().join("report"), ..Default::default() };
-    report::run(&config, &Common::default()).unwrap();
+    report::run(&config, &Common::default()).unwrap().published().expect("it is published");
     let html = std::fs::read_to_string(config.output.join("index.html")).unwrap();
     let row = html.lines().find(|line| line.contains("rejected by convert")).unwrap();
     assert!(row.contains(">1<") && row.contains(">0<") && row.contains("worse\">+1<"), "{row}");

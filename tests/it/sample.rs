@@ -10,7 +10,10 @@ use lookbook::stage::Common;
 use lookbook::{Error, convert, sample};
 
 fn draw(output: &Path, photos: u32, common: &Common) {
-    sample::run(&sample::Config { output: output.to_owned(), photos }, common).expect("a sample");
+    sample::run(&sample::Config { output: output.to_owned(), photos }, common)
+        .expect("a sample")
+        .published()
+        .expect("it is published");
 }
 
 fn content(folder: &Path) -> Vec<(String, Vec<u8>)> {
@@ -41,7 +44,7 @@ fn every_category_and_every_colour_occurs_and_the_test_part_holds_all_categories
     let (drawn, output) = (place.path().join("sample"), place.path().join("dataset"));
     draw(&drawn, sample::DEFAULT_PHOTOS, &Common::default());
     let config = convert::Config { source: drawn.clone(), output: output.clone(), ..Default::default() };
-    let summary = convert::run(&config, &Common::default()).expect("a dataset");
+    let summary = convert::run(&config, &Common::default()).expect("a dataset").published().expect("it is published");
     assert_eq!(summary.counts["photos"], sample::DEFAULT_PHOTOS);
     assert_eq!(summary.counts["rejects"], 0);
 
@@ -86,7 +89,7 @@ fn a_dry_run_writes_nothing() {
     let output = place.path().join("sample");
     let common = Common { dry_run: true, ..Common::default() };
     let config = sample::Config { output: output.clone(), ..Default::default() };
-    let summary = sample::run(&config, &common).expect("a plan");
+    let summary = sample::run(&config, &common).expect("a plan").published().expect("a plan");
     assert_eq!(summary.counts["photos"], sample::DEFAULT_PHOTOS);
     assert_eq!(std::fs::read_dir(place.path()).expect("a folder").count(), 0);
 }

@@ -11,12 +11,12 @@ use lookbook::features::{ColorRule, FeatureTable};
 use lookbook::labels::{self, CELL_COUNT};
 use lookbook::model::Model;
 use lookbook::segment::{self, Config, LabelSource};
-use lookbook::stage::{Common, Summary};
+use lookbook::stage::{Common, Outcome};
 use lookbook::{color, convert, dataset, files, table};
 
 const T_SHIRT: usize = 1;
 
-fn run(place: &Path, catalogue: &Path, change: impl FnOnce(&mut Config)) -> Result<Summary> {
+fn run(place: &Path, catalogue: &Path, change: impl FnOnce(&mut Config)) -> Result<Outcome> {
     let mut config = Config {
         catalogue: catalogue.to_owned(),
         model: place.join("model"),
@@ -91,7 +91,7 @@ fn a_folder_of_photos_becomes_a_table_and_the_bad_ones_are_named() -> Result<()>
     let shop = place.path().join("shop");
     write_shop(&shop);
     write_flat_model(&place.path().join("model"), T_SHIRT);
-    let summary = run(place.path(), &shop, |config| config.keep_every_photos = 2)?;
+    let summary = run(place.path(), &shop, |config| config.keep_every_photos = 2)?.published().unwrap();
     assert_eq!((&summary.counts["photos"], &summary.counts["rejects"]), (&5.into(), &3.into()));
     assert_eq!(summary.execution_provider.as_deref(), Some("cpu"));
 
@@ -126,10 +126,9 @@ fn too_many_bad_photos_fail_after_the_good_ones_are_published() {
     let shop = place.path().join("shop");
     write_shop(&shop);
     write_flat_model(&place.path().join("model"), T_SHIRT);
-    let failed =
-        run(place.path(), &shop, |config| config.max_reject_fraction = 0.2).expect_err("three of eight are bad");
-    assert_eq!(failed.exit_code(), 3, "{failed}");
-    assert!(failed.to_string().contains("features/_state/rejects.parquet"), "{failed}");
+    let outcome = run(place.path(), &shop, |config| config.max_reject_fraction = 0.2).unwrap();
+    assert_eq!(outcome.exit_code(), 3, "three of eight are bad: {outcome}");
+    assert!(outcome.to_string().contains("features/_state/rejects.parquet"), "{outcome}");
     assert_eq!(FeatureTable::open(&place.path().join("features")).unwrap().len(), 5);
 }
 
@@ -144,7 +143,7 @@ fn lists_give_their_own_ids_in_their_own_order() -> Result<()> {
     let csv = place.path().join("list.csv");
     fs::write(&csv, "path,note,photo_id\n\"shop/c.Jpg\",\"red, green\",700\nshop/gone.jpg,,5\nshop/a/9.jpg,,12\n")
         .unwrap();
-    run(place.path(), &csv, |_| {})?;
+    run(place.path(), &csv, |_| {})?.published().expect("it is published");
     let by_csv = FeatureTable::open(&place.path().join("features"))?;
     assert_eq!(
         (by_csv.photo_ids.clone(), by_csv.file_names.clone()),
@@ -154,7 +153,7 @@ fn lists_give_their_own_ids_in_their_own_order() -> Result<()> {
 
     let list = place.path().join("list.parquet");
     write_list(&list, &[700, 5, 12], &["shop/c.Jpg", "shop/gone.jpg", "shop/a/9.jpg"]);
-    run(place.path(), &list, |_| {})?;
+    run(place.path(), &list, |_| {})?.published().expect("it is published");
     assert_eq!(FeatureTable::open(&place.path().join("features"))?, by_csv);
 
     write_list(&list, &[3, 3], &["shop/c.Jpg", "shop/a/9.jpg"]);
@@ -194,7 +193,7 @@ fn arrow_files_hold_the_same_rows_as_the_parquet_files() -> Result<()> {
     let shop = place.path().join("shop");
     write_shop(&shop);
     write_flat_model(&place.path().join("model"), T_SHIRT);
-    run(place.path(), &shop, |config| config.format = Format::Arrow)?;
+    run(place.path(), &shop, |config| config.format = Format::Arrow)?.published().expect("it is published");
     let part = place.path().join("features/part-00000.parquet");
     let parquet = table::read_table(&part, "features", &[], 1000)?.next().unwrap()?;
     let file = fs::File::open(part.with_extension("arrow")).unwrap();
@@ -207,7 +206,7 @@ fn arrow_files_hold_the_same_rows_as_the_parquet_files() -> Result<()> {
 fn converted(place: &Path, source: &Path) -> PathBuf {
     let output = place.join("dataset");
     let config = convert::Config { source: source.to_owned(), output: output.clone(), ..Default::default() };
-    convert::run(&config, &Common::default()).unwrap();
+    convert::run(&config, &Common::default()).unwrap().published().expect("it is published");
     output
 }
 
@@ -219,7 +218,9 @@ fn labels_are_counted_as_they_are() -> Result<()> {
         run(place.path(), &dataset, |config| {
             config.from = LabelSource::Labels;
             config.color_rule = rule;
-        })?;
+        })?
+        .published()
+        .expect("it is published");
         let table = FeatureTable::open(&place.path().join("features"))?;
         let records = dataset::Dataset::open(&dataset)?.photos(None)?.collect::<Result<Vec<_>>>()?;
         assert!(!records.is_empty() && records.len() == table.len());
@@ -255,7 +256,7 @@ fn a_dataset_is_segmented_by_a_model_too() -> Result<()> {
     let place = tempfile::tempdir().unwrap();
     let dataset = converted(place.path(), Path::new("tests/data/cfpd_small"));
     write_flat_model(&place.path().join("model"), 0);
-    let summary = run(place.path(), &dataset, |_| {})?;
+    let summary = run(place.path(), &dataset, |_| {})?.published().unwrap();
     assert_eq!(summary.counts["photos_without_apparel"], summary.counts["photos"], "this model sees background alone");
     let table = FeatureTable::open(&place.path().join("features"))?;
     assert!(!table.is_empty() && table.cells.iter().all(|share| *share == 0.0));
@@ -293,7 +294,7 @@ fn a_dry_run_counts_the_photos_and_writes_nothing() -> Result<()> {
         output: place.path().join("features"),
         ..Config::default()
     };
-    let summary = segment::run(&config, &Common { dry_run: true, ..Common::default() })?;
+    let summary = segment::run(&config, &Common { dry_run: true, ..Common::default() })?.published().unwrap();
     assert_eq!((&summary.counts["photos"], &summary.counts["new"]), (&8.into(), &8.into()));
     assert!(!place.path().join("features").exists());
     Ok(())

@@ -117,7 +117,7 @@ fn many_rows(photos: u32) -> impl Iterator<Item = FeatureRow> {
 fn run(place: &Path, change: impl FnOnce(&mut Config)) -> Result<lookbook::stage::Summary> {
     let mut config = Config { features: place.join("features"), output: place.join("similarity"), ..Config::default() };
     change(&mut config);
-    similarity::run(&config, &Common::default())
+    Ok(similarity::run(&config, &Common::default())?.published().expect("it is published"))
 }
 
 #[test]
@@ -274,10 +274,11 @@ fn shards_make_what_one_run_makes() -> Result<()> {
     std::fs::remove_dir_all(&folder).unwrap();
     let merged = run(place.path(), |config| config.merge = true)?;
     assert!(expected == tables()?, "the shards give other tables");
-    for (name, count) in whole.counts {
-        assert_eq!(merged.counts[&name], count, "{name}");
+    for (name, count) in whole.counts.single() {
+        assert_eq!(merged.counts[name], *count, "{name}");
     }
-    assert!(merged.config["stage"]["threshold"].is_number() && merged.config["stage"]["shard"].is_null());
+    assert_eq!(merged.config.setting("threshold"), Some(0.9_f32));
+    assert_eq!(merged.config.setting::<String>("shard"), None);
 
     // Neighbours alone: a shard has no columns of others to learn from.
     for number in 1..=3 {
@@ -425,7 +426,7 @@ fn a_dry_run_writes_nothing() -> Result<()> {
     write_features(&place.path().join("features"), [row(0, &[(0, 1)])])?;
     let config =
         Config { features: place.path().join("features"), output: place.path().join("out"), ..Config::default() };
-    let summary = similarity::run(&config, &Common { dry_run: true, ..Common::default() })?;
+    let summary = similarity::run(&config, &Common { dry_run: true, ..Common::default() })?.published().unwrap();
     assert!(summary.dry_run && summary.counts["photos"] == 1);
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
     Ok(())

@@ -95,7 +95,7 @@ impl Place {
         self.path(&format!(".{output}.partial/checkpoints/epoch-{epoch:04}.safetensors"))
     }
 
-    fn counts(&self, output: &str) -> std::collections::BTreeMap<String, Value> {
+    fn counts(&self, output: &str) -> lookbook::stage::Figures {
         Summary::read(&self.path(output)).unwrap().counts
     }
 

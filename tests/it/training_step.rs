@@ -317,7 +317,7 @@ fn both_dialects_learn_the_same_from_real_photos() {
     let place = tempfile::tempdir().expect("a folder");
     let output = place.path().join("dataset");
     let config = convert::Config { source, output: output.clone(), ..convert::Config::default() };
-    convert::run(&config, &Common::default()).expect("the data set is converted");
+    convert::run(&config, &Common::default()).expect("the data set is converted").published().expect("it is published");
     let dataset = Dataset::open(&output).expect("it opens");
     let spec = Spec::seed(100, 150, Loss::Bce);
     let examples = Examples::load(&dataset, Split::Train, &spec).expect("the examples load");
