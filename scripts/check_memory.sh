@@ -11,4 +11,5 @@ if ! command -v valgrind >/dev/null 2>&1; then
     exit 0
 fi
 runner='["valgrind", "--quiet", "--error-exitcode=1", "--leak-check=no", "--undef-value-errors=no"]'
-"${CARGO:-cargo}" test --release --locked --lib --config "target.'cfg(unix)'.runner = $runner" ops::
+# With overflow checks, as scripts/check.sh tests, so that nothing is compiled twice.
+"${CARGO:-cargo}" test --release --locked --lib --config profile.release.package.lookbook.overflow-checks=true --config "target.'cfg(unix)'.runner = $runner" ops::

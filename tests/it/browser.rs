@@ -25,7 +25,7 @@ impl Browser {
     fn open() -> Option<Self> {
         let started = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let Ok(mut driver) = started else {
-            eprintln!("SKIPPED: there is no chromedriver (scripts/install_test_tools.sh gets one)");
+            crate::shared::not_installed("there is no chromedriver (scripts/install_test_tools.sh gets one)");
             return None;
         };
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();

@@ -248,9 +248,13 @@ fn succeed(place: &Path, arguments: &[&str]) {
 fn can_inject() -> bool {
     let tried =
         Command::new("strace").args(["-qq", "-o", "/dev/null", "-e", "inject=rmdir:error=EIO", "true"]).output();
+    if tried.is_err() {
+        crate::shared::not_installed("there is no strace (scripts/install_test_tools.sh gets it)");
+        return false;
+    }
     let can = tried.is_ok_and(|it| it.status.success());
     if !can {
-        eprintln!("SKIPPED: strace cannot trace a process here, so that no fault can be injected");
+        crate::shared::skip("strace cannot trace a process here, so that no fault can be injected");
     }
     can
 }

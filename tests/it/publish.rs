@@ -152,7 +152,7 @@ impl SmallDisk {
         if mounted.is_ok_and(|it| it.status.success()) {
             return Some(Self(place.to_owned()));
         }
-        eprintln!("SKIPPED: no small file system can be mounted here (root may)");
+        crate::shared::skip("no small file system can be mounted here (root may)");
         None
     }
 }

@@ -21,7 +21,10 @@ const BATCH: usize = 2;
 pub(crate) fn python() -> Option<Command> {
     let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join(".python");
     if !packages.exists() {
-        eprintln!("SKIPPED: there is no {} (scripts/install_python_packages.sh makes it)", packages.display());
+        crate::shared::not_installed(&format!(
+            "there is no {} (scripts/install_python_packages.sh makes it)",
+            packages.display()
+        ));
         return None;
     }
     let mut command = Command::new("python3");
@@ -89,7 +92,7 @@ fn exported_graphs_give_the_same_numbers_in_python() {
 fn has_engines() -> bool {
     let has = Path::new(env!("CARGO_MANIFEST_DIR")).join(".python/duckdb").exists();
     if !has {
-        eprintln!("SKIPPED: there is no DuckDB in .python (scripts/install_python_packages.sh gets it)");
+        crate::shared::not_installed("there is no DuckDB in .python (scripts/install_python_packages.sh gets it)");
     }
     has
 }

@@ -1,6 +1,24 @@
-//! Where tests find data that is not in this repository.
+//! Where tests find data that is not in this repository, and how they say that they were skipped.
 
+use std::io::Write;
 use std::path::PathBuf;
+
+/// Says that the calling test is skipped. libtest counts it as passed, so the reason also goes as one line into the file that
+/// `LOOKBOOK_SKIPPED` names, which `scripts/check.sh` counts at its end.
+pub(crate) fn skip(reason: &str) {
+    eprintln!("SKIPPED: {reason}");
+    if let Some(path) = std::env::var_os("LOOKBOOK_SKIPPED") {
+        let mut file = std::fs::File::options().append(true).create(true).open(path).unwrap();
+        // One write, as tests run at the same time.
+        file.write_all(format!("{}\n", reason.replace('\n', " ")).as_bytes()).unwrap();
+    }
+}
+
+/// As [`skip`], for want of something that `.ci/run` installs: a failure in continuous integration (`CI=true`).
+pub(crate) fn not_installed(reason: &str) {
+    assert!(std::env::var_os("CI").is_none_or(|it| it != "true"), "would be skipped, with CI=true: {reason}");
+    skip(reason);
+}
 
 /// A path below the folder of shared data (`LOOKBOOK_SHARED`, else `../shared`); `None`, said aloud, where it is missing.
 pub(crate) fn shared(path: &str) -> Option<PathBuf> {
@@ -9,7 +27,7 @@ pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    eprintln!("SKIPPED: {} is not there (LOOKBOOK_SHARED names the folder of shared data)", path.display());
+    skip(&format!("{} is not there (LOOKBOOK_SHARED names the folder of shared data)", path.display()));
     None
 }
 
@@ -18,7 +36,7 @@ pub(crate) fn shared(path: &str) -> Option<PathBuf> {
 pub(crate) fn library() -> Option<PathBuf> {
     let found = lookbook::runtime::library();
     if let Err(problem) = &found {
-        eprintln!("SKIPPED: {problem}");
+        not_installed(&problem.to_string());
     }
     found.ok().map(|it| it.path)
 }

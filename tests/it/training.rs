@@ -382,7 +382,7 @@ fn cuda_learns_what_the_cpu_learns_or_says_that_it_cannot() {
     if code != 0 {
         assert!(text.contains("CUDA does not work here") && text.contains("'--device cpu' does without"), "{text}");
         assert!(!place.path("cuda").exists());
-        eprintln!("SKIPPED: there is no CUDA device to train on");
+        crate::shared::skip("there is no CUDA device to train on");
         return;
     }
     assert_eq!(Summary::read(&place.path("cuda")).unwrap().execution_provider.as_deref(), Some("cuda"));
