@@ -18,7 +18,7 @@ pub const ADAM_EPSILON: f32 = 1e-7;
 pub enum Dialect {
     /// Standard operators, NCHW: for any ONNX Runtime on any device.
     Portable,
-    /// The operators of [`crate::ops`], NHWC: for CPUs, in this program.
+    /// The operators of [`lookbook_ops`], NHWC: for CPUs, in this program.
     Native,
 }
 

@@ -32,14 +32,17 @@ use ort::value::{TensorElementType, ValueRef, ValueRefMut};
 use crate::graph::builder::DOMAIN;
 use crate::graph::parameters::VARIANCE_EPSILON;
 use crate::graph::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON};
-use crate::ops::adam::{Adam, AdamInputs};
-use crate::ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
-use crate::ops::head::{Head, HeadLoss, MAPS};
-use crate::ops::maps::{Maps, Shape};
-use crate::ops::norm::{batch_norm, batch_norm_gradient};
-use crate::ops::pool::{max_pool, max_pool_gradient, pooled_shape};
-use crate::ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
-use crate::ops::{Instructions, Spread, Workers};
+use crate::labels::CATEGORY_COUNT;
+use lookbook_ops::adam::{Adam, AdamInputs};
+use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
+use lookbook_ops::head::{Head, HeadLoss, MAPS};
+use lookbook_ops::maps::{Maps, Shape};
+use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
+use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
+use lookbook_ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
+use lookbook_ops::{Instructions, Spread, Workers};
+
+const _: () = assert!(MAPS == CATEGORY_COUNT, "the kernels of the head are written for the categories");
 
 /// All operators, for sessions with `threads` threads.
 ///
@@ -450,12 +453,18 @@ mod bf16 {
 /// The bf16 operators for prediction.
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 mod bf16 {
-    use crate::ops::bf16::{Bf16Maps, Element, bf16_convolution, bf16_max_pool, bf16_up_convolution};
     use crate::runtime::operators::{Bf16, Call, F32, OptionalBf16, Signature, U8, ValueRef, ValueRefMut};
     use crate::runtime::operators::{bytes, dims, floats, pooled_shape, shape_of, up_shape};
+    use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, Element, bf16_convolution, bf16_max_pool, bf16_up_convolution};
     use ort::value::PrimitiveTensorElementType;
 
-    pub(super) use crate::ops::bf16::is_available;
+    pub(super) fn is_available() -> bool {
+        Avx512Bf16::detect().is_some()
+    }
+
+    fn token() -> ort::Result<Avx512Bf16> {
+        Avx512Bf16::detect().ok_or_else(|| ort::Error::new("this processor has no AVX-512-BF16"))
+    }
 
     pub(super) const OPERATORS: &[Signature] = &[
         Signature {
@@ -494,7 +503,7 @@ mod bf16 {
         let parameters = [floats(&weight)?, floats(&bias)?];
         let mut output = call.output(0, dims(shape.with_channels(parameters[1].len())))?;
         let output = output.try_extract_tensor_mut::<E>()?.1;
-        bf16_convolution(call.workers.spread, shape, &inputs, parameters, output);
+        bf16_convolution(token()?, call.workers.spread, shape, &inputs, parameters, output);
         Ok(())
     }
 
@@ -504,7 +513,7 @@ mod bf16 {
         let parameters = [floats(&weight)?, floats(&bias)?];
         let mut output = call.output(0, dims(shape.with_channels(parameters[1].len())))?;
         let inputs = [Bf16Maps::Photos(bytes(&photos)?)];
-        bf16_convolution(call.workers.spread, shape, &inputs, parameters, halves_mut(&mut output)?);
+        bf16_convolution(token()?, call.workers.spread, shape, &inputs, parameters, halves_mut(&mut output)?);
         Ok(())
     }
 
@@ -512,7 +521,7 @@ mod bf16 {
         let maps = call.input(0)?;
         let shape = shape_of(&maps)?;
         let mut output = call.output(0, dims(pooled_shape(shape)))?;
-        bf16_max_pool(call.workers.spread, shape, halves(&maps)?, halves_mut(&mut output)?);
+        bf16_max_pool(token()?, call.workers.spread, shape, halves(&maps)?, halves_mut(&mut output)?);
         Ok(())
     }
 
@@ -521,7 +530,7 @@ mod bf16 {
         let shape = shape_of(&maps)?;
         let parameters = [floats(&weight)?, floats(&bias)?];
         let mut output = call.output(0, dims(up_shape(shape, parameters[1].len())))?;
-        bf16_up_convolution(call.workers.spread, shape, halves(&maps)?, parameters, halves_mut(&mut output)?);
+        bf16_up_convolution(token()?, call.workers.spread, shape, halves(&maps)?, parameters, halves_mut(&mut output)?);
         Ok(())
     }
 }

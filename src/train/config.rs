@@ -9,7 +9,6 @@ use super::step::Rates;
 use crate::engine::Device;
 use crate::error::{Error, Result};
 use crate::graph::{Loss, SEED_CHANNELS, Spec};
-use crate::ops::head::HEAD_CHANNELS;
 
 /// A named set of defaults for the settings that neither a file nor a flag gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -224,7 +223,7 @@ impl Config {
                 "train.channels",
                 (2..=7).contains(&self.channels.len())
                     && self.channels.iter().all(|it| it.is_multiple_of(8) && (8..=1024).contains(it))
-                    && HEAD_CHANNELS.contains(&self.channels[0]),
+                    && lookbook_ops::head::HEAD_CHANNELS.contains(&self.channels[0]),
                 "are not 2 to 7 multiples of 8 up to 1024, the first 8 or 16",
             ),
             ("train.augment_scale", share(self.augment_scale), "is not between 0 and 1"),
