@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the native operators' tests under valgrind, to find reads and writes out of bounds. valgrind supports AVX2 at most and
 # reports that to the program, so the AVX-512 kernels do not run here: the ordinary tests check those with guard pages
-# (src/ops/bounds.rs). Uses of uninitialised values are not reported: optimised iterators compare such values when the
+# (ops/tests/kernels/bounds.rs). Uses of uninitialised values are not reported: optimised iterators compare such values when the
 # outcome does not matter.
 set -eu
 cd -- "$(dirname -- "$0")/.."
@@ -11,5 +11,4 @@ if ! command -v valgrind >/dev/null 2>&1; then
     exit 0
 fi
 runner='["valgrind", "--quiet", "--error-exitcode=1", "--leak-check=no", "--undef-value-errors=no"]'
-# With overflow checks, as scripts/check.sh tests, so that nothing is compiled twice.
-"${CARGO:-cargo}" test --release --locked --lib --config profile.release.package.lookbook.overflow-checks=true --config "target.'cfg(unix)'.runner = $runner" ops::
+"${CARGO:-cargo}" test --release --locked --test kernels --config "target.'cfg(unix)'.runner = $runner"

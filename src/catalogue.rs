@@ -42,7 +42,8 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Numbering {
     pub(crate) ids: HashMap<Arc<str>, u32>,
-    pub(crate) next: u32,
+    /// The number after the largest one given so far, which may be past the end.
+    pub(crate) next: u64,
 }
 
 /// The kind of a catalogue.
@@ -122,10 +123,11 @@ impl Catalogue {
         let mut next = numbering.next;
         let Walked { names, rejects, unread, passed_over } = walk(&self.path)?;
         for name in names {
-            let photo_id = numbering.ids.get(name.as_str()).copied().unwrap_or_else(|| {
-                next += 1;
-                next - 1
-            });
+            let photo_id = match numbering.ids.get(name.as_str()) {
+                Some(known) => *known,
+                None => u32::try_from(next).map_err(|_| no_id_left(&self.path, &name))?,
+            };
+            next = next.max(u64::from(photo_id) + 1);
             self.entries.push(Entry::new(photo_id, photo_id, &name));
         }
         self.entries.sort_by_key(|entry| entry.photo_id);
@@ -193,7 +195,7 @@ impl Catalogue {
     pub(crate) fn keep(&mut self, before: impl Iterator<Item = (Arc<str>, u32)>, vanished: bool) -> u64 {
         let here: HashSet<Arc<str>> = self.entries.iter().map(|it| it.name.clone()).collect();
         let ids: HashSet<u32> = self.entries.iter().map(|it| it.photo_id).collect();
-        let mut slot = self.entries.last().map_or(0, |it| it.slot + 1);
+        let mut slots = self.entries.last().map_or(0, |it| it.slot.saturating_add(1))..=u32::MAX;
         let mut dropped = 0;
         for (name, photo_id) in before.filter(|(name, _)| !here.contains(name)) {
             let unseen = self.unread.iter().any(|folder| Path::new(&*name).starts_with(folder));
@@ -203,9 +205,8 @@ impl Catalogue {
                 continue;
             }
             let of_folder = matches!(self.source, Source::Folder);
-            let place = if of_folder { photo_id } else { slot };
-            slot += 1;
-            self.entries.push(Entry { photo_id, slot: place, name, kept: true });
+            let slot = if of_folder { photo_id } else { slots.next().unwrap_or(u32::MAX) };
+            self.entries.push(Entry { photo_id, slot, name, kept: true });
         }
         self.entries.sort_by_key(|entry| entry.slot);
         dropped
@@ -248,6 +249,18 @@ pub(crate) fn photo_files(folder: &Path) -> Result<Vec<PathBuf>> {
         tracing::warn!("{}: {} ({}), and {} more", reject.item, reject.detail, reject.reason, walked.rejects.len() - 1);
     }
     Ok(walked.names.iter().map(|name| folder.join(name)).collect())
+}
+
+/// A photo for which there is no id: no id is ever given twice within an output folder.
+fn no_id_left(folder: &Path, name: &str) -> Error {
+    Error::Limit {
+        what: folder.display().to_string(),
+        problem: format!(
+            "no photo_id is left for {name}: {} is the largest, and ids of earlier photos are not given again; write to \
+             another output folder, whose ids begin at 0",
+            u32::MAX
+        ),
+    }
 }
 
 /// The content of a folder tree.

@@ -80,6 +80,8 @@
 //!
 //! Everything else is public for the program, its tests and its benches, hidden from these pages, and may change.
 
+#![forbid(unsafe_code)]
+
 pub mod engine;
 pub mod error;
 pub mod features;
@@ -121,8 +123,6 @@ mod guard;
 pub mod labels;
 #[doc(hidden)]
 pub mod mat;
-#[doc(hidden)]
-pub mod ops;
 #[doc(hidden)]
 pub mod picture;
 #[doc(hidden)]

@@ -1,5 +1,7 @@
 //! The command-line program: parse, start logging, run, print the error, set the exit code.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use clap::Parser;

@@ -271,18 +271,22 @@ pub fn predict(spec: &Spec, weights: &[f32]) -> Vec<u8> {
 pub fn read_predict(file: &[u8]) -> Result<(Spec, Vec<f32>), String> {
     let model = onnx::Model::decode(file).map_err(|cause| format!("is not a complete ONNX file ({cause})"))?;
     let spec = model.metadata_props.iter().find(|it| it.key == SPEC_KEY).ok_or("is not a model of lookbook")?;
-    let spec: Spec =
-        serde_json::from_str(&spec.value).map_err(|cause| format!("its '{SPEC_KEY}' is invalid ({cause})"))?;
+    let spec = Spec::parse(&spec.value)?;
+    if spec.batch_norm {
+        return Err(format!("its '{SPEC_KEY}' has an invalid 'batch_norm': true, but published weights are folded"));
+    }
     let graph = model.graph.ok_or("contains no graph")?;
     let mut weights = Vec::with_capacity(parameters::parameter_count(&spec));
     for parameter in parameters::parameters(&spec) {
         let tensor = graph.initializer.iter().find(|it| it.name == parameter.name);
         let tensor = tensor.ok_or_else(|| format!("does not contain the tensor '{}'", parameter.name))?;
-        if tensor.raw_data.len() != 4 * parameter.len() {
-            return Err(format!("its tensor '{}' has the wrong size", parameter.name));
+        let dims: Vec<i64> = parameter.dims.iter().map(|&dim| dim as i64).collect();
+        if tensor.data_type != FLOAT || tensor.dims != dims || tensor.raw_data.len() != 4 * parameter.len() {
+            return Err(format!("its tensor '{}' is not one of {dims:?} f32", parameter.name));
         }
         weights.extend(tensor.raw_data.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)));
     }
+    parameters::check_finite(&spec, &weights)?;
     Ok((spec, weights))
 }
 

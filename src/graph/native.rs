@@ -1,4 +1,4 @@
-//! The native dialect: the operators of [`crate::ops`], maps as `[batch, rows, columns, channels]`.
+//! The native dialect: the operators of [`lookbook_ops`], maps as `[batch, rows, columns, channels]`.
 //!
 //! The operators fuse what belongs together (bias and `ReLU` with a convolution, the backward passes of a pooling and a
 //! skip connection), so the backward pass is written out here, layer by layer, instead of being derived by the builder.

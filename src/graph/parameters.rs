@@ -97,6 +97,19 @@ pub fn parameter_count(spec: &Spec) -> usize {
     parameters(spec).iter().map(Parameter::len).sum()
 }
 
+/// Checks that flat weights are numbers.
+///
+/// # Errors
+/// The first tensor that holds NaN or infinity.
+pub fn check_finite(spec: &Spec, mut weights: &[f32]) -> Result<(), String> {
+    for parameter in parameters(spec) {
+        if !take(&mut weights, parameter.len()).iter().all(|it| it.is_finite()) {
+            return Err(format!("its tensor '{}' holds NaN or infinity", parameter.name));
+        }
+    }
+    Ok(())
+}
+
 /// The normalised layers and their channels in the order of the forward pass, which is the layout of the flat vector of
 /// statistics: for each layer its means, then its variances.
 #[must_use]

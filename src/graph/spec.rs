@@ -1,6 +1,10 @@
 //! Networks as data: sizes, widths, heads, and the names of the inputs and outputs of their graphs.
 
+use std::ops::RangeInclusive;
+
+use lookbook_ops::head::HEAD_CHANNELS;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::labels::CATEGORY_COUNT;
 
@@ -18,7 +22,7 @@ pub const ADAM_EPSILON: f32 = 1e-7;
 pub enum Dialect {
     /// Standard operators, NCHW: for any ONNX Runtime on any device.
     Portable,
-    /// The operators of [`crate::ops`], NHWC: for CPUs, in this program.
+    /// The operators of [`lookbook_ops`], NHWC: for CPUs, in this program.
     Native,
 }
 
@@ -114,6 +118,43 @@ impl Spec {
         Self { photo_width_px, photo_height_px, loss, channels, stride, batch_norm: false }
     }
 
+    /// Reads a specification from the metadata of a file, and checks it.
+    ///
+    /// # Errors
+    /// Which field is invalid, and which values are valid.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let value: Value =
+            serde_json::from_str(text).map_err(|cause| format!("its '{SPEC_KEY}' is not JSON ({cause})"))?;
+        let spec: Self = serde_json::from_value(value.clone()).map_err(|cause| match misfit(&value) {
+            Some(field) => format!("its '{SPEC_KEY}' has an invalid '{field}': {} ({cause})", value[field.as_str()]),
+            None => format!("its '{SPEC_KEY}' is invalid ({cause})"),
+        })?;
+        spec.check().map_err(|(field, problem)| {
+            let found = serde_json::to_value(&spec).expect("a spec is plain data")[field].take();
+            format!("its '{SPEC_KEY}' has an invalid '{field}': {found} {problem}")
+        })?;
+        Ok(spec)
+    }
+
+    /// Whether the kernels and graphs can be made for this network. Everything that builds a graph relies on it.
+    ///
+    /// # Errors
+    /// The first invalid field, and what is wrong with it.
+    pub fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        let sides = SIDES_PX;
+        let channels = (2..=7).contains(&self.channels.len())
+            && self.channels.iter().all(|it| it.is_multiple_of(8) && (8..=1024).contains(it))
+            && HEAD_CHANNELS.contains(&self.channels[0]);
+        let in_order = [
+            ("photo_width_px", sides.contains(&self.photo_width_px), "is not between 16 and 4096"),
+            ("photo_height_px", sides.contains(&self.photo_height_px), "is not between 16 and 4096"),
+            ("stride", [1, 2].contains(&self.stride), "is neither 1 nor 2"),
+            ("channels", channels, "are not 2 to 7 multiples of 8 up to 1024, the first 8 or 16"),
+        ];
+        let wrong = in_order.into_iter().find(|(_, is_valid, _)| !is_valid);
+        wrong.map_or(Ok(()), |(field, _, problem)| Err((field, problem)))
+    }
+
     fn seed_channels() -> Vec<usize> {
         SEED_CHANNELS.to_vec()
     }
@@ -178,6 +219,20 @@ impl Spec {
     }
 }
 
+/// The first field of a specification whose type is wrong: alone in place of a valid one, it cannot be read either.
+fn misfit(value: &Value) -> Option<String> {
+    let sample = serde_json::to_value(Spec::seed(16, 16, Loss::Bce)).expect("a spec is plain data");
+    let cannot_be_read = |field: &&String| {
+        let mut with_field = sample.clone();
+        with_field[field.as_str()] = value[field.as_str()].clone();
+        serde_json::from_value::<Spec>(with_field).is_err()
+    };
+    value.as_object()?.keys().find(cannot_be_read).cloned()
+}
+
+/// Sides of photos that a network can be made for.
+const SIDES_PX: RangeInclusive<usize> = 16..=4096;
+
 /// Channels of the seed's five levels, top to bottom.
 pub const SEED_CHANNELS: [usize; 5] = [8, 16, 32, 64, 128];
 
@@ -201,3 +256,47 @@ pub const GRADIENT: &str = "gradient";
 
 /// Metadata key of the [`Spec`] as JSON, in the ONNX files and in `weights.safetensors`.
 pub const SPEC_KEY: &str = "lookbook.spec";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(field: &str, value: Value) -> String {
+        let mut spec = serde_json::to_value(Spec::seed(48, 64, Loss::Bce)).expect("plain data");
+        spec[field] = value;
+        Spec::parse(&spec.to_string()).expect_err(&format!("{field} of {spec} is invalid"))
+    }
+
+    #[test]
+    fn what_a_network_is_made_from_is_read_back() {
+        let spec = Spec { channels: vec![16, 32], stride: 2, ..Spec::seed(48, 64, Loss::Softmax) };
+        assert_eq!(Spec::parse(&serde_json::to_string(&spec).expect("plain data")), Ok(spec));
+        let shortest = r#"{"photo_width_px": 400, "photo_height_px": 600, "loss": "bce"}"#;
+        assert_eq!(Spec::parse(shortest), Ok(Spec::seed(400, 600, Loss::Bce)));
+    }
+
+    #[test]
+    fn an_invalid_field_is_named() {
+        let of = |channels: &[i64]| Value::from(channels);
+        let long = [8_i64; 8];
+        let cases = [
+            ("channels", vec![of(&[]), of(&[8]), of(&[0, 0]), of(&[8, 0]), of(&[8, 12]), of(&[24, 8]), of(&[8, 1032])]),
+            ("channels", vec![of(&long), of(&[8, -8]), of(&[8, i64::MAX - 7]), "8".into(), Value::Null]),
+            ("stride", vec![0.into(), 3.into(), (-1).into(), 1.5.into(), u64::MAX.into()]),
+            ("photo_width_px", vec![0.into(), 15.into(), 4097.into(), (-4).into(), u64::MAX.into(), Value::Null]),
+            ("photo_height_px", vec![0.into(), 1_000_000.into(), "600".into()]),
+            ("loss", vec!["hinge".into(), 1.into()]),
+            ("batch_norm", vec!["yes".into()]),
+        ];
+        for (field, values) in cases {
+            for value in values {
+                let problem = problem(field, value.clone());
+                assert!(problem.contains(&format!("'{field}'")) && problem.contains(&value.to_string()), "{problem}");
+            }
+        }
+        for text in ["", "[]", "3", "{", "{}", "null"] {
+            let problem = Spec::parse(text).expect_err(text);
+            assert!(problem.contains(SPEC_KEY), "{problem}");
+        }
+    }
+}

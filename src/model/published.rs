@@ -10,7 +10,7 @@ use crate::color::{self, ColorTable};
 use crate::engine::{Engine, PrecisionChoice};
 use crate::error::{Error, Result};
 use crate::files::{self, OpenFolder};
-use crate::graph::Spec;
+use crate::graph::{SPEC_KEY, Spec};
 use crate::stage::Stage;
 
 /// An opened model folder.
@@ -79,7 +79,14 @@ impl Model {
     /// # Errors
     /// As [`weights::read_weights`].
     pub fn weights(&self) -> Result<(Spec, Vec<f32>)> {
-        weights::read_weights(&self.folder.path(WEIGHTS_FILE))
+        let path = self.folder.path(WEIGHTS_FILE);
+        let (spec, weights) = weights::read_weights(&path)?;
+        if spec.batch_norm {
+            let problem =
+                format!("its '{SPEC_KEY}' has an invalid 'batch_norm': true, but published weights are folded");
+            return Err(Error::input(path, format!("{problem}; train the model again")));
+        }
+        Ok((spec, weights))
     }
 
     /// The colour table.

@@ -33,10 +33,10 @@ pub fn read_weights(path: &Path) -> Result<(Spec, Vec<f32>)> {
         .as_ref()
         .and_then(|it| it.get(SPEC_KEY))
         .ok_or_else(|| bad(format!("is not a lookbook model: it has no metadata '{SPEC_KEY}'")))?;
-    let spec: Spec =
-        serde_json::from_str(spec).map_err(|cause| bad(format!("its '{SPEC_KEY}' is invalid ({cause})")))?;
+    let spec = Spec::parse(spec).map_err(bad)?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|cause| bad(format!("is damaged ({cause})")))?;
     let weights = vector(&spec, &tensors, WEIGHTS).map_err(bad)?;
+    parameters::check_finite(&spec, &weights).map_err(bad)?;
     Ok((spec, weights))
 }
 
@@ -50,7 +50,12 @@ fn prefix(name: &str) -> String {
 pub(crate) fn vector(spec: &Spec, tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>, String> {
     let floats = |bytes: &[u8]| -> Vec<f32> { bytes.as_chunks().0.iter().map(|&it| f32::from_le_bytes(it)).collect() };
     if let Some(whole) = tensors.tensor(name).ok().filter(|it| it.dtype() == Dtype::F32 && it.shape().len() == 1) {
-        return Ok(floats(whole.data()));
+        let expected = spec.state().into_iter().find(|(vector, _)| *vector == name).map(|(_, len)| len);
+        let found = floats(whole.data());
+        return match expected.filter(|&len| len != found.len()) {
+            Some(len) => Err(format!("its vector '{name}' has {} numbers instead of {len}", found.len())),
+            None => Ok(found),
+        };
     }
     let mut values = Vec::with_capacity(parameters::parameter_count(spec));
     for parameter in parameters::parameters(spec) {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Once, OnceLock};
 
+use lookbook_ops::Instructions;
 use ort::ep::{self, ExecutionProvider};
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
@@ -11,7 +12,6 @@ use ort::value::{DynValue, Tensor};
 use crate::engine::{Backend, Device, DialectChoice, Engine, InstructionsChoice, PrecisionChoice, Provider};
 use crate::error::{Error, Result};
 use crate::graph::{Dialect, Precision};
-use crate::ops::Instructions;
 
 pub mod operators;
 
@@ -31,14 +31,14 @@ const INSTALL: &str = "run 'scripts/install_onnxruntime.sh' in the project's fol
 fn instructions(choice: InstructionsChoice) -> Result<Instructions> {
     let wanted = match choice {
         InstructionsChoice::Auto => return Ok(Instructions::best()),
-        InstructionsChoice::Portable => Instructions::Portable,
-        InstructionsChoice::Avx2 => Instructions::Avx2,
-        InstructionsChoice::Avx512 => Instructions::Avx512,
+        InstructionsChoice::Portable => "portable",
+        InstructionsChoice::Avx2 => "avx2",
+        InstructionsChoice::Avx512 => "avx512",
     };
-    if Instructions::available().contains(&wanted) {
-        return Ok(wanted);
-    }
-    Err(Error::config("instructions", format!("this processor has no {wanted}; 'auto' uses the best it has")))
+    let found = Instructions::available().into_iter().find(|it| it.name() == wanted);
+    found.ok_or_else(|| {
+        Error::config("instructions", format!("this processor has no {wanted}; 'auto' uses the best it has"))
+    })
 }
 
 /// Resolves the precision of label maps for an engine on this processor.
@@ -46,7 +46,7 @@ fn instructions(choice: InstructionsChoice) -> Result<Instructions> {
 /// # Errors
 /// [`Error::Config`] if bfloat16 is requested but not available.
 pub fn precision(choice: PrecisionChoice, engine: Engine) -> Result<Precision> {
-    let best = instructions(engine.instructions)? == Instructions::Avx512;
+    let best = matches!(instructions(engine.instructions)?, Instructions::Avx512(_));
     let problem = match engine {
         Engine { device: Device::Cuda, .. } | Engine { dialect: DialectChoice::Portable, .. } => {
             "bf16 needs native operators on the CPU"

@@ -24,6 +24,9 @@
 //! the photo. A loss with weights of the categories is softmax with cross-entropy, one without is sigmoid with binary
 //! cross-entropy; `HeadEvaluation` has the attribute `softmax`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Mutex, PoisonError};
+
 use ort::operator::{
     BoxedKernel, ComputeContext, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
 };
@@ -32,14 +35,17 @@ use ort::value::{TensorElementType, ValueRef, ValueRefMut};
 use crate::graph::builder::DOMAIN;
 use crate::graph::parameters::VARIANCE_EPSILON;
 use crate::graph::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON};
-use crate::ops::adam::{Adam, AdamInputs};
-use crate::ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
-use crate::ops::head::{Head, HeadLoss, MAPS};
-use crate::ops::maps::{Maps, Shape};
-use crate::ops::norm::{batch_norm, batch_norm_gradient};
-use crate::ops::pool::{max_pool, max_pool_gradient, pooled_shape};
-use crate::ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
-use crate::ops::{Instructions, Spread, Workers};
+use crate::labels::CATEGORY_COUNT;
+use lookbook_ops::adam::{Adam, AdamInputs};
+use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
+use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadLoss, MAPS};
+use lookbook_ops::maps::{Maps, Shape};
+use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
+use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
+use lookbook_ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
+use lookbook_ops::{Instructions, Spread, Workers};
+
+const _: () = assert!(MAPS == CATEGORY_COUNT, "the kernels of the head are written for the categories");
 
 /// All operators, for sessions with `threads` threads.
 ///
@@ -162,9 +168,19 @@ impl Operator for Native {
         let (compute, instructions, threads) = (self.signature.compute, self.instructions, self.threads);
         Ok(Box::new(move |context: &ComputeContext| {
             let pool = Pool { context, threads };
-            compute(&Call { context, workers: Workers { instructions, spread: &pool }, attributes: &attributes })
+            let workers = Workers { instructions, spread: &pool };
+            no_panic(|| compute(&Call { context, workers, attributes: &attributes }))
         }))
     }
+}
+
+/// The last resort: a panic must not go through ONNX Runtime, which is C, so it becomes an error with the panic's text.
+fn no_panic(compute: impl FnOnce() -> ort::Result<()>) -> ort::Result<()> {
+    catch_unwind(AssertUnwindSafe(compute)).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(ort::Error::new(format!("it panicked, which is a bug in lookbook: {text}")))
+    })
 }
 
 /// Attributes of a node; missing ones have their defaults.
@@ -183,8 +199,17 @@ struct Pool<'a> {
 
 impl Spread for Pool<'_> {
     fn each(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
-        // `task` is `Send` because it is a reference to a `Sync` closure.
-        self.context.par_for(count, count, task).expect("tasks do not fail");
+        // The threads are ONNX Runtime's, and a panic must not reach it: it goes on here, when the others have finished.
+        let panicked = Mutex::new(None);
+        let guarded = |index| {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| task(index))) {
+                panicked.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
+            }
+        };
+        self.context.par_for(count, count, guarded).expect("ONNX Runtime runs tasks inside of an operator");
+        if let Some(payload) = panicked.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            resume_unwind(payload);
+        }
     }
 
     fn threads(&self) -> usize {
@@ -231,7 +256,65 @@ fn shape_of(value: &ValueRef<'_>) -> ort::Result<Shape> {
     let [batch, rows, columns, channels] = dims[..] else {
         return Err(ort::Error::new(format!("maps have 4 dimensions, not {dims:?}")));
     };
+    if dims.contains(&0) {
+        return Err(ort::Error::new(format!("its maps {dims:?} are empty")));
+    }
     Ok(Shape { batch, rows, columns, channels })
+}
+
+/// Shape of feature maps: the kernels read 8 channels at once.
+fn features_of(value: &ValueRef<'_>) -> ort::Result<Shape> {
+    let shape = shape_of(value)?;
+    multiple_of_8("channels", shape.channels)?;
+    Ok(shape)
+}
+
+fn multiple_of_8(what: &str, count: usize) -> ort::Result<()> {
+    if count > 0 && count.is_multiple_of(8) {
+        return Ok(());
+    }
+    Err(ort::Error::new(format!("its number of {what}, {count}, is not a multiple of 8")))
+}
+
+/// Checks an input's shape.
+fn expect<const N: usize>(value: &ValueRef<'_>, what: &str, expected: [usize; N]) -> ort::Result<()> {
+    let found = dims_of(value);
+    if found == expected {
+        return Ok(());
+    }
+    Err(ort::Error::new(format!("its {what} has the shape {found:?}, not {expected:?}")))
+}
+
+/// Checks a convolution's weight, `[out, all channels, 3, 3]`, and returns `out`.
+fn outputs_of(weight: &ValueRef<'_>, all_channels: usize) -> ort::Result<usize> {
+    let out = dims_of(weight).first().copied().unwrap_or(0);
+    expect(weight, "weight", [out, all_channels, 3, 3])?;
+    multiple_of_8("output channels", out)?;
+    Ok(out)
+}
+
+/// Checks a transposed convolution's weight, `[channels, out, 2, 2]`, and returns `out`.
+fn up_outputs_of(weight: &ValueRef<'_>, channels: usize) -> ort::Result<usize> {
+    let out = dims_of(weight).get(1).copied().unwrap_or(0);
+    expect(weight, "weight", [channels, out, 2, 2])?;
+    multiple_of_8("output channels", out)?;
+    Ok(out)
+}
+
+/// Checks that maps can be cut into windows of 2 x 2.
+fn even(shape: Shape) -> ort::Result<()> {
+    if shape.rows.is_multiple_of(2) && shape.columns.is_multiple_of(2) {
+        return Ok(());
+    }
+    Err(ort::Error::new(format!("its maps of {} x {} pixels have no even sides", shape.columns, shape.rows)))
+}
+
+/// The only element of an input.
+fn number(value: &ValueRef<'_>, what: &str) -> ort::Result<f32> {
+    let &[number] = floats(value)? else {
+        return Err(ort::Error::new(format!("its {what} has the shape {:?}, not that of one number", dims_of(value))));
+    };
+    Ok(number)
 }
 
 fn dims_of(value: &ValueRef<'_>) -> Vec<usize> {
@@ -257,21 +340,30 @@ fn floats_mut<'a>(value: &'a mut ValueRefMut<'_>) -> ort::Result<&'a mut [f32]> 
 fn convolve(call: &Call<'_>) -> ort::Result<()> {
     let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let second = call.context.input(3)?;
-    let shape = shape_of(&maps)?;
+    let shape = features_of(&maps)?;
     let mut inputs = vec![Maps::Features(floats(&maps)?)];
     if let Some(second) = &second {
+        expect(second, "second input", dims(shape))?;
         inputs.push(Maps::Features(floats(second)?));
     }
-    convolve_maps(call, shape, &inputs, [floats(&weight)?, floats(&bias)?])
+    convolve_maps(call, shape, &inputs, [&weight, &bias])
 }
 
 fn convolve_photos(call: &Call<'_>) -> ort::Result<()> {
     let [photos, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
-    convolve_maps(call, shape_of(&photos)?, &[Maps::Photos(bytes(&photos)?)], [floats(&weight)?, floats(&bias)?])
+    convolve_maps(call, shape_of(&photos)?, &[Maps::Photos(bytes(&photos)?)], [&weight, &bias])
 }
 
-fn convolve_maps(call: &Call<'_>, shape: Shape, inputs: &[Maps<'_>], parameters: [&[f32]; 2]) -> ort::Result<()> {
-    let mut output = call.output(0, dims(shape.with_channels(parameters[1].len())))?;
+fn convolve_maps(
+    call: &Call<'_>,
+    shape: Shape,
+    inputs: &[Maps<'_>],
+    [weight, bias]: [&ValueRef<'_>; 2],
+) -> ort::Result<()> {
+    let out = outputs_of(weight, inputs.len() * shape.channels)?;
+    expect(bias, "bias", [out])?;
+    let parameters = [floats(weight)?, floats(bias)?];
+    let mut output = call.output(0, dims(shape.with_channels(out)))?;
     convolution(call.workers, shape, inputs, parameters, !call.attributes.plain, floats_mut(&mut output)?);
     Ok(())
 }
@@ -279,12 +371,13 @@ fn convolve_maps(call: &Call<'_>, shape: Shape, inputs: &[Maps<'_>], parameters:
 fn convolve_back(call: &Call<'_>) -> ort::Result<()> {
     let [maps, gradient, weight] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let second = call.context.input(3)?;
-    let shape = shape_of(&maps)?;
+    let shape = features_of(&maps)?;
     let first = floats(&maps)?;
     let mut inputs = vec![Maps::Features(first)];
     let mut output = call.output(2, dims(shape))?;
     let mut second_output = None;
     if let Some(second) = &second {
+        expect(second, "second input", dims(shape))?;
         inputs.push(Maps::Features(floats(second)?));
         second_output = Some(call.output(3, dims(shape))?);
     }
@@ -306,8 +399,9 @@ fn weight_gradients(
     inputs: &[Maps<'_>],
     [gradient, weight]: [&ValueRef<'_>; 2],
 ) -> ort::Result<()> {
-    let weight = dims_of(weight);
-    let (mut of_weight, mut of_bias) = (call.output(0, weight.clone())?, call.output(1, [weight[0]])?);
+    let out = outputs_of(weight, inputs.len() * shape.channels)?;
+    expect(gradient, "gradient", dims(shape.with_channels(out)))?;
+    let (mut of_weight, mut of_bias) = (call.output(0, dims_of(weight))?, call.output(1, [out])?);
     let results = [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?];
     convolution_weight_gradient(call.workers, shape, inputs, floats(gradient)?, results);
     Ok(())
@@ -315,7 +409,9 @@ fn weight_gradients(
 
 fn normalise(call: &Call<'_>) -> ort::Result<()> {
     let [maps, scale, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
-    let shape = shape_of(&maps)?;
+    let shape = features_of(&maps)?;
+    expect(&scale, "scale", [shape.channels])?;
+    expect(&bias, "bias", [shape.channels])?;
     let mut output = call.output(0, dims(shape))?;
     let parameters = [floats(&scale)?, floats(&bias)?];
     let output = floats_mut(&mut output)?;
@@ -328,7 +424,11 @@ fn normalise_back(call: &Call<'_>) -> ort::Result<()> {
     let values = (0..5).map(|index| call.input(index)).collect::<ort::Result<Vec<_>>>()?;
     let inputs = values.iter().map(floats).collect::<ort::Result<Vec<_>>>()?;
     let [maps, gradient, scale, mean, variance] = inputs[..] else { unreachable!("there are 5") };
-    let shape = shape_of(&values[0])?;
+    let shape = features_of(&values[0])?;
+    expect(&values[1], "gradient", dims(shape))?;
+    for (value, what) in values[2..].iter().zip(["scale", "mean", "variance"]) {
+        expect(value, what, [shape.channels])?;
+    }
     let mut output = call.output(2, dims(shape))?;
     let output = floats_mut(&mut output)?;
     let (maps, statistics) = ([maps, gradient], [mean, variance]);
@@ -340,7 +440,8 @@ fn normalise_back(call: &Call<'_>) -> ort::Result<()> {
 
 fn pool(call: &Call<'_>) -> ort::Result<()> {
     let maps = call.input(0)?;
-    let shape = shape_of(&maps)?;
+    let shape = features_of(&maps)?;
+    even(shape)?;
     let mut output = call.output(0, dims(pooled_shape(shape)))?;
     max_pool(call.workers, shape, floats(&maps)?, floats_mut(&mut output)?);
     Ok(())
@@ -348,7 +449,10 @@ fn pool(call: &Call<'_>) -> ort::Result<()> {
 
 fn pool_back(call: &Call<'_>) -> ort::Result<()> {
     let [maps, gradient, skip] = [call.input(0)?, call.input(1)?, call.input(2)?];
-    let shape = shape_of(&maps)?;
+    let shape = features_of(&maps)?;
+    even(shape)?;
+    expect(&gradient, "gradient", dims(pooled_shape(shape)))?;
+    expect(&skip, "gradient of the skip connection", dims(shape))?;
     let mut output = call.output(0, dims(shape))?;
     let [maps, gradient, skip] = [floats(&maps)?, floats(&gradient)?, floats(&skip)?];
     max_pool_gradient(call.workers, shape, maps, gradient, skip, floats_mut(&mut output)?);
@@ -357,19 +461,22 @@ fn pool_back(call: &Call<'_>) -> ort::Result<()> {
 
 fn up(call: &Call<'_>) -> ort::Result<()> {
     let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
-    let shape = shape_of(&maps)?;
+    let shape = features_of(&maps)?;
+    let out = up_outputs_of(&weight, shape.channels)?;
+    expect(&bias, "bias", [out])?;
     let parameters = [floats(&weight)?, floats(&bias)?];
-    let mut output = call.output(0, dims(up_shape(shape, parameters[1].len())))?;
+    let mut output = call.output(0, dims(up_shape(shape, out)))?;
     up_convolution(call.workers, shape, floats(&maps)?, parameters, floats_mut(&mut output)?);
     Ok(())
 }
 
 fn up_back(call: &Call<'_>) -> ort::Result<()> {
     let [maps, gradient, weight] = [call.input(0)?, call.input(1)?, call.input(2)?];
-    let shape = shape_of(&maps)?;
-    let weight_dims = dims_of(&weight);
+    let shape = features_of(&maps)?;
+    let out = up_outputs_of(&weight, shape.channels)?;
+    expect(&gradient, "gradient", dims(up_shape(shape, out)))?;
+    let (mut of_weight, mut of_bias) = (call.output(0, dims_of(&weight))?, call.output(1, [out])?);
     let [maps, gradient, weight] = [floats(&maps)?, floats(&gradient)?, floats(&weight)?];
-    let (mut of_weight, mut of_bias) = (call.output(0, weight_dims.clone())?, call.output(1, [weight_dims[1]])?);
     let results = [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?];
     up_convolution_weight_gradient(call.workers, shape, maps, gradient, results);
     let mut output = call.output(2, dims(shape))?;
@@ -382,9 +489,13 @@ fn learn(call: &Call<'_>) -> ort::Result<()> {
     let (weights, dice) = (call.context.input(4)?, call.context.input(5)?);
     let shape = shape_of(&maps)?;
     let head = head(call, shape, [&maps, &weight, &bias])?;
-    let dice = dice.as_ref().map_or(Ok(0.0), |it| floats(it).map(|it| it[0]))?;
-    let softmax = |weights| floats(weights).map(|weights| HeadLoss::Softmax { weights, dice });
-    let loss = weights.as_ref().map_or(Ok(HeadLoss::Bce), softmax)?;
+    expect(&labels, "labels", [shape.batch, shape.rows, shape.columns])?;
+    let dice = dice.as_ref().map_or(Ok(0.0), |it| number(it, "weight of the Dice term"))?;
+    let mut loss = HeadLoss::Bce;
+    if let Some(weights) = &weights {
+        expect(weights, "weights of the categories", [MAPS])?;
+        loss = HeadLoss::Softmax { weights: floats(weights)?, dice };
+    }
     let mut gradient = call.output(4, dims(shape))?;
     let learnt = head.learn(call.workers, loss, bytes(&labels)?, floats_mut(&mut gradient)?);
     call.scalar_output(0, learnt.loss)?;
@@ -395,7 +506,9 @@ fn learn(call: &Call<'_>) -> ort::Result<()> {
 
 fn evaluate(call: &Call<'_>) -> ort::Result<()> {
     let [maps, weight, bias, labels] = [call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?];
-    let head = head(call, shape_of(&maps)?, [&maps, &weight, &bias])?;
+    let shape = shape_of(&maps)?;
+    let head = head(call, shape, [&maps, &weight, &bias])?;
+    expect(&labels, "labels", [shape.batch, shape.rows, shape.columns])?;
     let mut map = call.output(2, dims_of(&labels))?;
     let map = map.try_extract_tensor_mut::<u8>()?.1;
     let [loss, bce] = head.evaluate(call.workers, call.attributes.softmax, bytes(&labels)?, map);
@@ -415,19 +528,35 @@ fn label(call: &Call<'_>) -> ort::Result<()> {
 }
 
 fn head<'a>(call: &Call<'_>, shape: Shape, [maps, weight, bias]: [&'a ValueRef<'_>; 3]) -> ort::Result<Head<'a>> {
-    Ok(Head { shape, input: floats(maps)?, weight: floats(weight)?, bias: floats(bias)?, photo: call.photo()? })
+    if !HEAD_CHANNELS.contains(&shape.channels) {
+        return Err(ort::Error::new(format!(
+            "its maps have {} channels, not one of {HEAD_CHANNELS:?}",
+            shape.channels
+        )));
+    }
+    expect(weight, "weight", [MAPS, shape.channels, 1, 1])?;
+    expect(bias, "bias", [MAPS])?;
+    let photo = call.photo()?;
+    if !(1..=shape.rows).contains(&photo[0]) || !(1..=shape.columns).contains(&photo[1]) {
+        let maps = [shape.rows, shape.columns];
+        return Err(ort::Error::new(format!("the attribute 'photo' is {photo:?}, not within maps of {maps:?}")));
+    }
+    Ok(Head { shape, input: floats(maps)?, weight: floats(weight)?, bias: floats(bias)?, photo })
 }
 
 fn adam(call: &Call<'_>) -> ort::Result<()> {
     let values = (0..6).map(|index| call.input(index)).collect::<ort::Result<Vec<_>>>()?;
     let inputs = values.iter().map(floats).collect::<ort::Result<Vec<_>>>()?;
-    let [gradient, weights, first, second, step, learning_rate] = inputs[..] else { unreachable!("there are 6") };
+    let [gradient, weights, first, second, ..] = inputs[..] else { unreachable!("there are 6") };
+    for (value, what) in values[1..4].iter().zip(["weights", "first moment", "second moment"]) {
+        expect(value, what, [gradient.len()])?;
+    }
     let adam = Adam {
         beta_1: ADAM_BETA_1,
         beta_2: ADAM_BETA_2,
         epsilon: ADAM_EPSILON,
-        step: step[0],
-        learning_rate: learning_rate[0],
+        step: number(&values[4], "step")?,
+        learning_rate: number(&values[5], "learning rate")?,
     };
     let mut outputs =
         [call.output(0, [weights.len()])?, call.output(1, [weights.len()])?, call.output(2, [weights.len()])?];
@@ -450,12 +579,19 @@ mod bf16 {
 /// The bf16 operators for prediction.
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 mod bf16 {
-    use crate::ops::bf16::{Bf16Maps, Element, bf16_convolution, bf16_max_pool, bf16_up_convolution};
     use crate::runtime::operators::{Bf16, Call, F32, OptionalBf16, Signature, U8, ValueRef, ValueRefMut};
-    use crate::runtime::operators::{bytes, dims, floats, pooled_shape, shape_of, up_shape};
+    use crate::runtime::operators::{bytes, dims, even, expect, features_of, floats, outputs_of};
+    use crate::runtime::operators::{pooled_shape, shape_of, up_outputs_of, up_shape};
+    use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, Element, bf16_convolution, bf16_max_pool, bf16_up_convolution};
     use ort::value::PrimitiveTensorElementType;
 
-    pub(super) use crate::ops::bf16::is_available;
+    pub(super) fn is_available() -> bool {
+        Avx512Bf16::detect().is_some()
+    }
+
+    fn token() -> ort::Result<Avx512Bf16> {
+        Avx512Bf16::detect().ok_or_else(|| ort::Error::new("this processor has no AVX-512-BF16"))
+    }
 
     pub(super) const OPERATORS: &[Signature] = &[
         Signature {
@@ -486,42 +622,50 @@ mod bf16 {
     fn convolve<E: Element + PrimitiveTensorElementType>(call: &Call<'_>) -> ort::Result<()> {
         let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
         let second = call.context.input(3)?;
-        let shape = shape_of(&maps)?;
+        let shape = features_of(&maps)?;
         let mut inputs = vec![Bf16Maps::Features(halves(&maps)?)];
         if let Some(second) = &second {
+            expect(second, "second input", dims(shape))?;
             inputs.push(Bf16Maps::Features(halves(second)?));
         }
+        let out = outputs_of(&weight, inputs.len() * shape.channels)?;
+        expect(&bias, "bias", [out])?;
         let parameters = [floats(&weight)?, floats(&bias)?];
-        let mut output = call.output(0, dims(shape.with_channels(parameters[1].len())))?;
+        let mut output = call.output(0, dims(shape.with_channels(out)))?;
         let output = output.try_extract_tensor_mut::<E>()?.1;
-        bf16_convolution(call.workers.spread, shape, &inputs, parameters, output);
+        bf16_convolution(token()?, call.workers.spread, shape, &inputs, parameters, output);
         Ok(())
     }
 
     fn photos(call: &Call<'_>) -> ort::Result<()> {
         let [photos, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
         let shape = shape_of(&photos)?;
+        let out = outputs_of(&weight, shape.channels)?;
+        expect(&bias, "bias", [out])?;
         let parameters = [floats(&weight)?, floats(&bias)?];
-        let mut output = call.output(0, dims(shape.with_channels(parameters[1].len())))?;
+        let mut output = call.output(0, dims(shape.with_channels(out)))?;
         let inputs = [Bf16Maps::Photos(bytes(&photos)?)];
-        bf16_convolution(call.workers.spread, shape, &inputs, parameters, halves_mut(&mut output)?);
+        bf16_convolution(token()?, call.workers.spread, shape, &inputs, parameters, halves_mut(&mut output)?);
         Ok(())
     }
 
     fn pool(call: &Call<'_>) -> ort::Result<()> {
         let maps = call.input(0)?;
-        let shape = shape_of(&maps)?;
+        let shape = features_of(&maps)?;
+        even(shape)?;
         let mut output = call.output(0, dims(pooled_shape(shape)))?;
-        bf16_max_pool(call.workers.spread, shape, halves(&maps)?, halves_mut(&mut output)?);
+        bf16_max_pool(token()?, call.workers.spread, shape, halves(&maps)?, halves_mut(&mut output)?);
         Ok(())
     }
 
     fn up(call: &Call<'_>) -> ort::Result<()> {
         let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
-        let shape = shape_of(&maps)?;
+        let shape = features_of(&maps)?;
+        let out = up_outputs_of(&weight, shape.channels)?;
+        expect(&bias, "bias", [out])?;
         let parameters = [floats(&weight)?, floats(&bias)?];
-        let mut output = call.output(0, dims(up_shape(shape, parameters[1].len())))?;
-        bf16_up_convolution(call.workers.spread, shape, halves(&maps)?, parameters, halves_mut(&mut output)?);
+        let mut output = call.output(0, dims(up_shape(shape, out)))?;
+        bf16_up_convolution(token()?, call.workers.spread, shape, halves(&maps)?, parameters, halves_mut(&mut output)?);
         Ok(())
     }
 }

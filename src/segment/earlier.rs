@@ -318,11 +318,11 @@ impl Earlier {
     }
 
     /// The ids in the published table; the next free id is at least `next`.
-    pub(super) fn numbering(&self, next: u32) -> Numbering {
+    pub(super) fn numbering(&self, next: u64) -> Numbering {
         let vanished = self.vanished.map_or(&[][..], |folder| &self.folders[usize::from(folder)].photos);
         // The published table comes last, so its ids take precedence.
         let photos = || vanished.iter().chain(self.published());
-        let next = photos().map(|it| it.state.photo_id + 1).max().unwrap_or(0).max(next);
+        let next = photos().map(|it| u64::from(it.state.photo_id) + 1).max().unwrap_or(0).max(next);
         let ids = photos().map(|it| (it.state.name.clone(), it.state.photo_id)).collect();
         Numbering { ids, next }
     }

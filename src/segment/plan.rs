@@ -30,7 +30,7 @@ pub(super) struct Plan {
     pub(super) fates: Vec<Fate>,
     /// Number of photos in the published table that are no longer in the catalogue and are dropped.
     pub(super) vanished: u64,
-    pub(super) next_photo_id: u32,
+    pub(super) next_photo_id: u64,
 }
 
 impl Plan {
@@ -92,12 +92,12 @@ pub(super) fn published(config: &Config) -> Result<Earlier> {
 
 /// Opens the catalogue, or one shard of it; photos of a folder tree keep the ids they have in the published table. Also
 /// returns the next id.
-pub(super) fn open_catalogue(config: &Config, earlier: &Earlier) -> Result<(Catalogue, u32)> {
+pub(super) fn open_catalogue(config: &Config, earlier: &Earlier) -> Result<(Catalogue, u64)> {
     let recorded = earlier.published.and_then(|it| earlier.folders[usize::from(it)].recorded.as_ref());
     let next = recorded.and_then(|it| it.counts.count(NEXT_PHOTO_ID));
-    let numbering = earlier.numbering(next.unwrap_or(0) as u32);
+    let numbering = earlier.numbering(next.unwrap_or(0));
     let mut catalogue = Catalogue::open(&config.catalogue, &numbering)?;
-    let next = catalogue.entries.iter().map(|it| it.photo_id.saturating_add(1)).max().unwrap_or(0);
+    let next = catalogue.entries.iter().map(|it| u64::from(it.photo_id) + 1).max().unwrap_or(0);
     if let Some(shard) = config.shard {
         catalogue.take(shard);
     }

@@ -98,7 +98,7 @@ impl Checkpoint {
         };
         let texts = [text(HEADER_KEY)?, text(SPEC_KEY)?];
         let header: Header = serde_json::from_str(texts[0]).map_err(|cause| damaged(&cause))?;
-        let spec: Spec = serde_json::from_str(texts[1]).map_err(|cause| damaged(&cause))?;
+        let spec = Spec::parse(texts[1]).map_err(|cause| damaged(&cause))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|cause| damaged(&cause))?;
         let vectors = header.state.iter().map(|name| Ok((name.clone(), vector(&spec, &tensors, name)?)));
         let state = vectors.collect::<Result<State, String>>().map_err(|cause| damaged(&cause))?;

@@ -9,7 +9,6 @@ use super::step::Rates;
 use crate::engine::Device;
 use crate::error::{Error, Result};
 use crate::graph::{Loss, SEED_CHANNELS, Spec};
-use crate::ops::head::HEAD_CHANNELS;
 
 /// A named set of defaults for the settings that neither a file nor a flag gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -192,7 +191,6 @@ impl Config {
     }
 
     pub(super) fn check_values(&self) -> Result<()> {
-        let sides = 16..=4096;
         let share = |value: f32| (0.0..=1.0).contains(&value);
         let in_order = [
             ("train.epochs", self.epochs > 0, "is 0; at least one epoch is needed"),
@@ -209,8 +207,6 @@ impl Config {
             ),
             ("train.warmup_epochs", self.warmup_epochs >= 0.0, "is not 0 or more"),
             ("train.average_epochs", self.average_epochs >= 0.0, "is not 0 or more"),
-            ("train.photo_width_px", sides.contains(&self.photo_width_px), "is not between 16 and 4096"),
-            ("train.photo_height_px", sides.contains(&self.photo_height_px), "is not between 16 and 4096"),
             ("train.category_balance", share(self.category_balance), "is not between 0 and 1"),
             (
                 "train.category_balance",
@@ -219,21 +215,13 @@ impl Config {
             ),
             ("train.dice", self.dice >= 0.0 && self.dice.is_finite(), "is not 0 or more"),
             ("train.dice", self.dice == 0.0 || self.loss == Loss::Softmax, "requires loss = \"softmax\"; set it to 0"),
-            ("train.stride", [1, 2].contains(&self.stride), "is neither 1 nor 2"),
-            (
-                "train.channels",
-                (2..=7).contains(&self.channels.len())
-                    && self.channels.iter().all(|it| it.is_multiple_of(8) && (8..=1024).contains(it))
-                    && HEAD_CHANNELS.contains(&self.channels[0]),
-                "are not 2 to 7 multiples of 8 up to 1024, the first 8 or 16",
-            ),
             ("train.augment_scale", share(self.augment_scale), "is not between 0 and 1"),
             ("train.augment_shift", (0.0..=0.5).contains(&self.augment_shift), "is not between 0 and 0.5"),
             ("train.augment_light", share(self.augment_light), "is not between 0 and 1"),
         ];
         match in_order.iter().find(|(_, good, _)| !good) {
             Some((setting, _, problem)) => Err(Error::config(*setting, problem)),
-            None => Ok(()),
+            None => self.spec().check().map_err(|(field, problem)| Error::config(format!("train.{field}"), problem)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module an area.
 
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod architecture;

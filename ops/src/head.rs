@@ -11,7 +11,7 @@ use super::spread::{spread_items, with_scratch};
 /// Numbers of channels that the head can read.
 pub const HEAD_CHANNELS: [usize; 2] = [8, 16];
 /// Maps: categories.
-pub const MAPS: usize = crate::labels::CATEGORY_COUNT;
+pub const MAPS: usize = 23;
 /// Pixels processed at once: their intermediate results stay in the first-level cache.
 const CHUNK: usize = 128;
 /// Lower bound of a probability before its logarithm is taken, as Keras clips.
@@ -246,13 +246,13 @@ impl Head<'_> {
     #[inline(always)]
     fn maps<V: Vector, const C: usize>(&self, channels: &[V; C]) -> [V; MAPS] {
         let (weight, bias) = self.parameters::<C>();
-        let mut maps = [V::splat(0.0); MAPS];
+        let mut maps = [channels[0].all(0.0); MAPS];
         for (map, bias) in maps.iter_mut().zip(bias) {
-            *map = V::splat(*bias);
+            *map = channels[0].all(*bias);
         }
         for (channel, x) in channels.iter().enumerate() {
             for (map, weight) in maps.iter_mut().zip(weight) {
-                *map = x.times_plus(V::splat(weight[channel]), *map);
+                *map = x.times_plus(x.all(weight[channel]), *map);
             }
         }
         maps
@@ -277,36 +277,36 @@ struct Pixels<'a> {
 
 /// The channels of pixels `first..first + LANES`, one vector per channel; zeros past the end.
 #[inline(always)]
-fn channels<V: Vector, const C: usize>(input: &[f32], first: usize) -> [V; C] {
+fn channels<V: Vector, const C: usize>(token: V::Token, input: &[f32], first: usize) -> [V; C] {
     let mut turned = [[0.0; 16]; C];
     for (lane, pixel) in input[first * C..].chunks_exact(C).take(V::LANES).enumerate() {
         for (turned, &value) in turned.iter_mut().zip(pixel) {
             turned[lane] = value;
         }
     }
-    let mut channels = [V::splat(0.0); C];
+    let mut channels = [V::splat(token, 0.0); C];
     for (channel, turned) in channels.iter_mut().zip(&turned) {
-        *channel = V::of(turned);
+        *channel = V::of(token, turned);
     }
     channels
 }
 
 /// The table entries for the labels of pixels `first..first + LANES`; zero past the end.
 #[inline(always)]
-fn by_label<V: Vector>(labels: &[u8], first: usize, of: impl Fn(u8) -> f32) -> V {
+fn by_label<V: Vector>(token: V::Token, labels: &[u8], first: usize, of: impl Fn(u8) -> f32) -> V {
     let mut values = [0.0; 16];
     for (value, &label) in values.iter_mut().zip(&labels[first..]).take(V::LANES) {
         *value = of(label);
     }
-    V::of(&values)
+    V::of(token, &values)
 }
 
 /// The highest map of each pixel (the first one on a tie), and its value.
 #[inline(always)]
 fn highest<V: Vector>(maps: &[V; MAPS]) -> [V; 2] {
-    let mut best = [maps[0], V::splat(0.0)];
+    let mut best = [maps[0], maps[0].all(0.0)];
     for (category, map) in maps.iter().enumerate().skip(1) {
-        let index = map.if_greater(best[0], V::splat(category as f32), best[1]);
+        let index = map.if_greater(best[0], map.all(category as f32), best[1]);
         best = [best[0].larger(*map), index];
     }
     best
@@ -317,11 +317,11 @@ fn highest<V: Vector>(maps: &[V; MAPS]) -> [V; 2] {
 /// subtraction.
 #[inline(always)]
 fn sigmoid_and_loss<V: Vector>(maps: &mut [V; MAPS], label: V) -> V {
-    let (one, mut product) = (V::splat(1.0), Product::default());
+    let (one, mut product) = (label.all(1.0), Product::new(label.token()));
     for (category, map) in maps.iter_mut().enumerate() {
-        let power = V::splat(0.0).minus(*map).exp();
+        let power = label.all(0.0).minus(*map).exp();
         *map = one.over(power.plus(one));
-        product.times(label.if_equal(V::splat(category as f32), *map, power.times(*map)));
+        product.times(label.if_equal(label.all(category as f32), *map, power.times(*map)));
     }
     product.minus_log()
 }
@@ -333,39 +333,37 @@ struct Product<V> {
     log: V,
 }
 
-impl<V: Vector> Default for Product<V> {
-    #[inline(always)]
-    fn default() -> Self {
-        Self { group: V::splat(1.0), size: 0, log: V::splat(0.0) }
-    }
-}
-
 impl<V: Vector> Product<V> {
     #[inline(always)]
+    fn new(token: V::Token) -> Self {
+        Self { group: V::splat(token, 1.0), size: 0, log: V::splat(token, 0.0) }
+    }
+
+    #[inline(always)]
     fn times(&mut self, probability: V) {
-        self.group = self.group.times(probability.larger(V::splat(LEAST)));
+        self.group = self.group.times(probability.larger(probability.all(LEAST)));
         self.size += 1;
         if self.size == FACTORS {
             self.log = self.log.plus(self.group.ln());
-            (self.group, self.size) = (V::splat(1.0), 0);
+            (self.group, self.size) = (self.log.all(1.0), 0);
         }
     }
 
     #[inline(always)]
     fn minus_log(self) -> V {
-        V::splat(0.0).minus(self.log.plus(self.group.ln()))
+        self.log.all(0.0).minus(self.log.plus(self.group.ln()))
     }
 }
 
 /// Softmax in place, given the value of the highest map.
 #[inline(always)]
 fn softmax<V: Vector>(maps: &mut [V; MAPS], highest: V) {
-    let mut sum = V::splat(0.0);
+    let mut sum = highest.all(0.0);
     for map in maps.iter_mut() {
         *map = map.minus(highest).exp();
         sum = sum.plus(*map);
     }
-    let share = V::splat(1.0).over(sum);
+    let share = sum.all(1.0).over(sum);
     for map in maps {
         *map = map.times(share);
     }
@@ -374,9 +372,9 @@ fn softmax<V: Vector>(maps: &mut [V; MAPS], highest: V) {
 /// Minus the sum of the logarithms of the probability that each map assigns to the truth, from probabilities.
 #[inline(always)]
 fn binary_cross_entropy<V: Vector>(probabilities: &[V; MAPS], label: V) -> V {
-    let mut product = Product::default();
+    let mut product = Product::new(label.token());
     for (category, map) in probabilities.iter().enumerate() {
-        product.times(label.if_equal(V::splat(category as f32), *map, V::splat(1.0).minus(*map)));
+        product.times(label.if_equal(label.all(category as f32), *map, label.all(1.0).minus(*map)));
     }
     product.minus_log()
 }
@@ -384,11 +382,11 @@ fn binary_cross_entropy<V: Vector>(probabilities: &[V; MAPS], label: V) -> V {
 /// Minus the logarithm of the probability of the true category.
 #[inline(always)]
 fn cross_entropy<V: Vector>(probabilities: &[V; MAPS], label: V) -> V {
-    let mut of_truth = V::splat(0.0);
+    let mut of_truth = label.all(0.0);
     for (category, map) in probabilities.iter().enumerate() {
-        of_truth = label.if_equal(V::splat(category as f32), *map, of_truth);
+        of_truth = label.if_equal(label.all(category as f32), *map, of_truth);
     }
-    V::splat(0.0).minus(of_truth.larger(V::splat(LEAST)).ln())
+    of_truth.all(0.0).minus(of_truth.larger(of_truth.all(LEAST)).ln())
 }
 
 /// The Dice term of a loss.
@@ -418,12 +416,12 @@ impl Dice {
     /// Its gradient with respect to the maps, given their softmax.
     #[inline(always)]
     fn gradient<V: Vector>(&self, probabilities: &[V; MAPS], label: V) -> [V; MAPS] {
-        let mut gradient = [V::splat(0.0); MAPS];
-        let mut mean = V::splat(0.0);
+        let mut gradient = [label.all(0.0); MAPS];
+        let mut mean = label.all(0.0);
         for (category, (gradient, p)) in gradient.iter_mut().zip(probabilities).enumerate() {
-            let all = V::splat(self.of_all[category]);
-            let of_truth = all.minus(V::splat(self.of_truth[category]));
-            *gradient = label.if_equal(V::splat(category as f32), of_truth, all);
+            let all = label.all(self.of_all[category]);
+            let of_truth = all.minus(label.all(self.of_truth[category]));
+            *gradient = label.if_equal(label.all(category as f32), of_truth, all);
             mean = gradient.times_plus(*p, mean);
         }
         for (gradient, p) in gradient.iter_mut().zip(probabilities) {
@@ -443,18 +441,20 @@ impl<const C: usize> Job for Overlap<'_, C> {
     type Output = [[f32; MAPS]; 2];
 
     #[inline(always)]
-    fn run<S: Simd>(self) -> [[f32; MAPS]; 2] {
-        let zero = S::Wide::splat(0.0);
+    fn run<S: Simd>(self, simd: S) -> [[f32; MAPS]; 2] {
+        let wide = simd.wide();
+        let zero = S::Wide::splat(wide, 0.0);
         let mut sums = [[zero; MAPS]; 2];
         for first in (0..self.pixels.labels.len()).step_by(S::Wide::LANES) {
-            let mut maps = self.head.maps(&channels::<S::Wide, C>(self.pixels.input, first));
-            let label: S::Wide = by_label(self.pixels.labels, first, f32::from);
-            let there: S::Wide = by_label(self.pixels.labels, first, |_| 1.0);
+            let mut maps = self.head.maps(&channels::<S::Wide, C>(wide, self.pixels.input, first));
+            let label: S::Wide = by_label(wide, self.pixels.labels, first, f32::from);
+            let there: S::Wide = by_label(wide, self.pixels.labels, first, |_| 1.0);
             let [top, _] = highest(&maps);
             softmax(&mut maps, top);
             for (category, map) in maps.into_iter().enumerate() {
                 let map = map.times(there);
-                sums[0][category] = sums[0][category].plus(label.if_equal(S::Wide::splat(category as f32), map, zero));
+                sums[0][category] =
+                    sums[0][category].plus(label.if_equal(S::Wide::splat(wide, category as f32), map, zero));
                 sums[1][category] = sums[1][category].plus(map);
             }
         }
@@ -508,21 +508,22 @@ impl<const C: usize> Job for Learn<'_, C> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self) {
+    fn run<S: Simd>(self, simd: S) {
+        let wide = simd.wide();
         let Self { head, loss, dice, scale, pixels, gradient, sums, products, scratch } = self;
         let (weights, _) = head.parameters::<C>();
         let (map_gradients, turned) = scratch.split_at_mut(MAPS * CHUNK);
         let lanes = S::Wide::LANES;
         let count = pixels.labels.len();
         for first in (0..count).step_by(lanes) {
-            let x = channels::<S::Wide, C>(pixels.input, first);
+            let x = channels::<S::Wide, C>(wide, pixels.input, first);
             let mut maps = head.maps(&x);
-            let label: S::Wide = by_label(pixels.labels, first, f32::from);
+            let label: S::Wide = by_label(wide, pixels.labels, first, f32::from);
             let [top, category] = highest(&maps);
-            let right = category.if_equal(label, S::Wide::of(&pixels.own[first..]), S::Wide::splat(0.0));
+            let right = category.if_equal(label, S::Wide::of(wide, &pixels.own[first..]), S::Wide::splat(wide, 0.0));
             sums.right += f64::from(right.sum());
             // Lanes past the end get weight zero.
-            let weight: S::Wide = by_label(pixels.labels, first, |label| match loss {
+            let weight: S::Wide = by_label(wide, pixels.labels, first, |label| match loss {
                 HeadLoss::Bce => 1.0,
                 HeadLoss::Softmax { weights, .. } => weights.get(usize::from(label)).copied().unwrap_or(0.0),
             });
@@ -534,17 +535,17 @@ impl<const C: usize> Job for Learn<'_, C> {
                 }
             };
             sums.loss += f64::from(of_pixels.times(weight).sum());
-            let share = weight.times(S::Wide::splat(scale));
-            let [zero, one] = [0.0, 1.0].map(S::Wide::splat);
-            let there: S::Wide = by_label(pixels.labels, first, |_| 1.0);
+            let share = weight.times(S::Wide::splat(wide, scale));
+            let [zero, one] = [0.0, 1.0].map(|it| S::Wide::splat(wide, it));
+            let there: S::Wide = by_label(wide, pixels.labels, first, |_| 1.0);
             let of_dice = dice.map_or([zero; MAPS], |it| it.gradient(&maps, label));
-            let mut back = [S::Wide::splat(0.0); C];
+            let mut back = [S::Wide::splat(wide, 0.0); C];
             for (category, map) in maps.into_iter().enumerate() {
-                let hit = label.if_equal(S::Wide::splat(category as f32), map.minus(one), map);
+                let hit = label.if_equal(S::Wide::splat(wide, category as f32), map.minus(one), map);
                 let of_map = hit.times_plus(share, of_dice[category].times(there));
                 of_map.put(&mut map_gradients[category * CHUNK + first..]);
                 for (back, weight) in back.iter_mut().zip(&weights[category]) {
-                    *back = of_map.times_plus(S::Wide::splat(*weight), *back);
+                    *back = of_map.times_plus(S::Wide::splat(wide, *weight), *back);
                 }
             }
             let mut columns = [[0.0; 16]; C];
@@ -558,7 +559,7 @@ impl<const C: usize> Job for Learn<'_, C> {
             }
         }
         let count = count.next_multiple_of(lanes);
-        add_products::<S::Wide, C>(map_gradients, turned, count, products, &mut sums.bias);
+        add_products::<S::Wide, C>(wide, map_gradients, turned, count, products, &mut sums.bias);
     }
 }
 
@@ -566,6 +567,7 @@ impl<const C: usize> Job for Learn<'_, C> {
 /// `[channels, CHUNK]`, over `count` pixels.
 #[inline(always)]
 fn add_products<V: Vector, const C: usize>(
+    token: V::Token,
     map_gradients: &[f32],
     turned: &[f32],
     count: usize,
@@ -574,18 +576,18 @@ fn add_products<V: Vector, const C: usize>(
 ) {
     let of_maps = map_gradients.chunks_exact(CHUNK).zip(products);
     for ((of_map, products), bias) in of_maps.zip(bias) {
-        let mut sums = [V::splat(0.0); C];
-        let mut sum = V::splat(0.0);
+        let mut sums = [V::splat(token, 0.0); C];
+        let mut sum = V::splat(token, 0.0);
         for first in (0..count).step_by(V::LANES) {
-            let gradient = V::of(&of_map[first..]);
+            let gradient = V::of(token, &of_map[first..]);
             sum = sum.plus(gradient);
             for (sum, channel) in sums.iter_mut().zip(turned.chunks_exact(CHUNK)) {
-                *sum = gradient.times_plus(V::of(&channel[first..]), *sum);
+                *sum = gradient.times_plus(V::of(token, &channel[first..]), *sum);
             }
         }
         *bias += sum.sum();
         for (sum, product) in sums.into_iter().zip(products) {
-            sum.plus(V::of(product)).put(product);
+            sum.plus(V::of(token, product)).put(product);
         }
     }
 }
@@ -602,12 +604,13 @@ impl<const C: usize> Job for Evaluate<'_, C> {
     type Output = [f64; 2];
 
     #[inline(always)]
-    fn run<S: Simd>(self) -> [f64; 2] {
+    fn run<S: Simd>(self, simd: S) -> [f64; 2] {
+        let wide = simd.wide();
         let Self { head, pixels, map, .. } = self;
         let mut sums = [0.0; 2];
         for first in (0..pixels.labels.len()).step_by(S::Wide::LANES) {
-            let mut maps = head.maps(&channels::<S::Wide, C>(pixels.input, first));
-            let label: S::Wide = by_label(pixels.labels, first, f32::from);
+            let mut maps = head.maps(&channels::<S::Wide, C>(wide, pixels.input, first));
+            let label: S::Wide = by_label(wide, pixels.labels, first, f32::from);
             let [top, category] = highest(&maps);
             put_categories(category, &mut map[first..]);
             let bce = if self.softmax {
@@ -616,9 +619,9 @@ impl<const C: usize> Job for Evaluate<'_, C> {
             } else {
                 sigmoid_and_loss(&mut maps, label)
             };
-            let bce = bce.times(S::Wide::splat(1.0 / MAPS as f32));
+            let bce = bce.times(S::Wide::splat(wide, 1.0 / MAPS as f32));
             let loss = if self.softmax { cross_entropy(&maps, label) } else { bce };
-            let own = S::Wide::of(&pixels.own[first..]);
+            let own = S::Wide::of(wide, &pixels.own[first..]);
             sums[0] += f64::from(loss.times(own).sum());
             sums[1] += f64::from(bce.times(own).sum());
         }
@@ -637,9 +640,10 @@ impl<const C: usize> Job for Label<'_, C> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self) {
+    fn run<S: Simd>(self, simd: S) {
+        let wide = simd.wide();
         for first in (0..self.map.len()).step_by(S::Wide::LANES) {
-            let maps = self.head.maps(&channels::<S::Wide, C>(self.input, first));
+            let maps = self.head.maps(&channels::<S::Wide, C>(wide, self.input, first));
             put_categories(highest(&maps)[1], &mut self.map[first..]);
         }
     }

@@ -1,5 +1,6 @@
 //! For tests: buffers with an inaccessible page right after or right before them, so that an out-of-bounds read or
 //! write crashes the process instead of passing unnoticed.
+#![allow(unsafe_code, reason = "pages are mapped and protected by hand")]
 
 use std::ffi::c_void;
 use std::ops::{Deref, DerefMut};

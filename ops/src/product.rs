@@ -47,7 +47,7 @@ impl Job for Pack<'_> {
     type Output = Packed;
 
     #[inline(always)]
-    fn run<S: Simd>(self) -> Packed {
+    fn run<S: Simd>(self, _: S) -> Packed {
         let Self { tensor, places: Places { rows, columns }, first_output } = self;
         let widths: &[usize] = if S::IS_512 { &[64, 32, 16, 8] } else { &[16, 8] };
         // A tile must not straddle the two outputs.
@@ -85,7 +85,7 @@ impl Job for RowProduct<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self) {
+    fn run<S: Simd>(self, simd: S) {
         let Self { weights, pixels, .. } = self;
         assert_eq!(weights.depth, self.rows.len() * self.run);
         assert_eq!(weights.outputs, self.bias.len());
@@ -118,12 +118,12 @@ impl Job for RowProduct<'_> {
             // and 25.
             let output = &mut self.outputs[part][column..];
             match (S::IS_512, width) {
-                (true, 64) => tile.any_stride::<S::Wide, 4, 5>(output),
-                (true, 32) => tile.any_stride::<S::Wide, 2, 10>(output),
-                (true, 16) => tile.any_stride::<S::Wide, 1, 20>(output),
-                (true, _) => tile.any_stride::<S::Eight, 1, 20>(output),
-                (false, 16) => tile.any_stride::<S::Eight, 2, 5>(output),
-                (false, _) => tile.any_stride::<S::Eight, 1, 10>(output),
+                (true, 64) => tile.any_stride::<S::Wide, 4, 5>(simd.wide(), output),
+                (true, 32) => tile.any_stride::<S::Wide, 2, 10>(simd.wide(), output),
+                (true, 16) => tile.any_stride::<S::Wide, 1, 20>(simd.wide(), output),
+                (true, _) => tile.any_stride::<S::Eight, 1, 20>(simd.eight(), output),
+                (false, 16) => tile.any_stride::<S::Eight, 2, 5>(simd.eight(), output),
+                (false, _) => tile.any_stride::<S::Eight, 1, 10>(simd.eight(), output),
             }
         }
     }
@@ -144,27 +144,31 @@ struct Tile<'a> {
 impl Tile<'_> {
     /// With a constant stride, the `P` pixels of a block are fixed offsets from one address.
     #[inline(always)]
-    fn any_stride<V: Vector, const N: usize, const P: usize>(&self, output: &mut [f32]) {
+    fn any_stride<V: Vector, const N: usize, const P: usize>(&self, token: V::Token, output: &mut [f32]) {
         if self.pixels < P {
-            return self.blocks::<V, N, 1, 0>(output);
+            return self.blocks::<V, N, 1, 0>(token, output);
         }
         match self.stride {
-            8 => self.blocks::<V, N, P, 8>(output),
-            16 => self.blocks::<V, N, P, 16>(output),
-            32 => self.blocks::<V, N, P, 32>(output),
-            64 => self.blocks::<V, N, P, 64>(output),
-            128 => self.blocks::<V, N, P, 128>(output),
-            _ => self.blocks::<V, N, P, 0>(output),
+            8 => self.blocks::<V, N, P, 8>(token, output),
+            16 => self.blocks::<V, N, P, 16>(token, output),
+            32 => self.blocks::<V, N, P, 32>(token, output),
+            64 => self.blocks::<V, N, P, 64>(token, output),
+            128 => self.blocks::<V, N, P, 128>(token, output),
+            _ => self.blocks::<V, N, P, 0>(token, output),
         }
     }
 
     /// Blocks of `P` pixels; the last one overlaps the previous one if the row is not a multiple of `P`.
     #[inline(always)]
-    fn blocks<V: Vector, const N: usize, const P: usize, const STRIDE: usize>(&self, output: &mut [f32]) {
+    fn blocks<V: Vector, const N: usize, const P: usize, const STRIDE: usize>(
+        &self,
+        token: V::Token,
+        output: &mut [f32],
+    ) {
         for start in (0..self.pixels).step_by(P) {
             let start = start.min(self.pixels - P);
             // SAFETY: all P pixels from `start` on are in the row.
-            unsafe { self.block::<V, N, P, STRIDE>(start, output) }
+            unsafe { self.block::<V, N, P, STRIDE>(token, start, output) }
         }
     }
 
@@ -173,11 +177,12 @@ impl Tile<'_> {
     #[inline(always)]
     unsafe fn block<V: Vector, const N: usize, const P: usize, const STRIDE: usize>(
         &self,
+        token: V::Token,
         start: usize,
         output: &mut [f32],
     ) {
         let stride = if STRIDE == 0 { self.stride } else { STRIDE };
-        let bias: [V; N] = std::array::from_fn(|n| V::of(&self.bias[n * V::LANES..]));
+        let bias: [V; N] = std::array::from_fn(|n| V::of(token, &self.bias[n * V::LANES..]));
         let mut sums = [bias; P];
         let mut weights = self.weights.as_ptr();
         for row in self.rows {
@@ -186,9 +191,9 @@ impl Tile<'_> {
             unsafe {
                 let mut input = row.as_ptr().add(start * stride);
                 for _ in 0..self.run {
-                    let weight: [V; N] = std::array::from_fn(|n| V::load(weights.add(n * V::LANES)));
+                    let weight: [V; N] = std::array::from_fn(|n| V::load(token, weights.add(n * V::LANES)));
                     for (p, sums) in sums.iter_mut().enumerate() {
-                        let input = V::splat(*input.add(p * stride));
+                        let input = V::splat(token, *input.add(p * stride));
                         for (sum, weight) in sums.iter_mut().zip(weight) {
                             *sum = input.times_plus(weight, *sum);
                         }
@@ -198,14 +203,14 @@ impl Tile<'_> {
                 }
             }
         }
-        let zero = V::splat(0.0);
+        let zero = V::splat(token, 0.0);
         for (p, sums) in sums.into_iter().enumerate() {
             for (n, sum) in sums.into_iter().enumerate() {
                 let place = (start + p) * self.output_stride + n * V::LANES;
                 let sum = match self.finish {
                     Finish::Plain => sum,
                     Finish::Relu => sum.larger(zero),
-                    Finish::Mask(mask) => V::of(&mask[place..]).if_greater(zero, sum, zero),
+                    Finish::Mask(mask) => V::of(token, &mask[place..]).if_greater(zero, sum, zero),
                 };
                 sum.put(&mut output[place..]);
             }
@@ -233,7 +238,7 @@ impl Job for OuterProduct<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(mut self) {
+    fn run<S: Simd>(mut self, simd: S) {
         assert_eq!(self.sums.len(), self.depth * self.columns);
         assert!(self.pixels > 0);
         for [left, right] in self.rows {
@@ -244,14 +249,14 @@ impl Job for OuterProduct<'_> {
         while column < self.columns {
             // Up to 24 sums: as many as the registers can hold.
             column += match (S::IS_512, self.columns - column) {
-                (true, 64..) => self.strip::<S::Wide, 4, 6, 4>(column),
-                (true, 32..) => self.strip::<S::Wide, 2, 12, 8>(column),
-                (true, 24) => self.strip::<S::Eight, 3, 8, 4>(column),
-                (true, 16..) => self.strip::<S::Wide, 1, 24, 16>(column),
-                (true, 8..) => self.strip::<S::Eight, 1, 24, 9>(column),
-                (false, 24) => self.strip::<S::Eight, 3, 4, 4>(column),
-                (false, 16..) => self.strip::<S::Eight, 2, 6, 4>(column),
-                (false, 8..) => self.strip::<S::Eight, 1, 12, 9>(column),
+                (true, 64..) => self.strip::<S::Wide, 4, 6, 4>(simd.wide(), column),
+                (true, 32..) => self.strip::<S::Wide, 2, 12, 8>(simd.wide(), column),
+                (true, 24) => self.strip::<S::Eight, 3, 8, 4>(simd.eight(), column),
+                (true, 16..) => self.strip::<S::Wide, 1, 24, 16>(simd.wide(), column),
+                (true, 8..) => self.strip::<S::Eight, 1, 24, 9>(simd.eight(), column),
+                (false, 24) => self.strip::<S::Eight, 3, 4, 4>(simd.eight(), column),
+                (false, 16..) => self.strip::<S::Eight, 2, 6, 4>(simd.eight(), column),
+                (false, 8..) => self.strip::<S::Eight, 1, 12, 9>(simd.eight(), column),
                 _ => unreachable!("columns are multiples of 8"),
             };
         }
@@ -262,20 +267,24 @@ impl OuterProduct<'_> {
     /// Processes all rows of the result for `N` vectors of columns: `K` rows at a time, then `L`, then one. Returns the
     /// number of columns.
     #[inline(always)]
-    fn strip<V: Vector, const N: usize, const K: usize, const L: usize>(&mut self, column: usize) -> usize {
+    fn strip<V: Vector, const N: usize, const K: usize, const L: usize>(
+        &mut self,
+        token: V::Token,
+        column: usize,
+    ) -> usize {
         let mut k = 0;
         // SAFETY: k + the rows processed at once never exceeds the depth, and N vectors of columns are left.
         unsafe {
             while k + K <= self.depth {
-                self.block::<V, N, K>(k, column);
+                self.block::<V, N, K>(token, k, column);
                 k += K;
             }
             while k + L <= self.depth {
-                self.block::<V, N, L>(k, column);
+                self.block::<V, N, L>(token, k, column);
                 k += L;
             }
             while k < self.depth {
-                self.block::<V, N, 1>(k, column);
+                self.block::<V, N, 1>(token, k, column);
                 k += 1;
             }
         }
@@ -285,8 +294,8 @@ impl OuterProduct<'_> {
     /// # Safety
     /// `k + K <= depth` and `column + N * LANES <= columns`; everything else was checked by `run`.
     #[inline(always)]
-    unsafe fn block<V: Vector, const N: usize, const K: usize>(&mut self, k: usize, column: usize) {
-        let mut sums = [[V::splat(0.0); N]; K];
+    unsafe fn block<V: Vector, const N: usize, const K: usize>(&mut self, token: V::Token, k: usize, column: usize) {
+        let mut sums = [[V::splat(token, 0.0); N]; K];
         for [left, right] in self.rows {
             // SAFETY: the last pixel reads the left row up to (pixels - 1) * stride + k + K, and the right row
             // likewise.
@@ -294,9 +303,9 @@ impl OuterProduct<'_> {
                 let mut left = left.as_ptr().add(k);
                 let mut right = right.as_ptr().add(column);
                 for _ in 0..self.pixels {
-                    let factors: [V; N] = std::array::from_fn(|n| V::load(right.add(n * V::LANES)));
+                    let factors: [V; N] = std::array::from_fn(|n| V::load(token, right.add(n * V::LANES)));
                     for (k, sums) in sums.iter_mut().enumerate() {
-                        let left = V::splat(*left.add(k));
+                        let left = V::splat(token, *left.add(k));
                         for (sum, factor) in sums.iter_mut().zip(factors) {
                             *sum = left.times_plus(factor, *sum);
                         }
@@ -309,7 +318,7 @@ impl OuterProduct<'_> {
         for (at, sums) in (k..).zip(sums) {
             for (n, sum) in sums.into_iter().enumerate() {
                 let place = &mut self.sums[at * self.columns + column + n * V::LANES..];
-                V::of(place).plus(sum).put(place);
+                V::of(token, place).plus(sum).put(place);
             }
         }
     }

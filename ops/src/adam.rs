@@ -68,7 +68,7 @@ impl Job for Part<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self) {
+    fn run<S: Simd>(self, _: S) {
         let Self { adam, rate, inputs, outputs: [weights, first, second] } = self;
         let inputs = inputs.gradient.iter().zip(inputs.weights).zip(inputs.moments[0]).zip(inputs.moments[1]);
         let outputs = weights.iter_mut().zip(first).zip(second);

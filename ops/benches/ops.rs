@@ -9,17 +9,19 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use lookbook::graph::SEED_CHANNELS as CHANNELS;
-use lookbook::graph::parameters::SEED_PARAMETER_COUNT as PARAMETER_COUNT;
-use lookbook::ops::adam::{Adam, AdamInputs};
-use lookbook::ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
-use lookbook::ops::head::{Head, HeadLoss, MAPS};
-use lookbook::ops::norm::{batch_norm, batch_norm_gradient};
-use lookbook::ops::pool::{max_pool, max_pool_gradient, pooled_shape};
-use lookbook::ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
-use lookbook::ops::{Instructions, Maps, Rayon, Shape, Workers};
+use lookbook_ops::adam::{Adam, AdamInputs};
+use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
+use lookbook_ops::head::{Head, HeadLoss, MAPS};
+use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
+use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
+use lookbook_ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
+use lookbook_ops::{Instructions, Maps, Rayon, Shape, Workers};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+/// Channels of the network's levels, and its trained numbers (`lookbook::graph`).
+const CHANNELS: [usize; 5] = [8, 16, 32, 64, 128];
+const PARAMETER_COUNT: usize = 486_015;
 
 const PHOTOS: usize = 4;
 const ROWS: usize = 608;

@@ -11,20 +11,26 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
-use super::Spread;
 use super::convolution::taps;
 use super::maps::{Band, Shape, cut, padded_row};
 use super::pool::pooled_shape;
 use super::spread::{spread_items, with_scratch};
 use super::up::up_shape;
+use super::{Avx512, Spread};
 
 /// Taps of a kernel.
 const TAPS: usize = 9;
 
-/// Whether the processor has AVX-512-BF16.
-#[must_use]
-pub fn is_available() -> bool {
-    super::x86::has_avx512() && is_x86_feature_detected!("avx512bf16")
+/// The proof that the processor has AVX-512 and AVX-512-BF16. Only [`Avx512Bf16::detect`] makes one.
+#[derive(Debug, Clone, Copy)]
+pub struct Avx512Bf16(());
+
+impl Avx512Bf16 {
+    /// Asks the processor.
+    #[must_use]
+    pub fn detect() -> Option<Self> {
+        (Avx512::detect().is_some() && is_x86_feature_detected!("avx512bf16")).then_some(Self(()))
+    }
 }
 
 /// The nearest bf16, ties to even.
@@ -35,41 +41,38 @@ fn rounded(value: f32) -> u16 {
 /// Element type of a layer's output.
 pub trait Element: Copy + Send + Sync + 'static {
     /// # Safety
-    /// The processor has AVX-512-BF16, and 8 elements can be written to `to`.
+    /// 8 elements can be written to `to`.
     #[doc(hidden)]
-    unsafe fn store_8(to: *mut Self, values: __m256);
+    unsafe fn store_8(token: Avx512Bf16, to: *mut Self, values: __m256);
     /// # Safety
-    /// The processor has AVX-512-BF16, and 16 elements can be written to `to`.
+    /// 16 elements can be written to `to`.
     #[doc(hidden)]
-    unsafe fn store_16(to: *mut Self, values: __m512);
+    unsafe fn store_16(token: Avx512Bf16, to: *mut Self, values: __m512);
 }
 
 impl Element for u16 {
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn store_8(to: *mut Self, values: __m256) {
-        // SAFETY: guaranteed by the caller; bf16 vectors are plain bits.
+    #[inline(always)]
+    unsafe fn store_8(_: Avx512Bf16, to: *mut Self, values: __m256) {
+        // SAFETY: the token proves that the processor has the instructions, the caller guarantees the pointer, and bf16
+        // vectors are plain bits.
         unsafe { _mm_storeu_si128(to.cast(), transmute::<__m128bh, __m128i>(_mm256_cvtneps_pbh(values))) }
     }
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn store_16(to: *mut Self, values: __m512) {
+    #[inline(always)]
+    unsafe fn store_16(_: Avx512Bf16, to: *mut Self, values: __m512) {
         // SAFETY: as above.
         unsafe { _mm256_storeu_si256(to.cast(), transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values))) }
     }
 }
 
 impl Element for f32 {
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn store_8(to: *mut Self, values: __m256) {
-        // SAFETY: guaranteed by the caller.
+    #[inline(always)]
+    unsafe fn store_8(_: Avx512Bf16, to: *mut Self, values: __m256) {
+        // SAFETY: the token proves that the processor has the instructions; the caller guarantees the pointer.
         unsafe { _mm256_storeu_ps(to, values) }
     }
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn store_16(to: *mut Self, values: __m512) {
-        // SAFETY: guaranteed by the caller.
+    #[inline(always)]
+    unsafe fn store_16(_: Avx512Bf16, to: *mut Self, values: __m512) {
+        // SAFETY: the token proves that the processor has the instructions; the caller guarantees the pointer.
         unsafe { _mm512_storeu_ps(to, values) }
     }
 }
@@ -136,6 +139,7 @@ impl PackedPairs {
 /// `output[p * outputs + n] = bias[n] + sum over k of input(p, k) * weights(k, n)`, or 0 if that is negative and `relu`
 /// is set; see [`RowProduct`](super::product::RowProduct).
 struct Row<'a> {
+    token: Avx512Bf16,
     rows: &'a [&'a [u16]],
     stride: usize,
     run: usize,
@@ -148,14 +152,13 @@ struct Row<'a> {
 impl Row<'_> {
     fn product<E: Element>(&self, output: &mut [E]) {
         let weights = self.weights;
-        assert!(is_available(), "this processor has no AVX-512-BF16");
         assert_eq!(weights.depth, self.rows.len() * self.run);
         assert!(weights.outputs == self.bias.len() && self.run.is_multiple_of(2));
         assert!(self.rows.iter().all(|row| row.len() >= (self.pixels - 1) * self.stride + self.run));
         assert_eq!(output.len(), self.pixels * weights.outputs);
         let tiles = weights.weights.chunks_exact(weights.depth * weights.width);
         for (first, tile) in (0..).step_by(weights.width).zip(tiles) {
-            // SAFETY: the processor has the instructions, and the lengths were checked.
+            // SAFETY: the token proves that the processor has the instructions, and the lengths were checked.
             unsafe {
                 match weights.width {
                     64 => self.any_stride::<E, Of16, 4, 5>(tile, first, output),
@@ -168,7 +171,7 @@ impl Row<'_> {
     }
 
     /// # Safety
-    /// AVX-512-BF16; lengths as [`Row::product`] checks them.
+    /// The processor has AVX-512-BF16, as `self.token` proves; lengths as [`Row::product`] checks them.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn any_stride<E: Element, V: PairVector, const N: usize, const P: usize>(
         &self,
@@ -202,21 +205,23 @@ impl Row<'_> {
         first: usize,
         output: &mut [E],
     ) {
-        let stride = if STRIDE == 0 { self.stride } else { STRIDE };
+        let (token, stride) = (self.token, if STRIDE == 0 { self.stride } else { STRIDE });
         for start in (0..self.pixels).step_by(P) {
             let start = start.min(self.pixels - P);
             // SAFETY: all P pixels from `start` on are within the rows and the output; the tile has depth / 2 x N
             // vectors of pairs.
             unsafe {
-                let bias: [V; N] = std::array::from_fn(|n| V::load(self.bias.as_ptr().add(first + n * V::LANES)));
+                let bias: [V; N] =
+                    std::array::from_fn(|n| V::load(token, self.bias.as_ptr().add(first + n * V::LANES)));
                 let mut sums = [bias; P];
                 let mut weights = tile.as_ptr();
                 for row in self.rows {
                     let mut input = row.as_ptr().add(start * stride);
                     for _ in 0..self.run / 2 {
-                        let pairs: [V::Pairs; N] = std::array::from_fn(|n| V::pairs(weights.add(2 * n * V::LANES)));
+                        let pairs: [V::Pairs; N] =
+                            std::array::from_fn(|n| V::pairs(token, weights.add(2 * n * V::LANES)));
                         for (p, sums) in sums.iter_mut().enumerate() {
-                            let input = V::splat(input.add(p * stride).cast::<u32>().read_unaligned());
+                            let input = V::splat(token, input.add(p * stride).cast::<u32>().read_unaligned());
                             for (sum, pairs) in sums.iter_mut().zip(pairs) {
                                 *sum = sum.plus_dot(input, pairs);
                             }
@@ -237,59 +242,64 @@ impl Row<'_> {
     }
 }
 
-/// Sums in f32 of products of pairs of bf16. SAFETY of all methods: the processor has AVX-512-BF16, and the pointers
-/// are valid for a whole vector.
+/// Sums in f32 of products of pairs of bf16; like [`Vector`](super::simd::Vector), made from a token only.
 trait PairVector: Copy {
     const LANES: usize;
     type Pairs: Copy;
 
-    unsafe fn load(from: *const f32) -> Self;
-    unsafe fn pairs(from: *const u16) -> Self::Pairs;
-    unsafe fn splat(pair: u32) -> Self::Pairs;
-    unsafe fn plus_dot(self, a: Self::Pairs, b: Self::Pairs) -> Self;
-    unsafe fn positive(self) -> Self;
+    /// # Safety
+    /// `LANES` numbers can be read from `from`.
+    unsafe fn load(token: Avx512Bf16, from: *const f32) -> Self;
+    /// # Safety
+    /// `2 LANES` numbers can be read from `from`.
+    unsafe fn pairs(token: Avx512Bf16, from: *const u16) -> Self::Pairs;
+    fn splat(token: Avx512Bf16, pair: u32) -> Self::Pairs;
+    fn plus_dot(self, a: Self::Pairs, b: Self::Pairs) -> Self;
+    fn positive(self) -> Self;
+    /// # Safety
+    /// `LANES` elements can be written to `to`.
     unsafe fn store<E: Element>(self, to: *mut E);
 }
 
 #[derive(Clone, Copy)]
-struct Of16(__m512);
+struct Of16(__m512, Avx512Bf16);
 
 #[derive(Clone, Copy)]
-struct Of8(__m256);
+struct Of8(__m256, Avx512Bf16);
 
 impl PairVector for Of16 {
     const LANES: usize = 16;
     type Pairs = __m512bh;
 
     #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: guaranteed by the caller.
-        Self(unsafe { _mm512_loadu_ps(from) })
+    unsafe fn load(token: Avx512Bf16, from: *const f32) -> Self {
+        // SAFETY: the token proves that the processor has the instructions; the caller guarantees the pointer.
+        Self(unsafe { _mm512_loadu_ps(from) }, token)
     }
     #[inline(always)]
-    unsafe fn pairs(from: *const u16) -> __m512bh {
-        // SAFETY: guaranteed by the caller.
+    unsafe fn pairs(_: Avx512Bf16, from: *const u16) -> __m512bh {
+        // SAFETY: as above; vectors are plain bits.
         unsafe { transmute::<__m512i, __m512bh>(_mm512_loadu_si512(from.cast())) }
     }
     #[inline(always)]
-    unsafe fn splat(pair: u32) -> __m512bh {
-        // SAFETY: guaranteed by the caller.
+    fn splat(_: Avx512Bf16, pair: u32) -> __m512bh {
+        // SAFETY: the token proves that the processor has the instructions; vectors are plain bits.
         unsafe { transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair.cast_signed())) }
     }
     #[inline(always)]
-    unsafe fn plus_dot(self, a: __m512bh, b: __m512bh) -> Self {
-        // SAFETY: guaranteed by the caller.
-        Self(unsafe { _mm512_dpbf16_ps(self.0, a, b) })
+    fn plus_dot(self, a: __m512bh, b: __m512bh) -> Self {
+        // SAFETY: the token proves that the processor has the instructions.
+        Self(unsafe { _mm512_dpbf16_ps(self.0, a, b) }, self.1)
     }
     #[inline(always)]
-    unsafe fn positive(self) -> Self {
-        // SAFETY: guaranteed by the caller.
-        Self(unsafe { _mm512_max_ps(self.0, _mm512_setzero_ps()) })
+    fn positive(self) -> Self {
+        // SAFETY: the token proves that the processor has the instructions.
+        Self(unsafe { _mm512_max_ps(self.0, _mm512_setzero_ps()) }, self.1)
     }
     #[inline(always)]
     unsafe fn store<E: Element>(self, to: *mut E) {
         // SAFETY: guaranteed by the caller.
-        unsafe { E::store_16(to, self.0) }
+        unsafe { E::store_16(self.1, to, self.0) }
     }
 }
 
@@ -298,34 +308,34 @@ impl PairVector for Of8 {
     type Pairs = __m256bh;
 
     #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: guaranteed by the caller.
-        Self(unsafe { _mm256_loadu_ps(from) })
+    unsafe fn load(token: Avx512Bf16, from: *const f32) -> Self {
+        // SAFETY: the token proves that the processor has the instructions; the caller guarantees the pointer.
+        Self(unsafe { _mm256_loadu_ps(from) }, token)
     }
     #[inline(always)]
-    unsafe fn pairs(from: *const u16) -> __m256bh {
-        // SAFETY: guaranteed by the caller.
+    unsafe fn pairs(_: Avx512Bf16, from: *const u16) -> __m256bh {
+        // SAFETY: as above; vectors are plain bits.
         unsafe { transmute::<__m256i, __m256bh>(_mm256_loadu_si256(from.cast())) }
     }
     #[inline(always)]
-    unsafe fn splat(pair: u32) -> __m256bh {
-        // SAFETY: guaranteed by the caller.
+    fn splat(_: Avx512Bf16, pair: u32) -> __m256bh {
+        // SAFETY: the token proves that the processor has the instructions; vectors are plain bits.
         unsafe { transmute::<__m256i, __m256bh>(_mm256_set1_epi32(pair.cast_signed())) }
     }
     #[inline(always)]
-    unsafe fn plus_dot(self, a: __m256bh, b: __m256bh) -> Self {
-        // SAFETY: guaranteed by the caller.
-        Self(unsafe { _mm256_dpbf16_ps(self.0, a, b) })
+    fn plus_dot(self, a: __m256bh, b: __m256bh) -> Self {
+        // SAFETY: the token proves that the processor has the instructions.
+        Self(unsafe { _mm256_dpbf16_ps(self.0, a, b) }, self.1)
     }
     #[inline(always)]
-    unsafe fn positive(self) -> Self {
-        // SAFETY: guaranteed by the caller.
-        Self(unsafe { _mm256_max_ps(self.0, _mm256_setzero_ps()) })
+    fn positive(self) -> Self {
+        // SAFETY: the token proves that the processor has the instructions.
+        Self(unsafe { _mm256_max_ps(self.0, _mm256_setzero_ps()) }, self.1)
     }
     #[inline(always)]
     unsafe fn store<E: Element>(self, to: *mut E) {
         // SAFETY: guaranteed by the caller.
-        unsafe { E::store_8(to, self.0) }
+        unsafe { E::store_8(self.1, to, self.0) }
     }
 }
 
@@ -333,6 +343,7 @@ impl PairVector for Of8 {
 ///
 /// `shape` is the shape of each input; `weight` is `[out, inputs x in, 3, 3]`.
 pub fn bf16_convolution<E: Element>(
+    token: Avx512Bf16,
     spread: &dyn Spread,
     shape: Shape,
     inputs: &[Bf16Maps<'_>],
@@ -367,15 +378,14 @@ pub fn bf16_convolution<E: Element>(
                 };
                 let rows: Vec<&[u16]> = (0..3 * inputs.len()).map(tap).collect();
                 let (stride, run, pixels) = (channels, 3 * channels, shape.columns);
-                Row { rows: &rows, stride, run, weights: &packed, bias, pixels, relu: true }.product(output);
+                Row { token, rows: &rows, stride, run, weights: &packed, bias, pixels, relu: true }.product(output);
             }
         });
     });
 }
 
 /// [`max_pool`](super::pool::max_pool) on bf16 maps without negative elements, whose order is that of their bits.
-pub fn bf16_max_pool(spread: &dyn Spread, shape: Shape, input: &[u16], output: &mut [u16]) {
-    assert!(is_available(), "this processor has no AVX-512-BF16");
+pub fn bf16_max_pool(_: Avx512Bf16, spread: &dyn Spread, shape: Shape, input: &[u16], output: &mut [u16]) {
     let pooled = pooled_shape(shape);
     assert!(input.len() == shape.len() && output.len() == pooled.len());
     let windows = pooled.with_channels(4 * pooled.channels);
@@ -383,16 +393,14 @@ pub fn bf16_max_pool(spread: &dyn Spread, shape: Shape, input: &[u16], output: &
     spread_items(spread, cut(&bands, pooled, output), |index, part| {
         let rows = bands[index].of(windows, input).chunks_exact(2 * shape.row_len());
         for (rows, output) in rows.zip(part.chunks_exact_mut(pooled.row_len())) {
-            // SAFETY: AVX-512-BF16 implies AVX-512.
+            // SAFETY: the token proves that the processor has the instructions.
             unsafe { pool_row(rows, shape.channels, output) }
         }
     });
 }
 
-/// # Safety
-/// AVX-512.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn pool_row(rows: &[u16], channels: usize, output: &mut [u16]) {
+fn pool_row(rows: &[u16], channels: usize, output: &mut [u16]) {
     let (upper, lower) = rows.split_at(rows.len() / 2);
     let windows = upper.chunks_exact(2 * channels).zip(lower.chunks_exact(2 * channels));
     for (output, (upper, lower)) in output.chunks_exact_mut(channels).zip(windows) {
@@ -408,6 +416,7 @@ unsafe fn pool_row(rows: &[u16], channels: usize, output: &mut [u16]) {
 
 /// [`up_convolution`](super::up::up_convolution) on bf16 maps.
 pub fn bf16_up_convolution(
+    token: Avx512Bf16,
     spread: &dyn Spread,
     shape: Shape,
     input: &[u16],
@@ -430,7 +439,7 @@ pub fn bf16_up_convolution(
         for (input, outputs) in rows.zip(part.chunks_exact_mut(4 * shape.columns * out)) {
             for (weights, output) in packed.iter().zip(outputs.chunks_exact_mut(2 * shape.columns * out)) {
                 let (stride, run, pixels) = (channels, channels, shape.columns);
-                Row { rows: &[input], stride, run, weights, bias: &bias, pixels, relu: false }.product(output);
+                Row { token, rows: &[input], stride, run, weights, bias: &bias, pixels, relu: false }.product(output);
             }
         }
     });

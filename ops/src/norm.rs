@@ -104,26 +104,30 @@ impl Job for Moments<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self) {
-        if self.channels.is_multiple_of(S::Wide::LANES) { self.add::<S::Wide>() } else { self.add::<S::Eight>() }
+    fn run<S: Simd>(self, simd: S) {
+        if self.channels.is_multiple_of(S::Wide::LANES) {
+            self.add::<S::Wide>(simd.wide());
+        } else {
+            self.add::<S::Eight>(simd.eight());
+        }
     }
 }
 
 impl Moments<'_> {
     #[inline(always)]
-    fn add<V: Vector>(self) {
+    fn add<V: Vector>(self, token: V::Token) {
         let Self { factors: [a, b], pivots: [p, q], channels, sums: [firsts, seconds] } = self;
         for channel in (0..channels).step_by(V::LANES) {
-            let [p, q] = [p, q].map(|pivot| V::of(&pivot[channel..]));
-            let [mut first, mut second] = [V::splat(0.0); 2];
+            let [p, q] = [p, q].map(|pivot| V::of(token, &pivot[channel..]));
+            let [mut first, mut second] = [V::splat(token, 0.0); 2];
             for (a, b) in a.chunks_exact(channels).zip(b.chunks_exact(channels)) {
-                let a = V::of(&a[channel..]).minus(p);
+                let a = V::of(token, &a[channel..]).minus(p);
                 first = first.plus(a);
-                second = a.times_plus(V::of(&b[channel..]).minus(q), second);
+                second = a.times_plus(V::of(token, &b[channel..]).minus(q), second);
             }
             let (firsts, seconds) = (&mut firsts[channel..], &mut seconds[channel..]);
-            V::of(firsts).plus(first).put(firsts);
-            V::of(seconds).plus(second).put(seconds);
+            V::of(token, firsts).plus(first).put(firsts);
+            V::of(token, seconds).plus(second).put(seconds);
         }
     }
 }
@@ -140,13 +144,14 @@ impl Job for Scaled<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self) {
+    fn run<S: Simd>(self, simd: S) {
         let channels = self.factors.len();
         for (input, output) in self.input.chunks_exact(channels).zip(self.output.chunks_exact_mut(channels)) {
             for channel in (0..channels).step_by(8) {
-                let [factor, summand] = [self.factors, self.summands].map(|it| S::Eight::of(&it[channel..]));
-                let scaled = S::Eight::of(&input[channel..]).times_plus(factor, summand);
-                scaled.larger(S::Eight::splat(0.0)).put(&mut output[channel..]);
+                let [factor, summand] =
+                    [self.factors, self.summands].map(|it| S::Eight::of(simd.eight(), &it[channel..]));
+                let scaled = S::Eight::of(simd.eight(), &input[channel..]).times_plus(factor, summand);
+                scaled.larger(S::Eight::splat(simd.eight(), 0.0)).put(&mut output[channel..]);
             }
         }
     }
@@ -164,14 +169,15 @@ impl Job for Back<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self) {
+    fn run<S: Simd>(self, simd: S) {
         let channels = self.coefficients[0].len();
         let pixels = self.gradient.chunks_exact(channels).zip(self.input.chunks_exact(channels));
         for ((gradient, input), result) in pixels.zip(self.result.chunks_exact_mut(channels)) {
             for channel in (0..channels).step_by(8) {
-                let [factor, slope, summand] = self.coefficients.each_ref().map(|it| S::Eight::of(&it[channel..]));
-                let input = S::Eight::of(&input[channel..]).times_plus(slope, summand);
-                S::Eight::of(&gradient[channel..]).times_plus(factor, input).put(&mut result[channel..]);
+                let [factor, slope, summand] =
+                    self.coefficients.each_ref().map(|it| S::Eight::of(simd.eight(), &it[channel..]));
+                let input = S::Eight::of(simd.eight(), &input[channel..]).times_plus(slope, summand);
+                S::Eight::of(simd.eight(), &gradient[channel..]).times_plus(factor, input).put(&mut result[channel..]);
             }
         }
     }

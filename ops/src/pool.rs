@@ -71,13 +71,13 @@ impl Job for PoolRow<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self) {
+    fn run<S: Simd>(self, simd: S) {
         let (upper, lower) = self.rows.split_at(self.rows.len() / 2);
         let pixels = self.output.chunks_exact_mut(self.channels);
         let windows = upper.chunks_exact(2 * self.channels).zip(lower.chunks_exact(2 * self.channels));
         for (output, (upper, lower)) in pixels.zip(windows) {
             for (channel, output) in (0..).step_by(8).zip(output.chunks_exact_mut(8)) {
-                maximum::<S::Eight>(&corners(upper, lower, channel, self.channels)).put(output);
+                maximum::<S::Eight>(&corners(simd.eight(), upper, lower, channel, self.channels)).put(output);
             }
         }
     }
@@ -85,9 +85,9 @@ impl Job for PoolRow<'_> {
 
 /// Eight channels of the four corners of a window, in row order.
 #[inline(always)]
-fn corners<V: Vector>(upper: &[f32], lower: &[f32], channel: usize, channels: usize) -> [V; 4] {
+fn corners<V: Vector>(token: V::Token, upper: &[f32], lower: &[f32], channel: usize, channels: usize) -> [V; 4] {
     let right = channels + channel;
-    [V::of(&upper[channel..]), V::of(&upper[right..]), V::of(&lower[channel..]), V::of(&lower[right..])]
+    [&upper[channel..], &upper[right..], &lower[channel..], &lower[right..]].map(|it| V::of(token, it))
 }
 
 #[inline(always)]
@@ -108,20 +108,20 @@ impl Job for PoolGradientRow<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self) {
+    fn run<S: Simd>(self, simd: S) {
         let (channels, half) = (self.channels, self.rows.len() / 2);
-        let zero = S::Eight::splat(0.0);
+        let zero = S::Eight::splat(simd.eight(), 0.0);
         for (pixel, gradient) in self.gradient.chunks_exact(channels).enumerate() {
             for channel in (0..channels).step_by(8) {
                 let upper = 2 * pixel * channels + channel;
                 let places = [upper, upper + channels, upper + half, upper + half + channels];
-                let corners = places.map(|place| S::Eight::of(&self.rows[place..]));
+                let corners = places.map(|place| S::Eight::of(simd.eight(), &self.rows[place..]));
                 let maximum = maximum(&corners);
-                let mut left = S::Eight::of(&gradient[channel..]);
+                let mut left = S::Eight::of(simd.eight(), &gradient[channel..]);
                 for (corner, place) in corners.into_iter().zip(places) {
                     let share = corner.if_equal(maximum, left, zero);
                     left = corner.if_equal(maximum, zero, left);
-                    let sum = share.plus(S::Eight::of(&self.skip[place..]));
+                    let sum = share.plus(S::Eight::of(simd.eight(), &self.skip[place..]));
                     corner.if_greater(zero, sum, zero).put(&mut self.result[place..]);
                 }
             }

@@ -1,10 +1,11 @@
 //! Native operators for CPUs: the layers of the network and their gradients in f32, NHWC.
 //!
 //! Functions take and return slices, whose lengths are checked against the shapes; every function works with any
-//! [`Instructions`] that the processor supports. `runtime::operators` registers them in ONNX Runtime as the operators
+//! [`Instructions`] that the processor supports. `lookbook::runtime::operators` registers them in ONNX Runtime as the operators
 //! of a custom domain. `docs/kernels.md` explains how the kernels work and how close they come to the processor's peak.
 //!
-//! This is the only module of the package in which `unsafe` is allowed.
+//! This is the only crate of the program in which `unsafe` is allowed. Its vectors are made from tokens that prove that
+//! the processor has their instructions (`simd`, `x86`), so only reads and writes through pointers are left to be checked.
 #![allow(unsafe_code)]
 #![allow(clippy::inline_always, reason = "only code inlined into a job is compiled for its instruction set")]
 
@@ -21,12 +22,13 @@ mod product;
 mod simd;
 pub mod spread;
 pub mod up;
-#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+#[cfg_attr(not(all(target_arch = "x86_64", not(feature = "portable"))), path = "absent.rs")]
 mod x86;
 
 pub use instructions::Instructions;
 pub use maps::{Maps, Shape};
 pub use spread::{Rayon, Spread};
+pub use x86::{Avx2, Avx512};
 
 /// The threads that do the work, and the instructions they use.
 #[derive(Clone, Copy)]
@@ -64,10 +66,3 @@ impl Workers<'_> {
 
 /// Parts of a sum per thread: more parts balance the load better, but cost more memory.
 const PARTS_PER_THREAD: usize = 3;
-
-#[cfg(test)]
-mod bounds;
-#[cfg(test)]
-mod guarded;
-#[cfg(test)]
-mod tests;

@@ -2,6 +2,9 @@
 //!
 //! A kernel is a [`Job`]: code generic over [`Simd`], inlined entirely into one function per instruction set.
 //! [`super::Instructions`] chooses at run time which of them runs.
+//!
+//! A vector is made from a token, which proves that the processor has the instructions of its methods: outside `x86`
+//! there is no other way to a token than to ask the processor, and none to a vector without one. Tokens have no size.
 
 /// Work that can be done with any instruction set.
 pub(super) trait Job {
@@ -10,31 +13,40 @@ pub(super) trait Job {
 
     /// Does the work. Implementations, and everything they call, must be `#[inline(always)]`: only inlined code is
     /// compiled for the instruction set.
-    fn run<S: Simd>(self) -> Self::Output;
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
-/// The vectors of an instruction set.
-pub(super) trait Simd {
+/// An instruction set: the proof that the processor has it.
+pub(super) trait Simd: Copy {
     /// The widest vector.
     type Wide: Vector;
     /// A vector of 8, for maps of 8 channels.
     type Eight: Vector;
     /// True if `Wide` has 16 lanes and there are 32 registers; otherwise it has 8 and there are 16.
     const IS_512: bool;
+
+    /// The token of the widest vector.
+    fn wide(self) -> <Self::Wide as Vector>::Token;
+    /// The token of the vector of 8.
+    fn eight(self) -> <Self::Eight as Vector>::Token;
 }
 
 /// Several f32, processed at once.
 pub(super) trait Vector: Copy {
+    /// The proof that the processor has the instructions of this type.
+    type Token: Copy;
     /// The number of lanes.
     const LANES: usize;
 
+    /// The proof: without it there would be no vector.
+    fn token(self) -> Self::Token;
     /// # Safety
     /// `LANES` numbers can be read from `from`.
-    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn load(token: Self::Token, from: *const f32) -> Self;
     /// # Safety
     /// `LANES` numbers can be written to `to`.
     unsafe fn store(self, to: *mut f32);
-    fn splat(value: f32) -> Self;
+    fn splat(token: Self::Token, value: f32) -> Self;
     fn plus(self, other: Self) -> Self;
     fn minus(self, other: Self) -> Self;
     fn times(self, other: Self) -> Self;
@@ -58,10 +70,10 @@ pub(super) trait Vector: Copy {
 
     /// Loads the first `LANES` elements of a slice.
     #[inline(always)]
-    fn of(slice: &[f32]) -> Self {
+    fn of(token: Self::Token, slice: &[f32]) -> Self {
         assert!(slice.len() >= Self::LANES);
         // SAFETY: the slice is long enough.
-        unsafe { Self::load(slice.as_ptr()) }
+        unsafe { Self::load(token, slice.as_ptr()) }
     }
 
     /// Stores into the first `LANES` elements of a slice.
@@ -72,19 +84,25 @@ pub(super) trait Vector: Copy {
         unsafe { self.store(slice.as_mut_ptr()) }
     }
 
+    /// The same number in all lanes.
+    #[inline(always)]
+    fn all(self, value: f32) -> Self {
+        Self::splat(self.token(), value)
+    }
+
     /// e^self, to 2 units in the last place (after S. Moshier's Cephes library, `expf`).
     #[inline(always)]
     fn exp(self) -> Self {
-        let x = self.larger(Self::splat(-87.0)).smaller(Self::splat(88.0));
-        let n = x.times(Self::splat(std::f32::consts::LOG2_E)).rounded();
+        let x = self.larger(self.all(-87.0)).smaller(self.all(88.0));
+        let n = x.times(self.all(std::f32::consts::LOG2_E)).rounded();
         // ln 2 in two parts, the first with few digits, so that the difference is exact.
-        let r = n.times_plus(Self::splat(-0.693_359_4), x);
-        let r = n.times_plus(Self::splat(2.121_944_4e-4), r);
-        let mut series = Self::splat(1.987_569_1e-4);
+        let r = n.times_plus(self.all(-0.693_359_4), x);
+        let r = n.times_plus(self.all(2.121_944_4e-4), r);
+        let mut series = self.all(1.987_569_1e-4);
         for next in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_66, 0.5] {
-            series = series.times_plus(r, Self::splat(next));
+            series = series.times_plus(r, self.all(next));
         }
-        let series = series.times_plus(r.times(r), r.plus(Self::splat(1.0)));
+        let series = series.times_plus(r.times(r), r.plus(self.all(1.0)));
         series.times_power_of_two(n)
     }
 
@@ -92,13 +110,13 @@ pub(super) trait Vector: Copy {
     #[inline(always)]
     fn ln(self) -> Self {
         let (mantissa, exponent) = self.mantissa_and_exponent();
-        let one = Self::splat(1.0);
+        let one = self.all(1.0);
         // Moves m from 0.5..1 to 0.71..1.41, around 1.
-        let root = Self::splat(std::f32::consts::FRAC_1_SQRT_2);
+        let root = self.all(std::f32::consts::FRAC_1_SQRT_2);
         let exponent = root.if_greater(mantissa, exponent.minus(one), exponent);
         let x = root.if_greater(mantissa, mantissa.plus(mantissa), mantissa).minus(one);
         let square = x.times(x);
-        let mut series = Self::splat(7.037_683_6e-2);
+        let mut series = self.all(7.037_683_6e-2);
         for next in [
             -0.115_146_1,
             0.116_769_99,
@@ -109,22 +127,32 @@ pub(super) trait Vector: Copy {
             -0.249_999_94,
             0.333_333_3,
         ] {
-            series = series.times_plus(x, Self::splat(next));
+            series = series.times_plus(x, self.all(next));
         }
         let series = series.times(x).times(square);
-        let series = exponent.times_plus(Self::splat(-2.121_944_4e-4), series);
-        let series = square.times_plus(Self::splat(-0.5), series);
-        exponent.times_plus(Self::splat(0.693_359_4), x.plus(series))
+        let series = exponent.times_plus(self.all(-2.121_944_4e-4), series);
+        let series = square.times_plus(self.all(-0.5), series);
+        exponent.times_plus(self.all(0.693_359_4), x.plus(series))
     }
 }
 
-/// Plain Rust.
+/// Plain Rust, which needs no proof.
+#[derive(Clone, Copy)]
 pub(super) struct Portable;
 
 impl Simd for Portable {
     type Wide = Array;
     type Eight = Array;
     const IS_512: bool = false;
+
+    #[inline(always)]
+    fn wide(self) -> Self {
+        self
+    }
+    #[inline(always)]
+    fn eight(self) -> Self {
+        self
+    }
 }
 
 /// A vector as an array: the compiler turns it into what the processor supports.
@@ -144,10 +172,15 @@ impl Array {
 }
 
 impl Vector for Array {
+    type Token = Portable;
     const LANES: usize = 8;
 
     #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
+    fn token(self) -> Portable {
+        Portable
+    }
+    #[inline(always)]
+    unsafe fn load(_: Portable, from: *const f32) -> Self {
         // SAFETY: guaranteed by the caller.
         Self(unsafe { from.cast::<[f32; 8]>().read_unaligned() })
     }
@@ -157,7 +190,7 @@ impl Vector for Array {
         unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }
     }
     #[inline(always)]
-    fn splat(value: f32) -> Self {
+    fn splat(_: Portable, value: f32) -> Self {
         Self([value; 8])
     }
     #[inline(always)]

@@ -1,17 +1,16 @@
 //! Checks every operator against its definition, written out in f64, with every instruction set that the processor
 //! supports, on shapes that are not multiples of any block or vector width.
 
+use lookbook_ops::adam::{Adam, AdamInputs};
+use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
+use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadLoss, MAPS};
+use lookbook_ops::maps::{Maps, Shape};
+use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
+use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
+use lookbook_ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
+use lookbook_ops::{Instructions, Rayon, Workers};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
-use super::adam::{Adam, AdamInputs};
-use super::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
-use super::head::{HEAD_CHANNELS, Head, HeadLoss, MAPS};
-use super::maps::{Maps, Shape};
-use super::norm::{batch_norm, batch_norm_gradient};
-use super::pool::{max_pool, max_pool_gradient, pooled_shape};
-use super::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
-use super::{Instructions, Rayon, Workers};
 
 /// Photos, rows, columns: narrower than a block, exactly a block, and with a remainder.
 const SIZES: [[usize; 3]; 6] = [[1, 1, 1], [2, 3, 2], [1, 5, 7], [2, 9, 20], [1, 4, 23], [1, 19, 41]];
@@ -489,8 +488,8 @@ fn adam_is_as_defined() {
 mod of_bf16 {
     use half::bf16;
 
-    use super::super::bf16::{Bf16Maps, bf16_convolution, bf16_max_pool, bf16_up_convolution, is_available};
     use super::*;
+    use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, bf16_convolution, bf16_max_pool, bf16_up_convolution};
 
     /// Numbers that are exact in bf16: their products are exact in f32.
     fn exact(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
@@ -509,18 +508,17 @@ mod of_bf16 {
         bits.iter().map(|&it| bf16::from_bits(it).to_f32()).collect()
     }
 
-    fn skipped() -> bool {
-        if !is_available() {
+    fn token() -> Option<Avx512Bf16> {
+        let token = Avx512Bf16::detect();
+        if token.is_none() {
             eprintln!("SKIPPED: this processor has no AVX-512-BF16");
         }
-        !is_available()
+        token
     }
 
     #[test]
     fn convolutions_are_those_of_f32() {
-        if skipped() {
-            return;
-        }
+        let Some(token) = token() else { return };
         for [batch, rows, columns] in SIZES {
             for ([channels, out], count) in [([8, 8], 1), ([16, 24], 1), ([32, 64], 1), ([64, 32], 2), ([8, 16], 2)] {
                 let shape = Shape { batch, rows, columns, channels };
@@ -534,11 +532,11 @@ mod of_bf16 {
                 let workers = Workers { instructions: Instructions::best(), spread: &Rayon };
                 convolution(workers, shape, &maps, [&weight, &bias], true, &mut expected);
                 let mut wide = vec![f32::NAN; expected.len()];
-                bf16_convolution(&Rayon, shape, &half_maps, [&weight, &bias], &mut wide);
+                bf16_convolution(token, &Rayon, shape, &half_maps, [&weight, &bias], &mut wide);
                 let wanted: Vec<f64> = expected.iter().map(|&it| f64::from(it)).collect();
                 assert_close(&format!("{shape:?} x {count} to {out}"), &wide, &wanted);
                 let mut narrow = vec![0; expected.len()];
-                bf16_convolution(&Rayon, shape, &half_maps, [&weight, &bias], &mut narrow);
+                bf16_convolution(token, &Rayon, shape, &half_maps, [&weight, &bias], &mut narrow);
                 assert_eq!(floats(&narrow), rounded(&wide));
             }
         }
@@ -546,9 +544,7 @@ mod of_bf16 {
 
     #[test]
     fn photos_are_those_of_f32() {
-        if skipped() {
-            return;
-        }
+        let Some(token) = token() else { return };
         for ([batch, rows, columns], channels) in SIZES.into_iter().flat_map(|size| [3, 12].map(|it| (size, it))) {
             let shape = Shape { batch, rows, columns, channels };
             let mut rng = ChaCha8Rng::seed_from_u64(8);
@@ -560,7 +556,7 @@ mod of_bf16 {
             let workers = Workers { instructions: Instructions::best(), spread: &Rayon };
             convolution(workers, shape, &[Maps::Photos(&photo)], [&weight, &bias], true, &mut expected);
             let mut found = vec![f32::NAN; expected.len()];
-            bf16_convolution(&Rayon, shape, &[Bf16Maps::Photos(&photo)], [&weight, &bias], &mut found);
+            bf16_convolution(token, &Rayon, shape, &[Bf16Maps::Photos(&photo)], [&weight, &bias], &mut found);
             let wanted: Vec<f64> = expected.iter().map(|&it| f64::from(it)).collect();
             assert_close(&format!("{shape:?}"), &found, &wanted);
         }
@@ -568,9 +564,7 @@ mod of_bf16 {
 
     #[test]
     fn pooling_and_transposed_convolutions_are_those_of_f32() {
-        if skipped() {
-            return;
-        }
+        let Some(token) = token() else { return };
         let workers = Workers { instructions: Instructions::best(), spread: &Rayon };
         for [batch, rows, columns] in SIZES {
             let mut rng = ChaCha8Rng::seed_from_u64(columns as u64);
@@ -579,7 +573,7 @@ mod of_bf16 {
             let mut expected = vec![f32::NAN; pooled_shape(shape).len()];
             max_pool(workers, shape, &input, &mut expected);
             let mut found = vec![0; expected.len()];
-            bf16_max_pool(&Rayon, shape, &bits(&input), &mut found);
+            bf16_max_pool(token, &Rayon, shape, &bits(&input), &mut found);
             assert_eq!(floats(&found), expected);
 
             let shape = Shape { batch, rows, columns, channels: 16 };
@@ -588,7 +582,7 @@ mod of_bf16 {
             let input = exact(&mut rng, shape.len());
             up_convolution(workers, shape, &input, [&weight, &bias], &mut expected);
             let mut found = vec![0; expected.len()];
-            bf16_up_convolution(&Rayon, shape, &bits(&input), [&weight, &bias], &mut found);
+            bf16_up_convolution(token, &Rayon, shape, &bits(&input), [&weight, &bias], &mut found);
             // The two sums may be rounded differently, by one place of bf16.
             for (found, expected) in floats(&found).iter().zip(&expected) {
                 assert!((found - expected).abs() <= 4e-3 * expected.abs().max(0.1), "{found}, not {expected}");

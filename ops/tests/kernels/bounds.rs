@@ -1,18 +1,18 @@
 //! No operator reads or writes outside its buffers, with any instruction set: each runs on buffers that end, or begin,
 //! at an inaccessible page, and must produce the same numbers as on ordinary ones.
 
+use lookbook_ops::adam::{Adam, AdamInputs};
+use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
+use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadLoss, MAPS};
+use lookbook_ops::maps::{Maps, Shape};
+use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
+use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
+use lookbook_ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
+use lookbook_ops::{Instructions, Spread, Workers};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::adam::{Adam, AdamInputs};
-use super::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
 use super::guarded::{Guard, Guarded};
-use super::head::{HEAD_CHANNELS, Head, HeadLoss, MAPS};
-use super::maps::{Maps, Shape};
-use super::norm::{batch_norm, batch_norm_gradient};
-use super::pool::{max_pool, max_pool_gradient, pooled_shape};
-use super::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
-use super::{Instructions, Spread, Workers};
 
 /// Photos, rows, columns: not multiples of any block or vector width.
 const SIZES: [[usize; 3]; 3] = [[1, 1, 1], [2, 3, 5], [1, 5, 23]];
@@ -209,8 +209,8 @@ fn adam_stays_within_its_buffers() {
 
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 mod of_bf16 {
-    use super::super::bf16::{Bf16Maps, bf16_convolution, bf16_max_pool, bf16_up_convolution, is_available};
     use super::*;
+    use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, bf16_convolution, bf16_max_pool, bf16_up_convolution};
 
     /// Random non-negative bf16 numbers, guarded.
     fn halves(len: usize, guard: Guard) -> Guarded<u16> {
@@ -233,10 +233,10 @@ mod of_bf16 {
 
     #[test]
     fn layers_in_bf16_stay_within_their_buffers() {
-        if !is_available() {
+        let Some(token) = Avx512Bf16::detect() else {
             eprintln!("SKIPPED: this processor has no AVX-512-BF16");
             return;
-        }
+        };
         for guard in Guard::BOTH {
             for ([channels, out], shape) in
                 [[8, 8], [16, 8], [32, 16], [16, 64]].into_iter().flat_map(|it| shapes(it[0]).map(move |s| (it, s)))
@@ -245,26 +245,26 @@ mod of_bf16 {
                 let (weight, bias) = (floats(out * channels * 9, guard), floats(out, guard));
                 let mut output = blank(shape.pixels() * out, guard);
                 let maps = [Bf16Maps::Features(&x), Bf16Maps::Features(&second)];
-                bf16_convolution(&ThreadATask, shape, &maps[..1], [&weight, &bias], &mut output[..]);
+                bf16_convolution(token, &ThreadATask, shape, &maps[..1], [&weight, &bias], &mut output[..]);
                 assert!(is_written(&output), "{shape:?} to {out}");
                 let both = floats(out * 2 * channels * 9, guard);
                 let mut wide = Guarded::new(&vec![f32::NAN; shape.pixels() * out], guard);
-                bf16_convolution(&ThreadATask, shape, &maps, [&both, &bias], &mut wide[..]);
+                bf16_convolution(token, &ThreadATask, shape, &maps, [&both, &bias], &mut wide[..]);
                 assert!(wide.iter().all(|it| it.is_finite()), "{shape:?} x 2 to {out}");
                 let weight = floats(channels * out * 4, guard);
                 let mut output = blank(up_shape(shape, out).len(), guard);
-                bf16_up_convolution(&ThreadATask, shape, &x, [&weight, &bias], &mut output);
+                bf16_up_convolution(token, &ThreadATask, shape, &x, [&weight, &bias], &mut output);
                 assert!(is_written(&output), "transposed {shape:?} to {out}");
                 let twice = Shape { rows: 2 * shape.rows, columns: 2 * shape.columns, ..shape };
                 let mut output = blank(shape.len(), guard);
-                bf16_max_pool(&ThreadATask, twice, &halves(twice.len(), guard), &mut output);
+                bf16_max_pool(token, &ThreadATask, twice, &halves(twice.len(), guard), &mut output);
                 assert!(is_written(&output), "pooled {shape:?}");
             }
             for shape in [3, 12].into_iter().flat_map(shapes) {
                 let photos = Guarded::new(&vec![200_u8; shape.len()], guard);
                 let mut output = blank(shape.pixels() * 8, guard);
                 let parameters = [&floats(8 * 9 * shape.channels, guard)[..], &floats(8, guard)];
-                bf16_convolution(&ThreadATask, shape, &[Bf16Maps::Photos(&photos)], parameters, &mut output[..]);
+                bf16_convolution(token, &ThreadATask, shape, &[Bf16Maps::Photos(&photos)], parameters, &mut output[..]);
                 assert!(is_written(&output), "photos {shape:?}");
             }
         }
