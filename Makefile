@@ -26,6 +26,7 @@ all: $(if $(DRY_RUN),,build runtime)
 
 ## build: the program, target/release/lookbook
 build:
+	@scripts/install_build_tools.sh
 	@$(CARGO) build --release --locked
 
 ## runtime: ONNX Runtime into .runtime/ (GPU=1: the CUDA build with NVIDIA's libraries)

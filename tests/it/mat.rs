@@ -327,7 +327,7 @@ fn no_file_needs_more_memory_than_it_can_fill() {
 fn a_disk_that_fails_ends_the_stage_and_is_no_reject() {
     let works = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
     if !works.is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED: strace does not run here");
+        crate::shared::skip("strace does not run here");
         return;
     }
     let place = tempfile::tempdir().unwrap();
