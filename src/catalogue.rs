@@ -285,7 +285,7 @@ fn walk(folder: &Path) -> Result<Walked> {
             }
             Ok(entry) => walked.add(folder, entry.path(), entry.file_type().is_file()),
             Err(cause) if cause.depth() == 0 => {
-                return Err(Error::input(folder, format!("cannot be read: {cause}")));
+                return Err(Error::input(folder, "cannot be read").because(cause));
             }
             Err(cause) => walked.note(folder, &cause),
         }
@@ -366,7 +366,7 @@ fn read_parquet(list: &Path) -> Result<Vec<(u32, String)>> {
             .collect()
     };
     read().map_err(|cause| {
-        Error::input(list, format!("is not a list of photos with the columns photo_id and path: {cause}"))
+        Error::input(list, "is not a list of photos with the columns photo_id and path").because(cause)
     })
 }
 
@@ -377,10 +377,10 @@ fn read_csv(list: &Path) -> Result<Vec<(u32, String)>> {
         path: String,
     }
     let mut reader =
-        csv::Reader::from_path(list).map_err(|cause| Error::input(list, format!("cannot be read: {cause}")))?;
+        csv::Reader::from_path(list).map_err(|cause| Error::input(list, "cannot be read").because(cause))?;
     let rows = reader.deserialize().map(|row| row.map(|row: Row| (row.photo_id, row.path)));
     rows.collect::<Result<Vec<_>, _>>().map_err(|cause| {
-        Error::input(list, format!("is not a list of photos with the columns photo_id and path: {cause}"))
+        Error::input(list, "is not a list of photos with the columns photo_id and path").because(cause)
     })
 }
 

@@ -121,10 +121,7 @@ fn onnx_runtime() -> Vec<Finding> {
             let has_cuda = library.providers.iter().any(|provider| provider.starts_with("CUDA"));
             vec![finding(level, "ONNX Runtime", found, &advice), provider(has_cuda, driver().is_some())]
         }
-        Err(Error::Runtime { subject, problem }) => {
-            vec![finding(Level::Fail, "ONNX Runtime", format!("{subject}: {problem}"), "`make runtime` installs it")]
-        }
-        Err(other) => vec![finding(Level::Fail, "ONNX Runtime", other.to_string(), "`make runtime` installs it")],
+        Err(error) => vec![finding(Level::Fail, "ONNX Runtime", error.with_causes(), "`make runtime` installs it")],
     }
 }
 

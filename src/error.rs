@@ -8,6 +8,9 @@ pub(crate) const DESCRIPTORS: &str = "/proc/self/fd/";
 /// The result type of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// The error that a failure comes from.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// A failure that ends a stage. Each message names the subject, what is wrong with it and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -18,6 +21,8 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it, and what was expected.
         problem: String,
+        /// What its reader said, if that says more.
+        source: Option<Cause>,
     },
     /// Bad configuration: whoever wrote the flag or the settings file must act.
     #[error("setting '{setting}': {problem}")]
@@ -44,6 +49,8 @@ pub enum Error {
         subject: String,
         /// What is wrong, and which command fixes it.
         problem: String,
+        /// What ONNX Runtime said, if that says more.
+        source: Option<Cause>,
     },
     /// A limit was reached: raise it or reduce the input.
     #[error("{what}: {problem}")]
@@ -82,7 +89,7 @@ pub enum Error {
 impl Error {
     /// Bad input at `path`.
     pub fn input(path: impl AsRef<Path>, problem: impl std::fmt::Display) -> Self {
-        Self::Input { path: shown(path.as_ref()), problem: problem.to_string() }
+        Self::Input { path: shown(path.as_ref()), problem: problem.to_string(), source: None }
     }
 
     /// An invalid value of `setting`.
@@ -92,7 +99,16 @@ impl Error {
 
     /// A failure of ONNX Runtime, a session or a model.
     pub fn runtime(subject: impl Into<String>, problem: impl std::fmt::Display) -> Self {
-        Self::Runtime { subject: subject.into(), problem: problem.to_string() }
+        Self::Runtime { subject: subject.into(), problem: problem.to_string(), source: None }
+    }
+
+    /// Adds the error that it comes from to bad input or a failure of ONNX Runtime; others have none or have it already.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Cause>) -> Self {
+        if let Self::Input { source, .. } | Self::Runtime { source, .. } = &mut self {
+            *source = Some(cause.into());
+        }
+        self
     }
 
     /// A table at `path` with another schema.

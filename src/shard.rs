@@ -137,8 +137,9 @@ pub fn published<C: StageConfig>(output: &Path) -> Result<Vec<(OpenFolder, Summa
 
 /// The number of shards that the work was split into, according to the folders' names.
 fn count_of(stage: &str, folder: &Path) -> Result<u32> {
-    let entries = std::fs::read_dir(folder)
-        .map_err(|cause| Error::input(folder, format!("{cause}; run `lookbook {stage} --shard I/N` first")))?;
+    let entries = std::fs::read_dir(folder).map_err(|cause| {
+        Error::input(folder, format!("cannot be listed; run `lookbook {stage} --shard I/N` first")).because(cause)
+    })?;
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut counts: Vec<u32> = names.filter_map(|name| name.split_once("-of-")?.1.parse().ok()).collect();
     counts.sort_unstable();
@@ -156,9 +157,9 @@ fn count_of(stage: &str, folder: &Path) -> Result<u32> {
 /// [`Error::Input`] if another version made them.
 pub fn settings<C: StageConfig>((folder, made): &(OpenFolder, Summary)) -> Result<C> {
     let whole = [(SHARD.to_owned(), Value::Null)].into_iter().collect();
-    made.config.config(&whole).map_err(|cause| {
-        Error::input(folder.name(), format!("was made by another version ({cause}); run the shard again"))
-    })
+    made.config
+        .config(&whole)
+        .map_err(|cause| Error::input(folder.name(), "was made by another version; run the shard again").because(cause))
 }
 
 /// The settings that must not differ between shards.

@@ -56,7 +56,7 @@ pub fn run(folder: &Path, settings: &Settings, verify: bool) -> Result<Status> {
     for folder in published {
         match Summary::read(&folder) {
             Ok(summary) => folders.push(folder_status(&folder, summary, settings, &attempts, verify)?),
-            Err(problem) => passed_over.push(problem.to_string()),
+            Err(problem) => passed_over.push(problem.with_causes()),
         }
     }
     passed_over.sort();

@@ -111,7 +111,7 @@ fn published_checkpoint(model: &OpenFolder, made: &Summary) -> Result<(PathBuf, 
 
 /// The README: how to run the files.
 fn readme(spec: &Spec, epoch: u32, model_id: &str, names: &[&str]) -> Result<String> {
-    let problem = |cause: minijinja::Error| Error::input("README.md", cause);
+    let problem = |cause: minijinja::Error| Error::input("README.md", "cannot be rendered").because(cause);
     let mut environment = Environment::new();
     environment.add_template("readme", include_str!("readme.md")).map_err(problem)?;
     let values = context! {

@@ -189,7 +189,7 @@ fn collect(folder: &Path, frame: LazyFrame) -> Result<DataFrame> {
 
 fn bad_table(folder: &Path) -> impl Fn(PolarsError) -> Error {
     let folder: PathBuf = folder.to_owned();
-    move |cause| Error::input(&folder, format!("is not a valid feature table: {cause}; run segment again"))
+    move |cause| Error::input(&folder, "is not a valid feature table; run segment again").because(cause)
 }
 
 #[cfg(test)]

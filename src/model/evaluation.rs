@@ -90,7 +90,7 @@ pub fn read(model: &Path) -> Result<Evaluation> {
     let path = model.join(EVALUATION_FILE);
     let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     serde_json::from_str(&text)
-        .map_err(|cause| Error::input(&path, format!("is not an evaluation: {cause}; run `lookbook evaluate` again")))
+        .map_err(|cause| Error::input(&path, "is not an evaluation; run `lookbook evaluate` again").because(cause))
 }
 
 /// Quality of the colour table on the apparel pixels of a split, which are taken from the true categories. Rates are 0

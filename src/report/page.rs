@@ -184,7 +184,7 @@ impl Page {
     pub(super) fn render(&self) -> Result<String> {
         let mut templates = minijinja::Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).build();
-        let failed = |cause: minijinja::Error| Error::input("report/page.html", cause);
+        let failed = |cause: minijinja::Error| Error::input("report/page.html", "cannot be rendered").because(cause);
         templates.set_syntax(syntax.map_err(failed)?);
         templates.add_template("page.html", TEMPLATE).map_err(failed)?;
         templates.get_template("page.html").and_then(|page| page.render(Serde(self))).map_err(failed)

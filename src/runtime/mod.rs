@@ -154,7 +154,7 @@ pub fn vector(values: Vec<f32>) -> Result<DynValue> {
 /// For `map_err`: an [`Error::Runtime`] about `subject` with ONNX Runtime's message.
 pub fn failed(subject: &str) -> impl FnOnce(ort::Error) -> Error {
     let subject = subject.to_owned();
-    move |cause| Error::runtime(subject, cause)
+    move |cause| Error::runtime(subject, "ONNX Runtime failed").because(cause)
 }
 
 struct Loaded {
@@ -169,8 +169,8 @@ fn loaded() -> Result<&'static Loaded> {
     static LOADED: OnceLock<Result<Loaded, (String, String)>> = OnceLock::new();
     let loaded = LOADED.get_or_init(|| {
         load().map_err(|error| match error {
-            Error::Runtime { subject, problem } => (subject, problem),
-            other => ("ONNX Runtime".to_owned(), other.to_string()),
+            Error::Runtime { subject, problem, source: None } => (subject, problem),
+            other => ("ONNX Runtime".to_owned(), other.with_causes()),
         })
     });
     loaded.as_ref().map_err(|(subject, problem)| Error::runtime(subject.clone(), problem))

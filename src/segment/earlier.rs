@@ -208,7 +208,8 @@ impl Folder {
         let path = self.part_path(part);
         let batches = table::read_table(&path, TABLE, &[], PART_ROWS)?.collect::<Result<Vec<_>>>()?;
         let schema = batches.first().ok_or_else(|| Error::input(&path, "has no rows"))?.schema();
-        concat_batches(&schema, &batches).map_err(|cause| Error::input(&path, cause))
+        concat_batches(&schema, &batches)
+            .map_err(|cause| Error::input(&path, "has rows of different schemas").because(cause))
     }
 
     /// The mask of a photo, if it has one.

@@ -28,7 +28,7 @@ pub(super) fn count_features(features: &Path, variance_share: Option<f64>, stage
 pub(super) fn count_nearest(stage: &mut Stage) -> Result<()> {
     let path = stage.path(NEIGHBOURS_FILE);
     let (with_neighbours, mean_nearest) =
-        nearest_statistics(&path).map_err(|cause| Error::input(&path, format!("cannot be summarised: {cause}")))?;
+        nearest_statistics(&path).map_err(|cause| Error::input(&path, "cannot be summarised").because(cause))?;
     stage.count("photos_with_neighbours", with_neighbours);
     stage.count("mean_nearest_correlation", mean_nearest);
     Ok(())

@@ -103,9 +103,9 @@ impl Summary {
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(RUN_FILE);
         let text = fs::read_to_string(&path).map_err(|cause| {
-            Error::input(&path, format!("cannot be read ({cause}); run the stage that makes this folder first"))
+            Error::input(&path, "cannot be read; run the stage that makes this folder first").because(cause)
         })?;
-        serde_json::from_str(&text).map_err(|cause| Error::input(&path, format!("is not a run record: {cause}")))
+        serde_json::from_str(&text).map_err(|cause| Error::input(&path, "is not a run record").because(cause))
     }
 
     /// The record of a folder; `None` if there is none, or if it is damaged, which is logged.
@@ -118,8 +118,8 @@ impl Summary {
             Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(None),
             other => other.map_err(Error::io("read", &path))?,
         };
-        let parsed = serde_json::from_slice(&text).map_err(|cause| Error::input(&path, format!("is damaged: {cause}")));
-        Ok(parsed.inspect_err(|problem| tracing::warn!("{problem}; it is ignored")).ok())
+        let parsed = serde_json::from_slice(&text).map_err(|cause| Error::input(&path, "is damaged").because(cause));
+        Ok(parsed.inspect_err(|problem| tracing::warn!("{}; it is ignored", problem.with_causes())).ok())
     }
 
     /// One line for each file of the published folder `folder` that is missing or has a different size.

@@ -246,7 +246,7 @@ impl Iterator for TableReader {
 
     fn next(&mut self) -> Option<Self::Item> {
         let batch = self.reader.next()?;
-        Some(batch.map_err(|cause| Error::input(&self.path, format!("is damaged: {cause}; recreate it"))))
+        Some(batch.map_err(|cause| Error::input(&self.path, "is damaged; recreate it").because(cause)))
     }
 }
 
@@ -268,7 +268,7 @@ fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
 
 fn opened<T: ChunkReader + 'static>(path: &Path, content: T) -> Result<ParquetRecordBatchReaderBuilder<T>> {
     ParquetRecordBatchReaderBuilder::try_new(content)
-        .map_err(|cause| Error::input(path, format!("is not a complete Parquet file: {cause}; recreate it")))
+        .map_err(|cause| Error::input(path, "is not a complete Parquet file; recreate it").because(cause))
 }
 
 fn check_identity(path: &Path, name: &str, schema: &Schema) -> Result<()> {
