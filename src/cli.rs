@@ -117,6 +117,13 @@ enum Command {
     Settings(SettingsFlags),
 }
 
+impl Command {
+    /// Whether it does work that is worth starting threads for.
+    fn works(&self) -> bool {
+        !matches!(self, Self::Settings(_) | Self::Status(_) | Self::Rollback(_) | Self::Doctor(_))
+    }
+}
+
 const MEASURES: [&str; 4] = ["pearson", "co_rated", "cosine", "latent"];
 
 // A stage's flags have the same names as its settings; a flag that is not given leaves the value to the settings file.
@@ -438,12 +445,14 @@ impl Cli {
                     self.common.resolve(&settings).and_then(|common| run::check(&request, &settings, &common)),
                 );
             }
-            self.show(&report);
+            self.show(&report)?;
             return Ok(report.exit_code());
         }
         let settings = Settings::read(self.common.config.as_deref())?;
         let common = self.common.resolve(&settings)?;
-        threads::set_global(common.threads);
+        if self.command.works() {
+            threads::set_global(common.threads);
+        }
         match &self.command {
             Command::Run(flags) => return self.run_all(flags, &settings, &common),
             Command::Sample(flags) => return self.run_stage(flags, &settings, &common, sample::run),
@@ -458,8 +467,8 @@ impl Cli {
             Command::Report(flags) => return self.run_stage(flags, &settings, &common, report::run),
             Command::Evaluate(flags) => self.evaluate(flags, &settings, &common)?,
             Command::Recommend(flags) => recommend(&settings, flags, &common)?,
-            Command::Settings(flags) => print_json(&settings.resolved(&flags.stage)?),
-            Command::Status(flags) => self.show(&status::run(&flags.run, &settings, flags.verify)?),
+            Command::Settings(flags) => print_json(&settings.resolved(&flags.stage)?)?,
+            Command::Status(flags) => self.show(&status::run(&flags.run, &settings, flags.verify)?)?,
             Command::Rollback(flags) => roll_back(&flags.folder)?,
             Command::Doctor(_) => {}
         }
@@ -474,31 +483,31 @@ impl Cli {
         let request = run::Request { output, source, catalogue, only, force, shard: *shard, merge: *merge };
         let report = run::run(&request, settings, common)?;
         if let Some(problem) = report.problem() {
-            return Ok(self.end(problem));
+            return self.end(problem);
         }
         if common.if_changed && report.stages.iter().all(|it| it.did == run::Did::Nothing) {
-            return Ok(self.end(&Outcome::NothingToDo { output: report.output }));
+            return self.end(&Outcome::NothingToDo { output: report.output });
         }
-        self.show(&report);
+        self.show(&report)?;
         Ok(0)
     }
 
     /// Prints what a stage did to stdout, a problem to stderr; returns the exit code.
-    fn end(&self, outcome: &Outcome) -> u8 {
-        match outcome {
-            Outcome::NothingToDo { .. } => {
-                self.show(&Nothing { nothing_to_do: outcome.to_string() });
-                return self.common.skip_exit_code;
-            }
-            Outcome::Published(summary) | Outcome::Planned(summary) | Outcome::TooManyRejects { summary, .. } => {
-                self.show_summary(summary);
-            }
-            Outcome::KeptBack { .. } | Outcome::Stopped { .. } => {}
-        }
+    fn end(&self, outcome: &Outcome) -> Result<u8> {
         if let Some(problem) = outcome.problem() {
             self.print_problem(&problem, outcome.exit_code());
         }
-        outcome.exit_code()
+        match outcome {
+            Outcome::NothingToDo { .. } => {
+                self.show(&Nothing { nothing_to_do: outcome.to_string() })?;
+                return Ok(self.common.skip_exit_code);
+            }
+            Outcome::Published(summary) | Outcome::Planned(summary) => self.show_summary(summary)?,
+            // The rejects matter more than a lost summary.
+            Outcome::TooManyRejects { summary, .. } => drop(self.show_summary(summary)),
+            Outcome::KeptBack { .. } | Outcome::Stopped { .. } => {}
+        }
+        Ok(outcome.exit_code())
     }
 
     /// Runs a stage, records its start and outcome, and prints its summary.
@@ -512,14 +521,14 @@ impl Cli {
         let config: C = settings.resolve(C::NAME, flags)?;
         config.check()?;
         if common.if_changed && stage::reasons(&config, common, Depth::Contents)?.is_empty() {
-            return Ok(self.end(&run::nothing_to_do(&config, settings, common)?));
+            return self.end(&run::nothing_to_do(&config, settings, common)?);
         }
         let outcome = if common.dry_run {
             run(&config, common)
         } else {
             run::recorded(&config, settings, common, |config| run(config, common))
         };
-        outcome.map(|outcome| self.end(&outcome))
+        self.end(&outcome?)
     }
 
     fn evaluate(&self, flags: &EvaluateFlags, settings: &Settings, common: &Common) -> Result<()> {
@@ -529,18 +538,15 @@ impl Cli {
         let outcome = result.as_ref().map(|(_, summary)| Outcome::Published(summary.clone()));
         recorder.end(outcome.as_ref().map_err(|error| *error));
         let (evaluation, summary) = result?;
-        self.show(&evaluation);
-        if !self.json() {
-            print_summary(&summary);
-        }
-        Ok(())
+        self.show(&evaluation)?;
+        if self.json() { Ok(()) } else { print_summary(&summary) }
     }
 
-    fn show_summary(&self, summary: &Summary) {
+    fn show_summary(&self, summary: &Summary) -> Result<()> {
         if self.json() { print_json(summary) } else { print_summary(summary) }
     }
 
-    fn show(&self, result: &(impl std::fmt::Display + Serialize)) {
+    fn show(&self, result: &(impl std::fmt::Display + Serialize)) -> Result<()> {
         if self.json() { print_json(result) } else { print(result) }
     }
 
@@ -586,8 +592,7 @@ impl std::fmt::Display for Nothing {
 
 fn roll_back(folder: &Path) -> Result<()> {
     let summary = stage::roll_back(folder)?;
-    print(&format!("{} is now the version of {}", folder.display(), summary.started_at));
-    Ok(())
+    print(&format!("{} is now the version of {}", folder.display(), summary.started_at))
 }
 
 fn recommend(settings: &Settings, flags: &RecommendFlags, common: &Common) -> Result<()> {
@@ -595,26 +600,30 @@ fn recommend(settings: &Settings, flags: &RecommendFlags, common: &Common) -> Re
     let recommendations = recommend::run(&config, &flags.photos, common)?;
     match config.format {
         recommend::Format::Json => print_json(&recommendations),
-        recommend::Format::Text => recommendations.iter().for_each(print),
+        recommend::Format::Text => recommendations.iter().try_for_each(print),
     }
-    Ok(())
 }
 
-fn print_summary(summary: &Summary) {
+fn print_summary(summary: &Summary) -> Result<()> {
     let verb = if summary.dry_run { "would write" } else { "wrote" };
     let mut lines = vec![format!("{}: {verb} {}", summary.stage, summary.output.display())];
     lines.extend(summary.counts.single().map(|(name, value)| format!("  {name}: {value}")));
     if !summary.dry_run {
         lines.push(format!("  seconds: {:.1}", summary.elapsed_secs));
     }
-    print(&lines.join("\n"));
+    print(&lines.join("\n"))
 }
 
-fn print_json(value: &impl Serialize) {
-    print(&serde_json::to_string_pretty(value).expect("results are plain data"));
+fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&serde_json::to_string_pretty(value).expect("results are plain data"))
 }
 
-/// Prints to stdout, ignoring errors: a reader such as `head` may close the pipe early.
-fn print<T: std::fmt::Display>(text: &T) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+/// Prints to stdout, in one write, so that a reader such as `head` has it all before it closes the pipe.
+///
+/// # Errors
+/// [`Error::Io`] if the disk is full or the pipe is closed: what is printed is the result, and must not get lost unnoticed.
+fn print<T: std::fmt::Display + ?Sized>(text: &T) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush());
+    written.map_err(Error::io("print the results", "standard output"))
 }

@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use crate::engine::{DialectChoice, InstructionsChoice};
 use crate::error::{Error, Result};
 use crate::gates::Gates;
-use crate::stage::{Common, StageConfig};
+use crate::stage::{Common, MAX_THREADS, StageConfig};
 use crate::stages::{self, Visitor};
 use crate::train::{self, Recipe};
 
@@ -113,6 +113,9 @@ impl Settings {
             settings.map_err(|cause| Error::config(FOR_ALL_STAGES.join(", "), cause.to_string().trim_end()))?;
         if threads == 0 {
             return Err(Error::config("threads", "is 0; at least one is needed"));
+        }
+        if threads > MAX_THREADS {
+            return Err(Error::config("threads", format!("is {threads}; at most {MAX_THREADS} are useful")));
         }
         let gates: Gates = self.resolve("gates", &Table::new())?;
         gates.check()?;

@@ -1,6 +1,6 @@
 //! Weights as named tensors in the safetensors format.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
@@ -88,7 +88,21 @@ pub(crate) fn pack(spec: &Spec, vectors: &[(&str, &[f32])], metadata: HashMap<St
         let view = TensorView::new(Dtype::F32, dims.clone(), bytes).expect("the bytes fit the shape");
         (name.as_str(), view)
     });
-    safetensors::serialize(views, Some(metadata)).map_err(|cause| Error::runtime("weights", cause))
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|cause| Error::runtime("weights", cause))?;
+    Ok(with_sorted_header(bytes))
+}
+
+/// The same file with the entries of its header in order of name: the crate writes metadata in the random order of a hash
+/// map, and equal weights are to be equal bytes. The header is JSON after its length, <https://github.com/huggingface/safetensors>.
+fn with_sorted_header(mut bytes: Vec<u8>) -> Vec<u8> {
+    type Entries = BTreeMap<String, BTreeMap<String, serde_json::Value>>;
+    let length: [u8; 8] = bytes[..8].try_into().expect("eight bytes");
+    let header = &mut bytes[8..8 + u64::from_le_bytes(length) as usize];
+    let entries: Entries = serde_json::from_slice(header).expect("the crate writes a header that it can read");
+    let sorted = serde_json::to_vec(&entries).expect("it was JSON");
+    header[..sorted.len()].copy_from_slice(&sorted);
+    header[sorted.len()..].fill(b' ');
+    bytes
 }
 
 pub(crate) fn spec_text(spec: &Spec) -> String {

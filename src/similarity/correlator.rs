@@ -161,7 +161,7 @@ impl Correlator {
         for (row, line) in rows.zip(tile.chunks_mut(stride)) {
             let (row, line) = (photos.rows.row(row), &mut line[..columns.len()]);
             match &self.kernel {
-                Kernel::Centred(centred) => centred.correlate(row, block, line),
+                Kernel::Centred(centred) => centred.correlate(row, &self.photos.rows, block, line),
                 Kernel::CoRated(co_rated) => co_rated.correlate(row, &self.photos.rows, block, line),
                 Kernel::Latent(_) => {}
             }

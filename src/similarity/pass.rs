@@ -73,7 +73,7 @@ impl Cut {
     /// advance.
     pub(super) fn bytes(&self, config: &Config) -> u64 {
         let matrix = if config.matrix == Matrix::Full { self.photos * config.precision.bytes() } else { 0 };
-        let neighbours = config.top as usize * NEIGHBOUR_BYTES;
+        let neighbours = (config.top as usize).min(self.photos.saturating_sub(1)) * NEIGHBOUR_BYTES;
         (self.rows() * (matrix + neighbours)) as u64
     }
 
@@ -126,13 +126,11 @@ pub(super) fn run(config: &Config, correlator: &Correlator, cut: &Cut, folders: 
         let checked = scope.spawn(|| to_check.into_iter().try_for_each(|it: Ended| it.check().map(drop)));
         let computed = cut.parts().into_par_iter().try_for_each_with(ended, |ended, (number, rows)| {
             let writers = Writers::create(path(&folders.matrix, number), path(&folders.pairs, number), cut, config)?;
-            for part in pass.part(rows, writers)? {
-                // The receiver is gone if a part was invalid; the run then fails with that error.
-                let _ = ended.send(part);
-            }
-            Ok(())
+            // The receiver is gone if a part was invalid: end here too, with the error of the check.
+            pass.part(rows, writers)?.into_iter().try_for_each(|part| ended.send(part).map_err(|_| None))
         });
-        computed.and(checked.join().expect("no check panics"))
+        checked.join().expect("no check panics")?;
+        computed.map_err(|error| error.expect("the check has failed only if it says so"))
     })?;
     Ok(pass.neighbours())
 }

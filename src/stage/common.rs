@@ -8,12 +8,15 @@ use crate::gates::Gates;
 /// Default of [`Common::keep_versions`]: the published version and the previous one.
 pub const DEFAULT_KEEP_VERSIONS: usize = 2;
 
+/// Maximum of [`Common::threads`]: more than the processors of nearly any machine, and still quick to start.
+pub const MAX_THREADS: usize = 1024;
+
 /// Settings common to all stages.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Common {
     /// Random seed: for weights, the order of photos, and drawings.
     pub seed: u64,
-    /// Worker threads, at least 1.
+    /// Worker threads, 1 to [`MAX_THREADS`].
     pub threads: usize,
     /// Check and report what would be done, but write nothing.
     pub dry_run: bool,

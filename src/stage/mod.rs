@@ -25,7 +25,7 @@ mod stale;
 mod versions;
 
 pub use behaviour::behaviour_of;
-pub use common::{Common, DEFAULT_KEEP_VERSIONS, available_threads};
+pub use common::{Common, DEFAULT_KEEP_VERSIONS, MAX_THREADS, available_threads};
 pub use figures::{Figures, MadeWith};
 pub use inputs::{Digest, InputRecord, Listing, Read, Stat};
 pub use lock::{Lock, held_by, take};
