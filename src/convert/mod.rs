@@ -114,6 +114,11 @@ impl StageConfig for Config {
 pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config.check()?;
     let source = Source::open(&config.source, config.ccp_fold.as_deref())?;
+    // An entry's place in the source is its photo_id.
+    if u32::try_from(source.len()).is_err() {
+        let problem = format!("has {} entries, but photo_id ends at {}; split it", source.len(), u32::MAX);
+        return Err(Error::input(&config.source, problem));
+    }
     if common.dry_run {
         let mut summary = stage::dry_run(STAGE, &config.output, common, config)?;
         summary.counts.set("layout", source.layout.name());

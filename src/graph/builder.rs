@@ -169,7 +169,7 @@ impl Builder {
     }
 
     /// Adds an operator of the [native domain](crate::runtime::operators) with any number of outputs.
-    pub(super) fn native(
+    pub fn native(
         &mut self,
         op_type: &str,
         inputs: &[&Value],

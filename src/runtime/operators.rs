@@ -183,6 +183,20 @@ fn no_panic(compute: impl FnOnce() -> ort::Result<()>) -> ort::Result<()> {
     })
 }
 
+/// Runs tasks on threads of ONNX Runtime, which a panic must not reach either: it goes on here, when all have finished.
+fn each_guarded<T>(run: impl FnOnce(&(dyn Fn(usize) + Sync)) -> T, task: &(dyn Fn(usize) + Sync)) -> T {
+    let panicked = Mutex::new(None);
+    let finished = run(&|index| {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| task(index))) {
+            panicked.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
+        }
+    });
+    if let Some(payload) = panicked.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        resume_unwind(payload);
+    }
+    finished
+}
+
 /// Attributes of a node; missing ones have their defaults.
 struct Attributes {
     mask: bool,
@@ -199,17 +213,9 @@ struct Pool<'a> {
 
 impl Spread for Pool<'_> {
     fn each(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
-        // The threads are ONNX Runtime's, and a panic must not reach it: it goes on here, when the others have finished.
-        let panicked = Mutex::new(None);
-        let guarded = |index| {
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| task(index))) {
-                panicked.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
-            }
-        };
-        self.context.par_for(count, count, guarded).expect("ONNX Runtime runs tasks inside of an operator");
-        if let Some(payload) = panicked.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            resume_unwind(payload);
-        }
+        let run = |guarded: &(dyn Fn(usize) + Sync)| self.context.par_for(count, count, guarded);
+        // `guarded` is `Send` because it is a reference to a `Sync` closure.
+        each_guarded(run, task).expect("ONNX Runtime runs tasks inside of an operator");
     }
 
     fn threads(&self) -> usize {
@@ -667,5 +673,32 @@ mod bf16 {
         let mut output = call.output(0, dims(up_shape(shape, out)))?;
         bf16_up_convolution(token()?, call.workers.spread, shape, halves(&maps)?, parameters, halves_mut(&mut output)?);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lookbook_ops::Rayon;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error_with_its_text() {
+        assert!(no_panic(|| Ok(())).is_ok());
+        let problem = no_panic(|| panic!("broken at {}", 7)).expect_err("it panicked").to_string();
+        assert!(problem.contains("broken at 7"), "{problem}");
+        let problem = no_panic(|| Err(ort::Error::new("bad"))).expect_err("it failed").to_string();
+        assert!(problem.contains("bad"), "{problem}");
+    }
+
+    #[test]
+    fn a_panic_on_another_thread_is_one_of_the_operator() {
+        let task = |index: usize| assert!(index != 5, "task {index} is broken");
+        let run = || each_guarded(|guarded| Rayon.each(9, guarded), &task);
+        let problem = no_panic(|| {
+            run();
+            Ok(())
+        });
+        assert!(problem.expect_err("a task panicked").to_string().contains("task 5 is broken"));
     }
 }

@@ -7,6 +7,7 @@ mod architecture;
 mod browser;
 mod convert;
 mod faults;
+mod foreign_model;
 mod gradient;
 mod incremental;
 mod install;
