@@ -17,7 +17,7 @@ quoted     = $(if $(strip $(2)),$(1) '$(subst ','\'',$(2))')
 
 export GPU
 
-.PHONY: all build runtime test test-faults test-airflow bench bench-peers clean distclean help
+.PHONY: all build runtime test test-faults fuzz test-airflow bench bench-peers clean distclean help
 
 ## all: build, then every stage that is stale, up to the report (make -n all: what would be run, and why)
 all: $(if $(DRY_RUN),,build runtime)
@@ -41,6 +41,11 @@ test:
 test-faults: runtime
 	scripts/install_test_tools.sh
 	LOOKBOOK_FAULTS=all $(CARGO) test --release --locked --test it -- faults --nocapture
+
+## fuzz: files of every kind, changed at random, for MINUTES=30; nothing may panic, abort, hang or take over 4 GB
+MINUTES   ?= 30
+fuzz: runtime
+	ulimit -v 4000000; LOOKBOOK_FUZZ_MINUTES=$(MINUTES) $(CARGO) test --release --locked --test it -- fuzz --nocapture
 
 ## test-airflow: the Airflow DAG for real over a small sample; gets Airflow into .airflow/
 test-airflow: build runtime

@@ -132,7 +132,7 @@ mod tests {
             // Rows with few cells beside them.
             (0..2 * CELL_COUNT).for_each(|it| {
                 if it % 7 != 0 {
-                    table[it] = 0.0
+                    table[it] = 0.0;
                 }
             });
             let rows = SparseRows::new(&table);

@@ -8,6 +8,7 @@ mod browser;
 mod convert;
 mod faults;
 mod foreign_model;
+mod fuzz;
 mod gradient;
 mod incremental;
 mod install;

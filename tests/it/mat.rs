@@ -32,7 +32,7 @@ fn files(kind: &str) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-fn inflate(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn inflate(bytes: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     flate2::read::ZlibDecoder::new(bytes).read_to_end(&mut plain).unwrap();
     plain
@@ -80,15 +80,20 @@ fn v5(content: &[u8]) -> Vec<u8> {
     [format!("{:124}", "MATLAB 5.0 MAT-file, by hand").as_bytes(), b"\0\x01IM", content].concat()
 }
 
+/// Writes the list of the tags 0, 1, 2, which are the categories 0, 1, 2.
+pub(crate) fn write_label_list(folder: &Path) {
+    let cells =
+        ["null", "t-shirt", "bag"].map(|tag| array(4, &[1, tag.len() as u32], "", &element(16, tag.as_bytes())));
+    fs::write(folder.join("label_list.mat"), v5(&array(1, &[1, 3], "label_list", &cells.concat()))).unwrap();
+}
+
 /// A source in the layout of Clothing Co-Parsing with these label maps, whose tags 0, 1, 2 are the categories 0, 1, 2.
 fn ccp_source(maps: &[(String, Vec<u8>)]) -> tempfile::TempDir {
     let place = tempfile::tempdir().unwrap();
     let annotations = place.path().join("annotations/pixel-level");
     fs::create_dir_all(&annotations).unwrap();
     fs::create_dir(place.path().join("photos")).unwrap();
-    let cells =
-        ["null", "t-shirt", "bag"].map(|tag| array(4, &[1, tag.len() as u32], "", &element(16, tag.as_bytes())));
-    fs::write(place.path().join("label_list.mat"), v5(&array(1, &[1, 3], "label_list", &cells.concat()))).unwrap();
+    write_label_list(place.path());
     for (name, content) in maps {
         fs::write(annotations.join(format!("{name}.mat")), content).unwrap();
         fs::write(place.path().join(format!("photos/{name}.jpg")), jpeg()).unwrap();

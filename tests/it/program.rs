@@ -195,3 +195,29 @@ fn machines_get_json() {
         assert!(event["level"].is_string(), "{line}");
     }
 }
+
+#[test]
+fn lost_results_end_with_1() {
+    let place = tempfile::tempdir().unwrap();
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let sample = ["sample", "--photos", "2", "--output", "drawn"];
+    for arguments in [&["settings", "train"][..], &sample, &["status", "."], &["--log-format", "json", "doctor"]] {
+        let mut command = lookbook();
+        let output = command.current_dir(place.path()).args(arguments).stdout(full()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("cannot print the results: No space left on device"), "{arguments:?}: {said}");
+    }
+    assert!(place.path().join("drawn/run.json").is_file(), "what was published stays");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let closed = lookbook().args(["settings", "train"]).stdout(writer).output().unwrap();
+    assert_eq!(closed.status.code(), Some(1), "{}", String::from_utf8_lossy(&closed.stderr));
+}
+
+#[test]
+fn numbers_beyond_reason_are_refused_at_once() {
+    let (code, text) = finish(lookbook().args(["settings", "train", "--threads", "100000"]));
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("'threads': is 100000; at most 1024"), "{text}");
+}

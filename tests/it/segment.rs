@@ -163,7 +163,7 @@ fn lists_give_their_own_ids_in_their_own_order() -> Result<()> {
     assert!(matches!(run(place.path(), &list, |_| {}), Err(Error::Input { .. })), "an id below 0");
     write_list_of(&list, std::sync::Arc::new(arrow::array::Float64Array::from(vec![1.5])), &["shop/c.Jpg"]);
     let no_number = run(place.path(), &list, |_| {}).expect_err("half an id");
-    assert!(no_number.to_string().contains("photo_id is not a column of integers"), "{no_number}");
+    assert!(no_number.with_causes().contains("photo_id is not a column of integers"), "{no_number}");
     for bad in ["photo_id\n1\n", "photo_id,path\n1,a,b\n", "photo_id,path\nx,a.jpg\n", "", "photo_id,path\n"] {
         fs::write(&csv, bad).unwrap();
         let error = run(place.path(), &csv, |_| {}).expect_err("the list is bad");
