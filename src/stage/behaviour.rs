@@ -8,7 +8,7 @@ const BEHAVIOURS: [(&str, u32); 8] = [
     ("evaluate", 2),
     ("export", 1),
     ("segment", 2),
-    ("similarity", 1),
+    ("similarity", 2),
     ("report", 2),
 ];
 
