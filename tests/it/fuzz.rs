@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::model::write_flat_model;
 use lookbook::dataset::Dataset;
-use lookbook::features::FeatureTable;
+use lookbook::graph::{Loss, Spec, parameters};
 use lookbook::mat::ccp::Ccp;
 use lookbook::mat::cfpd::Cfpd;
 use lookbook::model::Model;
@@ -82,7 +82,8 @@ fn kinds(place: &Path) -> Vec<Kind> {
     let config = convert::Config { source, output: dataset.clone(), ..convert::Config::default() };
     convert::run(&config, &common).unwrap().published().unwrap();
     write_flat_model(&model, 1);
-    let (spec, weights) = Model::open(&model).unwrap().weights().unwrap();
+    let spec = Spec::seed(16, 32, Loss::Bce);
+    let weights = parameters::initial_weights(&spec, 0);
     let weights_file = place.join("weights.safetensors");
     model::weights::write_weights(&weights_file, &spec, &weights).unwrap();
     let bytes = |path: PathBuf| fs::read(&path).unwrap_or_else(|cause| panic!("{}: {cause}", path.display()));
@@ -128,12 +129,7 @@ fn kinds(place: &Path) -> Vec<Kind> {
         kind("dataset", "photos.parquet", vec![bytes(dataset.join("photos.parquet"))], |folder| {
             said(Dataset::open(folder).and_then(|it| it.index()))
         }),
-        kind("features", "part-00000.parquet", vec![bytes(dataset.join("photos.parquet"))], |folder| {
-            said(FeatureTable::open(folder))
-        }),
-        kind("network", "predict.onnx", vec![bytes(model.join("predict.onnx"))], |folder| {
-            said(Model::open(folder).and_then(|it| it.weights()))
-        }),
+        kind("network", "predict.onnx", vec![bytes(model.join("predict.onnx"))], |folder| said(Model::open(folder))),
     ]
 }
 
@@ -195,6 +191,9 @@ fn prepare(kind: &Kind, place: &Path) -> PathBuf {
             fs::write(folder.join("photos/0001.jpg"), "").unwrap();
             crate::mat::write_label_list(&folder);
         }
+        "dataset" => ["categories.parquet", "colors.parquet", "rejects.parquet", "run.json"].iter().for_each(|name| {
+            fs::copy(place.join("dataset").join(name), folder.join(name)).unwrap();
+        }),
         "list" => write_flat_model(&folder.join("model"), 1),
         _ => {}
     }
