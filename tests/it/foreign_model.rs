@@ -14,7 +14,7 @@ use crate::shared::library;
 use lookbook::engine::{Engine, PrecisionChoice};
 use lookbook::graph::builder::{Builder, Dim};
 use lookbook::graph::onnx::{self, Attribute, FLOAT, UINT8};
-use lookbook::graph::{Dialect, Loss, SPEC_KEY, Spec, parameters};
+use lookbook::graph::{self, Dialect, Loss, SPEC_KEY, Spec, parameters};
 use lookbook::model::Model;
 use lookbook::model::files::{PREDICT_FILE, WEIGHTS_FILE};
 use lookbook::model::weights::write_weights;
@@ -147,6 +147,7 @@ fn tensors_of_another_make_are_refused_by_name() {
             change_it(tensors.iter_mut().find(|it| it.name == name).unwrap());
         });
         let problem = predictor_problem(place.path());
+        // Reversed, the shape of down1b.weight is another, though its size is the same.
         assert!(problem.contains(PREDICT_FILE) && problem.contains(&format!("'{name}'")), "{problem}");
     }
     let mut weights = parameters::initial_weights(&seed(), 0);
@@ -307,12 +308,9 @@ fn operators_refuse_shapes_that_they_do_not_expect() {
                 assert_refused(&call, &format!("input {input} of {:?}", call.inputs[input].1));
             };
             changed(&|dims| *dims.last_mut().unwrap() += 1);
-            // A number may come as a scalar too.
-            if good.inputs[input].1 != [1] {
+            if good.operator != "Adam" {
                 changed(&|dims| dims.push(1));
-                changed(&|dims| {
-                    dims.remove(0);
-                });
+                changed(&|dims| drop(dims.remove(0)));
             }
         }
     }
