@@ -554,7 +554,7 @@ fn adam(call: &Call<'_>) -> ort::Result<()> {
     let values = (0..6).map(|index| call.input(index)).collect::<ort::Result<Vec<_>>>()?;
     let inputs = values.iter().map(floats).collect::<ort::Result<Vec<_>>>()?;
     let [gradient, weights, first, second, ..] = inputs[..] else { unreachable!("there are 6") };
-    for (value, what) in values[1..4].iter().zip(["weights", "first moment", "second moment"]) {
+    for (value, what) in values.iter().zip(["gradient", "weights", "first moment", "second moment"]) {
         expect(value, what, [gradient.len()])?;
     }
     let adam = Adam {
