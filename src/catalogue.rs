@@ -48,7 +48,7 @@ pub(crate) struct Numbering {
 
 /// The kind of a catalogue.
 #[derive(Debug)]
-enum Source {
+enum Kind {
     /// A dataset folder: its own photos.
     Dataset(Dataset),
     /// A folder tree.
@@ -61,7 +61,7 @@ enum Source {
 #[derive(Debug)]
 pub struct Catalogue {
     path: PathBuf,
-    source: Source,
+    source: Kind,
     /// In table order.
     pub(crate) entries: Vec<Entry>,
     /// What was found but is not a readable photo.
@@ -82,7 +82,7 @@ impl Catalogue {
     pub(crate) fn open(path: &Path, numbering: &Numbering) -> Result<Self> {
         let mut catalogue = Self {
             path: path.to_owned(),
-            source: Source::List,
+            source: Kind::List,
             entries: Vec::new(),
             rejects: Vec::new(),
             unread: Vec::new(),
@@ -102,8 +102,8 @@ impl Catalogue {
         }
         if catalogue.entries.is_empty() && catalogue.rejects.is_empty() {
             let problem = match catalogue.source {
-                Source::Folder => format!("holds no photos ({})", EXTENSIONS.join(", ")),
-                Source::Dataset(_) | Source::List => "holds no photos".to_owned(),
+                Kind::Folder => format!("holds no photos ({})", EXTENSIONS.join(", ")),
+                Kind::Dataset(_) | Kind::List => "holds no photos".to_owned(),
             };
             return Err(Error::input(path, problem));
         }
@@ -114,12 +114,12 @@ impl Catalogue {
         let dataset = Dataset::open(&self.path)?;
         let entries = dataset.index()?.into_iter().zip(0..);
         self.entries = entries.map(|(it, slot)| Entry::new(it.photo_id, slot, &it.file_name)).collect();
-        self.source = Source::Dataset(dataset);
+        self.source = Kind::Dataset(dataset);
         Ok(())
     }
 
     fn walk(&mut self, numbering: &Numbering) -> Result<()> {
-        self.source = Source::Folder;
+        self.source = Kind::Folder;
         let mut next = numbering.next;
         let Walked { names, rejects, unread, passed_over } = walk(&self.path)?;
         for name in names {
@@ -162,26 +162,26 @@ impl Catalogue {
             Read::Files { path: self.path.clone(), files }
         };
         match &self.source {
-            Source::Dataset(dataset) => vec![Read::File(dataset.name().join(photos::FILE))],
-            Source::Folder => vec![photos()],
-            Source::List => vec![Read::File(self.path.clone()), photos()],
+            Kind::Dataset(dataset) => vec![Read::File(dataset.name().join(photos::FILE))],
+            Kind::Folder => vec![photos()],
+            Kind::List => vec![Read::File(self.path.clone()), photos()],
         }
     }
 
     /// The dataset, if it is one.
     pub(crate) fn dataset(&self) -> Option<&Dataset> {
         match &self.source {
-            Source::Dataset(dataset) => Some(dataset),
-            Source::Folder | Source::List => None,
+            Kind::Dataset(dataset) => Some(dataset),
+            Kind::Folder | Kind::List => None,
         }
     }
 
     /// The folder that names are relative to; empty for names within a dataset's source.
     pub(crate) fn root(&self) -> &Path {
         match self.source {
-            Source::Dataset(_) => Path::new(""),
-            Source::Folder => &self.path,
-            Source::List => self.path.parent().unwrap_or(Path::new("")),
+            Kind::Dataset(_) => Path::new(""),
+            Kind::Folder => &self.path,
+            Kind::List => self.path.parent().unwrap_or(Path::new("")),
         }
     }
 
@@ -204,7 +204,7 @@ impl Catalogue {
                 dropped += 1;
                 continue;
             }
-            let of_folder = matches!(self.source, Source::Folder);
+            let of_folder = matches!(self.source, Kind::Folder);
             let slot = if of_folder { photo_id } else { slots.next().unwrap_or(u32::MAX) };
             self.entries.push(Entry { photo_id, slot, name, kept: true });
         }

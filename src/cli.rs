@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use lookbook::error::{Error, Result};
-use lookbook::runs::{Place, Recorder};
+use lookbook::runs::{Destination, Recorder};
 use lookbook::settings::Settings;
 use lookbook::shard::Shard;
 use lookbook::stage::{self, Common, Depth, Outcome, StageConfig, Summary};
@@ -533,7 +533,12 @@ impl Cli {
 
     fn evaluate(&self, flags: &EvaluateFlags, settings: &Settings, common: &Common) -> Result<()> {
         let config: evaluate::Config = settings.resolve("evaluate", flags)?;
-        let recorder = Recorder::start(settings.runs()?, "evaluate", &Place::of(&config)?, common);
+        let recorder = Recorder::start(
+            settings.runs()?,
+            "evaluate",
+            &Destination::new(&config.model, config.model.clone()),
+            common,
+        );
         let result = evaluate::run(&config, common);
         let outcome = result.as_ref().map(|(_, summary)| Outcome::Published(summary.clone()));
         recorder.end(outcome.as_ref().map_err(|error| *error));

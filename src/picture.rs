@@ -32,7 +32,7 @@ pub(crate) type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 
 /// A captioned picture of a contact sheet.
 #[derive(Debug, Clone)]
-pub struct Tile {
+pub struct Panel {
     /// The picture.
     pub photo: Photo,
     /// One or two lines below it.
@@ -44,7 +44,7 @@ pub struct Tile {
 ///
 /// # Errors
 /// [`Error::Input`] if drawing fails.
-pub fn contact_sheet(tiles: &[Tile], columns: usize) -> Result<Photo> {
+pub fn contact_sheet(tiles: &[Panel], columns: usize) -> Result<Photo> {
     let columns = columns.clamp(1, tiles.len().max(1));
     let rows = tiles.len().div_ceil(columns).max(1);
     let pictures: Vec<Photo> = tiles.iter().map(|tile| photo::fit(&tile.photo, TILE_PX.0, TILE_PX.1)).collect();
@@ -294,8 +294,8 @@ mod tests {
 
     #[test]
     fn a_sheet_keeps_aspect_and_order() -> Result<()> {
-        let tile = |color, caption: &str| Tile { photo: plain(400, 600, color), caption: caption.to_owned() };
-        let wide = Tile { photo: plain(300, 100, [0, 0, 255]), caption: String::new() };
+        let tile = |color, caption: &str| Panel { photo: plain(400, 600, color), caption: caption.to_owned() };
+        let wide = Panel { photo: plain(300, 100, [0, 0, 255]), caption: String::new() };
         let sheet = contact_sheet(&[tile([255, 0, 0], "first"), tile([0, 255, 0], "second"), wide], 2)?;
         assert_eq!(sheet.width_px, 2 * 200 + 3 * GAP_PX as u32);
         let (x, y) = (GAP_PX as u32 + 5, GAP_PX as u32 + 5);
@@ -324,8 +324,8 @@ mod tests {
         let shown = overlay(&plain(400, 600, [190, 180, 170]), &checks);
         let captions =
             ["photo", "truth_0001.jpg\nr = 0.93, 7 cells", "a long caption that does not fit into two lines"];
-        let tiles: Vec<Tile> =
-            captions.iter().map(|caption| Tile { photo: shown.clone(), caption: (*caption).to_owned() }).collect();
+        let tiles: Vec<Panel> =
+            captions.iter().map(|caption| Panel { photo: shown.clone(), caption: (*caption).to_owned() }).collect();
         let all: Vec<u8> = (0..23).collect();
         let sheet = stacked(&[contact_sheet(&tiles, 3)?, legend(&all, 650)?]);
         assert!(sheet.rgb.iter().any(|&value| value < 100), "something is drawn");

@@ -20,7 +20,7 @@ use crate::model::Model;
 use crate::model::files::PREDICT_FILE;
 use crate::model::predictor::Predictor;
 use crate::photo::{self, Decoding, FIT_HEIGHT_PX, FIT_WIDTH_PX, MAX_PIXELS, Photo, PhotoProblem};
-use crate::picture::{self, Tile};
+use crate::picture::{self, Panel};
 use crate::similarity::{Comparison, Correlator, DEFAULT_LATENT_DIMENSIONS, DEFAULT_MIN_COMMON, Measure, SharedCell};
 use crate::stage::{Common, Summary};
 use crate::{catalogue, labels};
@@ -298,11 +298,11 @@ fn draw_sheets(features: &OpenFolder, output: &Path, answers: &mut [(Recommendat
     let pictures = catalogue_pictures(features.root(), &wanted)?;
     for (number, (answer, photo)) in (1..).zip(answers) {
         let Some(photo) = photo.as_ref().filter(|_| !answer.neighbours.is_empty()) else { continue };
-        let mut tiles = vec![Tile { photo: photo.clone(), caption: "the photo".to_owned() }];
+        let mut tiles = vec![Panel { photo: photo.clone(), caption: "the photo".to_owned() }];
         tiles.extend(answer.neighbours.iter().map(|it| {
             let shared = it.shared_cells.first().map_or(String::new(), |cell| cell.name.clone());
             match pictures.get(&it.photo_id) {
-                Some(photo) => Tile {
+                Some(photo) => Panel {
                     photo: photo.clone(),
                     caption: format!("{}. {}  {:.3}\n{shared}", it.rank, it.file_name, it.correlation),
                 },
@@ -317,11 +317,11 @@ fn draw_sheets(features: &OpenFolder, output: &Path, answers: &mut [(Recommendat
     Ok(())
 }
 
-fn missing_tile(it: &Recommended) -> Tile {
+fn missing_tile(it: &Recommended) -> Panel {
     tracing::warn!("{}: the picture can no longer be read; showing a grey one instead", it.path);
     let rgb = MISSING_RGB.repeat((FIT_WIDTH_PX * FIT_HEIGHT_PX) as usize);
     let photo = Photo { width_px: FIT_WIDTH_PX, height_px: FIT_HEIGHT_PX, rgb };
-    Tile { photo, caption: format!("{}. {}  {:.3}\n(picture missing)", it.rank, it.file_name, it.correlation) }
+    Panel { photo, caption: format!("{}. {}  {:.3}\n(picture missing)", it.rank, it.file_name, it.correlation) }
 }
 
 /// The scaled pictures of the photos `wanted` (id to path) of a features folder, from the dataset if that was the

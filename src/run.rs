@@ -11,12 +11,15 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::runs::{Place, Recorder};
+use crate::runs::{Destination, Recorder};
 use crate::settings::Settings;
 use crate::shard::Shard;
-use crate::stage::{self, Common, Depth, Outcome, StageConfig, Summary};
+use crate::stage::{self, Common, Depth, Outcome, RunFolders, StageConfig, Summary};
 use crate::stages::{self, OF_A_RUN, Visitor};
-use crate::{doctor, runtime, sample, train, units};
+use crate::{doctor, runtime, sample, segment, similarity, train, units};
+
+/// The setting of `segment` that a run may take from its command line.
+const CATALOGUE: &str = "catalogue";
 
 /// What to run.
 #[derive(Debug, Clone, Default)]
@@ -201,22 +204,17 @@ impl<'a> Night<'a> {
 
     /// The settings of a stage, with the paths of this run filled in.
     fn config<C: StageConfig>(&self) -> Result<C> {
-        let folder = |name: &str| json!(self.output.join(name));
-        let source = || self.source.as_ref().map_or_else(|| folder("sample"), |it| json!(it));
-        let places = match C::NAME {
-            "sample" => vec![("output", folder("sample"))],
-            "convert" => vec![("source", source()), ("output", folder("dataset"))],
-            "train" => vec![("dataset", folder("dataset")), ("output", folder("model"))],
-            "segment" => vec![("model", folder("model")), ("output", folder("features"))],
-            "similarity" => vec![("features", folder("features")), ("output", folder("similarity"))],
-            _ => vec![("run", json!(self.output)), ("output", folder("report"))],
-        };
-        let mut places: Map<String, Value> = places.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        if C::NAME == "segment" && (self.request.catalogue.is_some() || !self.settings.names("segment", "catalogue")) {
-            let catalogue = self.request.catalogue.as_ref().map_or_else(|| folder("dataset"), |it| json!(it));
-            places.insert("catalogue".to_owned(), catalogue);
+        let run = RunFolders { output: &self.output, source: self.source.as_deref() };
+        let places = C::in_run(&run).into_iter().map(|(setting, place)| (setting.to_owned(), json!(place)));
+        let mut places: Map<String, Value> = places.collect();
+        if C::NAME == segment::Config::NAME {
+            if let Some(catalogue) = &self.request.catalogue {
+                places.insert(CATALOGUE.to_owned(), json!(catalogue));
+            } else if self.settings.names(C::NAME, CATALOGUE) {
+                places.remove(CATALOGUE);
+            }
         }
-        if ["segment", "similarity"].contains(&C::NAME) {
+        if [segment::Config::NAME, similarity::Config::NAME].contains(&C::NAME) {
             places.extend(self.request.shard.map(|shard| ("shard".to_owned(), json!(shard))));
             places.insert("merge".to_owned(), self.request.merge.into());
         }
@@ -271,7 +269,7 @@ impl Visitor for Refused<'_> {
     fn visit<C: StageConfig>(self) -> Self::Output {
         let Self { night, problem } = self;
         if let (Ok(config), Ok(runs)) = (night.config::<C>(), night.settings.runs()) {
-            Recorder::new(runs, C::NAME, &Place::of(&config)?, night.common).end(Err(&problem));
+            Recorder::new(runs, C::NAME, &Destination::of(&config), night.common).end(Err(&problem));
         }
         Err(problem)
     }
@@ -322,7 +320,7 @@ impl Visitor for Turn<'_> {
 /// [`Error::Config`] if the settings of the run records are invalid.
 pub fn nothing_to_do<C: StageConfig>(config: &C, settings: &Settings, common: &Common) -> Result<Outcome> {
     let outcome = Outcome::NothingToDo { output: config.folder() };
-    Recorder::new(settings.runs()?, C::NAME, &Place::of(config)?, common).end(Ok(&outcome));
+    Recorder::new(settings.runs()?, C::NAME, &Destination::of(config), common).end(Ok(&outcome));
     Ok(outcome)
 }
 
@@ -336,7 +334,7 @@ pub fn recorded<C: StageConfig>(
     common: &Common,
     run: impl FnOnce(&C) -> Result<Outcome>,
 ) -> Result<Outcome> {
-    let recorder = Recorder::start(settings.runs()?, C::NAME, &Place::of(config)?, common);
+    let recorder = Recorder::start(settings.runs()?, C::NAME, &Destination::of(config), common);
     let result = Outcome::of(run(config));
     recorder.end(result.as_ref());
     result

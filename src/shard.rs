@@ -191,6 +191,10 @@ mod tests {
             PathBuf::new()
         }
 
+        fn in_run(run: &stage::RunFolders) -> Vec<(&'static str, PathBuf)> {
+            vec![("output", run.folder("similarity"))]
+        }
+
         fn check(&self) -> Result<()> {
             Ok(())
         }

@@ -53,7 +53,7 @@ pub struct Head<'a> {
 
 /// Results of the head for a training step.
 #[derive(Debug, Clone)]
-pub struct Learnt {
+pub struct HeadGradients {
     /// Mean loss over all pixels.
     pub loss: f32,
     /// Share of the photos' own pixels that were classified correctly.
@@ -80,7 +80,13 @@ impl Head<'_> {
     /// Mean loss against `labels`, `[batch, rows, columns]`, and its gradients. The gradient of the input goes into
     /// `input_gradient`, zero wherever the input is not positive.
     #[must_use]
-    pub fn learn(&self, workers: Workers<'_>, loss: HeadLoss<'_>, labels: &[u8], input_gradient: &mut [f32]) -> Learnt {
+    pub fn learn(
+        &self,
+        workers: Workers<'_>,
+        loss: HeadLoss<'_>,
+        labels: &[u8],
+        input_gradient: &mut [f32],
+    ) -> HeadGradients {
         self.check();
         match self.shape.channels {
             8 => self.learn_from::<8>(workers, loss, labels, input_gradient),
@@ -94,7 +100,7 @@ impl Head<'_> {
         loss: HeadLoss<'_>,
         labels: &[u8],
         input_gradient: &mut [f32],
-    ) -> Learnt {
+    ) -> HeadGradients {
         let instructions = workers.instructions;
         assert!(labels.len() == self.shape.pixels() && input_gradient.len() == self.input.len());
         let maps = if matches!(loss, HeadLoss::Bce) { MAPS } else { 1 };
@@ -133,7 +139,7 @@ impl Head<'_> {
         for it in &sums {
             total.add(it);
         }
-        Learnt {
+        HeadGradients {
             loss: (total.loss * f64::from(scale) + dice.map_or(0.0, |it| it.loss)) as f32,
             pixel_accuracy: (total.right / self.own_pixels() as f64) as f32,
             weight: total.weight.as_flattened().to_vec(),

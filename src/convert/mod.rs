@@ -17,7 +17,7 @@ use crate::mat::Annotation;
 use crate::photo::PhotoProblem;
 use crate::progress::Progress;
 use crate::rejects::{self, DEFAULT_MAX_REJECT_FRACTION, Reject};
-use crate::stage::{self, Common, Listing, Outcome, Read, Stage, StageConfig};
+use crate::stage::{self, Common, Listing, Outcome, Read, RunFolders, Stage, StageConfig};
 use crate::table::TableWriter;
 use crate::{files, photo, reason, stop, threads};
 
@@ -84,6 +84,11 @@ impl StageConfig for Config {
 
     fn folder(&self) -> PathBuf {
         self.output.clone()
+    }
+
+    fn in_run(run: &RunFolders) -> Vec<(&'static str, PathBuf)> {
+        let source = run.source.map_or_else(|| run.folder("sample"), Path::to_owned);
+        vec![("source", source), ("output", run.folder("dataset"))]
     }
 
     fn check(&self) -> Result<()> {

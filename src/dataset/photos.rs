@@ -221,17 +221,17 @@ pub fn with_splits(rows: &RecordBatch, splits: &[Split]) -> RecordBatch {
 /// As [`read_table`]; a damaged row is an error item.
 pub fn read(path: &Path, split: Option<Split>) -> Result<Box<dyn Iterator<Item = Result<PhotoRecord>> + Send>> {
     let reader = read_table(path, TABLE, &COLUMNS, ROW_GROUP_ROWS)?;
-    Ok(Box::new(Photos { path: path.to_owned(), reader, split, ready: Vec::new().into_iter() }))
+    Ok(Box::new(PhotoReader { path: path.to_owned(), reader, split, ready: Vec::new().into_iter() }))
 }
 
-struct Photos {
+struct PhotoReader {
     path: PathBuf,
     reader: TableReader,
     split: Option<Split>,
     ready: std::vec::IntoIter<PhotoRecord>,
 }
 
-impl Iterator for Photos {
+impl Iterator for PhotoReader {
     type Item = Result<PhotoRecord>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -103,7 +103,7 @@ pub(crate) fn after_training(
 fn evaluate(dataset: &Dataset, model: &Model, split: Split, engine: Engine) -> Result<(Evaluation, Backend)> {
     let (spec, weights) = model.weights()?;
     let mut evaluator = Evaluator::new(&spec, engine)?;
-    let mut tally = Tally::default();
+    let mut tally = Totals::default();
     let table = model.colors()?.table;
     let weights = runtime::vector(weights)?;
     let photos = dataset.index()?.iter().filter(|it| it.split == split).count() as u64;
@@ -168,7 +168,7 @@ struct EvaluatedPhoto {
 
 /// The sums over the split so far.
 #[derive(Default)]
-struct Tally {
+struct Totals {
     photos: u64,
     confusion: Confusion,
     bce_sum: f64,
@@ -178,7 +178,7 @@ struct Tally {
     compared: Vec<Compared>,
 }
 
-impl Tally {
+impl Totals {
     fn add(&mut self, batch: Evaluated, photos: usize) {
         self.photos += photos as u64;
         self.bce_sum += batch.bce * photos as f64;

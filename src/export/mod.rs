@@ -12,7 +12,7 @@ use crate::graph::Spec;
 use crate::labels::CATEGORY_COUNT;
 use crate::model::Model;
 use crate::model::files::{DATA_LICENSE_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
-use crate::stage::{self, Common, Outcome, Read, Stage, StageConfig, Summary};
+use crate::stage::{self, Common, Outcome, Read, RunFolders, Stage, StageConfig, Summary};
 use crate::train::checkpoint::{self, Checkpoint};
 
 /// Name of this stage.
@@ -77,6 +77,10 @@ impl StageConfig for Config {
 
     fn folder(&self) -> PathBuf {
         self.output.clone()
+    }
+
+    fn in_run(run: &RunFolders) -> Vec<(&'static str, PathBuf)> {
+        vec![("model", run.folder("model")), ("output", run.folder("export"))]
     }
 
     fn check(&self) -> Result<()> {

@@ -12,7 +12,7 @@ use crate::labels::CATEGORY_COUNT;
 /// returns one map of logits per category, `[batch, 23, map rows, map columns]`. `weights` holds all of
 /// [`parameters`](super::parameters::parameters) by name.
 pub(super) fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap<String, Value>) -> Forward {
-    let mut pass = Pass { builder, weights, statistics: HashMap::new() };
+    let mut pass = ForwardPass { builder, weights, statistics: HashMap::new() };
     let mut x = photos.clone();
     let mut input = 3 * spec.stride * spec.stride;
     let mut skips = Vec::new();
@@ -63,13 +63,13 @@ pub(super) struct Forward {
     pub(super) statistics: HashMap<String, [Value; 2]>,
 }
 
-struct Pass<'a> {
+struct ForwardPass<'a> {
     builder: &'a mut Builder,
     weights: &'a HashMap<String, Value>,
     statistics: HashMap<String, [Value; 2]>,
 }
 
-impl Pass<'_> {
+impl ForwardPass<'_> {
     /// A 3x3 convolution with `ReLU`, with a normalisation in between if the layer has a scale.
     fn layer(&mut self, x: &Value, name: &str, channels: [usize; 2]) -> Value {
         self.builder.scope(name);

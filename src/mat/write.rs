@@ -16,13 +16,13 @@ const HEADER: &str = "MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Thu Ja
 
 /// One photo's entry, with its segmentation deflated.
 #[derive(Debug)]
-pub struct Entry {
+pub struct LabelledPhoto {
     file_name: String,
     labels: [Vec<u8>; 2],
     segmentation: Chunks,
 }
 
-impl Entry {
+impl LabelledPhoto {
     /// Deflates the labels of one photo. If the photo has no colours, all are written as `bk`.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl Entry {
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn write_cfpd(path: &Path, entries: &[Entry]) -> Result<()> {
+pub fn write_cfpd(path: &Path, entries: &[LabelledPhoto]) -> Result<()> {
     let mut file = OldFile::new();
     let mut refs = Refs::default();
     let categories = CATEGORIES.map(|name| refs.add(text(&mut file, name)));
@@ -87,7 +87,7 @@ fn header() -> Vec<u8> {
     header
 }
 
-fn photo(file: &mut OldFile, entry: &Entry) -> u64 {
+fn photo(file: &mut OldFile, entry: &LabelledPhoto) -> u64 {
     let name = text(file, &entry.file_name);
     let [categories, colors] = [&entry.labels[0], &entry.labels[1]].map(|labels| label_vector(file, labels));
     let segmentation = file.chunked(&entry.segmentation, DEFLATE_LEVEL, &[Attribute::class("single")]);

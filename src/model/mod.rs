@@ -1,11 +1,11 @@
 //! Published models: their files, and how they are loaded and run.
 
 pub mod confusion;
+pub mod epochs;
 pub mod evaluation;
 pub mod evaluator;
 pub mod example;
 pub mod files;
-pub mod history;
 pub mod predictor;
 mod published;
 pub mod weights;

@@ -83,7 +83,7 @@ fn catalogue(features: &Path, run: &Run) -> Result<PathBuf> {
 }
 
 fn write_sheets(table: &FeatureTable, shown: usize, catalogue: &Path, stage: &Stage) -> Result<()> {
-    let mut photos = Photos::open(table, catalogue)?;
+    let mut photos = EncodedPhotos::open(table, catalogue)?;
     for (number, first) in (0..shown).step_by(SHEET.0 * SHEET.1).enumerate() {
         stop::check()?;
         let rows = first..(first + SHEET.0 * SHEET.1).min(shown);
@@ -120,7 +120,7 @@ fn sheet(thumbnails: &[Option<Photo>]) -> Photo {
 }
 
 /// The encoded photos of a feature table's rows, in order.
-struct Photos<'a> {
+struct EncodedPhotos<'a> {
     table: &'a FeatureTable,
     catalogue: PathBuf,
     /// The rows of a dataset that have not been requested yet.
@@ -129,7 +129,7 @@ struct Photos<'a> {
     ahead: BTreeMap<u32, Vec<u8>>,
 }
 
-impl<'a> Photos<'a> {
+impl<'a> EncodedPhotos<'a> {
     fn open(table: &'a FeatureTable, catalogue: &Path) -> Result<Self> {
         let records = if catalogue.join(crate::dataset::photos::FILE).is_file() {
             Some(Dataset::open(catalogue)?.photos(None)?)

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::features::FeatureTable;
 use crate::files;
 use crate::photo::{FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo};
-use crate::picture::{self, Tile};
+use crate::picture::{self, Panel};
 use crate::recommend::catalogue_pictures;
 use crate::similarity::likeness::{ByMeasure, Likeness, Nearests, likeness, nearest_by_measure};
 use crate::similarity::{DEFAULT_TOP, Measure};
@@ -82,7 +82,7 @@ fn sheet(folder: &Path, features: &FeatureTable, nearests: &Nearests) -> Result<
     let pictures = catalogue_pictures(folder, &wanted)?;
     let picture = |row: usize| pictures.get(&features.photo_ids[row]).cloned();
     let photo = |row: Option<usize>| row.and_then(picture).unwrap_or_else(missing);
-    let tiles: Vec<Tile> = places.into_iter().map(|(row, caption)| Tile { photo: photo(row), caption }).collect();
+    let tiles: Vec<Panel> = places.into_iter().map(|(row, caption)| Panel { photo: photo(row), caption }).collect();
     picture::contact_sheet(&tiles, SHEET_NEAREST + 1)
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::stage::{self, Common, Outcome, Read, Stage, StageConfig};
+use crate::stage::{self, Common, Outcome, Read, RunFolders, Stage, StageConfig};
 
 mod config;
 mod figures;
@@ -27,6 +27,10 @@ impl StageConfig for Config {
 
     fn folder(&self) -> PathBuf {
         self.output.clone()
+    }
+
+    fn in_run(run: &RunFolders) -> Vec<(&'static str, PathBuf)> {
+        vec![("run", run.output.to_owned()), ("output", run.folder("report"))]
     }
 
     fn check(&self) -> Result<()> {

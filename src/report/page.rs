@@ -14,9 +14,9 @@ use crate::chart::{self, Bar, Cell};
 use crate::error::{Error, Result};
 use crate::features::FeatureTable;
 use crate::labels::{self, CATEGORIES, CATEGORY_PALETTE, COLOR_COUNT, COLOR_RGB, COLORS};
+use crate::model::epochs;
 use crate::model::evaluation::{self, EVALUATION_FILE, Evaluation};
 use crate::model::files::HISTORY_FILE;
-use crate::model::history;
 use crate::stage::Summary;
 use crate::{rejects, units};
 
@@ -211,8 +211,8 @@ impl StageFacts {
 /// Loss and metrics over the epochs, if the model folder has a history.
 fn curves(run: &Run) -> Result<Option<[String; 2]>> {
     let Some(path) = run.file("model", HISTORY_FILE) else { return Ok(None) };
-    let history = history::read(&path)?;
-    Ok(Some(history::charts(&history).map(|chart| chart.svg())))
+    let history = epochs::read(&path)?;
+    Ok(Some(epochs::charts(&history).map(|chart| chart.svg())))
 }
 
 /// `evaluation.json`, if the model was evaluated.

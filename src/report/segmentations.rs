@@ -13,7 +13,7 @@ use crate::labels::CATEGORY_COUNT;
 use crate::model::files::PREDICT_FILE;
 use crate::model::{Model, Predictor};
 use crate::photo::{self, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo};
-use crate::picture::{self, Tile};
+use crate::picture::{self, Panel};
 use crate::stage::{Common, Stage};
 use crate::{canvas, files};
 
@@ -46,7 +46,7 @@ pub(super) fn add(page: &mut Page, run: &Run, config: &Config, common: &Common, 
         });
         let captions = [record.file_name.clone(), "truth".to_owned(), format!("prediction, {accuracy} correct")];
         let pictures = [photo, truth, prediction].into_iter().zip(captions);
-        tiles.extend(pictures.map(|(photo, caption)| Tile { photo, caption }));
+        tiles.extend(pictures.map(|(photo, caption)| Panel { photo, caption }));
     }
     let worn: Vec<u8> = seen.into_iter().filter(|&category| (1..CATEGORY_COUNT as u8).contains(&category)).collect();
     let sheet = picture::stacked(&[picture::contact_sheet(&tiles, 3)?, picture::legend(&worn, LEGEND_PX)?]);

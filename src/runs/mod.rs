@@ -13,8 +13,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::shard::Shard;
-use crate::stage::{self, Common, Figures, Outcome, Summary};
+use crate::stage::{self, Common, Figures, Outcome, StageConfig, Summary};
 
 pub mod history;
 pub mod lineage;
@@ -53,25 +52,22 @@ impl Default for Config {
 
 /// Where a stage writes: the folder it publishes, and the folder of records.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Destination {
     output: PathBuf,
     records: PathBuf,
 }
 
-impl Place {
-    /// From a stage's settings: `output` (or `model`, if the stage adds to that), and the shard.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if they name no folder.
-    pub fn of(config: &impl Serialize) -> Result<Self> {
-        let config = serde_json::to_value(config).map_err(|cause| Error::config("output", cause))?;
-        let folder = config.get("output").or(config.get("model")).and_then(serde_json::Value::as_str);
-        let folder = Path::new(folder.ok_or_else(|| Error::config("output", "names no folder"))?);
-        let shard = config.get("shard").and_then(serde_json::Value::as_str).and_then(|text| text.parse::<Shard>().ok());
-        Ok(Self {
-            output: shard.map_or_else(|| folder.to_owned(), |shard| shard.folder(folder)),
-            records: folder.with_file_name(FOLDER),
-        })
+impl Destination {
+    /// Of the stage that publishes `folder` as its `output`, or as one shard of it; the folder of records is beside `output`.
+    #[must_use]
+    pub fn new(output: &Path, folder: PathBuf) -> Self {
+        Self { output: folder, records: output.with_file_name(FOLDER) }
+    }
+
+    /// Of a stage with these settings.
+    #[must_use]
+    pub fn of<C: StageConfig>(config: &C) -> Self {
+        Self::new(&config.output(), config.folder())
     }
 }
 
@@ -87,7 +83,7 @@ pub struct Recorder {
 impl Recorder {
     /// Records that `stage` starts working.
     #[must_use]
-    pub fn start(config: Config, stage: &str, place: &Place, common: &Common) -> Self {
+    pub fn start(config: Config, stage: &str, place: &Destination, common: &Common) -> Self {
         let recorder = Self::new(config, stage, place, common);
         recorder.write(None);
         recorder
@@ -95,7 +91,7 @@ impl Recorder {
 
     /// For an attempt that is only recorded when it ends, because it ends before it starts working.
     #[must_use]
-    pub fn new(config: Config, stage: &str, place: &Place, common: &Common) -> Self {
+    pub fn new(config: Config, stage: &str, place: &Destination, common: &Common) -> Self {
         let folder = config.folder.clone().unwrap_or_else(|| place.records.clone());
         let attempt = Attempt {
             run: common.run_name.clone(),
@@ -178,7 +174,7 @@ mod tests {
         let place = tempfile::tempdir().expect("a temporary folder");
         let folder = place.path().join(FOLDER);
         files::create_folder(&folder).expect("a folder");
-        let at = Place { output: place.path().join("out"), records: folder.clone() };
+        let at = Destination { output: place.path().join("out"), records: folder.clone() };
         let held = stage::take(&folder, &folder.join(".lock"), "segment", Duration::ZERO).expect("it is free");
         let recorder = Recorder::start(Config::default(), "convert", &at, &Common::default());
         assert!(!folder.join(history::FILE).exists());
@@ -192,7 +188,7 @@ mod tests {
         let place = tempfile::tempdir().expect("a temporary folder");
         let record = |run: &str| {
             let common = Common { run_name: run.to_owned(), ..Common::default() };
-            let at = Place { output: place.path().join("out"), records: place.path().join(FOLDER) };
+            let at = Destination { output: place.path().join("out"), records: place.path().join(FOLDER) };
             let _ = Recorder::start(Config::default(), "convert", &at, &common);
         };
         let runs = || {

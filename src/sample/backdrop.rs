@@ -3,7 +3,7 @@
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::drawing::{Drawing, Point, Rgb, Shape, at};
+use super::drawing::{Drawing, Outline, Point, Rgb, at};
 use super::texture::{hash, mix, noise};
 
 const WIDTH: f32 = 400.0;
@@ -23,8 +23,8 @@ pub(super) fn paint(drawing: &mut Drawing, kind: usize, rng: &mut ChaCha8Rng) {
     }
 }
 
-fn rectangle(left: f32, top: f32, right: f32, bottom: f32) -> Shape {
-    Shape::Polygon(vec![at(left, top), at(right, top), at(right, bottom), at(left, bottom)])
+fn rectangle(left: f32, top: f32, right: f32, bottom: f32) -> Outline {
+    Outline::Polygon(vec![at(left, top), at(right, top), at(right, bottom), at(left, bottom)])
 }
 
 fn fill(drawing: &mut Drawing, top: f32, bottom: f32, look: impl Fn(Point) -> Rgb) {
@@ -96,7 +96,7 @@ fn park(drawing: &mut Drawing, rng: &mut ChaCha8Rng) {
         let center = at(rng.random_range(-20.0..420.0), rng.random_range(140.0..400.0));
         let (rx, ry) = (rng.random_range(45.0..95.0f32), rng.random_range(50.0..110.0f32));
         let leaf = [rng.random_range(95.0..135.0f32), rng.random_range(125.0..165.0), rng.random_range(85.0..115.0)];
-        drawing.paint(&Shape::Ellipse { center, rx, ry }, None, |spot, _| {
+        drawing.paint(&Outline::Ellipse { center, rx, ry }, None, |spot, _| {
             let tone = 0.72
                 + 0.22 * noise(spot.place.x * 0.07, spot.place.y * 0.07)
                 + 0.22 * noise(spot.place.y * 0.23, spot.place.x * 0.19)
@@ -142,7 +142,7 @@ fn lights(drawing: &mut Drawing, rng: &mut ChaCha8Rng) {
         let center = at(rng.random_range(0.0..400.0), rng.random_range(0.0..470.0));
         let radius = rng.random_range(10.0..34.0f32);
         let (tint, glow) = (muted(rng, 150.0, 230.0), rng.random_range(0.2..0.5f32));
-        drawing.paint(&Shape::Ellipse { center, rx: radius, ry: radius }, None, |_, under| mix(under, tint, glow));
+        drawing.paint(&Outline::Ellipse { center, rx: radius, ry: radius }, None, |_, under| mix(under, tint, glow));
     }
     fill(drawing, 520.0, 601.0, |p| mix(bottom, [150.0, 146.0, 142.0], ((p.y - 520.0) / 70.0).min(1.0)));
 }
@@ -177,7 +177,7 @@ fn painted_wall(drawing: &mut Drawing, rng: &mut ChaCha8Rng) {
             at(center.x + rng.random_range(-150.0..150.0f32), center.y + rng.random_range(-150.0..150.0f32))
         };
         let tint: Rgb = [0; 3].map(|_| rng.random_range(90.0..220.0));
-        let triangle = Shape::Polygon(vec![corner(rng), corner(rng), corner(rng)]);
+        let triangle = Outline::Polygon(vec![corner(rng), corner(rng), corner(rng)]);
         drawing.paint(&triangle, None, |_, under| mix(under, tint, 0.45));
     }
     fill(drawing, 525.0, 601.0, |p| ground.map(|value| value * (0.88 + 0.2 * noise(p.x * 0.2, p.y * 0.2))));

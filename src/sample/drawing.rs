@@ -46,7 +46,7 @@ pub(super) enum Ends {
 
 /// What can be painted.
 #[derive(Debug, Clone)]
-pub(super) enum Shape {
+pub(super) enum Outline {
     /// An ellipse with its semi-axes.
     Ellipse { center: Point, rx: f32, ry: f32 },
     /// A bent limb: nodes with half widths.
@@ -58,7 +58,7 @@ pub(super) enum Shape {
     Polygon(Vec<Point>),
 }
 
-impl Shape {
+impl Outline {
     /// Left, top, right and bottom.
     fn bounds(&self) -> [f32; 4] {
         let corners: Vec<[f32; 4]> = match self {
@@ -230,7 +230,7 @@ impl Drawing {
     }
 
     /// Paints a shape; a label of `None` changes only the look (an eye, a button, a shadow).
-    pub(super) fn paint(&mut self, shape: &Shape, label: Option<Label>, look: impl Fn(Spot, Rgb) -> Rgb) {
+    pub(super) fn paint(&mut self, shape: &Outline, label: Option<Label>, look: impl Fn(Spot, Rgb) -> Rgb) {
         let center = at(self.width_px as f32 / 2.0, self.height_px as f32 / 2.0);
         let [left, top, right, bottom] = shape.bounds();
         let corners = [at(left, top), at(right, top), at(left, bottom), at(right, bottom)];
@@ -260,12 +260,12 @@ impl Drawing {
     /// Draws a line that changes only the look.
     pub(super) fn line(&mut self, from: Point, to: Point, half_width: f32, rgb: Rgb) {
         let nodes = vec![(from, half_width), (to, half_width)];
-        self.paint(&Shape::Tube { nodes, ends: Ends::Round }, None, |_, _| rgb);
+        self.paint(&Outline::Tube { nodes, ends: Ends::Round }, None, |_, _| rgb);
     }
 
     /// Draws a dot that changes only the look.
     pub(super) fn dot(&mut self, center: Point, radius: f32, rgb: Rgb) {
-        self.paint(&Shape::Ellipse { center, rx: radius, ry: radius }, None, |_, _| rgb);
+        self.paint(&Outline::Ellipse { center, rx: radius, ry: radius }, None, |_, _| rgb);
     }
 
     /// The picture at its own size, `[height, width, 3]`; `finish` makes a final adjustment to each pixel.

@@ -5,7 +5,7 @@ use std::f32::consts::PI;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::drawing::{Drawing, Ends, Label, Point, Rgb, Shape, at, linear};
+use super::drawing::{Drawing, Ends, Label, Outline, Point, Rgb, at, linear};
 use super::outfit::{Legwear, Lower, Outfit, Upper};
 use super::texture::{Texture, mix, toned};
 use crate::labels::COLOR_RGB;
@@ -61,7 +61,7 @@ struct Cloth {
 }
 
 impl Cloth {
-    fn paint(self, drawing: &mut Drawing, shape: &Shape) {
+    fn paint(self, drawing: &mut Drawing, shape: &Outline) {
         drawing.paint(shape, Some(self.label), |spot, _| {
             let round = 1.04 - 0.3 * spot.across * spot.across + 0.12 * self.light * spot.across;
             toned(self.rgb, round.min(1.0) * self.texture.tone(spot))
@@ -140,13 +140,13 @@ impl<'a> Figure<'a> {
         200.0 + linear(&[(100.0, 0.0), (140.0, -0.15 * shift), (235.0, 0.5 * shift), (290.0, shift), (600.0, shift)], y)
     }
 
-    fn profile(&self, widths: &[(f32, f32)]) -> Shape {
+    fn profile(&self, widths: &[(f32, f32)]) -> Outline {
         self.open_profile(widths, &[], 0.0)
     }
 
-    fn open_profile(&self, widths: &[(f32, f32)], gap: &[(f32, f32)], wave: f32) -> Shape {
+    fn open_profile(&self, widths: &[(f32, f32)], gap: &[(f32, f32)], wave: f32) -> Outline {
         let nodes = widths.iter().map(|&(y, half)| (y, self.center(y), half)).collect();
-        Shape::Profile { nodes, gap: gap.to_vec(), wave }
+        Outline::Profile { nodes, gap: gap.to_vec(), wave }
     }
 
     fn hair_behind(&self, drawing: &mut Drawing) {
@@ -157,7 +157,7 @@ impl<'a> Figure<'a> {
         let x = self.center(100.0);
         let nodes =
             vec![(50.0, x, 30.0), (85.0, x, 41.0), (self.hair_length - 12.0, x, 44.0), (self.hair_length, x, 36.0)];
-        hair.paint(drawing, &Shape::Profile { nodes, gap: Vec::new(), wave: 4.0 });
+        hair.paint(drawing, &Outline::Profile { nodes, gap: Vec::new(), wave: 4.0 });
     }
 
     fn legs(&self, drawing: &mut Drawing) {
@@ -191,12 +191,12 @@ impl<'a> Figure<'a> {
     fn shoe(&self, drawing: &mut Drawing, ankle: Point, side: f32) {
         let shoe = self.cloth(SHOE, Texture::Plain);
         let toe = at(ankle.x + side * 17.0, ankle.y + 20.0);
-        let upper = Shape::Tube {
+        let upper = Outline::Tube {
             nodes: vec![(at(ankle.x - side * 3.0, ankle.y + 6.0), 13.0), (toe, 11.5)],
             ends: Ends::Round,
         };
         shoe.paint(drawing, &upper);
-        let sole = Shape::Tube {
+        let sole = Outline::Tube {
             nodes: vec![(at(ankle.x - side * 10.0, ankle.y + 27.0), 5.0), (at(toe.x + side * 6.0, toe.y + 8.0), 5.0)],
             ends: Ends::Round,
         };
@@ -264,13 +264,13 @@ impl<'a> Figure<'a> {
         let skin = self.cloth(SKIN, Texture::Plain);
         for arm in self.arms {
             skin.paint(drawing, &along(&arm, &[(0.0, 15.0), (0.5, 11.0), (1.0, 8.0)], Ends::Round));
-            let hand = Shape::Ellipse { center: at(arm[2].x, arm[2].y + 5.0), rx: 10.0, ry: 12.0 };
+            let hand = Outline::Ellipse { center: at(arm[2].x, arm[2].y + 5.0), rx: 10.0, ry: 12.0 };
             skin.paint(drawing, &hand);
         }
         let widths = [(126.0, 20.0), (138.0, 44.0), (152.0, 50.0), (180.0, 45.0), (236.0, 33.0), (262.0, 44.0)];
         skin.paint(drawing, &self.profile(&widths));
         let neck = vec![(at(self.center(100.0), 100.0), 14.0), (at(self.center(140.0), 140.0), 16.0)];
-        skin.shaded(0.9).paint(drawing, &Shape::Tube { nodes: neck, ends: Ends::Flat });
+        skin.shaded(0.9).paint(drawing, &Outline::Tube { nodes: neck, ends: Ends::Flat });
     }
 
     fn upper(&self, drawing: &mut Drawing) {
@@ -328,7 +328,7 @@ impl<'a> Figure<'a> {
                     let (radius, angle) = (if i % 2 == 0 { 25.0 } else { 11.0 }, i as f32 * PI / 5.0);
                     at(x + radius * angle.sin(), 192.0 - radius * angle.cos())
                 });
-                drawing.paint(&Shape::Polygon(star.collect()), None, |_, _| print);
+                drawing.paint(&Outline::Polygon(star.collect()), None, |_, _| print);
             }
         }
     }
@@ -355,7 +355,7 @@ impl<'a> Figure<'a> {
         }
         for side in SIDES {
             let points = vec![at(x + side * 17.0, 124.0), at(x + side * 2.0, 151.0), at(x + side * 27.0, 156.0)];
-            cloth.with(Texture::Plain).shaded(1.4).paint(drawing, &Shape::Polygon(points));
+            cloth.with(Texture::Plain).shaded(1.4).paint(drawing, &Outline::Polygon(points));
         }
     }
 
@@ -371,7 +371,7 @@ impl<'a> Figure<'a> {
         cloth.with(Texture::Pleats(11.0)).shaded(0.8).paint(drawing, &hem);
         let x = self.center(125.0);
         let collar =
-            Shape::Tube { nodes: vec![(at(x - 13.0, 127.0), 10.0), (at(x + 13.0, 127.0), 10.0)], ends: Ends::Round };
+            Outline::Tube { nodes: vec![(at(x - 13.0, 127.0), 10.0), (at(x + 13.0, 127.0), 10.0)], ends: Ends::Round };
         cloth.with(Texture::Plain).shaded(0.85).paint(drawing, &collar);
     }
 
@@ -392,7 +392,7 @@ impl<'a> Figure<'a> {
                 at(self.center(236.0) + side * 2.0, 238.0),
                 at(x + side * 18.0, 172.0),
             ];
-            lapel.paint(drawing, &Shape::Polygon(points));
+            lapel.paint(drawing, &Outline::Polygon(points));
             let pocket = self.center(272.0) + side * 36.0;
             drawing.line(at(pocket - 10.0, 272.0), at(pocket + 10.0, 272.0), 3.0, toned(lapel.rgb, 0.85));
         }
@@ -416,7 +416,7 @@ impl<'a> Figure<'a> {
                 at(x + side * 38.0, 172.0),
                 at(x + side * 3.0, 192.0),
             ];
-            plain.paint(drawing, &Shape::Polygon(points));
+            plain.paint(drawing, &Outline::Polygon(points));
             for button in 0..4 {
                 let y = 208.0 + 36.0 * button as f32;
                 drawing.dot(at(self.center(y) + side * 17.0, y), 4.6, toned(cloth.rgb, 0.25));
@@ -430,7 +430,7 @@ impl<'a> Figure<'a> {
         let x = self.center(150.0);
         for side in SIDES {
             let strap = vec![(at(x + side * 31.0, 133.0), 7.0), (at(x + side * 27.0, 168.0), 7.0)];
-            cloth.with(Texture::Plain).paint(drawing, &Shape::Tube { nodes: strap, ends: Ends::Round });
+            cloth.with(Texture::Plain).paint(drawing, &Outline::Tube { nodes: strap, ends: Ends::Round });
         }
         let end = 400.0 + 20.0 * self.hem;
         let widths = [(158.0, 41.0), (182.0, 45.0), (234.0, 35.0), (275.0, 54.0), (335.0, 72.0), (end, 92.0)];
@@ -456,7 +456,7 @@ impl<'a> Figure<'a> {
         for (half, rgb) in [(11.0, metal), (6.5, toned(belt.rgb, 0.8))] {
             let square = [(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)];
             let points = square.iter().map(|(dx, dy)| at(x + dx * half, y + dy * half * 0.85)).collect();
-            drawing.paint(&Shape::Polygon(points), None, |_, _| rgb);
+            drawing.paint(&Outline::Polygon(points), None, |_, _| rgb);
         }
     }
 
@@ -465,25 +465,25 @@ impl<'a> Figure<'a> {
         let x = self.center(130.0);
         let end = at(x + 24.0 + 6.0 * self.hem, 236.0);
         let hanging = vec![(at(x + 14.0, 136.0), 15.0), (end, 17.0)];
-        cloth.paint(drawing, &Shape::Tube { nodes: hanging, ends: Ends::Flat });
+        cloth.paint(drawing, &Outline::Tube { nodes: hanging, ends: Ends::Flat });
         for fringe in 0..5 {
             let offset = fringe as f32 * 7.0 - 14.0;
             let strand = vec![(at(end.x + offset, end.y - 2.0), 2.0), (at(end.x + offset, end.y + 12.0), 2.0)];
-            cloth.with(Texture::Plain).paint(drawing, &Shape::Tube { nodes: strand, ends: Ends::Round });
+            cloth.with(Texture::Plain).paint(drawing, &Outline::Tube { nodes: strand, ends: Ends::Round });
         }
         let wrap = vec![(at(x - 24.0, 126.0), 15.0), (at(x, 134.0), 18.0), (at(x + 24.0, 126.0), 15.0)];
-        cloth.shaded(1.08).paint(drawing, &Shape::Tube { nodes: wrap, ends: Ends::Round });
+        cloth.shaded(1.08).paint(drawing, &Outline::Tube { nodes: wrap, ends: Ends::Round });
     }
 
     fn head(&self, drawing: &mut Drawing) {
         let x = self.center(80.0);
         let hair = self.cloth(HAIR, Texture::Streaks);
-        hair.paint(drawing, &Shape::Ellipse { center: at(x, 72.0), rx: 37.0, ry: 41.0 });
+        hair.paint(drawing, &Outline::Ellipse { center: at(x, 72.0), rx: 37.0, ry: 41.0 });
         if (120.0..150.0).contains(&self.hair_length) && !self.outfit.hat {
-            hair.paint(drawing, &Shape::Ellipse { center: at(x, 30.0), rx: 16.0, ry: 14.0 });
+            hair.paint(drawing, &Outline::Ellipse { center: at(x, 30.0), rx: 16.0, ry: 14.0 });
         }
         let face = self.cloth(FACE, Texture::Plain);
-        face.paint(drawing, &Shape::Ellipse { center: at(x, 83.0), rx: 27.0, ry: 33.0 });
+        face.paint(drawing, &Outline::Ellipse { center: at(x, 83.0), rx: 27.0, ry: 33.0 });
         self.features(drawing, x);
         // Parted hair over the forehead.
         let part = if self.hem > 0.0 { 9.0 } else { -9.0 };
@@ -497,7 +497,7 @@ impl<'a> Figure<'a> {
             at(x + 30.0, 82.0),
             at(x + 31.0, 58.0),
         ];
-        hair.paint(drawing, &Shape::Polygon(fringe));
+        hair.paint(drawing, &Outline::Polygon(fringe));
         if self.outfit.sunglass {
             self.sunglass(drawing, x);
         }
@@ -509,7 +509,7 @@ impl<'a> Figure<'a> {
     fn features(&self, drawing: &mut Drawing, x: f32) {
         let skin = self.tints[usize::from(FACE)];
         for side in SIDES {
-            let eye = Shape::Ellipse { center: at(x + side * 11.0, 80.0), rx: 5.8, ry: 4.2 };
+            let eye = Outline::Ellipse { center: at(x + side * 11.0, 80.0), rx: 5.8, ry: 4.2 };
             drawing.paint(&eye, None, |_, _| [248.0, 246.0, 242.0]);
             drawing.dot(at(x + side * 11.0, 80.0), 3.0, [40.0, 28.0, 24.0]);
             drawing.line(
@@ -518,11 +518,11 @@ impl<'a> Figure<'a> {
                 1.2,
                 toned(self.tints[usize::from(HAIR)], 0.8),
             );
-            let cheek = Shape::Ellipse { center: at(x + side * 15.0, 92.0), rx: 6.0, ry: 4.0 };
+            let cheek = Outline::Ellipse { center: at(x + side * 15.0, 92.0), rx: 6.0, ry: 4.0 };
             drawing.paint(&cheek, None, |_, under| mix(under, [226.0, 110.0, 104.0], 0.3));
         }
         drawing.line(at(x + 1.0, 84.0), at(x + 2.5, 92.0), 1.0, toned(skin, 0.78));
-        let mouth = Shape::Ellipse { center: at(x, 101.0), rx: 8.0, ry: 3.2 };
+        let mouth = Outline::Ellipse { center: at(x, 101.0), rx: 8.0, ry: 3.2 };
         drawing.paint(&mouth, None, |_, _| [190.0, 62.0, 66.0]);
     }
 
@@ -530,13 +530,13 @@ impl<'a> Figure<'a> {
     fn sunglass(&self, drawing: &mut Drawing, x: f32) {
         let cloth = self.cloth(SUNGLASS, Texture::Plain);
         let bridge =
-            Shape::Tube { nodes: vec![(at(x - 29.0, 75.0), 3.0), (at(x + 29.0, 75.0), 3.0)], ends: Ends::Flat };
+            Outline::Tube { nodes: vec![(at(x - 29.0, 75.0), 3.0), (at(x + 29.0, 75.0), 3.0)], ends: Ends::Flat };
         cloth.paint(drawing, &bridge);
         for side in SIDES {
             let lens = at(x + side * 15.0, 80.0);
-            cloth.paint(drawing, &Shape::Ellipse { center: lens, rx: 14.5, ry: 12.0 });
+            cloth.paint(drawing, &Outline::Ellipse { center: lens, rx: 14.5, ry: 12.0 });
             let rgb = mix(cloth.rgb, [20.0, 20.0, 26.0], 0.65);
-            drawing.paint(&Shape::Ellipse { center: lens, rx: 12.0, ry: 9.5 }, None, |spot, _| {
+            drawing.paint(&Outline::Ellipse { center: lens, rx: 12.0, ry: 9.5 }, None, |spot, _| {
                 mix(rgb, [150.0, 160.0, 175.0], 0.35 * (1.0 - spot.along / 19.0).max(0.0))
             });
             drawing.line(at(lens.x - 5.0, 76.0), at(lens.x - 1.0, 73.5), 1.5, [235.0, 238.0, 242.0]);
@@ -547,14 +547,15 @@ impl<'a> Figure<'a> {
     fn hat(&self, drawing: &mut Drawing, x: f32) {
         let cloth = self.cloth(HAT, Texture::Plain);
         let crown = [(16.0, x, 24.0), (22.0, x, 34.0), (40.0, x, 38.0), (58.0, x, 40.0)].to_vec();
-        cloth.paint(drawing, &Shape::Profile { nodes: crown, gap: Vec::new(), wave: 0.0 });
+        cloth.paint(drawing, &Outline::Profile { nodes: crown, gap: Vec::new(), wave: 0.0 });
         let band = [(44.0, x, 39.0), (54.0, x, 40.0)].to_vec();
         let tone = if cloth.rgb[1] > 120.0 { 0.45 } else { 1.7 };
-        drawing.paint(&Shape::Profile { nodes: band, gap: Vec::new(), wave: 0.0 }, None, |_, _| toned(cloth.rgb, tone));
+        drawing
+            .paint(&Outline::Profile { nodes: band, gap: Vec::new(), wave: 0.0 }, None, |_, _| toned(cloth.rgb, tone));
         let brim = if self.hat_style == 0 {
-            Shape::Ellipse { center: at(x, 58.0), rx: 66.0, ry: 10.0 }
+            Outline::Ellipse { center: at(x, 58.0), rx: 66.0, ry: 10.0 }
         } else {
-            Shape::Ellipse { center: at(x + 22.0, 58.0), rx: 44.0, ry: 8.0 }
+            Outline::Ellipse { center: at(x + 22.0, 58.0), rx: 44.0, ry: 8.0 }
         };
         cloth.shaded(0.86).paint(drawing, &brim);
     }
@@ -576,23 +577,23 @@ impl<'a> Figure<'a> {
             (at(x + 12.0, hand.y + 6.0), 3.4),
             (at(x + 18.0, top + 4.0), 3.4),
         ];
-        cloth.with(Texture::Plain).shaded(0.75).paint(drawing, &Shape::Tube { nodes: handle, ends: Ends::Round });
+        cloth.with(Texture::Plain).shaded(0.75).paint(drawing, &Outline::Tube { nodes: handle, ends: Ends::Round });
         let body = [(top, x, wide * 0.86), (top + high * 0.3, x, wide), (top + high, x, wide * 1.04)].to_vec();
-        cloth.paint(drawing, &Shape::Profile { nodes: body, gap: Vec::new(), wave: 0.0 });
+        cloth.paint(drawing, &Outline::Profile { nodes: body, gap: Vec::new(), wave: 0.0 });
         let flap = [(top, x, wide * 0.88), (top + high * 0.36, x, wide * 0.98)].to_vec();
         cloth
             .with(Texture::Plain)
             .shaded(0.8)
-            .paint(drawing, &Shape::Profile { nodes: flap, gap: Vec::new(), wave: 0.0 });
+            .paint(drawing, &Outline::Profile { nodes: flap, gap: Vec::new(), wave: 0.0 });
         drawing.dot(at(x, top + high * 0.36), 5.5, [238.0, 212.0, 120.0]);
         // The fingers that hold it.
         let skin = self.cloth(SKIN, Texture::Plain);
-        skin.paint(drawing, &Shape::Ellipse { center: at(hand.x + side * 3.0, hand.y + 6.0), rx: 9.0, ry: 9.0 });
+        skin.paint(drawing, &Outline::Ellipse { center: at(hand.x + side * 3.0, hand.y + 6.0), rx: 9.0, ry: 9.0 });
     }
 }
 
 /// A tube along a limb, with widths at fractions from 0 (at the body) to 1 (hand or foot) and slightly beyond.
-fn along(limb: &Limb, widths: &[(f32, f32)], ends: Ends) -> Shape {
+fn along(limb: &Limb, widths: &[(f32, f32)], ends: Ends) -> Outline {
     let place = |share: f32| {
         let (a, b, rest) =
             if share < 0.5 { (limb[0], limb[1], share * 2.0) } else { (limb[1], limb[2], share * 2.0 - 1.0) };
@@ -605,7 +606,7 @@ fn along(limb: &Limb, widths: &[(f32, f32)], ends: Ends) -> Shape {
         shares.sort_by(f32::total_cmp);
     }
     let nodes = shares.into_iter().map(|share| (place(share), linear(widths, share))).collect();
-    Shape::Tube { nodes, ends }
+    Outline::Tube { nodes, ends }
 }
 
 /// An arm in one of four poses: hanging, a hand on the hip, held out, raised.

@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::mat::Annotation;
-use crate::mat::write::{self, Entry};
+use crate::mat::write::{self, LabelledPhoto};
 use crate::progress::Progress;
-use crate::stage::{self, Common, Outcome, Read, Stage, StageConfig};
+use crate::stage::{self, Common, Outcome, Read, RunFolders, Stage, StageConfig};
 use crate::{stop, threads};
 
-use drawing::{Drawing, Rgb, Shape, View, at};
+use drawing::{Drawing, Outline, Rgb, View, at};
 use outfit::Outfit;
 use texture::{hash, mix};
 
@@ -68,6 +68,10 @@ impl StageConfig for Config {
         self.output.clone()
     }
 
+    fn in_run(run: &RunFolders) -> Vec<(&'static str, PathBuf)> {
+        vec![("output", run.folder("sample"))]
+    }
+
     fn check(&self) -> Result<()> {
         if !(1..=MAX_PHOTOS).contains(&self.photos) {
             return Err(Error::config("photos", format!("{} is not in the range 1 to {MAX_PHOTOS}", self.photos)));
@@ -99,7 +103,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     let images = stage.create_folder("image")?;
     let outfits = outfit::plan(config.photos as usize, common.seed);
     let progress = Progress::new("drawing", u64::from(config.photos), "photos");
-    let entries: Result<Vec<Entry>> = threads::with(common.threads, || {
+    let entries: Result<Vec<LabelledPhoto>> = threads::with(common.threads, || {
         let numbered: Vec<_> = outfits.iter().enumerate().collect();
         numbered
             .into_par_iter()
@@ -118,7 +122,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
 }
 
 /// Draws one photo, writes it and returns its entry.
-fn draw(index: usize, outfit: &Outfit, seed: u64, images: &Path) -> Result<Entry> {
+fn draw(index: usize, outfit: &Outfit, seed: u64, images: &Path) -> Result<LabelledPhoto> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     // Stream 0 is used for the outfits.
     rng.set_stream(index as u64 + 1);
@@ -139,7 +143,7 @@ fn draw(index: usize, outfit: &Outfit, seed: u64, images: &Path) -> Result<Entry
         superpixel_category: cut.labels.iter().map(|label| label.category).collect(),
         superpixel_color: Some(cut.labels.iter().map(|label| label.color).collect()),
     };
-    Entry::new(&annotation).map_err(Error::io("deflate", images))
+    LabelledPhoto::new(&annotation).map_err(Error::io("deflate", images))
 }
 
 /// A random placement: size, build, position, lean, and mirroring.
@@ -154,7 +158,7 @@ fn view(rng: &mut ChaCha8Rng) -> View {
 }
 
 fn shadow(drawing: &mut Drawing) {
-    let ground = Shape::Ellipse { center: at(206.0, 560.0), rx: 100.0, ry: 17.0 };
+    let ground = Outline::Ellipse { center: at(206.0, 560.0), rx: 100.0, ry: 17.0 };
     drawing.paint(&ground, None, |spot, under| {
         let away = (spot.place.x - 206.0).abs() / 100.0;
         mix(under, [30.0, 28.0, 32.0], 0.45 * (1.0 - away))

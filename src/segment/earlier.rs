@@ -27,7 +27,7 @@ const REASONS_OF_CONTENT: [&str; 4] = [reason::EMPTY, reason::UNDECODABLE, reaso
 
 /// Position of a photo of an earlier run: the folder, and the index among its photos.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct PhotoPlace {
     pub(super) folder: u16,
     pub(super) photo: u32,
 }
@@ -42,7 +42,7 @@ pub(super) struct Wanted {
 
 /// A photo of an earlier run.
 #[derive(Debug)]
-pub(super) struct Photo {
+pub(super) struct EarlierPhoto {
     pub(super) state: StateRow,
     /// The part that has its row, and the row's number; `None` if it was rejected.
     pub(super) row: Option<(u32, u32)>,
@@ -59,7 +59,7 @@ pub(super) struct Folder {
     pub(super) is_damaged: bool,
     /// Whether the paths in its rows are those this run would write.
     same_paths: bool,
-    pub(super) photos: Vec<Photo>,
+    pub(super) photos: Vec<EarlierPhoto>,
     /// For each part, the end of its range in `photos`.
     ends: Vec<u32>,
     /// For each part, the file of its state.
@@ -95,7 +95,7 @@ impl Folder {
         let masks = opened.path(masks::FOLDER);
         let recorded = Summary::find(opened.root())?;
         let changed = recorded.as_ref().map(|it| changed_files(it, opened.root())).transpose()?.unwrap_or_default();
-        let (photos, ends, by_name, by_content) = <(Vec<Photo>, Vec<u32>, HashMap<_, _>, Vec<u32>)>::default();
+        let (photos, ends, by_name, by_content) = <(Vec<EarlierPhoto>, Vec<u32>, HashMap<_, _>, Vec<u32>)>::default();
         let (is_damaged, same_paths, states) = (false, false, Vec::new());
         let mut read =
             Self { opened, masks, recorded, is_damaged, same_paths, photos, ends, states, by_name, by_content };
@@ -182,7 +182,7 @@ impl Folder {
         for state in states {
             let place = (whole && state.reject.is_none()).then_some((part, row));
             row += u32::from(state.reject.is_none());
-            self.photos.push(Photo { state, row: place });
+            self.photos.push(EarlierPhoto { state, row: place });
         }
         self.ends.push(self.photos.len() as u32);
     }
@@ -219,7 +219,7 @@ impl Folder {
     }
 
     fn is_usable(&self, photo: u32, wanted: Wanted) -> bool {
-        let Photo { state, row } = &self.photos[photo as usize];
+        let EarlierPhoto { state, row } = &self.photos[photo as usize];
         if state.row_key != wanted.row_key || state.content.is_none() {
             return false;
         }
@@ -265,55 +265,55 @@ pub(super) struct Earlier {
 }
 
 impl Earlier {
-    pub(super) fn photo(&self, place: Place) -> &Photo {
+    pub(super) fn photo(&self, place: PhotoPlace) -> &EarlierPhoto {
         &self.folders[usize::from(place.folder)].photos[place.photo as usize]
     }
 
-    pub(super) fn folder(&self, place: Place) -> &Folder {
+    pub(super) fn folder(&self, place: PhotoPlace) -> &Folder {
         &self.folders[usize::from(place.folder)]
     }
 
     /// The photos of the published table.
-    pub(super) fn published(&self) -> &[Photo] {
+    pub(super) fn published(&self) -> &[EarlierPhoto] {
         self.published.map_or(&[], |folder| &self.folders[usize::from(folder)].photos)
     }
 
     /// The photo of that name in the published table, whatever its row was made with.
-    pub(super) fn in_published(&self, name: &str) -> Option<Place> {
+    pub(super) fn in_published(&self, name: &str) -> Option<PhotoPlace> {
         self.in_folder(self.published?, name)
     }
 
     /// The photo of that name in one folder, whatever its row was made with.
-    pub(super) fn in_folder(&self, folder: u16, name: &str) -> Option<Place> {
+    pub(super) fn in_folder(&self, folder: u16, name: &str) -> Option<PhotoPlace> {
         let photo = *self.folders[usize::from(folder)].by_name.get(name)?;
-        Some(Place { folder, photo })
+        Some(PhotoPlace { folder, photo })
     }
 
     /// The photo of that name, if its result can be reused.
-    pub(super) fn by_name(&self, name: &str, wanted: Wanted) -> Option<Place> {
+    pub(super) fn by_name(&self, name: &str, wanted: Wanted) -> Option<PhotoPlace> {
         let places = self.folders.iter().zip(0..).filter_map(|(it, folder)| {
             let photo = *it.by_name.get(name)?;
-            it.is_usable(photo, wanted).then_some(Place { folder, photo })
+            it.is_usable(photo, wanted).then_some(PhotoPlace { folder, photo })
         });
         places.into_iter().next()
     }
 
     /// A photo with that content whose result can be reused; preferably one of that name.
-    pub(super) fn by_content(&self, name: &str, content: &Digest, wanted: Wanted) -> Option<Place> {
+    pub(super) fn by_content(&self, name: &str, content: &Digest, wanted: Wanted) -> Option<PhotoPlace> {
         let named = self.by_name(name, wanted).filter(|&it| self.photo(it).state.content.as_ref() == Some(content));
         named.or_else(|| {
             let mut places = self.folders.iter().zip(0..).flat_map(|(it, folder)| {
                 let of = |photo: &u32| it.photos[*photo as usize].state.content;
                 let start = it.by_content.partition_point(|photo| of(photo).as_ref() < Some(content));
                 let same = it.by_content[start..].iter().take_while(move |photo| of(photo).as_ref() == Some(content));
-                same.filter(move |&&photo| it.is_usable(photo, wanted)).map(move |&photo| Place { folder, photo })
+                same.filter(move |&&photo| it.is_usable(photo, wanted)).map(move |&photo| PhotoPlace { folder, photo })
             });
             places.next()
         })
     }
 
     /// The photo of that name, if its result can be reused and the file is unchanged since then.
-    pub(super) fn unchanged(&self, name: &str, stat: Stat, wanted: Wanted) -> Option<Place> {
+    pub(super) fn unchanged(&self, name: &str, stat: Stat, wanted: Wanted) -> Option<PhotoPlace> {
         let place = self.by_name(name, wanted)?;
         (stat.modified_us.is_some() && self.photo(place).state.stat == Some(stat)).then_some(place)
     }

@@ -17,7 +17,7 @@ use crate::model::files::PREDICT_FILE;
 use crate::model::{Colors, Model, Predictor};
 use crate::progress::Progress;
 use crate::rejects::{self, Reject};
-use crate::stage::{self, Common, Listing, Outcome, Read, Stage, StageConfig, Summary};
+use crate::stage::{self, Common, Listing, Outcome, Read, RunFolders, Stage, StageConfig, Summary};
 use crate::{color, runtime};
 
 mod config;
@@ -48,6 +48,14 @@ impl StageConfig for Config {
 
     fn folder(&self) -> PathBuf {
         Config::folder(self)
+    }
+
+    fn output(&self) -> PathBuf {
+        self.output.clone()
+    }
+
+    fn in_run(run: &RunFolders) -> Vec<(&'static str, PathBuf)> {
+        vec![("catalogue", run.folder("dataset")), ("model", run.folder("model")), ("output", run.folder("features"))]
     }
 
     fn check(&self) -> Result<()> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{interleave_record_batch, take_record_batch};
 
-use super::earlier::{Earlier, Place};
+use super::earlier::{Earlier, PhotoPlace};
 use super::masks;
 use super::state::{self, StateRow};
 use crate::catalogue::{Catalogue, Entry};
@@ -27,9 +27,9 @@ pub(super) enum Made {
     /// Its row, made in this run.
     Row(Box<FeatureRow>),
     /// The result of an earlier run is reused.
-    Taken(Place),
+    Taken(PhotoPlace),
     /// It could not be read this time: its existing row stays.
-    Stays(Place, PhotoProblem),
+    Stays(PhotoPlace, PhotoProblem),
     /// It is left out.
     Rejected(PhotoProblem),
 }
@@ -49,7 +49,7 @@ pub(super) enum Fate {
     /// Process it.
     Todo,
     /// Reuse the result of an earlier run.
-    Take(Place),
+    Take(PhotoPlace),
 }
 
 /// Number of photos by what was done with them.
@@ -292,7 +292,7 @@ impl Parts<'_> {
             && outcomes
                 .iter()
                 .zip(range.clone())
-                .all(|(outcome, photo)| taken(outcome) == Some(Place { folder: first.folder, photo }));
+                .all(|(outcome, photo)| taken(outcome) == Some(PhotoPlace { folder: first.folder, photo }));
         let named = |(photo, state): (u32, &StateRow)| {
             let before = &folder.photos[photo as usize].state;
             (before.photo_id, &before.name) == (state.photo_id, &state.name)

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::earlier::{Earlier, Place};
+use super::earlier::{Earlier, PhotoPlace};
 use super::parts::Parts;
 use super::state;
 use crate::error::Result;
@@ -18,7 +18,7 @@ pub(super) fn write(parts: &Parts, earlier: &Earlier, stage: &Stage) -> Result<[
     let here: HashSet<&str> = parts.catalogue.entries.iter().map(|it| &*it.name).collect();
     let in_folder = |folder: u16| {
         let photos = earlier.folders[usize::from(folder)].photos.iter().zip(0..);
-        photos.filter(|(it, _)| it.row.is_some()).map(move |(it, photo)| (it, Place { folder, photo }))
+        photos.filter(|(it, _)| it.row.is_some()).map(move |(it, photo)| (it, PhotoPlace { folder, photo }))
     };
     let published = earlier.published.into_iter().flat_map(in_folder);
     let (before, vanished) = published.fold((0, Vec::new()), |(count, mut vanished), (photo, place)| {
@@ -32,7 +32,8 @@ pub(super) fn write(parts: &Parts, earlier: &Earlier, stage: &Stage) -> Result<[
     let earlier_ones = earlier.vanished.into_iter().flat_map(in_folder);
     let earlier_ones =
         earlier_ones.filter(|(it, _)| !here.contains(&*it.state.name) && !known.contains(&*it.state.name));
-    let kept: Vec<Place> = vanished.into_iter().chain(earlier_ones.map(|(_, place)| place)).take(here.len()).collect();
+    let kept: Vec<PhotoPlace> =
+        vanished.into_iter().chain(earlier_ones.map(|(_, place)| place)).take(here.len()).collect();
     if kept.is_empty() {
         return Ok(counts);
     }

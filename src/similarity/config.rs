@@ -67,7 +67,7 @@ pub enum Matrix {
 /// The type of the matrix's correlations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Precision {
+pub enum NumberFormat {
     /// 4 bytes, exact to 1e-7.
     #[default]
     F32,
@@ -75,7 +75,7 @@ pub enum Precision {
     F16,
 }
 
-impl Precision {
+impl NumberFormat {
     /// Bytes per correlation.
     #[must_use]
     pub fn bytes(self) -> usize {
@@ -105,7 +105,7 @@ pub struct Config {
     /// Whether the matrix is written as well as the neighbours.
     pub matrix: Matrix,
     /// The type of the matrix's correlations.
-    pub precision: Precision,
+    pub precision: NumberFormat,
     /// Pairs with at least this correlation are written as a long table; without it, no pairs are written.
     pub threshold: Option<f32>,
     /// Maximum memory for correlations ([`DEFAULT_MEMORY`]); the feature table and the neighbours come on top.
@@ -126,7 +126,7 @@ impl Default for Config {
             min_common: DEFAULT_MIN_COMMON,
             latent_dimensions: DEFAULT_LATENT_DIMENSIONS,
             matrix: Matrix::default(),
-            precision: Precision::default(),
+            precision: NumberFormat::default(),
             threshold: None,
             memory: DEFAULT_MEMORY,
             shard: None,

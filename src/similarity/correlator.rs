@@ -41,19 +41,19 @@ impl From<Measure> for Comparison {
 #[derive(Debug)]
 pub struct Correlator {
     photo_ids: Vec<u32>,
-    photos: Photos,
+    photos: PreparedPhotos,
     kernel: Kernel,
 }
 
 /// Photos in the form that the kernels take.
 #[derive(Debug)]
-struct Photos {
+struct PreparedPhotos {
     rows: SparseRows,
     /// For `latent`: `[photos, dimensions]`, rows of length 1.
     vectors: Vec<f32>,
 }
 
-impl Photos {
+impl PreparedPhotos {
     fn vectors(&self, rows: Range<usize>, dimensions: usize) -> &[f32] {
         &self.vectors[rows.start * dimensions..rows.end * dimensions]
     }
@@ -133,7 +133,7 @@ impl Correlator {
         self.all_blocks(&self.kernel.photos(SparseRows::new(cells)), 0)
     }
 
-    fn all_blocks(&self, photos: &Photos, row: usize) -> Vec<f32> {
+    fn all_blocks(&self, photos: &PreparedPhotos, row: usize) -> Vec<f32> {
         let mut correlations = vec![0.0; self.len()];
         for (block, of_block) in correlations.chunks_mut(BLOCK).enumerate() {
             self.tile_of(photos, row..row + 1, block, of_block, BLOCK);
@@ -152,7 +152,7 @@ impl Correlator {
         self.tile_of(&self.photos, rows, block, tile, stride);
     }
 
-    fn tile_of(&self, photos: &Photos, rows: Range<usize>, block: usize, tile: &mut [f32], stride: usize) {
+    fn tile_of(&self, photos: &PreparedPhotos, rows: Range<usize>, block: usize, tile: &mut [f32], stride: usize) {
         let columns = self.block(block);
         if let Kernel::Latent(latent) = &self.kernel {
             let d = latent.dimensions();
@@ -205,9 +205,9 @@ impl Correlator {
 }
 
 impl Kernel {
-    fn photos(&self, rows: SparseRows) -> Photos {
+    fn photos(&self, rows: SparseRows) -> PreparedPhotos {
         let vectors = if let Self::Latent(latent) = self { latent.vectors(&rows) } else { Vec::new() };
-        Photos { rows, vectors }
+        PreparedPhotos { rows, vectors }
     }
 
     /// The correlation's terms for the common cells, by ascending cell.

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::features::FeatureTable;
 use crate::files::OpenFolder;
 use crate::labels::CELL_COUNT;
-use crate::stage::{self, Common, Outcome, Read, Stage, StageConfig};
+use crate::stage::{self, Common, Outcome, Read, RunFolders, Stage, StageConfig};
 use crate::table;
 
 use tables::{MATRIX_FOLDER, NEIGHBOURS_FILE, PAIRS_FOLDER, PHOTOS_FILE, write_neighbours, write_photos};
@@ -29,7 +29,7 @@ mod sparse;
 pub mod tables;
 
 pub use config::{
-    Config, DEFAULT_LATENT_DIMENSIONS, DEFAULT_MEMORY, DEFAULT_MIN_COMMON, DEFAULT_TOP, Matrix, Measure, Precision,
+    Config, DEFAULT_LATENT_DIMENSIONS, DEFAULT_MEMORY, DEFAULT_MIN_COMMON, DEFAULT_TOP, Matrix, Measure, NumberFormat,
     STAGE,
 };
 pub use correlator::{Comparison, Correlator, SharedCell};
@@ -51,6 +51,14 @@ impl StageConfig for Config {
 
     fn folder(&self) -> PathBuf {
         Config::folder(self)
+    }
+
+    fn output(&self) -> PathBuf {
+        self.output.clone()
+    }
+
+    fn in_run(run: &RunFolders) -> Vec<(&'static str, PathBuf)> {
+        vec![("features", run.folder("features")), ("output", run.folder("similarity"))]
     }
 
     fn check(&self) -> Result<()> {

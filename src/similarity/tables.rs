@@ -27,7 +27,7 @@ use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 
-use super::config::Precision;
+use super::config::NumberFormat;
 use crate::error::Result;
 use crate::features::FeatureTable;
 use crate::table::{Ended, TableWriter, column, read_table, schema, write_table};
@@ -82,7 +82,7 @@ pub struct MatrixWriter {
     item: FieldRef,
     schema: SchemaRef,
     photos: usize,
-    precision: Precision,
+    precision: NumberFormat,
     writer: TableWriter,
 }
 
@@ -91,10 +91,10 @@ impl MatrixWriter {
     ///
     /// # Errors
     /// As [`TableWriter::create`].
-    pub fn create(path: &Path, photos: usize, precision: Precision, row_group_rows: usize) -> Result<Self> {
+    pub fn create(path: &Path, photos: usize, precision: NumberFormat, row_group_rows: usize) -> Result<Self> {
         let item_type = match precision {
-            Precision::F32 => DataType::Float32,
-            Precision::F16 => DataType::Float16,
+            NumberFormat::F32 => DataType::Float32,
+            NumberFormat::F16 => DataType::Float16,
         };
         let item = Arc::new(Field::new("item", item_type, true));
         let list = DataType::FixedSizeList(item.clone(), photos as i32);
@@ -128,8 +128,8 @@ impl MatrixWriter {
         let defined = || BooleanBuffer::collect_bool(correlations.len(), |it| !correlations[it].is_nan());
         let nulls = undefined.then(|| NullBuffer::new(defined()));
         match self.precision {
-            Precision::F32 => Arc::new(Float32Array::new(correlations.to_vec().into(), nulls)),
-            Precision::F16 => Arc::new(Float16Array::new(Vec::from_f32_slice(correlations).into(), nulls)),
+            NumberFormat::F32 => Arc::new(Float32Array::new(correlations.to_vec().into(), nulls)),
+            NumberFormat::F16 => Arc::new(Float16Array::new(Vec::from_f32_slice(correlations).into(), nulls)),
         }
     }
 

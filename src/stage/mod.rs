@@ -31,7 +31,7 @@ pub use inputs::{Digest, InputRecord, Listing, Read, Stat};
 pub use lock::{Lock, held_by, take};
 pub use outcome::Outcome;
 pub use record::{FileRecord, RUN_FILE, Summary, now, planned};
-pub use stale::{Depth, StageConfig, has_changed_inputs, reasons};
+pub use stale::{Depth, RunFolders, StageConfig, has_changed_inputs, reasons};
 pub use versions::{Versions, roll_back};
 
 /// The record a stage would write, after checking that it could start now.

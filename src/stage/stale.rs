@@ -18,6 +18,23 @@ use super::record::Summary;
 use crate::error::Result;
 use crate::files::{self, OpenFolder};
 
+/// The folders of a run: those of its stages lie side by side.
+#[derive(Debug, Clone, Copy)]
+pub struct RunFolders<'a> {
+    /// The folder that holds the stages' folders.
+    pub output: &'a Path,
+    /// The data set; `None` for the built-in sample.
+    pub source: Option<&'a Path>,
+}
+
+impl RunFolders<'_> {
+    /// The folder of that name.
+    #[must_use]
+    pub fn folder(&self, name: &str) -> PathBuf {
+        self.output.join(name)
+    }
+}
+
 /// The settings of a stage that publishes a folder.
 pub trait StageConfig: Serialize + DeserializeOwned + Default {
     /// Name of the stage, its command and its section in the settings.
@@ -29,6 +46,14 @@ pub trait StageConfig: Serialize + DeserializeOwned + Default {
 
     /// The folder that is published.
     fn folder(&self) -> PathBuf;
+
+    /// The folder of all shards; the published one if the stage has none.
+    fn output(&self) -> PathBuf {
+        self.folder()
+    }
+
+    /// The settings that say where the stage reads and writes in a run, with their values.
+    fn in_run(run: &RunFolders) -> Vec<(&'static str, PathBuf)>;
 
     /// Checks everything that can be checked before this stage and the stages ahead of it run.
     ///

@@ -9,9 +9,9 @@ use crate::error::Result;
 use crate::files;
 use crate::graph::Spec;
 use crate::labels::CATEGORIES;
+use crate::model::epochs::EpochRecord;
 use crate::model::evaluation::Evaluation;
 use crate::model::files::DATA_LICENSE_FILE;
-use crate::model::history::EpochRecord;
 use crate::stage::Stage;
 
 /// The content of `model.json`; unknown values are null.

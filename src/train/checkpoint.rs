@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::graph::{SPEC_KEY, Spec};
-use crate::model::history::{self, EpochRecord};
+use crate::model::epochs::{self, EpochRecord};
 use crate::model::weights::{pack, spec_text, vector};
 
 /// Name of the folder of checkpoints in a model folder.
@@ -79,7 +79,7 @@ impl Checkpoint {
 
     /// Whether its epoch is the best so far.
     fn is_best(&self) -> bool {
-        history::best(&self.history).is_some_and(|best| best.epoch == self.epoch())
+        epochs::best(&self.history).is_some_and(|best| best.epoch == self.epoch())
     }
 
     /// Reads a checkpoint.
@@ -266,7 +266,7 @@ impl Checkpoints {
     pub fn best(&self, history: &[EpochRecord], run: &Identity) -> Result<Checkpoint> {
         let path = self.folder.join(BEST_FILE);
         let best = Checkpoint::read(&path)?;
-        let epoch = history::best(history).map_or(0, |it| it.epoch);
+        let epoch = epochs::best(history).map_or(0, |it| it.epoch);
         if best.epoch() != epoch || best.identity != *run {
             return Err(Error::input(path, format!("is not of epoch {epoch}, the best of this run")));
         }
@@ -311,7 +311,7 @@ mod tests {
     }
 
     fn checkpoint(epoch: u32, mean_iou: &[f32]) -> Checkpoint {
-        let record = |(epoch, &validation_mean_iou)| EpochRecord { epoch, validation_mean_iou, ..history::EMPTY };
+        let record = |(epoch, &validation_mean_iou)| EpochRecord { epoch, validation_mean_iou, ..epochs::EMPTY };
         let state = [("weights", SEED_PARAMETER_COUNT), ("first_moment", SEED_PARAMETER_COUNT), ("statistics", 7)]
             .map(|(name, length)| (name.to_owned(), vec![epoch as f32; length]));
         Checkpoint {

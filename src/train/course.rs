@@ -11,15 +11,15 @@ use super::augment::Change;
 use super::card;
 use super::checkpoint::{Checkpoint, Checkpoints, Identity};
 use super::config::{Config, Publish};
-use super::examples::{Batch, Examples, Plan};
+use super::examples::{Batch, BatchPlan, Examples};
 use super::step::{self, TrainingStep};
 use super::tensorboard::EventFile;
 use crate::error::{Error, Result};
 use crate::graph::Precision;
 use crate::model::confusion::Confusion;
+use crate::model::epochs::{self, EpochRecord};
 use crate::model::evaluator::Evaluator;
-use crate::model::history::{self, EpochRecord};
-use crate::picture::{self, Tile};
+use crate::picture::{self, Panel};
 use crate::progress::Progress;
 use crate::{runtime, stop};
 
@@ -127,7 +127,7 @@ impl Course<'_> {
         if self.is_time_over {
             return Some(Ending::MaxMinutes);
         }
-        let without_better = self.history.len() as u32 - history::best(&self.history)?.epoch;
+        let without_better = self.history.len() as u32 - epochs::best(&self.history)?.epoch;
         (self.config.patience > 0 && without_better >= self.config.patience).then_some(Ending::Patience)
     }
 
@@ -158,7 +158,7 @@ impl Course<'_> {
     /// Loads the weights to publish and returns the epoch that they come from.
     pub(super) fn choose(&mut self) -> Result<EpochRecord> {
         let last = *self.history.last().expect("a run has an epoch at least");
-        let best = *history::best(&self.history).expect("a run has an epoch at least");
+        let best = *epochs::best(&self.history).expect("a run has an epoch at least");
         if self.config.publish == Publish::Last || best.epoch == last.epoch {
             return Ok(last);
         }
@@ -187,7 +187,7 @@ impl Course<'_> {
             steps: self.step.count(),
             ended_by: ending.name(),
             published_epoch: published.epoch,
-            best_epoch: history::best(&self.history).map_or(0, |it| it.epoch),
+            best_epoch: epochs::best(&self.history).map_or(0, |it| it.epoch),
         }
     }
 
@@ -207,7 +207,7 @@ impl Course<'_> {
         let (order, steps) = (self.order(epoch), self.steps_of_epoch());
         let Self { config, train, step, deadline, seed, .. } = self;
         let (batch_size, augmentation) = (config.batch_size, config.augmentation());
-        let plan = Plan { order: &order, batch_size, augmentation, seed: *seed, epoch };
+        let plan = BatchPlan { order: &order, batch_size, augmentation, seed: *seed, epoch };
         let mut spoilt = None;
         train.for_each_batch(plan, |batch, ids| {
             let rates = config.rates(step.count(), steps);
@@ -291,7 +291,7 @@ impl Course<'_> {
         let (photo, maps) = self.validation.cut_out(id, map);
         let overlays = maps.map(|map| picture::overlay(&photo, &map));
         let tiles = [photo].into_iter().chain(overlays).zip(["photo", "truth", "prediction"]);
-        let tiles: Vec<_> = tiles.map(|(photo, caption)| Tile { photo, caption: caption.to_owned() }).collect();
+        let tiles: Vec<_> = tiles.map(|(photo, caption)| Panel { photo, caption: caption.to_owned() }).collect();
         let name = format!("validation/{}", self.validation.file_name(id));
         self.events.picture(epoch, &name, &picture::contact_sheet(&tiles, 3)?)
     }

@@ -62,7 +62,7 @@ impl Batch {
 
 /// What determines the batches of an epoch.
 #[derive(Debug, Clone, Copy)]
-pub struct Plan<'a> {
+pub struct BatchPlan<'a> {
     /// The photos, in their order.
     pub order: &'a [usize],
     /// Photos per batch; the last may have fewer.
@@ -138,7 +138,7 @@ impl Examples {
     /// Those of `work`.
     pub fn for_each_batch(
         &self,
-        plan: Plan<'_>,
+        plan: BatchPlan<'_>,
         mut work: impl FnMut(Batch, &[usize]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let change = |id| plan.augmentation.draw(plan.seed, plan.epoch, id);

@@ -9,11 +9,11 @@ use crate::dataset::{Dataset, Split, photos};
 use crate::error::{Error, Result};
 use crate::graph::{self, Dialect, LossWeights, Precision, parameters};
 use crate::labels::{CATEGORIES, CATEGORY_COUNT};
+use crate::model::epochs::{self, EpochRecord};
 use crate::model::evaluator::Evaluator;
 use crate::model::files::{HISTORY_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
-use crate::model::history::{self, EpochRecord};
 use crate::model::{self, weights};
-use crate::stage::{self, Common, InputRecord, Outcome, Read, Stage, StageConfig, Summary, Versions};
+use crate::stage::{self, Common, InputRecord, Outcome, Read, RunFolders, Stage, StageConfig, Summary, Versions};
 use crate::{chart, evaluate, files, picture, runtime};
 
 pub mod augment;
@@ -68,6 +68,10 @@ impl StageConfig for Config {
 
     fn folder(&self) -> PathBuf {
         self.output.clone()
+    }
+
+    fn in_run(run: &RunFolders) -> Vec<(&'static str, PathBuf)> {
+        vec![("dataset", run.folder("dataset")), ("output", run.folder("model"))]
     }
 
     fn check(&self) -> Result<()> {
@@ -209,9 +213,9 @@ fn write_model(stage: &Stage, course: &Course<'_>) -> Result<Vec<u8>> {
     let predict = graph::predict(&spec, &weights);
     files::write(&stage.path(PREDICT_FILE), &predict)?;
     weights::write_weights(&stage.path(WEIGHTS_FILE), &spec, &weights)?;
-    history::write(&stage.path(HISTORY_FILE), history)?;
-    history::write_csv(&stage.path("loss.csv"), history)?;
-    files::write(&stage.path("learning_curve.png"), &picture::png(&chart::side_by_side(&history::charts(history))?))?;
+    epochs::write(&stage.path(HISTORY_FILE), history)?;
+    epochs::write_csv(&stage.path("loss.csv"), history)?;
+    files::write(&stage.path("learning_curve.png"), &picture::png(&chart::side_by_side(&epochs::charts(history))?))?;
     Ok(predict)
 }
 

@@ -88,7 +88,7 @@ pub struct Rates {
 
 /// The figures that a step returns.
 #[derive(Debug, Clone, Copy)]
-pub struct Learnt {
+pub struct StepFigures {
     /// Mean loss of the batch before the step; not finite if a weight after the step is not.
     pub loss: f32,
     /// Share of pixels classified correctly, 0 to 1.
@@ -137,7 +137,7 @@ impl TrainingStep {
     ///
     /// # Errors
     /// Whatever ONNX Runtime reports, such as insufficient memory.
-    pub fn run(&mut self, batch: Batch, rates: Rates) -> Result<Learnt> {
+    pub fn run(&mut self, batch: Batch, rates: Rates) -> Result<StepFigures> {
         self.steps += 1;
         let step = self.steps as f32;
         match &mut self.parts {
@@ -249,8 +249,8 @@ impl Parts {
         rates: Rates,
         step: f32,
         state: &mut State,
-    ) -> Result<Learnt> {
-        let mut total = Learnt { loss: 0.0, pixel_accuracy: 0.0 };
+    ) -> Result<StepFigures> {
+        let mut total = StepFigures { loss: 0.0, pixel_accuracy: 0.0 };
         state.insert(GRADIENT, runtime::vector(vec![0.0; parameters::parameter_count(spec)])?);
         let mut left = batch.size;
         for part in batch.parts(self.size) {
@@ -285,7 +285,7 @@ impl Graph {
         mut inputs: Inputs,
         scalar_of: impl Fn(&str) -> f32,
         state: &mut State,
-    ) -> Result<Learnt> {
+    ) -> Result<StepFigures> {
         for name in &self.scalars {
             inputs.push((name, scalar(scalar_of(name))?));
         }
@@ -296,7 +296,7 @@ impl Graph {
             state.insert(name, new);
         }
         let told = |name: &str| outputs.get(name).map_or(Ok(0.0), number);
-        Ok(Learnt { loss: told("loss")?, pixel_accuracy: told("pixel_accuracy")? })
+        Ok(StepFigures { loss: told("loss")?, pixel_accuracy: told("pixel_accuracy")? })
     }
 
     fn bind(&self, backend: Backend, inputs: &Inputs, state: &State) -> ort::Result<IoBinding> {

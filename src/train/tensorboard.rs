@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prost::Message;
 
 use crate::error::{Error, Result};
-use crate::model::history::EpochRecord;
+use crate::model::epochs::EpochRecord;
 use crate::photo::Photo;
 use crate::{files, picture};
 
@@ -204,7 +204,7 @@ fn first(records: &[u8]) -> Option<(Event, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::history::EMPTY;
+    use crate::model::epochs::EMPTY;
 
     fn events(path: &Path) -> Vec<Event> {
         let bytes = fs::read(path).expect("readable");

@@ -63,7 +63,7 @@ fn every_stage_hands_on_to_the_next() {
 
     let config = training(place, "model");
     train::run(&config, &common()).unwrap().published().expect("it is published");
-    let history = lookbook::model::history::read(&place.join("model/history.parquet")).unwrap();
+    let history = lookbook::model::epochs::read(&place.join("model/history.parquet")).unwrap();
     assert_eq!(history.len(), 2);
     assert!(history[1].train_loss < history[0].train_loss, "it learns: {history:?}");
     for file in ["train_step.onnx", "predict.onnx", "weights.safetensors", "loss.csv", "learning_curve.png"] {

@@ -11,7 +11,7 @@ use lookbook::features::rows::{self, FeatureRow, Format, PART_ROWS};
 use lookbook::features::{FeatureTable, PixelCounts};
 use lookbook::labels::{CATEGORY_COUNT, CELL_COUNT};
 use lookbook::shard::Shard;
-use lookbook::similarity::{self, Comparison, Config, Correlator, Matrix, Measure, Neighbour, Precision};
+use lookbook::similarity::{self, Comparison, Config, Correlator, Matrix, Measure, Neighbour, NumberFormat};
 use lookbook::stage::Common;
 use lookbook::table;
 use lookbook::units::ByteSize;
@@ -219,7 +219,7 @@ fn half_precision_is_the_matrix_rounded() -> Result<()> {
     let folder = place.path().join("similarity");
     run(place.path(), |_| {})?;
     let (single, neighbours) = (read_matrix(&folder), similarity::read_neighbours(&folder)?);
-    run(place.path(), |config| config.precision = Precision::F16)?;
+    run(place.path(), |config| config.precision = NumberFormat::F16)?;
     let half = read_matrix(&folder);
     let rounded = |row: &Vec<Option<f32>>| row.iter().map(|it| it.map(|it| f16::from_f32(it).to_f32())).collect();
     assert_eq!(half.1, single.1.iter().map(rounded).collect::<Vec<Vec<_>>>());

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::python::python;
 use crate::shared::library;
-use lookbook::model::history::{self, EpochRecord};
+use lookbook::model::epochs::{self, EpochRecord};
 use lookbook::model::weights::read_weights;
 use lookbook::stage::Summary;
 use lookbook::train::checkpoint::{Checkpoint, Checkpoints};
@@ -100,7 +100,7 @@ impl Place {
     }
 
     fn history(&self, output: &str) -> Vec<EpochRecord> {
-        history::read(&self.path(output).join("history.parquet")).unwrap()
+        epochs::read(&self.path(output).join("history.parquet")).unwrap()
     }
 
     /// That two runs had the same losses but for that share of them.
@@ -326,7 +326,7 @@ fn the_model_card_says_what_the_model_is() {
     assert_eq!(card["metrics"]["test"]["mean_iou"], evaluation["mean_iou"]);
     // The weights are those of the best epoch.
     let history = place.history("model");
-    let best = history::best(&history).unwrap();
+    let best = epochs::best(&history).unwrap();
     assert_eq!(card["training"]["published_epoch"], best.epoch);
     let published = card["metrics"]["validation"]["mean_iou"].as_f64().unwrap() as f32;
     assert_eq!(published, best.validation_mean_iou);
