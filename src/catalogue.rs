@@ -287,7 +287,7 @@ fn walk(folder: &Path) -> Result<Walked> {
             Err(cause) if cause.depth() == 0 => {
                 return Err(Error::input(folder, "cannot be read").because(cause));
             }
-            Err(cause) => walked.note(folder, &cause),
+            Err(cause) => walked.note(folder, &cause)?,
         }
     }
     Ok(walked)
@@ -307,25 +307,30 @@ impl Walked {
     }
 
     /// Notes what the walk could not follow or read.
-    fn note(&mut self, folder: &Path, cause: &walkdir::Error) {
-        let Some(path) = cause.path().filter(|path| !is_hidden(path)) else { return };
+    fn note(&mut self, folder: &Path, cause: &walkdir::Error) -> Result<()> {
+        let Some(path) = cause.path().filter(|path| !is_hidden(path)) else { return Ok(()) };
         if let Some(ancestor) = cause.loop_ancestor() {
             let detail = format!("the link leads back to {}", ancestor.display());
-            return self.reject(path, reason::FOLDER_LOOP, detail);
+            self.reject(path, reason::FOLDER_LOOP, detail);
+            return Ok(());
         }
-        let Some(io) = cause.io_error() else { return };
+        let Some(io) = cause.io_error() else { return Ok(()) };
+        if let Some(limit) = Error::limit(io, path) {
+            return Err(limit);
+        }
         let problem = photo::unreadable(io);
         // A dangling link.
         if problem.reason == reason::MISSING {
             if is_photo(path) {
                 self.reject(path, problem.reason, problem.detail);
             }
-            return;
+            return Ok(());
         }
         let denied = problem.reason == reason::NO_PERMISSION;
         let code = if denied { reason::FOLDER_NO_PERMISSION } else { reason::FOLDER_IO_ERROR };
         self.reject(path, code, problem.detail);
         self.unread.push(path.strip_prefix(folder).unwrap_or(path).to_owned());
+        Ok(())
     }
 
     fn reject(&mut self, path: &Path, reason: &'static str, detail: impl std::fmt::Display) {

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 /// Where Linux lists the open files of this process; a path below it leads into a folder that is open.
 pub(crate) const DESCRIPTORS: &str = "/proc/self/fd/";
 
@@ -105,8 +107,15 @@ impl Error {
     /// Adds the error that it comes from to bad input or a failure of ONNX Runtime; others have none or have it already.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Cause>) -> Self {
+        let cause = cause.into();
+        // What the operating system cannot read is not bad input; what is not there is.
+        if let (Self::Input { path, .. }, Some(code)) = (&self, system_error(&*cause))
+            && code != Errno::NOENT.raw_os_error()
+        {
+            return Self::io("read", path)(std::io::Error::from_raw_os_error(code));
+        }
         if let Self::Input { source, .. } | Self::Runtime { source, .. } = &mut self {
-            *source = Some(cause.into());
+            *source = Some(cause);
         }
         self
     }
@@ -119,7 +128,22 @@ impl Error {
     /// For `map_err` on opening, reading, writing or renaming a file.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_owned();
-        move |source| Self::Io { action, path: shown(&path), source }
+        move |source| Self::limit(&source, &path).unwrap_or_else(|| Self::Io { action, path: shown(&path), source })
+    }
+
+    /// If an error of the operating system at `path` tells of a limit of this process or machine: which, and how to raise it.
+    pub(crate) fn limit(cause: &std::io::Error, path: &Path) -> Option<Self> {
+        let (what, problem) = match Errno::from_io_error(cause)? {
+            Errno::MFILE => {
+                ("open files", "this process may open no more; raise its limit (`ulimit -n`, LimitNOFILE= of systemd)")
+            }
+            Errno::NFILE => ("open files", "this machine may open no more; raise fs.file-max (sysctl)"),
+            Errno::NOMEM => {
+                ("memory", "this process may have no more; raise its limit (`ulimit -v`), or use fewer `threads`")
+            }
+            _ => return None,
+        };
+        Some(Self::Limit { what: format!("{what}, at {}", shown(path).display()), problem: problem.to_owned() })
     }
 
     /// The message with its causes on one line.
@@ -142,6 +166,15 @@ impl Error {
     }
 }
 
+/// The number of the operating system's error that an error comes from, if it comes from one.
+fn system_error(cause: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    // An I/O error around another one does not have it as its source.
+    fn code(cause: &std::io::Error) -> Option<i32> {
+        cause.raw_os_error().or_else(|| code(cause.get_ref()?.downcast_ref()?))
+    }
+    std::iter::successors(Some(cause), |cause| cause.source()).find_map(|it| code(it.downcast_ref()?))
+}
+
 /// A path through a descriptor of this process, translated to the path that users know; other paths are unchanged.
 fn shown(path: &Path) -> PathBuf {
     let through = || {
@@ -150,4 +183,23 @@ fn shown(path: &Path) -> PathBuf {
         Some(if rest.is_empty() { folder } else { folder.join(rest) })
     };
     through().unwrap_or_else(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_cannot_read_is_not_bad_input() {
+        let cause = |code| std::io::Error::other(std::io::Error::from_raw_os_error(code));
+        let damaged = || Error::input("a.parquet", "is damaged");
+        let [disk, limit] = [5, 24].map(|code| damaged().because(cause(code)));
+        assert!(
+            matches!(disk, Error::Io { .. }) && disk.with_causes().contains("a.parquet: cannot read: Input/output"),
+            "{disk}"
+        );
+        assert!(matches!(limit, Error::Limit { .. }) && limit.to_string().contains("ulimit -n"), "{limit}");
+        let other = damaged().because("bad magic");
+        assert_eq!(other.with_causes(), "a.parquet: is damaged: bad magic");
+    }
 }

@@ -227,16 +227,29 @@ fn unseen(seen: &mut HashSet<String>, index: usize, record: PhotoRecord) -> Resu
 
 /// Reads an entry; the inner result says why it is left out.
 fn read_photo(source: &Source, index: usize, split: Split) -> Result<Result<PhotoRecord, Reject>> {
-    let labels = source.annotation(index)?;
-    Ok(labels.and_then(|labels| with_photo(source, labels, index, split)))
+    let labels = match source.annotation(index)? {
+        Ok(labels) => labels,
+        Err(reject) => return Ok(Err(reject)),
+    };
+    let path = source.photo_path(&labels.file_name);
+    let encoded = read_file(source, &path);
+    match encoded.as_ref().err().and_then(|problem| problem.limit(&path)) {
+        Some(limit) => Err(limit),
+        None => Ok(with_photo(encoded, &path, labels, index, split)),
+    }
 }
 
-fn with_photo(source: &Source, labels: Annotation, index: usize, split: Split) -> Result<PhotoRecord, Reject> {
+fn with_photo(
+    encoded: Result<Vec<u8>, PhotoProblem>,
+    path: &Path,
+    labels: Annotation,
+    index: usize,
+    split: Split,
+) -> Result<PhotoRecord, Reject> {
     let item = labels.file_name.as_str();
-    let path = source.photo_path(item);
     let unusable =
         |problem: PhotoProblem| Reject::new(item, problem.reason, format!("{}: {}", path.display(), problem.detail));
-    let encoded = read_file(source, &path).map_err(unusable)?;
+    let encoded = encoded.map_err(unusable)?;
     let photo = photo::decode(&encoded).map_err(unusable)?;
     if (photo.width_px, photo.height_px) != (labels.width_px, labels.height_px) {
         let detail = format!(

@@ -97,7 +97,7 @@ impl Ccp {
         let file_name = format!("{stem}.jpg");
         match read_labels(&self.annotations.join(format!("{stem}.mat")), &self.folder) {
             Ok(bytes) => Ok(self.labels(&bytes, &file_name)),
-            Err(error @ Error::Io { .. }) => Err(error),
+            Err(error @ (Error::Io { .. } | Error::Limit { .. })) => Err(error),
             Err(error) => Ok(Err(Reject::new(file_name, reason::ENTRY_UNREADABLE, error))),
         }
     }

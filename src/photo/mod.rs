@@ -11,6 +11,7 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
 
+use crate::error::Error;
 use crate::{guard, reason};
 
 mod jpeg;
@@ -125,6 +126,9 @@ pub fn stat(path: &Path) -> Result<std::fs::Metadata, PhotoProblem> {
 /// Why a file cannot be read, distinguished by who has to act.
 #[must_use]
 pub fn unreadable(cause: &std::io::Error) -> PhotoProblem {
+    if Error::limit(cause, Path::new("")).is_some() {
+        return PhotoProblem::new(reason::LIMIT_REACHED, cause);
+    }
     let reason = match cause.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => reason::MISSING,
         ErrorKind::PermissionDenied => reason::NO_PERMISSION,

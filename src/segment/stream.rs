@@ -164,7 +164,10 @@ impl Work<'_> {
         };
         let (stat, bytes) = match read {
             Ok(read) => read,
-            Err(problem) => return Ok(Prepared::Done(self.unread(index, problem))),
+            Err(problem) => {
+                let limit = problem.limit(&self.catalogue.path_of(entry));
+                return limit.map_or_else(|| Ok(Prepared::Done(self.unread(index, problem))), Err);
+            }
         };
         let content = digest(&bytes);
         let done = |made| Ok(Prepared::Done(Outcome { index, stat, content: Some(content), made }));

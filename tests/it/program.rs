@@ -221,3 +221,24 @@ fn numbers_beyond_reason_are_refused_at_once() {
     assert_eq!(code, 2, "{text}");
     assert!(text.contains("'threads': is 100000; at most 1024"), "{text}");
 }
+
+#[test]
+fn few_open_files_are_named_and_cost_no_photo() {
+    let place = tempfile::tempdir().unwrap();
+    let limited = |files: u32, arguments: &str| {
+        let shell = format!("ulimit -n {files} && exec {} {arguments}", env!("CARGO_BIN_EXE_lookbook"));
+        finish(Command::new("sh").arg("-c").arg(shell).env_clear().current_dir(place.path()))
+    };
+    assert_eq!(limited(64, "sample --photos 12 --output drawn").0, 0);
+    let mut refused = 0;
+    for files in 6..40 {
+        let (code, text) = limited(files, "convert --source drawn --output dataset --max-reject-fraction 1");
+        if code == 0 {
+            assert!(text.contains("rejects: 0") && text.contains("photos: 12"), "{files}: {text}");
+            continue;
+        }
+        refused += 1;
+        assert!(code == 1 && text.contains("ulimit -n"), "{files}: {text}");
+    }
+    assert!((1..34).contains(&refused), "{refused} of 34 limits are too small");
+}
