@@ -30,6 +30,7 @@ use prost::Message;
 use crate::labels::CATEGORY_COUNT;
 
 pub mod builder;
+pub mod encoder;
 mod layout;
 mod native;
 pub mod onnx;

@@ -6,6 +6,7 @@ use lookbook_ops::head::HEAD_CHANNELS;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::encoder::Encoder;
 use crate::labels::CATEGORY_COUNT;
 
 /// Decay of the first moment (Kingma and Ba, 2015, <https://arxiv.org/abs/1412.6980>).
@@ -92,6 +93,10 @@ pub struct Spec {
     /// <https://arxiv.org/abs/1502.03167>).
     #[serde(default)]
     pub batch_norm: bool,
+    /// A pretrained encoder in place of the way down. `channels` are then the decoder's, from half the photo's resolution
+    /// down, `stride` is 2, and the photo is halved once more than there are levels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<Encoder>,
 }
 
 /// Weights of the terms of a softmax loss; a sigmoid loss has none.
@@ -115,7 +120,7 @@ impl Spec {
     #[must_use]
     pub fn seed(photo_width_px: usize, photo_height_px: usize, loss: Loss) -> Self {
         let (channels, stride) = (Self::seed_channels(), Self::seed_stride());
-        Self { photo_width_px, photo_height_px, loss, channels, stride, batch_norm: false }
+        Self { photo_width_px, photo_height_px, loss, channels, stride, batch_norm: false, encoder: None }
     }
 
     /// Reads a specification from the metadata of a file, and checks it.
@@ -145,11 +150,19 @@ impl Spec {
         let channels = (2..=7).contains(&self.channels.len())
             && self.channels.iter().all(|it| it.is_multiple_of(8) && (8..=1024).contains(it))
             && HEAD_CHANNELS.contains(&self.channels[0]);
+        let levels = self.channels.len() + 1;
+        let encoder =
+            self.encoder.as_ref().is_none_or(|it| it.is_valid() && it.taps().len() == levels && self.stride == 2);
         let in_order = [
             ("photo_width_px", sides.contains(&self.photo_width_px), "is not between 16 and 4096"),
             ("photo_height_px", sides.contains(&self.photo_height_px), "is not between 16 and 4096"),
             ("stride", [1, 2].contains(&self.stride), "is neither 1 nor 2"),
             ("channels", channels, "are not 2 to 7 multiples of 8 up to 1024, the first 8 or 16"),
+            (
+                "encoder",
+                encoder,
+                "is not one of stride 2 with blocks of kernels 3 or 5 that halve the maps once for each of the channels",
+            ),
         ];
         let wrong = in_order.into_iter().find(|(_, is_valid, _)| !is_valid);
         wrong.map_or(Ok(()), |(field, _, problem)| Err((field, problem)))
@@ -171,7 +184,7 @@ impl Spec {
 
     /// Rows and columns of the network's input are multiples of this: each level below the first halves them.
     fn side_multiple(&self) -> usize {
-        self.stride << (self.channels.len() - 1)
+        self.stride << (self.channels.len() - usize::from(self.encoder.is_none()))
     }
 
     /// Rows of the network's input: the height, rounded up to the next multiple. The rows below the photo are black.

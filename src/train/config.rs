@@ -233,6 +233,7 @@ impl Config {
             channels: self.channels.clone(),
             stride: self.stride,
             batch_norm: self.batch_norm,
+            encoder: None,
         }
     }
 
