@@ -301,7 +301,7 @@ impl Up {
         let (gradient, weight, mask) = (&self.output_gradient, &self.weight, &self.input);
         let mut run = || {
             let result = black_box(&mut found);
-            up_convolution_input_gradient(workers(), self.shape, gradient, weight, mask, result);
+            up_convolution_input_gradient(workers(), self.shape, gradient, weight, Some(mask), result);
         };
         run();
         group.throughput(self.flop()).bench_function(&self.name, |bencher| bencher.iter(&mut run));

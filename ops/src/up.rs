@@ -55,13 +55,13 @@ pub fn up_convolution(
 }
 
 /// The gradient of the input, `[batch, rows, columns, in]`, from the gradient of the output,
-/// `[batch, 2 rows, 2 columns, out]`; zero wherever `mask`, which is the input itself, is not positive.
+/// `[batch, 2 rows, 2 columns, out]`; with a `mask`, which is the input itself, zero wherever that is not positive.
 pub fn up_convolution_input_gradient(
     workers: Workers<'_>,
     shape: Shape,
     output_gradient: &[f32],
     weight: &[f32],
-    mask: &[f32],
+    mask: Option<&[f32]>,
     input: &mut [f32],
 ) {
     let instructions = workers.instructions;
@@ -70,7 +70,7 @@ pub fn up_convolution_input_gradient(
     let gradient_shape = shape.with_channels(4 * out);
     assert_eq!(weight.len(), channels * out * 4);
     assert_eq!(output_gradient.len(), gradient_shape.len());
-    assert!(input.len() == shape.len() && mask.len() == shape.len());
+    assert!(input.len() == shape.len() && mask.is_none_or(|mask| mask.len() == shape.len()));
     // Rows of the matrix: the four pixels in row order, each with its output channels.
     let rows = (0..4 * out).map(|k| k % out * 4 + k / out).collect();
     let places = Places { rows, columns: (0..channels).map(|n| n * out * 4).collect() };
@@ -80,8 +80,9 @@ pub fn up_convolution_input_gradient(
     let parts = cut(&bands, shape, input);
     spread_items(workers.spread, parts, |index, part| {
         let gradients = bands[index].of(gradient_shape, output_gradient).chunks_exact(gradient_shape.row_len());
-        let masks = bands[index].of(shape, mask).chunks_exact(shape.row_len());
-        for ((gradient, mask), input) in gradients.zip(masks).zip(part.chunks_exact_mut(shape.row_len())) {
+        let mask = mask.map(|mask| bands[index].of(shape, mask));
+        for (row, (gradient, input)) in gradients.zip(part.chunks_exact_mut(shape.row_len())).enumerate() {
+            let places = row * shape.row_len()..(row + 1) * shape.row_len();
             let (upper, lower) = gradient.split_at(gradient.len() / 2);
             instructions.run(RowProduct {
                 rows: &[upper, lower],
@@ -90,7 +91,7 @@ pub fn up_convolution_input_gradient(
                 weights: &packed,
                 bias: &no_bias,
                 pixels: shape.columns,
-                finish: Finish::Mask(mask),
+                finish: mask.map_or(Finish::Plain, |mask| Finish::Mask(&mask[places])),
                 outputs: [input, &mut []],
             });
         }

@@ -53,8 +53,43 @@ enum Step {
     MaxPool { x: Value, y: Value, channels: usize },
     /// Transposed convolution, 2x2 kernel, stride 2; `weight` is `[in, out, 2, 2]`.
     UpConvolution { x: Value, weight: Value, bias: Value, y: Value, out_channels: usize },
+    /// Each channel by itself: `weight` is `[channels, 1, kernel, kernel]`; rows and columns of `x` are multiples of the
+    /// stride.
+    DepthwiseConvolution { x: Value, weight: Value, bias: Option<Value>, y: Value, window: Window, channels: usize },
+    /// min(max(x, 0), 6).
+    Relu6 { x: Value, y: Value },
+    /// a + b.
+    Sum { a: Value, b: Value, y: Value },
     /// Along the channels.
     Concat { a: Value, b: Value, y: Value, channels: [usize; 2] },
+}
+
+/// The windows of a convolution over maps whose sides are multiples of the stride.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Side of the kernel.
+    pub kernel: usize,
+    /// Distance between windows, 1 or 2.
+    pub stride: usize,
+    /// Rows of zeros above the maps, and columns to their left.
+    pub before: usize,
+}
+
+impl Window {
+    /// Rows of zeros below the maps, and columns to their right: as few as make one window for each `stride` pixels.
+    fn after(self) -> usize {
+        self.kernel - self.stride - self.before
+    }
+
+    fn attributes(self, channels: usize) -> Vec<Attribute> {
+        let [kernel, stride, before, after] = [self.kernel, self.stride, self.before, self.after()].map(|it| it as i64);
+        vec![
+            Attribute::ints("kernel_shape", &[kernel; 2]),
+            Attribute::ints("pads", &[before, before, after, after]),
+            Attribute::ints("strides", &[stride; 2]),
+            Attribute::int("group", channels as i64),
+        ]
+    }
 }
 
 /// A graph under construction.
@@ -137,6 +172,12 @@ impl Builder {
     pub fn floats(&mut self, values: &[f32]) -> Value {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.constant(FLOAT, vec![values.len() as i64], bytes)
+    }
+
+    /// An f32 vector of `len` times the same value.
+    pub fn filled(&mut self, len: usize, value: f32) -> Value {
+        let (value, len) = (self.floats(&[value]), self.integers(&[len as i64]));
+        self.node("Expand", &[&value, &len], vec![])
     }
 
     /// An i64 vector: shapes, axes, bounds.
@@ -256,6 +297,23 @@ impl Builder {
         y
     }
 
+    /// Depthwise convolution: `weight` `[channels, 1, kernel, kernel]`, `bias` `[channels]`.
+    pub fn depthwise_convolution(
+        &mut self,
+        x: &Value,
+        weight: &Value,
+        bias: Option<&Value>,
+        window: Window,
+        channels: usize,
+    ) -> Value {
+        let parameters: Vec<Value> = [weight].into_iter().chain(bias).map(|it| self.narrow(it)).collect();
+        let inputs: Vec<&Value> = [x].into_iter().chain(&parameters).collect();
+        let y = self.node("Conv", &inputs, window.attributes(channels));
+        let (x, weight, bias) = (x.clone(), weight.clone(), bias.cloned());
+        self.tape.push(Step::DepthwiseConvolution { x, weight, bias, y: y.clone(), window, channels });
+        y
+    }
+
     /// Normalises the maps of each channel to mean 0 and variance 1 over the batch and all pixels, then multiplies by
     /// `scale` and adds `bias`, `[channels]` each. Returns the maps, and their means and variances,
     /// `[1, channels, 1, 1]`.
@@ -291,6 +349,21 @@ impl Builder {
     pub fn relu(&mut self, x: &Value) -> Value {
         let y = self.node("Relu", &[x], vec![]);
         self.tape.push(Step::Relu { x: x.clone(), y: y.clone() });
+        y
+    }
+
+    /// min(max(x, 0), 6).
+    pub fn relu6(&mut self, x: &Value) -> Value {
+        let [zero, six] = [0.0, 6.0].map(|it| self.map_scalar(it));
+        let y = self.node("Clip", &[x, &zero, &six], vec![]);
+        self.tape.push(Step::Relu6 { x: x.clone(), y: y.clone() });
+        y
+    }
+
+    /// a + b.
+    pub fn sum(&mut self, a: &Value, b: &Value) -> Value {
+        let y = self.node("Add", &[a, b], vec![]);
+        self.tape.push(Step::Sum { a: a.clone(), b: b.clone(), y: y.clone() });
         y
     }
 
@@ -336,11 +409,14 @@ impl Builder {
         let mut needed: std::collections::HashSet<Value> = weights.iter().cloned().collect();
         for step in &self.tape {
             let (inputs, y) = match step {
-                Step::Convolution { x, weight, bias, y, .. } => (bias.iter().chain([x, weight]).collect::<Vec<_>>(), y),
+                Step::Convolution { x, weight, bias, y, .. }
+                | Step::DepthwiseConvolution { x, weight, bias, y, .. } => {
+                    (bias.iter().chain([x, weight]).collect::<Vec<_>>(), y)
+                }
                 Step::UpConvolution { x, weight, bias, y, .. } => (vec![x, weight, bias], y),
                 Step::BatchNorm { x, scale, bias, y, .. } => (vec![x, scale, bias], y),
-                Step::Relu { x, y } | Step::MaxPool { x, y, .. } => (vec![x], y),
-                Step::Concat { a, b, y, .. } => (vec![a, b], y),
+                Step::Relu { x, y } | Step::Relu6 { x, y } | Step::MaxPool { x, y, .. } => (vec![x], y),
+                Step::Sum { a, b, y } | Step::Concat { a, b, y, .. } => (vec![a, b], y),
             };
             if inputs.into_iter().any(|input| needed.contains(input)) {
                 needed.insert(y.clone());
@@ -373,10 +449,35 @@ impl Builder {
             Step::Relu { x, y } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
                 gradients.add(self, x, |it| {
-                    let zero = it.map_zero();
+                    let zero = it.map_scalar(0.0);
                     let positive = it.node("Greater", &[y, &zero], vec![]);
                     it.chosen(&positive, &dy)
                 });
+            }
+            Step::Relu6 { x, y } => {
+                let Some(dy) = gradients.of.remove(y) else { return };
+                gradients.add(self, x, |it| {
+                    let [zero, six] = [0.0, 6.0].map(|bound| it.map_scalar(bound));
+                    let positive = it.node("Greater", &[y, &zero], vec![]);
+                    let below = it.node("Less", &[y, &six], vec![]);
+                    let inside = it.node("And", &[&positive, &below], vec![]);
+                    it.chosen(&inside, &dy)
+                });
+            }
+            Step::DepthwiseConvolution { x, weight, bias, y, window, channels } => {
+                let Some(dy) = gradients.of.remove(y) else { return };
+                self.scope(format!("gradient/{}", weight.name()));
+                let wide = self.wide(&dy);
+                if let Some(bias) = bias {
+                    gradients.add(self, bias, |it| it.bias_gradient(&wide));
+                }
+                gradients.add(self, weight, |it| it.depthwise_kernel_gradient(x, &wide, *window));
+                gradients.add(self, x, |it| it.depthwise_input_gradient(weight, &dy, *window, *channels));
+            }
+            Step::Sum { a, b, y } => {
+                let Some(dy) = gradients.of.remove(y) else { return };
+                gradients.add(self, a, |_| dy.clone());
+                gradients.add(self, b, |_| dy.clone());
             }
             Step::MaxPool { x, y, channels } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
@@ -469,6 +570,40 @@ impl Builder {
         self.node("Conv", &[dy, &turned], same(kernel))
     }
 
+    /// Each tap of a channel's kernel is the sum over pixels of the input, shifted by the tap, times the output gradient.
+    fn depthwise_kernel_gradient(&mut self, x: &Value, dy: &Value, window: Window) -> Value {
+        let [kernel, stride, before, after] =
+            [window.kernel, window.stride, window.before, window.after()].map(|it| it as i64);
+        let x = self.wide(x);
+        let pads = self.integers(&[0, 0, before, before, 0, 0, after, after]);
+        let padded = self.node("Pad", &[&x, &pads], vec![]);
+        // The last window begins `kernel` pixels before the end.
+        let end = |tap: i64| if tap + 1 == kernel { i64::MAX } else { tap + 1 - kernel };
+        let mut taps = Vec::new();
+        for row in 0..kernel {
+            for column in 0..kernel {
+                let seen = self.slice(&padded, &[row, column], &[end(row), end(column)], &[2, 3], &[stride, stride]);
+                let product = self.node("Mul", &[&seen, dy], vec![]);
+                let sum = self.bias_gradient(&product);
+                taps.push(self.reshape(&sum, &[1, -1]));
+            }
+        }
+        let taps = self.concat(&taps.iter().collect::<Vec<_>>(), 0);
+        let taps = self.transpose(&taps, &[1, 0]);
+        self.reshape(&taps, &[-1, 1, kernel, kernel])
+    }
+
+    /// The transposed convolution, which for stride 1 is one with the kernel rotated by 180 degrees, and faster so.
+    fn depthwise_input_gradient(&mut self, weight: &Value, dy: &Value, window: Window, channels: usize) -> Value {
+        let weight = self.narrow(weight);
+        if window.stride > 1 {
+            return self.node("ConvTranspose", &[dy, &weight], window.attributes(channels));
+        }
+        let turned = self.slice(&weight, &[-1, -1], &[i64::MIN, i64::MIN], &[2, 3], &[-1, -1]);
+        let window = Window { before: window.after(), ..window };
+        self.node("Conv", &[dy, &turned], window.attributes(channels))
+    }
+
     /// The gradient goes only to the first maximum of each window in row order, as in Keras: the four corners of the
     /// windows are compared in turn, and a gradient that one corner takes is no longer available to those that follow.
     fn max_pool_gradient(&mut self, x: &Value, y: &Value, dy: &Value, channels: usize) -> Value {
@@ -493,9 +628,13 @@ impl Builder {
         self.node("Mul", &[x, &share], vec![])
     }
 
-    /// 0 in the element type of maps.
-    fn map_zero(&mut self) -> Value {
-        if self.half { self.constant(FLOAT16, vec![], vec![0; 2]) } else { self.scalar(0.0) }
+    /// A scalar in the element type of maps.
+    fn map_scalar(&mut self, value: f32) -> Value {
+        if self.half {
+            self.constant(FLOAT16, vec![], half::f16::from_f32(value).to_le_bytes().to_vec())
+        } else {
+            self.scalar(value)
+        }
     }
 
     /// All four taps in one product with the output gradient, whose 2x2 blocks are laid out as channels.

@@ -4,13 +4,45 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::builder::{Builder, Value};
+use super::onnx::Attribute;
+
+/// Name of the first layer.
+pub const STEM: &str = "stem";
+
+/// Name of its weight.
+pub const STEM_WEIGHT: &str = "stem.weight";
+
+/// Name of the pointwise convolution that begins a block; blocks count from 1.
+#[must_use]
+pub fn expand(block: usize) -> String {
+    format!("block{block}.expand")
+}
+
+/// Name of a block's depthwise convolution.
+#[must_use]
+pub fn depthwise(block: usize) -> String {
+    format!("block{block}.depthwise")
+}
+
+/// Name of the pointwise convolution that ends a block.
+#[must_use]
+pub fn project(block: usize) -> String {
+    format!("block{block}.project")
+}
+
+/// Whether a parameter's name is that of one of the encoder's.
+pub(super) fn is_layer(parameter: &str) -> bool {
+    parameter.starts_with("stem.") || parameter.starts_with("block")
+}
+
 /// Where a layer of stride 2 puts its zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Padding {
     /// As `TensorFlow` does: as few as possible, the odd one below and to the right.
     Same,
-    /// As PyTorch does: half the kernel on each side.
+    /// As `PyTorch` does: half the kernel on each side.
     Symmetric,
 }
 
@@ -41,7 +73,8 @@ pub struct Encoder {
 }
 
 /// An inverted residual block: pointwise to `inner` channels (left out where the input has as many), depthwise, pointwise
-/// to `out` channels without an activation. Its input is added where it has the output's shape.
+/// to `out` channels without an activation. Its input is added where it has the output's shape. All activations are
+/// `ReLU6`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {
     /// Side of the depthwise kernel, 3 or 5.
@@ -52,6 +85,14 @@ pub struct Block {
     pub inner: usize,
     /// Channels of the output.
     pub out: usize,
+}
+
+impl Block {
+    /// Whether the input, of so many channels, is added to the output.
+    #[must_use]
+    pub fn is_residual(&self, input: usize) -> bool {
+        self.stride == 1 && self.out == input
+    }
 }
 
 impl Encoder {
@@ -73,20 +114,70 @@ impl Encoder {
 
     /// Whether the graphs and kernels can be made for it.
     pub(super) fn is_valid(&self) -> bool {
-        let width = |it: usize| it.is_multiple_of(8) && (8..=4096).contains(&it);
-        let mut input = self.stem;
-        self.mean.iter().chain(&self.deviation).all(|it| it.is_finite())
-            && self.deviation.iter().all(|&it| it > 0.0)
-            && width(self.stem)
+        let is_width = |it: usize| it.is_multiple_of(8) && (8..=4096).contains(&it);
+        let is_block = |input: usize, block: &Block| {
+            let Block { kernel, stride, inner, out } = *block;
+            // Gradients of maps that go elsewhere, too, are added by the pointwise convolution that begins a block.
+            let begins = if inner == input { stride == 1 && out != input } else { inner > input };
+            begins && [3, 5].contains(&kernel) && [1, 2].contains(&stride) && is_width(inner) && is_width(out)
+        };
+        let inputs = std::iter::once(self.stem).chain(self.blocks.iter().map(|it| it.out));
+        self.mean.iter().all(|it| it.is_finite())
+            && self.deviation.iter().all(|it| it.is_finite() && *it > 0.0)
+            && is_width(self.stem)
             && (1..=100).contains(&self.blocks.len())
-            && self.blocks.iter().all(|block| {
-                let expands = block.inner >= std::mem::replace(&mut input, block.out);
-                expands
-                    && [3, 5].contains(&block.kernel)
-                    && [1, 2].contains(&block.stride)
-                    && width(block.inner)
-                    && width(block.out)
-            })
+            && inputs.zip(&self.blocks).all(|(input, block)| is_block(input, block))
+    }
+}
+
+/// The stem in the form in which the graphs compute it: a 3x3 convolution over the squares of 2x2 pixels, whose kernel of
+/// 6x6 pixels is zero outside the stem's own.
+impl Encoder {
+    /// Rows of the 6x6 pixels above the stem's kernel, and columns to its left.
+    fn stem_offset(&self) -> i64 {
+        2 - self.padding.before(3, 2) as i64
+    }
+
+    /// Mean and deviation of the 12 channels of a square, `[1, 12, 1, 1]` each.
+    pub(super) fn colors(&self, builder: &mut Builder) -> [Value; 2] {
+        [self.mean, self.deviation].map(|of_pixel| {
+            let values = builder.floats(&of_pixel.repeat(4));
+            builder.reshape(&values, &[1, 12, 1, 1])
+        })
+    }
+
+    /// `[stem, 12, 3, 3]` from the stem's weight, `[stem, 3, 3, 3]`.
+    pub(super) fn spread_stem(&self, builder: &mut Builder, weight: &Value) -> Value {
+        let (stem, before) = (self.stem as i64, self.stem_offset());
+        let pads = builder.integers(&[0, 0, before, before, 0, 0, 3 - before, 3 - before]);
+        let wide = builder.node("Pad", &[weight, &pads], vec![]);
+        let squares = builder.reshape(&wide, &[stem, 3, 3, 2, 3, 2]);
+        let squares = builder.transpose(&squares, &[0, 3, 5, 1, 2, 4]);
+        builder.reshape(&squares, &[stem, 12, 3, 3])
+    }
+
+    /// What the native stem reads beyond the edges of a photo: its mean, which is 0 to the encoder.
+    pub(super) fn fill(&self) -> Attribute {
+        Attribute::floats("fill", &self.mean.repeat(4))
+    }
+
+    /// The gradient of the stem's weight, from those of the native stem's kernel and bias.
+    pub(super) fn stem_gradient(&self, builder: &mut Builder, [of_kernel, of_bias]: [&Value; 2]) -> Value {
+        let [mean, deviation] = self.colors(builder);
+        let of_bias = builder.reshape(of_bias, &[-1, 1, 1, 1]);
+        let of_mean = builder.node("Mul", &[&of_bias, &mean], vec![]);
+        let of_colors = builder.node("Sub", &[of_kernel, &of_mean], vec![]);
+        let of_kernel = builder.node("Div", &[&of_colors, &deviation], vec![]);
+        self.gather_stem(builder, &of_kernel)
+    }
+
+    /// The part of a gradient of [`spread_stem`](Self::spread_stem) that belongs to the stem's weight.
+    pub(super) fn gather_stem(&self, builder: &mut Builder, gradient: &Value) -> Value {
+        let (stem, before) = (self.stem as i64, self.stem_offset());
+        let squares = builder.reshape(gradient, &[stem, 2, 2, 3, 3, 3]);
+        let squares = builder.transpose(&squares, &[0, 3, 4, 1, 5, 2]);
+        let wide = builder.reshape(&squares, &[stem, 3, 6, 6]);
+        builder.slice(&wide, &[before, before], &[before + 3, before + 3], &[2, 3], &[1, 1])
     }
 }
 

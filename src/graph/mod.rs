@@ -42,21 +42,27 @@ mod unet;
 use builder::{Builder, Dim, Value};
 use onnx::{FLOAT, UINT8};
 pub use spec::{
-    ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, AVERAGE, AVERAGE_RATE, Dialect, GRADIENT, Loss, LossWeights, Precision,
-    SEED_CHANNELS, SPEC_KEY, STATISTICS, STATISTICS_RATE, Spec, WEIGHTS,
+    ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, AVERAGE, AVERAGE_RATE, Descent, Dialect, GRADIENT, Loss, LossWeights,
+    Precision, SEED_CHANNELS, SPEC_KEY, STATISTICS, STATISTICS_RATE, Spec, WEIGHTS,
 };
 
 /// The training step: forward pass, loss, gradients of all weights, Adam. The native dialect always computes in f32,
 /// regardless of `precision`.
 #[must_use]
-pub fn train_step(dialect: Dialect, precision: Precision, spec: &Spec, weights: &LossWeights) -> Vec<u8> {
+pub fn train_step(
+    dialect: Dialect,
+    precision: Precision,
+    spec: &Spec,
+    weights: &LossWeights,
+    descent: Descent,
+) -> Vec<u8> {
     let mut graph = Training::new(dialect, precision, spec);
     graph.take_batch();
     graph.take_scalars(&["step", "learning_rate"]);
     graph.take_scalars(spec.rates());
     graph.take_vectors(&spec.state());
     let (loss, gradient) = graph.learn(weights);
-    let spoilt = graph.apply(&gradient);
+    let spoilt = graph.apply(&gradient, descent);
     let loss = graph.builder.node("Add", &[&loss, &spoilt], vec![]);
     graph.builder.output("loss", &loss, FLOAT, &[]);
     let doc =
@@ -91,7 +97,7 @@ pub fn accumulate(dialect: Dialect, precision: Precision, spec: &Spec, weights: 
 
 /// The end of a training step whose gradient was [accumulated](accumulate): Adam and the average of the weights.
 #[must_use]
-pub fn update(dialect: Dialect, spec: &Spec) -> Vec<u8> {
+pub fn update(dialect: Dialect, spec: &Spec, descent: Descent) -> Vec<u8> {
     let mut graph = Training::new(dialect, Precision::F32, spec);
     graph.take_scalars(&["step", "learning_rate"]);
     graph.take_vectors(&[spec.gradient()]);
@@ -101,7 +107,7 @@ pub fn update(dialect: Dialect, spec: &Spec) -> Vec<u8> {
         graph.take_scalars(&[AVERAGE_RATE]);
     }
     let gradient = graph.inputs[GRADIENT].clone();
-    let spoilt = graph.apply(&gradient);
+    let spoilt = graph.apply(&gradient, descent);
     graph.builder.output("loss", &spoilt, FLOAT, &[]);
     graph.builder.finish("update", "Adam, for a gradient that was added up.", &metadata(spec))
 }
@@ -174,7 +180,7 @@ impl<'a> Training<'a> {
 
     /// Adam, and the average of the weights. Returns 0, or NaN if a new weight is NaN or infinite: kernels that take
     /// the larger of two numbers would drop a NaN before it reaches the next loss.
-    fn apply(&mut self, gradient: &Value) -> Value {
+    fn apply(&mut self, gradient: &Value, descent: Descent) -> Value {
         self.builder.scope("adam");
         let adam = match self.dialect {
             Dialect::Portable => portable::adam,
@@ -182,7 +188,9 @@ impl<'a> Training<'a> {
         };
         let [step, learning_rate] = ["step", "learning_rate"].map(|name| &self.inputs[name]);
         let names = [WEIGHTS, "first_moment", "second_moment"];
-        let updated = adam(&mut self.builder, gradient, [step, learning_rate], names.map(|name| &self.inputs[name]));
+        let groups = (descent != Descent::PLAIN).then(|| groups(&mut self.builder, self.spec, descent));
+        let (rates, state) = ([step, learning_rate], names.map(|name| &self.inputs[name]));
+        let updated = adam(&mut self.builder, gradient, rates, state, groups.as_ref());
         for (name, value) in names.into_iter().zip(&updated) {
             self.give(name, value);
         }
@@ -204,6 +212,23 @@ impl<'a> Training<'a> {
         let moved = self.builder.node("Add", &[from, &way], vec![]);
         self.give(name, &moved);
     }
+}
+
+/// Each weight's factor of the learning rate, and its decay: flat vectors.
+fn groups(builder: &mut Builder, spec: &Spec, descent: Descent) -> [Value; 2] {
+    let mut runs: Vec<(usize, [f32; 2])> = Vec::new();
+    for parameter in parameters::parameters(spec) {
+        let factor = if encoder::is_layer(&parameter.name) { descent.encoder_rate } else { 1.0 };
+        let decay = if parameter.is_kernel() { descent.weight_decay } else { 0.0 };
+        match runs.last_mut() {
+            Some((len, of_run)) if *of_run == [factor, decay] => *len += parameter.len(),
+            _ => runs.push((parameter.len(), [factor, decay])),
+        }
+    }
+    [0, 1].map(|which| {
+        let parts: Vec<Value> = runs.iter().map(|(len, of_run)| builder.filled(*len, of_run[which])).collect();
+        builder.concat(&parts.iter().collect::<Vec<_>>(), 0)
+    })
 }
 
 /// Concatenates tensors into one flat vector.

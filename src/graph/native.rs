@@ -7,7 +7,8 @@
 
 use std::collections::HashMap;
 
-use super::builder::{Builder, Value};
+use super::builder::{Builder, Value, Window};
+use super::encoder::{self, Block, Encoder, STEM};
 use super::onnx::Attribute;
 use super::parameters;
 use super::spec::{Loss, LossWeights, Precision, Spec};
@@ -20,12 +21,38 @@ enum Layer {
     Convolution { name: String, inputs: Vec<Value>, is_relu: bool, output: Value },
     /// 3x3 convolution of photos.
     Photos { name: String, photos: Value, output: Value },
-    /// Batch normalisation with `ReLU`.
-    BatchNorm { name: String, input: Value, statistics: [Value; 2], output: Value },
+    /// The encoder's stem: 3x3 convolution of squares of photos, with a kernel made from the weight.
+    Stem { encoder: Encoder, photos: Value, kernel: Value, output: Value },
+    /// 1x1 convolution, whose input is an output of `activation`.
+    Pointwise { name: String, input: Value, activation: Activation, output: Value },
+    /// Depthwise convolution, likewise.
+    Depthwise { name: String, input: Value, activation: Activation, window: Window, output: Value },
+    /// Batch normalisation with its activation; `residual` is added to the output.
+    BatchNorm { name: String, input: Value, residual: Option<Value>, statistics: [Value; 2], output: Value },
     /// Max-pooling of maps that also go through a skip connection.
     Pool { input: Value, output: Value },
-    /// Transposed convolution.
-    Up { name: String, input: Value, output: Value },
+    /// Transposed convolution, whose input is an output of `activation`.
+    Up { name: String, input: Value, activation: Activation, output: Value },
+}
+
+/// What is done to a layer's sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Activation {
+    None,
+    Relu,
+    Relu6,
+}
+
+impl Activation {
+    /// As operators have it: 0 for none, else the highest value of the derivative's argument, 1 standing for no bound.
+    fn attribute(self, name: &str) -> Attribute {
+        let code = match self {
+            Self::None => 0,
+            Self::Relu => 1,
+            Self::Relu6 => 6,
+        };
+        Attribute::int(name, code)
+    }
 }
 
 /// A pass through the network.
@@ -102,8 +129,10 @@ pub(super) fn adam(
     gradient: &Value,
     [step, learning_rate]: [&Value; 2],
     [weights, first, second]: [&Value; 3],
+    groups: Option<&[Value; 2]>,
 ) -> [Value; 3] {
-    let inputs = [gradient, weights, first, second, step, learning_rate];
+    let mut inputs = vec![gradient, weights, first, second, step, learning_rate];
+    inputs.extend(groups.into_iter().flatten());
     builder.native("Adam", &inputs, vec![], 3).try_into().expect("there are 3")
 }
 
@@ -131,23 +160,20 @@ fn forward(
 ) -> Passed {
     let photos = spec.gather(builder, photos);
     let levels = spec.channels.len();
-    let last = format!("up{}b", levels - 1);
+    let last = format!("up{}b", if spec.encoder.is_some() { levels } else { levels - 1 });
     let normalised = parameters::statistics(spec).into_iter().collect();
     let (layers, statistics) = (Vec::new(), HashMap::new());
     let mut pass = NativePass { builder, weights, precision, last, normalised, layers, statistics };
-    let mut x = pass.photos("down1a", &photos);
-    x = pass.convolution("down1b", vec![x], true);
-    let mut skips = Vec::new();
-    for level in 2..=levels {
-        skips.push(x.clone());
-        x = pass.pool(level, x);
-        x = pass.convolution(&format!("down{level}a"), vec![x], false);
-        x = pass.convolution(&format!("down{level}b"), vec![x], true);
-    }
-    for (level, skip) in (1..).zip(skips.into_iter().rev()) {
-        x = pass.up(&format!("up{level}t"), x);
+    let (mut maps, mut activation) = match &spec.encoder {
+        None => (pass.down(levels, &photos), Activation::Relu),
+        Some(encoder) => (pass.encode(encoder, &photos), Activation::None),
+    };
+    let mut x = maps.pop().expect("there is a lowest level");
+    for (level, skip) in (1..).zip(maps.into_iter().rev()) {
+        x = pass.up(&format!("up{level}t"), x, activation);
         x = pass.convolution(&format!("up{level}a"), vec![x, skip], false);
         x = pass.convolution(&format!("up{level}b"), vec![x], true);
+        activation = Activation::Relu;
     }
     Passed { features: x, layers: pass.layers, statistics: pass.statistics }
 }
@@ -159,43 +185,135 @@ impl NativePass<'_> {
         self.builder.native(&format!("{prefix}{name}"), inputs, attributes, 1).remove(0)
     }
 
+    /// The way down: the maps of each level, top to bottom.
+    fn down(&mut self, levels: usize, photos: &Value) -> Vec<Value> {
+        let x = self.photos("down1a", photos);
+        let mut maps = vec![self.convolution("down1b", vec![x], true)];
+        for level in 2..=levels {
+            let x = self.pool(level, maps[level - 2].clone());
+            let x = self.convolution(&format!("down{level}a"), vec![x], false);
+            maps.push(self.convolution(&format!("down{level}b"), vec![x], true));
+        }
+        maps
+    }
+
+    /// The encoder: the maps that each resolution hands on, top to bottom.
+    fn encode(&mut self, encoder: &Encoder, photos: &Value) -> Vec<Value> {
+        let mut taps = Vec::new();
+        let mut x = self.stem(encoder, photos);
+        let (mut input, mut activation) = (encoder.stem, Activation::Relu6);
+        for (block, number) in encoder.blocks.iter().zip(1..) {
+            let Block { kernel, stride, inner, out } = *block;
+            if stride == 2 {
+                taps.push(x.clone());
+            }
+            let residual = block.is_residual(input).then(|| x.clone());
+            if inner != input {
+                x = self.pointwise(&encoder::expand(number), x, [activation, Activation::Relu6], None);
+                activation = Activation::Relu6;
+            }
+            let window = Window { kernel, stride, before: encoder.padding.before(kernel, stride) };
+            x = self.depthwise(&encoder::depthwise(number), x, activation, window);
+            x = self.pointwise(&encoder::project(number), x, [Activation::Relu6, Activation::None], residual);
+            (input, activation) = (out, Activation::None);
+        }
+        taps.push(x);
+        taps
+    }
+
+    /// The photos' colours are brought to the encoder's by the kernel and the bias; `fill` does so beyond the edges.
+    fn stem(&mut self, encoder: &Encoder, photos: &Value) -> Value {
+        self.builder.scope(STEM);
+        let [weight, bias] = tensors(self.weights, STEM);
+        let [mean, deviation] = encoder.colors(self.builder);
+        let kernel = encoder.spread_stem(self.builder, weight);
+        let kernel = self.builder.node("Div", &[&kernel, &deviation], vec![]);
+        let of_mean = self.builder.node("Mul", &[&kernel, &mean], vec![]);
+        let of_mean = self.builder.reduce("ReduceSum", &of_mean, &[1, 2, 3], false);
+        let zeros = self.normalised.get(STEM).map(|&channels| self.builder.floats(&vec![0.0; channels]));
+        let bias = self.builder.node("Sub", &[zeros.as_ref().unwrap_or(bias), &of_mean], vec![]);
+        let attributes = vec![Attribute::int("plain", 1), encoder.fill()];
+        let output = self.node("PhotoConvolution", &[photos, &kernel, &bias], attributes);
+        let (encoder, photos) = (encoder.clone(), photos.clone());
+        self.layers.push(Layer::Stem { encoder, photos, kernel, output: output.clone() });
+        if zeros.is_some() {
+            return self.batch_norm(STEM, output, Activation::Relu6, None);
+        }
+        let [zero, six] = [0.0, 6.0].map(|it| self.builder.scalar(it));
+        self.builder.node("Clip", &[&output, &zero, &six], vec![])
+    }
+
+    /// A 1x1 convolution with the activations of its input and its output, or a residual sum in place of the latter.
+    fn pointwise(&mut self, name: &str, input: Value, of: [Activation; 2], residual: Option<Value>) -> Value {
+        let [activation, of_output] = of;
+        let mut inputs = vec![&input];
+        let normalised = self.normalised.contains_key(name);
+        inputs.extend(residual.iter().filter(|_| !normalised));
+        let output = self.convolve("PointwiseConvolution", name, &inputs, |normalised| {
+            vec![if normalised { Activation::None } else { of_output }.attribute("activation")]
+        });
+        self.layers.push(Layer::Pointwise { name: name.to_owned(), input, activation, output: output.clone() });
+        self.batch_norm(name, output, of_output, residual)
+    }
+
+    /// A depthwise convolution with `ReLU6`.
+    fn depthwise(&mut self, name: &str, input: Value, activation: Activation, window: Window) -> Value {
+        let output = self.convolve("DepthwiseConvolution", name, &[&input], |normalised| {
+            let of_output = if normalised { Activation::None } else { Activation::Relu6 };
+            [window_attributes(window), vec![of_output.attribute("activation")]].concat()
+        });
+        let (owned, output_kept) = (name.to_owned(), output.clone());
+        self.layers.push(Layer::Depthwise { name: owned, input, activation, window, output: output_kept });
+        self.batch_norm(name, output, Activation::Relu6, None)
+    }
+
     fn photos(&mut self, name: &str, photos: &Value) -> Value {
-        let output = self.convolve("PhotoConvolution", name, &[photos]);
+        let output = self.convolve("PhotoConvolution", name, &[photos], plain);
         let (owned, photos) = (name.to_owned(), photos.clone());
         self.layers.push(Layer::Photos { name: owned, photos, output: output.clone() });
-        self.batch_norm(name, output)
+        self.batch_norm(name, output, Activation::Relu, None)
     }
 
     fn convolution(&mut self, name: &str, inputs: Vec<Value>, is_relu: bool) -> Value {
         // The head takes f32.
         let last = self.precision == Precision::Bf16 && name == self.last;
         let operator = if last { "LastConvolution" } else { "Convolution" };
-        let output = self.convolve(operator, name, &inputs.iter().collect::<Vec<_>>());
+        let output = self.convolve(operator, name, &inputs.iter().collect::<Vec<_>>(), plain);
         self.layers.push(Layer::Convolution { name: name.to_owned(), inputs, is_relu, output: output.clone() });
-        self.batch_norm(name, output)
+        self.batch_norm(name, output, Activation::Relu, None)
     }
 
-    /// A convolution of one or two inputs, with bias and `ReLU` unless a normalisation follows.
-    fn convolve(&mut self, operator: &str, name: &str, inputs: &[&Value]) -> Value {
+    /// A convolution of one or two inputs with its bias; without it, and without the activation, if a normalisation
+    /// follows, which is what `attributes` is told.
+    fn convolve(
+        &mut self,
+        operator: &str,
+        name: &str,
+        inputs: &[&Value],
+        attributes: impl FnOnce(bool) -> Vec<Attribute>,
+    ) -> Value {
         self.builder.scope(name);
         let [weight, bias] = tensors(self.weights, name);
         let zeros = self.normalised.get(name).map(|&channels| self.builder.floats(&vec![0.0; channels]));
         let mut all = vec![inputs[0], weight, zeros.as_ref().unwrap_or(bias)];
         all.extend(inputs.get(1));
-        self.node(operator, &all, vec![Attribute::int("plain", i64::from(zeros.is_some()))])
+        self.node(operator, &all, attributes(zeros.is_some()))
     }
 
-    /// The normalisation, with `ReLU`, of a convolution's output, if the layer has one.
-    fn batch_norm(&mut self, name: &str, input: Value) -> Value {
+    /// The normalisation, with its activation or a residual sum, of a convolution's output, if the layer has one.
+    fn batch_norm(&mut self, name: &str, input: Value, activation: Activation, residual: Option<Value>) -> Value {
         if !self.normalised.contains_key(name) {
             return input;
         }
         let [scale, bias] = ["scale", "bias"].map(|kind| &self.weights[&format!("{name}.{kind}")]);
-        let found = self.builder.native("BatchNorm", &[&input, scale, bias], vec![], 3);
+        let mut inputs = vec![&input, scale, bias];
+        inputs.extend(&residual);
+        let found = self.builder.native("BatchNorm", &inputs, vec![activation.attribute("activation")], 3);
         let [output, mean, variance] = <[Value; 3]>::try_from(found).expect("there are 3");
         let statistics = [mean, variance];
         self.statistics.insert(name.to_owned(), statistics.clone());
-        self.layers.push(Layer::BatchNorm { name: name.to_owned(), input, statistics, output: output.clone() });
+        let (owned, kept) = (name.to_owned(), output.clone());
+        self.layers.push(Layer::BatchNorm { name: owned, input, residual, statistics, output: kept });
         output
     }
 
@@ -206,13 +324,22 @@ impl NativePass<'_> {
         output
     }
 
-    fn up(&mut self, name: &str, input: Value) -> Value {
+    fn up(&mut self, name: &str, input: Value, activation: Activation) -> Value {
         self.builder.scope(name);
         let [weight, bias] = tensors(self.weights, name);
         let output = self.node("UpConvolution", &[&input, weight, bias], vec![]);
-        self.layers.push(Layer::Up { name: name.to_owned(), input, output: output.clone() });
+        self.layers.push(Layer::Up { name: name.to_owned(), input, activation, output: output.clone() });
         output
     }
+}
+
+/// A 3x3 convolution has a `ReLU` of its own unless a normalisation follows.
+fn plain(normalised: bool) -> Vec<Attribute> {
+    vec![Attribute::int("plain", i64::from(normalised))]
+}
+
+fn window_attributes(window: Window) -> Vec<Attribute> {
+    vec![Attribute::int("stride", window.stride as i64), Attribute::ints("pads", &[window.before as i64; 2])]
 }
 
 /// Gradients found so far in the backward pass.
@@ -235,6 +362,15 @@ impl Back {
         self.of_maps.remove(maps).expect("the layers after this one have been processed")
     }
 
+    /// Keeps a gradient of maps that go to several layers.
+    fn add(&mut self, builder: &mut Builder, maps: &Value, gradient: Value) {
+        let sum = match self.of_maps.remove(maps) {
+            Some(before) => builder.node("Add", &[&before, &gradient], vec![]),
+            None => gradient,
+        };
+        self.of_maps.insert(maps.clone(), sum);
+    }
+
     fn through(&mut self, builder: &mut Builder, weights: &HashMap<String, Value>, layer: &Layer) {
         match layer {
             Layer::Convolution { name, inputs, is_relu, output } => {
@@ -249,9 +385,41 @@ impl Back {
                 }
                 self.keep(name, found.try_into().expect("weight and bias are left"));
             }
-            Layer::BatchNorm { name, input, statistics: [mean, variance], output } => {
+            Layer::Stem { encoder, photos, kernel, output } => {
+                builder.scope("gradient/stem");
+                let gradient = self.take(output);
+                let all = [photos, &gradient, kernel];
+                let found = builder.native("PhotoConvolutionGradient", &all, vec![encoder.fill()], 2);
+                let [of_kernel, of_bias] = <[Value; 2]>::try_from(found).expect("there are 2");
+                let of_weight = encoder.stem_gradient(builder, [&of_kernel, &of_bias]);
+                self.keep(STEM, [of_weight, of_bias]);
+            }
+            Layer::Pointwise { name, input, activation, output } => {
                 builder.scope(format!("gradient/{name}"));
                 let gradient = self.take(output);
+                let skip = self.of_maps.remove(input);
+                let mut all = vec![input, &gradient, tensors(weights, name)[0]];
+                all.extend(&skip);
+                let mut found =
+                    builder.native("PointwiseConvolutionGradient", &all, vec![activation.attribute("mask")], 3);
+                self.of_maps.insert(input.clone(), found.remove(2));
+                self.keep(name, found.try_into().expect("weight and bias are left"));
+            }
+            Layer::Depthwise { name, input, activation, window, output } => {
+                builder.scope(format!("gradient/{name}"));
+                let gradient = self.take(output);
+                let all = [input, &gradient, tensors(weights, name)[0]];
+                let attributes = [window_attributes(*window), vec![activation.attribute("mask")]].concat();
+                let mut found = builder.native("DepthwiseConvolutionGradient", &all, attributes, 3);
+                self.add(builder, input, found.remove(2));
+                self.keep(name, found.try_into().expect("weight and bias are left"));
+            }
+            Layer::BatchNorm { name, input, residual, statistics: [mean, variance], output } => {
+                builder.scope(format!("gradient/{name}"));
+                let gradient = self.take(output);
+                if let Some(residual) = residual {
+                    self.add(builder, residual, gradient.clone());
+                }
                 let scale = &weights[&format!("{name}.scale")];
                 let all = [input, &gradient, scale, mean, variance];
                 let found = builder.native("BatchNormGradient", &all, vec![], 3);
@@ -272,11 +440,11 @@ impl Back {
                 let found = builder.native("MaxPoolGradient", &[input, &gradient, &skip], vec![], 1).remove(0);
                 self.of_maps.insert(input.clone(), found);
             }
-            Layer::Up { name, input, output } => {
+            Layer::Up { name, input, activation, output } => {
                 builder.scope(format!("gradient/{name}"));
                 let gradient = self.take(output);
                 let all = [input, &gradient, tensors(weights, name)[0]];
-                let mut found = builder.native("UpConvolutionGradient", &all, vec![], 3);
+                let mut found = builder.native("UpConvolutionGradient", &all, vec![activation.attribute("mask")], 3);
                 self.of_maps.insert(input.clone(), found.remove(2));
                 self.keep(name, found.try_into().expect("weight and bias are left"));
             }

@@ -4,6 +4,7 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::encoder::{self, Block, STEM};
 use super::spec::{AVERAGE, GRADIENT, STATISTICS, Spec, WEIGHTS};
 use crate::labels::CATEGORY_COUNT;
 
@@ -16,7 +17,8 @@ pub const VARIANCE_EPSILON: f32 = 1e-3;
 /// Suffix of the name of a normalised layer's scale.
 const SCALE: &str = ".scale";
 
-/// A trained tensor: weights `[out, in, height, width]` (`[in, out, 2, 2]` of the transposed convolutions), biases `[out]`.
+/// A trained tensor: weights `[out, in, height, width]` (`[in, out, 2, 2]` of the transposed convolutions,
+/// `[channels, 1, height, width]` of the depthwise ones), biases `[out]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
     /// Its name, such as `down1a.weight`.
@@ -36,6 +38,12 @@ impl Parameter {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether it is a convolution's kernel: the tensors whose weights decay.
+    #[must_use]
+    pub fn is_kernel(&self) -> bool {
+        self.dims.len() == 4
     }
 
     /// Half the width of the Glorot-uniform distribution (Glorot and Bengio, AISTATS 2010); `None` for a bias.
@@ -58,23 +66,40 @@ struct Layer {
 /// All layers with weights in the order of the forward pass.
 fn layers(spec: &Spec) -> Vec<Layer> {
     let mut layers = Vec::new();
-    let mut add = |name: String, dims: [usize; 4], out: usize| {
-        let normalised = spec.batch_norm && dims[2] == 3;
-        layers.push(Layer { name, dims, out, normalised });
+    let mut add = |name: String, dims: [usize; 4], out: usize, normalised: bool| {
+        layers.push(Layer { name, dims, out, normalised: normalised && spec.batch_norm });
     };
-    let mut input = 3 * spec.stride * spec.stride;
-    for (level, &out) in (1..).zip(&spec.channels) {
-        add(format!("down{level}a"), [out, input, 3, 3], out);
-        add(format!("down{level}b"), [out, out, 3, 3], out);
+    let mut input;
+    let skips = if let Some(encoder) = &spec.encoder {
+        add(STEM.to_owned(), [encoder.stem, 3, 3, 3], encoder.stem, true);
+        input = encoder.stem;
+        for (block, number) in encoder.blocks.iter().zip(1..) {
+            let Block { kernel, inner, out, .. } = *block;
+            if inner != input {
+                add(encoder::expand(number), [inner, input, 1, 1], inner, true);
+            }
+            add(encoder::depthwise(number), [inner, 1, kernel, kernel], inner, true);
+            add(encoder::project(number), [out, inner, 1, 1], out, true);
+            input = out;
+        }
+        encoder.taps()
+    } else {
+        input = 3 * spec.stride * spec.stride;
+        for (level, &out) in (1..).zip(&spec.channels) {
+            add(format!("down{level}a"), [out, input, 3, 3], out, true);
+            add(format!("down{level}b"), [out, out, 3, 3], out, true);
+            input = out;
+        }
+        spec.channels.clone()
+    };
+    let decoder = &spec.channels[..skips.len() - 1];
+    for (level, (&out, &skip)) in (1..).zip(decoder.iter().zip(&skips).rev()) {
+        add(format!("up{level}t"), [input, out, 2, 2], out, false);
+        add(format!("up{level}a"), [out, out + skip, 3, 3], out, true);
+        add(format!("up{level}b"), [out, out, 3, 3], out, true);
         input = out;
     }
-    for (level, &out) in (1..).zip(spec.channels.iter().rev().skip(1)) {
-        add(format!("up{level}t"), [input, out, 2, 2], out);
-        add(format!("up{level}a"), [out, 2 * out, 3, 3], out);
-        add(format!("up{level}b"), [out, out, 3, 3], out);
-        input = out;
-    }
-    add("out".to_owned(), [CATEGORY_COUNT, input, 1, 1], CATEGORY_COUNT);
+    add("out".to_owned(), [CATEGORY_COUNT, input, 1, 1], CATEGORY_COUNT, false);
     layers
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::builder::{Builder, Value};
+use super::encoder::{STEM, STEM_WEIGHT};
 use super::onnx::{self, FLOAT, INT32, UINT8};
 use super::spec::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, Loss, LossWeights, Spec};
 use super::unet::{self, Forward, LossGradients};
@@ -21,7 +22,8 @@ pub(super) fn learn(
     weights: &HashMap<String, Value>,
     loss_weights: &LossWeights,
 ) -> LossGradients {
-    let Forward { logits, statistics } = forward(builder, spec, photos, weights);
+    let layers = layer_weights(builder, spec, weights);
+    let Forward { logits, statistics } = forward(builder, spec, photos, &layers);
     let truth = Truth::new(builder, labels);
     let wide = builder.wide(&logits);
     let lost = match spec.loss {
@@ -29,14 +31,19 @@ pub(super) fn learn(
         Loss::Softmax => cross_entropy(builder, &wide, &truth, loss_weights),
     };
     let pixel_accuracy = pixel_accuracy(builder, spec, &wide, &truth);
-    let parameters: Vec<Value> = weights.values().cloned().collect();
+    let parameters: Vec<Value> = layers.values().cloned().collect();
     let logit_gradient = narrow_gradient(builder, &lost.logit_gradient);
-    let gradients = builder.gradients(&logits, logit_gradient, &parameters);
-    let by_name = weights.iter().map(|(name, value)| (name.clone(), gradients[value].clone()));
+    let found = builder.gradients(&logits, logit_gradient, &parameters);
+    let by_name = layers.iter().map(|(name, value)| (name.clone(), found[value].clone()));
+    let mut gradients: HashMap<String, Value> = by_name.collect();
+    if let Some(encoder) = &spec.encoder {
+        let of_stem = encoder.gather_stem(builder, &gradients[STEM_WEIGHT]);
+        gradients.insert(STEM_WEIGHT.to_owned(), of_stem);
+    }
     LossGradients {
         loss: lost.loss,
         pixel_accuracy,
-        gradients: by_name.collect(),
+        gradients,
         // The gradients are already means over the batch; the remaining divisor is the same for all of them.
         gradient_scale: lost.gradient_scale / (spec.map_rows() * spec.map_columns()) as f32,
         statistics,
@@ -88,7 +95,19 @@ pub(super) fn predict(
 
 /// One map of logits per category.
 fn logits(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap<String, Value>) -> Value {
-    forward(builder, spec, photos, weights).logits
+    let layers = layer_weights(builder, spec, weights);
+    forward(builder, spec, photos, &layers).logits
+}
+
+/// The weights in the form in which the layers take them.
+fn layer_weights(builder: &mut Builder, spec: &Spec, weights: &HashMap<String, Value>) -> HashMap<String, Value> {
+    let mut layers = weights.clone();
+    if let Some(encoder) = &spec.encoder {
+        builder.scope(STEM);
+        let stem = encoder.spread_stem(builder, &weights[STEM_WEIGHT]);
+        layers.insert(STEM_WEIGHT.to_owned(), stem);
+    }
+    layers
 }
 
 fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap<String, Value>) -> Forward {
@@ -96,14 +115,20 @@ fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap
     unet::forward(builder, spec, &photos, weights)
 }
 
-/// Converts `photos` u8 `[batch, rows, columns, 3]` to f32 `[batch, channels, map rows, map columns]`, 0 to 1.
+/// Converts `photos` u8 `[batch, rows, columns, 3]` to f32 `[batch, channels, map rows, map columns]`, 0 to 1, or as the
+/// encoder was trained with.
 fn network_input(builder: &mut Builder, spec: &Spec, photos: &Value) -> Value {
     let gathered = spec.gather(builder, photos);
     builder.scope("input");
     let channels_first = builder.transpose(&gathered, &[0, 3, 1, 2]);
     let floats = builder.cast(&channels_first, FLOAT);
     let full = builder.scalar(255.0);
-    let shares = builder.node("Div", &[&floats, &full], vec![]);
+    let mut shares = builder.node("Div", &[&floats, &full], vec![]);
+    if let Some(encoder) = &spec.encoder {
+        let [mean, deviation] = encoder.colors(builder);
+        shares = builder.node("Sub", &[&shares, &mean], vec![]);
+        shares = builder.node("Div", &[&shares, &deviation], vec![]);
+    }
     builder.narrow(&shares)
 }
 
@@ -291,12 +316,13 @@ fn label_map(builder: &mut Builder, logits: &Value) -> Value {
 }
 
 /// Adam as Keras applies it: w -= rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon). Takes and returns weights and
-/// moments.
+/// moments. With `groups`, each weight has its factor of the rate, and is first multiplied by 1 - rate factor decay.
 pub(super) fn adam(
     builder: &mut Builder,
     gradient: &Value,
     [step, learning_rate]: [&Value; 2],
     [weights, first, second]: [&Value; 3],
+    groups: Option<&[Value; 2]>,
 ) -> [Value; 3] {
     let one = builder.scalar(1.0);
     let correction = |builder: &mut Builder, beta: f32| {
@@ -317,7 +343,13 @@ pub(super) fn adam(
     let epsilon = builder.scalar(ADAM_EPSILON);
     let root = builder.node("Sqrt", &[&second], vec![]);
     let divisor = builder.node("Add", &[&root, &epsilon], vec![]);
-    let change = builder.node("Div", &[&change, &divisor], vec![]);
+    let mut change = builder.node("Div", &[&change, &divisor], vec![]);
+    if let Some([factors, decays]) = groups {
+        let decay = builder.node("Mul", &[weights, decays], vec![]);
+        let decay = builder.node("Mul", &[&decay, learning_rate], vec![]);
+        change = builder.node("Add", &[&change, &decay], vec![]);
+        change = builder.node("Mul", &[&change, factors], vec![]);
+    }
     let weights = builder.node("Sub", &[weights, &change], vec![]);
     [weights, first, second]
 }

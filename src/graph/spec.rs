@@ -115,6 +115,21 @@ impl LossWeights {
     pub const PLAIN: Self = Self { categories: [1.0; CATEGORY_COUNT], dice: 0.0 };
 }
 
+/// How steps differ between weights (Loshchilov and Hutter, 2019, <https://arxiv.org/abs/1711.05101>).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Descent {
+    /// Factor of the learning rate for the encoder's weights, above 0.
+    pub encoder_rate: f32,
+    /// Share of a kernel's weights that is taken away in each step, before the multiplication by the learning rate: 0 or
+    /// more. Scales and biases do not decay.
+    pub weight_decay: f32,
+}
+
+impl Descent {
+    /// The same for all weights, without decay: Adam.
+    pub const PLAIN: Self = Self { encoder_rate: 1.0, weight_decay: 0.0 };
+}
+
 impl Spec {
     /// The seed's network for photos of the given size.
     #[must_use]

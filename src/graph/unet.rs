@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::builder::{Builder, Value};
+use super::builder::{Builder, Value, Window};
+use super::encoder::{self, Block, Encoder, STEM};
 use super::parameters::VARIANCE_EPSILON;
 use super::spec::Spec;
 use crate::labels::CATEGORY_COUNT;
@@ -13,26 +14,19 @@ use crate::labels::CATEGORY_COUNT;
 /// [`parameters`](super::parameters::parameters) by name.
 pub(super) fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap<String, Value>) -> Forward {
     let mut pass = ForwardPass { builder, weights, statistics: HashMap::new() };
-    let mut x = photos.clone();
-    let mut input = 3 * spec.stride * spec.stride;
-    let mut skips = Vec::new();
-    for (level, &channels) in (1..).zip(&spec.channels) {
-        if level > 1 {
-            skips.push(x.clone());
-            x = pass.builder.max_pool(&x, input);
-        }
-        x = pass.layer(&x, &format!("down{level}a"), [input, channels]);
-        x = pass.layer(&x, &format!("down{level}b"), [channels; 2]);
-        input = channels;
-    }
-    for (level, &channels) in (1..).zip(spec.channels.iter().rev().skip(1)) {
+    let mut maps = match &spec.encoder {
+        None => pass.down(spec, photos),
+        Some(encoder) => pass.encode(encoder, photos),
+    };
+    let (mut x, mut input) = maps.pop().expect("there is a lowest level");
+    let decoder = &spec.channels[..maps.len()];
+    for (level, (&channels, (skip, skip_channels))) in (1..).zip(decoder.iter().zip(maps).rev()) {
         let name = format!("up{level}t");
         pass.builder.scope(&name);
         let [weight, bias] = tensors(weights, &name);
         x = pass.builder.up_convolution(&x, weight, bias, channels);
-        let skip = skips.pop().expect("there is one skip per level");
-        x = pass.builder.concat_channels(&x, &skip, [channels; 2]);
-        x = pass.layer(&x, &format!("up{level}a"), [2 * channels, channels]);
+        x = pass.builder.concat_channels(&x, &skip, [channels, skip_channels]);
+        x = pass.layer(&x, &format!("up{level}a"), [channels + skip_channels, channels]);
         x = pass.layer(&x, &format!("up{level}b"), [channels; 2]);
         input = channels;
     }
@@ -70,20 +64,77 @@ struct ForwardPass<'a> {
 }
 
 impl ForwardPass<'_> {
+    /// The way down: the maps of each level with their channels, top to bottom.
+    fn down(&mut self, spec: &Spec, photos: &Value) -> Vec<(Value, usize)> {
+        let mut levels: Vec<(Value, usize)> = Vec::new();
+        for (level, &channels) in (1..).zip(&spec.channels) {
+            let (x, input) = match levels.last() {
+                None => (photos.clone(), 3 * spec.stride * spec.stride),
+                Some((above, channels)) => (self.builder.max_pool(above, *channels), *channels),
+            };
+            let x = self.layer(&x, &format!("down{level}a"), [input, channels]);
+            levels.push((self.layer(&x, &format!("down{level}b"), [channels; 2]), channels));
+        }
+        levels
+    }
+
+    /// The encoder: the maps that each resolution hands on, with their channels, top to bottom.
+    fn encode(&mut self, encoder: &Encoder, photos: &Value) -> Vec<(Value, usize)> {
+        let mut taps = Vec::new();
+        let mut input = encoder.stem;
+        let x = self.convolution(photos, STEM, 3, [4 * 3, input]);
+        let mut x = self.builder.relu6(&x);
+        for (block, number) in encoder.blocks.iter().zip(1..) {
+            let Block { kernel, stride, inner, out } = *block;
+            if stride == 2 {
+                taps.push((x.clone(), input));
+            }
+            let begin = x.clone();
+            if inner != input {
+                x = self.convolution(&x, &encoder::expand(number), 1, [input, inner]);
+                x = self.builder.relu6(&x);
+            }
+            let window = Window { kernel, stride, before: encoder.padding.before(kernel, stride) };
+            x = self.normalised(&encoder::depthwise(number), |builder, (weight, bias)| {
+                builder.depthwise_convolution(&x, weight, bias, window, inner)
+            });
+            x = self.builder.relu6(&x);
+            x = self.convolution(&x, &encoder::project(number), 1, [inner, out]);
+            if block.is_residual(input) {
+                x = self.builder.sum(&x, &begin);
+            }
+            input = out;
+        }
+        taps.push((x, input));
+        taps
+    }
+
     /// A 3x3 convolution with `ReLU`, with a normalisation in between if the layer has a scale.
     fn layer(&mut self, x: &Value, name: &str, channels: [usize; 2]) -> Value {
+        let y = self.convolution(x, name, 3, channels);
+        self.builder.relu(&y)
+    }
+
+    /// A convolution, with a normalisation if the layer has a scale.
+    fn convolution(&mut self, x: &Value, name: &str, kernel: usize, channels: [usize; 2]) -> Value {
+        self.normalised(name, |builder, (weight, bias)| builder.convolution(x, weight, bias, kernel, channels))
+    }
+
+    /// What `convolve` does with a layer's weight and bias, if it has one, or its normalisation.
+    fn normalised(
+        &mut self,
+        name: &str,
+        convolve: impl FnOnce(&mut Builder, (&Value, Option<&Value>)) -> Value,
+    ) -> Value {
         self.builder.scope(name);
         let [weight, bias] = tensors(self.weights, name);
-        let y = match self.weights.get(&format!("{name}.scale")) {
-            None => self.builder.convolution(x, weight, Some(bias), 3, channels),
-            Some(scale) => {
-                let y = self.builder.convolution(x, weight, None, 3, channels);
-                let (y, statistics) = self.builder.batch_norm(&y, [scale, bias], VARIANCE_EPSILON);
-                self.statistics.insert(name.to_owned(), statistics);
-                y
-            }
+        let Some(scale) = self.weights.get(&format!("{name}.scale")) else {
+            return convolve(self.builder, (weight, Some(bias)));
         };
-        self.builder.relu(&y)
+        let y = convolve(self.builder, (weight, None));
+        let (y, statistics) = self.builder.batch_norm(&y, [scale, bias], VARIANCE_EPSILON);
+        self.statistics.insert(name.to_owned(), statistics);
+        y
     }
 }
 

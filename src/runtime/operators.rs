@@ -486,7 +486,8 @@ fn up_back(call: &Call<'_>) -> ort::Result<()> {
     let results = [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?];
     up_convolution_weight_gradient(call.workers, shape, maps, gradient, results);
     let mut output = call.output(2, dims(shape))?;
-    up_convolution_input_gradient(call.workers, shape, gradient, weight, maps, floats_mut(&mut output)?);
+    let mask = call.attributes.mask.then_some(maps);
+    up_convolution_input_gradient(call.workers, shape, gradient, weight, mask, floats_mut(&mut output)?);
     Ok(())
 }
 

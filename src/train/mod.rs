@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::color::{self, ColorTable};
 use crate::dataset::{Dataset, Split, photos};
 use crate::error::{Error, Result};
-use crate::graph::{self, Dialect, LossWeights, Precision, parameters};
+use crate::graph::{self, Descent, Dialect, LossWeights, Precision, parameters};
 use crate::labels::{CATEGORIES, CATEGORY_COUNT};
 use crate::model::epochs::{self, EpochRecord};
 use crate::model::evaluator::Evaluator;
@@ -178,13 +178,13 @@ fn prepare<'a>(
     let validation = Examples::load(dataset, Split::Validation, &spec)?;
     let categories = category_weights(&train, config.category_balance);
     let weights = LossWeights { categories, dice: config.dice };
-    let portable = graph::train_step(Dialect::Portable, Precision::F32, &spec, &weights);
+    let portable = graph::train_step(Dialect::Portable, Precision::F32, &spec, &weights, Descent::PLAIN);
     files::write(&stage.path(TRAIN_STEP_FILE), &portable)?;
     let engine = common.engine(config.device);
     let batch_size = config.batch_size.min(train.len());
     let micro_batch_size = if config.micro_batch_size == 0 { batch_size } else { config.micro_batch_size };
     let precision = if config.mixed_precision { Precision::F16 } else { Precision::F32 };
-    let task = Task { spec: &spec, loss_weights: &weights, micro_batch_size, precision };
+    let task = Task { spec: &spec, loss_weights: &weights, micro_batch_size, precision, descent: Descent::PLAIN };
     let step = TrainingStep::new(task, batch_size, parameters::initial_state(&spec, common.seed), 0, engine)?;
     if step.precision() != precision {
         tracing::warn!("mixed_precision is for portable operators, which CUDA runs; the native ones compute in f32");

@@ -12,8 +12,8 @@ use super::examples::Batch;
 use crate::engine::{Backend, Engine, Provider};
 use crate::error::{Error, Result};
 use crate::graph::{
-    self, AVERAGE, AVERAGE_RATE, Dialect, GRADIENT, LossWeights, Precision, STATISTICS, STATISTICS_RATE, Spec, WEIGHTS,
-    parameters,
+    self, AVERAGE, AVERAGE_RATE, Descent, Dialect, GRADIENT, LossWeights, Precision, STATISTICS, STATISTICS_RATE, Spec,
+    WEIGHTS, parameters,
 };
 use crate::model::files::TRAIN_STEP_FILE;
 use crate::runtime::{self, failed};
@@ -31,14 +31,16 @@ pub struct Task<'a> {
     pub micro_batch_size: usize,
     /// The precision of maps in the portable dialect.
     pub precision: Precision,
+    /// How steps differ between weights.
+    pub descent: Descent,
 }
 
 impl<'a> Task<'a> {
-    /// All pixels weighted equally, no Dice term, all photos of a batch at once, f32.
+    /// All pixels weighted equally, no Dice term, all photos of a batch at once, f32, Adam.
     #[must_use]
     pub fn plain(spec: &'a Spec) -> Self {
-        let precision = Precision::F32;
-        Self { spec, loss_weights: &LossWeights::PLAIN, micro_batch_size: usize::MAX, precision }
+        let (precision, descent) = (Precision::F32, Descent::PLAIN);
+        Self { spec, loss_weights: &LossWeights::PLAIN, micro_batch_size: usize::MAX, precision, descent }
     }
 }
 
@@ -102,9 +104,9 @@ impl TrainingStep {
     /// # Errors
     /// As [`runtime::session`].
     pub fn new(task: Task<'_>, batch_size: usize, state: Vec<Vec<f32>>, steps: u64, engine: Engine) -> Result<Self> {
-        let Task { spec, loss_weights, micro_batch_size, precision } = task;
+        let Task { spec, loss_weights, micro_batch_size, precision, descent } = task;
         let names: Vec<_> = spec.state().into_iter().map(|(name, _)| name).collect();
-        let train_step = |dialect: Dialect| graph::train_step(dialect, precision, spec, loss_weights);
+        let train_step = |dialect: Dialect| graph::train_step(dialect, precision, spec, loss_weights, descent);
         let (session, backend) = runtime::session(NAME, train_step, engine)?;
         let precision = if backend.dialect == Dialect::Portable { precision } else { Precision::F32 };
         let scalars = [&["step", "learning_rate"], spec.rates()].concat();
@@ -219,9 +221,9 @@ impl Rates {
 
 impl Parts {
     fn new(task: Task<'_>, engine: Engine) -> Result<Self> {
-        let Task { spec, loss_weights, micro_batch_size, precision } = task;
+        let Task { spec, loss_weights, micro_batch_size, precision, descent } = task;
         let accumulate = |dialect: Dialect| graph::accumulate(dialect, precision, spec, loss_weights);
-        let update = |dialect: Dialect| graph::update(dialect, spec);
+        let update = |dialect: Dialect| graph::update(dialect, spec, descent);
         let statistics = spec.batch_norm.then_some(STATISTICS);
         let gives: Vec<_> = [GRADIENT].into_iter().chain(statistics).collect();
         let accumulate = Graph {

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use safetensors::tensor::{Dtype, TensorView};
 
 use lookbook::engine::Engine;
-use lookbook::graph::{self, Dialect, Loss, LossWeights, Precision, Spec, parameters};
+use lookbook::graph::{self, Descent, Dialect, Loss, LossWeights, Precision, Spec, parameters};
 use lookbook::runtime;
 use lookbook::train::examples::Batch;
 use lookbook::train::step::{Rates, Task, TrainingStep};
@@ -48,7 +48,7 @@ fn exported_graphs_give_the_same_numbers_in_python() {
     let labels: Vec<u8> = photos.chunks_exact(3).map(|pixel| pixel[0] % 23).collect();
 
     let engine = Engine::cpu(Dialect::Portable, 2);
-    let model = graph::train_step(Dialect::Portable, Precision::F32, &spec, &LossWeights::PLAIN);
+    let model = graph::train_step(Dialect::Portable, Precision::F32, &spec, &LossWeights::PLAIN, Descent::PLAIN);
     let weights = parameters::initial_weights(&spec, 5);
     let state = parameters::initial_state(&spec, 5);
     let mut step = TrainingStep::new(Task::plain(&spec), BATCH, state, 0, engine).unwrap();

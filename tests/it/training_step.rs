@@ -11,7 +11,7 @@ use safetensors::SafeTensors;
 use crate::shared::{library, shared};
 use lookbook::dataset::{Dataset, Split};
 use lookbook::engine::Engine;
-use lookbook::graph::{self, Dialect, Loss, LossWeights, Precision, Spec, parameters};
+use lookbook::graph::{self, Descent, Dialect, Loss, LossWeights, Precision, Spec, parameters};
 use lookbook::model::evaluator::Evaluator;
 use lookbook::stage::Common;
 use lookbook::train::augment::Change;
@@ -54,7 +54,7 @@ fn check_ten_steps(dialect: Dialect) {
     let tensors = SafeTensors::deserialize(&bytes).expect("the fixture is safetensors");
     let spec = Spec::seed(COLUMNS, ROWS, Loss::Bce);
     let engine = Engine::cpu(dialect, 2);
-    let model = |dialect| graph::train_step(dialect, Precision::F32, &spec, &LossWeights::PLAIN);
+    let model = |dialect| graph::train_step(dialect, Precision::F32, &spec, &LossWeights::PLAIN, Descent::PLAIN);
     let (mut session, backend) = runtime::session("train_step", model, engine).expect("a session");
     assert_eq!(backend.dialect, dialect);
 
@@ -192,7 +192,7 @@ fn both_dialects_give_the_same() {
         let mut state = parameters::initial_state(&spec, 3);
         (state[1], state[2]) = (vec![1e-4; state[0].len()], vec![1e-6; state[0].len()]);
         inputs.extend(spec.state().into_iter().zip(state).map(|((name, _), values)| (name, vector(values))));
-        let train_step = |dialect| graph::train_step(dialect, Precision::F32, &spec, &loss_weights);
+        let train_step = |dialect| graph::train_step(dialect, Precision::F32, &spec, &loss_weights, Descent::PLAIN);
         let [portable, native] = [Dialect::Portable, Dialect::Native].map(|it| answer(train_step, it, &inputs).0);
         let difference = largest_difference(&portable, &native);
         assert!(difference <= 2e-6, "{spec:?}: the training steps differ by {difference}");

@@ -124,7 +124,7 @@ fn transposed_convolutions_stay_within_their_buffers() {
                 up_convolution(workers, shape, x, [w, b], y);
             });
             check([output, weight, input], [input], |workers, [dy, w, mask], [dx]| {
-                up_convolution_input_gradient(workers, shape, dy, w, mask, dx);
+                up_convolution_input_gradient(workers, shape, dy, w, Some(mask), dx);
             });
             check([input, output], [weight, out], |workers, [x, dy], results| {
                 up_convolution_weight_gradient(workers, shape, x, dy, results);
