@@ -48,12 +48,14 @@ impl Canvas {
         picked(label_map, from.0 as usize, &rows, &columns)
     }
 
-    /// Scales the network's answer for the canvas, `[rows, columns]`, to the size `to` (width, height).
+    /// Scales the network's answer for the canvas, `[label map rows, label map columns]`, to the size `to` (width,
+    /// height).
     #[must_use]
     pub fn label_map(&self, spec: &Spec, answer: &[u8], to: (u32, u32)) -> Vec<u8> {
-        let columns = centers(self.width_px, to.0 as usize, to.0 as usize);
-        let rows = centers(self.height_px, to.1 as usize, to.1 as usize);
-        picked(answer, spec.columns(), &rows, &columns)
+        let scale = spec.label_map_scale();
+        let columns = centers(scale * self.width_px, to.0 as usize, to.0 as usize);
+        let rows = centers(scale * self.height_px, to.1 as usize, to.1 as usize);
+        picked(answer, spec.label_map_columns(), &rows, &columns)
     }
 }
 

@@ -443,7 +443,7 @@ fn head(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(shape.pixels() as u64));
 
     let (mut label_map, mut counts) = (vec![0; shape.pixels()], vec![0; PHOTOS * MAPS]);
-    let mut label = || head.label(workers(), black_box(&mut label_map), &mut counts);
+    let mut label = || head.label(workers(), 1, black_box(&mut label_map), &mut counts);
     label();
     group.bench_function("label", |bencher| bencher.iter(&mut label));
     for (pixel, &category) in label_map.iter().enumerate() {

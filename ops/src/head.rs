@@ -3,13 +3,15 @@
 //!
 //! Here a vector holds one map of several pixels, so that nothing has to be summed across its lanes.
 
-use super::Workers;
 use super::maps::{Band, Shape, cut};
 use super::simd::{Job, Simd, Vector};
 use super::spread::{spread_items, with_scratch};
+use super::{Instructions, Workers};
 
 /// Numbers of channels that the head can read.
 pub const HEAD_CHANNELS: [usize; 2] = [8, 16];
+/// Times that maps can be enlarged for a label map.
+pub const LABEL_SCALES: [usize; 3] = [1, 2, 4];
 /// Maps: categories.
 pub const MAPS: usize = 23;
 /// Pixels processed at once: their intermediate results stay in the first-level cache.
@@ -194,27 +196,27 @@ impl Head<'_> {
         [(sum(0) / own) as f32, (sum(1) / own) as f32]
     }
 
-    /// Writes the category of each pixel, `[batch, rows, columns]`, and the number of the photo's own pixels of each
-    /// category, `[batch, 23]`.
-    pub fn label(&self, workers: Workers<'_>, label_map: &mut [u8], counts: &mut [i32]) {
+    /// Writes the category of each pixel, `[batch, scale x rows, scale x columns]`, and the number of the photo's own
+    /// pixels of each category, `[batch, 23]`. `scale` is one of [`LABEL_SCALES`]: the maps are enlarged so many times in
+    /// each direction, by bilinear interpolation between the centres of pixels, before the highest is taken.
+    pub fn label(&self, workers: Workers<'_>, scale: usize, label_map: &mut [u8], counts: &mut [i32]) {
         self.check();
-        let instructions = workers.instructions;
-        assert!(label_map.len() == self.shape.pixels() && counts.len() == self.shape.batch * MAPS);
+        let area = scale * scale;
+        assert!(LABEL_SCALES.contains(&scale));
+        assert!(label_map.len() == area * self.shape.pixels() && counts.len() == self.shape.batch * MAPS);
         let bands = Band::all(self.shape, workers.spread.threads());
         let mut of_bands = vec![[0; MAPS]; bands.len()];
-        let parts = cut(&bands, self.shape.with_channels(1), label_map).into_iter().zip(&mut of_bands).collect();
+        let parts = cut(&bands, self.shape.with_channels(area), label_map).into_iter().zip(&mut of_bands).collect();
         spread_items(workers.spread, parts, |index, (map, counts): (&mut [u8], &mut [i32; MAPS])| {
             let band = bands[index];
-            for (chunk, map) in self.chunks(band).zip(map.chunks_mut(CHUNK)) {
-                let input = self.input_of(&chunk);
-                match self.shape.channels {
-                    8 => instructions.run(Label::<8> { head: *self, input, map }),
-                    _ => instructions.run(Label::<16> { head: *self, input, map }),
-                }
+            match scale {
+                1 => self.label_band(workers.instructions, band, map),
+                2 => self.label_enlarged::<2>(workers.instructions, band, map),
+                _ => self.label_enlarged::<4>(workers.instructions, band, map),
             }
-            let rows = map.chunks_exact(self.shape.columns).zip(band.first_row..);
-            for (row, _) in rows.take_while(|(_, at)| *at < self.photo[0]) {
-                row[..self.photo[1]].iter().for_each(|&category| counts[usize::from(category)] += 1);
+            let rows = map.chunks_exact(scale * self.shape.columns).zip(scale * band.first_row..);
+            for (row, _) in rows.take_while(|(_, at)| *at < scale * self.photo[0]) {
+                row[..scale * self.photo[1]].iter().for_each(|&category| counts[usize::from(category)] += 1);
             }
         });
         counts.fill(0);
@@ -222,6 +224,38 @@ impl Head<'_> {
             let counts = &mut counts[band.photo * MAPS..][..MAPS];
             counts.iter_mut().zip(found).for_each(|(sum, count)| *sum += count);
         }
+    }
+
+    /// The label map of a band.
+    fn label_band(&self, instructions: Instructions, band: Band, map: &mut [u8]) {
+        for (chunk, map) in self.chunks(band).zip(map.chunks_mut(CHUNK)) {
+            let input = self.input_of(&chunk);
+            match self.shape.channels {
+                8 => instructions.run(Label::<8> { head: *self, input, map }),
+                _ => instructions.run(Label::<16> { head: *self, input, map }),
+            }
+        }
+    }
+
+    /// The label map of a band from maps that are enlarged: those of the band's rows and of the rows around it.
+    fn label_enlarged<const S: usize>(&self, instructions: Instructions, band: Band, map: &mut [u8]) {
+        let columns = self.shape.columns;
+        let width = Enlarged::<S>::width(columns);
+        with_scratch((band.rows + 2) * MAPS * width, |planes: &mut [f32]| {
+            for (at, planes) in planes.chunks_exact_mut(MAPS * width).enumerate() {
+                let row = (band.first_row + at).saturating_sub(1).min(self.shape.rows - 1);
+                let first = (band.photo * self.shape.rows + row) * columns;
+                let input = self.input_of(&(first..first + columns));
+                match self.shape.channels {
+                    8 => instructions.run(Planes::<8> { head: *self, input, width, planes }),
+                    _ => instructions.run(Planes::<16> { head: *self, input, width, planes }),
+                }
+            }
+            let around = planes.windows(3 * MAPS * width).step_by(MAPS * width);
+            for (rows, map) in around.zip(map.chunks_exact_mut(S * S * columns)) {
+                instructions.run(Enlarged::<S> { rows, columns, map });
+            }
+        });
     }
 
     /// The pixels of a band, in chunks.
@@ -651,6 +685,100 @@ impl<const C: usize> Job for Label<'_, C> {
         for first in (0..self.map.len()).step_by(S::Wide::LANES) {
             let maps = self.head.maps(&channels::<S::Wide, C>(wide, self.input, first));
             put_categories(highest(&maps)[1], &mut self.map[first..]);
+        }
+    }
+}
+
+/// The maps of a row, `[23, width]`: its pixels begin at 1, and the first and the last are repeated at the ends.
+struct Planes<'a, const C: usize> {
+    head: Head<'a>,
+    /// `[columns, channels]`.
+    input: &'a [f32],
+    width: usize,
+    planes: &'a mut [f32],
+}
+
+impl<const C: usize> Job for Planes<'_, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let columns = self.input.len() / C;
+        for first in (0..columns).step_by(S::Wide::LANES) {
+            let maps = self.head.maps(&channels::<S::Wide, C>(simd.wide(), self.input, first));
+            for (map, plane) in maps.into_iter().zip(self.planes.chunks_exact_mut(self.width)) {
+                map.put(&mut plane[1 + first..]);
+            }
+        }
+        for plane in self.planes.chunks_exact_mut(self.width) {
+            (plane[0], plane[columns + 1]) = (plane[1], plane[columns]);
+        }
+    }
+}
+
+/// The label map of a row of maps, enlarged `N` times in each direction.
+struct Enlarged<'a, const N: usize> {
+    /// The [`Planes`] of the row above, of the row, and of the row below.
+    rows: &'a [f32],
+    columns: usize,
+    /// `[N, N x columns]`.
+    map: &'a mut [u8],
+}
+
+impl<const N: usize> Enlarged<'_, N> {
+    /// Width of the planes: vectors of up to 16 lanes are read one pixel to the right of the last multiple of 16.
+    fn width(columns: usize) -> usize {
+        columns.next_multiple_of(16) + 2
+    }
+
+    /// The pixel before a position among the `N` in a pixel, as 0 or 1 for the pixel before or the pixel itself, and how far
+    /// the position is on the way to the next.
+    #[inline(always)]
+    fn place(position: usize) -> (usize, f32) {
+        let at = (position as f32 + 0.5) / N as f32 + 0.5;
+        (at as usize, at.fract())
+    }
+}
+
+impl<const N: usize> Job for Enlarged<'_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (wide, lanes, width) = (simd.wide(), S::Wide::LANES, Self::width(self.columns));
+        let zero = S::Wide::splat(wide, 0.0);
+        for (position, map) in self.map.chunks_exact_mut(N * self.columns).enumerate() {
+            let (row, share) = Self::place(position);
+            let (upper, share) = (&self.rows[row * MAPS * width..], S::Wide::splat(wide, share));
+            for first in (0..self.columns).step_by(lanes) {
+                let mut best = [[zero; 2]; N];
+                for category in 0..MAPS {
+                    let (upper, lower) = (&upper[category * width..], &upper[(MAPS + category) * width..]);
+                    let mut near = [zero; 3];
+                    for (column, near) in near.iter_mut().enumerate() {
+                        let upper = S::Wide::of(wide, &upper[first + column..]);
+                        let lower = S::Wide::of(wide, &lower[first + column..]);
+                        *near = lower.minus(upper).times_plus(share, upper);
+                    }
+                    for (position, best) in best.iter_mut().enumerate() {
+                        let (column, share) = Self::place(position);
+                        let step = near[column + 1].minus(near[column]);
+                        let value = step.times_plus(S::Wide::splat(wide, share), near[column]);
+                        let index = S::Wide::splat(wide, category as f32);
+                        *best = if category == 0 {
+                            [value, zero]
+                        } else {
+                            [best[0].larger(value), value.if_greater(best[0], index, best[1])]
+                        };
+                    }
+                }
+                for (position, [_, category]) in best.into_iter().enumerate() {
+                    let mut found = [0.0; 16];
+                    category.put(&mut found);
+                    let places = map[N * first + position..].iter_mut().step_by(N);
+                    places.zip(&found[..lanes]).for_each(|(place, category)| *place = *category as u8);
+                }
+            }
         }
     }
 }

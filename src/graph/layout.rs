@@ -1,6 +1,7 @@
 //! Inputs and outputs of a network's graphs: their shapes, and the nodes that rearrange photos and label maps.
 
 use super::builder::{Builder, Dim, Value};
+use super::onnx::Attribute;
 use super::spec::Spec;
 
 impl Spec {
@@ -9,7 +10,7 @@ impl Spec {
     }
 
     pub(super) fn label_map_dims(&self) -> [Dim; 3] {
-        [Dim::Batch, Dim::Fixed(self.rows()), Dim::Fixed(self.columns())]
+        [Dim::Batch, Dim::Fixed(self.label_map_rows()), Dim::Fixed(self.label_map_columns())]
     }
 
     pub(super) fn label_dims(&self) -> [Dim; 3] {
@@ -37,9 +38,9 @@ impl Spec {
         builder.reshape(&squares, &[0, rows, columns, 3 * stride * stride])
     }
 
-    /// Enlarges a label map from the size of the maps to that of the photos.
+    /// Enlarges a label map from the size of the maps to that of the photos, if it was not made from enlarged logits.
     pub(super) fn enlarge(&self, builder: &mut Builder, label_map: &Value) -> Value {
-        if self.stride == 1 {
+        if self.stride == 1 || self.logit_scale > 1 {
             return label_map.clone();
         }
         builder.scope("label_map");
@@ -48,5 +49,17 @@ impl Spec {
         let times = builder.integers(&[1, 1, stride, 1, stride]);
         let squares = builder.node("Expand", &[&squares, &times], vec![]);
         builder.reshape(&squares, &[0, stride * rows, stride * columns])
+    }
+
+    /// Logits, `[batch, 23, map rows, map columns]`, enlarged by bilinear interpolation between the centres of pixels.
+    pub(super) fn enlarge_logits(&self, builder: &mut Builder, logits: &Value) -> Value {
+        if self.logit_scale == 1 {
+            return logits.clone();
+        }
+        let scale = self.logit_scale as f32;
+        let (region, scales) = (builder.floats(&[]), builder.floats(&[1.0, 1.0, scale, scale]));
+        let attributes = [("mode", "linear"), ("coordinate_transformation_mode", "half_pixel")];
+        let attributes = attributes.map(|(name, value)| Attribute::string(name, value)).to_vec();
+        builder.node("Resize", &[logits, &region, &scales], attributes)
     }
 }

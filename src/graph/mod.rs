@@ -9,7 +9,7 @@
 //! | [`label_maps`] | `photos`; the weights are in the file | `label_map` |
 //! | [`predict`] | the same | `label_map`, `probabilities` f32 `[batch, 23, map rows, map columns]` |
 //!
-//! `photos` are u8 `[batch, rows, columns, 3]`, `label_map` u8 `[batch, rows, columns]`, `labels` u8
+//! `photos` are u8 `[batch, rows, columns, 3]`, `label_map` u8 `[batch, label map rows, label map columns]`, `labels` u8
 //! `[batch, map rows, map columns]`. Weights, moments and everything else that is carried from step to step are flat f32 vectors, in the
 //! order of [`parameters::parameters`] and [`parameters::statistics`]. The `loss` of a graph that outputs new weights
 //! is NaN if any of them is NaN or infinite. All graphs but [`predict`] come in two dialects with the same inputs and

@@ -106,7 +106,10 @@ pub(super) fn evaluate(
     let softmax = Attribute::int("softmax", i64::from(spec.loss == Loss::Softmax));
     let inputs = [&features, weight, bias, labels];
     let outputs = builder.native("HeadEvaluation", &inputs, vec![photo(spec), softmax], 3);
-    outputs.try_into().expect("there are 3")
+    let [loss, bce, label_map] = <[Value; 3]>::try_from(outputs).expect("there are 3");
+    let label_map =
+        if spec.logit_scale > 1 { label_features(builder, spec, &features, [weight, bias]) } else { label_map };
+    [loss, bce, label_map]
 }
 
 /// Label maps.
@@ -119,8 +122,13 @@ pub(super) fn label(
 ) -> Value {
     let features = forward(builder, spec, photos, weights, precision).features;
     builder.scope("head");
-    let [weight, bias] = tensors(weights, "out");
-    builder.native("HeadLabels", &[&features, weight, bias], vec![photo(spec)], 2).remove(0)
+    label_features(builder, spec, &features, tensors(weights, "out"))
+}
+
+/// Label maps, from the head's input.
+fn label_features(builder: &mut Builder, spec: &Spec, features: &Value, [weight, bias]: [&Value; 2]) -> Value {
+    let attributes = vec![photo(spec), Attribute::int("scale", spec.logit_scale as i64)];
+    builder.native("HeadLabels", &[features, weight, bias], attributes, 2).remove(0)
 }
 
 /// Weights and moments after a step of Adam.

@@ -73,13 +73,13 @@ pub(super) fn evaluate(
             mean_negative_log(builder, &of_truth, None)
         }
     };
-    [loss, bce, label_map(builder, &logits)]
+    [loss, bce, label_map(builder, spec, &logits)]
 }
 
 /// Label maps.
 pub(super) fn label(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap<String, Value>) -> Value {
     let logits = logits(builder, spec, photos, weights);
-    label_map(builder, &logits)
+    label_map(builder, spec, &logits)
 }
 
 /// Label maps and probabilities.
@@ -90,7 +90,7 @@ pub(super) fn predict(
     weights: &HashMap<String, Value>,
 ) -> [Value; 2] {
     let logits = logits(builder, spec, photos, weights);
-    [label_map(builder, &logits), activation(builder, spec.loss, &logits)]
+    [label_map(builder, spec, &logits), activation(builder, spec.loss, &logits)]
 }
 
 /// One map of logits per category.
@@ -307,9 +307,11 @@ fn pixel_accuracy(builder: &mut Builder, spec: &Spec, logits: &Value, truth: &Tr
     builder.reduce("ReduceMean", &right, &[0, 1, 2, 3], false)
 }
 
-/// The category of the highest logit of each pixel, u8 `[batch, rows, columns]`.
-fn label_map(builder: &mut Builder, logits: &Value) -> Value {
+/// The category of the highest logit of each pixel, u8 `[batch, rows, columns]`, of enlarged logits if the spec asks for
+/// them.
+fn label_map(builder: &mut Builder, spec: &Spec, logits: &Value) -> Value {
     builder.scope("label_map");
+    let logits = &spec.enlarge_logits(builder, logits);
     let attributes = vec![onnx::Attribute::int("axis", 1), onnx::Attribute::int("keepdims", 0)];
     let categories = builder.node("ArgMax", &[logits], attributes);
     builder.cast(&categories, UINT8)

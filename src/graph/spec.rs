@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use lookbook_ops::head::HEAD_CHANNELS;
+use lookbook_ops::head::{HEAD_CHANNELS, LABEL_SCALES};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -89,6 +89,10 @@ pub struct Spec {
     /// are fed in side by side, as 12 channels.
     #[serde(default = "Spec::seed_stride")]
     pub stride: usize,
+    /// Times that logits are enlarged in each direction, by bilinear interpolation, before the category is chosen: 1 or a
+    /// multiple of the stride, 2 or 4. With 1 the label map is enlarged to the size of the canvas instead.
+    #[serde(default = "Spec::seed_logit_scale")]
+    pub logit_scale: usize,
     /// Whether the maps of 3x3 convolutions are normalised over the batch during training (Ioffe and Szegedy, 2015,
     /// <https://arxiv.org/abs/1502.03167>).
     #[serde(default)]
@@ -135,7 +139,16 @@ impl Spec {
     #[must_use]
     pub fn seed(photo_width_px: usize, photo_height_px: usize, loss: Loss) -> Self {
         let (channels, stride) = (Self::seed_channels(), Self::seed_stride());
-        Self { photo_width_px, photo_height_px, loss, channels, stride, batch_norm: false, encoder: None }
+        Self {
+            photo_width_px,
+            photo_height_px,
+            loss,
+            channels,
+            stride,
+            logit_scale: 1,
+            batch_norm: false,
+            encoder: None,
+        }
     }
 
     /// Reads a specification from the metadata of a file, and checks it.
@@ -165,6 +178,8 @@ impl Spec {
         let channels = (2..=7).contains(&self.channels.len())
             && self.channels.iter().all(|it| it.is_multiple_of(8) && (8..=1024).contains(it))
             && HEAD_CHANNELS.contains(&self.channels[0]);
+        let logit_scale = LABEL_SCALES.contains(&self.logit_scale)
+            && (self.logit_scale == 1 || self.logit_scale.is_multiple_of(self.stride.max(1)));
         let levels = self.channels.len() + 1;
         let encoder =
             self.encoder.as_ref().is_none_or(|it| it.is_valid() && it.taps().len() == levels && self.stride == 2);
@@ -172,6 +187,7 @@ impl Spec {
             ("photo_width_px", sides.contains(&self.photo_width_px), "is not between 16 and 4096"),
             ("photo_height_px", sides.contains(&self.photo_height_px), "is not between 16 and 4096"),
             ("stride", [1, 2].contains(&self.stride), "is neither 1 nor 2"),
+            ("logit_scale", logit_scale, "is neither 1 nor a multiple of the stride among 2 and 4"),
             ("channels", channels, "are not 2 to 7 multiples of 8 up to 1024, the first 8 or 16"),
             (
                 "encoder",
@@ -188,6 +204,10 @@ impl Spec {
     }
 
     const fn seed_stride() -> usize {
+        1
+    }
+
+    const fn seed_logit_scale() -> usize {
         1
     }
 
@@ -224,6 +244,24 @@ impl Spec {
     #[must_use]
     pub fn map_columns(&self) -> usize {
         self.columns() / self.stride
+    }
+
+    /// Pixels of a label map, in each direction, per pixel of the canvas.
+    #[must_use]
+    pub fn label_map_scale(&self) -> usize {
+        self.logit_scale.max(self.stride) / self.stride
+    }
+
+    /// Rows of label maps.
+    #[must_use]
+    pub fn label_map_rows(&self) -> usize {
+        self.rows() * self.label_map_scale()
+    }
+
+    /// Columns of label maps.
+    #[must_use]
+    pub fn label_map_columns(&self) -> usize {
+        self.columns() * self.label_map_scale()
     }
 
     /// Rows and columns of the top level's maps that belong to the photo.

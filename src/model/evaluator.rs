@@ -23,7 +23,7 @@ pub struct Answer {
     pub loss: f32,
     /// Mean binary cross-entropy over the photos' pixels and the maps.
     pub bce: f32,
-    /// One label map, `[rows, columns]`, for each photo.
+    /// One label map, `[label map rows, label map columns]`, for each photo.
     pub label_maps: Vec<Vec<u8>>,
 }
 
@@ -60,7 +60,10 @@ impl Evaluator {
         Ok(Answer {
             loss: number("loss")?,
             bce: number("bce")?,
-            label_maps: maps.chunks_exact(spec.rows() * spec.columns()).map(<[u8]>::to_vec).collect(),
+            label_maps: maps
+                .chunks_exact(spec.label_map_rows() * spec.label_map_columns())
+                .map(<[u8]>::to_vec)
+                .collect(),
         })
     }
 }

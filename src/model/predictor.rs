@@ -99,6 +99,7 @@ impl Predictor {
         let input = Tensor::from_array((dims, pixels)).map_err(failed(PREDICT_FILE))?;
         let outputs = self.session.run(ort::inputs! { "photos" => input }).map_err(failed(PREDICT_FILE))?;
         let (_, answer) = outputs["label_map"].try_extract_tensor::<u8>().map_err(failed(PREDICT_FILE))?;
-        Ok(answer.chunks_exact(rows * columns).map(<[u8]>::to_vec).collect())
+        let label_map_len = self.spec.label_map_rows() * self.spec.label_map_columns();
+        Ok(answer.chunks_exact(label_map_len).map(<[u8]>::to_vec).collect())
     }
 }

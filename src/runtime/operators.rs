@@ -13,7 +13,7 @@
 //! | `UpConvolutionGradient` | maps, gradient of the output, weight | gradients of weight, bias, maps |
 //! | `HeadLoss` | maps, weight, bias, labels u8, optional weights of the categories and of the Dice term | loss, pixel accuracy, gradients of weight, bias, maps |
 //! | `HeadEvaluation` | maps, weight, bias, labels | loss, binary cross-entropy, label map u8 |
-//! | `HeadLabels` | maps, weight, bias | label map u8, pixels of each category i32 `[batch, 23]` |
+//! | `HeadLabels` | maps, weight, bias; attribute `scale` | label map u8, of maps enlarged so many times; pixels of each category i32 `[batch, 23]` |
 //! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16MaxPool`, `Bf16UpConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
 //! | `Bf16LastConvolution` | as `Bf16Convolution` | maps, f32 |
 //! | `Adam` | gradient, weights, first and second moment, step, learning rate | weights, first and second moment |
@@ -38,7 +38,7 @@ use crate::graph::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON};
 use crate::labels::CATEGORY_COUNT;
 use lookbook_ops::adam::{Adam, AdamInputs};
 use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
-use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadLoss, MAPS};
+use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadLoss, LABEL_SCALES, MAPS};
 use lookbook_ops::maps::{Maps, Shape};
 use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
 use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
@@ -162,6 +162,7 @@ impl Operator for Native {
         let attributes = Attributes {
             mask: context.get::<i64>("mask").is_some_and(|it| it != 0),
             plain: context.get::<i64>("plain").is_some_and(|it| it != 0),
+            scale: context.get::<i64>("scale").map_or(1, |it| usize::try_from(it).unwrap_or(0)),
             softmax: context.get::<i64>("softmax").is_some_and(|it| it != 0),
             photo: context.get::<Vec<i64>>("photo").unwrap_or_default().iter().map(|&it| it as usize).collect(),
         };
@@ -201,6 +202,7 @@ fn each_guarded<T>(run: impl FnOnce(&(dyn Fn(usize) + Sync)) -> T, task: &(dyn F
 struct Attributes {
     mask: bool,
     plain: bool,
+    scale: usize,
     softmax: bool,
     photo: Vec<usize>,
 }
@@ -527,10 +529,14 @@ fn label(call: &Call<'_>) -> ort::Result<()> {
     let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let shape = shape_of(&maps)?;
     let head = head(call, shape, [&maps, &weight, &bias])?;
-    let mut map = call.output(0, [shape.batch, shape.rows, shape.columns])?;
+    let scale = call.attributes.scale;
+    if !LABEL_SCALES.contains(&scale) {
+        return Err(ort::Error::new(format!("the attribute 'scale' is {scale}, not one of {LABEL_SCALES:?}")));
+    }
+    let mut map = call.output(0, [shape.batch, scale * shape.rows, scale * shape.columns])?;
     let mut counts = call.output(1, [shape.batch, MAPS])?;
     let (map, counts) = (map.try_extract_tensor_mut::<u8>()?.1, counts.try_extract_tensor_mut::<i32>()?.1);
-    head.label(call.workers, map, counts);
+    head.label(call.workers, scale, map, counts);
     Ok(())
 }
 

@@ -232,6 +232,7 @@ impl Config {
             loss: self.loss,
             channels: self.channels.clone(),
             stride: self.stride,
+            logit_scale: 1,
             batch_norm: self.batch_norm,
             encoder: None,
         }

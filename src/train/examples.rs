@@ -162,7 +162,7 @@ impl Examples {
     }
 
     /// A photo as the network sees it, its labels, and the network's output for it, all cropped to the part of the
-    /// canvas that the photo covers. `answer` is `[rows, columns]`.
+    /// canvas that the photo covers. `answer` is `[label map rows, label map columns]`.
     #[must_use]
     pub fn cut_out(&self, id: usize, answer: &[u8]) -> (Photo, [Vec<u8>; 2]) {
         let Held { canvas, labels, .. } = &self.examples[id];
@@ -171,17 +171,17 @@ impl Examples {
             lines.flat_map(|line| &line[..canvas.width_px * channels]).copied().collect()
         };
         let (width_px, height_px) = (canvas.width_px as u32, canvas.height_px as u32);
-        (Photo { width_px, height_px, rgb: cut(&canvas.pixels, 3) }, [cut(labels, 1), cut(answer, 1)])
+        let found = canvas.label_map(&self.spec, answer, (width_px, height_px));
+        (Photo { width_px, height_px, rgb: cut(&canvas.pixels, 3) }, [cut(labels, 1), found])
     }
 
-    /// Adds the network's output for a photo, `[rows, columns]`, to `confusion`, over the part of the canvas that the
-    /// photo covers.
+    /// Adds the network's output for a photo, `[label map rows, label map columns]`, to `confusion`, over the part of the
+    /// canvas that the photo covers.
     pub fn count(&self, id: usize, answer: &[u8], confusion: &mut Confusion) {
         let Held { canvas, labels, .. } = &self.examples[id];
-        let columns = self.spec.columns();
-        let lines = labels.chunks_exact(columns).zip(answer.chunks_exact(columns));
-        for (truth, found) in lines.take(canvas.height_px) {
-            confusion.add(&truth[..canvas.width_px], &found[..canvas.width_px]);
+        let found = canvas.label_map(&self.spec, answer, (canvas.width_px as u32, canvas.height_px as u32));
+        for (truth, found) in labels.chunks_exact(self.spec.columns()).zip(found.chunks_exact(canvas.width_px)) {
+            confusion.add(&truth[..canvas.width_px], found);
         }
     }
 }

@@ -190,8 +190,13 @@ fn the_head_stays_within_its_buffers() {
             losses.copy_from_slice(&head.evaluate(workers, false, &labels, &mut map));
             let mut counts = vec![0; shape.batch * MAPS];
             let mut same = Guarded::new(&vec![98; shape.pixels()], guard);
-            head.label(workers, &mut same, &mut counts);
+            head.label(workers, 1, &mut same, &mut counts);
             assert_eq!(map[..], same[..]);
+            for scale in [2, 4] {
+                let mut enlarged = Guarded::new(&vec![97; scale * scale * shape.pixels()], guard);
+                head.label(workers, scale, &mut enlarged, &mut counts);
+                assert!(enlarged.iter().all(|&it| usize::from(it) < MAPS));
+            }
         });
     }
 }

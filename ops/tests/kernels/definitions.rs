@@ -354,7 +354,7 @@ fn check_head([batch, rows, columns]: [usize; 3], channels: usize, weights: Opti
         assert_close("losses", &losses, &[own_loss, own_bce]);
         assert_eq!(map, categories);
         let (mut map, mut found) = (vec![99; shape.pixels()], vec![99; batch * MAPS]);
-        head.label(workers, &mut map, &mut found);
+        head.label(workers, 1, &mut map, &mut found);
         assert_eq!((map, found), (categories.clone(), counts.clone()));
     });
 }
@@ -365,6 +365,60 @@ fn the_head_is_as_defined() {
     for (size, channels) in SIZES.into_iter().flat_map(|size| HEAD_CHANNELS.map(|channels| (size, channels))) {
         check_head(size, channels, None);
         check_head(size, channels, Some(&weights));
+    }
+}
+
+/// The label map of enlarged maps by its definition: bilinear interpolation between the centres of pixels, the pixels at the
+/// edge repeated.
+fn check_enlarged([batch, rows, columns]: [usize; 3], channels: usize, scale: usize) {
+    let shape = Shape { batch, rows, columns, channels };
+    let mut rng = ChaCha8Rng::seed_from_u64((shape.len() * scale) as u64);
+    let mut drawn = |count: usize| -> Vec<f32> { (0..count).map(|_| rng.random_range(-1.0..1.0)).collect() };
+    let (input, weight, bias) = (drawn(shape.len()), drawn(MAPS * channels), drawn(MAPS));
+    let map_at = |photo: usize, row: usize, column: usize, category: usize| {
+        let pixel = (photo * rows + row) * columns + column;
+        let x = &input[pixel * channels..][..channels];
+        let products = x.iter().zip(&weight[category * channels..]).map(|(x, w)| f64::from(*x) * f64::from(*w));
+        products.sum::<f64>() + f64::from(bias[category])
+    };
+    let around = |position: usize, count: usize| {
+        let at = ((position as f64 + 0.5) / scale as f64 - 0.5).clamp(0.0, (count - 1) as f64);
+        let before = at as usize;
+        (before, (before + 1).min(count - 1), at.fract())
+    };
+    let mut expected = Vec::new();
+    for (photo, row, column) in (0..batch)
+        .flat_map(|photo| (0..scale * rows).map(move |row| (photo, row)))
+        .flat_map(|(photo, row)| (0..scale * columns).map(move |column| (photo, row, column)))
+    {
+        let ((top, bottom, down), (left, right, along)) = (around(row, rows), around(column, columns));
+        let value = |category: usize| {
+            let of_row =
+                |row| map_at(photo, row, left, category) * (1.0 - along) + map_at(photo, row, right, category) * along;
+            of_row(top) * (1.0 - down) + of_row(bottom) * down
+        };
+        let values: Vec<f64> = (0..MAPS).map(value).collect();
+        let highest = values.iter().copied().fold(f64::MIN, f64::max);
+        expected.push((0..MAPS).filter(|&category| values[category] > highest - 1e-5).collect::<Vec<_>>());
+    }
+    let photo = [rows.div_ceil(2), columns];
+    let head = Head { shape, input: &input, weight: &weight, bias: &bias, photo };
+    every_instructions(|workers| {
+        let (mut map, mut counts) = (vec![99; shape.pixels() * scale * scale], vec![99; batch * MAPS]);
+        head.label(workers, scale, &mut map, &mut counts);
+        for (at, (found, expected)) in map.iter().zip(&expected).enumerate() {
+            assert!(expected.contains(&usize::from(*found)), "pixel {at}: {found}, not one of {expected:?}");
+        }
+        let own = batch * photo[0] * photo[1] * scale * scale;
+        assert_eq!(counts.iter().map(|&it| it as usize).sum::<usize>(), own);
+    });
+}
+
+#[test]
+fn enlarged_label_maps_are_as_defined() {
+    for (size, channels) in SIZES.into_iter().flat_map(|size| HEAD_CHANNELS.map(|channels| (size, channels))) {
+        check_enlarged(size, channels, 2);
+        check_enlarged(size, channels, 4);
     }
 }
 
