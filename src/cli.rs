@@ -185,8 +185,11 @@ struct TrainFlags {
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Training recipe: defaults for the settings that neither the settings file nor a flag gives [default: best]
-    #[arg(long, value_parser = ["seed", "best"])]
+    #[arg(long, value_parser = ["seed", "best", "pretrained"])]
     recipe: Option<String>,
+    /// File of a pretrained encoder [default with the recipe pretrained: the one that `make encoder` installed]
+    #[arg(long, value_name = "FILE")]
+    encoder: Option<PathBuf>,
     /// Passes over the train split [default: 25]
     #[arg(long)]
     epochs: Option<u32>,

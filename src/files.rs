@@ -197,6 +197,19 @@ pub fn parent_of(path: &Path) -> PathBuf {
     }
 }
 
+/// Where `folder`, which a script of the project installed, may lie: beside the program, and, for a program in cargo's
+/// `target/`, in the checkout that holds it. Whoever can write there could replace the program itself.
+#[must_use]
+pub fn beside_program(folder: &str) -> Vec<PathBuf> {
+    beside(&std::env::current_exe().unwrap_or_default(), folder)
+}
+
+fn beside(program: &Path, folder: &str) -> Vec<PathBuf> {
+    let beside = program.parent().unwrap_or(program);
+    let target = beside.ancestors().take(3).find(|it| it.file_name().is_some_and(|name| name == "target"));
+    [Some(beside), target.and_then(Path::parent)].into_iter().flatten().map(|it| it.join(folder)).collect()
+}
+
 /// Size and SHA-256 of a file.
 ///
 /// # Errors
@@ -308,6 +321,17 @@ impl OpenFolder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_installed_lies_beside_the_program_or_in_its_checkout() {
+        let places = |program: &str| {
+            beside(Path::new(program), ".runtime").iter().map(|it| it.display().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(places("/opt/lookbook/bin/lookbook"), ["/opt/lookbook/bin/.runtime"]);
+        let of_checkout = |below: &str| [format!("/src/target/{below}/.runtime"), "/src/.runtime".to_owned()];
+        assert_eq!(places("/src/target/release/lookbook"), of_checkout("release"));
+        assert_eq!(places("/src/target/release/deps/it-1"), of_checkout("release/deps"));
+    }
 
     #[test]
     fn an_opened_folder_is_read_whatever_takes_its_place() -> Result<()> {

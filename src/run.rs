@@ -231,6 +231,9 @@ impl<'a> Night<'a> {
         if needs(train::Config::NAME) || needs("segment") {
             runtime::library()?;
         }
+        if needs(train::Config::NAME) {
+            self.config::<train::Config>()?.check_encoder()?;
+        }
         if let (Some(source), true) = (&self.source, needs("convert")) {
             crate::convert::Layout::detect(source)?;
         }

@@ -247,8 +247,8 @@ impl Head<'_> {
                 let first = (band.photo * self.shape.rows + row) * columns;
                 let input = self.input_of(&(first..first + columns));
                 match self.shape.channels {
-                    8 => instructions.run(Planes::<8> { head: *self, input, width, planes }),
-                    _ => instructions.run(Planes::<16> { head: *self, input, width, planes }),
+                    8 => instructions.run(Planes::<8> { head: *self, input, width, to: planes }),
+                    _ => instructions.run(Planes::<16> { head: *self, input, width, to: planes }),
                 }
             }
             let around = planes.windows(3 * MAPS * width).step_by(MAPS * width);
@@ -695,7 +695,7 @@ struct Planes<'a, const C: usize> {
     /// `[columns, channels]`.
     input: &'a [f32],
     width: usize,
-    planes: &'a mut [f32],
+    to: &'a mut [f32],
 }
 
 impl<const C: usize> Job for Planes<'_, C> {
@@ -706,11 +706,11 @@ impl<const C: usize> Job for Planes<'_, C> {
         let columns = self.input.len() / C;
         for first in (0..columns).step_by(S::Wide::LANES) {
             let maps = self.head.maps(&channels::<S::Wide, C>(simd.wide(), self.input, first));
-            for (map, plane) in maps.into_iter().zip(self.planes.chunks_exact_mut(self.width)) {
+            for (map, plane) in maps.into_iter().zip(self.to.chunks_exact_mut(self.width)) {
                 map.put(&mut plane[1 + first..]);
             }
         }
-        for plane in self.planes.chunks_exact_mut(self.width) {
+        for plane in self.to.chunks_exact_mut(self.width) {
             (plane[0], plane[columns + 1]) = (plane[1], plane[columns]);
         }
     }

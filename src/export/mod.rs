@@ -11,7 +11,9 @@ use crate::files::{self, OpenFolder};
 use crate::graph::Spec;
 use crate::labels::CATEGORY_COUNT;
 use crate::model::Model;
-use crate::model::files::{DATA_LICENSE_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
+use crate::model::files::{
+    DATA_LICENSE_FILE, ENCODER_LICENSE_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE,
+};
 use crate::stage::{self, Common, Outcome, Read, RunFolders, Stage, StageConfig, Summary};
 use crate::train::checkpoint::{self, Checkpoint};
 
@@ -65,9 +67,9 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
 
 /// The files of a model folder that are copied, and what each is called then.
 fn sources(model: &OpenFolder, checkpoint: PathBuf) -> Vec<(PathBuf, &'static str)> {
-    let own = [TRAIN_STEP_FILE, PREDICT_FILE, WEIGHTS_FILE, MODEL_CARD_FILE, DATA_LICENSE_FILE];
-    let may_lack = |name: &str| [MODEL_CARD_FILE, DATA_LICENSE_FILE].contains(&name);
-    let own = own.into_iter().filter(|name| !may_lack(name) || model.path(name).is_file());
+    let always = [TRAIN_STEP_FILE, PREDICT_FILE, WEIGHTS_FILE];
+    let may_lack = [MODEL_CARD_FILE, DATA_LICENSE_FILE, ENCODER_LICENSE_FILE];
+    let own = always.into_iter().chain(may_lack.into_iter().filter(|name| model.path(name).is_file()));
     std::iter::once((checkpoint, CHECKPOINT_FILE)).chain(own.map(|name| (name.into(), name))).collect()
 }
 
@@ -129,6 +131,7 @@ fn readme(spec: &Spec, epoch: u32, model_id: &str, names: &[&str]) -> Result<Str
         columns => spec.columns(),
         has_card => names.contains(&MODEL_CARD_FILE),
         has_licence => names.contains(&DATA_LICENSE_FILE),
+        has_encoder_licence => names.contains(&ENCODER_LICENSE_FILE),
     };
     environment.get_template("readme").and_then(|it| it.render(values)).map(|text| text + "\n").map_err(problem)
 }

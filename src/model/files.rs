@@ -20,6 +20,9 @@ pub const MODEL_CARD_FILE: &str = "model.json";
 /// File name of the data licence.
 pub const DATA_LICENSE_FILE: &str = "DATA_LICENSE";
 
+/// File name of the licence of the pretrained encoder.
+pub const ENCODER_LICENSE_FILE: &str = "ENCODER_LICENSE";
+
 /// Identity of a `predict.onnx`: the first 16 hexadecimal digits of its SHA-256.
 #[must_use]
 pub fn id_of(predict: &[u8]) -> String {

@@ -1,6 +1,7 @@
 //! Published models: their files, and how they are loaded and run.
 
 pub mod confusion;
+pub mod encoder;
 pub mod epochs;
 pub mod evaluation;
 pub mod evaluator;

@@ -11,6 +11,7 @@ use ort::value::{DynValue, Tensor};
 
 use crate::engine::{Backend, Device, DialectChoice, Engine, InstructionsChoice, PrecisionChoice, Provider};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::graph::{Dialect, Precision};
 
 pub mod operators;
@@ -192,7 +193,8 @@ fn load() -> Result<Loaded> {
     Ok(Loaded { environment, path, version })
 }
 
-/// The library that `ORT_DYLIB_PATH` names, otherwise that of [`folders`].
+/// The library that `ORT_DYLIB_PATH` names, otherwise the one that is installed. The library is code that runs with the
+/// user's rights: it is never taken from the working directory.
 fn find_library() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os(LIBRARY_VARIABLE).filter(|value| !value.is_empty()) {
         let path = PathBuf::from(named);
@@ -203,21 +205,12 @@ fn find_library() -> Result<PathBuf> {
         let problem = format!("{LIBRARY_VARIABLE} points to it, but there is no such file; {INSTALL}");
         return Err(Error::runtime(path.display().to_string(), problem));
     }
-    let program = std::env::current_exe().unwrap_or_default();
-    let places: Vec<_> = folders(&program).into_iter().map(|folder| folder.join(LIBRARY_FILE)).collect();
+    let places: Vec<_> =
+        files::beside_program(LIBRARY_FOLDER).into_iter().map(|folder| folder.join(LIBRARY_FILE)).collect();
     places.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
         let places: Vec<_> = places.iter().map(|it| it.display().to_string()).collect();
         Error::runtime("ONNX Runtime", format!("there is no {}; {INSTALL}", places.join(" and no ")))
     })
-}
-
-/// Where the library may lie: `.runtime/` beside the program, and, for a program in cargo's `target/`, in the checkout that
-/// holds it. The library is code that runs with the user's rights, so it only comes from where whoever can write could replace
-/// the program itself; never from the working directory.
-fn folders(program: &Path) -> Vec<PathBuf> {
-    let beside = program.parent().unwrap_or(program);
-    let target = beside.ancestors().take(3).find(|it| it.file_name().is_some_and(|name| name == "target"));
-    [Some(beside), target.and_then(Path::parent)].into_iter().flatten().map(|it| it.join(LIBRARY_FOLDER)).collect()
 }
 
 /// The version from the name of the file that `path` resolves to (`libonnxruntime.so.1.31.1`), otherwise from the
@@ -268,19 +261,4 @@ fn preload_nvidia(folder: &Path) {
 
 fn commit(mut builder: ort::session::builder::SessionBuilder, model: &[u8]) -> ort::Result<Session> {
     builder.commit_from_memory(model)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_library_comes_from_beside_the_program_or_its_checkout() {
-        let places =
-            |program: &str| folders(Path::new(program)).iter().map(|it| it.display().to_string()).collect::<Vec<_>>();
-        assert_eq!(places("/opt/lookbook/bin/lookbook"), ["/opt/lookbook/bin/.runtime"]);
-        let of_checkout = |below: &str| [format!("/src/target/{below}/.runtime"), "/src/.runtime".to_owned()];
-        assert_eq!(places("/src/target/release/lookbook"), of_checkout("release"));
-        assert_eq!(places("/src/target/release/deps/it-1"), of_checkout("release/deps"));
-    }
 }

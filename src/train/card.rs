@@ -9,9 +9,10 @@ use crate::error::Result;
 use crate::files;
 use crate::graph::Spec;
 use crate::labels::CATEGORIES;
+use crate::model::encoder::EncoderFile;
 use crate::model::epochs::EpochRecord;
 use crate::model::evaluation::Evaluation;
-use crate::model::files::DATA_LICENSE_FILE;
+use crate::model::files::{DATA_LICENSE_FILE, ENCODER_LICENSE_FILE};
 use crate::stage::Stage;
 
 /// The content of `model.json`; unknown values are null.
@@ -33,6 +34,23 @@ pub(super) struct Network<'a> {
     pub(super) spec: &'a Spec,
     pub(super) parameters: usize,
     pub(super) categories: [&'static str; CATEGORIES.len()],
+    /// The pretrained encoder that training started from; null if there was none.
+    pub(super) encoder: Option<Encoder>,
+}
+
+/// A pretrained encoder.
+#[derive(Debug, Serialize)]
+pub(super) struct Encoder {
+    /// Its file's name.
+    name: String,
+    /// SHA-256 of the file.
+    sha256: String,
+    /// Where its weights come from.
+    source: Option<String>,
+    /// Their licence.
+    licence: Option<String>,
+    /// The file in the model folder that holds the licence's text.
+    licence_file: Option<&'static str>,
 }
 
 /// How it was trained.
@@ -132,4 +150,19 @@ pub(super) fn licence(stage: &Stage, dataset: &Dataset) -> Result<Option<DataLic
     let Some(Licence { title, text }) = dataset.licence()? else { return Ok(None) };
     files::write(&stage.path(DATA_LICENSE_FILE), &text)?;
     Ok(Some(DataLicence { title, file: DATA_LICENSE_FILE }))
+}
+
+/// Describes the encoder, and copies its licence into the model folder.
+pub(super) fn encoder(stage: &Stage, file: &EncoderFile) -> Result<Encoder> {
+    let text = file.licence_text()?;
+    if let Some(text) = &text {
+        files::write(&stage.path(ENCODER_LICENSE_FILE), text)?;
+    }
+    Ok(Encoder {
+        name: file.name(),
+        sha256: file.record().sha256.clone(),
+        source: file.source().map(str::to_owned),
+        licence: file.licence().map(str::to_owned),
+        licence_file: text.map(|_| ENCODER_LICENSE_FILE),
+    })
 }

@@ -8,7 +8,8 @@ use super::augment::Augmentation;
 use super::step::Rates;
 use crate::engine::Device;
 use crate::error::{Error, Result};
-use crate::graph::{Loss, SEED_CHANNELS, Spec};
+use crate::graph::{Descent, Loss, SEED_CHANNELS, Spec};
+use crate::model::encoder::{self, EncoderFile};
 
 /// A named set of defaults for the settings that neither a file nor a flag gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -20,6 +21,8 @@ pub enum Recipe {
     /// contributes.
     #[default]
     Best,
+    /// As `best`, but with a pretrained encoder as the way down.
+    Pretrained,
 }
 
 /// How the learning rate changes over the run.
@@ -96,7 +99,16 @@ pub struct Config {
     /// category differ, and weights all categories in the batch (in its part, with `micro_batch_size`) equally. Only
     /// with `loss = "softmax"`.
     pub dice: f32,
-    /// Channels of the network's levels, top to bottom: 2 to 7 multiples of 8, the first 8 or 16.
+    /// The file of a pretrained encoder ([`EncoderFile`]) that takes the place of the network's way down; the recipe
+    /// `pretrained` has the installed one, the others none. Only with `batch_norm = true` and `stride = 2`.
+    pub encoder: Option<PathBuf>,
+    /// With an encoder: factor of the learning rate for its weights, 0 to 1.
+    pub encoder_rate: f32,
+    /// Weight decay of `AdamW` (Loshchilov and Hutter, 2019, <https://arxiv.org/abs/1711.05101>): in each step, kernels of
+    /// convolutions shrink by this times the learning rate; 0 or more.
+    pub weight_decay: f32,
+    /// Channels of the network's levels, top to bottom: 2 to 7 multiples of 8. With an encoder, those of the decoder's
+    /// levels, from half the photo's resolution down: as many as the encoder has steps, less one.
     pub channels: Vec<usize>,
     /// Photo pixels, in each direction, per pixel of the top level: 1, or 2 for twice the channels at the same cost.
     pub stride: usize,
@@ -152,6 +164,9 @@ impl Config {
             loss: Loss::Bce,
             category_balance: 0.0,
             dice: 0.0,
+            encoder: None,
+            encoder_rate: 1.0,
+            weight_decay: 0.0,
             channels: SEED_CHANNELS.to_vec(),
             stride: 1,
             batch_norm: false,
@@ -167,25 +182,33 @@ impl Config {
             patience: 0,
             max_minutes: None,
         };
+        let best = Self {
+            batch_size: 4,
+            learning_rate: 3e-3,
+            schedule: Schedule::Cosine,
+            warmup_epochs: 1.0,
+            loss: Loss::Softmax,
+            category_balance: 0.4,
+            dice: 1.0,
+            channels: SEED_CHANNELS.iter().map(|channels| 2 * channels).collect(),
+            stride: 2,
+            batch_norm: true,
+            average_epochs: 1.0,
+            augment_flip: true,
+            augment_scale: 0.05,
+            augment_shift: 0.02,
+            augment_light: 0.1,
+            ..seed.clone()
+        };
         match recipe {
             Recipe::Seed => seed,
-            Recipe::Best => Self {
-                batch_size: 4,
-                learning_rate: 3e-3,
-                schedule: Schedule::Cosine,
-                warmup_epochs: 1.0,
-                loss: Loss::Softmax,
-                category_balance: 0.4,
-                dice: 1.0,
-                channels: SEED_CHANNELS.iter().map(|channels| 2 * channels).collect(),
-                stride: 2,
-                batch_norm: true,
-                average_epochs: 1.0,
-                augment_flip: true,
-                augment_scale: 0.05,
-                augment_shift: 0.02,
-                augment_light: 0.1,
-                ..seed
+            Recipe::Best => best,
+            Recipe::Pretrained => Self {
+                encoder: Some(encoder::installed()),
+                encoder_rate: 0.1,
+                weight_decay: 0.01,
+                channels: vec![32, 64, 96, 128],
+                ..best
             },
         }
     }
@@ -215,17 +238,46 @@ impl Config {
             ),
             ("train.dice", self.dice >= 0.0 && self.dice.is_finite(), "is not 0 or more"),
             ("train.dice", self.dice == 0.0 || self.loss == Loss::Softmax, "requires loss = \"softmax\"; set it to 0"),
+            ("train.encoder_rate", share(self.encoder_rate), "is not between 0 and 1"),
+            ("train.weight_decay", self.weight_decay >= 0.0 && self.weight_decay.is_finite(), "is not 0 or more"),
+            (
+                "train.batch_norm",
+                self.batch_norm || self.encoder.is_none(),
+                "is false, but a network with a pretrained encoder needs it; set it to true",
+            ),
             ("train.augment_scale", share(self.augment_scale), "is not between 0 and 1"),
             ("train.augment_shift", (0.0..=0.5).contains(&self.augment_shift), "is not between 0 and 0.5"),
             ("train.augment_light", share(self.augment_light), "is not between 0 and 1"),
         ];
         match in_order.iter().find(|(_, good, _)| !good) {
             Some((setting, _, problem)) => Err(Error::config(*setting, problem)),
-            None => self.spec().check().map_err(|(field, problem)| Error::config(format!("train.{field}"), problem)),
+            // The rest is checked with the encoder at hand, by `network`.
+            None if self.encoder.is_some() => Ok(()),
+            None => self.network(None).map(drop),
         }
     }
 
-    pub(super) fn spec(&self) -> Spec {
+    /// Opens the encoder; `None` if the network has none.
+    pub(super) fn open_encoder(&self) -> Result<Option<EncoderFile>> {
+        self.encoder.as_deref().map(EncoderFile::open).transpose()
+    }
+
+    /// Checks what can be checked before the dataset is there: the encoder, and that a network can be made with it.
+    ///
+    /// # Errors
+    /// As [`EncoderFile::open`]; [`Error::Config`].
+    pub fn check_encoder(&self) -> Result<()> {
+        self.network(self.open_encoder()?.as_ref()).map(drop)
+    }
+
+    /// The network, given its encoder.
+    pub(super) fn network(&self, encoder: Option<&EncoderFile>) -> Result<Spec> {
+        let spec = self.spec(encoder);
+        spec.check().map_err(|(field, problem)| Error::config(format!("train.{field}"), problem))?;
+        Ok(spec)
+    }
+
+    fn spec(&self, encoder: Option<&EncoderFile>) -> Spec {
         Spec {
             photo_width_px: self.photo_width_px,
             photo_height_px: self.photo_height_px,
@@ -234,8 +286,14 @@ impl Config {
             stride: self.stride,
             logit_scale: 1,
             batch_norm: self.batch_norm,
-            encoder: None,
+            encoder: encoder.map(|it| it.encoder().clone()),
         }
+    }
+
+    /// How steps differ between weights.
+    pub(super) fn descent(&self) -> Descent {
+        let encoder_rate = if self.encoder.is_some() { self.encoder_rate } else { 1.0 };
+        Descent { encoder_rate, weight_decay: self.weight_decay }
     }
 
     pub(super) fn augmentation(&self) -> Augmentation {

@@ -15,7 +15,7 @@ use super::examples::{Batch, BatchPlan, Examples};
 use super::step::{self, TrainingStep};
 use super::tensorboard::EventFile;
 use crate::error::{Error, Result};
-use crate::graph::Precision;
+use crate::graph::{Precision, Spec};
 use crate::model::confusion::Confusion;
 use crate::model::epochs::{self, EpochRecord};
 use crate::model::evaluator::Evaluator;
@@ -53,6 +53,7 @@ impl Ending {
 /// The state of a training run.
 pub(super) struct Course<'a> {
     pub(super) config: &'a Config,
+    pub(super) spec: &'a Spec,
     pub(super) seed: u64,
     pub(super) identity: Identity,
     pub(super) deadline: Option<Instant>,
@@ -110,7 +111,7 @@ impl Course<'_> {
         self.history.push(record);
         self.is_time_over = self.deadline.is_some_and(|it| it <= Instant::now());
         self.checkpoints.save(&Checkpoint {
-            spec: self.config.spec(),
+            spec: self.spec.clone(),
             identity: self.identity.clone(),
             step: self.step.count(),
             history: self.history.clone(),

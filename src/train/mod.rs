@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use crate::color::{self, ColorTable};
 use crate::dataset::{Dataset, Split, photos};
 use crate::error::{Error, Result};
-use crate::graph::{self, Descent, Dialect, LossWeights, Precision, parameters};
+use crate::graph::{self, Dialect, LossWeights, Precision, Spec, parameters};
 use crate::labels::{CATEGORIES, CATEGORY_COUNT};
+use crate::model::encoder::EncoderFile;
 use crate::model::epochs::{self, EpochRecord};
 use crate::model::evaluator::Evaluator;
 use crate::model::files::{HISTORY_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
@@ -38,10 +39,31 @@ use tensorboard::EventFile;
 const STAGE: &str = "train";
 /// Settings that may differ between a run and the one that resumes it: paths, the device, when to stop and what to
 /// publish.
-const MAY_CHANGE: [&str; 6] = ["dataset", "output", "device", "publish", "patience", "max_minutes"];
+const MAY_CHANGE: [&str; 7] = ["dataset", "output", "encoder", "device", "publish", "patience", "max_minutes"];
+
+/// What is trained: the network, and the file of its encoder if it has one.
+struct Network {
+    spec: Spec,
+    encoder: Option<EncoderFile>,
+}
+
+impl Network {
+    fn open(config: &Config) -> Result<Self> {
+        let encoder = config.open_encoder()?;
+        Ok(Self { spec: config.network(encoder.as_ref())?, encoder })
+    }
+
+    /// What training starts from, in the order of [`Spec::state`].
+    fn initial_state(&self, seed: u64) -> Vec<Vec<f32>> {
+        match &self.encoder {
+            Some(encoder) => encoder.initial_state(&self.spec, seed),
+            None => parameters::initial_state(&self.spec, seed),
+        }
+    }
+}
 
 /// What a run must have in common with the run that it resumes.
-fn identity(config: &Config, seed: u64, photos: &InputRecord) -> Identity {
+fn identity(config: &Config, network: &Network, seed: u64, photos: &InputRecord) -> Identity {
     // Through text, so that numbers stay as short as they were written.
     let json = |text: serde_json::Result<String>| -> serde_json::Value {
         serde_json::from_str(&text.unwrap_or_default()).expect("settings are plain data")
@@ -50,9 +72,12 @@ fn identity(config: &Config, seed: u64, photos: &InputRecord) -> Identity {
         ("the version of lookbook".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         ("the data set (SHA-256 of photos.parquet)".to_owned(), photos.sha256.clone()),
         ("the label list".to_owned(), CATEGORIES.join(",")),
-        ("the network".to_owned(), json(serde_json::to_string(&config.spec())).to_string()),
+        ("the network".to_owned(), json(serde_json::to_string(&network.spec)).to_string()),
         ("seed".to_owned(), seed.to_string()),
     ]);
+    if let Some(encoder) = &network.encoder {
+        identity.insert("the encoder (SHA-256)".to_owned(), encoder.record().sha256.clone());
+    }
     for (setting, value) in json(serde_json::to_string(config)).as_object().into_iter().flatten() {
         if !MAY_CHANGE.contains(&setting.as_str()) {
             identity.insert(format!("setting {setting}"), value.to_string());
@@ -64,7 +89,7 @@ fn identity(config: &Config, seed: u64, photos: &InputRecord) -> Identity {
 impl StageConfig for Config {
     const NAME: &'static str = STAGE;
     const SEEDED: bool = true;
-    const WITHOUT_EFFECT: &'static [&'static str] = &["dataset", "output", "device"];
+    const WITHOUT_EFFECT: &'static [&'static str] = &["dataset", "output", "encoder", "device"];
 
     fn folder(&self) -> PathBuf {
         self.output.clone()
@@ -79,7 +104,8 @@ impl StageConfig for Config {
     }
 
     fn reads(&self) -> Result<Vec<Read>> {
-        Ok(vec![Read::File(self.dataset.join(photos::FILE))])
+        let photos = self.dataset.join(photos::FILE);
+        Ok([photos].into_iter().chain(self.encoder.clone()).map(Read::File).collect())
     }
 
     fn run(&self, common: &Common) -> Result<Outcome> {
@@ -103,19 +129,21 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
 pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result<Outcome> {
     let started = Instant::now();
     config.check_values()?;
+    let network = Network::open(config)?;
     let dataset = Dataset::open(&config.dataset)?;
     let photos = photos_by_split(&dataset)?;
     if common.dry_run {
-        return planned(config, resume, common, &dataset, photos).map(Outcome::Planned);
+        return planned(config, &network, resume, common, &dataset, photos).map(Outcome::Planned);
     }
     let kept = [checkpoint::FOLDER, tensorboard::FOLDER];
     let mut stage = Stage::begin_again(STAGE, &config.output, common, config, &kept)?;
     let source = dataset.record(&mut stage)?;
-    let identity = identity(config, common.seed, &source);
+    network.encoder.iter().for_each(|it| stage.record(it.record().clone()));
+    let identity = identity(config, &network, common.seed, &source);
     let resumed = checkpoint::find(&stage.create_folder(checkpoint::FOLDER)?, resume, &identity)?;
     let resumed_after = resumed.as_ref().map(Checkpoint::epoch);
 
-    let mut course = prepare(&mut stage, &dataset, config, common, identity, resumed.as_ref())?;
+    let mut course = prepare(&mut stage, &dataset, config, &network, common, identity, resumed.as_ref())?;
     course.deadline = config.max_minutes.map(|minutes| started + Duration::from_secs_f64(minutes * 60.0));
     if let Some(checkpoint) = resumed {
         course.restore(checkpoint)?;
@@ -130,13 +158,19 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     // The published evaluation.json may describe another split by now.
     let before = Summary::find(&config.output)?.and_then(|it| it.counts.number("test_mean_iou"));
     stage.gates(common.gates.model(evaluation.as_ref().map(|it| it.mean_iou), before));
-    let spec = config.spec().folded();
+    let spec = network.spec.folded();
+    let encoder = network.encoder.as_ref().map(|it| card::encoder(&stage, it)).transpose()?;
     let card = ModelCard {
         model_id: model::files::id_of(&predict),
         lookbook_version: env!("CARGO_PKG_VERSION"),
         git_revision: option_env!("LOOKBOOK_GIT_REVISION"),
         created_at: stage::now(),
-        network: card::Network { spec: &spec, parameters: parameters::parameter_count(&spec), categories: CATEGORIES },
+        network: card::Network {
+            spec: &spec,
+            parameters: parameters::parameter_count(&spec),
+            categories: CATEGORIES,
+            encoder,
+        },
         training: course.on_card(ending, &published),
         dataset: card::Data::new(source.sha256, photos, card::licence(&stage, &dataset)?),
         metrics: card::Metrics::new(&published, evaluation.as_ref()),
@@ -147,12 +181,19 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
 }
 
 /// What a run would do: the sizes of the splits, the number of steps, and the epoch that it would resume after.
-fn planned(config: &Config, resume: Resume, common: &Common, dataset: &Dataset, photos: [usize; 3]) -> Result<Summary> {
+fn planned(
+    config: &Config,
+    network: &Network,
+    resume: Resume,
+    common: &Common,
+    dataset: &Dataset,
+    photos: [usize; 3],
+) -> Result<Summary> {
     runtime::library()?;
     let mut summary = stage::dry_run(STAGE, &config.output, common, config)?;
     let folder = Versions::of(&config.output)?.partial().join(checkpoint::FOLDER);
     if folder.is_dir() {
-        let identity = identity(config, common.seed, &InputRecord::of(&dataset.photos_path())?);
+        let identity = identity(config, network, common.seed, &InputRecord::of(&dataset.photos_path())?);
         let found = checkpoint::find(&folder, resume, &identity)?;
         summary.counts.set("resumed_after_epoch", found.map(|it| it.epoch()));
     }
@@ -169,30 +210,33 @@ fn prepare<'a>(
     stage: &mut Stage,
     dataset: &Dataset,
     config: &'a Config,
+    network: &'a Network,
     common: &Common,
     identity: Identity,
     resumed: Option<&Checkpoint>,
 ) -> Result<Course<'a>> {
-    let spec = config.spec();
-    let train = Examples::load(dataset, Split::Train, &spec)?;
-    let validation = Examples::load(dataset, Split::Validation, &spec)?;
+    let spec = &network.spec;
+    let train = Examples::load(dataset, Split::Train, spec)?;
+    let validation = Examples::load(dataset, Split::Validation, spec)?;
     let categories = category_weights(&train, config.category_balance);
     let weights = LossWeights { categories, dice: config.dice };
-    let portable = graph::train_step(Dialect::Portable, Precision::F32, &spec, &weights, Descent::PLAIN);
+    let descent = config.descent();
+    let portable = graph::train_step(Dialect::Portable, Precision::F32, spec, &weights, descent);
     files::write(&stage.path(TRAIN_STEP_FILE), &portable)?;
     let engine = common.engine(config.device);
     let batch_size = config.batch_size.min(train.len());
     let micro_batch_size = if config.micro_batch_size == 0 { batch_size } else { config.micro_batch_size };
     let precision = if config.mixed_precision { Precision::F16 } else { Precision::F32 };
-    let task = Task { spec: &spec, loss_weights: &weights, micro_batch_size, precision, descent: Descent::PLAIN };
-    let step = TrainingStep::new(task, batch_size, parameters::initial_state(&spec, common.seed), 0, engine)?;
+    let task = Task { spec, loss_weights: &weights, micro_batch_size, precision, descent };
+    let step = TrainingStep::new(task, batch_size, network.initial_state(common.seed), 0, engine)?;
     if step.precision() != precision {
         tracing::warn!("mixed_precision is for portable operators, which CUDA runs; the native ones compute in f32");
     }
-    let evaluator = Evaluator::new(&spec, step.backend().engine(engine))?;
+    let evaluator = Evaluator::new(spec, step.backend().engine(engine))?;
     stage.backend(step.backend());
     Ok(Course {
         config,
+        spec,
         seed: common.seed,
         identity,
         deadline: None,
@@ -209,7 +253,7 @@ fn prepare<'a>(
 
 /// Writes the network, its weights and the training history; returns the inference network.
 fn write_model(stage: &Stage, course: &Course<'_>) -> Result<Vec<u8>> {
-    let (spec, weights, history) = (course.config.spec().folded(), course.step.folded_weights()?, &course.history);
+    let (spec, weights, history) = (course.spec.folded(), course.step.folded_weights()?, &course.history);
     let predict = graph::predict(&spec, &weights);
     files::write(&stage.path(PREDICT_FILE), &predict)?;
     weights::write_weights(&stage.path(WEIGHTS_FILE), &spec, &weights)?;

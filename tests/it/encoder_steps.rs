@@ -1,4 +1,4 @@
-//! The training step of a network with a pretrained encoder against what PyTorch does from the same weights
+//! The training step of a network with a pretrained encoder against what `PyTorch` does from the same weights
 //! (`scripts/oracles/encoder_steps.py`).
 
 use std::collections::HashMap;
