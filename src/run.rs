@@ -233,6 +233,9 @@ impl<'a> Night<'a> {
         }
         if needs(train::Config::NAME) {
             self.config::<train::Config>()?.check_encoder()?;
+            if needs("convert") {
+                self.config::<crate::convert::Config>()?.check_for_training()?;
+            }
         }
         if let (Some(source), true) = (&self.source, needs("convert")) {
             crate::convert::Layout::detect(source)?;

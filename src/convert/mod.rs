@@ -43,7 +43,8 @@ pub struct Config {
     pub source: PathBuf,
     /// The folder of the dataset tables.
     pub output: PathBuf,
-    /// Ratio of the train, validation and test splits; photos are assigned to them in file order.
+    /// Ratio of the train, validation and test splits; photos are assigned to them in file order. A split of 0 has no
+    /// photos: `[0, 0, 1]` is a data set for `evaluate` alone.
     pub split: [u32; 3],
     /// The largest fraction of entries that may be rejected, 0 to 1.
     pub max_reject_fraction: f64,
@@ -65,6 +66,19 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Checks that a model can be trained on the splits.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there are no photos to learn from, or none to validate with.
+    pub fn check_for_training(&self) -> Result<()> {
+        let missing = ["train", "validation"].into_iter().zip(self.split).find(|(_, ratio)| *ratio == 0);
+        missing.map_or(Ok(()), |(part, _)| {
+            let problem =
+                format!("{:?} has no {part} split, so nothing can be trained; use e.g. [81, 9, 10]", self.split);
+            Err(Error::config("split", problem))
+        })
+    }
+
     /// The split of the photo at `position` among `total` photos.
     fn split_of(&self, position: usize, total: usize) -> Split {
         let sum: u64 = self.split.iter().map(|&part| u64::from(part)).sum();
@@ -92,8 +106,8 @@ impl StageConfig for Config {
     }
 
     fn check(&self) -> Result<()> {
-        if self.split[0] == 0 {
-            return Err(Error::config("split", format!("{:?} has no train split; use e.g. [81, 9, 10]", self.split)));
+        if self.split == [0; 3] {
+            return Err(Error::config("split", format!("{:?} has no part at all; use e.g. [81, 9, 10]", self.split)));
         }
         if !(0.0..=1.0).contains(&self.max_reject_fraction) {
             let problem = format!("{} is not a fraction from 0 to 1", self.max_reject_fraction);
@@ -307,7 +321,10 @@ mod tests {
     use super::*;
 
     fn parts(total: usize) -> [usize; 3] {
-        let config = Config::default();
+        parts_of(&Config::default(), total)
+    }
+
+    fn parts_of(config: &Config, total: usize) -> [usize; 3] {
         Split::ALL.map(|split| (0..total).filter(|&at| config.split_of(at, total) == split).count())
     }
 
@@ -324,5 +341,14 @@ mod tests {
         let config = Config::default();
         let order: Vec<Split> = (0..804).map(|at| config.split_of(at, 804)).collect();
         assert!(order.is_sorted_by_key(|&split| split as u8));
+    }
+
+    #[test]
+    fn a_part_of_nothing_is_empty() {
+        for (split, parts) in
+            [([0, 0, 1], [0, 0, 7]), ([0, 1, 0], [0, 7, 0]), ([0, 1, 1], [0, 4, 3]), ([1, 0, 0], [7, 0, 0])]
+        {
+            assert_eq!(parts_of(&Config { split, ..Config::default() }, 7), parts);
+        }
     }
 }

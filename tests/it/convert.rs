@@ -422,7 +422,7 @@ fn a_folder_of_no_known_layout_is_one_clear_error() {
 #[test]
 fn a_bad_setting_is_named_before_anything_is_read() {
     let bad = [
-        (Config { split: [0, 50, 50], ..Default::default() }, "split"),
+        (Config { split: [0, 0, 0], ..Default::default() }, "split"),
         (Config { max_reject_fraction: 1.5, ..Default::default() }, "max_reject_fraction"),
         (Config { max_reject_fraction: f64::NAN, ..Default::default() }, "max_reject_fraction"),
     ];

@@ -341,6 +341,31 @@ fn the_model_card_says_what_the_model_is() {
 }
 
 #[test]
+fn a_model_is_evaluated_on_a_data_set_that_has_nothing_but_a_test_part() {
+    let Some(place) = Place::new() else { return };
+    place.succeeds(&["train", "--epochs", "1"]);
+    place.succeeds(&["sample", "--photos", "5", "--seed", "9", "--output", "other"]);
+    let all_test = format!("[convert]\nsplit = [0, 0, 1]\n{}", SETTINGS.trim_start());
+    fs::write(place.path("train.toml"), all_test.replace("seed = 4\nthreads = 2\n", "")).unwrap();
+    place.succeeds(&["convert", "--source", "other", "--output", "tests"]);
+    let counts = place.counts("tests");
+    assert_eq!(["train", "validation", "test"].map(|split| counts[split].clone()), [0, 0, 5].map(Value::from));
+    let text = place.succeeds(&["evaluate", "--dataset", "tests", "--model", "model"]);
+    assert!(text.contains("photos: 5"), "{text}");
+    let evaluation: Value = serde_json::from_slice(&fs::read(place.path("model/evaluation.json")).unwrap()).unwrap();
+    assert_eq!((&evaluation["split"], &evaluation["photos"]), (&"test".into(), &5.into()));
+    assert!(evaluation["color_pixel_accuracy"].is_number(), "its colours are compared with the model's table");
+    place.succeeds(&["segment", "--catalogue", "tests", "--from", "labels", "--output", "looks"]);
+    let (code, text) = place.run(&["train", "--dataset", "tests", "--output", "none"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("photos.parquet: has no photos in the train split"), "{text}");
+    let (code, text) = place.run(&["run", "--source", "other", "--output", "night"]);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("'split': [0, 0, 1] has no train split, so nothing can be trained"), "{text}");
+    assert!(!place.path("night").exists(), "that is known before the first stage");
+}
+
+#[test]
 fn tensorboard_reads_a_run_that_was_killed_and_gone_on_with() {
     let (Some(place), Some(mut python)) = (Place::new(), python()) else { return };
     place.leave("model", 3);
