@@ -190,6 +190,9 @@ struct TrainFlags {
     /// File of a pretrained encoder [default with the recipe pretrained: the one that `make encoder` installed]
     #[arg(long, value_name = "FILE")]
     encoder: Option<PathBuf>,
+    /// Model folder to start from: its published weights, of the same network [default: none]
+    #[arg(long, value_name = "DIR")]
+    start_from: Option<PathBuf>,
     /// Passes over the train split [default: 25]
     #[arg(long)]
     epochs: Option<u32>,

@@ -232,7 +232,7 @@ impl<'a> Night<'a> {
             runtime::library()?;
         }
         if needs(train::Config::NAME) {
-            self.config::<train::Config>()?.check_encoder()?;
+            train::check_network(&self.config()?)?;
             if needs("convert") {
                 self.config::<crate::convert::Config>()?.check_for_training()?;
             }

@@ -5,10 +5,14 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::sampling::Turn;
 use crate::graph::Spec;
 
 /// Bits of the interpolation weights between two pixels.
 const WEIGHT_BITS: i32 = 8;
+
+/// Random words reserved for a change, more than any takes.
+const WORDS_PER_CHANGE: u128 = 64;
 
 /// How strongly photos are changed; with everything at 0 and `false`, they stay as they are.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,12 +28,13 @@ pub struct Augmentation {
 }
 
 impl Augmentation {
-    /// The change to photo `id` in `epoch`. It depends only on these and the seed, not on earlier draws.
+    /// The change to a photo in its turn in `epoch`. It depends only on these and the seed, not on earlier draws.
     #[must_use]
-    pub fn draw(&self, seed: u64, epoch: u32, id: usize) -> Change {
+    pub fn draw(&self, seed: u64, epoch: u32, turn: Turn) -> Change {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         // The streams for the order of the photos are below these.
-        rng.set_stream(1 << 63 | u64::from(epoch) << 32 | id as u64);
+        rng.set_stream(1 << 63 | u64::from(epoch) << 32 | turn.photo as u64);
+        rng.set_word_pos(u128::from(turn.repeat) * WORDS_PER_CHANGE);
         let mut within = |reach: f32| if reach > 0.0 { rng.random_range(-reach..=reach) } else { 0.0 };
         let scale = within((1.0 + self.scale).ln()).exp();
         let shift = [within(self.shift), within(self.shift)];
@@ -228,13 +233,16 @@ mod tests {
     #[test]
     fn a_draw_depends_only_on_seed_epoch_and_photo() {
         let all = Augmentation { flip: true, scale: 0.2, shift: 0.1, light: 0.2 };
-        assert_eq!(all.draw(1, 2, 3), all.draw(1, 2, 3));
-        assert_ne!(all.draw(1, 2, 3), all.draw(1, 2, 4));
-        assert_ne!(all.draw(1, 2, 3), all.draw(1, 3, 3));
-        let flips = (0..1000).filter(|&id| all.draw(0, 1, id).flip).count();
+        let turn = |photo| Turn { photo, repeat: 0 };
+        assert_eq!(all.draw(1, 2, turn(3)), all.draw(1, 2, turn(3)));
+        assert_ne!(all.draw(1, 2, turn(3)), all.draw(1, 2, turn(4)));
+        assert_ne!(all.draw(1, 2, turn(3)), all.draw(1, 3, turn(3)));
+        assert_ne!(all.draw(1, 2, turn(3)), all.draw(1, 2, Turn { photo: 3, repeat: 1 }));
+        let flips = (0..1000).filter(|&id| all.draw(0, 1, turn(id)).flip).count();
         assert!((400..600).contains(&flips), "{flips} of 1000");
-        assert!((0..1000).map(|id| all.draw(0, 1, id).scale).all(|it| (1.0 / 1.2 - 1e-6..1.2 + 1e-6).contains(&it)));
+        let scales = (0..1000).map(|id| all.draw(0, 1, turn(id)).scale);
+        assert!(scales.into_iter().all(|it| (1.0 / 1.2 - 1e-6..1.2 + 1e-6).contains(&it)));
         let none = Augmentation { flip: false, scale: 0.0, shift: 0.0, light: 0.0 };
-        assert_eq!(none.draw(1, 2, 3), Change::NONE);
+        assert_eq!(none.draw(1, 2, turn(3)), Change::NONE);
     }
 }

@@ -58,6 +58,8 @@ pub(super) struct Encoder {
 pub(super) struct Training<'a> {
     pub(super) settings: &'a Config,
     pub(super) seed: u64,
+    /// Identity of the model that training started from; null if it started from scratch or from a pretrained encoder.
+    pub(super) started_from: Option<String>,
     pub(super) execution_provider: &'static str,
     pub(super) dialect: &'static str,
     pub(super) precision: &'static str,

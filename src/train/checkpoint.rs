@@ -109,6 +109,21 @@ impl Checkpoint {
         Ok(Self { spec, identity, step, history, is_time_over, state })
     }
 
+    /// The checkpoint of an epoch in a folder of checkpoints; `None` if it is not among those kept.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`].
+    pub fn of_epoch(folder: &Path, epoch: u32) -> Result<Option<Self>> {
+        let names = [epoch_file(epoch), BEST_FILE.to_owned()];
+        for path in names.map(|name| folder.join(name)).into_iter().filter(|path| path.is_file()) {
+            let checkpoint = Self::read(&path)?;
+            if checkpoint.epoch() == epoch {
+                return Ok(Some(checkpoint));
+            }
+        }
+        Ok(None)
+    }
+
     fn serialize(&self) -> Result<Vec<u8>> {
         let header = Header {
             epoch: self.epoch(),
@@ -132,14 +147,16 @@ impl Checkpoint {
     pub fn differences(&self, identity: &Identity) -> Vec<String> {
         let names: std::collections::BTreeSet<_> = self.identity.keys().chain(identity.keys()).collect();
         let differs = names.into_iter().filter(|name| self.identity.get(*name) != identity.get(*name));
-        let brief = |value: Option<&String>| {
-            let text = value.map_or("nothing", String::as_str);
-            if text.len() > 60 { format!("{}...", text.chars().take(24).collect::<String>()) } else { text.to_owned() }
-        };
+        let brief = |value: Option<&String>| brief(value.map_or("nothing", String::as_str));
         differs
             .map(|name| format!("{name} is {}, was {}", brief(identity.get(name)), brief(self.identity.get(name))))
             .collect()
     }
+}
+
+/// A value for a message.
+pub(super) fn brief(text: &str) -> String {
+    if text.len() > 60 { format!("{}...", text.chars().take(24).collect::<String>()) } else { text.to_owned() }
 }
 
 /// The checkpoint in `folder` that a run resumes from, as `resume` says; `None` if the run starts over. Changes
@@ -204,6 +221,10 @@ fn epoch_files(folder: &Path) -> Result<Vec<PathBuf>> {
 
 fn epoch_of(path: &Path) -> Option<u32> {
     path.file_name()?.to_str()?.strip_prefix("epoch-")?.strip_suffix(".safetensors")?.parse().ok()
+}
+
+fn epoch_file(epoch: u32) -> String {
+    format!("epoch-{epoch:04}.safetensors")
 }
 
 fn name_of(path: &Path) -> String {
@@ -279,7 +300,7 @@ impl Checkpoints {
     /// [`Error::Io`].
     pub fn save(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         let bytes = checkpoint.serialize()?;
-        let path = self.folder.join(format!("epoch-{:04}.safetensors", checkpoint.epoch()));
+        let path = self.folder.join(epoch_file(checkpoint.epoch()));
         files::write(&path, &bytes)?;
         self.written.push(path);
         if checkpoint.is_best() {
@@ -350,6 +371,13 @@ mod tests {
         assert_eq!(best.epoch(), 2, "the first of two that are as good");
         let last = find(place.path(), Resume::Always, &best.identity).expect("there is one");
         assert_eq!(last, Some(checkpoint(4, &[0.1, 0.3, 0.2, 0.3])));
+    }
+
+    #[test]
+    fn an_epoch_is_found_while_it_is_kept() {
+        let place = saved(4);
+        let found = |epoch| Checkpoint::of_epoch(place.path(), epoch).expect("readable").map(|it| it.epoch());
+        assert_eq!([1, 2, 3, 4].map(found), [None, Some(2), Some(3), Some(4)], "the second is the best");
     }
 
     #[test]

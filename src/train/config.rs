@@ -75,6 +75,9 @@ pub struct Config {
     pub output: PathBuf,
     /// Where the defaults of the other settings come from.
     pub recipe: Recipe,
+    /// The model folder whose published weights training starts from: of the same network, but of any data set and photo
+    /// size. Its checkpoints are needed.
+    pub start_from: Option<PathBuf>,
     /// Passes over the train split, at least 1.
     pub epochs: u32,
     /// Photos per step, at least 1.
@@ -125,6 +128,10 @@ pub struct Config {
     pub augment_shift: f32,
     /// Brightness, contrast and colours of photos change by up to this fraction, 0 to 1.
     pub augment_light: f32,
+    /// Draws photos with rare categories more often, at the expense of the others, 0 to 1: relative to a photo with
+    /// nothing rare, as often as the share of the photos that have its rarest category, to the power of minus this. 0
+    /// draws each photo once an epoch.
+    pub rare_sampling: f32,
     /// Width in pixels that photos are scaled to fit for the network, 16 to 4096.
     pub photo_width_px: usize,
     /// Height in pixels that photos are scaled to fit for the network, 16 to 4096.
@@ -154,6 +161,7 @@ impl Config {
             dataset: PathBuf::from("output/dataset"),
             output: PathBuf::from("output/model"),
             recipe,
+            start_from: None,
             epochs: 25,
             batch_size: 16,
             micro_batch_size: 0,
@@ -175,6 +183,7 @@ impl Config {
             augment_scale: 0.0,
             augment_shift: 0.0,
             augment_light: 0.0,
+            rare_sampling: 0.0,
             photo_width_px: crate::photo::FIT_WIDTH_PX as usize,
             photo_height_px: crate::photo::FIT_HEIGHT_PX as usize,
             device: Device::Auto,
@@ -215,7 +224,13 @@ impl Config {
 
     pub(super) fn check_values(&self) -> Result<()> {
         let share = |value: f32| (0.0..=1.0).contains(&value);
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         let in_order = [
+            (
+                "train.start_from",
+                self.start_from.as_ref().is_none_or(|it| absolute(it) != absolute(&self.output)),
+                "is the folder that this run replaces, so it would never be up to date; name another output",
+            ),
             ("train.epochs", self.epochs > 0, "is 0; at least one epoch is needed"),
             ("train.batch_size", self.batch_size > 0, "is 0; at least one photo per step is needed"),
             (
@@ -248,6 +263,7 @@ impl Config {
             ("train.augment_scale", share(self.augment_scale), "is not between 0 and 1"),
             ("train.augment_shift", (0.0..=0.5).contains(&self.augment_shift), "is not between 0 and 0.5"),
             ("train.augment_light", share(self.augment_light), "is not between 0 and 1"),
+            ("train.rare_sampling", share(self.rare_sampling), "is not between 0 and 1"),
         ];
         match in_order.iter().find(|(_, good, _)| !good) {
             Some((setting, _, problem)) => Err(Error::config(*setting, problem)),
@@ -260,14 +276,6 @@ impl Config {
     /// Opens the encoder; `None` if the network has none.
     pub(super) fn open_encoder(&self) -> Result<Option<EncoderFile>> {
         self.encoder.as_deref().map(EncoderFile::open).transpose()
-    }
-
-    /// Checks what can be checked before the dataset is there: the encoder, and that a network can be made with it.
-    ///
-    /// # Errors
-    /// As [`EncoderFile::open`]; [`Error::Config`].
-    pub fn check_encoder(&self) -> Result<()> {
-        self.network(self.open_encoder()?.as_ref()).map(drop)
     }
 
     /// The network, given its encoder.
@@ -352,9 +360,11 @@ mod tests {
     fn bad_settings_are_named() {
         for (config, setting) in [
             (Config { epochs: 0, ..Config::default() }, "train.epochs"),
+            (Config { start_from: Some("./output/model".into()), ..Config::default() }, "train.start_from"),
             (Config { learning_rate: f32::NAN, ..Config::default() }, "train.learning_rate"),
             (Config { category_balance: 0.5, ..Config::of(Recipe::Seed) }, "train.category_balance"),
             (Config { dice: -1.0, ..Config::default() }, "train.dice"),
+            (Config { rare_sampling: f32::NAN, ..Config::default() }, "train.rare_sampling"),
             (Config { channels: vec![24, 48], ..Config::default() }, "train.channels"),
             (Config { stride: 3, ..Config::default() }, "train.stride"),
         ] {

@@ -3,15 +3,12 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
-
 use super::augment::Change;
 use super::card;
 use super::checkpoint::{Checkpoint, Checkpoints, Identity};
 use super::config::{Config, Publish};
 use super::examples::{Batch, BatchPlan, Examples};
+use super::sampling::{self, Turn};
 use super::step::{self, TrainingStep};
 use super::tensorboard::EventFile;
 use crate::error::{Error, Result};
@@ -58,6 +55,8 @@ pub(super) struct Course<'a> {
     pub(super) identity: Identity,
     pub(super) deadline: Option<Instant>,
     pub(super) train: Examples,
+    /// How often each of them is drawn, relative to the others.
+    pub(super) repeat_factors: Vec<f64>,
     pub(super) validation: Examples,
     pub(super) step: TrainingStep,
     pub(super) evaluator: Evaluator,
@@ -176,11 +175,17 @@ impl Course<'_> {
     }
 
     /// The training section of the model card.
-    pub(super) fn on_card(&self, ending: Ending, published: &EpochRecord) -> card::Training<'_> {
+    pub(super) fn on_card(
+        &self,
+        ending: Ending,
+        published: &EpochRecord,
+        started_from: Option<String>,
+    ) -> card::Training<'_> {
         let backend = self.step.backend();
         card::Training {
             settings: self.config,
             seed: self.seed,
+            started_from,
             execution_provider: backend.provider.name(),
             dialect: backend.dialect.name(),
             precision: self.step.precision().name(),
@@ -205,31 +210,31 @@ impl Course<'_> {
     fn epoch(&mut self, epoch: u32, progress: &Progress) -> Result<EpochRecord> {
         let started = Instant::now();
         let (mut loss, mut accuracy, mut learning_rate, mut photos) = (0.0, 0.0, self.config.learning_rate, 0);
-        let (order, steps) = (self.order(epoch), self.steps_of_epoch());
+        let (turns, steps) = (sampling::turns(&self.repeat_factors, self.seed, epoch), self.steps_of_epoch());
         let Self { config, train, step, deadline, seed, .. } = self;
         let (batch_size, augmentation) = (config.batch_size, config.augmentation());
-        let plan = BatchPlan { order: &order, batch_size, augmentation, seed: *seed, epoch };
+        let plan = BatchPlan { turns: &turns, batch_size, augmentation, seed: *seed, epoch };
         let mut spoilt = None;
-        train.for_each_batch(plan, |batch, ids| {
+        train.for_each_batch(plan, |batch, turns| {
             let rates = config.rates(step.count(), steps);
             learning_rate = rates.learning_rate;
             let learnt = step.run(batch, rates)?;
             if !learnt.loss.is_finite() {
-                spoilt = Some(ids.to_vec());
+                spoilt = Some(turns.to_vec());
                 return Ok(ControlFlow::Break(()));
             }
-            photos += ids.len();
-            loss += f64::from(learnt.loss) * ids.len() as f64;
-            accuracy += f64::from(learnt.pixel_accuracy) * ids.len() as f64;
+            photos += turns.len();
+            loss += f64::from(learnt.loss) * turns.len() as f64;
+            accuracy += f64::from(learnt.pixel_accuracy) * turns.len() as f64;
             progress.message(format!("epoch {epoch} loss {:.4}", learnt.loss));
             progress.inc(1);
             stop::check()?;
             let is_over = deadline.is_some_and(|it| it <= Instant::now());
             Ok(if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
-        if let Some(ids) = spoilt {
+        if let Some(turns) = spoilt {
             let step = self.step.count() - steps * u64::from(epoch - 1);
-            return Err(self.not_finite(&format!("epoch {epoch}, step {step}"), &ids));
+            return Err(self.not_finite(&format!("epoch {epoch}, step {step}"), &turns));
         }
         let train_secs = started.elapsed().as_secs_f64();
         let (validation_loss, confusion) = self.validate(epoch)?;
@@ -250,15 +255,6 @@ impl Course<'_> {
         })
     }
 
-    /// The order of the train photos in an epoch. It depends only on the seed and the epoch.
-    fn order(&self, epoch: u32) -> Vec<usize> {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(u64::from(epoch));
-        let mut order: Vec<usize> = (0..self.train.len()).collect();
-        order.shuffle(&mut rng);
-        order
-    }
-
     /// Loss and confusion over the validation split, at the network's resolution; in some epochs, also writes pictures
     /// of a few photos.
     fn validate(&mut self, epoch: u32) -> Result<(f64, Confusion)> {
@@ -269,7 +265,8 @@ impl Course<'_> {
             if self.is_shown(epoch) { picture::spaced(ids.len(), SHOWN_PHOTOS).collect() } else { vec![] };
         for ids in ids.chunks(crate::model::predictor::BATCH_SIZE) {
             stop::check()?;
-            let Batch { photos, labels, .. } = self.validation.batch(ids, |_| Change::NONE);
+            let Batch { photos, labels, .. } =
+                self.validation.batch(&ids.iter().map(|&id| (id, Change::NONE)).collect::<Vec<_>>());
             let answer = self.evaluator.run(photos, labels, &weights)?;
             loss += f64::from(answer.loss) * ids.len() as f64 / self.validation.len() as f64;
             for (&id, map) in ids.iter().zip(&answer.label_maps) {
@@ -297,8 +294,8 @@ impl Course<'_> {
         self.events.picture(epoch, &name, &picture::contact_sheet(&tiles, 3)?)
     }
 
-    fn not_finite(&self, place: &str, ids: &[usize]) -> Error {
-        let photos: Vec<&str> = ids.iter().map(|&id| self.train.file_name(id)).collect();
+    fn not_finite(&self, place: &str, turns: &[Turn]) -> Error {
+        let photos: Vec<&str> = turns.iter().map(|turn| self.train.file_name(turn.photo)).collect();
         let photos = if photos.is_empty() { String::new() } else { format!(" (photos {})", photos.join(", ")) };
         let saved = self.checkpoints.last().map_or("there is no checkpoint yet".to_owned(), |path| {
             format!("the last good checkpoint is {}", path.display())

@@ -11,11 +11,13 @@ use crate::canvas::Canvas;
 use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::error::Result;
 use crate::graph::Spec;
+use crate::labels::CATEGORY_COUNT;
 use crate::model::confusion::Confusion;
 use crate::model::example::Example;
 use crate::photo::Photo;
 use crate::stop;
 use crate::train::augment::{Augmentation, Change};
+use crate::train::sampling::Turn;
 
 /// Photos decoded at a time; bounds the memory used on top of the result.
 const CHUNK: usize = 32;
@@ -64,7 +66,7 @@ impl Batch {
 #[derive(Debug, Clone, Copy)]
 pub struct BatchPlan<'a> {
     /// The photos, in their order.
-    pub order: &'a [usize],
+    pub turns: &'a [Turn],
     /// Photos per batch; the last may have fewer.
     pub batch_size: usize,
     /// How strongly photos are changed.
@@ -112,26 +114,37 @@ impl Examples {
         &self.examples[id].file_name
     }
 
+    /// Which categories each photo has.
+    #[must_use]
+    pub fn occurrences(&self) -> Vec<[bool; CATEGORY_COUNT]> {
+        let of_labels = |labels: &[u8]| {
+            let mut occurs = [false; CATEGORY_COUNT];
+            labels.iter().for_each(|&label| occurs[usize::from(label)] = true);
+            occurs
+        };
+        self.labels().map(of_labels).collect()
+    }
+
     /// The label canvases, `[rows, columns]` each.
     pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
         self.examples.iter().map(|it| it.labels.as_slice())
     }
 
-    /// The photos `ids` as one batch, each with the change that `change` returns for it.
+    /// Some photos, each with its change, as one batch.
     #[must_use]
-    pub fn batch(&self, ids: &[usize], change: impl Fn(usize) -> Change + Sync) -> Batch {
-        let spec = &self.spec;
+    pub fn batch(&self, changes: &[(usize, Change)]) -> Batch {
+        let (spec, size) = (&self.spec, changes.len());
         let (photo_len, label_len) = (spec.rows() * spec.columns() * 3, spec.map_rows() * spec.map_columns());
-        let (mut photos, mut labels) = (vec![0; ids.len() * photo_len], vec![0; ids.len() * label_len]);
+        let (mut photos, mut labels) = (vec![0; size * photo_len], vec![0; size * label_len]);
         let places = photos.par_chunks_exact_mut(photo_len).zip(labels.par_chunks_exact_mut(label_len));
-        places.zip(ids).for_each(|((photo, map), &id)| {
-            let Held { canvas, labels, .. } = &self.examples[id];
-            change(id).apply(spec, [canvas.width_px, canvas.height_px], [&canvas.pixels, labels], [photo, map]);
+        places.zip(changes).for_each(|((photo, map), (id, change))| {
+            let Held { canvas, labels, .. } = &self.examples[*id];
+            change.apply(spec, [canvas.width_px, canvas.height_px], [&canvas.pixels, labels], [photo, map]);
         });
-        Batch { photos, labels, size: ids.len() }
+        Batch { photos, labels, size }
     }
 
-    /// Passes the batches of an epoch, each with the ids of its photos, to `work` one by one until it breaks or fails.
+    /// Passes the batches of an epoch, each with the turns it is made of, to `work` one by one until it breaks or fails.
     /// Meanwhile a thread prepares the next ones.
     ///
     /// # Errors
@@ -139,21 +152,22 @@ impl Examples {
     pub fn for_each_batch(
         &self,
         plan: BatchPlan<'_>,
-        mut work: impl FnMut(Batch, &[usize]) -> Result<ControlFlow<()>>,
+        mut work: impl FnMut(Batch, &[Turn]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        let change = |id| plan.augmentation.draw(plan.seed, plan.epoch, id);
+        let change = |turn: &Turn| (turn.photo, plan.augmentation.draw(plan.seed, plan.epoch, *turn));
         let (sender, batches) = mpsc::sync_channel(BATCHES_AHEAD);
         thread::scope(|scope| {
             scope.spawn(move || {
-                for ids in plan.order.chunks(plan.batch_size) {
+                for turns in plan.turns.chunks(plan.batch_size) {
+                    let changes: Vec<_> = turns.iter().map(change).collect();
                     // The receiver is gone: `work` stopped early.
-                    if sender.send((self.batch(ids, change), ids)).is_err() {
+                    if sender.send((self.batch(&changes), turns)).is_err() {
                         return;
                     }
                 }
             });
-            for (batch, ids) in batches {
-                if work(batch, ids)?.is_break() {
+            for (batch, turns) in batches {
+                if work(batch, turns)?.is_break() {
                     break;
                 }
             }

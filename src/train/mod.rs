@@ -23,6 +23,8 @@ pub mod checkpoint;
 mod config;
 mod course;
 pub mod examples;
+pub mod sampling;
+mod start;
 pub mod step;
 pub mod tensorboard;
 
@@ -33,33 +35,48 @@ use card::ModelCard;
 use checkpoint::{Checkpoint, Checkpoints, Identity};
 use course::Course;
 use examples::Examples;
+use start::Start;
 use step::{Task, TrainingStep};
 use tensorboard::EventFile;
 
 const STAGE: &str = "train";
 /// Settings that may differ between a run and the one that resumes it: paths, the device, when to stop and what to
 /// publish.
-const MAY_CHANGE: [&str; 7] = ["dataset", "output", "encoder", "device", "publish", "patience", "max_minutes"];
+const MAY_CHANGE: [&str; 8] =
+    ["dataset", "output", "start_from", "encoder", "device", "publish", "patience", "max_minutes"];
 
-/// What is trained: the network, and the file of its encoder if it has one.
+/// What is trained: the network, the file of its encoder if it has one, and the model that it starts from if there is one.
 struct Network {
     spec: Spec,
     encoder: Option<EncoderFile>,
+    start: Option<Start>,
 }
 
 impl Network {
     fn open(config: &Config) -> Result<Self> {
         let encoder = config.open_encoder()?;
-        Ok(Self { spec: config.network(encoder.as_ref())?, encoder })
+        let spec = config.network(encoder.as_ref())?;
+        let start = config.start_from.as_deref().map(Start::open).transpose()?;
+        start.iter().try_for_each(|it| it.check(&spec))?;
+        Ok(Self { spec, encoder, start })
     }
 
     /// What training starts from, in the order of [`Spec::state`].
     fn initial_state(&self, seed: u64) -> Vec<Vec<f32>> {
-        match &self.encoder {
-            Some(encoder) => encoder.initial_state(&self.spec, seed),
-            None => parameters::initial_state(&self.spec, seed),
+        match (&self.start, &self.encoder) {
+            (Some(start), _) => start.state(),
+            (None, Some(encoder)) => encoder.initial_state(&self.spec, seed),
+            (None, None) => parameters::initial_state(&self.spec, seed),
         }
     }
+}
+
+/// Checks what can be checked before the dataset is there: the network, and the files that its weights come from.
+///
+/// # Errors
+/// [`Error::Config`], [`Error::Input`] naming the setting or the file.
+pub fn check_network(config: &Config) -> Result<()> {
+    Network::open(config).map(drop)
 }
 
 /// What a run must have in common with the run that it resumes.
@@ -78,6 +95,9 @@ fn identity(config: &Config, network: &Network, seed: u64, photos: &InputRecord)
     if let Some(encoder) = &network.encoder {
         identity.insert("the encoder (SHA-256)".to_owned(), encoder.record().sha256.clone());
     }
+    if let Some(start) = &network.start {
+        identity.insert("the model to start from".to_owned(), start.model().id());
+    }
     for (setting, value) in json(serde_json::to_string(config)).as_object().into_iter().flatten() {
         if !MAY_CHANGE.contains(&setting.as_str()) {
             identity.insert(format!("setting {setting}"), value.to_string());
@@ -89,7 +109,7 @@ fn identity(config: &Config, network: &Network, seed: u64, photos: &InputRecord)
 impl StageConfig for Config {
     const NAME: &'static str = STAGE;
     const SEEDED: bool = true;
-    const WITHOUT_EFFECT: &'static [&'static str] = &["dataset", "output", "encoder", "device"];
+    const WITHOUT_EFFECT: &'static [&'static str] = &["dataset", "output", "start_from", "encoder", "device"];
 
     fn folder(&self) -> PathBuf {
         self.output.clone()
@@ -105,7 +125,8 @@ impl StageConfig for Config {
 
     fn reads(&self) -> Result<Vec<Read>> {
         let photos = self.dataset.join(photos::FILE);
-        Ok([photos].into_iter().chain(self.encoder.clone()).map(Read::File).collect())
+        let start = self.start_from.as_ref().map(|it| it.join(PREDICT_FILE));
+        Ok([photos].into_iter().chain(self.encoder.clone()).chain(start).map(Read::File).collect())
     }
 
     fn run(&self, common: &Common) -> Result<Outcome> {
@@ -139,6 +160,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     let mut stage = Stage::begin_again(STAGE, &config.output, common, config, &kept)?;
     let source = dataset.record(&mut stage)?;
     network.encoder.iter().for_each(|it| stage.record(it.record().clone()));
+    network.start.iter().for_each(|it| stage.input_read(&it.model().predict_path(), it.model().predict()));
     let identity = identity(config, &network, common.seed, &source);
     let resumed = checkpoint::find(&stage.create_folder(checkpoint::FOLDER)?, resume, &identity)?;
     let resumed_after = resumed.as_ref().map(Checkpoint::epoch);
@@ -171,7 +193,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
             categories: CATEGORIES,
             encoder,
         },
-        training: course.on_card(ending, &published),
+        training: course.on_card(ending, &published, network.start.as_ref().map(|it| it.model().id())),
         dataset: card::Data::new(source.sha256, photos, card::licence(&stage, &dataset)?),
         metrics: card::Metrics::new(&published, evaluation.as_ref()),
     };
@@ -240,6 +262,7 @@ fn prepare<'a>(
         seed: common.seed,
         identity,
         deadline: None,
+        repeat_factors: sampling::repeat_factors(&train.occurrences(), config.rare_sampling),
         train,
         validation,
         step,
@@ -270,6 +293,7 @@ fn count(stage: &mut Stage, card: &ModelCard<'_>, last: Option<&EpochRecord>, re
     stage.count("validation_photos", card.dataset.validation_photos);
     stage.count("parameters", card.network.parameters);
     stage.count("model_id", card.model_id.as_str());
+    stage.count("started_from", card.training.started_from.as_deref());
     stage.count("precision", card.training.precision);
     stage.count("epochs", card.training.epochs);
     stage.count("steps", card.training.steps);

@@ -326,7 +326,8 @@ fn both_dialects_learn_the_same_from_real_photos() {
         let (task, state) = (Task::plain(&spec), parameters::initial_state(&spec, 0));
         let mut step = TrainingStep::new(task, 2, state, 0, Engine::cpu(dialect, 2)).expect("a session");
         let ids: Vec<usize> = (0..examples.len()).collect();
-        let batches = ids.chunks(2).map(|ids| examples.batch(ids, |_| Change::NONE));
+        let batches =
+            ids.chunks(2).map(|ids| examples.batch(&ids.iter().map(|&id| (id, Change::NONE)).collect::<Vec<_>>()));
         batches.map(|batch| step.run(batch, Rates::plain(1e-3)).expect("the step runs").loss).collect::<Vec<f32>>()
     });
     let difference = largest_difference(&portable, &native);
