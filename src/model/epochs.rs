@@ -21,6 +21,12 @@ const TABLE: &str = "history";
 pub struct EpochRecord {
     /// 1-based.
     pub epoch: u32,
+    /// Width of the photos that the network saw, in training and validation.
+    #[serde(default)]
+    pub photo_width_px: u32,
+    /// Their height.
+    #[serde(default)]
+    pub photo_height_px: u32,
     /// Learning rate of the last step.
     pub learning_rate: f32,
     /// Mean loss over the photos of the epoch, each measured in its own training step.
@@ -42,9 +48,15 @@ pub struct EpochRecord {
 }
 
 /// A numeric column: its name, and access to its field in a record.
-type Column = (&'static str, fn(&mut EpochRecord) -> &mut f32);
+type Column<Number> = (&'static str, fn(&mut EpochRecord) -> &mut Number);
 
-const COLUMNS: [Column; 9] = [
+const COUNTS: [Column<u32>; 3] = [
+    ("epoch", |it| &mut it.epoch),
+    ("photo_width_px", |it| &mut it.photo_width_px),
+    ("photo_height_px", |it| &mut it.photo_height_px),
+];
+
+const COLUMNS: [Column<f32>; 9] = [
     ("learning_rate", |it| &mut it.learning_rate),
     ("train_loss", |it| &mut it.train_loss),
     ("train_pixel_accuracy", |it| &mut it.train_pixel_accuracy),
@@ -100,10 +112,16 @@ pub fn charts(history: &[EpochRecord]) -> [LineChart; 2] {
     ]
 }
 
-/// The epoch with the highest mean IoU over the validation split, the earliest on a tie; `None` if there are no epochs.
+/// The epoch with the highest mean IoU over the validation split, the earliest on a tie, among those with photos of the
+/// last epoch's size; `None` if there are no epochs.
 #[must_use]
 pub fn best(history: &[EpochRecord]) -> Option<&EpochRecord> {
-    history.iter().reduce(|best, it| if it.validation_mean_iou > best.validation_mean_iou { it } else { best })
+    let size = |it: &EpochRecord| (it.photo_width_px, it.photo_height_px);
+    let last = size(history.last()?);
+    history
+        .iter()
+        .filter(|it| size(it) == last)
+        .reduce(|best, it| if it.validation_mean_iou > best.validation_mean_iou { it } else { best })
 }
 
 /// Writes `history.parquet`.
@@ -111,9 +129,11 @@ pub fn best(history: &[EpochRecord]) -> Option<&EpochRecord> {
 /// # Errors
 /// As [`table::write_table`].
 pub fn write(path: &Path, history: &[EpochRecord]) -> Result<()> {
-    let mut fields = vec![Field::new("epoch", DataType::UInt32, false)];
-    let epochs = UInt32Array::from_iter_values(history.iter().map(|it| it.epoch));
-    let mut arrays: Vec<ArrayRef> = vec![Arc::new(epochs)];
+    let (mut fields, mut arrays): (Vec<Field>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
+    for (name, count) in COUNTS {
+        fields.push(Field::new(name, DataType::UInt32, false));
+        arrays.push(Arc::new(UInt32Array::from_iter_values(history.iter().map(|it| *count(&mut it.clone())))));
+    }
     for (name, figure) in COLUMNS {
         fields.push(Field::new(name, DataType::Float32, false));
         arrays.push(Arc::new(Float32Array::from_iter_values(history.iter().map(|it| *figure(&mut it.clone())))));
@@ -131,8 +151,17 @@ pub fn read(path: &Path) -> Result<Vec<EpochRecord>> {
     for batch in table::read_table(path, TABLE, &[], 1024)? {
         let batch = batch?;
         let start = history.len();
-        let epochs = table::column::<UInt32Array>(path, &batch, "epoch")?;
-        history.extend(epochs.values().iter().map(|&epoch| EpochRecord { epoch, ..EMPTY }));
+        history.resize(start + batch.num_rows(), EMPTY);
+        for (name, count) in COUNTS {
+            // Older tables have no sizes.
+            if name != "epoch" && batch.column_by_name(name).is_none() {
+                continue;
+            }
+            let values = table::column::<UInt32Array>(path, &batch, name)?;
+            for (record, &value) in history[start..].iter_mut().zip(values.values()) {
+                *count(record) = value;
+            }
+        }
         for (name, figure) in COLUMNS {
             let values = table::column::<Float32Array>(path, &batch, name)?;
             for (record, &value) in history[start..].iter_mut().zip(values.values()) {
@@ -146,6 +175,8 @@ pub fn read(path: &Path) -> Result<Vec<EpochRecord>> {
 /// A record with every field zero.
 pub(crate) const EMPTY: EpochRecord = EpochRecord {
     epoch: 0,
+    photo_width_px: 0,
+    photo_height_px: 0,
     learning_rate: 0.0,
     train_loss: 0.0,
     train_pixel_accuracy: 0.0,
@@ -176,15 +207,16 @@ mod tests {
     #[test]
     fn the_table_comes_back_and_the_csv_has_its_columns() {
         let place = tempfile::tempdir().expect("a temporary folder");
-        let history = [1, 2].map(|epoch| EpochRecord { epoch, train_loss: 0.5 / epoch as f32, ..EMPTY });
+        let record = |epoch| EpochRecord { epoch, photo_width_px: 40, train_loss: 0.5 / epoch as f32, ..EMPTY };
+        let history = [1, 2].map(record);
         let path = place.path().join("history.parquet");
         write(&path, &history).expect("written");
         assert_eq!(read(&path).expect("read"), history);
         let csv = place.path().join("loss.csv");
         write_csv(&csv, &history).expect("written");
         let text = std::fs::read_to_string(&csv).expect("text");
-        assert!(text.starts_with("epoch,learning_rate,train_loss,"), "{text}");
-        assert!(text.ends_with("2,0.0,0.25,0.0,0.0,0.0,0.0,0.0,0.0,0.0\n"), "{text}");
+        assert!(text.starts_with("epoch,photo_width_px,photo_height_px,learning_rate,train_loss,"), "{text}");
+        assert!(text.ends_with("2,40,0,0.0,0.25,0.0,0.0,0.0,0.0,0.0,0.0,0.0\n"), "{text}");
     }
 
     #[test]
@@ -200,5 +232,10 @@ mod tests {
         let history = [0.1, 0.3, 0.3, 0.2].map(|validation_mean_iou| EpochRecord { validation_mean_iou, ..EMPTY });
         assert!(std::ptr::eq(best(&history).expect("there are epochs"), &raw const history[1]));
         assert_eq!(best(&[]), None);
+        let sizes = [100, 100, 200, 200].map(|photo_width_px| EpochRecord { photo_width_px, ..EMPTY });
+        let iou = |(record, validation_mean_iou)| EpochRecord { validation_mean_iou, ..record };
+        let history: Vec<_> = sizes.into_iter().zip([0.5, 0.4, 0.2, 0.3]).map(iou).collect();
+        assert!(std::ptr::eq(best(&history).expect("there are epochs"), &raw const history[3]), "of the last size");
+        assert!(std::ptr::eq(best(&history[..2]).expect("there are epochs"), &raw const history[0]));
     }
 }

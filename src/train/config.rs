@@ -136,6 +136,12 @@ pub struct Config {
     pub photo_width_px: usize,
     /// Height in pixels that photos are scaled to fit for the network, 16 to 4096.
     pub photo_height_px: usize,
+    /// The first so many epochs are trained, and validated, on smaller photos, which takes less time: fewer than `epochs`.
+    /// `patience` and the best epoch count the others alone.
+    pub small_epochs: u32,
+    /// With `small_epochs`: the sides of smaller photos as a fraction of `photo_width_px` and `photo_height_px`, between 0
+    /// and 1.
+    pub small_scale: f32,
     /// Where the network runs.
     pub device: Device,
     /// Which weights are published.
@@ -186,6 +192,8 @@ impl Config {
             rare_sampling: 0.0,
             photo_width_px: crate::photo::FIT_WIDTH_PX as usize,
             photo_height_px: crate::photo::FIT_HEIGHT_PX as usize,
+            small_epochs: 0,
+            small_scale: 0.5,
             device: Device::Auto,
             publish: Publish::Last,
             patience: 0,
@@ -233,6 +241,12 @@ impl Config {
             ),
             ("train.epochs", self.epochs > 0, "is 0; at least one epoch is needed"),
             ("train.batch_size", self.batch_size > 0, "is 0; at least one photo per step is needed"),
+            (
+                "train.small_epochs",
+                self.small_epochs < self.epochs,
+                "leaves no epoch at the full size; it must be below epochs",
+            ),
+            ("train.small_scale", self.small_scale > 0.0 && self.small_scale < 1.0, "is not between 0 and 1"),
             (
                 "train.learning_rate",
                 self.learning_rate > 0.0 && self.learning_rate.is_finite(),
@@ -282,7 +296,20 @@ impl Config {
     pub(super) fn network(&self, encoder: Option<&EncoderFile>) -> Result<Spec> {
         let spec = self.spec(encoder);
         spec.check().map_err(|(field, problem)| Error::config(format!("train.{field}"), problem))?;
+        self.spec_in(&spec, 1).check().map_err(|(field, problem)| {
+            Error::config("train.small_scale", format!("is too small: the {field} of smaller photos {problem}"))
+        })?;
         Ok(spec)
+    }
+
+    /// The network `spec` in an epoch: for smaller photos in the first `small_epochs`.
+    pub(super) fn spec_in(&self, spec: &Spec, epoch: u32) -> Spec {
+        if epoch > self.small_epochs {
+            return spec.clone();
+        }
+        let small = |side_px: usize| (side_px as f32 * self.small_scale).round() as usize;
+        let (photo_width_px, photo_height_px) = (small(spec.photo_width_px), small(spec.photo_height_px));
+        Spec { photo_width_px, photo_height_px, ..spec.clone() }
     }
 
     fn spec(&self, encoder: Option<&EncoderFile>) -> Spec {
@@ -347,6 +374,16 @@ mod tests {
     }
 
     #[test]
+    fn the_first_epochs_are_on_smaller_photos() {
+        let config = Config { small_epochs: 2, small_scale: 0.5, photo_width_px: 41, ..Config::default() };
+        let spec = config.network(None).expect("it is valid");
+        let sizes =
+            [1, 2, 3].map(|epoch| config.spec_in(&spec, epoch)).map(|it| (it.photo_width_px, it.photo_height_px));
+        assert_eq!(sizes, [(21, 300), (21, 300), (41, 600)]);
+        assert_eq!(Config::default().spec_in(&spec, 1), spec, "none by default");
+    }
+
+    #[test]
     fn averages_look_back_over_as_many_steps_as_there_are() {
         let config = Config { epochs: 10, average_epochs: 2.0, ..Config::default() };
         let averages: Vec<f32> = [0, 1, 99, 999].iter().map(|&step| config.rates(step, 100).average).collect();
@@ -363,6 +400,9 @@ mod tests {
             (Config { start_from: Some("./output/model".into()), ..Config::default() }, "train.start_from"),
             (Config { learning_rate: f32::NAN, ..Config::default() }, "train.learning_rate"),
             (Config { category_balance: 0.5, ..Config::of(Recipe::Seed) }, "train.category_balance"),
+            (Config { small_epochs: 25, ..Config::default() }, "train.small_epochs"),
+            (Config { small_epochs: 24, small_scale: 0.03, ..Config::default() }, "train.small_scale"),
+            (Config { small_scale: 1.0, ..Config::default() }, "train.small_scale"),
             (Config { dice: -1.0, ..Config::default() }, "train.dice"),
             (Config { rare_sampling: f32::NAN, ..Config::default() }, "train.rare_sampling"),
             (Config { channels: vec![24, 48], ..Config::default() }, "train.channels"),

@@ -1,6 +1,6 @@
 //! The training loop: epochs, validation, checkpoints, and when to stop.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::time::Instant;
 
 use super::augment::Change;
@@ -8,14 +8,14 @@ use super::card;
 use super::checkpoint::{Checkpoint, Checkpoints, Identity};
 use super::config::{Config, Publish};
 use super::examples::{Batch, BatchPlan, Examples};
+use super::phase::{Material, Phase};
 use super::sampling::{self, Turn};
 use super::step::{self, TrainingStep};
 use super::tensorboard::EventFile;
 use crate::error::{Error, Result};
-use crate::graph::{Precision, Spec};
+use crate::graph::Precision;
 use crate::model::confusion::Confusion;
 use crate::model::epochs::{self, EpochRecord};
-use crate::model::evaluator::Evaluator;
 use crate::picture::{self, Panel};
 use crate::progress::Progress;
 use crate::{runtime, stop};
@@ -47,19 +47,13 @@ impl Ending {
     }
 }
 
-/// The state of a training run.
+/// The state of a training run, apart from its [`Phase`].
 pub(super) struct Course<'a> {
-    pub(super) config: &'a Config,
-    pub(super) spec: &'a Spec,
+    pub(super) material: Material<'a>,
+    pub(super) steps_of_epoch: u64,
     pub(super) seed: u64,
     pub(super) identity: Identity,
     pub(super) deadline: Option<Instant>,
-    pub(super) train: Examples,
-    /// How often each of them is drawn, relative to the others.
-    pub(super) repeat_factors: Vec<f64>,
-    pub(super) validation: Examples,
-    pub(super) step: TrainingStep,
-    pub(super) evaluator: Evaluator,
     pub(super) checkpoints: Checkpoints,
     pub(super) events: EventFile,
     /// The epochs done.
@@ -70,75 +64,86 @@ pub(super) struct Course<'a> {
 
 impl Course<'_> {
     /// Resumes from a checkpoint.
-    pub(super) fn restore(&mut self, checkpoint: Checkpoint) -> Result<()> {
-        self.step.restore(checkpoint.step, &checkpoint.state)?;
-        tracing::info!("resuming after epoch {} of {}", checkpoint.epoch(), self.config.epochs);
+    pub(super) fn restore(&mut self, phase: &mut Phase, checkpoint: Checkpoint) -> Result<()> {
+        phase.step.restore(checkpoint.step, &checkpoint.state)?;
+        tracing::info!("resuming after epoch {} of {}", checkpoint.epoch(), self.config().epochs);
         self.history = checkpoint.history;
         self.is_time_over = checkpoint.is_time_over;
         Ok(())
     }
 
-    /// Trains until there is a reason to stop.
-    pub(super) fn run(&mut self) -> Result<Ending> {
+    fn config(&self) -> &Config {
+        self.material.config
+    }
+
+    /// Trains until there is a reason to stop, from a phase on; returns the last one.
+    pub(super) fn run(&mut self, mut phase: Phase) -> Result<(Ending, Phase)> {
         let (started, elapsed_before) = (Instant::now(), self.history.last().map_or(0.0, |it| it.elapsed_secs));
-        let progress = Progress::new("train", self.steps() - self.step.count(), "steps");
-        let mut done = 0;
+        let progress = Progress::new("train", self.steps() - phase.step.count(), "steps");
+        let (first, epochs) = (self.history.len() as u32 + 1, self.config().epochs);
         let ending = loop {
-            if let Some(ending) = self.ending() {
+            if let Some(ending) = self.ending(phase.step.count()) {
                 break ending;
             }
             let epoch = self.history.len() as u32 + 1;
-            let mut record = self.epoch(epoch, &progress)?;
+            phase = self.material.next(phase, epoch)?;
+            let mut record = self.epoch(&mut phase, epoch, &progress)?;
             record.elapsed_secs = elapsed_before + started.elapsed().as_secs_f32();
-            done += 1;
-            let left = started.elapsed() / done * (self.config.epochs - epoch);
+            let left = started.elapsed().mul_f64(self.pixels(epoch + 1..=epochs) / self.pixels(first..=epoch));
             let until_deadline = self.deadline.map(|it| it.saturating_duration_since(Instant::now()));
-            tracing::info!("{}", record.line(self.config.epochs, until_deadline.map_or(left, |it| it.min(left))));
-            self.keep(record)?;
+            tracing::info!("{}", record.line(epochs, until_deadline.map_or(left, |it| it.min(left))));
+            self.keep(&phase, record)?;
         };
-        self.say(ending);
-        Ok(ending)
+        self.say(ending, phase.step.count());
+        Ok((ending, phase))
+    }
+
+    /// The pixels that some epochs compute of each photo: a measure of the time that they take.
+    fn pixels(&self, epochs: RangeInclusive<u32>) -> f64 {
+        let specs = epochs.map(|epoch| self.config().spec_in(self.material.spec, epoch));
+        specs.map(|spec| (spec.rows() * spec.columns()) as f64).sum()
     }
 
     /// Writes an epoch's checkpoint and figures.
-    fn keep(&mut self, record: EpochRecord) -> Result<()> {
-        let state = self.step.state()?;
+    fn keep(&mut self, phase: &Phase, record: EpochRecord) -> Result<()> {
+        let state = phase.step.state()?;
         if !state.iter().all(|(_, values)| step::are_finite(values)) {
-            return Err(self.not_finite(&format!("epoch {}", record.epoch), &[]));
+            return Err(self.not_finite(phase, &format!("epoch {}", record.epoch), &[]));
         }
         self.events.scalars(&record)?;
         self.history.push(record);
         self.is_time_over = self.deadline.is_some_and(|it| it <= Instant::now());
         self.checkpoints.save(&Checkpoint {
-            spec: self.spec.clone(),
+            spec: self.material.spec.clone(),
             identity: self.identity.clone(),
-            step: self.step.count(),
+            step: phase.step.count(),
             history: self.history.clone(),
             is_time_over: self.is_time_over,
             state,
         })
     }
 
-    /// Why the run should stop now; `None` if it should not.
-    fn ending(&self) -> Option<Ending> {
-        if self.step.count() >= self.steps() {
+    /// Why the run should stop now, after `step` steps; `None` if it should not.
+    fn ending(&self, step: u64) -> Option<Ending> {
+        if step >= self.steps() {
             return Some(Ending::Epochs);
         }
         if self.is_time_over {
             return Some(Ending::MaxMinutes);
         }
-        let without_better = self.history.len() as u32 - epochs::best(&self.history)?.epoch;
-        (self.config.patience > 0 && without_better >= self.config.patience).then_some(Ending::Patience)
+        let Config { patience, small_epochs, .. } = *self.config();
+        let done = self.history.len() as u32;
+        let without_better = done - epochs::best(&self.history)?.epoch;
+        (patience > 0 && done > small_epochs && without_better >= patience).then_some(Ending::Patience)
     }
 
-    fn say(&self, ending: Ending) {
-        let (done, epochs) = (self.history.len(), self.config.epochs);
-        let (step, steps) = (self.step.count(), self.steps());
+    fn say(&self, ending: Ending, step: u64) {
+        let (done, epochs, steps) = (self.history.len(), self.config().epochs, self.steps());
         match ending {
             Ending::Epochs => {}
             Ending::Patience => tracing::info!(
                 "stopping after epoch {done} of {epochs}: no better validation result for {} epochs (patience)",
-                self.config.patience
+                self.config().patience
             ),
             Ending::MaxMinutes => {
                 tracing::warn!(
@@ -155,11 +160,11 @@ impl Course<'_> {
         }
     }
 
-    /// Loads the weights to publish and returns the epoch that they come from.
-    pub(super) fn choose(&mut self) -> Result<EpochRecord> {
+    /// Loads the weights to publish into `step` and returns the epoch that they come from.
+    pub(super) fn choose(&self, step: &mut TrainingStep) -> Result<EpochRecord> {
         let last = *self.history.last().expect("a run has an epoch at least");
         let best = *epochs::best(&self.history).expect("a run has an epoch at least");
-        if self.config.publish == Publish::Last || best.epoch == last.epoch {
+        if self.config().publish == Publish::Last || best.epoch == last.epoch {
             return Ok(last);
         }
         let checkpoint = match self.checkpoints.best(&self.history, &self.identity) {
@@ -169,7 +174,7 @@ impl Course<'_> {
                 return Ok(last);
             }
         };
-        self.step.restore(self.step.count(), &checkpoint.state)?;
+        step.restore(step.count(), &checkpoint.state)?;
         tracing::info!("publishing epoch {}, the best of {} (publish = \"best\")", best.epoch, last.epoch);
         Ok(best)
     }
@@ -177,20 +182,21 @@ impl Course<'_> {
     /// The training section of the model card.
     pub(super) fn on_card(
         &self,
+        step: &TrainingStep,
         ending: Ending,
         published: &EpochRecord,
         started_from: Option<String>,
     ) -> card::Training<'_> {
-        let backend = self.step.backend();
+        let backend = step.backend();
         card::Training {
-            settings: self.config,
+            settings: self.config(),
             seed: self.seed,
             started_from,
             execution_provider: backend.provider.name(),
             dialect: backend.dialect.name(),
-            precision: self.step.precision().name(),
+            precision: step.precision().name(),
             epochs: self.history.len(),
-            steps: self.step.count(),
+            steps: step.count(),
             ended_by: ending.name(),
             published_epoch: published.epoch,
             best_epoch: epochs::best(&self.history).map_or(0, |it| it.epoch),
@@ -199,24 +205,22 @@ impl Course<'_> {
 
     /// Number of steps of the whole run.
     fn steps(&self) -> u64 {
-        self.steps_of_epoch() * u64::from(self.config.epochs)
-    }
-
-    fn steps_of_epoch(&self) -> u64 {
-        self.train.len().div_ceil(self.config.batch_size) as u64
+        self.steps_of_epoch * u64::from(self.config().epochs)
     }
 
     /// Trains for one epoch, or for as much of it as the deadline allows.
-    fn epoch(&mut self, epoch: u32, progress: &Progress) -> Result<EpochRecord> {
+    fn epoch(&mut self, phase: &mut Phase, epoch: u32, progress: &Progress) -> Result<EpochRecord> {
         let started = Instant::now();
-        let (mut loss, mut accuracy, mut learning_rate, mut photos) = (0.0, 0.0, self.config.learning_rate, 0);
-        let (turns, steps) = (sampling::turns(&self.repeat_factors, self.seed, epoch), self.steps_of_epoch());
-        let Self { config, train, step, deadline, seed, .. } = self;
+        let Self { material: Material { config, .. }, steps_of_epoch: steps, deadline, seed, .. } = self;
+        let (mut loss, mut accuracy, mut learning_rate, mut photos) = (0.0, 0.0, config.learning_rate, 0);
+        let turns = sampling::turns(&phase.repeat_factors, *seed, epoch);
+        let Phase { spec, train, step, .. } = phase;
+        let (photo_width_px, photo_height_px) = (spec.photo_width_px as u32, spec.photo_height_px as u32);
         let (batch_size, augmentation) = (config.batch_size, config.augmentation());
         let plan = BatchPlan { turns: &turns, batch_size, augmentation, seed: *seed, epoch };
         let mut spoilt = None;
         train.for_each_batch(plan, |batch, turns| {
-            let rates = config.rates(step.count(), steps);
+            let rates = config.rates(step.count(), *steps);
             learning_rate = rates.learning_rate;
             let learnt = step.run(batch, rates)?;
             if !learnt.loss.is_finite() {
@@ -233,16 +237,18 @@ impl Course<'_> {
             Ok(if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         if let Some(turns) = spoilt {
-            let step = self.step.count() - steps * u64::from(epoch - 1);
-            return Err(self.not_finite(&format!("epoch {epoch}, step {step}"), &turns));
+            let step = step.count() - *steps * u64::from(epoch - 1);
+            return Err(self.not_finite(phase, &format!("epoch {epoch}, step {step}"), &turns));
         }
         let train_secs = started.elapsed().as_secs_f64();
-        let (validation_loss, confusion) = self.validate(epoch)?;
+        let (validation_loss, confusion) = self.validate(phase, epoch)?;
         if !validation_loss.is_finite() {
-            return Err(self.not_finite(&format!("the validation after epoch {epoch}"), &[]));
+            return Err(self.not_finite(phase, &format!("the validation after epoch {epoch}"), &[]));
         }
         Ok(EpochRecord {
             epoch,
+            photo_width_px,
+            photo_height_px,
             learning_rate,
             train_loss: (loss / photos as f64) as f32,
             train_pixel_accuracy: (accuracy / photos as f64) as f32,
@@ -257,22 +263,23 @@ impl Course<'_> {
 
     /// Loss and confusion over the validation split, at the network's resolution; in some epochs, also writes pictures
     /// of a few photos.
-    fn validate(&mut self, epoch: u32) -> Result<(f64, Confusion)> {
+    fn validate(&mut self, phase: &mut Phase, epoch: u32) -> Result<(f64, Confusion)> {
         let (mut loss, mut confusion) = (0.0, Confusion::default());
-        let weights = runtime::vector(self.step.folded_weights()?)?;
-        let ids: Vec<usize> = (0..self.validation.len()).collect();
+        let weights = runtime::vector(phase.step.folded_weights()?)?;
+        let Phase { validation, evaluator, .. } = phase;
+        let ids: Vec<usize> = (0..validation.len()).collect();
         let shown: Vec<usize> =
             if self.is_shown(epoch) { picture::spaced(ids.len(), SHOWN_PHOTOS).collect() } else { vec![] };
         for ids in ids.chunks(crate::model::predictor::BATCH_SIZE) {
             stop::check()?;
             let Batch { photos, labels, .. } =
-                self.validation.batch(&ids.iter().map(|&id| (id, Change::NONE)).collect::<Vec<_>>());
-            let answer = self.evaluator.run(photos, labels, &weights)?;
-            loss += f64::from(answer.loss) * ids.len() as f64 / self.validation.len() as f64;
+                validation.batch(&ids.iter().map(|&id| (id, Change::NONE)).collect::<Vec<_>>());
+            let answer = evaluator.run(photos, labels, &weights)?;
+            loss += f64::from(answer.loss) * ids.len() as f64 / validation.len() as f64;
             for (&id, map) in ids.iter().zip(&answer.label_maps) {
-                self.validation.count(id, map, &mut confusion);
+                validation.count(id, map, &mut confusion);
                 if shown.contains(&id) {
-                    self.show(epoch, id, map)?;
+                    self.show(epoch, validation, id, map)?;
                 }
             }
         }
@@ -281,26 +288,27 @@ impl Course<'_> {
 
     /// Whether pictures are written in an epoch: in the first, the last, and evenly spaced ones in between.
     fn is_shown(&self, epoch: u32) -> bool {
-        epoch == 1 || epoch == self.config.epochs || epoch.is_multiple_of(self.config.epochs.div_ceil(SHOWN_EPOCHS))
+        let epochs = self.config().epochs;
+        epoch == 1 || epoch == epochs || epoch.is_multiple_of(epochs.div_ceil(SHOWN_EPOCHS))
     }
 
     /// Writes a picture of a validation photo with its truth and prediction.
-    fn show(&mut self, epoch: u32, id: usize, map: &[u8]) -> Result<()> {
-        let (photo, maps) = self.validation.cut_out(id, map);
+    fn show(&mut self, epoch: u32, validation: &Examples, id: usize, map: &[u8]) -> Result<()> {
+        let (photo, maps) = validation.cut_out(id, map);
         let overlays = maps.map(|map| picture::overlay(&photo, &map));
         let tiles = [photo].into_iter().chain(overlays).zip(["photo", "truth", "prediction"]);
         let tiles: Vec<_> = tiles.map(|(photo, caption)| Panel { photo, caption: caption.to_owned() }).collect();
-        let name = format!("validation/{}", self.validation.file_name(id));
+        let name = format!("validation/{}", validation.file_name(id));
         self.events.picture(epoch, &name, &picture::contact_sheet(&tiles, 3)?)
     }
 
-    fn not_finite(&self, place: &str, turns: &[Turn]) -> Error {
-        let photos: Vec<&str> = turns.iter().map(|turn| self.train.file_name(turn.photo)).collect();
+    fn not_finite(&self, phase: &Phase, place: &str, turns: &[Turn]) -> Error {
+        let photos: Vec<&str> = turns.iter().map(|turn| phase.train.file_name(turn.photo)).collect();
         let photos = if photos.is_empty() { String::new() } else { format!(" (photos {})", photos.join(", ")) };
         let saved = self.checkpoints.last().map_or("there is no checkpoint yet".to_owned(), |path| {
             format!("the last good checkpoint is {}", path.display())
         });
-        let mend = match self.step.precision() {
+        let mend = match phase.step.precision() {
             Precision::F16 => "mixed_precision = false or a lower learning_rate",
             _ => "a lower learning_rate",
         };

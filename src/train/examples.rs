@@ -119,7 +119,9 @@ impl Examples {
     pub fn occurrences(&self) -> Vec<[bool; CATEGORY_COUNT]> {
         let of_labels = |labels: &[u8]| {
             let mut occurs = [false; CATEGORY_COUNT];
-            labels.iter().for_each(|&label| occurs[usize::from(label)] = true);
+            for &label in labels {
+                occurs[usize::from(label)] = true;
+            }
             occurs
         };
         self.labels().map(of_labels).collect()

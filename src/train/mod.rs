@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use crate::color::{self, ColorTable};
 use crate::dataset::{Dataset, Split, photos};
 use crate::error::{Error, Result};
-use crate::graph::{self, Dialect, LossWeights, Precision, Spec, parameters};
-use crate::labels::{CATEGORIES, CATEGORY_COUNT};
+use crate::graph::{self, Dialect, Precision, Spec, parameters};
+use crate::labels::CATEGORIES;
 use crate::model::encoder::EncoderFile;
 use crate::model::epochs::{self, EpochRecord};
-use crate::model::evaluator::Evaluator;
 use crate::model::files::{HISTORY_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
 use crate::model::{self, weights};
 use crate::stage::{self, Common, InputRecord, Outcome, Read, RunFolders, Stage, StageConfig, Summary, Versions};
@@ -23,6 +22,7 @@ pub mod checkpoint;
 mod config;
 mod course;
 pub mod examples;
+mod phase;
 pub mod sampling;
 mod start;
 pub mod step;
@@ -34,9 +34,8 @@ pub use config::{Config, Publish, Recipe, Schedule};
 use card::ModelCard;
 use checkpoint::{Checkpoint, Checkpoints, Identity};
 use course::Course;
-use examples::Examples;
+use phase::{Material, Phase};
 use start::Start;
-use step::{Task, TrainingStep};
 use tensorboard::EventFile;
 
 const STAGE: &str = "train";
@@ -165,16 +164,14 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     let resumed = checkpoint::find(&stage.create_folder(checkpoint::FOLDER)?, resume, &identity)?;
     let resumed_after = resumed.as_ref().map(Checkpoint::epoch);
 
-    let mut course = prepare(&mut stage, &dataset, config, &network, common, identity, resumed.as_ref())?;
+    let material = Material { config, spec: &network.spec, dataset: &dataset, engine: common.engine(config.device) };
+    let (mut course, phase) = prepare(&mut stage, material, &network, common.seed, identity, resumed)?;
     course.deadline = config.max_minutes.map(|minutes| started + Duration::from_secs_f64(minutes * 60.0));
-    if let Some(checkpoint) = resumed {
-        course.restore(checkpoint)?;
-    }
     stage.keep_unfinished();
-    let ending = course.run().inspect_err(|error| course.say_how_to_resume(error))?;
-    let published = course.choose()?;
+    let (ending, mut phase) = course.run(phase).inspect_err(|error| course.say_how_to_resume(error))?;
+    let published = course.choose(&mut phase.step)?;
 
-    let predict = write_model(&stage, &course)?;
+    let predict = write_model(&stage, &course, &phase)?;
     ColorTable::learn(&dataset)?.write(&stage.path(color::FILE))?;
     let evaluation = evaluate::after_training(&dataset, &stage.path(""), config.device, common)?;
     // The published evaluation.json may describe another split by now.
@@ -193,7 +190,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
             categories: CATEGORIES,
             encoder,
         },
-        training: course.on_card(ending, &published, network.start.as_ref().map(|it| it.model().id())),
+        training: course.on_card(&phase.step, ending, &published, network.start.as_ref().map(|it| it.model().id())),
         dataset: card::Data::new(source.sha256, photos, card::licence(&stage, &dataset)?),
         metrics: card::Metrics::new(&published, evaluation.as_ref()),
     };
@@ -227,56 +224,45 @@ fn planned(
     Ok(summary)
 }
 
-/// Loads the photos and creates the sessions. Removes what an earlier run left, except its epochs up to `resumed`.
+/// The course of the run and its first phase. Removes what an earlier run left, except its epochs up to `resumed`, from
+/// which the phase starts then.
 fn prepare<'a>(
     stage: &mut Stage,
-    dataset: &Dataset,
-    config: &'a Config,
-    network: &'a Network,
-    common: &Common,
+    material: Material<'a>,
+    network: &Network,
+    seed: u64,
     identity: Identity,
-    resumed: Option<&Checkpoint>,
-) -> Result<Course<'a>> {
-    let spec = &network.spec;
-    let train = Examples::load(dataset, Split::Train, spec)?;
-    let validation = Examples::load(dataset, Split::Validation, spec)?;
-    let categories = category_weights(&train, config.category_balance);
-    let weights = LossWeights { categories, dice: config.dice };
-    let descent = config.descent();
-    let portable = graph::train_step(Dialect::Portable, Precision::F32, spec, &weights, descent);
-    files::write(&stage.path(TRAIN_STEP_FILE), &portable)?;
-    let engine = common.engine(config.device);
-    let batch_size = config.batch_size.min(train.len());
-    let micro_batch_size = if config.micro_batch_size == 0 { batch_size } else { config.micro_batch_size };
-    let precision = if config.mixed_precision { Precision::F16 } else { Precision::F32 };
-    let task = Task { spec, loss_weights: &weights, micro_batch_size, precision, descent };
-    let step = TrainingStep::new(task, batch_size, network.initial_state(common.seed), 0, engine)?;
-    if step.precision() != precision {
-        tracing::warn!("mixed_precision is for portable operators, which CUDA runs; the native ones compute in f32");
-    }
-    let evaluator = Evaluator::new(spec, step.backend().engine(engine))?;
-    stage.backend(step.backend());
-    Ok(Course {
-        config,
-        spec,
-        seed: common.seed,
+    resumed: Option<Checkpoint>,
+) -> Result<(Course<'a>, Phase)> {
+    let after = resumed.as_ref().map_or(0, Checkpoint::epoch);
+    let first = (after + 1).min(material.config.epochs);
+    let mut phase = material.phase(first, network.initial_state(seed), 0)?;
+    stage.backend(phase.step.backend());
+    let mut course = Course {
+        steps_of_epoch: phase.train.len().div_ceil(material.config.batch_size) as u64,
+        material,
+        seed,
         identity,
         deadline: None,
-        repeat_factors: sampling::repeat_factors(&train.occurrences(), config.rare_sampling),
-        train,
-        validation,
-        step,
-        evaluator,
-        checkpoints: Checkpoints::start(stage.create_folder(checkpoint::FOLDER)?, resumed)?,
-        events: EventFile::open(&stage.create_folder(tensorboard::FOLDER)?, resumed.map_or(0, Checkpoint::epoch))?,
+        checkpoints: Checkpoints::start(stage.create_folder(checkpoint::FOLDER)?, resumed.as_ref())?,
+        events: EventFile::open(&stage.create_folder(tensorboard::FOLDER)?, after)?,
         history: Vec::new(),
         is_time_over: false,
-    })
+    };
+    if let Some(checkpoint) = resumed {
+        course.restore(&mut phase, checkpoint)?;
+    }
+    Ok((course, phase))
 }
 
-/// Writes the network, its weights and the training history; returns the inference network.
-fn write_model(stage: &Stage, course: &Course<'_>) -> Result<Vec<u8>> {
-    let (spec, weights, history) = (course.spec.folded(), course.step.folded_weights()?, &course.history);
+/// Writes the network at its full size, its training step, its weights and the training history; returns the inference
+/// network.
+fn write_model(stage: &Stage, course: &Course<'_>, phase: &Phase) -> Result<Vec<u8>> {
+    let (whole, weights, history) = (course.material.spec, phase.step.folded_weights()?, &course.history);
+    let descent = course.material.config.descent();
+    let train_step = graph::train_step(Dialect::Portable, Precision::F32, whole, &phase.loss_weights, descent);
+    files::write(&stage.path(TRAIN_STEP_FILE), &train_step)?;
+    let spec = whole.folded();
     let predict = graph::predict(&spec, &weights);
     files::write(&stage.path(PREDICT_FILE), &predict)?;
     weights::write_weights(&stage.path(WEIGHTS_FILE), &spec, &weights)?;
@@ -317,39 +303,4 @@ fn photos_by_split(dataset: &Dataset) -> Result<[usize; 3]> {
         }
     }
     Ok(photos)
-}
-
-/// The weight of a pixel of each category: the category's share of all pixels to the power of -`balance`, scaled so
-/// that the mean over all pixels is 1.
-fn category_weights(train: &Examples, balance: f32) -> [f32; CATEGORY_COUNT] {
-    let mut pixels = [0_u64; CATEGORY_COUNT];
-    for labels in train.labels() {
-        for &label in labels {
-            pixels[usize::from(label)] += 1;
-        }
-    }
-    balanced(&pixels, balance)
-}
-
-fn balanced(pixels: &[u64; CATEGORY_COUNT], balance: f32) -> [f32; CATEGORY_COUNT] {
-    let total = pixels.iter().sum::<u64>() as f64;
-    let raw = pixels.map(|count| if count == 0 { 0.0 } else { (count as f64 / total).powf(-f64::from(balance)) });
-    let mean: f64 = raw.iter().zip(pixels).map(|(weight, &count)| weight * count as f64 / total).sum();
-    raw.map(|weight| (weight / mean) as f32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn balance_gives_rare_categories_their_say() {
-        let mut pixels = [0; CATEGORY_COUNT];
-        pixels[0] = 90;
-        pixels[1] = 10;
-        let plain = balanced(&pixels, 0.0);
-        assert_eq!(plain[..3], [1.0, 1.0, 0.0]);
-        let even = balanced(&pixels, 1.0);
-        assert!((even[0] * 0.9 - 0.5).abs() < 1e-6 && (even[1] * 0.1 - 0.5).abs() < 1e-6, "{even:?}");
-    }
 }
