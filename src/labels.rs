@@ -9,6 +9,8 @@ pub const COLOR_COUNT: usize = 13;
 pub const CELL_COUNT: usize = 228;
 /// Id of the background, in both lists.
 pub const BACKGROUND: u8 = 0;
+/// In place of a category: the pixel has no label, and the loss `softmax` ignores it.
+pub const IGNORED: u8 = 255;
 
 /// Category names by id, as the data set spells them.
 pub const CATEGORIES: [&str; CATEGORY_COUNT] = [

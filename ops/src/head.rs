@@ -341,6 +341,11 @@ fn by_label<V: Vector>(token: V::Token, labels: &[u8], first: usize, of: impl Fn
     V::of(token, &values)
 }
 
+/// 1 if the label is a category, 0 if it says that the pixel has none: the Dice term leaves it out.
+fn is_labelled(label: u8) -> f32 {
+    f32::from(u8::from(usize::from(label) < MAPS))
+}
+
 /// The highest map of each pixel (the first one on a tie), and its value.
 #[inline(always)]
 fn highest<V: Vector>(maps: &[V; MAPS]) -> [V; 2] {
@@ -488,7 +493,7 @@ impl<const C: usize> Job for Overlap<'_, C> {
         for first in (0..self.pixels.labels.len()).step_by(S::Wide::LANES) {
             let mut maps = self.head.maps(&channels::<S::Wide, C>(wide, self.pixels.input, first));
             let label: S::Wide = by_label(wide, self.pixels.labels, first, f32::from);
-            let there: S::Wide = by_label(wide, self.pixels.labels, first, |_| 1.0);
+            let there: S::Wide = by_label(wide, self.pixels.labels, first, is_labelled);
             let [top, _] = highest(&maps);
             softmax(&mut maps, top);
             for (category, map) in maps.into_iter().enumerate() {
@@ -577,7 +582,7 @@ impl<const C: usize> Job for Learn<'_, C> {
             sums.loss += f64::from(of_pixels.times(weight).sum());
             let share = weight.times(S::Wide::splat(wide, scale));
             let [zero, one] = [0.0, 1.0].map(|it| S::Wide::splat(wide, it));
-            let there: S::Wide = by_label(wide, pixels.labels, first, |_| 1.0);
+            let there: S::Wide = by_label(wide, pixels.labels, first, is_labelled);
             let of_dice = dice.map_or([zero; MAPS], |it| it.gradient(&maps, label));
             let mut back = [S::Wide::splat(wide, 0.0); C];
             for (category, map) in maps.into_iter().enumerate() {

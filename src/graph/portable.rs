@@ -209,14 +209,13 @@ fn cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth, weights: 
     let right = right_part(builder, &probabilities, truth);
     let of_truth = builder.reduce("ReduceSum", &right, &[1], true);
     let mut logit_gradient = difference(builder, &probabilities, truth);
-    let mut of_pixels = None;
-    if weights.categories.iter().any(|&weight| weight != 1.0) {
-        let weights = builder.floats(&weights.categories);
-        let weights = builder.node("Gather", &[&weights, &truth.labels], vec![]);
-        logit_gradient = builder.node("Mul", &[&logit_gradient, &weights], vec![]);
-        of_pixels = Some(weights);
-    }
-    let mut loss = mean_negative_log(builder, &of_truth, of_pixels.as_ref());
+    // By label: a pixel without one (255) weighs nothing.
+    let mut by_label = [0.0; 1 << u8::BITS];
+    by_label[..CATEGORY_COUNT].copy_from_slice(&weights.categories);
+    let by_label = builder.floats(&by_label);
+    let of_pixels = builder.node("Gather", &[&by_label, &truth.labels], vec![]);
+    logit_gradient = builder.node("Mul", &[&logit_gradient, &of_pixels], vec![]);
+    let mut loss = mean_negative_log(builder, &of_truth, Some(&of_pixels));
     if weights.dice > 0.0 {
         let [of_dice, gradient] = dice(builder, [&probabilities, &right], truth, weights.dice);
         loss = builder.node("Add", &[&loss, &of_dice], vec![]);
@@ -227,10 +226,12 @@ fn cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth, weights: 
 
 /// `weight` times (1 minus the mean Dice coefficient), where the Dice coefficient is 2 sum(p y) / (sum(p) + sum(y)) and
 /// the mean is over the categories present; and its gradient with respect to the logits, times the number of pixels.
-/// `right` is p y.
+/// `right` is p y. Pixels without a label are in no sum.
 fn dice(builder: &mut Builder, [probabilities, right]: [&Value; 2], truth: &Truth, weight: f32) -> [Value; 2] {
     builder.scope("dice");
-    let [zero, one, two, weight] = [0.0, 1.0, 2.0, weight].map(|it| builder.scalar(it));
+    let [zero, one, two, weight, least] = [0.0, 1.0, 2.0, weight, EPSILON].map(|it| builder.scalar(it));
+    let is_labelled = builder.reduce("ReduceSum", &truth.hit, &[1], true);
+    let probabilities = &builder.node("Mul", &[probabilities, &is_labelled], vec![]);
     let [both, probability, pixels] = [right, probabilities, &truth.hit].map(|it| {
         // First over lines, then over maps, as in the other losses.
         let of_lines = builder.reduce("ReduceSum", it, &[3], true);
@@ -239,16 +240,20 @@ fn dice(builder: &mut Builder, [probabilities, right]: [&Value; 2], truth: &Trut
     let is_there = builder.node("Greater", &[&pixels, &zero], vec![]);
     let is_there = builder.cast(&is_there, FLOAT);
     let count = builder.reduce("ReduceSum", &is_there, &[1], true);
+    let count = builder.node("Max", &[&count, &one], vec![]);
     let share = builder.node("Mul", &[&is_there, &weight], vec![]);
     let share = builder.node("Div", &[&share, &count], vec![]);
     let all = builder.node("Add", &[&probability, &pixels], vec![]);
     let twice = builder.node("Mul", &[&both, &two], vec![]);
+    // A category without a pixel has no share in the mean; where no pixel has a label, it has no probability either.
+    let all = builder.node("Max", &[&all, &least], vec![]);
     let coefficient = builder.node("Div", &[&twice, &all], vec![]);
     let missed = builder.node("Sub", &[&one, &coefficient], vec![]);
     let missed = builder.node("Mul", &[&missed, &share], vec![]);
     let loss = builder.reduce("ReduceSum", &missed, &[0, 1, 2, 3], false);
     // With respect to the probabilities: share (coefficient - 2 y) / all.
-    let total = builder.reduce("ReduceSum", &pixels, &[1], true);
+    let total = builder.node("Size", &[&truth.labels], vec![]);
+    let total = builder.cast(&total, FLOAT);
     let share = builder.node("Mul", &[&share, &total], vec![]);
     let share = builder.node("Div", &[&share, &all], vec![]);
     let of_all = builder.node("Mul", &[&coefficient, &share], vec![]);

@@ -132,6 +132,13 @@ pub struct Config {
     /// nothing rare, as often as the share of the photos that have its rarest category, to the power of minus this. 0
     /// draws each photo once an epoch.
     pub rare_sampling: f32,
+    /// Photos without labels that training learns from, too: a catalogue. Those that are in the data set are left out.
+    pub unlabelled: Option<PathBuf>,
+    /// With `unlabelled`: the folder of the model that labels them.
+    pub unlabelled_model: Option<PathBuf>,
+    /// With `unlabelled`: the lowest probability at which that model's category is taken as a pixel's label, 0 to 1; the
+    /// other pixels are ignored.
+    pub unlabelled_confidence: f32,
     /// Width in pixels that photos are scaled to fit for the network, 16 to 4096.
     pub photo_width_px: usize,
     /// Height in pixels that photos are scaled to fit for the network, 16 to 4096.
@@ -190,6 +197,9 @@ impl Config {
             augment_shift: 0.0,
             augment_light: 0.0,
             rare_sampling: 0.0,
+            unlabelled: None,
+            unlabelled_model: None,
+            unlabelled_confidence: 0.9,
             photo_width_px: crate::photo::FIT_WIDTH_PX as usize,
             photo_height_px: crate::photo::FIT_HEIGHT_PX as usize,
             small_epochs: 0,
@@ -233,12 +243,27 @@ impl Config {
     pub(super) fn check_values(&self) -> Result<()> {
         let share = |value: f32| (0.0..=1.0).contains(&value);
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let is_elsewhere =
+            |model: &Option<PathBuf>| model.as_ref().is_none_or(|it| absolute(it) != absolute(&self.output));
         let in_order = [
+            ("train.start_from", is_elsewhere(&self.start_from), REPLACED),
+            ("train.unlabelled_model", is_elsewhere(&self.unlabelled_model), REPLACED),
             (
-                "train.start_from",
-                self.start_from.as_ref().is_none_or(|it| absolute(it) != absolute(&self.output)),
-                "is the folder that this run replaces, so it would never be up to date; name another output",
+                "train.unlabelled_model",
+                self.unlabelled.is_none() || self.unlabelled_model.is_some(),
+                "is missing, but unlabelled names photos; name the model folder that labels them",
             ),
+            (
+                "train.unlabelled",
+                self.unlabelled.is_some() || self.unlabelled_model.is_none(),
+                "is missing, but unlabelled_model names a model; name the photos that it labels",
+            ),
+            (
+                "train.unlabelled",
+                self.unlabelled.is_none() || self.loss == Loss::Softmax,
+                "requires loss = \"softmax\", which can ignore pixels",
+            ),
+            ("train.unlabelled_confidence", share(self.unlabelled_confidence), "is not between 0 and 1"),
             ("train.epochs", self.epochs > 0, "is 0; at least one epoch is needed"),
             ("train.batch_size", self.batch_size > 0, "is 0; at least one photo per step is needed"),
             (
@@ -355,6 +380,9 @@ impl Config {
     }
 }
 
+/// Why a run cannot read the model folder that it writes.
+const REPLACED: &str = "is the folder that this run replaces, so it would never be up to date; name another output";
+
 /// Minimum number of steps that the statistics of normalised maps are averaged over.
 const STATISTICS_STEPS: f32 = 50.0;
 
@@ -403,6 +431,9 @@ mod tests {
             (Config { small_epochs: 25, ..Config::default() }, "train.small_epochs"),
             (Config { small_epochs: 24, small_scale: 0.03, ..Config::default() }, "train.small_scale"),
             (Config { small_scale: 1.0, ..Config::default() }, "train.small_scale"),
+            (Config { unlabelled: Some("photos".into()), ..Config::default() }, "train.unlabelled_model"),
+            (Config { unlabelled_model: Some("teacher".into()), ..Config::default() }, "train.unlabelled"),
+            (Config { unlabelled_confidence: 1.5, ..Config::default() }, "train.unlabelled_confidence"),
             (Config { dice: -1.0, ..Config::default() }, "train.dice"),
             (Config { rare_sampling: f32::NAN, ..Config::default() }, "train.rare_sampling"),
             (Config { channels: vec![24, 48], ..Config::default() }, "train.channels"),

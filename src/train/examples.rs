@@ -14,10 +14,11 @@ use crate::graph::Spec;
 use crate::labels::CATEGORY_COUNT;
 use crate::model::confusion::Confusion;
 use crate::model::example::Example;
-use crate::photo::Photo;
+use crate::photo::{self, Photo};
 use crate::stop;
 use crate::train::augment::{Augmentation, Change};
 use crate::train::sampling::Turn;
+use crate::train::unlabelled::PseudoLabelled;
 
 /// Photos decoded at a time; bounds the memory used on top of the result.
 const CHUNK: usize = 32;
@@ -96,6 +97,20 @@ impl Examples {
         }
     }
 
+    /// Adds photos with pseudo-labels.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Stopped`].
+    pub(super) fn extend(&mut self, photos: &[PseudoLabelled]) -> Result<()> {
+        for chunk in photos.chunks(CHUNK) {
+            stop::check()?;
+            let spec = &self.spec;
+            let held: Vec<_> = chunk.par_iter().map(|it| pseudo_labelled(spec, it)).collect();
+            self.examples.extend(held);
+        }
+        Ok(())
+    }
+
     /// Number of photos.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -120,7 +135,9 @@ impl Examples {
         let of_labels = |labels: &[u8]| {
             let mut occurs = [false; CATEGORY_COUNT];
             for &label in labels {
-                occurs[usize::from(label)] = true;
+                if let Some(it) = occurs.get_mut(usize::from(label)) {
+                    *it = true;
+                }
             }
             occurs
         };
@@ -206,4 +223,12 @@ impl Examples {
 fn held(dataset: &Dataset, spec: &Spec, record: &PhotoRecord) -> Result<Held> {
     let Example { canvas, labels, .. } = Example::new(spec, &dataset.photos_path(), record)?;
     Ok(Held { file_name: record.file_name.clone(), canvas, labels })
+}
+
+fn pseudo_labelled(spec: &Spec, labelled: &PseudoLabelled) -> Held {
+    let PseudoLabelled { file_name, encoded, labels, size } = labelled;
+    let photo = photo::decode(encoded).expect("it decoded when it was labelled");
+    let canvas = Canvas::new(spec, &photo);
+    let labels = canvas.labels(spec, labels, *size);
+    Held { file_name: file_name.clone(), canvas, labels }
 }

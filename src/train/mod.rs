@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::color::{self, ColorTable};
 use crate::dataset::{Dataset, Split, photos};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::graph::{self, Dialect, Precision, Spec, parameters};
 use crate::labels::CATEGORIES;
@@ -27,6 +28,7 @@ pub mod sampling;
 mod start;
 pub mod step;
 pub mod tensorboard;
+mod unlabelled;
 
 pub use checkpoint::Resume;
 pub use config::{Config, Publish, Recipe, Schedule};
@@ -37,18 +39,31 @@ use course::Course;
 use phase::{Material, Phase};
 use start::Start;
 use tensorboard::EventFile;
+use unlabelled::{PseudoLabels, Unlabelled};
 
 const STAGE: &str = "train";
 /// Settings that may differ between a run and the one that resumes it: paths, the device, when to stop and what to
 /// publish.
-const MAY_CHANGE: [&str; 8] =
-    ["dataset", "output", "start_from", "encoder", "device", "publish", "patience", "max_minutes"];
+const MAY_CHANGE: [&str; 10] = [
+    "dataset",
+    "output",
+    "start_from",
+    "encoder",
+    "unlabelled",
+    "unlabelled_model",
+    "device",
+    "publish",
+    "patience",
+    "max_minutes",
+];
 
-/// What is trained: the network, the file of its encoder if it has one, and the model that it starts from if there is one.
+/// What is trained: the network, the file of its encoder if it has one, the model that it starts from if there is one, and
+/// the photos without labels if it learns from some.
 struct Network {
     spec: Spec,
     encoder: Option<EncoderFile>,
     start: Option<Start>,
+    unlabelled: Option<Unlabelled>,
 }
 
 impl Network {
@@ -57,7 +72,7 @@ impl Network {
         let spec = config.network(encoder.as_ref())?;
         let start = config.start_from.as_deref().map(Start::open).transpose()?;
         start.iter().try_for_each(|it| it.check(&spec))?;
-        Ok(Self { spec, encoder, start })
+        Ok(Self { spec, encoder, start, unlabelled: Unlabelled::open(config)? })
     }
 
     /// What training starts from, in the order of [`Spec::state`].
@@ -79,7 +94,13 @@ pub fn check_network(config: &Config) -> Result<()> {
 }
 
 /// What a run must have in common with the run that it resumes.
-fn identity(config: &Config, network: &Network, seed: u64, photos: &InputRecord) -> Identity {
+fn identity(
+    config: &Config,
+    network: &Network,
+    seed: u64,
+    photos: &InputRecord,
+    unlabelled: &[InputRecord],
+) -> Identity {
     // Through text, so that numbers stay as short as they were written.
     let json = |text: serde_json::Result<String>| -> serde_json::Value {
         serde_json::from_str(&text.unwrap_or_default()).expect("settings are plain data")
@@ -97,6 +118,11 @@ fn identity(config: &Config, network: &Network, seed: u64, photos: &InputRecord)
     if let Some(start) = &network.start {
         identity.insert("the model to start from".to_owned(), start.model().id());
     }
+    if let Some(Unlabelled { model, .. }) = &network.unlabelled {
+        let checksums: Vec<_> = unlabelled.iter().map(|it| it.sha256.as_str()).collect();
+        identity.insert("the photos without labels (SHA-256)".to_owned(), checksums.join(","));
+        identity.insert("the model that labels them".to_owned(), model.id());
+    }
     for (setting, value) in json(serde_json::to_string(config)).as_object().into_iter().flatten() {
         if !MAY_CHANGE.contains(&setting.as_str()) {
             identity.insert(format!("setting {setting}"), value.to_string());
@@ -108,7 +134,8 @@ fn identity(config: &Config, network: &Network, seed: u64, photos: &InputRecord)
 impl StageConfig for Config {
     const NAME: &'static str = STAGE;
     const SEEDED: bool = true;
-    const WITHOUT_EFFECT: &'static [&'static str] = &["dataset", "output", "start_from", "encoder", "device"];
+    const WITHOUT_EFFECT: &'static [&'static str] =
+        &["dataset", "output", "start_from", "encoder", "unlabelled", "unlabelled_model", "device"];
 
     fn folder(&self) -> PathBuf {
         self.output.clone()
@@ -125,7 +152,12 @@ impl StageConfig for Config {
     fn reads(&self) -> Result<Vec<Read>> {
         let photos = self.dataset.join(photos::FILE);
         let start = self.start_from.as_ref().map(|it| it.join(PREDICT_FILE));
-        Ok([photos].into_iter().chain(self.encoder.clone()).chain(start).map(Read::File).collect())
+        let mut reads: Vec<_> = [photos].into_iter().chain(self.encoder.clone()).chain(start).map(Read::File).collect();
+        if let Some(Unlabelled { catalogue, model, .. }) = Unlabelled::open(self)? {
+            reads.extend(catalogue.reads());
+            reads.push(Read::File(model.predict_path()));
+        }
+        Ok(reads)
     }
 
     fn run(&self, common: &Common) -> Result<Outcome> {
@@ -160,11 +192,14 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     let source = dataset.record(&mut stage)?;
     network.encoder.iter().for_each(|it| stage.record(it.record().clone()));
     network.start.iter().for_each(|it| stage.input_read(&it.model().predict_path(), it.model().predict()));
-    let identity = identity(config, &network, common.seed, &source);
+    let unlabelled = record_unlabelled(&mut stage, &network, config)?;
+    let identity = identity(config, &network, common.seed, &source, &unlabelled);
     let resumed = checkpoint::find(&stage.create_folder(checkpoint::FOLDER)?, resume, &identity)?;
     let resumed_after = resumed.as_ref().map(Checkpoint::epoch);
 
-    let material = Material { config, spec: &network.spec, dataset: &dataset, engine: common.engine(config.device) };
+    let engine = common.engine(config.device);
+    let pseudo_labels = label(&mut stage, &network, &dataset, engine)?;
+    let material = Material { config, spec: &network.spec, dataset: &dataset, pseudo_labels, engine };
     let (mut course, phase) = prepare(&mut stage, material, &network, common.seed, identity, resumed)?;
     course.deadline = config.max_minutes.map(|minutes| started + Duration::from_secs_f64(minutes * 60.0));
     stage.keep_unfinished();
@@ -199,6 +234,26 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     stage.publish()
 }
 
+/// Records the photos without labels, and the model that labels them; returns the records of the photos.
+fn record_unlabelled(stage: &mut Stage, network: &Network, config: &Config) -> Result<Vec<InputRecord>> {
+    let Some(Unlabelled { catalogue, model, .. }) = &network.unlabelled else { return Ok(Vec::new()) };
+    let known = Config::known(&config.output);
+    let records = catalogue.reads().iter().map(|it| stage.input(it, &known)).collect();
+    stage.input_read(&model.predict_path(), model.predict());
+    records
+}
+
+/// Labels the photos without labels, and counts them.
+fn label(stage: &mut Stage, network: &Network, dataset: &Dataset, engine: Engine) -> Result<PseudoLabels> {
+    let Some(unlabelled) = &network.unlabelled else { return Ok(PseudoLabels::default()) };
+    let labels = unlabelled.label(dataset, engine)?;
+    stage.count("unlabelled_photos", labels.photos.len());
+    stage.count("unlabelled_in_dataset", labels.in_dataset);
+    stage.count("unlabelled_unreadable", labels.unreadable);
+    stage.count("pseudo_labelled_share", labels.labelled_share());
+    Ok(labels)
+}
+
 /// What a run would do: the sizes of the splits, the number of steps, and the epoch that it would resume after.
 fn planned(
     config: &Config,
@@ -212,14 +267,20 @@ fn planned(
     let mut summary = stage::dry_run(STAGE, &config.output, common, config)?;
     let folder = Versions::of(&config.output)?.partial().join(checkpoint::FOLDER);
     if folder.is_dir() {
-        let identity = identity(config, network, common.seed, &InputRecord::of(&dataset.photos_path())?);
+        let reads = network.unlabelled.iter().flat_map(|it| it.catalogue.reads());
+        let known = Config::known(&config.output);
+        let unlabelled = reads.map(|it| it.now(&known)).collect::<Result<Vec<_>>>()?;
+        let photos = InputRecord::of(&dataset.photos_path())?;
+        let identity = identity(config, network, common.seed, &photos, &unlabelled);
         let found = checkpoint::find(&folder, resume, &identity)?;
         summary.counts.set("resumed_after_epoch", found.map(|it| it.epoch()));
     }
     for (split, count) in Split::ALL.into_iter().zip(photos) {
         summary.counts.set(format!("{}_photos", split.name()), count);
     }
-    let steps = photos[0].div_ceil(config.batch_size) as u64 * u64::from(config.epochs);
+    // Unless the data set has some of the photos without labels, too.
+    let unlabelled = network.unlabelled.as_ref().map_or(0, |it| it.catalogue.entries.len());
+    let steps = (photos[0] + unlabelled).div_ceil(config.batch_size) as u64 * u64::from(config.epochs);
     summary.counts.set("steps", steps);
     Ok(summary)
 }

@@ -4,6 +4,7 @@ use super::config::Config;
 use super::examples::Examples;
 use super::sampling;
 use super::step::{Task, TrainingStep};
+use super::unlabelled::PseudoLabels;
 use crate::dataset::{Dataset, Split};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -17,6 +18,8 @@ pub(super) struct Material<'a> {
     /// The network at the full photo size.
     pub(super) spec: &'a Spec,
     pub(super) dataset: &'a Dataset,
+    /// The photos without labels of their own; they join the train part.
+    pub(super) pseudo_labels: PseudoLabels,
     pub(super) engine: Engine,
 }
 
@@ -43,7 +46,8 @@ impl Material<'_> {
             let (width, height) = (spec.photo_width_px, spec.photo_height_px);
             tracing::info!("training and validating on photos of {width} x {height} pixels up to epoch {last}");
         }
-        let train = Examples::load(self.dataset, Split::Train, &spec)?;
+        let mut train = Examples::load(self.dataset, Split::Train, &spec)?;
+        train.extend(&self.pseudo_labels.photos)?;
         let validation = Examples::load(self.dataset, Split::Validation, &spec)?;
         let categories = category_weights(&train, config.category_balance);
         let loss_weights = LossWeights { categories, dice: config.dice };

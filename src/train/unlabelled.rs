@@ -1,0 +1,184 @@
+//! Photos without labels: a published model labels the pixels that it is sure of, and training ignores the others
+//! (pseudo-labels: Lee, 2013; with a threshold as in Sohn et al., 2020, <https://arxiv.org/abs/2001.07685>).
+
+use std::collections::HashSet;
+
+use ort::session::Session;
+use ort::value::Tensor;
+use rayon::prelude::*;
+
+use super::config::Config;
+use crate::canvas::Canvas;
+use crate::catalogue::{Catalogue, Item, Numbering};
+use crate::dataset::Dataset;
+use crate::engine::{DialectChoice, Engine};
+use crate::error::Result;
+use crate::files;
+use crate::graph::{self, Spec};
+use crate::labels::{CATEGORY_COUNT, IGNORED};
+use crate::model::Model;
+use crate::model::files::PREDICT_FILE;
+use crate::model::predictor::BATCH_SIZE;
+use crate::photo::{self, Photo, PhotoProblem};
+use crate::progress::Progress;
+use crate::runtime::{self, failed};
+use crate::stop;
+
+/// The photos and the model that labels them, opened.
+#[derive(Debug)]
+pub(super) struct Unlabelled {
+    pub(super) catalogue: Catalogue,
+    pub(super) model: Model,
+    confidence: f32,
+}
+
+/// A photo with labels by a model.
+#[derive(Debug)]
+pub(super) struct PseudoLabelled {
+    pub(super) file_name: String,
+    /// The encoded file.
+    pub(super) encoded: Vec<u8>,
+    /// `[height, width]` of `size`, over the whole photo; [`IGNORED`] where the model is not sure.
+    pub(super) labels: Vec<u8>,
+    /// Width and height of the labels.
+    pub(super) size: (u32, u32),
+}
+
+/// What became of the photos without labels.
+#[derive(Debug, Default)]
+pub(super) struct PseudoLabels {
+    pub(super) photos: Vec<PseudoLabelled>,
+    /// Photos that the data set has, too: their labels or their part of the data set count.
+    pub(super) in_dataset: usize,
+    /// Photos that cannot be read.
+    pub(super) unreadable: usize,
+}
+
+impl PseudoLabels {
+    /// The share of pixels that have a label, 0 to 1; `None` without pixels.
+    pub(super) fn labelled_share(&self) -> Option<f64> {
+        let labels = || self.photos.iter().flat_map(|it| &it.labels);
+        let (all, ignored) = (labels().count(), labels().filter(|it| **it == IGNORED).count());
+        (all > 0).then(|| 1.0 - ignored as f64 / all as f64)
+    }
+}
+
+impl Unlabelled {
+    /// Opens the photos and the model that the settings name; `None` if they name none.
+    pub(super) fn open(config: &Config) -> Result<Option<Self>> {
+        let (Some(photos), Some(model)) = (&config.unlabelled, &config.unlabelled_model) else { return Ok(None) };
+        let (catalogue, model) = (Catalogue::open(photos, &Numbering::default())?, Model::open(model)?);
+        Ok(Some(Self { catalogue, model, confidence: config.unlabelled_confidence }))
+    }
+
+    /// Labels the photos that are not in `dataset`, in order.
+    pub(super) fn label(&self, dataset: &Dataset, engine: Engine) -> Result<PseudoLabels> {
+        let mut teacher = Teacher::new(&self.model, self.confidence, engine)?;
+        let digests = dataset.photos(None)?.map(|record| Ok(files::digest_of(&record?.encoded)));
+        let known = digests.collect::<Result<HashSet<_>>>()?;
+        let count = self.catalogue.entries.len() as u32;
+        let (all, mut found) = ((0..count).collect::<Vec<u32>>(), PseudoLabels::default());
+        let progress = Progress::new("labelling", u64::from(count), "photos");
+        let mut items = self.catalogue.items(&all)?;
+        loop {
+            let items = items.by_ref().take(BATCH_SIZE).collect::<Result<Vec<_>>>()?;
+            if items.is_empty() {
+                return Ok(found);
+            }
+            stop::check()?;
+            progress.inc(items.len() as u64);
+            let mut batch = Vec::with_capacity(items.len());
+            for item in items {
+                let name = self.catalogue.entries[item.index as usize].name.to_string();
+                match self.read(item) {
+                    Ok((encoded, _)) if known.contains(&files::digest_of(&encoded)) => found.in_dataset += 1,
+                    Ok((encoded, photo)) => batch.push((name, encoded, photo)),
+                    Err(problem) => {
+                        tracing::warn!("{name} is left out: {} ({})", problem.detail, problem.reason);
+                        found.unreadable += 1;
+                    }
+                }
+            }
+            found.photos.extend(teacher.label(batch)?);
+        }
+    }
+
+    fn read(&self, item: Item) -> Result<(Vec<u8>, Photo), PhotoProblem> {
+        let entry = &self.catalogue.entries[item.index as usize];
+        let encoded = match item.record {
+            Some(record) => record.encoded,
+            None => photo::read_bytes(&self.catalogue.path_of(entry))?,
+        };
+        let photo = photo::decode(&encoded)?;
+        Ok((encoded, photo))
+    }
+}
+
+/// The model's probabilities: `predict.onnx` as it is published, in portable operators.
+struct Teacher {
+    session: Session,
+    spec: Spec,
+    confidence: f32,
+}
+
+impl Teacher {
+    fn new(model: &Model, confidence: f32, engine: Engine) -> Result<Self> {
+        let (spec, weights) = model.weights()?;
+        let engine = Engine { dialect: DialectChoice::Portable, ..engine };
+        let (session, _) = runtime::session(PREDICT_FILE, |_| graph::predict(&spec, &weights), engine)?;
+        Ok(Self { session, spec, confidence })
+    }
+
+    fn label(&mut self, photos: Vec<(String, Vec<u8>, Photo)>) -> Result<Vec<PseudoLabelled>> {
+        if photos.is_empty() {
+            return Ok(Vec::new());
+        }
+        let spec = &self.spec;
+        let canvases: Vec<_> = photos.par_iter().map(|(_, _, photo)| Canvas::new(spec, photo)).collect();
+        let pixels: Vec<u8> = canvases.iter().flat_map(|it| &it.pixels).copied().collect();
+        let input = Tensor::from_array(([photos.len(), spec.rows(), spec.columns(), 3], pixels));
+        let input = input.map_err(failed(PREDICT_FILE))?;
+        let outputs = self.session.run(ort::inputs! { "photos" => input }).map_err(failed(PREDICT_FILE))?;
+        let (_, all) = outputs["probabilities"].try_extract_tensor::<f32>().map_err(failed(PREDICT_FILE))?;
+        let of_photos = all.par_chunks_exact(CATEGORY_COUNT * spec.map_rows() * spec.map_columns());
+        let labelled =
+            photos.into_par_iter().zip(canvases).zip(of_photos).map(|(((name, encoded, _), canvas), maps)| {
+                let size = [canvas.width_px, canvas.height_px].map(|side| side.div_ceil(spec.stride));
+                let labels = sure_labels(maps, spec.map_columns(), size, self.confidence);
+                PseudoLabelled { file_name: name, encoded, labels, size: (size[0] as u32, size[1] as u32) }
+            });
+        Ok(labelled.collect())
+    }
+}
+
+/// The most probable category of each pixel of a photo of `size` (width, height) at the top left of maps
+/// `[23, rows, columns]`, or [`IGNORED`] where its probability is below `confidence`.
+fn sure_labels(maps: &[f32], columns: usize, size: [usize; 2], confidence: f32) -> Vec<u8> {
+    let plane = maps.len() / CATEGORY_COUNT;
+    let label = |pixel: usize| {
+        let probabilities = maps[pixel..].iter().step_by(plane).zip(0_u8..);
+        let best =
+            probabilities.fold((0.0, IGNORED), |best, (&it, label)| if it > best.0 { (it, label) } else { best });
+        if best.0 >= confidence { best.1 } else { IGNORED }
+    };
+    (0..size[1]).flat_map(|row| (0..size[0]).map(move |column| row * columns + column)).map(label).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sure_pixels_of_the_photo_have_labels() {
+        // Two rows of three pixels, of which the photo covers two columns.
+        let mut maps = vec![0.0; CATEGORY_COUNT * 6];
+        for (pixel, (category, probability)) in
+            [(0, 0.95), (7, 0.9), (9, 1.0), (22, 0.89), (3, 0.99), (9, 1.0)].into_iter().enumerate()
+        {
+            maps[category * 6 + pixel] = probability;
+            maps[(category + 1) % CATEGORY_COUNT * 6 + pixel] = 1.0 - probability;
+        }
+        assert_eq!(sure_labels(&maps, 3, [2, 2], 0.9), [0, 7, IGNORED, 3]);
+        assert_eq!(sure_labels(&maps, 3, [2, 1], 0.95), [0, IGNORED]);
+    }
+}
