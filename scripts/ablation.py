@@ -1,7 +1,9 @@
-"""What each choice of the recipe `best` brings: ablation.py --lookbook PROGRAM --dataset DIR [--epochs 5] [NAME ...]
+"""What each choice of the recipe `best` brings: ablation.py --lookbook PROGRAM --dataset DIR [--epochs 5] [--recipe best]
+[--model DIR] [--photos DIR] [NAME ...]
 
 Trains once with the recipe as it is and once for each choice left out or made otherwise, on photos of half the size, and prints
-the metrics of the validation part after the last epoch as the table of docs/training.md. Without names all choices are tried.
+the metrics of the validation part after the last epoch as the table of docs/training.md. Without names all choices are tried,
+but those that need --model (a model folder) or --photos (a catalogue without labels) only with them.
 Needs pyarrow: `PYTHONPATH=.python` after scripts/install_python_packages.sh.
 """
 
@@ -30,6 +32,11 @@ CHOICES = {
     "no `augment_flip`": {"augment_flip": False},
     "`augment_light` 0.2": {"augment_light": 0.2},
     "`augment_scale` 0.25, `augment_shift` 0.1": {"augment_scale": 0.25, "augment_shift": 0.1},
+    "`augment_erase` 0.3": {"augment_erase": 0.3},
+    "`rare_sampling` 0.5": {"rare_sampling": 0.5},
+    "`small_epochs` 4 of 5": {"small_epochs": 4},
+    "`start_from` --model": {"start_from": "{model}"},
+    "`unlabelled` --photos, by --model": {"unlabelled": "{photos}", "unlabelled_model": "{model}"},
 }
 SIZE = {"photo_width_px": 200, "photo_height_px": 300}
 METRICS = ("validation_pixel_accuracy", "validation_foreground_accuracy", "validation_mean_iou")
@@ -53,14 +60,25 @@ def main():
     parser.add_argument("--lookbook", type=pathlib.Path, required=True)
     parser.add_argument("--dataset", type=pathlib.Path, required=True)
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--recipe", default="best")
+    parser.add_argument("--model", type=pathlib.Path)
+    parser.add_argument("--photos", type=pathlib.Path)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {'; '.join(CHOICES)}")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(CHOICES):
         sys.exit(f"there is no choice {', '.join(sorted(unknown))}; there are: {'; '.join(CHOICES)}")
+    given = {"model": arguments.model, "photos": arguments.photos}
+
+    def lacks(name):
+        return [option for option, path in given.items() if path is None and f"{{{option}}}" in CHOICES[name].values()]
+
+    if options := sorted({option for name in arguments.names for option in lacks(name)}):
+        sys.exit(f"these choices need {' and '.join(f'--{option}' for option in options)}")
     print("| validation part | pixel accuracy | foreground accuracy | mean IoU |\n| --- | ---: | ---: | ---: |")
-    for name in arguments.names or CHOICES:
+    for name in arguments.names or [name for name in CHOICES if not lacks(name)]:
         with tempfile.TemporaryDirectory() as place:
-            settings = SIZE | {"epochs": arguments.epochs} | CHOICES[name]
+            choice = {setting: value.format(**given) if isinstance(value, str) else value for setting, value in CHOICES[name].items()}
+            settings = SIZE | {"recipe": arguments.recipe, "epochs": arguments.epochs} | choice
             row = last_epoch(arguments, settings, pathlib.Path(place))
         print(f"| {name} | {' | '.join(f'{row[metric]:.3f}' for metric in METRICS)} |", flush=True)
 

@@ -252,8 +252,10 @@ fn dice(builder: &mut Builder, [probabilities, right]: [&Value; 2], truth: &Trut
     let missed = builder.node("Mul", &[&missed, &share], vec![]);
     let loss = builder.reduce("ReduceSum", &missed, &[0, 1, 2, 3], false);
     // With respect to the probabilities: share (coefficient - 2 y) / all.
-    let total = builder.node("Size", &[&truth.labels], vec![]);
-    let total = builder.cast(&total, FLOAT);
+    let every = builder.node("Equal", &[&truth.labels, &truth.labels], vec![]);
+    let every = builder.cast(&every, FLOAT);
+    let of_lines = builder.reduce("ReduceSum", &every, &[3], true);
+    let total = builder.reduce("ReduceSum", &of_lines, &[0, 1, 2], true);
     let share = builder.node("Mul", &[&share, &total], vec![]);
     let share = builder.node("Div", &[&share, &all], vec![]);
     let of_all = builder.node("Mul", &[&coefficient, &share], vec![]);

@@ -11,6 +11,8 @@ use crate::graph::Spec;
 /// Bits of the interpolation weights between two pixels.
 const WEIGHT_BITS: i32 = 8;
 
+/// The grey, in each channel, of what is erased (cutout, 2017, <https://arxiv.org/abs/1708.04552>).
+const ERASED: u8 = 128;
 /// Random words reserved for a change, more than any takes.
 const WORDS_PER_CHANGE: u128 = 64;
 
@@ -25,6 +27,8 @@ pub struct Augmentation {
     pub shift: f32,
     /// Brightness, contrast and each colour change by up to this fraction.
     pub light: f32,
+    /// A rectangle whose sides are up to this fraction of the photo's is filled with grey.
+    pub erase: f32,
 }
 
 impl Augmentation {
@@ -41,7 +45,20 @@ impl Augmentation {
         let [brightness, contrast] = [within(self.light), within(self.light)];
         let gains = [(); 3].map(|()| 1.0 + within(self.light / 2.0));
         let flip = self.flip && rng.random();
-        Change { flip, scale, shift, light: (self.light > 0.0).then_some(Light { brightness, contrast, gains }) }
+        let erased = (self.erase > 0.0).then(|| {
+            [(); 2].map(|()| {
+                let side = rng.random_range(0.0..=self.erase);
+                let start = rng.random_range(0.0..=1.0 - side);
+                [start, start + side]
+            })
+        });
+        Change {
+            flip,
+            scale,
+            shift,
+            erased,
+            light: (self.light > 0.0).then_some(Light { brightness, contrast, gains }),
+        }
     }
 }
 
@@ -53,6 +70,8 @@ pub struct Change {
     /// To the right and down, as fractions of width and height.
     shift: [f32; 2],
     light: Option<Light>,
+    /// From where to where, across and down, as fractions of width and height.
+    erased: Option<[[f32; 2]; 2]>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -67,11 +86,11 @@ struct Light {
 
 impl Change {
     /// No change.
-    pub const NONE: Self = Self { flip: false, scale: 1.0, shift: [0.0; 2], light: None };
+    pub const NONE: Self = Self { flip: false, scale: 1.0, shift: [0.0; 2], light: None, erased: None };
 
     /// Writes the changed photo, `[rows, columns, 3]`, and its labels, `[map rows, map columns]`, from a photo of
     /// `size` (width, height) and its labels on the canvas, `[rows, columns]`. Pixels from beyond the photo's edges
-    /// repeat the edge. The canvas around the photo stays black, and its labels repeat the photo's last row and column.
+    /// repeat the edge. An erased rectangle keeps its labels. The canvas around the photo stays black, and its labels repeat the photo's last row and column.
     pub fn apply(&self, spec: &Spec, size: [usize; 2], from: [&[u8]; 2], to: [&mut [u8]; 2]) {
         let ([photo, labels], [new_photo, new_labels]) = (from, to);
         let (columns, stride) = (spec.columns(), spec.stride);
@@ -80,6 +99,7 @@ impl Change {
             return new_labels.copy_from_slice(&spec.map_labels(labels));
         }
         self.draw_photo(columns, size, photo, new_photo);
+        self.erase(columns, size, new_photo);
         let places = [0, 1].map(|axis| {
             let count = [spec.map_columns(), spec.map_rows()][axis];
             let place = |at: usize| {
@@ -114,6 +134,15 @@ impl Change {
                     *value = tables[channel][mixed as usize];
                 }
             }
+        }
+    }
+
+    fn erase(&self, columns: usize, size: [usize; 2], new: &mut [u8]) {
+        let Some(erased) = self.erased else { return };
+        let [across, down] =
+            [0, 1].map(|axis| erased[axis].map(|at| ((at * size[axis] as f32).round() as usize).min(size[axis])));
+        for line in new.chunks_exact_mut(columns * 3).take(down[1]).skip(down[0]) {
+            line[across[0] * 3..across[1] * 3].fill(ERASED);
         }
     }
 
@@ -231,8 +260,21 @@ mod tests {
     }
 
     #[test]
+    fn an_erased_rectangle_is_grey_and_keeps_its_labels() {
+        let [photo, labels] = changed(&Change { erased: Some([[0.25, 0.75], [0.3, 1.0]]), ..Change::NONE }, &spec(1));
+        let grey: Vec<usize> = (0..16).filter(|at| photo[3 * at..][..3] == [128; 3]).collect();
+        assert_eq!(grey, [5, 6, 9, 10]);
+        assert_eq!(labels, self::photo()[1]);
+        let erasing = Augmentation { flip: false, scale: 0.0, shift: 0.0, light: 0.0, erase: 0.5 };
+        for photo in 0..200 {
+            let erased = erasing.draw(0, 1, Turn { photo, repeat: 0 }).erased.expect("a rectangle");
+            assert!(erased.iter().all(|[from, to]| 0.0 <= *from && from <= to && *to <= 1.0001 && to - from <= 0.5001));
+        }
+    }
+
+    #[test]
     fn a_draw_depends_only_on_seed_epoch_and_photo() {
-        let all = Augmentation { flip: true, scale: 0.2, shift: 0.1, light: 0.2 };
+        let all = Augmentation { flip: true, scale: 0.2, shift: 0.1, light: 0.2, erase: 0.3 };
         let turn = |photo| Turn { photo, repeat: 0 };
         assert_eq!(all.draw(1, 2, turn(3)), all.draw(1, 2, turn(3)));
         assert_ne!(all.draw(1, 2, turn(3)), all.draw(1, 2, turn(4)));
@@ -242,7 +284,7 @@ mod tests {
         assert!((400..600).contains(&flips), "{flips} of 1000");
         let scales = (0..1000).map(|id| all.draw(0, 1, turn(id)).scale);
         assert!(scales.into_iter().all(|it| (1.0 / 1.2 - 1e-6..1.2 + 1e-6).contains(&it)));
-        let none = Augmentation { flip: false, scale: 0.0, shift: 0.0, light: 0.0 };
+        let none = Augmentation { flip: false, scale: 0.0, shift: 0.0, light: 0.0, erase: 0.0 };
         assert_eq!(none.draw(1, 2, turn(3)), Change::NONE);
     }
 }

@@ -128,6 +128,9 @@ pub struct Config {
     pub augment_shift: f32,
     /// Brightness, contrast and colours of photos change by up to this fraction, 0 to 1.
     pub augment_light: f32,
+    /// A rectangle whose sides are up to this fraction of the photo's is filled with grey, at random, its labels kept, so
+    /// that they are told from what is around it: 0 to 1.
+    pub augment_erase: f32,
     /// Draws photos with rare categories more often, at the expense of the others, 0 to 1: relative to a photo with
     /// nothing rare, as often as the share of the photos that have its rarest category, to the power of minus this. 0
     /// draws each photo once an epoch.
@@ -196,6 +199,7 @@ impl Config {
             augment_scale: 0.0,
             augment_shift: 0.0,
             augment_light: 0.0,
+            augment_erase: 0.0,
             rare_sampling: 0.0,
             unlabelled: None,
             unlabelled_model: None,
@@ -302,6 +306,7 @@ impl Config {
             ("train.augment_scale", share(self.augment_scale), "is not between 0 and 1"),
             ("train.augment_shift", (0.0..=0.5).contains(&self.augment_shift), "is not between 0 and 0.5"),
             ("train.augment_light", share(self.augment_light), "is not between 0 and 1"),
+            ("train.augment_erase", share(self.augment_erase), "is not between 0 and 1"),
             ("train.rare_sampling", share(self.rare_sampling), "is not between 0 and 1"),
         ];
         match in_order.iter().find(|(_, good, _)| !good) {
@@ -362,6 +367,7 @@ impl Config {
             scale: self.augment_scale,
             shift: self.augment_shift,
             light: self.augment_light,
+            erase: self.augment_erase,
         }
     }
 

@@ -365,6 +365,114 @@ fn a_model_is_evaluated_on_a_data_set_that_has_nothing_but_a_test_part() {
     assert!(!place.path("night").exists(), "that is known before the first stage");
 }
 
+/// Lines of [train] in place of `epochs = 24`.
+fn settings(lines: &str) -> String {
+    SETTINGS.replace("epochs = 24", lines)
+}
+
+#[test]
+fn training_starts_from_a_model_of_the_same_network() {
+    let Some(place) = Place::new() else { return };
+    place.succeeds(&["train", "--epochs", "6", "--output", "first"]);
+    place.succeeds(&["sample", "--photos", "12", "--seed", "9", "--output", "other"]);
+    place.succeeds(&["convert", "--source", "other", "--output", "others"]);
+    // Another data set, another photo size, and steps of nothing: the weights stay what they were.
+    let other = settings("epochs = 1\nstart_from = \"first\"").replace("width_px = 40", "width_px = 48");
+    fs::write(place.path("train.toml"), other).unwrap();
+    let train = ["train", "--dataset", "others"];
+    place.succeeds(&[&train[..], &["--output", "same", "--learning-rate", "1e-30"]].concat());
+    let weights = |output: &str| read_weights(&place.path(output).join("weights.safetensors")).unwrap().1;
+    assert_eq!(weights("same"), weights("first"));
+    assert_eq!(place.counts("same")["started_from"], place.counts("first")["model_id"]);
+    let card: Value = serde_json::from_slice(&fs::read(place.path("same/model.json")).unwrap()).unwrap();
+    assert_eq!(card["training"]["started_from"], place.counts("first")["model_id"]);
+    // The model is part of what the new one is made from.
+    place.succeeds(&[&train[..], &["--output", "next"]].concat());
+    let text = place.succeeds(&[&train[..], &["--output", "next", "--if-changed"]].concat());
+    assert!(text.contains("up to date"), "{text}");
+    fs::rename(place.path("first"), place.path("kept")).unwrap();
+    place.succeeds(&[&train[..], &["--epochs", "2", "--start-from", "kept", "--output", "first"]].concat());
+    let text = place.succeeds(&[&train[..], &["--output", "next", "--if-changed"]].concat());
+    assert!(!text.contains("up to date"), "{text}");
+    assert_eq!(place.counts("next")["started_from"], place.counts("first")["model_id"]);
+
+    let (code, text) = place.run(&[&train[..], &["--output", "bad", "--loss", "bce"]].concat());
+    assert_eq!(code, 2, "{text}");
+    let named = "the network in first has loss = \"softmax\", the one to train loss = \"bce\"";
+    assert!(text.contains("train.start_from") && text.contains(named), "{text}");
+    fs::remove_dir_all(place.path("first/checkpoints")).unwrap();
+    let (code, text) = place.run(&[&train[..], &["--output", "bad"]].concat());
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("first/checkpoints: has no checkpoint of the published epoch"), "{text}");
+    let (code, text) = place.run(&[&train[..], &["--output", "bad", "--start-from", "sample"]].concat());
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("sample: is not a model folder"), "{text}");
+    assert!(!place.path("bad").exists());
+}
+
+#[test]
+fn smaller_photos_come_first_and_a_killed_run_ends_as_one_that_was_not() {
+    let Some(place) = Place::new() else { return };
+    let two_sizes = "epochs = 12\nsmall_epochs = 5\nsmall_scale = 0.5\nrare_sampling = 0.5\naugment_erase = 0.3";
+    fs::write(place.path("train.toml"), settings(two_sizes)).unwrap();
+    let text = place.succeeds(&["train", "--output", "whole"]);
+    for named in ["photos of 20 x 30 pixels up to epoch 5", "photos of 40 x 60 pixels up to epoch 12"] {
+        assert!(text.contains(named), "{text}");
+    }
+    let history = place.history("whole");
+    let sizes: Vec<_> = history.iter().map(|it| (it.photo_width_px, it.photo_height_px)).collect();
+    assert_eq!(sizes, [vec![(20, 30); 5], vec![(40, 60); 7]].concat());
+    let rates: Vec<f32> = history.iter().map(|it| it.learning_rate).collect();
+    assert!(rates.is_sorted_by(|a, b| a > b), "one schedule over both: {rates:?}");
+    let counts = place.counts("whole");
+    assert!(counts["best_epoch"].as_u64() > Some(5), "the best of the last size");
+    assert_eq!(read_weights(&place.path("whole/weights.safetensors")).unwrap().0.photo_width_px, 40);
+    for epoch in [4, 5, 6] {
+        place.leave("killed", epoch);
+        place.succeeds(&["train", "--output", "killed", "--resume"]);
+        place.are_alike("whole", "killed");
+        for file in ["weights.safetensors", "predict.onnx", "train_step.onnx"] {
+            let [a, b] = ["whole", "killed"].map(|output| fs::read(place.path(output).join(file)).unwrap());
+            assert!(a == b, "{file} after a kill in epoch {epoch}");
+        }
+        fs::remove_dir_all(place.path("killed")).unwrap();
+    }
+    // Time may be up among the smaller photos: the network is for whole ones all the same.
+    place.succeeds(&["train", "--output", "short", "--max-minutes", "1e-9"]);
+    assert_eq!(read_weights(&place.path("short/weights.safetensors")).unwrap().0.photo_width_px, 40);
+}
+
+#[test]
+fn photos_without_labels_join_the_train_part_alone() {
+    let Some(place) = Place::new() else { return };
+    place.succeeds(&["train", "--epochs", "8", "--output", "teacher"]);
+    place.succeeds(&["sample", "--photos", "10", "--seed", "9", "--output", "other"]);
+    fs::copy(place.path("sample/image/0001.jpg"), place.path("other/image/known.jpg")).unwrap();
+    fs::write(place.path("other/image/bad.jpg"), "no photo").unwrap();
+    let lines = "epochs = 1\nunlabelled = \"other/image\"\nunlabelled_model = \"teacher\"\nunlabelled_confidence = 0.5";
+    fs::write(place.path("train.toml"), settings(lines)).unwrap();
+    let text = place.succeeds(&["train"]);
+    assert!(text.contains("bad.jpg is left out"), "{text}");
+    let counts = place.counts("model");
+    let counted = ["unlabelled_photos", "unlabelled_in_dataset", "unlabelled_unreadable"].map(|it| counts[it].clone());
+    assert_eq!(counted, [10, 1, 1].map(Value::from));
+    let share = counts["pseudo_labelled_share"].as_f64().unwrap();
+    assert!(share > 0.2 && share < 1.0, "{share}");
+    // 16 photos with labels and 10 without, in batches of 5; the validation part is what it was.
+    assert_eq!(
+        (&counts["steps"], &counts["train_photos"], &counts["validation_photos"]),
+        (&6.into(), &16.into(), &2.into())
+    );
+    let text = place.succeeds(&["train", "--if-changed"]);
+    assert!(text.contains("up to date"), "{text}");
+    fs::remove_file(place.path("other/image/bad.jpg")).unwrap();
+    let text = place.succeeds(&["train", "--if-changed"]);
+    assert!(!text.contains("up to date"), "{text}");
+    let (code, text) = place.run(&["train", "--loss", "bce"]);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("train.unlabelled': requires loss = \"softmax\""), "{text}");
+}
+
 #[test]
 fn tensorboard_reads_a_run_that_was_killed_and_gone_on_with() {
     let (Some(place), Some(mut python)) = (Place::new(), python()) else { return };

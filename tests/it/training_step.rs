@@ -214,6 +214,56 @@ fn both_dialects_give_the_same() {
     }
 }
 
+/// Pixels without a label: both dialects leave them out, in the cross-entropy and in the Dice term.
+#[test]
+fn pixels_without_a_label_teach_nothing() {
+    if library().is_none() {
+        return;
+    }
+    let spec = Spec { channels: vec![8, 16], stride: 2, batch_norm: true, ..Spec::seed(32, 32, Loss::Softmax) };
+    let states = |labels: &dyn Fn(usize) -> u8, categories| {
+        let loss_weights = LossWeights { categories, dice: 1.0 };
+        [Dialect::Portable, Dialect::Native].map(|dialect| {
+            let task = Task { loss_weights: &loss_weights, ..Task::plain(&spec) };
+            let state = parameters::initial_state(&spec, 1);
+            let mut step = TrainingStep::new(task, BATCH, state, 0, Engine::cpu(dialect, 2)).expect("a session");
+            let mut batch = random_batch(&spec, BATCH);
+            batch.labels = (0..batch.labels.len()).map(labels).collect();
+            let learnt = step.run(batch, Rates::plain(1e-3)).expect("it runs");
+            (learnt.loss, step.state().expect("the state")[1].1.clone())
+        })
+    };
+    let [half, even] = [0.5, 1.0].map(|rest| {
+        let mut categories = [1.0; 23];
+        categories[5..].fill(rest);
+        categories
+    });
+    // A third of the pixels has none; nor do they all.
+    for categories in [half, even] {
+        let [portable, native] = states(&|at| if at % 3 == 0 { 255 } else { (at % 7) as u8 }, categories);
+        assert!((portable.0 - native.0).abs() < 2e-6, "{} and {}", portable.0, native.0);
+        let difference = largest_difference(&portable.1, &native.1);
+        assert!(difference <= 2e-6, "first moments differ by {difference}");
+        for (loss, moments) in states(&|_| 255, categories) {
+            assert_eq!(loss, 0.0);
+            assert!(moments.iter().all(|&it| it == 0.0), "nothing is learnt");
+        }
+    }
+    // By hand: a category of weight 0 is left out of the cross-entropy alike, and without Dice nothing else counts.
+    let mut without = even;
+    without[22] = 0.0;
+    let plain = |label: u8, categories| {
+        let loss_weights = LossWeights { categories, dice: 0.0 };
+        let task = Task { loss_weights: &loss_weights, ..Task::plain(&spec) };
+        let state = parameters::initial_state(&spec, 1);
+        let mut step = TrainingStep::new(task, BATCH, state, 0, Engine::cpu(Dialect::Portable, 2)).expect("a session");
+        let mut batch = random_batch(&spec, BATCH);
+        batch.labels = (0..batch.labels.len()).map(|at| if at % 2 == 0 { label } else { 3 }).collect();
+        step.run(batch, Rates::plain(1e-3)).expect("it runs").loss
+    };
+    assert_eq!(plain(255, even), plain(22, without));
+}
+
 /// A step in parts is the whole step, where no statistics are taken over the parts.
 #[test]
 fn gradients_of_parts_add_up_to_those_of_the_batch() {
