@@ -34,7 +34,7 @@ CHOICES = {
     "`augment_scale` 0.25, `augment_shift` 0.1": {"augment_scale": 0.25, "augment_shift": 0.1},
     "`augment_erase` 0.3": {"augment_erase": 0.3},
     "`rare_sampling` 0.5": {"rare_sampling": 0.5},
-    "`small_epochs` 4 of 5": {"small_epochs": 4},
+    "`small_epochs` 4": {"small_epochs": 4},
     "`start_from` --model": {"start_from": "{model}"},
     "`unlabelled` --photos, by --model": {"unlabelled": "{photos}", "unlabelled_model": "{model}"},
 }
@@ -77,8 +77,8 @@ def main():
     print("| validation part | pixel accuracy | foreground accuracy | mean IoU |\n| --- | ---: | ---: | ---: |")
     for name in arguments.names or [name for name in CHOICES if not lacks(name)]:
         with tempfile.TemporaryDirectory() as place:
-            choice = {setting: value.format(**given) if isinstance(value, str) else value for setting, value in CHOICES[name].items()}
-            settings = SIZE | {"recipe": arguments.recipe, "epochs": arguments.epochs} | choice
+            settings = SIZE | {"recipe": arguments.recipe, "epochs": arguments.epochs} | CHOICES[name]
+            settings = {name: it.format(**given) if isinstance(it, str) else it for name, it in settings.items()}
             row = last_epoch(arguments, settings, pathlib.Path(place))
         print(f"| {name} | {' | '.join(f'{row[metric]:.3f}' for metric in METRICS)} |", flush=True)
 
