@@ -36,6 +36,7 @@ mod native;
 pub mod onnx;
 pub mod parameters;
 mod portable;
+mod presence;
 pub mod spec;
 mod unet;
 

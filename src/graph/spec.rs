@@ -97,6 +97,10 @@ pub struct Spec {
     /// <https://arxiv.org/abs/1502.03167>).
     #[serde(default)]
     pub batch_norm: bool,
+    /// Whether there is a presence head: which categories occur in a photo at all, from the mean of its lowest maps; their
+    /// probabilities are multiplied onto those of every pixel. Only with softmax.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub presence: bool,
     /// A pretrained encoder in place of the way down. `channels` are then the decoder's, from half the photo's resolution
     /// down, `stride` is 2, and the photo is halved once more than there are levels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,11 +116,13 @@ pub struct LossWeights {
     /// pixels of the batch, averaged over the categories present (Milletari et al., 2016,
     /// <https://arxiv.org/abs/1606.04797>).
     pub dice: f32,
+    /// Weight of the presence head's binary cross-entropy, the mean over photos and categories; 0 or more.
+    pub presence: f32,
 }
 
 impl LossWeights {
     /// All categories weighted equally, cross-entropy only.
-    pub const PLAIN: Self = Self { categories: [1.0; CATEGORY_COUNT], dice: 0.0 };
+    pub const PLAIN: Self = Self { categories: [1.0; CATEGORY_COUNT], dice: 0.0, presence: 0.0 };
 }
 
 /// How steps differ between weights (Loshchilov and Hutter, 2019, <https://arxiv.org/abs/1711.05101>).
@@ -147,6 +153,7 @@ impl Spec {
             stride,
             logit_scale: 1,
             batch_norm: false,
+            presence: false,
             encoder: None,
         }
     }
@@ -220,6 +227,11 @@ impl Spec {
     /// Rows and columns of the network's input are multiples of this: each level below the first halves them.
     fn side_multiple(&self) -> usize {
         self.stride << (self.channels.len() - usize::from(self.encoder.is_none()))
+    }
+
+    /// Pixels of each of the lowest level's maps.
+    pub(super) fn lowest_pixels(&self) -> usize {
+        self.rows() * self.columns() / self.side_multiple().pow(2)
     }
 
     /// Rows of the network's input: the height, rounded up to the next multiple. The rows below the photo are black.

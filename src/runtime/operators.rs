@@ -11,7 +11,7 @@
 //! | `MaxPoolGradient` | maps, gradient of the output, gradient through the skip connection | gradient of the maps |
 //! | `UpConvolution` | maps, weight, bias | maps |
 //! | `UpConvolutionGradient` | maps, gradient of the output, weight | gradients of weight, bias, maps |
-//! | `HeadLoss` | maps, weight, bias, labels u8, optional weights of the categories and of the Dice term | loss, pixel accuracy, gradients of weight, bias, maps |
+//! | `HeadLoss` | maps, weight, bias, labels u8, optional weights of the categories and of the Dice term | loss, pixel accuracy, gradients of weight, bias, maps, categories present f32 `[batch, 23]` |
 //! | `HeadEvaluation` | maps, weight, bias, labels | loss, binary cross-entropy, label map u8 |
 //! | `HeadLabels` | maps, weight, bias; attribute `scale` | label map u8, of maps enlarged so many times; pixels of each category i32 `[batch, 23]` |
 //! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16MaxPool`, `Bf16UpConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
@@ -123,7 +123,7 @@ const OPERATORS: [Signature; 14] = [
     Signature {
         name: "HeadLoss",
         inputs: &[F32, F32, F32, U8, Optional, Optional],
-        outputs: &[F32; 5],
+        outputs: &[F32; 6],
         compute: learn,
     },
     Signature { name: "HeadEvaluation", inputs: &[F32, F32, F32, U8], outputs: &[F32, F32, U8], compute: evaluate },
@@ -510,7 +510,10 @@ fn learn(call: &Call<'_>) -> ort::Result<()> {
     call.scalar_output(0, learnt.loss)?;
     call.scalar_output(1, learnt.pixel_accuracy)?;
     call.output(2, dims_of(&weight))?.try_extract_tensor_mut::<f32>()?.1.copy_from_slice(&learnt.weight);
-    call.vector_output(3, &learnt.bias)
+    call.output(3, dims_of(&bias))?.try_extract_tensor_mut::<f32>()?.1.copy_from_slice(&learnt.bias);
+    let mut present = call.output(5, [shape.batch, MAPS])?;
+    floats_mut(&mut present)?.copy_from_slice(&learnt.present);
+    Ok(())
 }
 
 fn evaluate(call: &Call<'_>) -> ort::Result<()> {
@@ -548,7 +551,9 @@ fn head<'a>(call: &Call<'_>, shape: Shape, [maps, weight, bias]: [&'a ValueRef<'
         )));
     }
     expect(weight, "weight", [MAPS, shape.channels, 1, 1])?;
-    expect(bias, "bias", [MAPS])?;
+    if dims_of(bias) != [shape.batch, MAPS] {
+        expect(bias, "bias", [MAPS])?;
+    }
     let photo = call.photo()?;
     if !(1..=shape.rows).contains(&photo[0]) || !(1..=shape.columns).contains(&photo[1]) {
         let maps = [shape.rows, shape.columns];

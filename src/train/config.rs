@@ -114,6 +114,12 @@ pub struct Config {
     pub stride: usize,
     /// Whether maps are normalised over the batch during training.
     pub batch_norm: bool,
+    /// Times that logits are enlarged in each direction, by bilinear interpolation, before the category is chosen: 1, or a
+    /// multiple of the stride among 2 and 4. Twice the stride suits photos of half the catalogue's size.
+    pub logit_scale: usize,
+    /// Weight in the loss of the presence head, which learns what occurs in a photo at all and multiplies its
+    /// probabilities onto those of all pixels; 0 for none. Only with `loss = "softmax"`.
+    pub presence: f32,
     /// With `batch_norm`: epochs that the moving average of the weights covers; the averaged weights are the ones
     /// published. 0 for the last weights.
     pub average_epochs: f32,
@@ -170,6 +176,8 @@ impl Config {
             channels: SEED_CHANNELS.to_vec(),
             stride: 1,
             batch_norm: false,
+            logit_scale: 1,
+            presence: 0.0,
             average_epochs: 0.0,
             augment_flip: false,
             augment_scale: 0.0,
@@ -245,6 +253,7 @@ impl Config {
                 self.batch_norm || self.encoder.is_none(),
                 "is false, but a network with a pretrained encoder needs it; set it to true",
             ),
+            ("train.presence", self.presence >= 0.0 && self.presence.is_finite(), "is not 0 or more"),
             ("train.augment_scale", share(self.augment_scale), "is not between 0 and 1"),
             ("train.augment_shift", (0.0..=0.5).contains(&self.augment_shift), "is not between 0 and 0.5"),
             ("train.augment_light", share(self.augment_light), "is not between 0 and 1"),
@@ -284,8 +293,9 @@ impl Config {
             loss: self.loss,
             channels: self.channels.clone(),
             stride: self.stride,
-            logit_scale: 1,
+            logit_scale: self.logit_scale,
             batch_norm: self.batch_norm,
+            presence: self.presence > 0.0,
             encoder: encoder.map(|it| it.encoder().clone()),
         }
     }

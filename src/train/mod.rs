@@ -219,7 +219,7 @@ fn prepare<'a>(
     let train = Examples::load(dataset, Split::Train, spec)?;
     let validation = Examples::load(dataset, Split::Validation, spec)?;
     let categories = category_weights(&train, config.category_balance);
-    let weights = LossWeights { categories, dice: config.dice };
+    let weights = LossWeights { categories, dice: config.dice, presence: config.presence };
     let descent = config.descent();
     let portable = graph::train_step(Dialect::Portable, Precision::F32, spec, &weights, descent);
     files::write(&stage.path(TRAIN_STEP_FILE), &portable)?;
