@@ -1,4 +1,4 @@
-//! The network's head: the 1x1 convolution from 8 or 16 channels to the 23 category maps, fused with the use of the
+//! The network's head: the 1x1 convolution from 8 to 32 channels to the 23 category maps, fused with the use of the
 //! maps, so that they are never written to memory: the loss with its gradients, or the category of each pixel.
 //!
 //! Here a vector holds one map of several pixels, so that nothing has to be summed across its lanes.
@@ -9,7 +9,7 @@ use super::simd::{Job, Simd, Vector};
 use super::spread::{spread_items, with_scratch};
 
 /// Numbers of channels that the head can read.
-pub const HEAD_CHANNELS: [usize; 2] = [8, 16];
+pub const HEAD_CHANNELS: [usize; 4] = [8, 16, 24, 32];
 /// Maps: categories.
 pub const MAPS: usize = 23;
 /// Pixels processed at once: their intermediate results stay in the first-level cache.
@@ -90,7 +90,9 @@ impl Head<'_> {
         self.check();
         match self.shape.channels {
             8 => self.learn_from::<8>(workers, loss, labels, input_gradient),
-            _ => self.learn_from::<16>(workers, loss, labels, input_gradient),
+            16 => self.learn_from::<16>(workers, loss, labels, input_gradient),
+            24 => self.learn_from::<24>(workers, loss, labels, input_gradient),
+            _ => self.learn_from::<32>(workers, loss, labels, input_gradient),
         }
     }
 
@@ -184,7 +186,9 @@ impl Head<'_> {
                 let pixels = self.pixels(chunk, labels);
                 let found = match self.shape.channels {
                     8 => instructions.run(Evaluate::<8> { head: *self, softmax, pixels, map }),
-                    _ => instructions.run(Evaluate::<16> { head: *self, softmax, pixels, map }),
+                    16 => instructions.run(Evaluate::<16> { head: *self, softmax, pixels, map }),
+                    24 => instructions.run(Evaluate::<24> { head: *self, softmax, pixels, map }),
+                    _ => instructions.run(Evaluate::<32> { head: *self, softmax, pixels, map }),
                 };
                 (0..2).for_each(|at| sums[at] += found[at]);
             }
@@ -209,7 +213,9 @@ impl Head<'_> {
                 let input = self.input_of(&chunk);
                 match self.shape.channels {
                     8 => instructions.run(Label::<8> { head: *self, input, map }),
-                    _ => instructions.run(Label::<16> { head: *self, input, map }),
+                    16 => instructions.run(Label::<16> { head: *self, input, map }),
+                    24 => instructions.run(Label::<24> { head: *self, input, map }),
+                    _ => instructions.run(Label::<32> { head: *self, input, map }),
                 }
             }
             let rows = map.chunks_exact(self.shape.columns).zip(band.first_row..);

@@ -121,10 +121,13 @@ pub struct Attribute {
     /// Value of a string attribute.
     #[prost(bytes = "vec", tag = "4")]
     pub s: Vec<u8>,
+    /// Value of an attribute that is a list of floats.
+    #[prost(float, repeated, tag = "7")]
+    pub floats: Vec<f32>,
     /// Value of an attribute that is a list of integers.
     #[prost(int64, repeated, tag = "8")]
     pub ints: Vec<i64>,
-    /// 2 for an integer, 3 for a string, 7 for integers.
+    /// 2 for an integer, 3 for a string, 6 for floats, 7 for integers.
     #[prost(int32, tag = "20")]
     pub r#type: i32,
 }
@@ -140,6 +143,12 @@ impl Attribute {
     #[must_use]
     pub fn string(name: &str, value: &str) -> Self {
         Self { name: name.to_owned(), s: value.as_bytes().to_vec(), r#type: 3, ..Self::default() }
+    }
+
+    /// An attribute that is a list of floats.
+    #[must_use]
+    pub fn floats(name: &str, values: &[f32]) -> Self {
+        Self { name: name.to_owned(), floats: values.to_vec(), r#type: 6, ..Self::default() }
     }
 
     /// An attribute that is a list of integers.

@@ -96,7 +96,7 @@ pub struct Config {
     /// category differ, and weights all categories in the batch (in its part, with `micro_batch_size`) equally. Only
     /// with `loss = "softmax"`.
     pub dice: f32,
-    /// Channels of the network's levels, top to bottom: 2 to 7 multiples of 8, the first 8 or 16.
+    /// Channels of the network's levels, top to bottom: 2 to 7 multiples of 8, the first 8, 16, 24 or 32.
     pub channels: Vec<usize>,
     /// Photo pixels, in each direction, per pixel of the top level: 1, or 2 for twice the channels at the same cost.
     pub stride: usize,
