@@ -15,7 +15,7 @@ use lookbook_ops::head::{Head, HeadLoss, MAPS};
 use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
 use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
 use lookbook_ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
-use lookbook_ops::{Instructions, Maps, Rayon, Shape, Workers};
+use lookbook_ops::{Activation, Instructions, Maps, Mask, Photos, Rayon, Shape, Workers};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -146,7 +146,7 @@ impl Layer {
         if self.photos.is_empty() {
             return self.inputs.iter().map(|it| Maps::Features(it)).collect();
         }
-        vec![Maps::Photos(&self.photos)]
+        vec![Maps::Photos(Photos::new(&self.photos))]
     }
 
     fn x(&self, pixel: usize, channel: usize) -> f64 {
@@ -165,7 +165,8 @@ impl Layer {
     fn forward(&self, mut group: Group<'_>) {
         let mut output = vec![0.0; self.output_gradient.len()];
         let parameters = [&self.weight[..], &self.bias];
-        let mut run = || convolution(workers(), self.shape, &self.maps(), parameters, true, black_box(&mut output));
+        let mut run =
+            || convolution(workers(), self.shape, &self.maps(), parameters, Activation::Relu, black_box(&mut output));
         run();
         group.throughput(self.flop()).bench_function(&self.name, |bencher| bencher.iter(&mut run));
         let products = |at: usize| {
@@ -184,7 +185,7 @@ impl Layer {
         let (gradient, weight) = (&self.output_gradient, &self.weight);
         let mut run = || {
             let results = black_box([&mut first[..], &mut second]);
-            convolution_input_gradient(workers(), self.shape, gradient, weight, mask, results);
+            convolution_input_gradient(workers(), self.shape, gradient, weight, mask.map(Mask::relu), results);
         };
         run();
         group.throughput(self.flop()).bench_function(&self.name, |bencher| bencher.iter(&mut run));
@@ -301,7 +302,7 @@ impl Up {
         let (gradient, weight, mask) = (&self.output_gradient, &self.weight, &self.input);
         let mut run = || {
             let result = black_box(&mut found);
-            up_convolution_input_gradient(workers(), self.shape, gradient, weight, Some(mask), result);
+            up_convolution_input_gradient(workers(), self.shape, gradient, weight, Some(Mask::relu(mask)), result);
         };
         run();
         group.throughput(self.flop()).bench_function(&self.name, |bencher| bencher.iter(&mut run));
@@ -393,6 +394,7 @@ fn means(shape: Shape, of: impl Fn(usize) -> f64) -> Vec<f64> {
 
 fn batch_norms(criterion: &mut Criterion) {
     const EPSILON: f32 = 1e-3;
+    const RELU: (Activation, Option<&[f32]>) = (Activation::Relu, None);
     for (level, &channels) in CHANNELS.iter().enumerate() {
         let shape = maps_of(level, channels);
         let [input, gradient] = [(); 2].map(|()| random(shape.len()));
@@ -400,14 +402,14 @@ fn batch_norms(criterion: &mut Criterion) {
         let mut output = vec![0.0; shape.len()];
         // A bias of 10 lifts all maps above the `ReLU`.
         let lift = vec![10.0; channels];
-        let [mean, variance] = batch_norm(workers(), shape, &input, [&ones, &lift], EPSILON, &mut output);
+        let [mean, variance] = batch_norm(workers(), shape, &input, [&ones, &lift], EPSILON, RELU, &mut output);
         for (name, expected, power) in [("mean", 0.0, 1), ("variance", 1.0, 2)] {
             for found in means(shape, |at| (f64::from(output[at]) - 10.0).powi(power)) {
                 assert!((found - expected).abs() < 0.02, "the {name} is {found}");
             }
         }
         let throughput = Throughput::Elements(shape.len() as u64);
-        let mut run = || batch_norm(workers(), shape, &input, [&ones, &zeros], EPSILON, black_box(&mut output));
+        let mut run = || batch_norm(workers(), shape, &input, [&ones, &zeros], EPSILON, RELU, black_box(&mut output));
         let mut forward = group(criterion, "batch_norm");
         forward
             .throughput(throughput.clone())
@@ -474,7 +476,7 @@ fn adam(criterion: &mut Criterion) {
     let adam = Adam { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7, step: 1.0, learning_rate: 1e-3 };
     let (weights, zeros) = (random(PARAMETER_COUNT), vec![0.0; PARAMETER_COUNT]);
     let gradient: Vec<f32> = weights.iter().rev().copied().collect();
-    let inputs = AdamInputs { gradient: &gradient, weights: &weights, moments: [&zeros, &zeros] };
+    let inputs = AdamInputs { gradient: &gradient, weights: &weights, moments: [&zeros, &zeros], of_weights: None };
     let [mut new, mut first, mut second] = [(); 3].map(|()| zeros.clone());
     let mut run = || adam.apply(workers(), inputs, black_box([&mut new, &mut first, &mut second]));
     run();

@@ -1,4 +1,4 @@
-//! The network's head: the 1x1 convolution from 8 or 16 channels to the 23 category maps, fused with the use of the
+//! The network's head: the 1x1 convolution from 8 to 32 channels to the 23 category maps, fused with the use of the
 //! maps, so that they are never written to memory: the loss with its gradients, or the category of each pixel.
 //!
 //! Here a vector holds one map of several pixels, so that nothing has to be summed across its lanes.
@@ -9,7 +9,7 @@ use super::spread::{spread_items, with_scratch};
 use super::{Instructions, Workers};
 
 /// Numbers of channels that the head can read.
-pub const HEAD_CHANNELS: [usize; 2] = [8, 16];
+pub const HEAD_CHANNELS: [usize; 4] = [8, 16, 24, 32];
 /// Times that maps can be enlarged for a label map.
 pub const LABEL_SCALES: [usize; 3] = [1, 2, 4];
 /// Maps: categories.
@@ -101,7 +101,9 @@ impl<'a> Head<'a> {
         self.check();
         match self.shape.channels {
             8 => self.learn_from::<8>(workers, loss, labels, input_gradient),
-            _ => self.learn_from::<16>(workers, loss, labels, input_gradient),
+            16 => self.learn_from::<16>(workers, loss, labels, input_gradient),
+            24 => self.learn_from::<24>(workers, loss, labels, input_gradient),
+            _ => self.learn_from::<32>(workers, loss, labels, input_gradient),
         }
     }
 
@@ -192,7 +194,9 @@ impl<'a> Head<'a> {
                 let pixels = self.pixels(chunk, labels);
                 let found = match self.shape.channels {
                     8 => instructions.run(Evaluate::<8> { head, softmax, pixels, map }),
-                    _ => instructions.run(Evaluate::<16> { head, softmax, pixels, map }),
+                    16 => instructions.run(Evaluate::<16> { head, softmax, pixels, map }),
+                    24 => instructions.run(Evaluate::<24> { head, softmax, pixels, map }),
+                    _ => instructions.run(Evaluate::<32> { head, softmax, pixels, map }),
                 };
                 (0..2).for_each(|at| sums[at] += found[at]);
             }
@@ -239,7 +243,9 @@ impl<'a> Head<'a> {
             let input = self.input_of(&chunk);
             match self.shape.channels {
                 8 => instructions.run(Label::<8> { head: *self, input, map }),
-                _ => instructions.run(Label::<16> { head: *self, input, map }),
+                16 => instructions.run(Label::<16> { head: *self, input, map }),
+                24 => instructions.run(Label::<24> { head: *self, input, map }),
+                _ => instructions.run(Label::<32> { head: *self, input, map }),
             }
         }
     }
@@ -255,7 +261,9 @@ impl<'a> Head<'a> {
                 let input = self.input_of(&(first..first + columns));
                 match self.shape.channels {
                     8 => instructions.run(Planes::<8> { head: *self, input, width, to: planes }),
-                    _ => instructions.run(Planes::<16> { head: *self, input, width, to: planes }),
+                    16 => instructions.run(Planes::<16> { head: *self, input, width, to: planes }),
+                    24 => instructions.run(Planes::<24> { head: *self, input, width, to: planes }),
+                    _ => instructions.run(Planes::<32> { head: *self, input, width, to: planes }),
                 }
             }
             let around = planes.windows(3 * MAPS * width).step_by(MAPS * width);

@@ -286,15 +286,12 @@ impl NativePass<'_> {
         let of_mean = self.builder.reduce("ReduceSum", &of_mean, &[1, 2, 3], false);
         let zeros = self.normalised.get(STEM).map(|&channels| self.builder.floats(&vec![0.0; channels]));
         let bias = self.builder.node("Sub", &[zeros.as_ref().unwrap_or(bias), &of_mean], vec![]);
-        let attributes = vec![Attribute::int("plain", 1), encoder.fill()];
+        let of_output = if zeros.is_some() { Activation::None } else { Activation::Relu6 };
+        let attributes = vec![of_output.attribute("activation"), encoder.fill()];
         let output = self.node("PhotoConvolution", &[photos, &kernel, &bias], attributes);
         let (encoder, photos) = (encoder.clone(), photos.clone());
         self.layers.push(Layer::Stem { encoder, photos, kernel, output: output.clone() });
-        if zeros.is_some() {
-            return self.batch_norm(STEM, output, Activation::Relu6, None);
-        }
-        let [zero, six] = [0.0, 6.0].map(|it| self.builder.scalar(it));
-        self.builder.node("Clip", &[&output, &zero, &six], vec![])
+        self.batch_norm(STEM, output, Activation::Relu6, None)
     }
 
     /// A 1x1 convolution with the activations of its input and its output, or a residual sum in place of the latter.

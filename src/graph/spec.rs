@@ -82,7 +82,7 @@ pub struct Spec {
     pub photo_height_px: usize,
     /// Meaning of the maps, and the loss.
     pub loss: Loss,
-    /// Channels of each level, top to bottom: all multiples of 8, the first one 8 or 16.
+    /// Channels of each level, top to bottom: all multiples of 8, the first one 8, 16, 24 or 32.
     #[serde(default = "Spec::seed_channels")]
     pub channels: Vec<usize>,
     /// Pixels of the photo, in each direction, per pixel of the top level, 1 or 2: with 2 the four pixels of a square
@@ -195,7 +195,7 @@ impl Spec {
             ("photo_height_px", sides.contains(&self.photo_height_px), "is not between 16 and 4096"),
             ("stride", [1, 2].contains(&self.stride), "is neither 1 nor 2"),
             ("logit_scale", logit_scale, "is neither 1 nor a multiple of the stride among 2 and 4"),
-            ("channels", channels, "are not 2 to 7 multiples of 8 up to 1024, the first 8 or 16"),
+            ("channels", channels, "are not 2 to 7 multiples of 8 up to 1024, the first 8, 16, 24 or 32"),
             (
                 "encoder",
                 encoder,
@@ -358,7 +358,7 @@ mod tests {
         let of = |channels: &[i64]| Value::from(channels);
         let long = [8_i64; 8];
         let cases = [
-            ("channels", vec![of(&[]), of(&[8]), of(&[0, 0]), of(&[8, 0]), of(&[8, 12]), of(&[24, 8]), of(&[8, 1032])]),
+            ("channels", vec![of(&[]), of(&[8]), of(&[0, 0]), of(&[8, 0]), of(&[8, 12]), of(&[40, 8]), of(&[8, 1032])]),
             ("channels", vec![of(&long), of(&[8, -8]), of(&[8, i64::MAX - 7]), "8".into(), Value::Null]),
             ("stride", vec![0.into(), 3.into(), (-1).into(), 1.5.into(), u64::MAX.into()]),
             ("photo_width_px", vec![0.into(), 15.into(), 4097.into(), (-4).into(), u64::MAX.into(), Value::Null]),

@@ -107,7 +107,7 @@ pub struct Config {
     /// Weight decay of `AdamW` (Loshchilov and Hutter, 2019, <https://arxiv.org/abs/1711.05101>): in each step, kernels of
     /// convolutions shrink by this times the learning rate; 0 or more.
     pub weight_decay: f32,
-    /// Channels of the network's levels, top to bottom: 2 to 7 multiples of 8. With an encoder, those of the decoder's
+    /// Channels of the network's levels, top to bottom: 2 to 7 multiples of 8, the first 8, 16, 24 or 32. With an encoder, those of the decoder's
     /// levels, from half the photo's resolution down: as many as the encoder has steps, less one.
     pub channels: Vec<usize>,
     /// Photo pixels, in each direction, per pixel of the top level: 1, or 2 for twice the channels at the same cost.
@@ -365,7 +365,7 @@ mod tests {
             (Config { learning_rate: f32::NAN, ..Config::default() }, "train.learning_rate"),
             (Config { category_balance: 0.5, ..Config::of(Recipe::Seed) }, "train.category_balance"),
             (Config { dice: -1.0, ..Config::default() }, "train.dice"),
-            (Config { channels: vec![24, 48], ..Config::default() }, "train.channels"),
+            (Config { channels: vec![40, 48], ..Config::default() }, "train.channels"),
             (Config { stride: 3, ..Config::default() }, "train.stride"),
         ] {
             let error = config.check_values().expect_err("the setting is bad");
