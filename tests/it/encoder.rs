@@ -111,7 +111,7 @@ fn a_wheel_is_converted_and_nothing_in_it_is_run() {
         ("backwards", "its tensor 'a' has an invalid shape"),
         ("other_storage", "its tensor 'a' does not fit into its storage"),
         ("no_stem", "it has no tensor '_conv_stem.weight'"),
-        ("nan", "is not all finite numbers"),
+        ("nan", "its tensor '_conv_stem.weight' is not all finite numbers"),
     ] {
         let (succeeded, text) = convert(&format!("{wheel}.whl"));
         assert!(!succeeded && text.contains(&format!("{wheel}.whl: {problem}")), "{wheel}: {text}");
