@@ -16,6 +16,7 @@ step cargo clippy --release --locked --all-targets -- -D warnings
 # As on a processor other than x86-64.
 step cargo clippy --release --locked --features portable -- -D warnings
 step scripts/install_onnxruntime.sh
+step scripts/install_encoder.sh
 step scripts/install_python_packages.sh
 step scripts/install_test_tools.sh
 LOOKBOOK_SKIPPED=$(mktemp)

@@ -102,7 +102,7 @@ pub struct Config {
     /// The file of a pretrained encoder ([`EncoderFile`]) that takes the place of the network's way down; the recipe
     /// `pretrained` has the installed one, the others none. Only with `batch_norm = true` and `stride = 2`.
     pub encoder: Option<PathBuf>,
-    /// With an encoder: factor of the learning rate for its weights, 0 to 1.
+    /// With an encoder: factor of the learning rate for its weights, above 0 and at most 1.
     pub encoder_rate: f32,
     /// Weight decay of `AdamW` (Loshchilov and Hutter, 2019, <https://arxiv.org/abs/1711.05101>): in each step, kernels of
     /// convolutions shrink by this times the learning rate; 0 or more.
@@ -246,7 +246,7 @@ impl Config {
             ),
             ("train.dice", self.dice >= 0.0 && self.dice.is_finite(), "is not 0 or more"),
             ("train.dice", self.dice == 0.0 || self.loss == Loss::Softmax, "requires loss = \"softmax\"; set it to 0"),
-            ("train.encoder_rate", share(self.encoder_rate), "is not between 0 and 1"),
+            ("train.encoder_rate", self.encoder_rate > 0.0 && self.encoder_rate <= 1.0, "is not above 0 and at most 1"),
             ("train.weight_decay", self.weight_decay >= 0.0 && self.weight_decay.is_finite(), "is not 0 or more"),
             (
                 "train.batch_norm",
@@ -359,6 +359,22 @@ mod tests {
     }
 
     #[test]
+    fn only_the_recipe_pretrained_has_an_encoder() {
+        for recipe in [Recipe::Seed, Recipe::Best] {
+            let config = Config::of(recipe);
+            assert_eq!((config.encoder, config.encoder_rate, config.weight_decay), (None, 1.0, 0.0), "{recipe:?}");
+        }
+        let config = Config::of(Recipe::Pretrained);
+        assert_eq!(config.encoder, Some(encoder::installed()));
+        config.check_values().expect("whether the file is there is checked later");
+        let missing = Config { encoder: Some("/nowhere/lite0.safetensors".into()), ..config };
+        let problem = missing.check_encoder().expect_err("it is missing").to_string();
+        for part in ["/nowhere/lite0.safetensors", "`make encoder`", "[train] encoder", "recipe = \"best\""] {
+            assert!(problem.contains(part), "{problem}");
+        }
+    }
+
+    #[test]
     fn bad_settings_are_named() {
         for (config, setting) in [
             (Config { epochs: 0, ..Config::default() }, "train.epochs"),
@@ -367,6 +383,9 @@ mod tests {
             (Config { dice: -1.0, ..Config::default() }, "train.dice"),
             (Config { channels: vec![40, 48], ..Config::default() }, "train.channels"),
             (Config { stride: 3, ..Config::default() }, "train.stride"),
+            (Config { encoder_rate: 0.0, ..Config::default() }, "train.encoder_rate"),
+            (Config { weight_decay: -0.01, ..Config::default() }, "train.weight_decay"),
+            (Config { batch_norm: false, ..Config::of(Recipe::Pretrained) }, "train.batch_norm"),
         ] {
             let error = config.check_values().expect_err("the setting is bad");
             assert!(error.to_string().contains(setting), "{error}");

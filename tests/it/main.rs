@@ -6,6 +6,7 @@
 mod architecture;
 mod browser;
 mod convert;
+mod encoder;
 mod encoder_steps;
 mod faults;
 mod foreign_model;
