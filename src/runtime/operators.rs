@@ -200,7 +200,7 @@ impl Operator for Native {
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
-        let attributes = Attributes::new(context)?;
+        let attributes = Attributes::new(context);
         let (compute, instructions, threads) = (self.signature.compute, self.instructions, self.threads);
         Ok(Box::new(move |context: &ComputeContext| {
             let pool = Pool { context, threads };
@@ -233,10 +233,11 @@ fn each_guarded<T>(run: impl FnOnce(&(dyn Fn(usize) + Sync)) -> T, task: &(dyn F
     finished
 }
 
-/// Attributes of a node; missing ones have their defaults.
+/// Attributes of a node; missing ones have their defaults. What they say is checked when the node is called: such an error
+/// names the node.
 struct Attributes {
-    activation: Option<Activation>,
-    mask: Option<Activation>,
+    activation: Option<i64>,
+    mask: Option<i64>,
     stride: usize,
     pads: Vec<usize>,
     fill: Vec<f32>,
@@ -246,35 +247,31 @@ struct Attributes {
 }
 
 impl Attributes {
-    fn new(context: &KernelContext<'_>) -> ort::Result<Self> {
+    fn new(context: &KernelContext<'_>) -> Self {
         let is_set = |name: &str| context.get::<i64>(name).is_some_and(|it| it != 0);
         let numbers = |name: &str| -> Vec<usize> {
             context.get::<Vec<i64>>(name).unwrap_or_default().iter().map(|&it| it as usize).collect()
         };
-        let activation = match activation_of(context, "activation")? {
-            None if is_set("plain") => Some(Activation::None),
-            given => given,
-        };
-        Ok(Self {
-            activation,
-            mask: activation_of(context, "mask")?,
+        Self {
+            activation: context.get::<i64>("activation").or(is_set("plain").then_some(0)),
+            mask: context.get::<i64>("mask"),
             stride: context.get::<i64>("stride").unwrap_or(1) as usize,
             scale: context.get::<i64>("scale").unwrap_or(1) as usize,
             pads: numbers("pads"),
             fill: context.get::<Vec<f32>>("fill").unwrap_or_default(),
             softmax: is_set("softmax"),
             photo: numbers("photo"),
-        })
+        }
     }
 }
 
-/// An attribute that names an activation, if it is there.
-fn activation_of(context: &KernelContext<'_>, name: &str) -> ort::Result<Option<Activation>> {
-    Ok(match context.get::<i64>(name) {
-        None => None,
-        Some(0) => Some(Activation::None),
-        Some(1) => Some(Activation::Relu),
-        Some(6) => Some(Activation::Relu6),
+/// The activation that an attribute names, `default` if it is missing.
+fn activation_of(name: &str, value: Option<i64>, default: Activation) -> ort::Result<Activation> {
+    Ok(match value {
+        None => default,
+        Some(0) => Activation::None,
+        Some(1) => Activation::Relu,
+        Some(6) => Activation::Relu6,
         Some(other) => return Err(ort::Error::new(format!("the attribute '{name}' is {other}, not 0, 1 or 6"))),
     })
 }
@@ -325,14 +322,14 @@ impl Call<'_> {
     }
 
     /// The activation, `default` if the attribute is missing.
-    fn activation(&self, default: Activation) -> Activation {
-        self.attributes.activation.unwrap_or(default)
+    fn activation(&self, default: Activation) -> ort::Result<Activation> {
+        activation_of("activation", self.attributes.activation, default)
     }
 
     /// The way back through the activation whose output are these maps, `default` if the attribute is missing.
-    fn mask<'a>(&self, maps: &'a [f32], default: Activation) -> Option<Mask<'a>> {
-        let activation = self.attributes.mask.unwrap_or(default);
-        (activation != Activation::None).then_some(Mask { activation, maps })
+    fn mask<'a>(&self, maps: &'a [f32], default: Activation) -> ort::Result<Option<Mask<'a>>> {
+        let activation = activation_of("mask", self.attributes.mask, default)?;
+        Ok((activation != Activation::None).then_some(Mask { activation, maps }))
     }
 
     /// Photos with `channels`, and what lies beyond their edge.
@@ -511,7 +508,7 @@ fn convolve_maps(
     expect(bias, "bias", [out])?;
     let parameters = [floats(weight)?, floats(bias)?];
     let mut output = call.output(0, dims(shape.with_channels(out)))?;
-    let activation = call.activation(Activation::Relu);
+    let activation = call.activation(Activation::Relu)?;
     convolution(call.workers, shape, inputs, parameters, activation, floats_mut(&mut output)?);
     Ok(())
 }
@@ -532,7 +529,7 @@ fn convolve_back(call: &Call<'_>) -> ort::Result<()> {
         second_output = Some(call.output(3, dims(second_shape))?);
     }
     weight_gradients(call, (shape, all_channels), &inputs, [&gradient, &weight])?;
-    let mask = if second.is_some() { None } else { call.mask(first, Activation::None) };
+    let mask = if second.is_some() { None } else { call.mask(first, Activation::None)? };
     let outputs = [floats_mut(&mut output)?, second_output.as_mut().map_or(Ok(&mut [][..]), floats_mut)?];
     convolution_input_gradient(call.workers, shape, floats(&gradient)?, floats(&weight)?, mask, outputs);
     Ok(())
@@ -568,7 +565,7 @@ fn convolve_pointwise(call: &Call<'_>) -> ort::Result<()> {
     let residual = optional_floats(residual.as_ref(), "residual", shape.with_channels(out))?;
     let parameters = [floats(&weight)?, floats(&bias)?];
     let mut output = call.output(0, dims(shape.with_channels(out)))?;
-    let (activation, output) = (call.activation(Activation::None), floats_mut(&mut output)?);
+    let (activation, output) = (call.activation(Activation::None)?, floats_mut(&mut output)?);
     pointwise(call.workers, shape, floats(&maps)?, parameters, activation, residual, output);
     Ok(())
 }
@@ -585,7 +582,7 @@ fn convolve_pointwise_back(call: &Call<'_>) -> ort::Result<()> {
     let results = [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?];
     pointwise_weight_gradient(call.workers, shape, maps, gradient, results);
     let mut output = call.output(2, dims(shape))?;
-    let (mask, output) = (call.mask(maps, Activation::None), floats_mut(&mut output)?);
+    let (mask, output) = (call.mask(maps, Activation::None)?, floats_mut(&mut output)?);
     pointwise_input_gradient(call.workers, shape, gradient, weight, skip, mask, output);
     Ok(())
 }
@@ -596,7 +593,7 @@ fn convolve_depthwise(call: &Call<'_>) -> ort::Result<()> {
     expect(&bias, "bias", [layer.shape.channels])?;
     let parameters = [floats(&weight)?, floats(&bias)?];
     let mut output = call.output(0, dims(layer.output_shape()))?;
-    let (activation, output) = (call.activation(Activation::None), floats_mut(&mut output)?);
+    let (activation, output) = (call.activation(Activation::None)?, floats_mut(&mut output)?);
     layer.forward(call.workers, floats(&maps)?, parameters, activation, output);
     Ok(())
 }
@@ -609,7 +606,7 @@ fn convolve_depthwise_back(call: &Call<'_>) -> ort::Result<()> {
     let [maps, gradient, weight] = [floats(&maps)?, floats(&gradient)?, floats(&weight)?];
     layer.weight_gradient(call.workers, maps, gradient, [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?]);
     let mut output = call.output(2, dims(layer.shape))?;
-    layer.input_gradient(call.workers, gradient, weight, call.mask(maps, Activation::None), floats_mut(&mut output)?);
+    layer.input_gradient(call.workers, gradient, weight, call.mask(maps, Activation::None)?, floats_mut(&mut output)?);
     Ok(())
 }
 
@@ -620,7 +617,7 @@ fn normalise(call: &Call<'_>) -> ort::Result<()> {
     expect(&scale, "scale", [shape.channels])?;
     expect(&bias, "bias", [shape.channels])?;
     let residual = optional_floats(residual.as_ref(), "residual", shape)?;
-    let fused = (call.activation(Activation::Relu), residual);
+    let fused = (call.activation(Activation::Relu)?, residual);
     let mut output = call.output(0, dims(shape))?;
     let parameters = [floats(&scale)?, floats(&bias)?];
     let output = floats_mut(&mut output)?;
@@ -689,7 +686,7 @@ fn up_back(call: &Call<'_>) -> ort::Result<()> {
     let results = [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?];
     up_convolution_weight_gradient(call.workers, shape, maps, gradient, results);
     let mut output = call.output(2, dims(shape))?;
-    let mask = call.mask(maps, Activation::Relu);
+    let mask = call.mask(maps, Activation::Relu)?;
     up_convolution_input_gradient(call.workers, shape, gradient, weight, mask, floats_mut(&mut output)?);
     Ok(())
 }
@@ -866,7 +863,7 @@ mod bf16 {
         let parameters = [floats(&weight)?, floats(&bias)?];
         let mut output = call.output(0, dims(shape.with_channels(out)))?;
         let output = output.try_extract_tensor_mut::<E>()?.1;
-        let activation = call.activation(Activation::Relu);
+        let activation = call.activation(Activation::Relu)?;
         bf16_convolution(token()?, call.workers.spread, shape, &inputs, parameters, activation, output);
         Ok(())
     }
@@ -879,7 +876,7 @@ mod bf16 {
         let parameters = [floats(&weight)?, floats(&bias)?];
         let mut output = call.output(0, dims(shape.with_channels(out)))?;
         let inputs = [Bf16Maps::Photos(call.photos(&photos, shape.channels)?)];
-        let (activation, output) = (call.activation(Activation::Relu), halves_mut(&mut output)?);
+        let (activation, output) = (call.activation(Activation::Relu)?, halves_mut(&mut output)?);
         bf16_convolution(token()?, call.workers.spread, shape, &inputs, parameters, activation, output);
         Ok(())
     }
