@@ -57,6 +57,40 @@ enum Kind {
     List,
 }
 
+/// What a catalogue is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A dataset folder.
+    Dataset,
+    /// A folder tree of photos.
+    Tree,
+    /// A Parquet list.
+    Parquet,
+    /// A CSV list.
+    Csv,
+}
+
+impl Form {
+    /// Tells by the path what a catalogue is, without reading it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it is not there, or is none of these.
+    pub(crate) fn of(path: &Path) -> Result<Self> {
+        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        match extension.as_str() {
+            _ if path.join(photos::FILE).is_file() => Ok(Self::Dataset),
+            _ if path.is_dir() => Ok(Self::Tree),
+            "parquet" if path.is_file() => Ok(Self::Parquet),
+            "csv" if path.is_file() => Ok(Self::Csv),
+            _ => {
+                let problem = if path.exists() { "is not a catalogue" } else { "is not there" };
+                let advice = "name a dataset folder, a folder with photos, or a .parquet or .csv list";
+                Err(Error::input(path, format!("{problem}; {advice}")))
+            }
+        }
+    }
+}
+
 /// An opened catalogue.
 #[derive(Debug)]
 pub struct Catalogue {
@@ -88,17 +122,11 @@ impl Catalogue {
             unread: Vec::new(),
             passed_over: BTreeMap::new(),
         };
-        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        match extension.as_str() {
-            _ if path.join("photos.parquet").is_file() => catalogue.open_dataset()?,
-            _ if path.is_dir() => catalogue.walk(numbering)?,
-            "parquet" if path.is_file() => catalogue.list(&read_parquet(path)?)?,
-            "csv" if path.is_file() => catalogue.list(&read_csv(path)?)?,
-            _ => {
-                let problem = if path.exists() { "is not a catalogue" } else { "is not there" };
-                let advice = "name a dataset folder, a folder with photos, or a .parquet or .csv list";
-                return Err(Error::input(path, format!("{problem}; {advice}")));
-            }
+        match Form::of(path)? {
+            Form::Dataset => catalogue.open_dataset()?,
+            Form::Tree => catalogue.walk(numbering)?,
+            Form::Parquet => catalogue.list(&read_parquet(path)?)?,
+            Form::Csv => catalogue.list(&read_csv(path)?)?,
         }
         if catalogue.entries.is_empty() && catalogue.rejects.is_empty() {
             let problem = match catalogue.source {

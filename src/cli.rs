@@ -55,7 +55,7 @@ struct CommonFlags {
     #[arg(long, global = true)]
     #[serde(skip)]
     dry_run: bool,
-    /// Do nothing if the program, settings, inputs and published files are unchanged since the last run
+    /// Do nothing if the published folder is up to date, as `status` would say
     #[arg(long, global = true)]
     #[serde(skip)]
     if_changed: bool,
@@ -469,7 +469,7 @@ impl Cli {
             Command::Recommend(flags) => recommend(&settings, flags, &common)?,
             Command::Settings(flags) => print_json(&settings.resolved(&flags.stage)?)?,
             Command::Status(flags) => self.show(&status::run(&flags.run, &settings, flags.verify)?)?,
-            Command::Rollback(flags) => roll_back(&flags.folder)?,
+            Command::Rollback(flags) => roll_back(&flags.folder, common.dry_run)?,
             Command::Doctor(_) => {}
         }
         Ok(0)
@@ -582,7 +582,6 @@ fn stages(text: &str) -> std::result::Result<[String; 2], String> {
     Ok([first, last].map(|it| it.trim().to_owned()))
 }
 
-/// Parses a duration: a number followed by s, m or h.
 /// Printed when there is nothing to do.
 #[derive(Serialize)]
 struct Nothing {
@@ -595,9 +594,10 @@ impl std::fmt::Display for Nothing {
     }
 }
 
-fn roll_back(folder: &Path) -> Result<()> {
-    let summary = stage::roll_back(folder)?;
-    print(&format!("{} is now the version of {}", folder.display(), summary.started_at))
+fn roll_back(folder: &Path, dry_run: bool) -> Result<()> {
+    let (summary, verb) =
+        if dry_run { (stage::previous(folder)?, "would become") } else { (stage::roll_back(folder)?, "is now") };
+    print(&format!("{} {verb} the version of {}", folder.display(), summary.started_at))
 }
 
 fn recommend(settings: &Settings, flags: &RecommendFlags, common: &Common) -> Result<()> {

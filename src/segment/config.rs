@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::catalogue::Form;
 use crate::engine::{Device, PrecisionChoice};
 use crate::error::{Error, Result};
 use crate::features::ColorRule;
@@ -147,16 +148,27 @@ pub(super) fn check_values(config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// Checks, without reading a photo, that the catalogue is there and has labels if they are wanted.
+///
+/// # Errors
+/// [`Error::Input`] if it is not there or not a catalogue; [`Error::Config`] if labels are wanted and it has none.
+pub fn check_catalogue(config: &Config) -> Result<()> {
+    match (Form::of(&config.catalogue)?, config.from) {
+        (Form::Dataset, _) | (_, LabelSource::Model) => Ok(()),
+        (_, LabelSource::Labels) => Err(without_labels()),
+    }
+}
+
 /// Opens the model, or checks that there are labels instead: before the lock is taken, and long before the photos are read.
 /// `None` for labels and for a merge, which segments nothing.
 pub(super) fn open_model(config: &Config) -> Result<Option<(Model, Colors)>> {
     match config.from {
-        LabelSource::Labels if !config.catalogue.join("photos.parquet").is_file() => Err(without_labels()),
+        LabelSource::Labels => check_catalogue(config).map(|()| None),
         LabelSource::Model if !config.merge => {
             let model = Model::open(&config.model)?;
             let colors = model.colors()?;
             Ok(Some((model, colors)))
         }
-        LabelSource::Labels | LabelSource::Model => Ok(None),
+        LabelSource::Model => Ok(None),
     }
 }

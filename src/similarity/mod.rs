@@ -21,7 +21,7 @@ mod correlator;
 mod counts;
 mod latent;
 pub mod likeness;
-mod merge;
+mod merge_matrix;
 mod nearest;
 mod pass;
 mod pearson;
@@ -103,7 +103,7 @@ impl StageConfig for Config {
 pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config.check()?;
     if config.merge {
-        return merge::merge(&config.output, common);
+        return merge_matrix::merge(&config.output, common);
     }
     let folder = OpenFolder::open(&config.features)?;
     let features = FeatureTable::open(folder.root())?;

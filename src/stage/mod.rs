@@ -32,7 +32,7 @@ pub use lock::{Lock, held_by, take};
 pub use outcome::Outcome;
 pub use record::{FileRecord, RUN_FILE, Summary, now, planned};
 pub use stale::{Depth, RunFolders, StageConfig, has_changed_inputs, reasons};
-pub use versions::{Versions, roll_back};
+pub use versions::{Versions, previous, roll_back};
 
 /// The record a stage would write, after checking that it could start now.
 ///

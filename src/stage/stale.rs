@@ -150,7 +150,10 @@ fn changed_inputs<C: StageConfig>(config: &C, made: &Summary, folder: &Path) -> 
         if reads.iter().any(|it| matches!(it, Read::Files { .. })) { C::known(folder) } else { Listing::default() };
     let change = |(read, before): (&Read, &InputRecord)| match read.now(&known) {
         Ok(now) if now.is_same(before) => None,
-        Ok(_) => Some(format!("{} was changed", read.path().display())),
+        Ok(_) => Some(match read {
+            Read::File(path) => format!("{} was changed", path.display()),
+            Read::Files { path, .. } => format!("files of {} were changed", path.display()),
+        }),
         Err(_) => Some(format!("{} cannot be read", read.path().display())),
     };
     reads.iter().zip(&made.inputs).filter_map(change).collect()

@@ -88,6 +88,17 @@ impl Versions {
         self.hidden(&format!("previous-{age}"))
     }
 
+    /// The record of the previous version.
+    fn read_previous(&self) -> Result<Summary> {
+        let folder = self.previous(1);
+        if files::is_there(&folder.join(RUN_FILE))? { Summary::read(&folder) } else { Err(self.without_previous()) }
+    }
+
+    fn without_previous(&self) -> Error {
+        let problem = format!("has no version before it ({} does not exist)", self.previous(1).display());
+        Error::input(&self.output, problem)
+    }
+
     /// The generation of the next version: above those of all existing versions.
     pub(super) fn next_generation(&self) -> Result<u64> {
         let kept = self.ages()?.into_iter().map(|age| self.previous(age));
@@ -326,17 +337,13 @@ fn generation(folder: &Path) -> Result<Generation> {
 pub fn roll_back(output: &Path) -> Result<Summary> {
     let versions = Versions::of(output)?;
     versions.refuse_foreign(None)?;
-    let before = versions.previous(1);
-    let missing = || Error::input(output, format!("has no version before it ({} does not exist)", before.display()));
     if !files::is_there(&files::parent_of(&versions.output))? {
-        return Err(missing());
+        return Err(versions.without_previous());
     }
     let _lock = lock::take(output, &versions.lock(), "rollback", std::time::Duration::ZERO)?;
     versions.recover(usize::MAX)?;
-    if !files::is_there(&before.join(RUN_FILE))? {
-        return Err(missing());
-    }
-    let summary = Summary::read(&before)?;
+    let summary = versions.read_previous()?;
+    let before = versions.previous(1);
     if let Some(old) = files::exchange(&before, &versions.output, &versions.hidden(ASIDE))?
         && old != before
     {
@@ -344,6 +351,16 @@ pub fn roll_back(output: &Path) -> Result<Summary> {
     }
     versions.warn(files::flush(&versions.parent));
     Ok(summary)
+}
+
+/// The record of the version that [`roll_back`] would publish. Changes nothing.
+///
+/// # Errors
+/// [`Error::Input`] if there is no previous version, [`Error::Io`].
+pub fn previous(output: &Path) -> Result<Summary> {
+    let versions = Versions::of(output)?;
+    versions.refuse_foreign(None)?;
+    versions.read_previous()
 }
 
 #[cfg(test)]
