@@ -30,7 +30,7 @@ enum Does {
     Publish,
     /// Adds a file to it.
     Amend,
-    /// Puts the version before in its place.
+    /// Puts the previous version back in its place.
     RollBack,
 }
 
@@ -395,7 +395,7 @@ fn try_fault(scenario: &Scenario, template: &Template, injection: &Injection) ->
         Does::Publish => Summary::read(&output).is_ok_and(|it| it.generation == 3),
         Does::Amend => !is_old && Summary::read(&output).is_ok_and(|it| it.generation == 2),
     };
-    broken.unless(is_old || is_new, "what is published is the version before or the new one");
+    broken.unless(is_old || is_new, "what is published is the previous version or the new one");
     broken.unless(is_whole(&output), "what is published is whole");
     let hidden = ["previous-1", "previous-2", "partial", "old"]
         .map(|it| place.path().join(format!(".{}.{it}", scenario.output)));

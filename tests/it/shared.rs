@@ -20,7 +20,7 @@ pub(crate) fn not_installed(reason: &str) {
     skip(reason);
 }
 
-/// A path below the folder of shared data (`LOOKBOOK_SHARED`, else `../shared`); `None`, said aloud, where it is missing.
+/// A path below the folder of shared data (`LOOKBOOK_SHARED`, else `../shared`); `None`, said aloud, if it is missing.
 pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("LOOKBOOK_SHARED").map_or_else(|| PathBuf::from("../shared"), PathBuf::from);
     let path = root.join(path);
