@@ -93,11 +93,14 @@ impl StageConfig for Config {
 
     fn check(&self) -> Result<()> {
         if self.split[0] == 0 {
-            return Err(Error::config("split", format!("{:?} has no train split; use e.g. [81, 9, 10]", self.split)));
+            return Err(Error::config(
+                "convert.split",
+                format!("{:?} has no train split; use e.g. [81, 9, 10]", self.split),
+            ));
         }
         if !(0.0..=1.0).contains(&self.max_reject_fraction) {
             let problem = format!("{} is not a fraction from 0 to 1", self.max_reject_fraction);
-            return Err(Error::config("max_reject_fraction", problem));
+            return Err(Error::config("convert.max_reject_fraction", problem));
         }
         Ok(())
     }

@@ -122,20 +122,21 @@ impl Config {
 
 pub(super) fn without_labels() -> Error {
     let problem = "'labels' needs a dataset folder as the catalogue; other catalogues have no labels, use 'model'";
-    Error::config("from", problem)
+    Error::config("segment.from", problem)
 }
 
 pub(super) fn check_values(config: &Config) -> Result<()> {
-    for (setting, value) in
-        [("max_megapixels", config.max_megapixels as usize), ("keep_every_photos", config.keep_every_photos)]
-    {
+    for (setting, value) in [
+        ("segment.max_megapixels", config.max_megapixels as usize),
+        ("segment.keep_every_photos", config.keep_every_photos),
+    ] {
         if value == 0 {
             return Err(Error::config(setting, "is 0; use 1 or more"));
         }
     }
     if !(0.0..=1.0).contains(&config.max_reject_fraction) {
         let problem = format!("{} is not a fraction; use 0 to 1", config.max_reject_fraction);
-        return Err(Error::config("max_reject_fraction", problem));
+        return Err(Error::config("segment.max_reject_fraction", problem));
     }
     if config.merge && config.shard.is_some() {
         return Err(Error::config("merge", "cannot be combined with --shard: it merges all shards"));

@@ -120,7 +120,8 @@ impl fmt::Display for Outcome {
                 let failed = summary.gates.iter().filter(|gate| !gate.passed).map(ToString::to_string);
                 write!(
                     f,
-                    "{}: kept back by {}; what was published before stays, the new version is in {} for inspection",
+                    "{}: kept back by {}; what was published before stays, the new version is in {} for inspection; if it is \
+                     right, raise or remove the gate in [gates] and run again",
                     summary.stage,
                     failed.collect::<Vec<_>>().join("; "),
                     aside.display()

@@ -184,7 +184,7 @@ fn a_photo_behind_an_unchanged_list_is_noticed_and_settings_name_the_catalogue()
 fn what_can_be_known_before_the_first_stage_is_checked_before_it() {
     let Some(nights) = Nights::new() else { return };
     for (settings, arguments, code, told) in [
-        ("[similarity]\nthreshold = 90\n", &[][..], 2, "threshold"),
+        ("[similarity]\nthreshold = 90\n", &[][..], 2, "similarity.threshold"),
         ("[gates]\nmin_mean_iou = 40\n", &[], 2, "min_mean_iou"),
         ("", &["--source", "nowhere"], 1, "nowhere: is not a folder"),
         ("", &["--catalogue", "nowhere"], 1, "nowhere: is not there"),
