@@ -21,8 +21,8 @@ const MAX_EXTENSION_BYTES: usize = 8;
 /// One photo of a catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The id in the list or dataset; in a folder tree, a photo keeps its id from the previous table, and a new one gets the
-    /// next free id.
+    /// The id in the list or dataset; in a folder tree, a photo keeps its id from the previous table, and a new one
+    /// gets the next free id.
     pub photo_id: u32,
     /// Its position among all photos of all shards, which determines its part of the table.
     pub(crate) slot: u32,
@@ -102,8 +102,8 @@ pub struct Catalogue {
     pub(crate) rejects: Vec<Reject>,
     /// Folders below the catalogue that could not be read.
     unread: Vec<PathBuf>,
-    /// Number of files in a folder tree that are no photos by their names: by extension in lower case, `none` without one,
-    /// `other` for what is hardly an extension. Empty for a shard.
+    /// Number of files in a folder tree that are no photos by their names: by extension in lower case, `none` without
+    /// one, `other` for what is hardly an extension. Empty for a shard.
     pub(crate) passed_over: BTreeMap<String, u64>,
 }
 
@@ -218,8 +218,8 @@ impl Catalogue {
         self.root().join(&*entry.name)
     }
 
-    /// Adds photos of the previous version that are missing from the catalogue but stay in the table: all of them if `vanished`
-    /// is set, otherwise those in folders that could not be read. Returns how many are dropped.
+    /// Adds photos of the previous version that are missing from the catalogue but stay in the table: all of them if
+    /// `vanished` is set, otherwise those in folders that could not be read. Returns how many are dropped.
     pub(crate) fn keep(&mut self, before: impl Iterator<Item = (Arc<str>, u32)>, vanished: bool) -> u64 {
         let here: HashSet<Arc<str>> = self.entries.iter().map(|it| it.name.clone()).collect();
         let ids: HashSet<u32> = self.entries.iter().map(|it| it.photo_id).collect();

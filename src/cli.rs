@@ -406,8 +406,8 @@ struct SettingsFlags {
 }
 
 impl Cli {
-    /// Logs to stderr: our own messages from `info` up (`debug` with `--verbose`), and libraries' errors only. `RUST_LOG`
-    /// overrides this.
+    /// Logs to stderr: our own messages from `info` up (`debug` with `--verbose`), and libraries' errors only.
+    /// `RUST_LOG` overrides this.
     pub(crate) fn start_logging(&self) {
         let ours = if self.common.verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
         let named = std::env::var("RUST_LOG").ok().and_then(|it| it.parse::<Targets>().ok());
@@ -626,7 +626,8 @@ fn print_json(value: &impl Serialize) -> Result<()> {
 /// Prints to stdout, in one write, so that a reader such as `head` has it all before it closes the pipe.
 ///
 /// # Errors
-/// [`Error::Io`] if the disk is full or the pipe is closed: what is printed is the result, and must not get lost unnoticed.
+/// [`Error::Io`] if the disk is full or the pipe is closed: what is printed is the result, and must not get lost
+/// unnoticed.
 fn print<T: std::fmt::Display + ?Sized>(text: &T) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush());

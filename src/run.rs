@@ -1,8 +1,9 @@
 //! `run`: the whole pipeline as one command. Runs every stale stage, in order, and nothing else.
 //!
-//! Everything that can be checked up front is checked before the first stage: the settings of all stages, the source, ONNX
-//! Runtime, the disk space, and that no other run holds a folder. Whether a stage is stale is decided when its turn comes, by
-//! [`stage::reasons`](crate::stage::reasons): if a stage produced the same bytes again, the stages after it do not run.
+//! Everything that can be checked up front is checked before the first stage: the settings of all stages, the source,
+//! ONNX Runtime, the disk space, and that no other run holds a folder. Whether a stage is stale is decided when its
+//! turn comes, by [`stage::reasons`](crate::stage::reasons): if a stage produced the same bytes again, the stages after
+//! it do not run.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -123,8 +124,8 @@ impl StageReport {
 /// Runs every stale stage.
 ///
 /// # Errors
-/// The first up-front check that fails, before any stage runs; after that, the first stage that fails ends the run, or ends
-/// with an outcome that is a problem.
+/// The first up-front check that fails, before any stage runs; after that, the first stage that fails ends the run, or
+/// ends with an outcome that is a problem.
 pub fn run(request: &Request, settings: &Settings, common: &Common) -> Result<Report> {
     let night = Night::new(request, settings, common)?;
     if let Err(problem) = night.check() {

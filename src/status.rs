@@ -1,5 +1,5 @@
-//! `status`: the last runs in a run folder, and for each stage's folder whether it is up to date, and if not, why. Changes
-//! nothing.
+//! `status`: the last runs in a run folder, and for each stage's folder whether it is up to date, and if not, why.
+//! Changes nothing.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -43,8 +43,8 @@ pub struct FolderStatus {
     pub notes: Vec<String>,
 }
 
-/// Checks the stages' folders in `folder`, comparing `settings` with those each folder was made with. With `verify`, also
-/// checks every published file against its checksum.
+/// Checks the stages' folders in `folder`, comparing `settings` with those each folder was made with. With `verify`,
+/// also checks every published file against its checksum.
 ///
 /// # Errors
 /// [`Error::Input`] if `folder` holds no stage's folder and no record of a run; [`Error::Io`].

@@ -1,7 +1,7 @@
 //! Numbers with units: sizes and durations as settings and flags spell them, and durations for display.
 //!
-//! By hand: `bytesize` (2.7) prints 4097 bytes as `4.0 KiB`, which reads back as 4096, and turns an overflow into 16 EiB;
-//! `humantime` (2.4) reads `10M` as ten months, and shows 59.94 seconds as `59s 940ms`.
+//! By hand: `bytesize` (2.7) prints 4097 bytes as `4.0 KiB`, which reads back as 4096, and turns an overflow into 16
+//! EiB; `humantime` (2.4) reads `10M` as ten months, and shows 59.94 seconds as `59s 940ms`.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! `convert`: turns source records into dataset tables.
 //!
-//! All threads read, inflate and check; one more writes. Only a few dozen photos are in memory at once, however many the
-//! source has.
+//! All threads read, inflate and check; one more writes. Only a few dozen photos are in memory at once, however many
+//! the source has.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

@@ -94,8 +94,8 @@ fn has_cuda() -> Result<bool> {
 /// Checks that the library is there and that an engine's choices fit together, this processor and the library.
 ///
 /// # Errors
-/// [`Error::Runtime`] if the library is missing, or was built without CUDA and CUDA is requested; [`Error::Config`] if the
-/// engine combines incompatible choices, or requests instructions that the processor lacks.
+/// [`Error::Runtime`] if the library is missing, or was built without CUDA and CUDA is requested; [`Error::Config`] if
+/// the engine combines incompatible choices, or requests instructions that the processor lacks.
 pub fn check(engine: Engine) -> Result<()> {
     loaded()?;
     if engine.device == Device::Cuda && engine.dialect == DialectChoice::Native {
@@ -227,9 +227,9 @@ fn find_library() -> Result<PathBuf> {
     })
 }
 
-/// Where the library may lie: `.runtime/` beside the program, and, for a program in cargo's `target/`, in the checkout that
-/// holds it. The library is code that runs with the user's rights, so it only comes from where whoever can write could replace
-/// the program itself; never from the working directory.
+/// Where the library may lie: `.runtime/` beside the program, and, for a program in cargo's `target/`, in the checkout
+/// that holds it. The library is code that runs with the user's rights, so it only comes from where whoever can write
+/// could replace the program itself; never from the working directory.
 fn folders(program: &Path) -> Vec<PathBuf> {
     let beside = program.parent().unwrap_or(program);
     let target = beside.ancestors().take(3).find(|it| it.file_name().is_some_and(|name| name == "target"));

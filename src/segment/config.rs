@@ -160,8 +160,8 @@ pub fn check_catalogue(config: &Config) -> Result<()> {
     }
 }
 
-/// Opens the model, or checks that there are labels instead: before the lock is taken, and long before the photos are read.
-/// `None` for labels and for a merge, which segments nothing.
+/// Opens the model, or checks that there are labels instead: before the lock is taken, and long before the photos are
+/// read. `None` for labels and for a merge, which segments nothing.
 pub(super) fn open_model(config: &Config) -> Result<Option<(Model, Colors)>> {
     match config.from {
         LabelSource::Labels => check_catalogue(config).map(|()| None),

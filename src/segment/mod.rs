@@ -1,10 +1,10 @@
 //! `segment`: turns a catalogue of photos into the feature table.
 //!
-//! In: a catalogue, and the model's network and colour table (or, with `from = "labels"`, the dataset's own labels). Out:
-//! `part-NNNNN.parquet`, in `_state/` a `state-NNNNN.parquet` for each and `rejects.parquet`, `masks/` if requested, and
-//! `run.json`; a shard writes to its own folder until it is merged. Photos are scaled to fit 400 x 600 and their pixels counted at that
-//! size; a dataset's own label maps are counted as they are. Results that the previous version or a killed run computed
-//! from the same content with the same model and settings are reused.
+//! In: a catalogue, and the model's network and colour table (or, with `from = "labels"`, the dataset's own labels).
+//! Out: `part-NNNNN.parquet`, in `_state/` a `state-NNNNN.parquet` for each and `rejects.parquet`, `masks/` if
+//! requested, and `run.json`; a shard writes to its own folder until it is merged. Photos are scaled to fit 400 x 600
+//! and their pixels counted at that size; a dataset's own label maps are counted as they are. Results that the previous
+//! version or a killed run computed from the same content with the same model and settings are reused.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! The parts of the table: photos in order of their slots, [`PART_ROWS`] slots per part, each with its state. A
-//! part that has not changed is linked instead of written. New rows are saved while the run goes on, so that the next run
+//! The parts of the table: photos in order of their slots, [`PART_ROWS`] slots per part, each with its state. A part
+//! that has not changed is linked instead of written. New rows are saved while the run goes on, so that the next run
 //! finds them if this one is killed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -439,7 +439,8 @@ pub(super) struct Unfinished {
 }
 
 impl Unfinished {
-    /// Continues after the files already in `folder`, writing one file per `every` rows; the photos' masks are in `masks`.
+    /// Continues after the files already in `folder`, writing one file per `every` rows; the photos' masks are in
+    /// `masks`.
     pub(super) fn new(folder: &Path, masks: Option<PathBuf>, every: usize) -> Result<Self> {
         let mut number = 0;
         while files::is_there(&folder.join(layout::find(folder, layout::state_file(number))?))? {
@@ -459,7 +460,8 @@ impl Unfinished {
         let path = self.folder.join(table::part_name(self.number));
         rows::write_part(&path, &rows::batch_of(&self.rows), Format::Parquet)?;
         files::flush(&self.folder)?;
-        // The state is written last, atomically: a part without one does not count, and it vouches for the masks as well.
+        // The state is written last, atomically: a part without one does not count, and it vouches for the masks as
+        // well.
         if let Some(masks) = &self.masks {
             self.states.iter().filter_map(|it| it.content).try_for_each(|it| masks::flush(masks, &it))?;
         }

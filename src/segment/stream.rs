@@ -1,6 +1,6 @@
-//! Streams photos through the network with bounded queues: workers read, decode and lay them out; the network takes batches
-//! as they come; after it, pixels are counted and rows passed on. Memory does not grow with the catalogue, and nothing waits
-//! for the slowest photo.
+//! Streams photos through the network with bounded queues: workers read, decode and lay them out; the network takes
+//! batches as they come; after it, pixels are counted and rows passed on. Memory does not grow with the catalogue, and
+//! nothing waits for the slowest photo.
 
 use std::borrow::Cow;
 use std::sync::Mutex;
@@ -187,7 +187,8 @@ impl Work<'_> {
         }
     }
 
-    /// The outcome for a file that could not be read. If the disk or a permission is to blame, the previous version's row stays.
+    /// The outcome for a file that could not be read. If the disk or a permission is to blame, the previous version's
+    /// row stays.
     fn unread(&self, index: u32, problem: PhotoProblem) -> PhotoOutcome {
         let entry = &self.catalogue.entries[index as usize];
         let not_its_fault = [reason::NO_PERMISSION, reason::IO_ERROR].contains(&problem.reason);

@@ -90,8 +90,8 @@ impl Outcome {
         }
     }
 
-    /// The exit code of the program: 0 published or nothing to do, 1 kept back, 3 more rejects than allowed, 128 + signal
-    /// number if the run was told to stop.
+    /// The exit code of the program: 0 published or nothing to do, 1 kept back, 3 more rejects than allowed, 128 +
+    /// signal number if the run was told to stop.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -1,8 +1,8 @@
-//! Whether a published folder is up to date, that is, what a run would make now: the one rule that `run`, `--if-changed` and
-//! `status` share.
+//! Whether a published folder is up to date, that is, what a run would make now: the one rule that `run`,
+//! `--if-changed` and `status` share.
 //!
-//! It compares the stage's resolved settings, its [behaviour](behaviour_of) and the content of its inputs. It does not use
-//! timestamps, and a new program version alone makes nothing stale.
+//! It compares the stage's resolved settings, its [behaviour](behaviour_of) and the content of its inputs. It does not
+//! use timestamps, and a new program version alone makes nothing stale.
 
 use std::path::{Path, PathBuf};
 
@@ -159,7 +159,8 @@ fn changed_inputs<C: StageConfig>(config: &C, made: &Summary, folder: &Path) -> 
     reads.iter().zip(&made.inputs).filter_map(change).collect()
 }
 
-/// Whether the inputs of a folder of this stage have changed since it was made, according to the settings in its record.
+/// Whether the inputs of a folder of this stage have changed since it was made, according to the settings in its
+/// record.
 #[must_use]
 pub fn has_changed_inputs<C: StageConfig>(made: &Summary, folder: &Path) -> bool {
     let config = made.config.config::<C>(&Map::new());
