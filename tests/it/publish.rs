@@ -102,7 +102,6 @@ fn as_many_versions_are_kept_as_were_asked_for_and_a_rollback_takes_turns() {
     for expected in ["3", "4"] {
         let (code, text) = run(place.path(), &["rollback", "out", "--dry-run"]);
         assert_eq!(code, 0, "{text}");
-        assert!(text.contains("out would become the version of"), "{text}");
         assert_ne!(read("out").as_deref(), Some(expected), "a dry run changes nothing");
         let (code, text) = run(place.path(), &["rollback", "out"]);
         assert_eq!(code, 0, "{text}");
