@@ -21,6 +21,7 @@ export GPU
 
 ## all: build, then every stage that is stale, up to the report (make -n all: what would be run, and why)
 all: $(if $(DRY_RUN),,build runtime encoder-of-settings)
+	$(if $(DRY_RUN),$(if $(wildcard $(LOOKBOOK)),,$(error there is no $(LOOKBOOK) yet; `make build` makes it)))
 	+@$(LOOKBOOK) run $(call quoted,--config,$(CONFIG)) $(call quoted,--output,$(OUTPUT)) $(call quoted,--source,$(DATA)) \
 	  $(call quoted,--catalogue,$(CATALOGUE)) $(if $(DRY_RUN),--dry-run) $(FLAGS)
 

@@ -55,7 +55,7 @@ struct CommonFlags {
     #[arg(long, global = true)]
     #[serde(skip)]
     dry_run: bool,
-    /// Do nothing if the program, settings, inputs and published files are unchanged since the last run
+    /// Do nothing if the published folder is up to date, as `status` would say
     #[arg(long, global = true)]
     #[serde(skip)]
     if_changed: bool,
@@ -409,8 +409,8 @@ struct SettingsFlags {
 }
 
 impl Cli {
-    /// Logs to stderr: our own messages from `info` up (`debug` with `--verbose`), and libraries' errors only. `RUST_LOG`
-    /// overrides this.
+    /// Logs to stderr: our own messages from `info` up (`debug` with `--verbose`), and libraries' errors only.
+    /// `RUST_LOG` overrides this.
     pub(crate) fn start_logging(&self) {
         let ours = if self.common.verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
         let named = std::env::var("RUST_LOG").ok().and_then(|it| it.parse::<Targets>().ok());
@@ -472,7 +472,7 @@ impl Cli {
             Command::Recommend(flags) => recommend(&settings, flags, &common)?,
             Command::Settings(flags) => print_json(&settings.resolved(&flags.stage)?)?,
             Command::Status(flags) => self.show(&status::run(&flags.run, &settings, flags.verify)?)?,
-            Command::Rollback(flags) => roll_back(&flags.folder)?,
+            Command::Rollback(flags) => roll_back(&flags.folder, common.dry_run)?,
             Command::Doctor(_) => {}
         }
         Ok(0)
@@ -585,7 +585,6 @@ fn stages(text: &str) -> std::result::Result<[String; 2], String> {
     Ok([first, last].map(|it| it.trim().to_owned()))
 }
 
-/// Parses a duration: a number followed by s, m or h.
 /// Printed when there is nothing to do.
 #[derive(Serialize)]
 struct Nothing {
@@ -598,9 +597,10 @@ impl std::fmt::Display for Nothing {
     }
 }
 
-fn roll_back(folder: &Path) -> Result<()> {
-    let summary = stage::roll_back(folder)?;
-    print(&format!("{} is now the version of {}", folder.display(), summary.started_at))
+fn roll_back(folder: &Path, dry_run: bool) -> Result<()> {
+    let (summary, verb) =
+        if dry_run { (stage::previous(folder)?, "would become") } else { (stage::roll_back(folder)?, "is now") };
+    print(&format!("{} {verb} the version of {}", folder.display(), summary.started_at))
 }
 
 fn recommend(settings: &Settings, flags: &RecommendFlags, common: &Common) -> Result<()> {
@@ -629,7 +629,8 @@ fn print_json(value: &impl Serialize) -> Result<()> {
 /// Prints to stdout, in one write, so that a reader such as `head` has it all before it closes the pipe.
 ///
 /// # Errors
-/// [`Error::Io`] if the disk is full or the pipe is closed: what is printed is the result, and must not get lost unnoticed.
+/// [`Error::Io`] if the disk is full or the pipe is closed: what is printed is the result, and must not get lost
+/// unnoticed.
 fn print<T: std::fmt::Display + ?Sized>(text: &T) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush());

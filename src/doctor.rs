@@ -1,4 +1,5 @@
-//! `doctor`: checks this machine for everything the stages need, one line per check, with advice if something is missing.
+//! `doctor`: checks this machine for everything the stages need, one line per check, with advice if something is
+//! missing.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

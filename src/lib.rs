@@ -6,8 +6,8 @@
 //!                                                                 -recommend / report-> people
 //! ```
 //!
-//! Each arrow is a stage: one command, one module, one `Config` with defaults, one `run(&Config, &Common) -> Result<Outcome>`.
-//! Stages meet only in files. There are three doors.
+//! Each arrow is a stage: one command, one module, one `Config` with defaults, one `run(&Config, &Common) ->
+//! Result<Outcome>`. Stages meet only in files. There are three doors.
 //!
 //! # Stages
 //!

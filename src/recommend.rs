@@ -168,7 +168,7 @@ pub fn run(config: &Config, photos: &[PathBuf], common: &Common) -> Result<Vec<R
 }
 
 fn check(config: &Config, photos: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    for (setting, value) in [("top", config.top), ("min_common", config.min_common)] {
+    for (setting, value) in [("recommend.top", config.top), ("recommend.min_common", config.min_common)] {
         if value == 0 {
             return Err(Error::config(setting, "is 0; use 1 or more"));
         }

@@ -10,7 +10,8 @@ pub fn set_global(threads: usize) {
     let _ = ThreadPoolBuilder::new().num_threads(threads).build_global();
 }
 
-/// Runs `work` on `threads` threads: those of the current pool if it has as many, otherwise those of a pool made for it.
+/// Runs `work` on `threads` threads: those of the current pool if it has as many, otherwise those of a pool made for
+/// it.
 ///
 /// # Errors
 /// [`Error::Config`] if the threads cannot be started.

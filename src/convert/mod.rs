@@ -1,7 +1,7 @@
 //! `convert`: turns source records into dataset tables.
 //!
-//! All threads read, inflate and check; one more writes. Only a few dozen photos are in memory at once, however many the
-//! source has.
+//! All threads read, inflate and check; one more writes. Only a few dozen photos are in memory at once, however many
+//! the source has.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -93,11 +93,14 @@ impl StageConfig for Config {
 
     fn check(&self) -> Result<()> {
         if self.split[0] == 0 {
-            return Err(Error::config("split", format!("{:?} has no train split; use e.g. [81, 9, 10]", self.split)));
+            return Err(Error::config(
+                "convert.split",
+                format!("{:?} has no train split; use e.g. [81, 9, 10]", self.split),
+            ));
         }
         if !(0.0..=1.0).contains(&self.max_reject_fraction) {
             let problem = format!("{} is not a fraction from 0 to 1", self.max_reject_fraction);
-            return Err(Error::config("max_reject_fraction", problem));
+            return Err(Error::config("convert.max_reject_fraction", problem));
         }
         Ok(())
     }

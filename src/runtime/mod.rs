@@ -92,19 +92,35 @@ fn has_cuda() -> Result<bool> {
     <ep::CUDA as ExecutionProvider>::is_available().map_err(failed("ONNX Runtime"))
 }
 
-/// Creates a session for a model; `model` builds it in the given dialect.
+/// Checks that the library is there and that an engine's choices fit together, this processor and the library.
 ///
 /// # Errors
-/// [`Error::Runtime`] if the library is missing, the model is invalid, or CUDA is requested and does not work;
-/// [`Error::Config`] if the engine combines incompatible choices, or requests instructions that the processor lacks.
-pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -> Result<(Session, Backend)> {
-    let loaded = loaded()?;
+/// [`Error::Runtime`] if the library is missing, or was built without CUDA and CUDA is requested; [`Error::Config`] if
+/// the engine combines incompatible choices, or requests instructions that the processor lacks.
+pub fn check(engine: Engine) -> Result<()> {
+    loaded()?;
     if engine.device == Device::Cuda && engine.dialect == DialectChoice::Native {
         return Err(Error::config(
             "dialect",
             "native operators run only on the CPU; use 'auto' or 'portable' with CUDA",
         ));
     }
+    if engine.device == Device::Cuda && !has_cuda()? {
+        let problem = "CUDA does not work here: the library was built without it; `make runtime GPU=1` installs one that has it, \
+                       '--device cpu' does without";
+        return Err(Error::runtime("ONNX Runtime", problem));
+    }
+    instructions(engine.instructions).map(drop)
+}
+
+/// Creates a session for a model; `model` builds it in the given dialect.
+///
+/// # Errors
+/// [`Error::Runtime`] if the library is missing, the model is invalid, or CUDA is requested and does not work;
+/// [`Error::Config`] if the engine combines incompatible choices, or requests instructions that the processor lacks.
+pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -> Result<(Session, Backend)> {
+    check(engine)?;
+    let loaded = loaded()?;
     if engine.device != Device::Cpu && engine.dialect != DialectChoice::Native {
         match cuda_session(loaded, &model(Dialect::Portable), engine.threads) {
             Ok(session) => return Ok((session, Backend { provider: Provider::Cuda, dialect: Dialect::Portable })),

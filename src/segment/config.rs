@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::catalogue::Form;
 use crate::engine::{Device, PrecisionChoice};
 use crate::error::{Error, Result};
 use crate::features::ColorRule;
@@ -121,20 +122,21 @@ impl Config {
 
 pub(super) fn without_labels() -> Error {
     let problem = "'labels' needs a dataset folder as the catalogue; other catalogues have no labels, use 'model'";
-    Error::config("from", problem)
+    Error::config("segment.from", problem)
 }
 
 pub(super) fn check_values(config: &Config) -> Result<()> {
-    for (setting, value) in
-        [("max_megapixels", config.max_megapixels as usize), ("keep_every_photos", config.keep_every_photos)]
-    {
+    for (setting, value) in [
+        ("segment.max_megapixels", config.max_megapixels as usize),
+        ("segment.keep_every_photos", config.keep_every_photos),
+    ] {
         if value == 0 {
             return Err(Error::config(setting, "is 0; use 1 or more"));
         }
     }
     if !(0.0..=1.0).contains(&config.max_reject_fraction) {
         let problem = format!("{} is not a fraction; use 0 to 1", config.max_reject_fraction);
-        return Err(Error::config("max_reject_fraction", problem));
+        return Err(Error::config("segment.max_reject_fraction", problem));
     }
     if config.merge && config.shard.is_some() {
         return Err(Error::config("merge", "cannot be combined with --shard: it merges all shards"));
@@ -147,16 +149,27 @@ pub(super) fn check_values(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Opens the model, or checks that there are labels instead: before the lock is taken, and long before the photos are read.
-/// `None` for labels and for a merge, which segments nothing.
+/// Checks, without reading a photo, that the catalogue is there and has labels if they are wanted.
+///
+/// # Errors
+/// [`Error::Input`] if it is not there or not a catalogue; [`Error::Config`] if labels are wanted and it has none.
+pub fn check_catalogue(config: &Config) -> Result<()> {
+    match (Form::of(&config.catalogue)?, config.from) {
+        (Form::Dataset, _) | (_, LabelSource::Model) => Ok(()),
+        (_, LabelSource::Labels) => Err(without_labels()),
+    }
+}
+
+/// Opens the model, or checks that there are labels instead: before the lock is taken, and long before the photos are
+/// read. `None` for labels and for a merge, which segments nothing.
 pub(super) fn open_model(config: &Config) -> Result<Option<(Model, Colors)>> {
     match config.from {
-        LabelSource::Labels if !config.catalogue.join("photos.parquet").is_file() => Err(without_labels()),
+        LabelSource::Labels => check_catalogue(config).map(|()| None),
         LabelSource::Model if !config.merge => {
             let model = Model::open(&config.model)?;
             let colors = model.colors()?;
             Ok(Some((model, colors)))
         }
-        LabelSource::Labels | LabelSource::Model => Ok(None),
+        LabelSource::Model => Ok(None),
     }
 }

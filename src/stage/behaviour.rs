@@ -1,6 +1,7 @@
 //! Version numbers of the stages' behaviour.
 
-/// The stages and the versions of their behaviour; raise one whenever the same settings and inputs give a different result.
+/// The stages and the versions of their behaviour; raise one whenever the same settings and inputs give a different
+/// result.
 const BEHAVIOURS: [(&str, u32); 8] = [
     ("sample", 1),
     ("convert", 2),

@@ -1,5 +1,5 @@
-//! Model folders of another make, operators with shapes that they do not expect, and ids at their limit: all are refused by
-//! an error that names the thing.
+//! Model folders of another make, operators with shapes that they do not expect, and ids at their limit: all are
+//! refused by an error that names the thing.
 
 use std::collections::HashMap;
 use std::fs;

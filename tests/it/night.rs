@@ -172,7 +172,7 @@ fn a_photo_behind_an_unchanged_list_is_noticed_and_settings_name_the_catalogue()
     fs::rename(nights.path("other.jpg"), nights.path("shop/0002.jpg")).unwrap();
     let text = nights.command(&["status", "output", "--config", "night.toml"]).output().unwrap();
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
-    assert!(text.contains("list.csv was changed"), "{text}");
+    assert!(text.contains("files of list.csv were changed"), "{text}");
     assert_eq!(nights.ran(&[]), ["segment", "similarity", "report"]);
     let changed = Summary::read(&nights.path("output/features")).unwrap();
     assert_eq!((&changed.counts["known"], &changed.counts["changed"]), (&1.into(), &1.into()));
@@ -185,13 +185,17 @@ fn a_photo_behind_an_unchanged_list_is_noticed_and_settings_name_the_catalogue()
 fn what_can_be_known_before_the_first_stage_is_checked_before_it() {
     let Some(nights) = Nights::new() else { return };
     for (settings, arguments, code, told) in [
-        ("[similarity]\nthreshold = 90\n", &[][..], 2, "threshold"),
+        ("[similarity]\nthreshold = 90\n", &[][..], 2, "similarity.threshold"),
         ("[gates]\nmin_mean_iou = 40\n", &[], 2, "min_mean_iou"),
         ("", &["--source", "nowhere"], 1, "nowhere: is not a folder"),
         ("", &["--catalogue", "nowhere"], 1, "nowhere: is not there"),
+        ("[segment]\ncatalogue = \"nowhere\"\n", &[], 1, "nowhere: is not there"),
+        ("[segment]\ncatalogue = \".\"\nfrom = \"labels\"\n", &[], 2, "'labels' needs a dataset folder"),
+        ("[segment]\ndevice = \"cuda\"\n", &["--dialect", "native"], 2, "native operators run only on the CPU"),
         ("", &["--only", "train..convert"], 2, "'convert' comes before 'train'"),
         ("", &["--only", "export"], 2, "there is no stage 'export' here"),
         ("", &["--force", "nothing"], 2, "there is no stage 'nothing' here"),
+        ("", &["--force", "report", "--only", "train"], 2, "'report' is not among the stages of --only"),
     ] {
         nights.settings(settings);
         let night = nights.run(arguments);

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-/// Says that the calling test is skipped. libtest counts it as passed, so the reason also goes as one line into the file that
-/// `LOOKBOOK_SKIPPED` names, which `scripts/check.sh` counts at its end.
+/// Says that the calling test is skipped. libtest counts it as passed, so the reason also goes as one line into the
+/// file that `LOOKBOOK_SKIPPED` names, which `scripts/check.sh` counts at its end.
 pub(crate) fn skip(reason: &str) {
     eprintln!("SKIPPED: {reason}");
     if let Some(path) = std::env::var_os("LOOKBOOK_SKIPPED") {
@@ -20,7 +20,7 @@ pub(crate) fn not_installed(reason: &str) {
     skip(reason);
 }
 
-/// A path below the folder of shared data (`LOOKBOOK_SHARED`, else `../shared`); `None`, said aloud, where it is missing.
+/// A path below the folder of shared data (`LOOKBOOK_SHARED`, else `../shared`); `None`, said aloud, if it is missing.
 pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("LOOKBOOK_SHARED").map_or_else(|| PathBuf::from("../shared"), PathBuf::from);
     let path = root.join(path);
@@ -31,8 +31,8 @@ pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     None
 }
 
-/// The ONNX Runtime library that `scripts/install_onnxruntime.sh` installed, or that `ORT_DYLIB_PATH` names; `None`, said
-/// aloud, where there is none.
+/// The ONNX Runtime library that `scripts/install_onnxruntime.sh` installed, or that `ORT_DYLIB_PATH` names; `None`,
+/// said aloud, where there is none.
 pub(crate) fn library() -> Option<PathBuf> {
     let found = lookbook::runtime::library();
     if let Err(problem) = &found {

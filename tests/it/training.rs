@@ -153,7 +153,8 @@ fn wait_for(child: &mut Child, condition: impl Fn() -> bool) {
 #[test]
 fn a_run_that_is_killed_again_and_again_ends_as_one_that_was_not() {
     let Some(place) = Place::new() else { return };
-    // What goes from step to step is most with this recipe: averages, statistics and what is drawn for photos beside the rest.
+    // What goes from step to step is most with this recipe: averages, statistics and what is drawn for photos beside
+    // the rest.
     fs::write(place.path("train.toml"), SETTINGS.replace("\"seed\"", "\"best\"")).unwrap();
     place.succeeds(&["train", "--epochs", "12", "--output", "whole"]);
     let mut rng = ChaCha8Rng::seed_from_u64(11);

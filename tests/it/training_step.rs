@@ -145,8 +145,8 @@ fn answer(model: impl Fn(Dialect) -> Vec<u8>, dialect: Dialect, inputs: &[(&str,
     (floats, labels)
 }
 
-/// Networks on photos whose sides are no multiples of 16: the seed's with either head, and one of other widths with batch
-/// normalisation whose pixels stand for four of the photo.
+/// Networks on photos whose sides are no multiples of 16: the seed's with either head, and one of other widths with
+/// batch normalisation whose pixels stand for four of the photo.
 fn specs() -> [Spec; 4] {
     let seed = |loss| Spec::seed(72, 90, loss);
     let other = Spec { channels: vec![16, 24, 40], stride: 2, batch_norm: true, ..seed(Loss::Softmax) };
@@ -242,9 +242,9 @@ fn gradients_of_parts_add_up_to_those_of_the_batch() {
     }
 }
 
-/// In half precision the gradient of every tensor points where that in single does, and is as long: whatever the loss, over a
-/// batch in parts, and for a whole photo, over which f16 cannot add up. ONNX Runtime computes most f16 operators in f32 on the
-/// CPU and leaves out casts between them: this checks types and scales, not f16's rounding.
+/// In half precision the gradient of every tensor points where that in single does, and is as long: whatever the loss,
+/// over a batch in parts, and for a whole photo, over which f16 cannot add up. ONNX Runtime computes most f16 operators
+/// in f32 on the CPU and leaves out casts between them: this checks types and scales, not f16's rounding.
 #[test]
 fn half_precision_learns_what_single_does() {
     if library().is_none() {

@@ -18,8 +18,8 @@ mod standard;
 
 use markers::{Markers, damaged, undecodable};
 
-/// Photos with more scans are refused: each costs a pass over all pixels, however few bytes it has. Encoders write about
-/// ten, and a scan for every bit of every component would be fewer than this.
+/// Photos with more scans are refused: each costs a pass over all pixels, however few bytes it has. Encoders write
+/// about ten, and a scan for every bit of every component would be fewer than this.
 const MAX_SCANS: usize = 100;
 /// Texts of libjpeg-turbo's warnings (`jerror.h`); other messages are errors.
 const WARNINGS: [&str; 4] =
