@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use polars::prelude::{DataFrame, DataType, Expr, IntoColumn, LazyFrame, PlRefPath, PolarsError, ScanArgsParquet, col};
+use polars::prelude::{
+    DataFrame, DataType, Expr, IntoColumn, LazyFrame, PlRefPath, PolarsError, ScanArgsParquet, all_horizontal, col,
+};
 
 use crate::error::{Error, Result};
 use crate::labels::{self, CELL_COUNT};
@@ -13,9 +15,10 @@ use crate::table;
 
 mod counts;
 pub mod layout;
+mod regions;
 pub mod rows;
 
-pub use counts::{ColorRule, PixelCounts};
+pub use counts::{CellRule, ColorRule, DEFAULT_MIN_REGION, DEFAULT_MIN_SHARE, PixelCounts, Presence};
 
 /// The feature table in memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -127,7 +130,7 @@ impl FeatureTable {
 pub struct FeatureStatistics {
     /// Photos.
     pub photos: u64,
-    /// Photos in which nothing is worn.
+    /// Photos in which no cell is present.
     pub photos_without_apparel: u64,
     /// Pixels of each of the 19 apparel categories, ascending by id.
     pub apparel_category_px: Vec<u64>,
@@ -147,7 +150,8 @@ impl FeatureStatistics {
         let names = labels::cell_names();
         let mut figures: Vec<Expr> = names.iter().map(|name| col(name.as_str()).count()).collect();
         figures.push(col("apparel_px").count().alias("photos"));
-        figures.push(col("apparel_px").filter(col("apparel_px").eq(0_u32)).count().alias("without_apparel"));
+        let nothing = all_horizontal(names.iter().map(|name| col(name.as_str()).is_null()).collect::<Vec<_>>());
+        figures.push(nothing.map_err(bad_table(folder))?.sum().alias("without_apparel"));
         let pixels: Vec<_> = labels::apparel_categories().map(|it| format!("px_{}", labels::column_name(it))).collect();
         figures.extend(pixels.iter().map(|name| col(name.as_str()).cast(DataType::UInt64).sum()));
         let frame = collect(folder, scan(folder)?.select(figures))?;
@@ -208,6 +212,11 @@ mod tests {
         2, 0, 10, 11,
     ];
 
+    /// The rule by which every cell with a pixel is present.
+    fn all_of(color: ColorRule) -> CellRule {
+        CellRule { color, presence: Presence::EVERYTHING }
+    }
+
     fn cells(counts: &PixelCounts) -> Vec<(String, f32)> {
         let names = labels::cell_names();
         counts.shares().into_iter().zip(names).filter_map(|(share, name)| Some((name, share?))).collect()
@@ -219,7 +228,7 @@ mod tests {
 
     #[test]
     fn every_pixel_counts_under_its_own_colour() {
-        let counts = PixelCounts::of(&LABELS, 4, ColorRule::PerPixel, |pixel| COLORS[pixel]);
+        let counts = PixelCounts::of(&LABELS, 4, all_of(ColorRule::PerPixel), |pixel| COLORS[pixel]);
         assert_eq!(counts.apparel_px, 7);
         assert_eq!(counts.category_px.iter().sum::<u32>(), 12);
         assert_eq!((counts.category_px[0], counts.category_px[8], counts.category_px[10]), (4, 1, 1));
@@ -231,16 +240,16 @@ mod tests {
 
     #[test]
     fn the_first_pixel_of_a_category_is_taken_columns_first() {
-        let counts = PixelCounts::of(&LABELS, 4, ColorRule::FirstPixel, |pixel| COLORS[pixel]);
+        let counts = PixelCounts::of(&LABELS, 4, all_of(ColorRule::FirstPixel), |pixel| COLORS[pixel]);
         assert_eq!(cells(&counts), named(&[("Tshirt_blue", 4.0 / 7.0), ("shoe_black", 2.0 / 7.0)]));
         // The T-shirt's first pixel is at (1, 0) in row-major order, at (0, 1) in column-major order.
-        let counts = PixelCounts::of(&[0, 1, 1, 1], 2, ColorRule::FirstPixel, |pixel| [0, 3, 10, 10][pixel]);
+        let counts = PixelCounts::of(&[0, 1, 1, 1], 2, all_of(ColorRule::FirstPixel), |pixel| [0, 3, 10, 10][pixel]);
         assert_eq!(cells(&counts), named(&[("Tshirt_red", 1.0)]));
     }
 
     #[test]
     fn nothing_worn_is_no_cell_at_all() {
-        let counts = PixelCounts::of(&[0, 8, 9, 17], 2, ColorRule::PerPixel, |_| 5);
+        let counts = PixelCounts::of(&[0, 8, 9, 17], 2, all_of(ColorRule::PerPixel), |_| 5);
         assert_eq!(counts.apparel_px, 0);
         assert!(counts.shares().iter().all(Option::is_none));
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::figures::{grouped, percent};
 use super::measures::Measures;
+use super::neighbours::Neighbours;
 use super::nights::{self, Nights};
 use super::run::Run;
 use crate::chart::{self, Bar, Cell};
@@ -15,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::features::FeatureTable;
 use crate::labels::{self, CATEGORIES, CATEGORY_PALETTE, COLOR_COUNT, COLOR_RGB, COLORS};
 use crate::model::epochs;
-use crate::model::evaluation::{self, EVALUATION_FILE, Evaluation};
+use crate::model::evaluation::{self, Among, Evaluation, FeatureComparison, PresenceEvaluation};
 use crate::model::files::HISTORY_FILE;
 use crate::stage::Summary;
 use crate::{rejects, units};
@@ -42,6 +43,7 @@ pub(super) struct Page {
     shares: Option<Shares>,
     rejects: Option<Vec<RejectCount>>,
     pub(super) segmentations: Option<Segmentations>,
+    pub(super) neighbours: Option<Neighbours>,
     pub(super) gallery: Option<GalleryPart>,
     pub(super) measures: Option<Measures>,
 }
@@ -74,16 +76,38 @@ pub(super) struct EvaluationPart {
     headline: Vec<Fact>,
     others: Vec<Fact>,
     seed_note: String,
+    worn: Option<Worn>,
     /// SVG, two columns.
     iou: [String; 2],
     /// SVG.
     confusion: String,
 }
 
+/// What the photos of the split wear by the model and by the labels.
+#[derive(Debug, Serialize)]
+struct Worn {
+    facts: Vec<Fact>,
+    categories: Vec<WornCategory>,
+    /// For each number of neighbours: the number, the share found within the part and within the data set, each with that at
+    /// random.
+    neighbours: Vec<(u32, [String; 2])>,
+}
+
+#[derive(Debug, Serialize)]
+struct WornCategory {
+    name: String,
+    by_labels: String,
+    by_model: String,
+    precision: String,
+    recall: String,
+}
+
 /// Mean shares of the apparel pixels over the photos that show apparel.
 #[derive(Debug, Serialize)]
 pub(super) struct Shares {
     photos: String,
+    /// What a cell needs to be present, in brackets; empty if there is no rule.
+    rule: String,
     /// SVG.
     categories: String,
     /// SVG.
@@ -104,7 +128,9 @@ pub(super) struct RejectCount {
 #[derive(Debug, Serialize)]
 pub(super) struct Segmentations {
     pub(super) split: &'static str,
-    pub(super) photos: Vec<SegmentedPhoto>,
+    /// Those with the lowest mean IoU.
+    pub(super) worst: Vec<SegmentedPhoto>,
+    pub(super) spaced: Vec<SegmentedPhoto>,
     pub(super) legend: Vec<Swatch>,
 }
 
@@ -115,6 +141,7 @@ pub(super) struct SegmentedPhoto {
     pub(super) photo: String,
     pub(super) truth: String,
     pub(super) prediction: String,
+    pub(super) certainty: String,
 }
 
 /// How many photos the gallery shows, and out of how many.
@@ -162,6 +189,7 @@ impl Page {
             shares: shares(run)?,
             rejects: rejects(run)?,
             segmentations: None,
+            neighbours: None,
             gallery: None,
             measures: None,
         })
@@ -173,6 +201,7 @@ impl Page {
             self.curves.is_some(),
             self.evaluation.is_some(),
             self.segmentations.is_some(),
+            self.neighbours.is_some(),
             self.gallery.is_some(),
             self.measures.is_some(),
             self.shares.is_some(),
@@ -217,14 +246,13 @@ fn curves(run: &Run) -> Result<Option<[String; 2]>> {
 
 /// `evaluation.json`, if the model was evaluated.
 fn evaluation_part(run: &Run) -> Result<Option<EvaluationPart>> {
-    let Some(model) = run.folder("model").filter(|it| it.join(EVALUATION_FILE).is_file()) else { return Ok(None) };
-    evaluation::read(model).map(|it| Some(EvaluationPart::new(&it)))
+    let Some(model) = run.folder("model") else { return Ok(None) };
+    Ok(evaluation::find(model)?.map(|it| EvaluationPart::new(&it)))
 }
 
 impl EvaluationPart {
     fn new(evaluation: &Evaluation) -> Self {
         let fact = |name: &str, value: String, meaning| Fact { name: name.to_owned(), value, meaning };
-        let rate = |value: Option<f64>| value.map_or("-".to_owned(), percent);
         let headline = vec![
             fact(
                 "mean IoU",
@@ -278,10 +306,67 @@ impl EvaluationPart {
                 evaluation.seed_mean_iou_note.trim_start_matches("the seed's metric: "),
                 percent(evaluation.seed_mean_iou_of_background)
             ),
+            worn: evaluation.features.first().and_then(Worn::new),
             iou: [left, right].map(|bars| chart::bar_chart("IoU of each category", bars)),
             confusion: confusion(&evaluation.confusion),
         }
     }
+}
+
+impl Worn {
+    /// `None` for an evaluation by an older version.
+    fn new(features: &FeatureComparison) -> Option<Self> {
+        let presence = features.presence.as_ref()?;
+        let found = |top: u32, among: Among| {
+            let found = features.neighbours.iter().find(|it| (it.top, it.among) == (top, among));
+            let shares = found.and_then(|it| Some((it.true_neighbours_found?, it.at_random?)));
+            shares.map_or("-".to_owned(), |(found, random)| format!("{} ({})", percent(found), percent(random)))
+        };
+        let tops = features.neighbours.iter().filter(|it| it.among == Among::Part).map(|it| it.top);
+        Some(Self {
+            facts: presence_facts(presence),
+            categories: presence
+                .categories
+                .iter()
+                .map(|(name, it)| WornCategory {
+                    name: name.clone(),
+                    by_labels: grouped(it.photos_by_labels),
+                    by_model: grouped(it.photos_by_model),
+                    precision: rate(it.precision),
+                    recall: rate(it.recall),
+                })
+                .collect(),
+            neighbours: tops.map(|top| (top, [Among::Part, Among::Dataset].map(|among| found(top, among)))).collect(),
+        })
+    }
+}
+
+fn presence_facts(presence: &PresenceEvaluation) -> Vec<Fact> {
+    let fact = |name: &str, value: String, meaning| Fact { name: name.to_owned(), value, meaning };
+    let pair = |a: Option<f64>, b: Option<f64>| format!("{} / {}", rate(a), rate(b));
+    vec![
+        fact(
+            "cells by the model",
+            format!("{:.2}", presence.cells_by_model),
+            "categories in a colour that are present in a photo, mean over photos",
+        ),
+        fact("cells by the labels", format!("{:.2}", presence.cells_by_labels), "the same by the labels"),
+        fact(
+            "precision / recall",
+            pair(presence.micro_precision, presence.micro_recall),
+            "of the categories that are present, over all photos",
+        ),
+        fact(
+            "by category",
+            pair(presence.macro_precision, presence.macro_recall),
+            "precision and recall, mean over the categories that occur",
+        ),
+    ]
+}
+
+/// A rate as a percentage; '-' if it is undefined.
+fn rate(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), percent)
 }
 
 fn iou_bar(category: usize, iou: Option<&Option<f64>>) -> Bar {
@@ -334,12 +419,20 @@ fn confusion_cells(counts: &[Vec<u64>]) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
 /// Shares of categories and colours in the feature table, if there is one.
 fn shares(run: &Run) -> Result<Option<Shares>> {
     let Some(folder) = run.folder("features") else { return Ok(None) };
-    FeatureTable::open(folder).map(|table| Some(Shares::new(&table.cells)))
+    let table = FeatureTable::open(folder)?;
+    Ok(Some(Shares::new(&table.cells, presence_rule(&Summary::read(folder)?))))
+}
+
+/// What a cell of a feature table needs to be present, in brackets; empty for tables by versions without a rule.
+fn presence_rule(made: &Summary) -> String {
+    let setting = |name: &str| made.config.setting::<f64>(name);
+    let (Some(share), Some(region)) = (setting("min_share"), setting("min_region")) else { return String::new() };
+    format!(" (at least {} of the apparel, with a connected region of at least {})", percent(share), percent(region))
 }
 
 impl Shares {
     /// From the cells of a feature table, `[photos, 228]`.
-    fn new(cells: &[f32]) -> Self {
+    fn new(cells: &[f32], rule: String) -> Self {
         let rows = cells.chunks_exact(labels::CELL_COUNT);
         let dressed: Vec<&[f32]> = rows.filter(|row| row.iter().any(|&cell| cell > 0.0)).collect();
         let mean = |cells: &dyn Fn(usize) -> bool| -> f64 {
@@ -359,6 +452,7 @@ impl Shares {
             .map(|color| (COLORS[color], COLOR_RGB[color], mean(&|cell| cell % colors_per_category + 1 == color)));
         Self {
             photos: grouped(dressed.len() as u64),
+            rule,
             categories: chart::bar_chart("Mean share of each category", &ranked(categories.collect())),
             colors: chart::bar_chart("Mean share of each colour", &ranked(colors.collect())),
             cells: cell_map(&dressed),
@@ -441,11 +535,11 @@ fn shown(value: &serde_json::Value) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::dataset::Split;
 
-    fn evaluation() -> Evaluation {
+    pub(in super::super) fn evaluation() -> Evaluation {
         let mut confusion = vec![vec![0; CATEGORIES.len()]; CATEGORIES.len()];
         confusion[0][0] = 900;
         confusion[0][7] = 100;
@@ -469,6 +563,7 @@ mod tests {
             color_pixel_accuracy: None,
             colors: None,
             features: Vec::new(),
+            by_photo: Vec::new(),
         }
     }
 
@@ -500,7 +595,7 @@ mod tests {
         cells[cell("dress_red")] = 0.75;
         cells[cell("shoe_black")] = 0.25;
         cells[labels::CELL_COUNT + cell("dress_black")] = 1.0;
-        let shares = Shares::new(&cells);
+        let shares = Shares::new(&cells, String::new());
         assert_eq!(shares.photos, "2");
         let in_order = |svg: &str, texts: &[&str]| {
             let places: Vec<_> =
