@@ -248,6 +248,59 @@ mod tests {
     }
 
     #[test]
+    fn a_cell_is_present_if_its_share_and_its_largest_region_are_large_enough() {
+        // 20 apparel pixels: red shoes of 4 pixels in two regions of 2, a black hat of 5 in one, a blue one of 1, a white bag of 10.
+        let labels = [
+            15, 15, 0, 15, 15, //
+            10, 10, 10, 0, 0, //
+            10, 10, 10, 0, 0, //
+            2, 2, 2, 2, 2, //
+            2, 2, 2, 2, 2,
+        ];
+        let color = |pixel: usize| match labels[pixel] {
+            15 => 10,
+            10 => {
+                if pixel == 12 {
+                    3
+                } else {
+                    2
+                }
+            }
+            _ => 11,
+        };
+        let present = |min_share, min_region| {
+            let rule = CellRule { color: ColorRule::PerPixel, presence: Presence { min_share, min_region } };
+            let counts = PixelCounts::of(&labels, 5, rule, color);
+            assert_eq!((counts.apparel_px, counts.category_px[10]), (20, 6), "pixels are counted whatever is present");
+            cells(&counts).into_iter().map(|(name, share)| format!("{name} {share}")).collect::<Vec<_>>()
+        };
+        assert_eq!(present(0.0, 0.0), ["bag_white 0.5", "hat_black 0.25", "hat_blue 0.05", "shoe_red 0.2"]);
+        assert_eq!(
+            present(0.2, 0.0),
+            ["bag_white 0.5", "hat_black 0.25", "shoe_red 0.2"],
+            "a share of exactly 0.2 is enough"
+        );
+        assert_eq!(
+            present(0.0, 0.1),
+            ["bag_white 0.5", "hat_black 0.25", "shoe_red 0.2"],
+            "a region of exactly 0.1 is enough"
+        );
+        assert_eq!(present(0.0, 0.11), ["bag_white 0.5", "hat_black 0.25"]);
+        assert_eq!(present(0.3, 0.0), ["bag_white 0.5"]);
+        assert_eq!(present(1.0, 0.0), [""; 0]);
+    }
+
+    #[test]
+    fn a_rule_that_is_not_of_fractions_is_refused_by_name() {
+        for (min_share, min_region, named) in
+            [(1.5, 0.0, "min_share"), (-0.1, 0.0, "min_share"), (0.0, f64::NAN, "min_region")]
+        {
+            let refused = Presence { min_share, min_region }.check().expect_err("not a fraction");
+            assert!(refused.to_string().contains(named) && refused.exit_code() == 2, "{refused}");
+        }
+    }
+
+    #[test]
     fn nothing_worn_is_no_cell_at_all() {
         let counts = PixelCounts::of(&[0, 8, 9, 17], 2, all_of(ColorRule::PerPixel), |_| 5);
         assert_eq!(counts.apparel_px, 0);

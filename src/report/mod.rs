@@ -74,7 +74,10 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     page.gallery = gallery::write(&run, config, &stage)?.map(page::GalleryPart::new);
     page.measures = measures::compare(&run, common, &stage)?;
     files::write(&stage.path("index.html"), page.render()?.as_bytes())?;
-    stage.count("photos", page.segmentations.as_ref().map_or(0, |part| part.worst.len() + part.spaced.len()));
+    stage.count(
+        "photos",
+        page.segmentations.as_ref().map_or(0, |it| it.groups.iter().map(|group| group.photos.len()).sum()),
+    );
     stage.count("gallery_photos", page.gallery.as_ref().map_or(0, |part| part.shown));
     stage.count("parts_left_out", page.left_out());
     stage.publish()

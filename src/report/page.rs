@@ -128,10 +128,14 @@ pub(super) struct RejectCount {
 #[derive(Debug, Serialize)]
 pub(super) struct Segmentations {
     pub(super) split: &'static str,
-    /// Those with the lowest mean IoU.
-    pub(super) worst: Vec<SegmentedPhoto>,
-    pub(super) spaced: Vec<SegmentedPhoto>,
+    pub(super) groups: Vec<SegmentedGroup>,
     pub(super) legend: Vec<Swatch>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct SegmentedGroup {
+    pub(super) title: &'static str,
+    pub(super) photos: Vec<SegmentedPhoto>,
 }
 
 #[derive(Debug, Serialize)]

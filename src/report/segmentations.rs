@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::config::Config;
 use super::figures::{QUALITY, data_uri, percent};
-use super::page::{Page, Segmentations, SegmentedPhoto, Swatch};
+use super::page::{Page, Segmentations, SegmentedGroup, SegmentedPhoto, Swatch};
 use super::run::Run;
 use crate::dataset::{Dataset, PhotoEntry, PhotoRecord, Split};
 use crate::engine::PrecisionChoice;
@@ -47,9 +47,14 @@ pub(super) fn add(page: &mut Page, run: &Run, config: &Config, common: &Common, 
         tiles: Vec::new(),
     };
     stage.backend(painter.predictor.backend());
-    let worst = painter.paint(&chosen.worst)?;
-    let spaced = painter.paint(&chosen.spaced)?;
-    if worst.is_empty() && spaced.is_empty() {
+    let groups = [
+        ("Worst first, by the mean IoU over the photo's categories", &chosen.worst),
+        ("Evenly spaced", &chosen.spaced),
+    ];
+    let groups = groups.into_iter().filter(|(_, ids)| !ids.is_empty());
+    let groups = groups.map(|(title, ids)| Ok(SegmentedGroup { title, photos: painter.paint(ids)? }));
+    let groups = groups.collect::<Result<Vec<_>>>()?;
+    if groups.is_empty() {
         return Ok(());
     }
     let worn: Vec<u8> = painter.seen.into_iter().filter(|it| (1..CATEGORY_COUNT as u8).contains(it)).collect();
@@ -58,7 +63,7 @@ pub(super) fn add(page: &mut Page, run: &Run, config: &Config, common: &Common, 
     files::write(&stage.path("segmentations.png"), &picture::png(&sheet))?;
     let legend = worn.into_iter().map(Swatch::of).collect();
     let split = chosen.split.name();
-    page.segmentations = Some(Segmentations { split, worst, spaced, legend });
+    page.segmentations = Some(Segmentations { split, groups, legend });
     Ok(())
 }
 

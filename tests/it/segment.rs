@@ -218,6 +218,7 @@ fn labels_are_counted_as_they_are() -> Result<()> {
         run(place.path(), &dataset, |config| {
             config.from = LabelSource::Labels;
             config.color_rule = rule;
+            (config.min_share, config.min_region) = (0.0, 0.0);
         })?
         .published()
         .expect("it is published");
@@ -245,6 +246,38 @@ fn labels_are_counted_as_they_are() -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+#[test]
+fn what_is_too_small_is_not_present_and_another_rule_makes_other_rows() -> Result<()> {
+    let place = tempfile::tempdir().unwrap();
+    let dataset = converted(place.path(), Path::new("tests/data/cfpd_small"));
+    let with = |min_share: f64, min_region: f64| {
+        let summary = run(place.path(), &dataset, |config| {
+            config.from = LabelSource::Labels;
+            (config.min_share, config.min_region) = (min_share, min_region);
+        })?;
+        Ok::<_, Error>((summary.published().unwrap(), FeatureTable::open(&place.path().join("features"))?))
+    };
+    let (_, all) = with(0.0, 0.0)?;
+    let (summary, large) = with(0.1, 0.0)?;
+    assert_eq!(summary.counts["outdated"], all.len(), "a row depends on the rule");
+    assert_eq!(all.apparel_px, large.apparel_px);
+    let kept: Vec<f32> = all.cells.iter().map(|&share| if share >= 0.1 { share } else { 0.0 }).collect();
+    assert!(kept == large.cells && kept != all.cells);
+    let present = large.cells.iter().filter(|share| **share > 0.0).count();
+    assert_eq!(summary.counts["mean_cells_per_photo"], present as f64 / large.len() as f64);
+    let (_, connected) = with(0.0, 0.1)?;
+    let is_kept = |(all, connected): (&f32, &f32)| connected == all || *connected == 0.0;
+    assert!(all.cells.iter().zip(&connected.cells).all(is_kept), "shares are those of all pixels, whatever is present");
+    assert!(connected.cells.iter().zip(&large.cells).all(|(connected, large)| *connected == 0.0 || connected == large));
+    let (summary, none) = with(1.0, 1.0)?;
+    assert!(none.cells.iter().all(|share| *share == 0.0 || *share == 1.0));
+    let without = none.cells.chunks_exact(CELL_COUNT).filter(|row| row.iter().all(|share| *share == 0.0)).count();
+    assert_eq!(summary.counts["photos_without_apparel"], without);
+    let refused = with(2.0, 0.0).expect_err("not a share");
+    assert!(refused.to_string().contains("min_share") && refused.exit_code() == 2, "{refused}");
     Ok(())
 }
 
