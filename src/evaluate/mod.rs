@@ -51,9 +51,9 @@ pub struct Config {
     /// Whether to predict the photos of the other parts too, and to look for the true neighbours of the split's photos among
     /// all of them.
     pub whole_dataset: bool,
-    /// As in `segment`: the smallest share of a cell that is present, of the apparel pixels ([`DEFAULT_MIN_SHARE`]).
+    /// As in `segment`: the minimum share of a cell that is present ([`DEFAULT_MIN_SHARE`]).
     pub min_share: f64,
-    /// As in `segment`: the smallest region of a cell that is present, likewise ([`DEFAULT_MIN_REGION`]).
+    /// As in `segment`: the minimum region of a cell that is present ([`DEFAULT_MIN_REGION`]).
     pub min_region: f64,
     /// Where the network runs.
     pub device: Device,

@@ -18,18 +18,19 @@ pub enum ColorRule {
 }
 
 /// Default of [`Presence::min_share`]; docs/tables.md has the measurements.
-pub const DEFAULT_MIN_SHARE: f64 = 0.02;
+pub const DEFAULT_MIN_SHARE: f64 = 0.15;
 /// Default of [`Presence::min_region`]; docs/tables.md has the measurements.
-pub const DEFAULT_MIN_REGION: f64 = 0.01;
+pub const DEFAULT_MIN_REGION: f64 = 0.05;
 
-/// When a cell is present in a photo: what is smaller is more often a mistaken patch or edge than something worn. A category is
-/// present if any of its cells is.
+/// When a cell is present in a photo: what is smaller is more often a mistaken patch than something worn. Both settings are
+/// fractions of the [usual share](labels::USUAL_SHARE) of the cell's category, because a coat that covers as little as
+/// sunglasses is none. A category is present if any of its cells is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Presence {
-    /// Minimum share of the photo's apparel pixels, 0 to 1 ([`DEFAULT_MIN_SHARE`]).
+    /// Minimum share of the photo's apparel pixels, as a fraction of the category's usual share, 0 to 1
+    /// ([`DEFAULT_MIN_SHARE`]).
     pub min_share: f64,
-    /// Minimum size of the cell's largest connected region, as a share of the photo's apparel pixels, 0 to 1
-    /// ([`DEFAULT_MIN_REGION`]).
+    /// Minimum share of the cell's largest connected region, likewise ([`DEFAULT_MIN_REGION`]).
     pub min_region: f64,
 }
 
@@ -56,9 +57,10 @@ impl Presence {
         Ok(())
     }
 
-    fn holds(&self, pixels: u32, largest_region: u32, apparel_px: u32) -> bool {
-        let is_at_least = |pixels: u32, share: f64| f64::from(pixels) >= share * f64::from(apparel_px);
-        is_at_least(pixels, self.min_share) && is_at_least(largest_region, self.min_region)
+    /// Whether a cell of that usual share is present.
+    fn holds(&self, usual_share: f64, pixels: u32, largest_region: u32, apparel_px: u32) -> bool {
+        let usual_px = usual_share * f64::from(apparel_px);
+        f64::from(pixels) >= self.min_share * usual_px && f64::from(largest_region) >= self.min_region * usual_px
     }
 }
 
@@ -96,8 +98,9 @@ impl PixelCounts {
         cells.iter().for_each(|&cell| cell_px[usize::from(cell)] += 1);
         cell_px.truncate(CELL_COUNT);
         let largest = largest_regions(&cells, width);
-        for (pixels, largest) in cell_px.iter_mut().zip(largest) {
-            if !rule.presence.holds(*pixels, largest, apparel_px) {
+        let usual = labels::apparel_categories().flat_map(|it| [labels::USUAL_SHARE[usize::from(it)]; COLOR_COUNT - 1]);
+        for ((pixels, largest), usual) in cell_px.iter_mut().zip(largest).zip(usual) {
+            if !rule.presence.holds(usual, *pixels, largest, apparel_px) {
                 *pixels = 0;
             }
         }

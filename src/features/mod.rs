@@ -249,45 +249,47 @@ mod tests {
 
     #[test]
     fn a_cell_is_present_if_its_share_and_its_largest_region_are_large_enough() {
-        // 20 apparel pixels: red shoes of 4 pixels in two regions of 2, a black hat of 5 in one, a blue one of 1, a white bag of 10.
+        // 40 apparel pixels: red shoes of 2 + 1, blue ones of 1, a black coat of 3 and a white dress of 33.
         let labels = [
-            15, 15, 0, 15, 15, //
-            10, 10, 10, 0, 0, //
-            10, 10, 10, 0, 0, //
-            2, 2, 2, 2, 2, //
-            2, 2, 2, 2, 2,
-        ];
-        let color = |pixel: usize| match labels[pixel] {
-            15 => 10,
-            10 => {
-                if pixel == 12 {
-                    3
-                } else {
-                    2
-                }
-            }
+            &[15, 15, 0, 15, 0, 15, 0, 6, 6, 6][..], //
+            &[0; 10],
+            &[7; 33],
+            &[0; 7],
+        ]
+        .concat();
+        let color = |pixel: usize| match (labels[pixel], pixel) {
+            (15, 5) => 3,
+            (15, _) => 10,
+            (6, _) => 2,
             _ => 11,
         };
         let present = |min_share, min_region| {
             let rule = CellRule { color: ColorRule::PerPixel, presence: Presence { min_share, min_region } };
-            let counts = PixelCounts::of(&labels, 5, rule, color);
-            assert_eq!((counts.apparel_px, counts.category_px[10]), (20, 6), "pixels are counted whatever is present");
-            cells(&counts).into_iter().map(|(name, share)| format!("{name} {share}")).collect::<Vec<_>>()
+            let counts = PixelCounts::of(&labels, 10, rule, color);
+            assert_eq!((counts.apparel_px, counts.category_px[15]), (40, 4), "pixels are counted whatever is present");
+            cells(&counts)
         };
-        assert_eq!(present(0.0, 0.0), ["bag_white 0.5", "hat_black 0.25", "hat_blue 0.05", "shoe_red 0.2"]);
-        assert_eq!(
-            present(0.2, 0.0),
-            ["bag_white 0.5", "hat_black 0.25", "shoe_red 0.2"],
-            "a share of exactly 0.2 is enough"
-        );
-        assert_eq!(
-            present(0.0, 0.1),
-            ["bag_white 0.5", "hat_black 0.25", "shoe_red 0.2"],
-            "a region of exactly 0.1 is enough"
-        );
-        assert_eq!(present(0.0, 0.11), ["bag_white 0.5", "hat_black 0.25"]);
-        assert_eq!(present(0.3, 0.0), ["bag_white 0.5"]);
-        assert_eq!(present(1.0, 0.0), [""; 0]);
+        let [coat, dress, blue, red] =
+            [("coat_black", 0.075), ("dress_white", 0.825), ("shoe_blue", 0.025), ("shoe_red", 0.075)];
+        assert_eq!(present(0.0, 0.0), named(&[coat, dress, blue, red]));
+        // Coats usually cover 0.456, 18.24 of 40 pixels, and shoes 0.058, 2.32 pixels.
+        assert_eq!(present(0.15, 0.0), named(&[coat, dress, blue, red]), "2.7 and 0.3 pixels are needed");
+        assert_eq!(present(0.17, 0.0), named(&[dress, blue, red]), "3.1 and 0.4 pixels are needed");
+        assert_eq!(present(0.5, 0.0), named(&[dress, red]), "9.1 and 1.2 pixels are needed");
+        assert_eq!(present(0.0, 0.8), named(&[dress, red]), "14.6 and 1.9 pixels are needed in one region");
+        assert_eq!(present(0.0, 0.9), named(&[dress]), "the red shoes have three pixels, but only two in one region");
+    }
+
+    #[test]
+    fn what_is_exactly_as_large_as_required_is_present() {
+        // A dress of a usual share of 0.593 that is all of the apparel: 593 of 1,000 pixels are needed.
+        let mut labels = vec![7; 593];
+        labels.resize(1000, 6);
+        let rule = CellRule { color: ColorRule::PerPixel, presence: Presence { min_share: 1.0, min_region: 1.0 } };
+        let present = |labels: &[u8]| cells(&PixelCounts::of(labels, 1000, rule, |_| 11));
+        assert_eq!(present(&labels), named(&[("dress_white", 0.593)]), "the coat lacks 0.049");
+        labels[592] = 6;
+        assert_eq!(present(&labels), []);
     }
 
     #[test]

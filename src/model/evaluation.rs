@@ -199,9 +199,9 @@ pub struct NeighboursFound {
 /// are undefined.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PresenceEvaluation {
-    /// The rule on both sides ([`crate::features::Presence`]): the smallest share of a cell that is present.
+    /// The rule on both sides ([`crate::features::Presence`]): the minimum share of a cell that is present.
     pub min_share: f64,
-    /// The smallest region of a cell that is present.
+    /// The minimum region of a cell that is present.
     pub min_region: f64,
     /// Mean number of cells per photo by the labels.
     pub cells_by_labels: f64,

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use super::figures::{QUALITY, data_uri};
 use super::run::Run;
-use super::segmentations::records_of;
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::files;
@@ -70,7 +69,7 @@ fn lines(photo: &PhotoEvaluation) -> [Vec<(u32, String)>; 2] {
 
 fn sheet(dataset: &Dataset, lines: &[Vec<(u32, String)>]) -> Result<Photo> {
     let ids: BTreeSet<u32> = lines.iter().flatten().map(|(id, _)| *id).collect();
-    let records = records_of(dataset, &ids.into_iter().collect::<Vec<_>>())?;
+    let records = dataset.photos_of(&ids.into_iter().collect::<Vec<_>>())?;
     let source = dataset.photos_path();
     let picture = |photo: Photo| photo::fit(&photo, FIT_WIDTH_PX, FIT_HEIGHT_PX);
     let pictures = records.iter().map(|it| Ok((it.photo_id, picture(it.decode(&source)?))));

@@ -431,7 +431,8 @@ fn shares(run: &Run) -> Result<Option<Shares>> {
 fn presence_rule(made: &Summary) -> String {
     let setting = |name: &str| made.config.setting::<f64>(name);
     let (Some(share), Some(region)) = (setting("min_share"), setting("min_region")) else { return String::new() };
-    format!(" (at least {} of the apparel, with a connected region of at least {})", percent(share), percent(region))
+    let (share, region) = (percent(share), percent(region));
+    format!(" (at least {share} of the category's usual share of the apparel, {region} of it in one connected region)")
 }
 
 impl Shares {

@@ -112,7 +112,7 @@ struct Painter<'a> {
 impl Painter<'_> {
     /// The pictures of the photos `ids`, in this order.
     fn paint(&mut self, ids: &[u32]) -> Result<Vec<SegmentedPhoto>> {
-        records_of(self.dataset, ids)?.iter().map(|record| self.paint_photo(record)).collect()
+        self.dataset.photos_of(ids)?.iter().map(|record| self.paint_photo(record)).collect()
     }
 
     fn paint_photo(&mut self, record: &PhotoRecord) -> Result<SegmentedPhoto> {
@@ -140,19 +140,6 @@ impl Painter<'_> {
             certainty,
         })
     }
-}
-
-/// The photos `ids` of a data set, in the order of `ids`.
-pub(super) fn records_of(dataset: &Dataset, ids: &[u32]) -> Result<Vec<PhotoRecord>> {
-    let mut records = Vec::with_capacity(ids.len());
-    let mut photos = dataset.photos(None)?;
-    while records.len() < ids.len()
-        && let Some(record) = photos.next().transpose()?
-    {
-        records.extend(ids.contains(&record.photo_id).then_some(record));
-    }
-    records.sort_by_key(|it: &PhotoRecord| ids.iter().position(|&id| id == it.photo_id));
-    Ok(records)
 }
 
 /// A photo with its true and its predicted label map, and the certainty of the prediction.

@@ -63,10 +63,10 @@ pub struct Config {
     pub from: LabelSource,
     /// How a category's colour is chosen.
     pub color_rule: ColorRule,
-    /// Minimum share of the photo's apparel pixels for a cell to be present, 0 to 1 ([`DEFAULT_MIN_SHARE`]).
+    /// Minimum share of the photo's apparel pixels for a cell to be present, as a fraction of its category's
+    /// [usual share](crate::labels::USUAL_SHARE), 0 to 1 ([`DEFAULT_MIN_SHARE`]).
     pub min_share: f64,
-    /// Minimum size of the largest connected region of a cell for it to be present, as a share of the photo's apparel pixels,
-    /// 0 to 1 ([`DEFAULT_MIN_REGION`]).
+    /// Minimum share of the largest connected region of a cell for it to be present, likewise ([`DEFAULT_MIN_REGION`]).
     pub min_region: f64,
     /// Device to run the network on.
     pub device: Device,

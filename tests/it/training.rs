@@ -381,7 +381,7 @@ fn an_evaluation_looks_for_neighbours_in_the_whole_data_set() {
         "--whole-dataset",
         "false",
         "--min-share",
-        "0.3",
+        "1.0",
     ]);
     let part = read();
     assert!(part.features[0].neighbours.iter().all(|it| it.among == Among::Part));
