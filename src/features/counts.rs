@@ -91,11 +91,15 @@ impl PixelCounts {
     pub fn of(label_map: &[u8], width_px: u32, rule: CellRule, color_of: impl Fn(usize) -> u8) -> Self {
         let width = width_px as usize;
         let mut category_px = [0; CATEGORY_COUNT];
-        label_map.iter().for_each(|&category| category_px[usize::from(category)] += 1);
+        for &category in label_map {
+            category_px[usize::from(category)] += 1;
+        }
         let apparel_px = labels::apparel_categories().map(|category| category_px[usize::from(category)]).sum();
         let cells = cell_map(label_map, width, rule.color, color_of);
         let mut cell_px = vec![0; usize::from(NO_LABEL) + 1];
-        cells.iter().for_each(|&cell| cell_px[usize::from(cell)] += 1);
+        for &cell in &cells {
+            cell_px[usize::from(cell)] += 1;
+        }
         cell_px.truncate(CELL_COUNT);
         let largest = largest_regions(&cells, width);
         let usual = labels::apparel_categories().flat_map(|it| [labels::USUAL_SHARE[usize::from(it)]; COLOR_COUNT - 1]);

@@ -59,8 +59,8 @@ fn lines(photo: &PhotoEvaluation) -> [Vec<(u32, String)>; 2] {
     ];
     sides.map(|(side, other_side, nearest, others)| {
         let caption = |(&id, rank): (&u32, u32)| match others.iter().position(|&other| other == id) {
-            Some(place) => (id, format!("{rank}., by the {other_side} {}.", place + 1)),
-            None => (id, format!("{rank}.")),
+            Some(place) => (id, format!("{rank} ({} by the {other_side})", place + 1)),
+            None => (id, rank.to_string()),
         };
         let query = (photo.photo_id, format!("{}\n{side}", photo.file_name));
         [query].into_iter().chain(nearest.iter().take(NEAREST).zip(1..).map(caption)).collect()
@@ -105,7 +105,7 @@ mod tests {
         };
         let captions =
             lines(&photo).map(|line| line.into_iter().map(|(id, text)| format!("{id}: {text}")).collect::<Vec<_>>());
-        assert_eq!(captions[0], ["7: 7.jpg\nby the labels", "3: 1., by the model 2.", "1: 2.", "4: 3."]);
-        assert_eq!(captions[1], ["7: 7.jpg\nby the model", "9: 1.", "3: 2., by the labels 1."]);
+        assert_eq!(captions[0], ["7: 7.jpg\nby the labels", "3: 1 (2 by the model)", "1: 2", "4: 3"]);
+        assert_eq!(captions[1], ["7: 7.jpg\nby the model", "9: 1", "3: 2 (1 by the labels)"]);
     }
 }

@@ -347,7 +347,8 @@ impl Worn {
 
 fn presence_facts(presence: &PresenceEvaluation) -> Vec<Fact> {
     let fact = |name: &str, value: String, meaning| Fact { name: name.to_owned(), value, meaning };
-    let pair = |a: Option<f64>, b: Option<f64>| format!("{} / {}", rate(a), rate(b));
+    let whole = |rate: Option<f64>| rate.map_or("-".to_owned(), |rate| format!("{:.0}", rate * 100.0));
+    let pair = |a: Option<f64>, b: Option<f64>| format!("{} / {} %", whole(a), whole(b));
     vec![
         fact(
             "cells by the model",
@@ -543,6 +544,7 @@ fn shown(value: &serde_json::Value) -> String {
 pub(super) mod tests {
     use super::*;
     use crate::dataset::Split;
+    use crate::model::evaluation::{CategoryPresence, NeighboursFound};
 
     pub(in super::super) fn evaluation() -> Evaluation {
         let mut confusion = vec![vec![0; CATEGORIES.len()]; CATEGORIES.len()];
@@ -610,6 +612,53 @@ pub(super) mod tests {
         in_order(&shares.categories, &["dress", "87.5 %", "shoe", "12.5 %"]);
         in_order(&shares.colors, &["black", "62.5 %", "red", "37.5 %"]);
         assert!(shares.cells.contains("dress red: 1 photos") && shares.cells.contains("data-search=\"shoe_black\""));
+    }
+
+    #[test]
+    fn what_photos_wear_is_shown_as_it_was_evaluated() {
+        let found = |among, top, found| NeighboursFound {
+            among,
+            photos: 80,
+            top,
+            true_neighbours_found: found,
+            at_random: found.map(|_| 0.125),
+        };
+        let categories = [("bag", [4, 5, 3]), ("belt", [2, 0, 0])];
+        let categories = categories.map(|(name, counts)| (name.to_owned(), CategoryPresence::new(counts)));
+        let presence = PresenceEvaluation {
+            min_share: 0.15,
+            min_region: 0.05,
+            cells_by_labels: 6.5,
+            cells_by_model: 8.0,
+            macro_precision: Some(0.3),
+            macro_recall: Some(0.375),
+            micro_precision: Some(0.6),
+            micro_recall: None,
+            categories: categories.into(),
+        };
+        let mut features = FeatureComparison {
+            color_rule: crate::features::ColorRule::PerPixel,
+            mean_absolute_difference: 0.0,
+            mean_absolute_difference_of_nothing: 0.0,
+            cells: BTreeMap::new(),
+            true_neighbours_found: None,
+            true_neighbours_found_at_random: None,
+            neighbours: vec![
+                found(Among::Part, 1, None),
+                found(Among::Part, 5, Some(0.25)),
+                found(Among::Dataset, 5, Some(0.5)),
+            ],
+            presence: None,
+        };
+        assert!(Worn::new(&features).is_none(), "by an older version");
+        features.presence = Some(presence);
+        let worn = Worn::new(&features).expect("it was evaluated");
+        let values: Vec<_> = worn.facts.iter().map(|it| it.value.as_str()).collect();
+        assert_eq!(values, ["8.00", "6.50", "60 / - %", "30 / 38 %"]);
+        assert_eq!(worn.categories[0].precision, "60.0 %");
+        assert_eq!((worn.categories[1].precision.as_str(), worn.categories[1].recall.as_str()), ("-", "0.0 %"));
+        let neighbours = |top, part: &str, dataset: &str| (top, [part.to_owned(), dataset.to_owned()]);
+        assert_eq!(worn.neighbours, [neighbours(1, "-", "-"), neighbours(5, "25.0 % (12.5 %)", "50.0 % (12.5 %)")]);
     }
 
     #[test]
