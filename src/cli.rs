@@ -238,6 +238,15 @@ struct EvaluateFlags {
     /// Split of the dataset
     #[arg(long, value_parser = ["train", "validation", "test"])]
     split: Option<String>,
+    /// Also predict the photos of the other parts, to look for true neighbours in the whole data set [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    whole_dataset: Option<bool>,
+    /// Minimum share of a cell that is present, as in `segment` [default: 0.15]
+    #[arg(long, value_name = "FRACTION")]
+    min_share: Option<f64>,
+    /// Minimum connected region of a cell that is present, as in `segment` [default: 0.05]
+    #[arg(long, value_name = "FRACTION")]
+    min_region: Option<f64>,
     /// Device to run the network on
     #[arg(long, value_parser = ["auto", "cpu", "cuda"])]
     device: Option<String>,
@@ -270,6 +279,13 @@ struct SegmentFlags {
     /// How a category's colour is chosen
     #[arg(long, value_parser = ["per_pixel", "first_pixel"])]
     color_rule: Option<String>,
+    /// Minimum share of the apparel for a category in a colour to be present, as a fraction of the category's usual share
+    /// [default: 0.15]
+    #[arg(long, value_name = "FRACTION")]
+    min_share: Option<f64>,
+    /// Minimum share of its largest connected region, likewise [default: 0.05]
+    #[arg(long, value_name = "FRACTION")]
+    min_region: Option<f64>,
     /// Write Parquet only, or Arrow IPC as well
     #[arg(long, value_parser = ["parquet", "arrow"])]
     format: Option<String>,

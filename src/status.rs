@@ -100,6 +100,7 @@ fn folder_status(
     if let Some(last) = last.filter(|it| !it.state.is_good()) {
         notes.extend(last_attempt(last, holder.is_some()));
     }
+    notes.extend(present(&summary));
     notes.extend(holder.map(|holder| format!("held by {holder}")));
     for (path, what) in [
         (versions.rejected(), "kept back by a gate, for inspection"),
@@ -108,6 +109,14 @@ fn folder_status(
         notes.extend(path.exists().then(|| format!("{}: {what}", path.display())));
     }
     Ok(FolderStatus { folder: folder.to_owned(), stage: summary.stage, made_at: summary.started_at, stale, notes })
+}
+
+/// What the photos of a feature table wear.
+fn present(summary: &Summary) -> Option<String> {
+    let counts = &summary.counts;
+    let (photos, cells) = (counts.count("photos")?, counts.number("mean_cells_per_photo")?);
+    let without = counts.count("photos_without_apparel").filter(|_| summary.stage == segment::STAGE)?;
+    Some(format!("{photos} photos; {cells:.2} cells are present in a photo on average, none in {without} photos"))
 }
 
 /// Applies the shared staleness rule, with the settings file's settings and the paths the folder was made from.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::catalogue::Form;
 use crate::engine::{Device, PrecisionChoice};
 use crate::error::{Error, Result};
-use crate::features::ColorRule;
 use crate::features::rows::Format;
+use crate::features::{CellRule, ColorRule, DEFAULT_MIN_REGION, DEFAULT_MIN_SHARE, Presence};
 use crate::model::{Colors, Model};
 use crate::photo;
 use crate::rejects::DEFAULT_MAX_REJECT_FRACTION;
@@ -64,6 +64,11 @@ pub struct Config {
     pub from: LabelSource,
     /// How a category's colour is chosen.
     pub color_rule: ColorRule,
+    /// Minimum share of the photo's apparel pixels for a cell to be present, as a fraction of its category's
+    /// [usual share](crate::labels::USUAL_SHARE), 0 to 1 ([`DEFAULT_MIN_SHARE`]).
+    pub min_share: f64,
+    /// Minimum share of the largest connected region of a cell for it to be present, likewise ([`DEFAULT_MIN_REGION`]).
+    pub min_region: f64,
     /// Device to run the network on.
     pub device: Device,
     /// Number format of the network's arithmetic.
@@ -95,6 +100,8 @@ impl Default for Config {
             output: PathBuf::from("output/features"),
             from: LabelSource::default(),
             color_rule: ColorRule::default(),
+            min_share: DEFAULT_MIN_SHARE,
+            min_region: DEFAULT_MIN_REGION,
             device: Device::default(),
             precision: PrecisionChoice::default(),
             format: Format::default(),
@@ -113,6 +120,12 @@ impl Config {
     /// The folder that is published: a shard's own, or the output.
     pub(super) fn folder(&self) -> PathBuf {
         self.shard.map_or_else(|| self.output.clone(), |shard| shard.folder(&self.output))
+    }
+
+    /// How the cells are made.
+    pub(super) fn cell_rule(&self) -> CellRule {
+        let Self { color_rule, min_share, min_region, .. } = *self;
+        CellRule { color: color_rule, presence: Presence { min_share, min_region } }
     }
 
     pub(super) fn max_pixels(&self) -> u64 {
@@ -138,6 +151,7 @@ pub(super) fn check_values(config: &Config) -> Result<()> {
         let problem = format!("{} is not a fraction; use 0 to 1", config.max_reject_fraction);
         return Err(Error::config("segment.max_reject_fraction", problem));
     }
+    config.cell_rule().presence.check()?;
     if config.merge && config.shard.is_some() {
         return Err(Error::config("merge", "cannot be combined with --shard: it merges all shards"));
     }

@@ -14,8 +14,10 @@ use super::config::{Config, Publish};
 use super::examples::{Batch, BatchPlan, Examples};
 use super::step::{self, TrainingStep};
 use super::tensorboard::EventFile;
+use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::graph::{Precision, Spec};
+use crate::graph::{self, Precision, Spec};
+use crate::model::certainty::Certainty;
 use crate::model::confusion::Confusion;
 use crate::model::epochs::{self, EpochRecord};
 use crate::model::evaluator::Evaluator;
@@ -61,6 +63,8 @@ pub(super) struct Course<'a> {
     pub(super) validation: Examples,
     pub(super) step: TrainingStep,
     pub(super) evaluator: Evaluator,
+    /// What the network runs on when probabilities are wanted.
+    pub(super) engine: Engine,
     pub(super) checkpoints: Checkpoints,
     pub(super) events: EventFile,
     /// The epochs done.
@@ -263,7 +267,9 @@ impl Course<'_> {
     /// of a few photos.
     fn validate(&mut self, epoch: u32) -> Result<(f64, Confusion)> {
         let (mut loss, mut confusion) = (0.0, Confusion::default());
-        let weights = runtime::vector(self.step.folded_weights()?)?;
+        let folded = self.step.folded_weights()?;
+        let mut certainty = self.is_shown(epoch).then(|| self.certainty(&folded)).transpose()?;
+        let weights = runtime::vector(folded)?;
         let ids: Vec<usize> = (0..self.validation.len()).collect();
         let shown: Vec<usize> =
             if self.is_shown(epoch) { picture::spaced(ids.len(), SHOWN_PHOTOS).collect() } else { vec![] };
@@ -274,8 +280,8 @@ impl Course<'_> {
             loss += f64::from(answer.loss) * ids.len() as f64 / self.validation.len() as f64;
             for (&id, map) in ids.iter().zip(&answer.label_maps) {
                 self.validation.count(id, map, &mut confusion);
-                if shown.contains(&id) {
-                    self.show(epoch, id, map)?;
+                if let Some(certainty) = certainty.as_mut().filter(|_| shown.contains(&id)) {
+                    self.show(epoch, id, map, certainty)?;
                 }
             }
         }
@@ -287,14 +293,23 @@ impl Course<'_> {
         epoch == 1 || epoch == self.config.epochs || epoch.is_multiple_of(self.config.epochs.div_ceil(SHOWN_EPOCHS))
     }
 
-    /// Writes a picture of a validation photo with its truth and prediction.
-    fn show(&mut self, epoch: u32, id: usize, map: &[u8]) -> Result<()> {
+    /// The network with some weights, to see how sure it is.
+    fn certainty(&self, folded: &[f32]) -> Result<Certainty> {
+        Certainty::new(&graph::predict(&self.spec.folded(), folded), self.engine)
+    }
+
+    /// Writes a picture of a validation photo with its truth, its prediction, and where the network is sure.
+    fn show(&mut self, epoch: u32, id: usize, map: &[u8], certainty: &mut Certainty) -> Result<()> {
         let (photo, maps) = self.validation.cut_out(id, map);
-        let overlays = maps.map(|map| picture::overlay(&photo, &map));
-        let tiles = [photo].into_iter().chain(overlays).zip(["photo", "truth", "prediction"]);
+        let on_canvas = certainty.on_canvas(self.validation.batch(&[id], |_| Change::NONE).photos)?;
+        let (_, [_, sure]) = self.validation.cut_out(id, &on_canvas);
+        let [truth, prediction] = maps.map(|map| picture::overlay(&photo, &map));
+        let sure = picture::certainty(&photo, &sure);
+        let tiles =
+            [photo, truth, prediction, sure].into_iter().zip(["photo", "truth", "prediction", "unsure: orange"]);
         let tiles: Vec<_> = tiles.map(|(photo, caption)| Panel { photo, caption: caption.to_owned() }).collect();
         let name = format!("validation/{}", self.validation.file_name(id));
-        self.events.picture(epoch, &name, &picture::contact_sheet(&tiles, 3)?)
+        self.events.picture(epoch, &name, &picture::contact_sheet(&tiles, 4)?)
     }
 
     fn not_finite(&self, place: &str, ids: &[usize]) -> Error {

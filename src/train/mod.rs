@@ -232,7 +232,8 @@ fn prepare<'a>(
     if step.precision() != precision {
         tracing::warn!("mixed_precision is for portable operators, which CUDA runs; the native ones compute in f32");
     }
-    let evaluator = Evaluator::new(spec, step.backend().engine(engine))?;
+    let engine = step.backend().engine(engine);
+    let evaluator = Evaluator::new(spec, engine)?;
     stage.backend(step.backend());
     Ok(Course {
         config,
@@ -244,6 +245,7 @@ fn prepare<'a>(
         validation,
         step,
         evaluator,
+        engine,
         checkpoints: Checkpoints::start(stage.create_folder(checkpoint::FOLDER)?, resumed)?,
         events: EventFile::open(&stage.create_folder(tensorboard::FOLDER)?, resumed.map_or(0, Checkpoint::epoch))?,
         history: Vec::new(),

@@ -12,7 +12,9 @@ use serde_json::Value;
 use crate::encoder::write_small_encoder;
 use crate::python::python;
 use crate::shared::library;
+use lookbook::dataset::{Dataset, Split};
 use lookbook::model::epochs::{self, EpochRecord};
+use lookbook::model::evaluation::{self, Among, Evaluation};
 use lookbook::model::weights::read_weights;
 use lookbook::stage::Summary;
 use lookbook::train::checkpoint::{Checkpoint, Checkpoints};
@@ -396,6 +398,62 @@ fn a_pretrained_encoder_is_an_input_of_the_run() {
     let (code, text) = resume("mobilenetv2-moved.safetensors");
     assert_eq!(code, 0, "{text}");
     assert_eq!(place.counts("other")["resumed_after_epoch"], left[left.len() - 1]);
+}
+
+#[test]
+fn an_evaluation_looks_for_neighbours_in_the_whole_data_set() {
+    let Some(place) = Place::new() else { return };
+    place.succeeds(&["train", "--epochs", "1"]);
+    let read = || -> Evaluation { evaluation::read(&place.path("model")).unwrap() };
+    let trained = read();
+    let index = Dataset::open(&place.path("dataset")).unwrap().index().unwrap();
+    let tested: Vec<u32> = index.iter().filter(|it| it.split == Split::Test).map(|it| it.photo_id).collect();
+    assert_eq!(trained.by_photo.iter().map(|it| it.photo_id).collect::<Vec<_>>(), tested);
+    for features in &trained.features {
+        let looked: Vec<_> = features.neighbours.iter().map(|it| (it.among, it.top, it.photos)).collect();
+        let [part, all] = [tested.len(), index.len()].map(|photos| photos as u64);
+        let expected = [(Among::Part, part), (Among::Dataset, all)];
+        let expected = expected.into_iter().flat_map(|(among, photos)| [1, 5, 10].map(|top| (among, top, photos)));
+        assert_eq!(looked, expected.collect::<Vec<_>>());
+        assert!(features.neighbours[5].true_neighbours_found.is_some_and(|it| (0.0..=1.0).contains(&it)));
+    }
+    for photo in &trained.by_photo {
+        assert_eq!(photo.nearest_by_labels.len(), 10, "among all photos");
+        assert!(!photo.nearest_by_labels.contains(&photo.photo_id));
+    }
+    // The means over the photos are those of the whole part: all photos have one size.
+    let mean = trained.by_photo.iter().map(|it| it.pixel_accuracy).sum::<f64>() / tested.len() as f64;
+    assert!((mean - trained.pixel_accuracy).abs() < 1e-9);
+    let presence = trained.features[0].presence.as_ref().unwrap();
+    let cells = trained.by_photo.iter().map(|it| it.cells_by_labels).sum::<u32>();
+    assert_eq!(presence.cells_by_labels, f64::from(cells) / tested.len() as f64);
+
+    place.succeeds(&["evaluate", "--dataset", "dataset", "--model", "model"]);
+    assert_eq!(read(), trained, "training evaluates as the command does");
+    place.succeeds(&[
+        "evaluate",
+        "--dataset",
+        "dataset",
+        "--model",
+        "model",
+        "--whole-dataset",
+        "false",
+        "--min-share",
+        "1.0",
+    ]);
+    let part = read();
+    assert!(part.features[0].neighbours.iter().all(|it| it.among == Among::Part));
+    assert!(part.features[0].presence.as_ref().unwrap().cells_by_labels < presence.cells_by_labels);
+    assert_eq!(place.run(&["evaluate", "--dataset", "dataset", "--model", "model", "--min-region", "7"]).0, 2);
+    // Files of older versions have neither.
+    let mut old: Value = serde_json::from_slice(&fs::read(place.path("model/evaluation.json")).unwrap()).unwrap();
+    old.as_object_mut().unwrap().remove("by_photo");
+    let features = old["features"].as_array_mut().unwrap();
+    features.iter_mut().for_each(|it| {
+        it.as_object_mut().unwrap().retain(|key, _| !["presence", "neighbours"].contains(&key.as_str()))
+    });
+    fs::write(place.path("model/evaluation.json"), old.to_string()).unwrap();
+    assert!(read().features[0].presence.is_none());
 }
 
 #[test]
