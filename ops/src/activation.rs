@@ -95,6 +95,18 @@ impl<'a> Finish<'a> {
         matches!(self, Self::Output { residual: None, .. } | Self::Gradient { skip: None, mask: None })
     }
 
+    /// Asks for what a later call for `place` reads.
+    #[inline(always)]
+    pub(super) fn prefetch<V: Vector>(&self, token: V::Token, place: usize) {
+        let (Self::Output { residual: first, .. } | Self::Gradient { skip: first, .. }) = self;
+        if let Some(slice) = first {
+            V::prefetch(token, slice.as_ptr().wrapping_add(place));
+        }
+        if let Self::Gradient { mask: Some(mask), .. } = self {
+            V::prefetch(token, mask.maps.as_ptr().wrapping_add(place));
+        }
+    }
+
     /// What is written at `place` of the output.
     #[inline(always)]
     pub(super) fn of<V: Vector>(&self, sum: V, place: usize) -> V {

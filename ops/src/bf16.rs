@@ -16,6 +16,7 @@ use std::mem::transmute;
 use super::activation::Activation;
 use super::convolution::taps;
 use super::maps::{Band, Photos, Shape, cut, interleave, padded_row};
+use super::pointwise::chunk_pixels;
 use super::pool::pooled_shape;
 use super::product::tile_widths;
 use super::spread::{spread_items, with_scratch};
@@ -463,6 +464,38 @@ pub fn bf16_convolution<E: Element>(
                 Row { token, rows: &rows, stride, run, weights, bias, pixels, activation, residual }.product(output);
             }
         });
+    });
+}
+
+/// [`pointwise`](super::pointwise::pointwise) on bf16 maps.
+pub fn bf16_pointwise(
+    token: Avx512Bf16,
+    spread: &dyn Spread,
+    shape: Shape,
+    input: &[u16],
+    [weight, bias]: [&[f32]; 2],
+    (activation, residual): (Activation, Option<&[u16]>),
+    output: &mut [u16],
+) {
+    let (out, channels) = (bias.len(), shape.channels);
+    let output_shape = shape.with_channels(out);
+    assert!(input.len() == shape.len() && output.len() == output_shape.len());
+    assert!(weight.len() == channels * out && residual.is_none_or(|it| it.len() == output.len()));
+    let rows: Vec<Option<usize>> = (0..channels).map(Some).collect();
+    let columns: Vec<usize> = (0..out).map(|n| n * channels).collect();
+    let weights = PackedPairs::new(weight, 1.0, &rows, &columns);
+    let chunk = chunk_pixels(channels);
+    let bands = Band::all(shape, spread.threads());
+    spread_items(spread, cut(&bands, output_shape, output), |index, part| {
+        let band = bands[index];
+        let residual = residual.map(|it| band.of(output_shape, it));
+        let inputs = band.of(shape, input).chunks(chunk * channels);
+        for (at, (input, output)) in inputs.zip(part.chunks_mut(chunk * out)).enumerate() {
+            let residual = residual.map(|it| &it[at * chunk * out..][..output.len()]);
+            let (rows, weights, pixels) = (&[input], &weights, output.len() / out);
+            Row { token, rows, stride: channels, run: channels, weights, bias, pixels, activation, residual }
+                .product(output);
+        }
     });
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::activation::{Activation, Finish, Mask};
 use super::maps::{Band, Shape, cut};
-use super::simd::{Job, Simd, Vector};
+use super::simd::{Job, Simd, Stored, Vector};
 use super::spread::spread_items;
 use super::{Instructions, Workers};
 
@@ -52,9 +52,32 @@ impl Depthwise {
         &self,
         workers: Workers<'_>,
         input: &[f32],
-        [weight, bias]: [&[f32]; 2],
+        parameters: [&[f32]; 2],
         activation: Activation,
         output: &mut [f32],
+    ) {
+        self.forward_of(workers, input, parameters, activation, output);
+    }
+
+    /// The same with maps in bf16, as raw bits.
+    pub fn forward_bf16(
+        &self,
+        workers: Workers<'_>,
+        input: &[u16],
+        parameters: [&[f32]; 2],
+        activation: Activation,
+        output: &mut [u16],
+    ) {
+        self.forward_of(workers, input, parameters, activation, output);
+    }
+
+    fn forward_of<E: Stored>(
+        &self,
+        workers: Workers<'_>,
+        input: &[E],
+        [weight, bias]: [&[f32]; 2],
+        activation: Activation,
+        output: &mut [E],
     ) {
         let (shape, output_shape) = self.check(input, weight);
         assert!(bias.len() == shape.channels && output.len() == output_shape.len());
@@ -63,23 +86,22 @@ impl Depthwise {
         let bands = Band::all(output_shape, workers.spread.threads());
         spread_items(workers.spread, cut(&bands, output_shape, output), |index, part| {
             let band = bands[index];
-            for (row, output) in (band.first_row..).zip(part.chunks_exact_mut(output_shape.row_len())) {
-                let lines = self.taps_of(row).map(|(tap, row)| Line {
-                    maps: row_of(shape, input, band.photo, row),
-                    weights: &weights[tap * self.tap_row()..],
-                });
-                let lines: Vec<Line<'_>> = lines.collect();
-                let of_row = Sweep {
-                    lines: &lines,
-                    first: -(self.pads[1] as isize),
-                    columns: shape.columns,
-                    bias,
-                    places: Places { first: 0, step: 1, count: output_shape.columns },
-                    finish,
-                    output,
-                };
-                sweep(workers.instructions, self.kernel, self.stride, of_row);
-            }
+            let line = |(tap, row)| Line {
+                maps: row_of(shape, input, band.photo, row),
+                weights: &weights[tap * self.tap_row()..],
+            };
+            let rows = band.first_row..band.first_row + band.rows;
+            let rows: Vec<Vec<Line<'_, E>>> = rows.map(|row| self.taps_of(row).map(line).collect()).collect();
+            let of_band = Sweep {
+                rows: &rows,
+                first: -(self.pads[1] as isize),
+                columns: shape.columns,
+                bias,
+                places: Places { first: 0, step: 1, count: output_shape.columns, columns: output_shape.columns },
+                finish,
+                output: part,
+            };
+            sweep(workers.instructions, self.kernel, self.stride, of_band);
         });
     }
 
@@ -101,28 +123,25 @@ impl Depthwise {
         let bands = Band::all(shape, workers.spread.threads());
         spread_items(workers.spread, cut(&bands, shape, input_gradient), |index, part| {
             let band = bands[index];
-            let finish = finish.map(|it| band.of(shape, it));
-            for (at, gradient) in part.chunks_exact_mut(shape.row_len()).enumerate() {
-                let finish = finish.map(|it| &it[at * shape.row_len()..][..shape.row_len()]);
-                let readers: Vec<(usize, usize)> = self.readers_of(band.first_row + at).collect();
-                for (first, phase) in phases.iter().enumerate().take(shape.columns) {
-                    let lines = readers.iter().map(|&(tap, row)| Line {
-                        maps: row_of(output_shape, output_gradient, band.photo, row),
-                        weights: &phase.weights[tap * phase.taps * shape.channels..],
-                    });
-                    let lines: Vec<Line<'_>> = lines.collect();
-                    let count = (shape.columns - first).div_ceil(self.stride);
-                    let of_row = Sweep {
-                        lines: &lines,
-                        first: phase.first,
-                        columns: output_shape.columns,
-                        bias: &no_bias,
-                        places: Places { first, step: self.stride, count },
-                        finish,
-                        output: &mut *gradient,
-                    };
-                    sweep(workers.instructions, phase.taps, 1, of_row);
-                }
+            let rows = band.first_row..band.first_row + band.rows;
+            let readers: Vec<Vec<(usize, usize)>> = rows.map(|row| self.readers_of(row).collect()).collect();
+            for (first, phase) in phases.iter().enumerate().take(shape.columns) {
+                let line = |&(tap, row): &(usize, usize)| Line {
+                    maps: row_of(output_shape, output_gradient, band.photo, row),
+                    weights: &phase.weights[tap * phase.taps * shape.channels..],
+                };
+                let rows: Vec<Vec<Line<'_, f32>>> = readers.iter().map(|it| it.iter().map(line).collect()).collect();
+                let count = (shape.columns - first).div_ceil(self.stride);
+                let of_band = Sweep {
+                    rows: &rows,
+                    first: phase.first,
+                    columns: output_shape.columns,
+                    bias: &no_bias,
+                    places: Places { first, step: self.stride, count, columns: shape.columns },
+                    finish: finish.map(|it| band.of(shape, it)),
+                    output: &mut *part,
+                };
+                sweep(workers.instructions, phase.taps, 1, of_band);
             }
         });
     }
@@ -140,21 +159,21 @@ impl Depthwise {
         let channels = shape.channels;
         assert!(bias.len() == channels && output_gradient.len() == output_shape.len());
         let total = workers.sum_over_bands(output_shape, weight.len() + channels, |band, sums| {
-            let rows = band.of(output_shape, output_gradient).chunks_exact(output_shape.row_len());
-            for (row, gradient) in (band.first_row..).zip(rows) {
-                let lines = self.taps_of(row).map(|(_, row)| row_of(shape, input, band.photo, row));
-                let lines: Vec<&[f32]> = lines.collect();
-                let first_tap = self.taps_of(row).next().map_or(0, |(tap, _)| tap);
-                let (taps, bias) = sums.split_at_mut(self.kernel * self.tap_row());
-                let first = -(self.pads[1] as isize);
-                let sums = &mut taps[first_tap * self.tap_row()..][..lines.len() * self.tap_row()];
-                let job = TapSums { lines: &lines, gradient, first, columns: shape.columns, channels, sums, bias };
-                match (self.kernel, self.stride) {
-                    (3, 1) => workers.instructions.run(OfKernel::<3, 1>(job)),
-                    (3, _) => workers.instructions.run(OfKernel::<3, 2>(job)),
-                    (_, 1) => workers.instructions.run(OfKernel::<5, 1>(job)),
-                    _ => workers.instructions.run(OfKernel::<5, 2>(job)),
-                }
+            let gradients = band.of(output_shape, output_gradient).chunks_exact(output_shape.row_len());
+            let row = |(row, gradient)| TapRow {
+                lines: self.taps_of(row).map(|(_, row)| row_of(shape, input, band.photo, row)).collect(),
+                first_tap: self.taps_of(row).next().map_or(0, |(tap, _)| tap),
+                gradient,
+            };
+            let rows: Vec<TapRow<'_>> = (band.first_row..).zip(gradients).map(row).collect();
+            let (sums, bias) = sums.split_at_mut(self.kernel * self.tap_row());
+            let (first, columns) = (-(self.pads[1] as isize), shape.columns);
+            let of_band = TapSums { rows: &rows, first, columns, channels, sums, bias };
+            match (self.kernel, self.stride) {
+                (3, 1) => workers.instructions.run(OfKernel::<3, 1>(of_band)),
+                (3, _) => workers.instructions.run(OfKernel::<3, 2>(of_band)),
+                (_, 1) => workers.instructions.run(OfKernel::<5, 1>(of_band)),
+                _ => workers.instructions.run(OfKernel::<5, 2>(of_band)),
             }
         });
         let (of_taps, of_bias) = total.split_at(weight.len());
@@ -166,7 +185,7 @@ impl Depthwise {
     }
 
     /// The shapes of input and output, checked.
-    fn check(&self, input: &[f32], weight: &[f32]) -> (Shape, Shape) {
+    fn check<E>(&self, input: &[E], weight: &[f32]) -> (Shape, Shape) {
         assert!(self.is_valid());
         assert_eq!(input.len(), self.shape.len());
         assert_eq!(weight.len(), self.kernel * self.tap_row());
@@ -204,20 +223,20 @@ impl Depthwise {
     }
 }
 
-fn sweep(instructions: Instructions, taps: usize, stride: usize, sweep: Sweep<'_>) {
+fn sweep<E: Stored>(instructions: Instructions, taps: usize, stride: usize, sweep: Sweep<'_, E>) {
     match (taps, stride) {
-        (1, 1) => instructions.run(OfTaps::<1, 1>(sweep)),
-        (2, 1) => instructions.run(OfTaps::<2, 1>(sweep)),
-        (3, 1) => instructions.run(OfTaps::<3, 1>(sweep)),
-        (5, 1) => instructions.run(OfTaps::<5, 1>(sweep)),
-        (3, 2) => instructions.run(OfTaps::<3, 2>(sweep)),
-        (5, 2) => instructions.run(OfTaps::<5, 2>(sweep)),
+        (1, 1) => instructions.run(OfTaps::<E, 1, 1>(sweep)),
+        (2, 1) => instructions.run(OfTaps::<E, 2, 1>(sweep)),
+        (3, 1) => instructions.run(OfTaps::<E, 3, 1>(sweep)),
+        (5, 1) => instructions.run(OfTaps::<E, 5, 1>(sweep)),
+        (3, 2) => instructions.run(OfTaps::<E, 3, 2>(sweep)),
+        (5, 2) => instructions.run(OfTaps::<E, 5, 2>(sweep)),
         _ => unreachable!("kernels of 3 and 5 taps, stride 1 and 2"),
     }
 }
 
 /// A row of maps.
-fn row_of(shape: Shape, maps: &[f32], photo: usize, row: usize) -> &[f32] {
+fn row_of<E>(shape: Shape, maps: &[E], photo: usize, row: usize) -> &[E] {
     &maps[(photo * shape.rows + row) * shape.row_len()..][..shape.row_len()]
 }
 
@@ -243,25 +262,28 @@ impl Phase {
 
 /// A row of maps and what each of its taps counts.
 #[derive(Clone, Copy)]
-struct Line<'a> {
+struct Line<'a, E> {
     /// `[columns, channels]`.
-    maps: &'a [f32],
+    maps: &'a [E],
     /// `[taps, channels]`, or more.
     weights: &'a [f32],
 }
 
-/// Pixels of an output row.
+/// The pixels that a sweep writes of each row of the output.
 #[derive(Clone, Copy)]
 struct Places {
     first: usize,
     step: usize,
     count: usize,
+    /// Columns of the output.
+    columns: usize,
 }
 
-/// For each pixel p of a row of the output, `output[first + p step] = finish(bias + sum over lines and taps t of
+/// For each pixel p of each row of the output, `output[first + p step] = finish(bias + sum over lines and taps t of
 /// line[p stride + t + first column] * weights[t])`; columns outside the lines count nothing.
-struct Sweep<'a> {
-    lines: &'a [Line<'a>],
+struct Sweep<'a, E> {
+    /// The lines that each row of the output reads.
+    rows: &'a [Vec<Line<'a, E>>],
     /// Column of the lines that the first tap of the first pixel reads.
     first: isize,
     /// Columns of the lines.
@@ -271,40 +293,51 @@ struct Sweep<'a> {
     places: Places,
     /// Slices are laid out like the output.
     finish: Finish<'a>,
-    /// `[columns of the output, channels]`.
-    output: &'a mut [f32],
+    /// `[rows, columns, channels]`.
+    output: &'a mut [E],
 }
 
 /// Pixels computed at once: their sums and a row of weights stay in registers.
 const BLOCK: usize = 4;
+/// Channels of a slab: all rows of a band are done for a slab before the next one, so that most of what a row reads is still
+/// in the first-level cache.
+const SLAB: usize = 128;
 
 /// A sweep with `T` taps in each line and pixels `S` columns apart.
-struct OfTaps<'a, const T: usize, const S: usize>(Sweep<'a>);
+struct OfTaps<'a, E, const T: usize, const S: usize>(Sweep<'a, E>);
 
-impl<const T: usize, const S: usize> Job for OfTaps<'_, T, S> {
+impl<E: Stored, const T: usize, const S: usize> Job for OfTaps<'_, E, T, S> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Simd>(mut self, simd: I) {
-        let Sweep { lines, first, columns, bias, places, .. } = self.0;
+        let Sweep { rows, first, columns, bias, places, .. } = self.0;
         let channels = bias.len();
         assert!(channels.is_multiple_of(8) && places.count > 0);
-        assert!(lines.iter().all(|line| line.maps.len() == columns * channels && line.weights.len() >= T * channels));
-        assert!(self.0.output.len() >= ((places.count - 1) * places.step + places.first + 1) * channels);
+        assert!((places.count - 1) * places.step + places.first < places.columns);
+        let mut lines = rows.iter().flatten();
+        assert!(lines.all(|line| line.maps.len() == columns * channels && line.weights.len() >= T * channels));
+        assert_eq!(self.0.output.len(), rows.len() * places.columns * channels);
         assert!(self.0.finish.fits(self.0.output.len()));
         let inner = inner_pixels(first, columns, places.count, T, S);
-        for pixel in (0..inner.start).chain(inner.end..places.count) {
-            self.all_channels::<I, 1, false>(simd, pixel);
-        }
-        if inner.len() < BLOCK {
-            for pixel in inner {
-                self.all_channels::<I, 1, true>(simd, pixel);
+        for slab in (0..channels).step_by(SLAB) {
+            let slab = slab..channels.min(slab + SLAB);
+            for row in 0..rows.len() {
+                for pixel in (0..inner.start).chain(inner.end..places.count) {
+                    self.channels::<I, 1, false>(simd, row, pixel, slab.clone());
+                }
+                if inner.len() < BLOCK {
+                    for pixel in inner.clone() {
+                        self.channels::<I, 1, true>(simd, row, pixel, slab.clone());
+                    }
+                    continue;
+                }
+                // The last block overlaps the one before it if there are pixels left.
+                for pixel in inner.clone().step_by(BLOCK) {
+                    let pixel = pixel.min(inner.end - BLOCK);
+                    self.channels::<I, BLOCK, true>(simd, row, pixel, slab.clone());
+                }
             }
-            return;
-        }
-        // The last block overlaps the one before it if there are pixels left.
-        for pixel in inner.clone().step_by(BLOCK) {
-            self.all_channels::<I, BLOCK, true>(simd, pixel.min(inner.end - BLOCK));
         }
     }
 }
@@ -318,27 +351,38 @@ fn inner_pixels(first: isize, columns: usize, count: usize, taps: usize, stride:
     start..end.clamp(start, count)
 }
 
-impl<const T: usize, const S: usize> OfTaps<'_, T, S> {
-    /// All channels of `P` pixels; with `INNER`, all of their taps lie within the columns.
+impl<E: Stored, const T: usize, const S: usize> OfTaps<'_, E, T, S> {
+    /// Some channels of `P` pixels of a row; with `INNER`, all of their taps lie within the columns.
     #[inline(always)]
-    fn all_channels<I: Simd, const P: usize, const INNER: bool>(&mut self, simd: I, pixel: usize) {
-        let channels = self.0.bias.len();
-        let wide = channels - channels % I::Wide::LANES;
-        for channel in (0..wide).step_by(I::Wide::LANES) {
-            self.block::<I::Wide, P, INNER>(simd.wide(), pixel, channel);
+    fn channels<I: Simd, const P: usize, const INNER: bool>(
+        &mut self,
+        simd: I,
+        row: usize,
+        pixel: usize,
+        channels: Range<usize>,
+    ) {
+        let wide = channels.end - channels.len() % I::Wide::LANES;
+        for channel in (channels.start..wide).step_by(I::Wide::LANES) {
+            self.block::<I::Wide, P, INNER>(simd.wide(), row, pixel, channel);
         }
-        if wide < channels {
-            self.block::<I::Eight, P, INNER>(simd.eight(), pixel, wide);
+        if wide < channels.end {
+            self.block::<I::Eight, P, INNER>(simd.eight(), row, pixel, wide);
         }
     }
 
     #[inline(always)]
-    fn block<V: Vector, const P: usize, const INNER: bool>(&mut self, token: V::Token, pixel: usize, channel: usize) {
-        let Sweep { lines, first, columns, bias, places, finish, .. } = self.0;
+    fn block<V: Vector, const P: usize, const INNER: bool>(
+        &mut self,
+        token: V::Token,
+        row: usize,
+        pixel: usize,
+        channel: usize,
+    ) {
+        let Sweep { rows, first, columns, bias, places, finish, .. } = self.0;
         let channels = bias.len();
         let mut sums = [V::of(token, &bias[channel..]); P];
         let start = (pixel * S) as isize + first;
-        for line in lines {
+        for line in &rows[row] {
             // SAFETY: the lengths were checked by `run`, `channel` and the lanes after it lie within a pixel, and the
             // column of a tap within the line: for inner pixels all do, the others are asked.
             unsafe {
@@ -349,31 +393,66 @@ impl<const T: usize, const S: usize> OfTaps<'_, T, S> {
                     for (p, sum) in sums.iter_mut().enumerate() {
                         let column = (start + (p * S + tap) as isize) as usize;
                         if INNER || column < columns {
-                            *sum = V::load(token, maps.add(column * channels)).times_plus(weight, *sum);
+                            *sum = E::load::<V>(token, maps.add(column * channels)).times_plus(weight, *sum);
                         }
                     }
                 }
             }
         }
+        if INNER {
+            self.prefetch::<V, P>(token, row, pixel, channel);
+        }
         for (p, sum) in sums.into_iter().enumerate() {
-            let place = (places.first + (pixel + p) * places.step) * channels + channel;
-            finish.of(sum, place).put(&mut self.0.output[place..]);
+            let pixel = row * places.columns + places.first + (pixel + p) * places.step;
+            let place = pixel * channels + channel;
+            let to = &mut self.0.output[place..][..V::LANES];
+            // SAFETY: the slice has as many elements as the vector.
+            unsafe { E::store(finish.of(sum, place), to.as_mut_ptr()) }
         }
     }
 }
 
-/// `sums[line, t] += sum over pixels p of line[p stride + t + first] * gradient[p]` for each tap t, and `bias += sum of
-/// gradient`; columns outside the lines count nothing.
-struct TapSums<'a> {
+impl<E: Stored, const T: usize, const S: usize> OfTaps<'_, E, T, S> {
+    /// Asks for what the next block writes and the next row reads: too many places for the processor to foresee.
+    #[inline(always)]
+    fn prefetch<V: Vector, const P: usize>(&self, token: V::Token, row: usize, pixel: usize, channel: usize) {
+        let Sweep { rows, first, columns, bias, places, finish, output } = &self.0;
+        let channels = bias.len();
+        if let Some(last) = rows[row].last() {
+            let next = (pixel * S + T - S + columns).wrapping_add_signed(*first);
+            for at in 0..P * S * S {
+                let place = (next + at % (P * S) + at / (P * S) * columns) * channels + channel;
+                V::prefetch(token, last.maps.as_ptr().wrapping_add(place));
+            }
+        }
+        for p in P..2 * P {
+            let place = (row * places.columns + places.first + (pixel + p) * places.step) * channels + channel;
+            V::prefetch(token, output.as_ptr().wrapping_add(place));
+            finish.prefetch::<V>(token, place);
+        }
+    }
+}
+
+/// A row of the output's gradient and what it is multiplied with.
+struct TapRow<'a> {
     /// Rows of the input, `[columns, channels]` each.
-    lines: &'a [&'a [f32]],
-    /// A row of the output's gradient, `[pixels, channels]`.
+    lines: Vec<&'a [f32]>,
+    /// Row of taps by which the first of them is read.
+    first_tap: usize,
+    /// `[pixels, channels]`.
     gradient: &'a [f32],
+}
+
+/// `sums[first tap + line, t] += sum over rows and their pixels p of line[p stride + t + first] * gradient[p]` for each tap
+/// t, and `bias += sum of gradient`; columns outside the lines count nothing.
+struct TapSums<'a> {
+    rows: &'a [TapRow<'a>],
     /// Column that the first tap of the first pixel reads.
     first: isize,
+    /// Columns of the lines.
     columns: usize,
     channels: usize,
-    /// `[lines, taps, channels]`.
+    /// `[rows of taps, taps, channels]`.
     sums: &'a mut [f32],
     /// `[channels]`.
     bias: &'a mut [f32],
@@ -387,51 +466,71 @@ impl<const K: usize, const S: usize> Job for OfKernel<'_, K, S> {
 
     #[inline(always)]
     fn run<I: Simd>(mut self, simd: I) {
-        let TapSums { lines, gradient, first, columns, channels, .. } = self.0;
-        assert!(lines.iter().all(|line| line.len() == columns * channels));
-        assert_eq!(self.0.sums.len(), lines.len() * K * channels);
-        assert!(self.0.bias.len() == channels && gradient.len().is_multiple_of(channels));
-        let inner = inner_pixels(first, columns, gradient.len() / channels, K, S);
+        let TapSums { rows, columns, channels, .. } = self.0;
+        assert!(channels.is_multiple_of(8));
+        for row in rows {
+            assert!(row.lines.iter().all(|line| line.len() == columns * channels));
+            assert!(row.first_tap + row.lines.len() <= K && row.gradient.len().is_multiple_of(channels));
+        }
+        assert!(self.0.sums.len() == K * K * channels && self.0.bias.len() == channels);
         let wide = channels - channels % I::Wide::LANES;
         for channel in (0..wide).step_by(I::Wide::LANES) {
-            self.all_lines::<I, I::Wide>(simd.wide(), &inner, channel);
+            self.all_rows::<I, I::Wide>(simd.wide(), channel);
         }
         if wide < channels {
-            self.all_lines::<I, I::Eight>(simd.eight(), &inner, wide);
-        }
-        let bias = &mut *self.0.bias;
-        for pixel in gradient.chunks_exact(channels) {
-            for (sum, gradient) in bias.iter_mut().zip(pixel) {
-                *sum += gradient;
-            }
+            self.all_rows::<I, I::Eight>(simd.eight(), wide);
         }
     }
 }
 
 impl<const K: usize, const S: usize> OfKernel<'_, K, S> {
     #[inline(always)]
-    fn all_lines<I: Simd, V: Vector>(&mut self, token: V::Token, inner: &Range<usize>, channel: usize) {
-        // The sums of all taps fit the registers of AVX-512.
-        if I::IS_512 && self.0.lines.len() == K {
-            return self.block::<V, K>(token, inner, 0, channel);
+    fn all_rows<I: Simd, V: Vector>(&mut self, token: V::Token, channel: usize) {
+        let mut bias = V::of(token, &self.0.bias[channel..]);
+        for row in self.0.rows {
+            for pixel in row.gradient.chunks_exact(self.0.channels) {
+                bias = bias.plus(V::of(token, &pixel[channel..]));
+            }
+            let inner = inner_pixels(self.0.first, self.0.columns, row.gradient.len() / self.0.channels, K, S);
+            // The sums of all taps fit the registers of AVX-512.
+            if I::IS_512 && row.lines.len() == K {
+                self.block::<V, K>(token, row, &inner, 0, channel);
+                continue;
+            }
+            for line in 0..row.lines.len() {
+                self.block::<V, 1>(token, row, &inner, line, channel);
+            }
         }
-        for line in 0..self.0.lines.len() {
-            self.block::<V, 1>(token, inner, line, channel);
-        }
+        bias.put(&mut self.0.bias[channel..]);
     }
 
-    /// The sums of `L` lines from `line` on.
+    /// The sums of `L` lines of a row from `line` on.
     #[inline(always)]
-    fn block<V: Vector, const L: usize>(&mut self, token: V::Token, inner: &Range<usize>, line: usize, channel: usize) {
-        let TapSums { lines, gradient, first, columns, channels, .. } = self.0;
+    fn block<V: Vector, const L: usize>(
+        &mut self,
+        token: V::Token,
+        row: &TapRow<'_>,
+        inner: &Range<usize>,
+        line: usize,
+        channel: usize,
+    ) {
+        let TapSums { first, columns, channels, .. } = self.0;
+        let gradient = row.gradient;
         let mut sums = [[V::splat(token, 0.0); K]; L];
-        let lines: [&[f32]; L] = std::array::from_fn(|at| lines[line + at]);
+        let lines: [&[f32]; L] = std::array::from_fn(|at| row.lines[line + at]);
         for pixel in inner.clone() {
             // SAFETY: the lengths were checked by `run`, `channel` and the lanes after it lie within a pixel, and all
             // taps of an inner pixel within the lines.
             unsafe {
-                let gradient = V::load(token, gradient.as_ptr().add(pixel * channels + channel));
+                let from = gradient.as_ptr().add(pixel * channels + channel);
+                let gradient = V::load(token, from);
                 let start = ((pixel * S) as isize + first) as usize * channels + channel;
+                // What the next row reads.
+                V::prefetch(token, from.wrapping_add(row.gradient.len()));
+                for at in 0..S * S {
+                    let place = start + (K - S + at % S + (1 + at / S) * columns) * channels;
+                    V::prefetch(token, lines[L - 1].as_ptr().wrapping_add(place));
+                }
                 for (sums, line) in sums.iter_mut().zip(lines) {
                     let line = line.as_ptr().add(start);
                     for (tap, sum) in sums.iter_mut().enumerate() {
@@ -451,7 +550,7 @@ impl<const K: usize, const S: usize> OfKernel<'_, K, S> {
                 }
             }
         }
-        for (at, sums) in (line..).zip(sums) {
+        for (at, sums) in (row.first_tap + line..).zip(sums) {
             for (tap, sum) in sums.into_iter().enumerate() {
                 let place = &mut self.0.sums[(at * K + tap) * channels + channel..];
                 V::of(token, place).plus(sum).put(place);

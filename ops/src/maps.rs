@@ -115,23 +115,28 @@ impl Maps<'_> {
 pub(super) fn interleave<T: Copy>(maps: &[(&[T], usize)], to: &mut [T]) {
     let stride = maps.iter().map(|(_, channels)| channels).sum();
     let mut offset = 0;
-    for (map, channels) in maps {
-        let pixels = to.chunks_exact_mut(stride).zip(map.chunks_exact(*channels));
-        if *channels < LONG_RUN {
-            // The inner loop must not become a call of `memcpy` for each pixel.
-            for at in (0..*channels).step_by(8) {
-                let pixels = to.chunks_exact_mut(stride).zip(map.chunks_exact(*channels));
-                pixels.for_each(|(to, from)| to[offset + at..][..8].copy_from_slice(&from[at..][..8]));
+    for &(map, channels) in maps {
+        // A few elements are moved faster than by a call of `memcpy` for each pixel.
+        match channels {
+            8 => copy_pixels::<T, 8>(map, to, stride, offset),
+            16 => copy_pixels::<T, 16>(map, to, stride, offset),
+            24 => copy_pixels::<T, 24>(map, to, stride, offset),
+            32 => copy_pixels::<T, 32>(map, to, stride, offset),
+            _ => {
+                let pixels = to.chunks_exact_mut(stride).zip(map.chunks_exact(channels));
+                pixels.for_each(|(to, from)| to[offset..][..channels].copy_from_slice(from));
             }
-        } else {
-            pixels.for_each(|(to, from)| to[offset..][..*channels].copy_from_slice(from));
         }
         offset += channels;
     }
 }
 
-/// Elements of a pixel from which on a call of `memcpy` is worth it.
-const LONG_RUN: usize = 48;
+/// Copies pixels of `N` elements to ones of `stride`, from `offset` on.
+fn copy_pixels<T: Copy, const N: usize>(from: &[T], to: &mut [T], stride: usize, offset: usize) {
+    for (to, from) in to.chunks_exact_mut(stride).zip(from.as_chunks::<N>().0) {
+        to[offset..][..N].copy_from_slice(from);
+    }
+}
 
 /// Rows processed at once: 8 rows and the two around them take 128 KB at every level of the network, which fits a
 /// core's second-level cache.

@@ -130,6 +130,6 @@ pub fn pointwise_weight_gradient(
 }
 
 /// Pixels of a chunk, if each has so many elements.
-fn chunk_pixels(elements: usize) -> usize {
+pub(super) fn chunk_pixels(elements: usize) -> usize {
     (CHUNK_ELEMENTS / elements).next_multiple_of(BLOCK_PIXELS)
 }

@@ -18,7 +18,7 @@
 //! | `HeadLoss` | maps, weight, bias, labels u8, optional weights of the categories and of the Dice term | loss, pixel accuracy, gradients of weight, bias, maps, categories present f32 `[batch, 23]` |
 //! | `HeadEvaluation` | maps, weight, bias, labels | loss, binary cross-entropy, label map u8 |
 //! | `HeadLabels` | maps, weight, bias | label map u8, pixels of each category i32 `[batch, 23]` |
-//! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16MaxPool`, `Bf16UpConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
+//! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16PointwiseConvolution`, `Bf16DepthwiseConvolution`, `Bf16MaxPool`, `Bf16UpConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
 //! | `Bf16LastConvolution` | as `Bf16Convolution` | maps, f32 |
 //! | `Adam` | gradient, weights, first and second moment, step, learning rate, optional factors of the learning rate and decays of the weights | weights, first and second moment |
 //!
@@ -809,9 +809,10 @@ mod bf16 {
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 mod bf16 {
     use crate::runtime::operators::{Activation, Bf16, Call, F32, OptionalBf16, Signature, U8, ValueRef, ValueRefMut};
-    use crate::runtime::operators::{dims, even, expect, features_of, floats, outputs_of, second_of};
-    use crate::runtime::operators::{pooled_shape, shape_of, up_outputs_of, up_shape};
-    use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, Element, bf16_convolution, bf16_max_pool, bf16_up_convolution};
+    use crate::runtime::operators::{depthwise_of, dims, even, expect, features_of, floats, outputs_of};
+    use crate::runtime::operators::{pointwise_outputs_of, pooled_shape, second_of, shape_of, up_outputs_of, up_shape};
+    use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, Element, bf16_convolution, bf16_max_pool};
+    use lookbook_ops::bf16::{bf16_pointwise, bf16_up_convolution};
     use ort::value::PrimitiveTensorElementType;
 
     pub(super) fn is_available() -> bool {
@@ -836,6 +837,13 @@ mod bf16 {
             compute: convolve::<f32>,
         },
         Signature { name: "Bf16PhotoConvolution", inputs: &[U8, F32, F32], outputs: &[Bf16], compute: photos },
+        Signature {
+            name: "Bf16PointwiseConvolution",
+            inputs: &[Bf16, F32, F32, OptionalBf16],
+            outputs: &[Bf16],
+            compute: pointwise,
+        },
+        Signature { name: "Bf16DepthwiseConvolution", inputs: &[Bf16, F32, F32], outputs: &[Bf16], compute: depthwise },
         Signature { name: "Bf16MaxPool", inputs: &[Bf16], outputs: &[Bf16], compute: pool },
         Signature { name: "Bf16UpConvolution", inputs: &[Bf16, F32, F32], outputs: &[Bf16], compute: up },
     ];
@@ -878,6 +886,37 @@ mod bf16 {
         let inputs = [Bf16Maps::Photos(call.photos(&photos, shape.channels)?)];
         let (activation, output) = (call.activation(Activation::Relu)?, halves_mut(&mut output)?);
         bf16_convolution(token()?, call.workers.spread, shape, &inputs, parameters, activation, output);
+        Ok(())
+    }
+
+    fn pointwise(call: &Call<'_>) -> ort::Result<()> {
+        let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+        let residual = call.context.input(3)?;
+        let shape = features_of(&maps)?;
+        let out = pointwise_outputs_of(&weight, shape.channels)?;
+        expect(&bias, "bias", [out])?;
+        let residual = match &residual {
+            Some(residual) => {
+                expect(residual, "residual", dims(shape.with_channels(out)))?;
+                Some(halves(residual)?)
+            }
+            None => None,
+        };
+        let parameters = [floats(&weight)?, floats(&bias)?];
+        let mut output = call.output(0, dims(shape.with_channels(out)))?;
+        let (fused, output) = ((call.activation(Activation::None)?, residual), halves_mut(&mut output)?);
+        bf16_pointwise(token()?, call.workers.spread, shape, halves(&maps)?, parameters, fused, output);
+        Ok(())
+    }
+
+    fn depthwise(call: &Call<'_>) -> ort::Result<()> {
+        let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+        let layer = depthwise_of(call, &maps, &weight)?;
+        expect(&bias, "bias", [layer.shape.channels])?;
+        let parameters = [floats(&weight)?, floats(&bias)?];
+        let mut output = call.output(0, dims(layer.output_shape()))?;
+        let (activation, output) = (call.activation(Activation::None)?, halves_mut(&mut output)?);
+        layer.forward_bf16(call.workers, halves(&maps)?, parameters, activation, output);
         Ok(())
     }
 

@@ -260,6 +260,8 @@ fn calls() -> Vec<Call> {
             call("Bf16Convolution", with_halves(f32s(&[weight, bias])), 1),
             call("Bf16LastConvolution", with_halves(f32s(&[weight, bias])), 1),
             call("Bf16PhotoConvolution", with_photos(f32s(&[&[16, 3, 3, 3], bias])), 1),
+            call("Bf16PointwiseConvolution", with_halves(f32s(&[&[16, 8, 1, 1], bias])), 1),
+            call("Bf16DepthwiseConvolution", with_halves(f32s(&[&[8, 1, 3, 3], &[8]])), 1),
             call("Bf16MaxPool", with_halves(vec![]), 1),
             call("Bf16UpConvolution", with_halves(f32s(&[&[8, 16, 2, 2], bias])), 1),
         ]);
@@ -283,7 +285,8 @@ fn run(call: &Call) -> Result<(), String> {
     let element = match call.operator {
         "HeadEvaluation" => UINT8,
         "HeadLabels" => onnx::INT32,
-        "Bf16Convolution" | "Bf16PhotoConvolution" | "Bf16MaxPool" | "Bf16UpConvolution" => UINT16,
+        "Bf16LastConvolution" => FLOAT,
+        operator if operator.starts_with("Bf16") => UINT16,
         _ => FLOAT,
     };
     builder.output("last", last, element, &[Dim::Batch]);

@@ -263,7 +263,9 @@ fn adam_stays_within_its_buffers() {
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 mod of_bf16 {
     use super::*;
-    use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, bf16_convolution, bf16_max_pool, bf16_up_convolution};
+    use lookbook_ops::bf16::{
+        Avx512Bf16, Bf16Maps, bf16_convolution, bf16_max_pool, bf16_pointwise, bf16_up_convolution,
+    };
 
     /// Random non-negative bf16 numbers, guarded.
     fn halves(len: usize, guard: Guard) -> Guarded<u16> {
@@ -312,6 +314,20 @@ mod of_bf16 {
                 let mut wide = Guarded::new(&vec![f32::NAN; shape.pixels() * out], guard);
                 bf16_convolution(token, &ThreadATask, shape, &maps, [&both, &bias], Activation::Relu, &mut wide[..]);
                 assert!(wide.iter().all(|it| it.is_finite()), "{shape:?} x 2 to {out}");
+                let (weight, residual) = (floats(out * channels, guard), halves(shape.pixels() * out, guard));
+                let (fused, mut output) = ((Activation::Relu6, Some(&residual[..])), blank(residual.len(), guard));
+                bf16_pointwise(token, &ThreadATask, shape, &x, [&weight, &bias], fused, &mut output);
+                assert!(is_written(&output), "pointwise {shape:?} to {out}");
+                for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2)] {
+                    let layer = Depthwise { shape, kernel, stride, pads: [1, kernel - 1] };
+                    let (weight, bias) = (floats(channels * kernel * kernel, guard), floats(channels, guard));
+                    for instructions in Instructions::available() {
+                        let workers = Workers { instructions, spread: &ThreadATask };
+                        let mut output = blank(layer.output_shape().len(), guard);
+                        layer.forward_bf16(workers, &x, [&weight, &bias], Activation::Relu, &mut output);
+                        assert!(is_written(&output), "{layer:?}");
+                    }
+                }
                 let weight = floats(channels * out * 4, guard);
                 let mut output = blank(up_shape(shape, out).len(), guard);
                 bf16_up_convolution(token, &ThreadATask, shape, &x, [&weight, &bias], &mut output);

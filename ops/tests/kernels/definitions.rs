@@ -777,7 +777,9 @@ mod of_bf16 {
     use half::bf16;
 
     use super::*;
-    use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, bf16_convolution, bf16_max_pool, bf16_up_convolution};
+    use lookbook_ops::bf16::{
+        Avx512Bf16, Bf16Maps, bf16_convolution, bf16_max_pool, bf16_pointwise, bf16_up_convolution,
+    };
 
     /// Numbers that are exact in bf16: their products are exact in f32.
     fn exact(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
@@ -866,6 +868,81 @@ mod of_bf16 {
             );
             let wanted: Vec<f64> = expected.iter().map(|&it| f64::from(it)).collect();
             assert_close(&format!("{shape:?}"), &found, &wanted);
+        }
+    }
+
+    /// Asserts agreement within a place of bf16: sums may be rounded differently.
+    fn assert_same_place(what: &str, found: &[u16], expected: &[f32]) {
+        assert_eq!(found.len(), expected.len(), "{what}");
+        for (found, expected) in floats(found).iter().zip(expected) {
+            assert!((found - expected).abs() <= 4e-3 * expected.abs().max(0.1), "{what}: {found}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn photos_are_filled_as_in_f32() {
+        let Some(token) = token() else { return };
+        let shape = Shape { batch: 1, rows: 3, columns: 5, channels: 3 };
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let bytes: Vec<u8> = (0..shape.len()).map(|_| rng.random()).collect();
+        let weight: Vec<f32> = exact(&mut rng, 8 * 27).iter().map(|it| it * 255.0).collect();
+        let (bias, fill) = (random(&mut rng, 8), [127.0 / 255.0, 0.0, 1.0]);
+        let photos = Photos { bytes: &bytes, fill: &fill };
+        let mut expected = vec![f32::NAN; shape.pixels() * 8];
+        let workers = Workers { instructions: Instructions::best(), spread: &Rayon };
+        convolution(workers, shape, &[Maps::Photos(photos)], [&weight, &bias], Activation::Relu6, &mut expected);
+        let mut found = vec![f32::NAN; expected.len()];
+        let inputs = [Bf16Maps::Photos(photos)];
+        bf16_convolution(token, &Rayon, shape, &inputs, [&weight, &bias], Activation::Relu6, &mut found);
+        let wanted: Vec<f64> = expected.iter().map(|&it| f64::from(it)).collect();
+        assert_close("filled", &found, &wanted);
+    }
+
+    #[test]
+    fn pointwise_convolutions_are_those_of_f32() {
+        let Some(token) = token() else { return };
+        let workers = Workers { instructions: Instructions::best(), spread: &Rayon };
+        for ([batch, rows, columns], [channels, out]) in
+            SIZES.into_iter().flat_map(|size| [[8, 8], [24, 144], [40, 24], [112, 16]].map(|it| (size, it)))
+        {
+            let shape = Shape { batch, rows, columns, channels };
+            let mut rng = ChaCha8Rng::seed_from_u64((shape.len() + out) as u64);
+            let (input, residual) = (exact(&mut rng, shape.len()), exact(&mut rng, shape.pixels() * out));
+            let (weight, bias) = (exact(&mut rng, channels * out), random(&mut rng, out));
+            for (activation, residual) in ACTIVATIONS.into_iter().flat_map(|it| [(it, None), (it, Some(&residual))]) {
+                let mut expected = vec![f32::NAN; shape.pixels() * out];
+                let parameters = [&weight[..], &bias];
+                let summand = residual.map(|it| &it[..]);
+                pointwise(workers, shape, &input, parameters, activation, summand, &mut expected);
+                let mut found = vec![0; expected.len()];
+                let halves = residual.map(|it| bits(it));
+                let fused = (activation, halves.as_deref());
+                bf16_pointwise(token, &Rayon, shape, &bits(&input), parameters, fused, &mut found);
+                assert_same_place(&format!("{shape:?} to {out}, {activation:?}"), &found, &expected);
+            }
+        }
+    }
+
+    /// Unlike the others these need no instructions of their own.
+    #[test]
+    fn depthwise_convolutions_are_those_of_f32() {
+        for ([batch, rows, columns], channels) in SIZES.into_iter().flat_map(|size| [8, 24, 48].map(|it| (size, it))) {
+            for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2)] {
+                let shape = Shape { batch, rows, columns, channels };
+                let layer = Depthwise { shape, kernel, stride, pads: [kernel / 2; 2] };
+                let mut rng = ChaCha8Rng::seed_from_u64(shape.len() as u64);
+                let input = exact(&mut rng, shape.len());
+                let parameters = [random(&mut rng, channels * kernel * kernel), random(&mut rng, channels)];
+                let parameters = parameters.each_ref().map(|it| &it[..]);
+                every_instructions(|workers| {
+                    let mut expected = vec![f32::NAN; layer.output_shape().len()];
+                    layer.forward(workers, &input, parameters, Activation::Relu6, &mut expected);
+                    let mut found = vec![0; expected.len()];
+                    layer.forward_bf16(workers, &bits(&input), parameters, Activation::Relu6, &mut found);
+                    // The same sums, rounded.
+                    assert_eq!(floats(&found), rounded(&expected), "{} {layer:?}", workers.instructions);
+                });
+            }
         }
     }
 
