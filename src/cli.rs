@@ -120,7 +120,7 @@ enum Command {
 impl Command {
     /// Whether it does work that is worth starting threads for.
     fn works(&self) -> bool {
-        !matches!(self, Self::Settings(_) | Self::Status(_) | Self::Rollback(_) | Self::Doctor(_))
+        !matches!(self, Self::Settings(_) | Self::Doctor(_))
     }
 }
 
@@ -451,7 +451,7 @@ impl Cli {
         let settings = Settings::read(self.common.config.as_deref())?;
         let common = self.common.resolve(&settings)?;
         if self.command.works() {
-            threads::set_global(common.threads);
+            threads::set_global(common.threads)?;
         }
         match &self.command {
             Command::Run(flags) => return self.run_all(flags, &settings, &common),

@@ -133,7 +133,9 @@ impl Error {
 
     /// If an error of the operating system at `path` tells of a limit of this process or machine: which, and how to raise it.
     pub(crate) fn limit(cause: &std::io::Error, path: &Path) -> Option<Self> {
-        let (what, problem) = match Errno::from_io_error(cause)? {
+        // What has no memory for a whole file has no number.
+        let out_of_memory = (cause.kind() == std::io::ErrorKind::OutOfMemory).then_some(Errno::NOMEM);
+        let (what, problem) = match Errno::from_io_error(cause).or(out_of_memory)? {
             Errno::MFILE => {
                 ("open files", "this process may open no more; raise its limit (`ulimit -n`, LimitNOFILE= of systemd)")
             }

@@ -18,8 +18,8 @@ use super::sparse::BLOCK;
 use super::tables::{MatrixWriter, Neighbour, Pair, PairsWriter};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::stop;
 use crate::table::{self, Ended};
+use crate::{stop, threads};
 
 /// Maximum rows of a strip: a tile of 64 x 2048 correlations fits in the second-level cache. A divisor of [`BLOCK`], so
 /// that a strip lies in one block.
@@ -123,7 +123,8 @@ pub(super) fn run(config: &Config, correlator: &Correlator, cut: &Cut, folders: 
     let (ended, to_check) = mpsc::channel();
     std::thread::scope(|scope| {
         // Finished parts are flushed and checked while the next ones are computed.
-        let checked = scope.spawn(|| to_check.into_iter().try_for_each(|it: Ended| it.check().map(drop)));
+        let check = move || to_check.into_iter().try_for_each(|it: Ended| it.check().map(drop));
+        let checked = threads::spawn_in(scope, check)?;
         let computed = cut.parts().into_par_iter().try_for_each_with(ended, |ended, (number, rows)| {
             let writers = Writers::create(path(&folders.matrix, number), path(&folders.pairs, number), cut, config)?;
             // The receiver is gone if a part was invalid: end here too, with the error of the check.
