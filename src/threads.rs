@@ -6,7 +6,7 @@ use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 
 /// Sets the number of threads of the global pool, which all parallel work outside [`with`] runs on. It can only be set
 /// once, before the first such work; later calls change nothing.
@@ -68,11 +68,7 @@ pub(crate) fn check_room(threads: usize) -> Result<()> {
 
 /// Why threads cannot be started: the system says the same of all these limits.
 fn refused(threads: usize) -> Error {
-    let problem = format!(
-        "{threads} more cannot be started; raise the limits of processes (`ulimit -u`, TasksMax= of systemd) and of memory \
-         (`ulimit -v`), or use fewer `threads`"
-    );
-    Error::Limit { what: "threads".to_owned(), problem }
+    Error::Limit { what: format!("{threads} more threads"), problem: error::NO_THREADS.to_owned() }
 }
 
 #[cfg(test)]

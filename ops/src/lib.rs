@@ -18,6 +18,8 @@ mod instructions;
 pub mod maps;
 pub mod norm;
 pub mod pool;
+#[cfg(target_os = "linux")]
+pub mod process;
 mod product;
 mod simd;
 pub mod spread;

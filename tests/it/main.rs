@@ -29,5 +29,6 @@ mod sample;
 mod segment;
 mod shared;
 mod similarity;
+mod skip;
 mod training;
 mod training_step;
