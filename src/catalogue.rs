@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::rejects::Reject;
 use crate::shard::Shard;
 use crate::stage::Read;
-use crate::{photo, reason};
+use crate::{frames, photo, reason};
 
 /// File name extensions of photos in a folder tree, case-insensitive.
 pub const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "jpe", "jfif", "jif", "pjpeg", "pjp", "png", "webp"];
@@ -386,7 +386,7 @@ fn is_photo(path: &Path) -> bool {
 }
 
 fn read_parquet(list: &Path) -> Result<Vec<(u32, String)>> {
-    let read = || -> Result<Vec<(u32, String)>, PolarsError> {
+    frames::run(list, "is not a list of photos with the columns photo_id and path", || {
         let mut scan = LazyFrame::scan_parquet(PlRefPath::try_from_path(list)?, ScanArgsParquet::default())?;
         if !scan.collect_schema()?.get("photo_id").is_some_and(DataType::is_integer) {
             return Err(PolarsError::SchemaMismatch("photo_id is not a column of integers".into()));
@@ -397,9 +397,6 @@ fn read_parquet(list: &Path) -> Result<Vec<(u32, String)>> {
         let rows = ids.iter().zip(paths.iter());
         rows.map(|(id, path)| id.zip(path.map(str::to_owned)).ok_or_else(|| PolarsError::NoData("a null".into())))
             .collect()
-    };
-    read().map_err(|cause| {
-        Error::input(list, "is not a list of photos with the columns photo_id and path").because(cause)
     })
 }
 

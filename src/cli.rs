@@ -1,6 +1,6 @@
 //! One subcommand per stage: maps flags to that stage's `Config` and prints its summary to stdout.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -14,6 +14,7 @@ use lookbook::{
     convert, doctor, evaluate, export, recommend, report, run, sample, segment, similarity, status, threads, train,
     units,
 };
+use lookbook_ops::process::stdout_was_closed;
 use serde::Serialize;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -120,7 +121,7 @@ enum Command {
 impl Command {
     /// Whether it does work that is worth starting threads for.
     fn works(&self) -> bool {
-        !matches!(self, Self::Settings(_) | Self::Status(_) | Self::Rollback(_) | Self::Doctor(_))
+        !matches!(self, Self::Settings(_) | Self::Doctor(_))
     }
 }
 
@@ -470,7 +471,7 @@ impl Cli {
         let settings = Settings::read(self.common.config.as_deref())?;
         let common = self.common.resolve(&settings)?;
         if self.command.works() {
-            threads::set_global(common.threads);
+            threads::set_global(common.threads)?;
         }
         match &self.command {
             Command::Run(flags) => return self.run_all(flags, &settings, &common),
@@ -645,10 +646,14 @@ fn print_json(value: &impl Serialize) -> Result<()> {
 /// Prints to stdout, in one write, so that a reader such as `head` has it all before it closes the pipe.
 ///
 /// # Errors
-/// [`Error::Io`] if the disk is full or the pipe is closed: what is printed is the result, and must not get lost
-/// unnoticed.
+/// [`Error::Io`] if the disk is full, or the pipe or standard output is closed: what is printed is the result, and must
+/// not get lost unnoticed.
 fn print<T: std::fmt::Display + ?Sized>(text: &T) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    let written = out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush());
+    let written = if stdout_was_closed() {
+        Err(ErrorKind::BrokenPipe.into())
+    } else {
+        out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush())
+    };
     written.map_err(Error::io("print the results", "standard output"))
 }

@@ -114,9 +114,14 @@ impl Error {
         {
             return Self::io("read", path)(std::io::Error::from_raw_os_error(code));
         }
-        if let Self::Input { source, .. } | Self::Runtime { source, .. } = &mut self {
-            *source = Some(cause);
+        let (Self::Input { source, .. } | Self::Runtime { source, .. }) = &mut self else { return self };
+        // Some libraries say in words alone that the system gave them nothing.
+        let said = std::iter::successors(Some(&*cause as &dyn std::error::Error), |it| it.source());
+        if let Some((what, problem)) = said.map(ToString::to_string).find_map(|text| refused(&text)) {
+            let what = format!("{what}, at {self}");
+            return Self::Limit { what, problem: problem.to_owned() };
         }
+        *source = Some(cause);
         self
     }
 
@@ -133,14 +138,14 @@ impl Error {
 
     /// If an error of the operating system at `path` tells of a limit of this process or machine: which, and how to raise it.
     pub(crate) fn limit(cause: &std::io::Error, path: &Path) -> Option<Self> {
-        let (what, problem) = match Errno::from_io_error(cause)? {
+        // What has no memory for a whole file has no number.
+        let out_of_memory = (cause.kind() == std::io::ErrorKind::OutOfMemory).then_some(Errno::NOMEM);
+        let (what, problem) = match Errno::from_io_error(cause).or(out_of_memory)? {
             Errno::MFILE => {
                 ("open files", "this process may open no more; raise its limit (`ulimit -n`, LimitNOFILE= of systemd)")
             }
             Errno::NFILE => ("open files", "this machine may open no more; raise fs.file-max (sysctl)"),
-            Errno::NOMEM => {
-                ("memory", "this process may have no more; raise its limit (`ulimit -v`), or use fewer `threads`")
-            }
+            Errno::NOMEM => ("memory", NO_MEMORY),
             _ => return None,
         };
         Some(Self::Limit { what: format!("{what}, at {}", shown(path).display()), problem: problem.to_owned() })
@@ -164,6 +169,30 @@ impl Error {
             Self::Input { .. } | Self::Schema { .. } | Self::Runtime { .. } | Self::Limit { .. } | Self::Io { .. } => 1,
         }
     }
+}
+
+const NO_MEMORY: &str = "this process may have no more; raise its limit (`ulimit -v`), or use fewer `threads`";
+pub(crate) const NO_THREADS: &str = "this process may start no more; raise its limits (`ulimit -u`, TasksMax= of systemd; \
+                          `ulimit -v`), or use fewer `threads`";
+
+/// What the text of an error of ONNX Runtime, the loader, zstd, libjpeg-turbo or C++ says about memory or threads that the
+/// system refused: what was refused, and what to do.
+pub(crate) fn refused(text: &str) -> Option<(&'static str, &'static str)> {
+    const MEMORY: [&str; 7] = [
+        "bad_alloc",
+        "Failed to allocate memory",
+        "Cannot allocate memory",
+        "cannot allocate memory",
+        "failed to map segment",
+        "null pointer when creating new context",
+        "Insufficient memory",
+    ];
+    const THREADS: [&str; 2] = ["pthread_create failed", "OS can't spawn worker thread"];
+    let says = |phrases: &[&str]| phrases.iter().any(|it| text.contains(it));
+    if says(&THREADS) {
+        return Some(("threads", NO_THREADS));
+    }
+    says(&MEMORY).then_some(("memory", NO_MEMORY))
 }
 
 /// The number of the operating system's error that an error comes from, if it comes from one.
@@ -199,6 +228,14 @@ mod tests {
             "{disk}"
         );
         assert!(matches!(limit, Error::Limit { .. }) && limit.to_string().contains("ulimit -n"), "{limit}");
+        let runtime = || Error::runtime("predict.onnx", "ONNX Runtime failed");
+        for (text, limit) in
+            [("x: std::bad_alloc", "ulimit -v"), ("pthread_create failed, error code: 11", "ulimit -u")]
+        {
+            let refused = runtime().because(text);
+            assert!(matches!(refused, Error::Limit { .. }) && refused.to_string().contains(limit), "{refused}");
+            assert!(refused.to_string().contains("predict.onnx"), "{refused}");
+        }
         let other = damaged().because("bad magic");
         assert_eq!(other.with_causes(), "a.parquet: is damaged: bad magic");
     }

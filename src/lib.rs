@@ -114,6 +114,7 @@ pub mod dataset;
 pub mod doctor;
 #[doc(hidden)]
 pub mod files;
+mod frames;
 #[doc(hidden)]
 pub mod gates;
 #[doc(hidden)]

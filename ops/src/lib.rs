@@ -21,6 +21,8 @@ pub mod maps;
 pub mod norm;
 pub mod pointwise;
 pub mod pool;
+#[cfg(target_os = "linux")]
+pub mod process;
 mod product;
 mod simd;
 pub mod spread;

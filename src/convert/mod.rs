@@ -177,7 +177,7 @@ fn write_photos(config: &Config, common: &Common, source: &Source, path: &Path) 
     // The writer writes one batch while the next one is read.
     let (sender, receiver) = sync_channel(1);
     std::thread::scope(|scope| {
-        let writer = scope.spawn(move || write_batches(path, &receiver));
+        let writer = threads::spawn_in(scope, move || write_batches(path, &receiver))?;
         let rejects = threads::with(common.threads, || read_batches(config, source, &sender)).flatten();
         drop(sender);
         match writer.join() {

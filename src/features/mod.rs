@@ -1,17 +1,17 @@
 //! The feature table: computed from label maps and colours, and as later stages read it.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
-
-use serde::Serialize;
+use std::path::Path;
 
 use polars::prelude::{
     DataFrame, DataType, Expr, IntoColumn, LazyFrame, PlRefPath, PolarsError, ScanArgsParquet, all_horizontal, col,
 };
+use rayon::prelude::*;
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::labels::{self, CELL_COUNT};
-use crate::table;
+use crate::{frames, table};
 
 mod counts;
 pub mod layout;
@@ -19,6 +19,9 @@ mod regions;
 pub mod rows;
 
 pub use counts::{CellRule, ColorRule, DEFAULT_MIN_REGION, DEFAULT_MIN_SHARE, PixelCounts, Presence};
+
+/// Rows that are checked at once.
+const CHECKED_ROWS: usize = 1024;
 
 /// The feature table in memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,8 +48,7 @@ impl FeatureTable {
     pub fn open(folder: &Path) -> Result<Self> {
         let mut columns: Vec<Expr> = ["photo_id", "file_name", "path", "content_sha256", "apparel_px"].map(col).into();
         columns.extend(labels::cell_names().into_iter().map(col));
-        let frame = collect(folder, scan(folder)?.select(columns))?;
-        let table = Self::from_frame(&frame).map_err(bad_table(folder))?;
+        let table = query(folder, |scan| Self::from_frame(&scan.select(columns).collect()?))?;
         table.check(folder)?;
         Ok(table)
     }
@@ -150,50 +152,45 @@ impl FeatureStatistics {
         let names = labels::cell_names();
         let mut figures: Vec<Expr> = names.iter().map(|name| col(name.as_str()).count()).collect();
         figures.push(col("apparel_px").count().alias("photos"));
-        let nothing = all_horizontal(names.iter().map(|name| col(name.as_str()).is_null()).collect::<Vec<_>>());
-        figures.push(nothing.map_err(bad_table(folder))?.sum().alias("without_apparel"));
         let pixels: Vec<_> = labels::apparel_categories().map(|it| format!("px_{}", labels::column_name(it))).collect();
         figures.extend(pixels.iter().map(|name| col(name.as_str()).cast(DataType::UInt64).sum()));
-        let frame = collect(folder, scan(folder)?.select(figures))?;
-        let figure = |name: &str| {
-            let column = frame.column(name)?.cast(&DataType::UInt64)?.into_column();
-            Ok::<_, PolarsError>(column.u64()?.get(0).unwrap_or(0))
-        };
-        let counts = names.iter().map(|name| Ok((name.clone(), figure(name)?)));
-        let mut counts = counts.collect::<Result<Vec<_>, PolarsError>>().map_err(bad_table(folder))?;
-        let cells: u64 = counts.iter().map(|(_, count)| count).sum();
-        let photos = figure("photos").map_err(bad_table(folder))?;
-        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        counts.truncate(5);
-        let pixels = pixels.iter().map(|name| figure(name)).collect::<Result<_, _>>();
-        Ok(Self {
-            photos,
-            apparel_category_px: pixels.map_err(bad_table(folder))?,
-            photos_without_apparel: figure("without_apparel").map_err(bad_table(folder))?,
-            mean_cells_per_photo: cells as f64 / photos.max(1) as f64,
-            commonest_cells: counts,
+        let absent: Vec<Expr> = names.iter().map(|name| col(name.as_str()).is_null()).collect();
+        query(folder, |scan| {
+            figures.push(all_horizontal(absent)?.sum().alias("without_apparel"));
+            let frame = scan.select(figures).collect()?;
+            let figure = |name: &str| {
+                let column = frame.column(name)?.cast(&DataType::UInt64)?.into_column();
+                Ok::<_, PolarsError>(column.u64()?.get(0).unwrap_or(0))
+            };
+            let counts = names.iter().map(|name| Ok((name.clone(), figure(name)?)));
+            let mut counts = counts.collect::<Result<Vec<_>, PolarsError>>()?;
+            let cells: u64 = counts.iter().map(|(_, count)| count).sum();
+            let photos = figure("photos")?;
+            counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+            counts.truncate(5);
+            Ok(Self {
+                photos,
+                apparel_category_px: pixels.iter().map(|name| figure(name)).collect::<Result<_, _>>()?,
+                photos_without_apparel: figure("without_apparel")?,
+                mean_cells_per_photo: cells as f64 / photos.max(1) as f64,
+                commonest_cells: counts,
+            })
         })
     }
 }
 
-/// The checked parts of a features folder as one lazy frame.
-fn scan(folder: &Path) -> Result<LazyFrame> {
+/// Runs a query of all parts of a features folder.
+fn query<T>(folder: &Path, query: impl FnOnce(LazyFrame) -> Result<T, PolarsError>) -> Result<T> {
     let parts = table::parts(folder)?;
-    for part in &parts {
-        table::read_table(part, rows::TABLE, &[], 1)?;
-    }
-    let paths = parts.iter().map(|part| PlRefPath::try_from_path(part)).collect::<Result<Vec<_>, _>>();
-    let arguments = ScanArgsParquet { glob: false, ..ScanArgsParquet::default() };
-    paths.and_then(|paths| LazyFrame::scan_parquet_files(paths.into(), arguments)).map_err(bad_table(folder))
-}
-
-fn collect(folder: &Path, frame: LazyFrame) -> Result<DataFrame> {
-    frame.collect().map_err(bad_table(folder))
-}
-
-fn bad_table(folder: &Path) -> impl Fn(PolarsError) -> Error {
-    let folder: PathBuf = folder.to_owned();
-    move |cause| Error::input(&folder, "is not a valid feature table; run segment again").because(cause)
+    // Polars panics, hangs or asks for any amount of memory on some damaged files: our own reader sees them first.
+    parts.par_iter().try_for_each(|part| {
+        table::read_table(part, rows::TABLE, &[], CHECKED_ROWS)?.try_for_each(|rows| rows.map(drop))
+    })?;
+    frames::run(folder, "is not a valid feature table; run segment again", || {
+        let paths = parts.iter().map(|part| PlRefPath::try_from_path(part)).collect::<Result<Vec<_>, _>>()?;
+        let arguments = ScanArgsParquet { glob: false, ..ScanArgsParquet::default() };
+        query(LazyFrame::scan_parquet_files(paths.into(), arguments)?)
+    })
 }
 
 #[cfg(test)]

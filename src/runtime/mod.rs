@@ -195,14 +195,16 @@ fn loaded() -> Result<&'static Loaded> {
 
 fn load() -> Result<Loaded> {
     let path = find_library()?;
-    let builder = ort::init_from(&path).map_err(|cause| {
-        let problem = match cause {
-            ort::LoadDynamicError::BadVersion { version_str, .. } => {
-                format!("version {version_str} is too old, 1.{} or newer is needed; {INSTALL}", ort::MINOR_VERSION)
-            }
-            other => format!("is not a usable ONNX Runtime library ({other}); {INSTALL}"),
-        };
-        Error::runtime(path.display().to_string(), problem)
+    let subject = path.display().to_string();
+    let builder = ort::init_from(&path).map_err(|cause| match cause {
+        ort::LoadDynamicError::BadVersion { version_str, .. } => {
+            let needed = ort::MINOR_VERSION;
+            Error::runtime(
+                subject,
+                format!("version {version_str} is too old, 1.{needed} or newer is needed; {INSTALL}"),
+            )
+        }
+        other => Error::runtime(subject, format!("is not a usable ONNX Runtime library; {INSTALL}")).because(other),
     })?;
     let environment = builder.with_name("lookbook").with_telemetry(false).build().map_err(failed("ONNX Runtime"))?;
     let version = library_version(&path);

@@ -25,7 +25,7 @@ use crate::graph::Spec;
 use crate::model::predictor::{BATCH_SIZE, Predictor};
 use crate::photo::{self, Decoded, Decoding, PhotoProblem};
 use crate::stage::{Digest, Stat};
-use crate::{reason, stop};
+use crate::{reason, stop, threads};
 
 /// Maximum number of photos waiting for the network, besides those held by workers: the current batch and the next.
 const READY_PHOTOS: usize = 2 * BATCH_SIZE;
@@ -86,10 +86,10 @@ pub(super) fn run(
         let (answered, to_count) = sync_channel(ANSWERED_BATCHES);
         for _ in 0..workers {
             let (prepared, items) = (prepared.clone(), &items);
-            scope.spawn(move || prepare_all(work, items, &prepared));
+            threads::spawn_in(scope, move || prepare_all(work, items, &prepared))?;
         }
         drop(prepared);
-        let counting = scope.spawn(move || count_all(work, to_count, sink));
+        let counting = threads::spawn_in(scope, move || count_all(work, to_count, sink))?;
         let predicted = predict_all(predictor, &to_answer, &answered);
         drop((to_answer, answered));
         let counted = counting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

@@ -241,8 +241,8 @@ impl Versions {
         files::remove_folder(&partial)
     }
 
-    /// Creates the unfinished folder, empty except for the folders `kept` of an earlier run; returns whether there were
-    /// any. The lock must be held, and [`Versions::recover`] must have been called.
+    /// Creates the unfinished folder, empty except for the folders and files `kept` of an earlier run; returns whether
+    /// there was such a folder. The lock must be held, and [`Versions::recover`] must have been called.
     pub(super) fn start(&self, kept: &[&str]) -> Result<bool> {
         let partial = self.partial();
         if !kept.iter().any(|name| partial.join(name).is_dir()) {
@@ -250,10 +250,13 @@ impl Versions {
             files::create_folder(&partial)?;
             return Ok(false);
         }
+        let is_kept = |path: &Path| kept.iter().any(|name| path == partial.join(name));
         for path in files::entries(&partial)? {
             if !path.is_dir() || path.is_symlink() {
-                files::remove_file(&path)?;
-            } else if !kept.iter().any(|name| path == partial.join(name)) {
+                if path.is_symlink() || !is_kept(&path) {
+                    files::remove_file(&path)?;
+                }
+            } else if !is_kept(&path) {
                 files::remove_folder(&path)?;
             }
         }

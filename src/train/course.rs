@@ -1,6 +1,7 @@
 //! The training loop: epochs, validation, checkpoints, and when to stop.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use rand::SeedableRng;
@@ -67,6 +68,8 @@ pub(super) struct Course<'a> {
     pub(super) engine: Engine,
     pub(super) checkpoints: Checkpoints,
     pub(super) events: EventFile,
+    /// The history as a file, which keeps the times of the epochs for a run that resumes this one.
+    pub(super) loss_csv: PathBuf,
     /// The epochs done.
     pub(super) history: Vec<EpochRecord>,
     /// Whether the deadline had passed after the last of them.
@@ -79,6 +82,7 @@ impl Course<'_> {
         self.step.restore(checkpoint.step, &checkpoint.state)?;
         tracing::info!("resuming after epoch {} of {}", checkpoint.epoch(), self.config.epochs);
         self.history = checkpoint.history;
+        epochs::add_times(&mut self.history, &self.loss_csv);
         self.is_time_over = checkpoint.is_time_over;
         Ok(())
     }
@@ -113,6 +117,7 @@ impl Course<'_> {
         }
         self.events.scalars(&record)?;
         self.history.push(record);
+        epochs::write_csv(&self.loss_csv, &self.history)?;
         self.is_time_over = self.deadline.is_some_and(|it| it <= Instant::now());
         self.checkpoints.save(&Checkpoint {
             spec: self.spec.clone(),

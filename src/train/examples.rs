@@ -14,8 +14,8 @@ use crate::graph::Spec;
 use crate::model::confusion::Confusion;
 use crate::model::example::Example;
 use crate::photo::Photo;
-use crate::stop;
 use crate::train::augment::{Augmentation, Change};
+use crate::{stop, threads};
 
 /// Photos decoded at a time; bounds the memory used on top of the result.
 const CHUNK: usize = 32;
@@ -144,14 +144,14 @@ impl Examples {
         let change = |id| plan.augmentation.draw(plan.seed, plan.epoch, id);
         let (sender, batches) = mpsc::sync_channel(BATCHES_AHEAD);
         thread::scope(|scope| {
-            scope.spawn(move || {
+            threads::spawn_in(scope, move || {
                 for ids in plan.order.chunks(plan.batch_size) {
                     // The receiver is gone: `work` stopped early.
                     if sender.send((self.batch(ids, change), ids)).is_err() {
                         return;
                     }
                 }
-            });
+            })?;
             for (batch, ids) in batches {
                 if work(batch, ids)?.is_break() {
                     break;

@@ -31,5 +31,6 @@ mod sample;
 mod segment;
 mod shared;
 mod similarity;
+mod skip;
 mod training;
 mod training_step;

@@ -1,18 +1,8 @@
 //! Where tests find data that is not in this repository, and how they say that they were skipped.
 
-use std::io::Write;
 use std::path::PathBuf;
 
-/// Says that the calling test is skipped. libtest counts it as passed, so the reason also goes as one line into the
-/// file that `LOOKBOOK_SKIPPED` names, which `scripts/check.sh` counts at its end.
-pub(crate) fn skip(reason: &str) {
-    eprintln!("SKIPPED: {reason}");
-    if let Some(path) = std::env::var_os("LOOKBOOK_SKIPPED") {
-        let mut file = std::fs::File::options().append(true).create(true).open(path).unwrap();
-        // One write, as tests run at the same time.
-        file.write_all(format!("{}\n", reason.replace('\n', " ")).as_bytes()).unwrap();
-    }
-}
+pub(crate) use crate::skip::skip;
 
 /// As [`skip`], for want of something that `.ci/run` installs: a failure in continuous integration (`CI=true`).
 pub(crate) fn not_installed(reason: &str) {

@@ -1,5 +1,6 @@
 //! Training that is killed, refused, bounded and published: the program itself, on small photos.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -530,4 +531,39 @@ fn half_precision_is_for_the_portable_graph_and_recorded() {
         assert_eq!(text.contains("mixed_precision is for portable operators"), precision == "f32");
         place.losses_agree("single", dialect, if precision == "f32" { 1e-3 } else { 0.05 });
     }
+}
+
+#[test]
+fn identical_runs_write_identical_bytes() {
+    let Some(place) = Place::new() else { return };
+    for output in ["first", "second"] {
+        place.succeeds(&["train", "--epochs", "3", "--output", output]);
+    }
+    let files = |output: &str| -> BTreeMap<PathBuf, Vec<u8>> {
+        let root = place.path(output);
+        let entries =
+            walkdir::WalkDir::new(&root).into_iter().map(Result::unwrap).filter(|it| it.file_type().is_file());
+        entries.map(|it| (it.path().strip_prefix(&root).unwrap().to_owned(), fs::read(it.path()).unwrap())).collect()
+    };
+    let [mut first, mut second] = ["first", "second"].map(files);
+    assert_eq!(first.keys().filter(|it| it.starts_with("checkpoints")).count(), 3);
+    for files in [&mut first, &mut second] {
+        // Where a clock has its say: the time of the run, and the speed of its epochs.
+        for timed in ["run.json", "history.parquet", "loss.csv"] {
+            assert!(files.remove(Path::new(timed)).is_some(), "{timed}");
+        }
+        let card = files.get_mut(Path::new("model.json")).unwrap();
+        let mut value: Value = serde_json::from_slice(card).unwrap();
+        assert!(value["created_at"].take().is_string());
+        *card = value.to_string().into_bytes();
+        files.retain(|name, _| !name.starts_with("tensorboard"));
+    }
+    assert!(first.len() > 8, "{:?}", first.keys());
+    assert_eq!(first.keys().collect::<Vec<_>>(), second.keys().collect::<Vec<_>>());
+    for (name, bytes) in &first {
+        assert!(second[name] == *bytes, "{} differs", name.display());
+    }
+    let times: Vec<f32> =
+        epochs::read(&place.path("first/history.parquet")).unwrap().iter().map(|it| it.elapsed_secs).collect();
+    assert!(times[0] > 0.0 && times.is_sorted(), "{times:?}");
 }

@@ -51,7 +51,7 @@ fn check<const I: usize, const O: usize>(
     run: impl Fn(Workers<'_>, [&[f32]; I], [&mut [f32]; O]),
 ) {
     let inputs = inputs.map(random);
-    for instructions in Instructions::available() {
+    for instructions in crate::instructions() {
         let workers = Workers { instructions, spread: &ThreadATask };
         let mut expected = outputs.map(|len| vec![f32::NAN; len]);
         run(workers, inputs.each_ref().map(|it| &it[..]), expected.each_mut().map(|it| &mut it[..]));
@@ -289,7 +289,7 @@ mod of_bf16 {
     #[test]
     fn layers_in_bf16_stay_within_their_buffers() {
         let Some(token) = Avx512Bf16::detect() else {
-            eprintln!("SKIPPED: this processor has no AVX-512-BF16");
+            crate::skip::skip("this processor has no AVX-512-BF16");
             return;
         };
         for guard in Guard::BOTH {

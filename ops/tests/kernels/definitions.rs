@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 const SIZES: [[usize; 3]; 6] = [[1, 1, 1], [2, 3, 2], [1, 5, 7], [2, 9, 20], [1, 4, 23], [1, 19, 41]];
 
 fn every_instructions(check: impl Fn(Workers<'_>)) {
-    for instructions in Instructions::available() {
+    for instructions in crate::instructions() {
         check(Workers { instructions, spread: &Rayon });
     }
 }
@@ -801,7 +801,7 @@ mod of_bf16 {
     fn token() -> Option<Avx512Bf16> {
         let token = Avx512Bf16::detect();
         if token.is_none() {
-            eprintln!("SKIPPED: this processor has no AVX-512-BF16");
+            crate::skip::skip("this processor has no AVX-512-BF16");
         }
         token
     }
