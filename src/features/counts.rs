@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::regions::{NO_LABEL, largest_regions};
+use super::regions::{Extent, NO_LABEL, extents};
 use crate::error::{Error, Result};
-use crate::labels::{self, BACKGROUND, CATEGORY_COUNT, CELL_COUNT, COLOR_COUNT};
+use crate::labels::{self, BACKGROUND, CATEGORY_COUNT, COLOR_COUNT};
 
 /// How the pixels of a category are assigned a colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -57,10 +57,10 @@ impl Presence {
         Ok(())
     }
 
-    /// Whether a cell of that usual share is present.
-    fn holds(&self, usual_share: f64, pixels: u32, largest_region: u32, apparel_px: u32) -> bool {
+    /// Whether a cell of a category of that usual share is present.
+    fn holds(&self, usual_share: f64, cell: Extent, apparel_px: u32) -> bool {
         let usual_px = usual_share * f64::from(apparel_px);
-        f64::from(pixels) >= self.min_share * usual_px && f64::from(largest_region) >= self.min_region * usual_px
+        f64::from(cell.pixels) >= self.min_share * usual_px && f64::from(cell.largest) >= self.min_region * usual_px
     }
 }
 
@@ -96,18 +96,12 @@ impl PixelCounts {
         }
         let apparel_px = labels::apparel_categories().map(|category| category_px[usize::from(category)]).sum();
         let cells = cell_map(label_map, width, rule.color, color_of);
-        let mut cell_px = vec![0; usize::from(NO_LABEL) + 1];
-        for &cell in &cells {
-            cell_px[usize::from(cell)] += 1;
-        }
-        cell_px.truncate(CELL_COUNT);
-        let largest = largest_regions(&cells, width);
         let usual = labels::apparel_categories().flat_map(|it| [labels::USUAL_SHARE[usize::from(it)]; COLOR_COUNT - 1]);
-        for ((pixels, largest), usual) in cell_px.iter_mut().zip(largest).zip(usual) {
-            if !rule.presence.holds(usual, *pixels, largest, apparel_px) {
-                *pixels = 0;
-            }
-        }
+        let cells = extents(&cells, width).into_iter().zip(usual);
+        let present = |(extent, usual): (Extent, f64)| {
+            if rule.presence.holds(usual, extent, apparel_px) { extent.pixels } else { 0 }
+        };
+        let cell_px = cells.map(present).collect();
         Self { category_px, apparel_px, cell_px }
     }
 

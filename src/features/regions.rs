@@ -8,10 +8,19 @@ pub(super) const NO_LABEL: u8 = u8::MAX;
 /// Number of labels, [`NO_LABEL`] included.
 const LABELS: usize = 256;
 
-/// Pixels of the largest region of each label, 0 for labels that do not occur. A region is a set of pixels of one label that
+/// How much of a label map has one label, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Extent {
+    /// All pixels of the label.
+    pub(super) pixels: u32,
+    /// Those of its largest region.
+    pub(super) largest: u32,
+}
+
+/// The extent of each label but [`NO_LABEL`], 0 for labels that do not occur. A region is a set of pixels of one label that
 /// are connected through their sides; `labels` is `[height, width]`. A union-find over the runs of equal pixels in each row,
 /// which are few (Rosenfeld and Pfaltz, 1966).
-pub(super) fn largest_regions(labels: &[u8], width: usize) -> [u32; LABELS] {
+pub(super) fn extents(labels: &[u8], width: usize) -> [Extent; LABELS] {
     let mut regions = Regions::default();
     let mut above = 0..0;
     for row in labels.chunks_exact(width) {
@@ -19,7 +28,7 @@ pub(super) fn largest_regions(labels: &[u8], width: usize) -> [u32; LABELS] {
         regions.join_rows(above, here.clone());
         above = here;
     }
-    regions.largest()
+    regions.extents()
 }
 
 /// A run of equal pixels in a row.
@@ -74,16 +83,18 @@ impl Regions {
         run
     }
 
-    fn largest(mut self) -> [u32; LABELS] {
-        let mut pixels = vec![0; self.runs.len()];
-        let mut largest = [0; LABELS];
+    fn extents(mut self) -> [Extent; LABELS] {
+        let mut regions = vec![0; self.runs.len()];
+        let mut extents = [Extent::default(); LABELS];
         for run in 0..self.runs.len() {
-            let region = &mut pixels[self.first_of(run)];
-            *region += self.runs[run].columns.len() as u32;
-            let most = &mut largest[usize::from(self.runs[run].label)];
-            *most = (*most).max(*region);
+            let pixels = self.runs[run].columns.len() as u32;
+            let region = &mut regions[self.first_of(run)];
+            *region += pixels;
+            let extent = &mut extents[usize::from(self.runs[run].label)];
+            extent.pixels += pixels;
+            extent.largest = extent.largest.max(*region);
         }
-        largest
+        extents
     }
 }
 
@@ -91,9 +102,9 @@ impl Regions {
 mod tests {
     use super::*;
 
-    /// The largest regions by another way: from each pixel, everything that can be reached.
-    fn flooded(labels: &[u8], width: usize) -> [u32; LABELS] {
-        let (mut seen, mut largest) = (vec![false; labels.len()], [0; LABELS]);
+    /// The extents by another way: from each pixel, everything that can be reached.
+    fn flooded(labels: &[u8], width: usize) -> [Extent; LABELS] {
+        let (mut seen, mut extents) = (vec![false; labels.len()], [Extent::default(); LABELS]);
         for start in 0..labels.len() {
             let (mut pixels, mut reached) = (0, vec![start]);
             while let Some(pixel) = reached.pop() {
@@ -109,10 +120,11 @@ mod tests {
                 ];
                 reached.extend(beside.into_iter().flatten().filter(|&it| labels[it] == labels[pixel]));
             }
-            let most = &mut largest[usize::from(labels[start])];
-            *most = pixels.max(*most);
+            let extent = &mut extents[usize::from(labels[start])];
+            extent.pixels += pixels;
+            extent.largest = extent.largest.max(pixels);
         }
-        largest
+        extents
     }
 
     #[test]
@@ -124,10 +136,10 @@ mod tests {
             1, 1, 1, 3, 3, 3, 4, 4,
         ]
         .map(|it| if it == 9 { NO_LABEL } else { it });
-        let largest = largest_regions(&labels, 8);
-        assert_eq!(largest[..5], [0, 8, 1, 7, 3]);
-        assert_eq!(largest[usize::from(NO_LABEL)], 0);
-        assert_eq!(largest_regions(&[5, 5, 6, 5], 4)[5..7], [2, 1], "one row");
+        let of = |labels: &[u8], width| extents(labels, width).map(|it| (it.pixels, it.largest));
+        assert_eq!(of(&labels, 8)[..5], [(0, 0), (8, 8), (1, 1), (7, 7), (4, 3)]);
+        assert_eq!(of(&labels, 8)[usize::from(NO_LABEL)], (0, 0));
+        assert_eq!(of(&[5, 5, 6, 5], 4)[5..7], [(3, 2), (1, 1)], "one row");
     }
 
     #[test]
@@ -141,7 +153,7 @@ mod tests {
                     if label == 0 { NO_LABEL } else { label as u8 }
                 })
                 .collect();
-            assert_eq!(largest_regions(&map, width), flooded(&map, width), "{width} x {height}, {labels} labels");
+            assert_eq!(extents(&map, width), flooded(&map, width), "{width} x {height}, {labels} labels");
         }
     }
 }

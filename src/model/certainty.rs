@@ -46,13 +46,14 @@ impl Certainty {
         Ok(canvas.label_map(&self.spec, &on_canvas, photo.size()))
     }
 
-    /// The same for the pixels of a canvas: `[rows, columns]`.
+    /// The same for the pixels of a canvas, of the size of its label map: `[label map rows, label map columns]`.
     ///
     /// # Errors
     /// [`Error::Runtime`].
     pub fn on_canvas(&mut self, pixels: Vec<u8>) -> Result<Vec<u8>> {
-        let (rows, columns) = (self.spec.rows(), self.spec.columns());
-        let input = Tensor::from_array(([1, rows, columns, 3], pixels)).map_err(failed(PREDICT_FILE))?;
+        let (rows, columns) = (self.spec.label_map_rows(), self.spec.label_map_columns());
+        let dims = [1, self.spec.rows(), self.spec.columns(), 3];
+        let input = Tensor::from_array((dims, pixels)).map_err(failed(PREDICT_FILE))?;
         let outputs = self.session.run(ort::inputs! { "photos" => input }).map_err(failed(PREDICT_FILE))?;
         let probabilities = outputs["probabilities"].try_extract_tensor::<f32>().map_err(failed(PREDICT_FILE))?;
         let (map_rows, map_columns) = (self.spec.map_rows(), self.spec.map_columns());

@@ -450,9 +450,9 @@ fn an_evaluation_looks_for_neighbours_in_the_whole_data_set() {
     let mut old: Value = serde_json::from_slice(&fs::read(place.path("model/evaluation.json")).unwrap()).unwrap();
     old.as_object_mut().unwrap().remove("by_photo");
     let features = old["features"].as_array_mut().unwrap();
-    features.iter_mut().for_each(|it| {
-        it.as_object_mut().unwrap().retain(|key, _| !["presence", "neighbours"].contains(&key.as_str()))
-    });
+    for it in features {
+        it.as_object_mut().unwrap().retain(|key, _| !["presence", "neighbours"].contains(&key.as_str()));
+    }
     fs::write(place.path("model/evaluation.json"), old.to_string()).unwrap();
     assert!(read().features[0].presence.is_none());
 }
