@@ -6,12 +6,44 @@ use std::process::Command;
 use lookbook::graph::encoder::lite0;
 use lookbook::model::encoder::{EncoderFile, FILE, FOLDER};
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+
+/// Writes a small encoder with `timm`'s names; all its weights are `weight`.
+pub(crate) fn write_small_encoder(path: &Path, weight: f32) {
+    let mut tensors = Vec::new();
+    let mut layer = |convolution: String, norm: String, dims: [usize; 4]| {
+        let mut add = |name: String, dims: Vec<usize>, value: f32| {
+            let bytes: Vec<u8> = vec![value; dims.iter().product()].iter().flat_map(|it| it.to_le_bytes()).collect();
+            tensors.push((name, dims, bytes));
+        };
+        add(format!("{convolution}.weight"), dims.to_vec(), weight);
+        for (kind, value) in [("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)] {
+            add(format!("{norm}.{kind}"), vec![dims[0]], value);
+        }
+    };
+    layer("conv_stem".to_owned(), "bn1".to_owned(), [8, 3, 3, 3]);
+    for stage in 0..7 {
+        let of = |name: &str| format!("blocks.{stage}.0.{name}");
+        if stage == 0 {
+            layer(of("conv_dw"), of("bn1"), [8, 1, 3, 3]);
+            layer(of("conv_pw"), of("bn2"), [16, 8, 1, 1]);
+        } else {
+            layer(of("conv_pw"), of("bn1"), [32, 16, 1, 1]);
+            layer(of("conv_dw"), of("bn2"), [32, 1, 3, 3]);
+            layer(of("conv_pwl"), of("bn3"), [16, 32, 1, 1]);
+        }
+    }
+    let views = tensors
+        .iter()
+        .map(|(name, dims, bytes)| (name.as_str(), TensorView::new(Dtype::F32, dims.clone(), bytes).unwrap()));
+    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name)
 }
 
-/// Makes wheels as `torch.save` would have, without PyTorch: all tensors are 2 x 3 and stored by columns. `good.whl` is as
+/// Makes wheels as `torch.save` would have, without its library: all tensors are 2 x 3 and stored by columns. `good.whl` is as
 /// the real one; each of the others is bad in the way that its name says.
 const WHEELS: &str = r#"
 import collections, io, os, pickle, struct, sys, types, zipfile

@@ -1,6 +1,7 @@
 //! A whole night by `lookbook run`: what runs, why, and what does not.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -239,7 +240,14 @@ fn make_calls_the_program_and_knows_no_stage() {
     for script in ["install_build_tools.sh", "install_onnxruntime.sh"] {
         fs::copy("/bin/true", nights.path("scripts").join(script)).unwrap();
     }
-    let built = Path::new(env!("CARGO_BIN_EXE_lookbook")).ancestors().nth(2).unwrap();
+    // Writes down where the encoder is to go.
+    let install_encoder = nights.path("scripts/install_encoder.sh");
+    fs::write(&install_encoder, "#!/bin/sh\necho \"$1\" >encoder-folder\n").unwrap();
+    fs::set_permissions(&install_encoder, fs::Permissions::from_mode(0o755)).unwrap();
+    // A program of its own: beside the one that was built there may be an encoder.
+    let program = fs::canonicalize(nights.place.path()).unwrap().join("built/release/lookbook");
+    fs::create_dir_all(program.parent().unwrap()).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_lookbook"), &program).unwrap();
     let make = |arguments: &[&str]| {
         let mut make = Command::new("make");
         make.arg("all").args(arguments).current_dir(nights.place.path()).env("ORT_DYLIB_PATH", library().unwrap());
@@ -247,7 +255,7 @@ fn make_calls_the_program_and_knows_no_stage() {
         for variable in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"] {
             make.env_remove(variable);
         }
-        let output = make.env("CARGO_TARGET_DIR", built).env("CARGO", "true").output().unwrap();
+        let output = make.env("CARGO_TARGET_DIR", nights.path("built")).env("CARGO", "true").output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         (output.status.code().unwrap(), text)
     };
@@ -263,7 +271,19 @@ fn make_calls_the_program_and_knows_no_stage() {
     let (code, text) = make(&["CONFIG=night.toml", "OUTPUT=the output's"]);
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("nothing to do"), "{text}");
+    assert!(!nights.path("encoder-folder").exists(), "the settings need no encoder");
     let (code, text) = make(&["CONFIG=nope.toml"]);
     assert_eq!(code, 2, "{text}");
     assert!(text.contains("nope.toml: cannot be read"), "{text}");
+
+    fs::write(nights.path("pretrained.toml"), "[train]\nrecipe = \"pretrained\"\n").unwrap();
+    for flag in ["-n", "-s"] {
+        let (code, text) = make(&["CONFIG=pretrained.toml", "OUTPUT=other", flag]);
+        assert_eq!(code, 2, "{text}");
+        assert!(text.contains("the pretrained encoder is missing; `make encoder` installs it"), "{text}");
+        assert!(!nights.path("other/sample").exists(), "no stage ran");
+        assert_eq!(nights.path("encoder-folder").exists(), flag != "-n", "-n gets nothing");
+    }
+    let folder = fs::read_to_string(nights.path("encoder-folder")).unwrap();
+    assert_eq!(Path::new(folder.trim()), program.parent().unwrap().join(".encoder"), "where the program looks for it");
 }

@@ -9,6 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
+use crate::encoder::write_small_encoder;
 use crate::python::python;
 use crate::shared::library;
 use lookbook::model::epochs::{self, EpochRecord};
@@ -338,6 +339,62 @@ fn the_model_card_says_what_the_model_is() {
     place.succeeds(&["train", "--epochs", "1"]);
     let card: Value = serde_json::from_slice(&fs::read(place.path("model/model.json")).unwrap()).unwrap();
     assert_eq!(card["dataset"]["licence"], Value::Null);
+}
+
+#[test]
+fn a_pretrained_encoder_is_an_input_of_the_run() {
+    let Some(place) = Place::new() else { return };
+    let settings = SETTINGS.replace("recipe = \"seed\"", "recipe = \"pretrained\"\nchannels = [16, 8, 8, 8]");
+    fs::write(place.path("train.toml"), format!("dialect = \"portable\"\n{settings}")).unwrap();
+    let file = place.path("mobilenetv2.safetensors");
+    let train = ["train", "--encoder", "mobilenetv2.safetensors", "--epochs"];
+    let (code, text) = place.run(&[&train[..], &["1"]].concat());
+    assert_eq!(code, 1, "{text}");
+    let missing = "mobilenetv2.safetensors: the pretrained encoder is missing; `make encoder` installs it";
+    assert!(text.contains(missing) && !place.path("model").exists(), "{text}");
+
+    write_small_encoder(&file, 0.1);
+    place.succeeds(&[&train[..], &["1"]].concat());
+    let made = Summary::read(&place.path("model")).unwrap();
+    let card: Value = serde_json::from_slice(&fs::read(place.path("model/model.json")).unwrap()).unwrap();
+    assert_eq!(made.inputs.len(), 2);
+    assert_eq!(made.inputs[1].path.file_name(), file.file_name());
+    let encoder = &card["network"]["encoder"];
+    assert_eq!(encoder["name"], "mobilenetv2.safetensors");
+    assert_eq!(encoder["sha256"], made.inputs[1].sha256.as_str());
+    assert_eq!((&encoder["licence"], &encoder["licence_file"]), (&Value::Null, &Value::Null));
+    // Under another name it is the same encoder; with other weights another.
+    let again = [&train[..], &["1", "--if-changed"]].concat();
+    assert!(place.succeeds(&again).contains("nothing to do"));
+    fs::copy(&file, place.path("mobilenetv2-copy.safetensors")).unwrap();
+    let copy = ["train", "--encoder", "mobilenetv2-copy.safetensors", "--epochs", "1", "--if-changed"];
+    assert!(place.succeeds(&copy).contains("nothing to do"));
+    write_small_encoder(&file, 0.2);
+    fs::write(place.path("LICENSE"), "Licence of Encoders").unwrap();
+    assert!(!place.succeeds(&again).contains("nothing to do"));
+    let card: Value = serde_json::from_slice(&fs::read(place.path("model/model.json")).unwrap()).unwrap();
+    assert_eq!(card["network"]["encoder"]["licence_file"], "ENCODER_LICENSE");
+    assert_eq!(fs::read_to_string(place.path("model/ENCODER_LICENSE")).unwrap(), "Licence of Encoders");
+
+    // An unfinished run is resumed with its own encoder alone.
+    let other = |encoder: &str, more: &[&str]| {
+        let arguments = ["train", "--encoder", encoder, "--output", "other", "--epochs", "8"];
+        place.command(&[&arguments, more].concat())
+    };
+    let mut child = other("mobilenetv2.safetensors", &[]).spawn().unwrap();
+    wait_for(&mut child, || place.unfinished("other").last() >= Some(&1));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let left = place.unfinished("other");
+    let resume = |encoder: &str| text_of(&other(encoder, &["--resume"]).output().unwrap());
+    let (code, text) = resume("mobilenetv2-copy.safetensors");
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("the encoder (SHA-256) is "), "{text}");
+    assert_eq!(place.unfinished("other"), left, "nothing was touched");
+    fs::rename(&file, place.path("mobilenetv2-moved.safetensors")).unwrap();
+    let (code, text) = resume("mobilenetv2-moved.safetensors");
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(place.counts("other")["resumed_after_epoch"], left[left.len() - 1]);
 }
 
 #[test]
