@@ -38,6 +38,7 @@ pub mod parameters;
 mod portable;
 mod presence;
 pub mod spec;
+mod stem;
 mod unet;
 
 use builder::{Builder, Dim, Value};

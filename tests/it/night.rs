@@ -285,7 +285,7 @@ fn make_calls_the_program_and_knows_no_stage() {
         let (code, text) = make(&["CONFIG=pretrained.toml", "OUTPUT=other", flag]);
         assert_eq!(code, 2, "{text}");
         assert!(text.contains("the pretrained encoder is missing; `make encoder` installs it"), "{text}");
-        assert!(!nights.path("other").exists(), "no stage ran");
+        assert!(!nights.path("other/sample").exists(), "no stage ran");
         assert_eq!(nights.path("encoder-folder").exists(), flag != "-n", "-n gets nothing");
     }
     let folder = fs::read_to_string(nights.path("encoder-folder")).unwrap();
