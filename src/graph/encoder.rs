@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub enum Padding {
     /// As `TensorFlow` does: as few as possible, the odd one below and to the right.
     Same,
-    /// As PyTorch does: half the kernel on each side.
+    /// As `PyTorch` does: half the kernel on each side.
     Symmetric,
 }
 

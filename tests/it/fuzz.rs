@@ -120,7 +120,9 @@ fn kinds(place: &Path) -> Vec<Kind> {
         ),
         kind("v5", "annotations/pixel-level/0001.mat", mat("v5"), read_ccp),
         kind("v73", "fashon_parsing_data.mat", mat("v73"), read_cfpd),
-        kind("list", "list.csv", vec![b"photo_id,path\n1,a.jpg\n2,\"b, c.jpg\"\n".to_vec()], |folder| read_list(folder, "list.csv")),
+        kind("list", "list.csv", vec![b"photo_id,path\n1,a.jpg\n2,\"b, c.jpg\"\n".to_vec()], |folder| {
+            read_list(folder, "list.csv")
+        }),
         kind("table_list", "list.parquet", vec![bytes(features.join("part-00000.parquet"))], |folder| {
             read_list(folder, "list.parquet")
         }),
@@ -197,7 +199,9 @@ fn try_one(kind: &Kind, folder: &Path, bytes: &[u8]) -> Result<(), String> {
         Err(_) => Err("it panicked".to_owned()),
         _ if took > LONGEST => Err(format!("it took {took:?}")),
         // A table in parts goes by its folder's name.
-        Ok(Err(problem)) if !problem.contains(&name) && !problem.contains(kind.name) => Err(format!("the message does not name the file: {problem}")),
+        Ok(Err(problem)) if !problem.contains(&name) && !problem.contains(kind.name) => {
+            Err(format!("the message does not name the file: {problem}"))
+        }
         Ok(_) => Ok(()),
     }
 }
