@@ -298,8 +298,5 @@ fn guarded<T>(action: &'static str, path: &Path, step: impl FnOnce() -> Result<T
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(ParquetError) -> Error {
     let path = path.to_owned();
-    move |cause| match error::refused(&cause.to_string()) {
-        Some(_) => Error::io(action, path)(std::io::ErrorKind::OutOfMemory.into()),
-        None => Error::io(action, path)(std::io::Error::other(cause)),
-    }
+    move |cause| Error::io(action, path)(error::io_error_of(cause))
 }

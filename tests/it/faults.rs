@@ -21,7 +21,7 @@ const CALLS: &str = "openat,read,pread64,write,pwrite64,fsync,fdatasync,rename,r
 const FILLING: &str = "openat write pwrite64 fsync fdatasync rename renameat renameat2 mkdir mkdirat link linkat ftruncate \
                        copy_file_range";
 /// A run that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What a command does to the published folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

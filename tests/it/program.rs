@@ -250,14 +250,14 @@ fn few_open_files_are_named_and_cost_no_photo() {
     assert!((1..34).contains(&refused), "{refused} of 34 limits are too small");
 }
 
-/// A user id that nobody has, so that a limit of processes counts those of one test alone; root is not limited.
-const NOBODY_ELSE: u32 = 54_321;
+/// A user that nobody is, so that a limit of processes counts those of one test alone; root is not limited.
+const NOBODY: &str = "54321";
 
 #[test]
 fn few_threads_are_named_and_end_the_run() {
     let place = tempfile::tempdir().unwrap();
     let has_user =
-        Command::new("setpriv").args(["--reuid", "54321", "true"]).output().is_ok_and(|it| it.status.success());
+        Command::new("setpriv").args(["--reuid", NOBODY, "true"]).output().is_ok_and(|it| it.status.success());
     if !has_user {
         crate::shared::skip("a limit of processes is tried as another user, which only root can become (setpriv)");
         return;
@@ -266,10 +266,9 @@ fn few_threads_are_named_and_end_the_run() {
     let program = place.path().join("lookbook");
     fs::copy(env!("CARGO_BIN_EXE_lookbook"), &program).unwrap();
     let limited = |threads: u32, arguments: &[&str]| {
-        let user = NOBODY_ELSE + threads;
         let mut command = Command::new("prlimit");
         command.arg(format!("--nproc={threads}")).arg("setpriv");
-        command.args([format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()]);
+        command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
         finish(command.arg(&program).args(arguments).current_dir(place.path()))
     };
     let convert = ["convert", "--source", "drawn", "--output", "dataset"];

@@ -7,16 +7,12 @@ use std::io::Write;
 pub(crate) fn skip(reason: &str) {
     eprintln!("SKIPPED: {reason}");
     if let Some(path) = std::env::var_os("LOOKBOOK_SKIPPED") {
-        let mut file = std::fs::File::options()
-            .append(true)
-            .create(true)
-            .open(path)
-            .expect("the list of skipped tests can be written");
+        let mut file =
+            std::fs::File::options().append(true).create(true).open(path).expect("the file of skipped tests opens");
         // libtest names a test's thread after it.
         let thread = std::thread::current();
         let test = thread.name().unwrap_or("main");
         // One write, as tests run at the same time.
-        file.write_all(format!("{test}: {}\n", reason.replace('\n', " ")).as_bytes())
-            .expect("the list of skipped tests can be written");
+        file.write_all(format!("{test}: {}\n", reason.replace('\n', " ")).as_bytes()).expect("it is writable");
     }
 }

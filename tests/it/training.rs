@@ -537,7 +537,8 @@ fn half_precision_is_for_the_portable_graph_and_recorded() {
 fn identical_runs_write_identical_bytes() {
     let Some(place) = Place::new() else { return };
     for output in ["first", "second"] {
-        place.succeeds(&["train", "--epochs", "3", "--output", output]);
+        place.succeeds(&["train", "--epochs", "3"]);
+        fs::rename(place.path("model"), place.path(output)).unwrap();
     }
     let files = |output: &str| -> BTreeMap<PathBuf, Vec<u8>> {
         let root = place.path(output);
