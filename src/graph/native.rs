@@ -9,11 +9,12 @@ use std::collections::HashMap;
 
 use super::builder::{Builder, Value, Window};
 use super::encoder::{self, Block, Encoder, STEM};
+use super::layout::tensors;
 use super::onnx::{Attribute, FLOAT};
 use super::parameters;
-use super::presence::{PRESENCE, Presence, PresenceTruth};
-use super::spec::{Loss, LossWeights, Precision, Spec};
-use super::unet::{LossGradients, tensors};
+use super::presence::{Presence, PresenceTruth};
+use super::spec::{Loss, LossWeights, PRESENCE, Precision, Spec};
+use super::unet::LossGradients;
 use crate::labels::CATEGORY_COUNT;
 
 /// A layer that the forward pass went through.

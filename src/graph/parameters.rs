@@ -5,8 +5,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::encoder::{self, Block, STEM};
-use super::presence::PRESENCE;
-use super::spec::{AVERAGE, GRADIENT, STATISTICS, Spec, WEIGHTS};
+use super::spec::{AVERAGE, GRADIENT, PRESENCE, STATISTICS, Spec, WEIGHTS};
 use crate::labels::CATEGORY_COUNT;
 
 /// Number of trained numbers in the seed's network.

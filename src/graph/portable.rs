@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::builder::{Builder, Value};
 use super::encoder::{STEM, STEM_WEIGHT};
 use super::onnx::{self, FLOAT, INT32, UINT8};
-use super::presence::{PRESENCE, PresenceTruth};
-use super::spec::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, Loss, LossWeights, Spec};
+use super::presence::PresenceTruth;
+use super::spec::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, Loss, LossWeights, PRESENCE, Spec};
 use super::unet::{self, Forward, LossGradients};
 use crate::labels::CATEGORY_COUNT;
 

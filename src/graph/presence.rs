@@ -7,11 +7,9 @@
 use std::collections::HashMap;
 
 use super::builder::{Builder, Value};
-use super::unet::tensors;
+use super::layout::tensors;
+use super::spec::PRESENCE;
 use crate::labels::CATEGORY_COUNT;
-
-/// Name of the layer.
-pub(super) const PRESENCE: &str = "presence";
 
 /// The presence head of a batch.
 pub(super) struct Presence {

@@ -329,6 +329,9 @@ pub const AVERAGE_RATE: &str = "average_rate";
 /// Name of the input that sets how far the statistics move towards those of the batch in a step.
 pub const STATISTICS_RATE: &str = "statistics_rate";
 
+/// Name of the presence head's layer.
+pub(super) const PRESENCE: &str = "presence";
+
 /// Name of a sum of gradients.
 pub const GRADIENT: &str = "gradient";
 

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 
 use super::builder::{Builder, Value, Window};
 use super::encoder::{self, Block, Encoder, STEM};
+use super::layout::tensors;
 use super::parameters::VARIANCE_EPSILON;
-use super::presence::{PRESENCE, Presence};
-use super::spec::Spec;
+use super::presence::Presence;
+use super::spec::{PRESENCE, Spec};
 use crate::labels::CATEGORY_COUNT;
 
 /// The forward pass of the portable dialect: takes photos, f32 `[batch, channels, map rows, map columns]`, 0 to 1, and
@@ -155,8 +156,4 @@ impl ForwardPass<'_> {
         self.statistics.insert(name.to_owned(), statistics);
         y
     }
-}
-
-pub(super) fn tensors<'a>(weights: &'a HashMap<String, Value>, layer: &str) -> [&'a Value; 2] {
-    ["weight", "bias"].map(|kind| &weights[&format!("{layer}.{kind}")])
 }
