@@ -20,6 +20,7 @@
 //! | `HeadLabels` | maps, weight, bias | label map u8, pixels of each category i32 `[batch, 23]` |
 //! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16PointwiseConvolution`, `Bf16DepthwiseConvolution`, `Bf16MaxPool`, `Bf16UpConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
 //! | `Bf16LastConvolution` | as `Bf16Convolution` | maps, f32 |
+//! | `Bf16Wide` | maps, bf16 | maps, f32 |
 //! | `Adam` | gradient, weights, first and second moment, step, learning rate, optional factors of the learning rate and decays of the weights | weights, first and second moment |
 //!
 //! Maps are f32 `[batch, rows, columns, channels]`; the second maps of a convolution have channels of their own. The
@@ -809,7 +810,9 @@ mod bf16 {
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 mod bf16 {
     use crate::runtime::operators::{Activation, Bf16, Call, F32, OptionalBf16, Signature, U8, ValueRef, ValueRefMut};
-    use crate::runtime::operators::{depthwise_of, dims, even, expect, features_of, floats, outputs_of};
+    use crate::runtime::operators::{
+        depthwise_of, dims, dims_of, even, expect, features_of, floats, floats_mut, outputs_of,
+    };
     use crate::runtime::operators::{pointwise_outputs_of, pooled_shape, second_of, shape_of, up_outputs_of, up_shape};
     use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, Element, bf16_convolution, bf16_max_pool};
     use lookbook_ops::bf16::{bf16_pointwise, bf16_up_convolution};
@@ -845,6 +848,7 @@ mod bf16 {
         },
         Signature { name: "Bf16DepthwiseConvolution", inputs: &[Bf16, F32, F32], outputs: &[Bf16], compute: depthwise },
         Signature { name: "Bf16MaxPool", inputs: &[Bf16], outputs: &[Bf16], compute: pool },
+        Signature { name: "Bf16Wide", inputs: &[Bf16], outputs: &[F32], compute: widen },
         Signature { name: "Bf16UpConvolution", inputs: &[Bf16, F32, F32], outputs: &[Bf16], compute: up },
     ];
 
@@ -917,6 +921,16 @@ mod bf16 {
         let mut output = call.output(0, dims(layer.output_shape()))?;
         let (activation, output) = (call.activation(Activation::None)?, halves_mut(&mut output)?);
         layer.forward_bf16(call.workers, halves(&maps)?, parameters, activation, output);
+        Ok(())
+    }
+
+    /// f32 from bf16, which is the upper half of its bits.
+    fn widen(call: &Call<'_>) -> ort::Result<()> {
+        let maps = call.input(0)?;
+        let mut output = call.output(0, dims_of(&maps))?;
+        for (wide, half) in floats_mut(&mut output)?.iter_mut().zip(halves(&maps)?) {
+            *wide = f32::from_bits(u32::from(*half) << 16);
+        }
         Ok(())
     }
 

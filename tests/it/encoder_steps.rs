@@ -8,7 +8,7 @@ use ort::value::Tensor;
 use safetensors::SafeTensors;
 
 use crate::shared::library;
-use lookbook::engine::Engine;
+use lookbook::engine::{Engine, PrecisionChoice};
 use lookbook::graph::{self, Descent, Dialect, LossWeights, Precision, Spec, parameters};
 use lookbook::runtime;
 
@@ -156,7 +156,7 @@ fn check(dialect: Dialect, case: &'static str) {
         1e-5,
         "probabilities",
     );
-    let expected = outputs["label_map"].try_extract_tensor::<u8>().unwrap().1;
+    let expected = &outputs["label_map"].try_extract_tensor::<u8>().unwrap().1.to_vec();
     let label_maps = |dialect| graph::label_maps(dialect, Precision::F32, &spec.folded(), &folded);
     let (mut session, _) = runtime::session("label_maps", label_maps, engine).unwrap();
     let [photos, _] = stored.batch(0);
@@ -164,6 +164,16 @@ fn check(dialect: Dialect, case: &'static str) {
     let found = outputs["label_map"].try_extract_tensor::<u8>().unwrap().1;
     let other = found.iter().zip(expected).filter(|(a, b)| a != b).count();
     assert!(other * 1000 <= found.len(), "{other} of {} pixels are of another category", found.len());
+    if dialect == Dialect::Portable || runtime::precision(PrecisionChoice::Bf16, engine).is_err() {
+        return;
+    }
+    let label_maps = |dialect| graph::label_maps(dialect, Precision::Bf16, &spec.folded(), &folded);
+    let (mut session, _) = runtime::session("label_maps", label_maps, engine).unwrap();
+    let [photos, _] = stored.batch(0);
+    let outputs = session.run(vec![("photos", photos)]).unwrap();
+    let found = outputs["label_map"].try_extract_tensor::<u8>().unwrap().1;
+    let other = found.iter().zip(expected).filter(|(a, b)| a != b).count();
+    assert!(other * 20 <= found.len(), "in bf16 {other} of {} pixels are of another category", found.len());
 }
 
 #[test]
