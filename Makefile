@@ -17,10 +17,11 @@ quoted     = $(if $(strip $(2)),$(1) '$(subst ','\'',$(2))')
 
 export GPU
 
-.PHONY: all build runtime test test-faults fuzz test-airflow bench bench-peers clean distclean help
+.PHONY: all build runtime encoder encoder-of-settings test test-faults fuzz test-airflow bench bench-peers clean distclean help
 
 ## all: build, then every stage that is stale, up to the report (make -n all: what would be run, and why)
-all: $(if $(DRY_RUN),,build runtime)
+all: $(if $(DRY_RUN),,build runtime encoder-of-settings)
+	$(if $(DRY_RUN),$(if $(wildcard $(LOOKBOOK)),,$(error there is no $(LOOKBOOK) yet; `make build` makes it)))
 	+@$(LOOKBOOK) run $(call quoted,--config,$(CONFIG)) $(call quoted,--output,$(OUTPUT)) $(call quoted,--source,$(DATA)) \
 	  $(call quoted,--catalogue,$(CATALOGUE)) $(if $(DRY_RUN),--dry-run) $(FLAGS)
 
@@ -32,6 +33,16 @@ build:
 ## runtime: ONNX Runtime into .runtime/ (GPU=1: the CUDA build with NVIDIA's libraries)
 runtime:
 	@scripts/install_onnxruntime.sh
+
+## encoder: the pretrained encoder into .encoder/ (make all gets it if the settings train with it)
+encoder:
+	@scripts/install_encoder.sh
+
+# If the settings train with the installed encoder: gets it, to where the program looks for it.
+encoder-of-settings: build
+	@folder=$$($(LOOKBOOK) settings train $(call quoted,--config,$(CONFIG)) 2>/dev/null | \
+	  sed -n 's|^ *"encoder": "\(.*/\.encoder\)/efficientnet-lite0\.safetensors",$$|\1|p'); \
+	[ -z "$$folder" ] || scripts/install_encoder.sh "$$folder"
 
 ## test: formatting, lints, tests and documentation, the cheapest first (what .ci/run calls)
 test:
@@ -66,10 +77,10 @@ clean:
 	  [ ! -e $$stage/run.json ] || rm -rf $$stage; rm -rf .$$stage.* $$stage.shards; \
 	done; rm -rf runs
 
-## distclean: clean, and the program, the compiled dependencies, ONNX Runtime and the peers
+## distclean: clean, and the program, the compiled dependencies, ONNX Runtime, the encoder and the peers
 distclean: clean
 	$(CARGO) clean
-	rm -rf .runtime .peers
+	rm -rf .runtime .encoder .peers
 
 ## help: this text
 help:

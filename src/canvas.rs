@@ -1,8 +1,8 @@
 //! Photos and label maps on the network's canvas, and label maps at another size.
 //!
 //! A photo is fitted into the network's photo size and placed at the top left of the canvas, which is black below and
-//! to the right of it; labels repeat their last row and column there. Photos are resized by [`photo::resize`]; label maps,
-//! wherever they are, by one rule: a pixel takes the label at its centre.
+//! to the right of it; labels repeat their last row and column there. Photos are resized by [`photo::resize`]; label
+//! maps, wherever they are, by one rule: a pixel takes the label at its centre.
 
 use std::borrow::Cow;
 

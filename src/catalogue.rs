@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::rejects::Reject;
 use crate::shard::Shard;
 use crate::stage::Read;
-use crate::{photo, reason};
+use crate::{frames, photo, reason};
 
 /// File name extensions of photos in a folder tree, case-insensitive.
 pub const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "jpe", "jfif", "jif", "pjpeg", "pjp", "png", "webp"];
@@ -21,8 +21,8 @@ const MAX_EXTENSION_BYTES: usize = 8;
 /// One photo of a catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The id in the list or dataset; in a folder tree, a photo keeps its id from the previous table, and a new one gets the
-    /// next free id.
+    /// The id in the list or dataset; in a folder tree, a photo keeps its id from the previous table, and a new one
+    /// gets the next free id.
     pub photo_id: u32,
     /// Its position among all photos of all shards, which determines its part of the table.
     pub(crate) slot: u32,
@@ -57,6 +57,40 @@ enum Kind {
     List,
 }
 
+/// What a catalogue is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A dataset folder.
+    Dataset,
+    /// A folder tree of photos.
+    Tree,
+    /// A Parquet list.
+    Parquet,
+    /// A CSV list.
+    Csv,
+}
+
+impl Form {
+    /// Tells by the path what a catalogue is, without reading it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it is not there, or is none of these.
+    pub(crate) fn of(path: &Path) -> Result<Self> {
+        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        match extension.as_str() {
+            _ if path.join(photos::FILE).is_file() => Ok(Self::Dataset),
+            _ if path.is_dir() => Ok(Self::Tree),
+            "parquet" if path.is_file() => Ok(Self::Parquet),
+            "csv" if path.is_file() => Ok(Self::Csv),
+            _ => {
+                let problem = if path.exists() { "is not a catalogue" } else { "is not there" };
+                let advice = "name a dataset folder, a folder with photos, or a .parquet or .csv list";
+                Err(Error::input(path, format!("{problem}; {advice}")))
+            }
+        }
+    }
+}
+
 /// An opened catalogue.
 #[derive(Debug)]
 pub struct Catalogue {
@@ -68,8 +102,8 @@ pub struct Catalogue {
     pub(crate) rejects: Vec<Reject>,
     /// Folders below the catalogue that could not be read.
     unread: Vec<PathBuf>,
-    /// Number of files in a folder tree that are no photos by their names: by extension in lower case, `none` without one,
-    /// `other` for what is hardly an extension. Empty for a shard.
+    /// Number of files in a folder tree that are no photos by their names: by extension in lower case, `none` without
+    /// one, `other` for what is hardly an extension. Empty for a shard.
     pub(crate) passed_over: BTreeMap<String, u64>,
 }
 
@@ -88,17 +122,11 @@ impl Catalogue {
             unread: Vec::new(),
             passed_over: BTreeMap::new(),
         };
-        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        match extension.as_str() {
-            _ if path.join("photos.parquet").is_file() => catalogue.open_dataset()?,
-            _ if path.is_dir() => catalogue.walk(numbering)?,
-            "parquet" if path.is_file() => catalogue.list(&read_parquet(path)?)?,
-            "csv" if path.is_file() => catalogue.list(&read_csv(path)?)?,
-            _ => {
-                let problem = if path.exists() { "is not a catalogue" } else { "is not there" };
-                let advice = "name a dataset folder, a folder with photos, or a .parquet or .csv list";
-                return Err(Error::input(path, format!("{problem}; {advice}")));
-            }
+        match Form::of(path)? {
+            Form::Dataset => catalogue.open_dataset()?,
+            Form::Tree => catalogue.walk(numbering)?,
+            Form::Parquet => catalogue.list(&read_parquet(path)?)?,
+            Form::Csv => catalogue.list(&read_csv(path)?)?,
         }
         if catalogue.entries.is_empty() && catalogue.rejects.is_empty() {
             let problem = match catalogue.source {
@@ -190,8 +218,8 @@ impl Catalogue {
         self.root().join(&*entry.name)
     }
 
-    /// Adds photos of the previous version that are missing from the catalogue but stay in the table: all of them if `vanished`
-    /// is set, otherwise those in folders that could not be read. Returns how many are dropped.
+    /// Adds photos of the previous version that are missing from the catalogue but stay in the table: all of them if
+    /// `vanished` is set, otherwise those in folders that could not be read. Returns how many are dropped.
     pub(crate) fn keep(&mut self, before: impl Iterator<Item = (Arc<str>, u32)>, vanished: bool) -> u64 {
         let here: HashSet<Arc<str>> = self.entries.iter().map(|it| it.name.clone()).collect();
         let ids: HashSet<u32> = self.entries.iter().map(|it| it.photo_id).collect();
@@ -358,7 +386,7 @@ fn is_photo(path: &Path) -> bool {
 }
 
 fn read_parquet(list: &Path) -> Result<Vec<(u32, String)>> {
-    let read = || -> Result<Vec<(u32, String)>, PolarsError> {
+    frames::run(list, "is not a list of photos with the columns photo_id and path", || {
         let mut scan = LazyFrame::scan_parquet(PlRefPath::try_from_path(list)?, ScanArgsParquet::default())?;
         if !scan.collect_schema()?.get("photo_id").is_some_and(DataType::is_integer) {
             return Err(PolarsError::SchemaMismatch("photo_id is not a column of integers".into()));
@@ -369,9 +397,6 @@ fn read_parquet(list: &Path) -> Result<Vec<(u32, String)>> {
         let rows = ids.iter().zip(paths.iter());
         rows.map(|(id, path)| id.zip(path.map(str::to_owned)).ok_or_else(|| PolarsError::NoData("a null".into())))
             .collect()
-    };
-    read().map_err(|cause| {
-        Error::input(list, "is not a list of photos with the columns photo_id and path").because(cause)
     })
 }
 

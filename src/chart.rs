@@ -1,7 +1,8 @@
 //! Charts: lines by epoch, bars and heat maps, as SVG text for the report's page, and lines as pixels too.
 //!
 //! Colours in SVG are classes of the page's style sheet, so that charts follow the page's dark mode. By hand: with
-//! `plotters` (0.3.7) there are no classes, no tooltips and no cells to click; here it only draws lines and text as pixels.
+//! `plotters` (0.3.7) there are no classes, no tooltips and no cells to click; here it only draws lines and text as
+//! pixels.
 
 use std::fmt::Write;
 
@@ -13,7 +14,8 @@ use crate::photo::Photo;
 use crate::picture;
 
 const FONT_PX: f64 = 12.0;
-/// Margins of a line chart: on the left for the numbers of the axis, below for those of the epochs, and a row of the legend.
+/// Margins of a line chart: on the left for the numbers of the axis, below for those of the epochs, and a row of the
+/// legend.
 const LEFT_PX: f64 = 52.0;
 const RIGHT_PX: f64 = 16.0;
 const ABOVE_PX: f64 = 14.0;

@@ -1,6 +1,6 @@
 //! One subcommand per stage: maps flags to that stage's `Config` and prints its summary to stdout.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -14,6 +14,7 @@ use lookbook::{
     convert, doctor, evaluate, export, recommend, report, run, sample, segment, similarity, status, threads, train,
     units,
 };
+use lookbook_ops::process::stdout_was_closed;
 use serde::Serialize;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -55,7 +56,7 @@ struct CommonFlags {
     #[arg(long, global = true)]
     #[serde(skip)]
     dry_run: bool,
-    /// Do nothing if the program, settings, inputs and published files are unchanged since the last run
+    /// Do nothing if the published folder is up to date, as `status` would say
     #[arg(long, global = true)]
     #[serde(skip)]
     if_changed: bool,
@@ -120,7 +121,7 @@ enum Command {
 impl Command {
     /// Whether it does work that is worth starting threads for.
     fn works(&self) -> bool {
-        !matches!(self, Self::Settings(_) | Self::Status(_) | Self::Rollback(_) | Self::Doctor(_))
+        !matches!(self, Self::Settings(_) | Self::Doctor(_))
     }
 }
 
@@ -241,6 +242,15 @@ struct EvaluateFlags {
     /// Split of the dataset
     #[arg(long, value_parser = ["train", "validation", "test"])]
     split: Option<String>,
+    /// Also predict the photos of the other parts, to look for true neighbours in the whole data set [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    whole_dataset: Option<bool>,
+    /// Minimum share of a cell that is present, as in `segment` [default: 0.15]
+    #[arg(long, value_name = "FRACTION")]
+    min_share: Option<f64>,
+    /// Minimum connected region of a cell that is present, as in `segment` [default: 0.05]
+    #[arg(long, value_name = "FRACTION")]
+    min_region: Option<f64>,
     /// Device to run the network on
     #[arg(long, value_parser = ["auto", "cpu", "cuda"])]
     device: Option<String>,
@@ -273,6 +283,13 @@ struct SegmentFlags {
     /// How a category's colour is chosen
     #[arg(long, value_parser = ["per_pixel", "first_pixel"])]
     color_rule: Option<String>,
+    /// Minimum share of the apparel for a category in a colour to be present, as a fraction of the category's usual share
+    /// [default: 0.15]
+    #[arg(long, value_name = "FRACTION")]
+    min_share: Option<f64>,
+    /// Minimum share of its largest connected region, likewise [default: 0.05]
+    #[arg(long, value_name = "FRACTION")]
+    min_region: Option<f64>,
     /// Write Parquet only, or Arrow IPC as well
     #[arg(long, value_parser = ["parquet", "arrow"])]
     format: Option<String>,
@@ -412,8 +429,8 @@ struct SettingsFlags {
 }
 
 impl Cli {
-    /// Logs to stderr: our own messages from `info` up (`debug` with `--verbose`), and libraries' errors only. `RUST_LOG`
-    /// overrides this.
+    /// Logs to stderr: our own messages from `info` up (`debug` with `--verbose`), and libraries' errors only.
+    /// `RUST_LOG` overrides this.
     pub(crate) fn start_logging(&self) {
         let ours = if self.common.verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
         let named = std::env::var("RUST_LOG").ok().and_then(|it| it.parse::<Targets>().ok());
@@ -457,7 +474,7 @@ impl Cli {
         let settings = Settings::read(self.common.config.as_deref())?;
         let common = self.common.resolve(&settings)?;
         if self.command.works() {
-            threads::set_global(common.threads);
+            threads::set_global(common.threads)?;
         }
         match &self.command {
             Command::Run(flags) => return self.run_all(flags, &settings, &common),
@@ -475,7 +492,7 @@ impl Cli {
             Command::Recommend(flags) => recommend(&settings, flags, &common)?,
             Command::Settings(flags) => print_json(&settings.resolved(&flags.stage)?)?,
             Command::Status(flags) => self.show(&status::run(&flags.run, &settings, flags.verify)?)?,
-            Command::Rollback(flags) => roll_back(&flags.folder)?,
+            Command::Rollback(flags) => roll_back(&flags.folder, common.dry_run)?,
             Command::Doctor(_) => {}
         }
         Ok(0)
@@ -588,7 +605,6 @@ fn stages(text: &str) -> std::result::Result<[String; 2], String> {
     Ok([first, last].map(|it| it.trim().to_owned()))
 }
 
-/// Parses a duration: a number followed by s, m or h.
 /// Printed when there is nothing to do.
 #[derive(Serialize)]
 struct Nothing {
@@ -601,9 +617,10 @@ impl std::fmt::Display for Nothing {
     }
 }
 
-fn roll_back(folder: &Path) -> Result<()> {
-    let summary = stage::roll_back(folder)?;
-    print(&format!("{} is now the version of {}", folder.display(), summary.started_at))
+fn roll_back(folder: &Path, dry_run: bool) -> Result<()> {
+    let (summary, verb) =
+        if dry_run { (stage::previous(folder)?, "would become") } else { (stage::roll_back(folder)?, "is now") };
+    print(&format!("{} {verb} the version of {}", folder.display(), summary.started_at))
 }
 
 fn recommend(settings: &Settings, flags: &RecommendFlags, common: &Common) -> Result<()> {
@@ -632,9 +649,14 @@ fn print_json(value: &impl Serialize) -> Result<()> {
 /// Prints to stdout, in one write, so that a reader such as `head` has it all before it closes the pipe.
 ///
 /// # Errors
-/// [`Error::Io`] if the disk is full or the pipe is closed: what is printed is the result, and must not get lost unnoticed.
+/// [`Error::Io`] if the disk is full, or the pipe or standard output is closed: what is printed is the result, and must
+/// not get lost unnoticed.
 fn print<T: std::fmt::Display + ?Sized>(text: &T) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    let written = out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush());
+    let written = if stdout_was_closed() {
+        Err(ErrorKind::BrokenPipe.into())
+    } else {
+        out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush())
+    };
     written.map_err(Error::io("print the results", "standard output"))
 }

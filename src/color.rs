@@ -20,7 +20,7 @@ use rayon::prelude::*;
 
 use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::error::{Error, Result};
-use crate::features::{ColorRule, PixelCounts};
+use crate::features::{CellRule, PixelCounts};
 use crate::labels::{self, BACKGROUND, COLOR_COUNT, COLOR_RGB};
 use crate::photo::Photo;
 use crate::{stop, table};
@@ -127,7 +127,7 @@ impl ColorTable {
 
     /// Counts the pixels of a photo by its label map (of the same size), with colours from this table.
     #[must_use]
-    pub fn count(&self, photo: &Photo, label_map: &[u8], rule: ColorRule) -> PixelCounts {
+    pub fn count(&self, photo: &Photo, label_map: &[u8], rule: CellRule) -> PixelCounts {
         let colors = self.name_pixels(photo, label_map);
         PixelCounts::of(label_map, photo.width_px, rule, |pixel| colors[pixel])
     }

@@ -1,4 +1,5 @@
-//! `doctor`: checks this machine for everything the stages need, one line per check, with advice if something is missing.
+//! `doctor`: checks this machine for everything the stages need, one line per check, with advice if something is
+//! missing.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,8 @@ use serde::Serialize;
 
 use crate::error::{Error, Result as LibraryResult};
 use crate::settings::Settings;
-use crate::{runtime, stage};
+use crate::stage::StageConfig;
+use crate::{runtime, stage, train};
 
 /// The minor version of ONNX Runtime that this program is tested against.
 pub const TESTED_RUNTIME: &str = "1.31.";
@@ -83,6 +85,7 @@ pub fn run(config: Option<&Path>, output: &Path) -> Report {
     findings.extend(onnx_runtime());
     findings.extend([processor(), threads(), memory(), disk(output)]);
     findings.extend(config.map(settings));
+    findings.extend(config.and_then(encoder));
     Report { findings }
 }
 
@@ -280,6 +283,17 @@ fn settings(path: &Path) -> Finding {
             finding(Level::Fail, "settings", format!("{}: {problem}", path.display()), advice)
         }
     }
+}
+
+/// Checks the pretrained encoder that the settings train with; `None` if they need none or cannot be read.
+fn encoder(path: &Path) -> Option<Finding> {
+    let settings = Settings::read(Some(path)).ok()?;
+    let config: train::Config = settings.resolve(train::Config::NAME, &toml::Table::new()).ok()?;
+    let file = config.encoder.as_ref()?;
+    Some(match config.check_encoder() {
+        Ok(()) => finding(Level::Ok, "encoder", file.display().to_string(), ""),
+        Err(error) => finding(Level::Fail, "encoder", error.with_causes(), "`make encoder` installs it"),
+    })
 }
 
 fn checked_settings(path: &Path) -> LibraryResult<String> {

@@ -114,9 +114,18 @@ impl Error {
         {
             return Self::io("read", path)(std::io::Error::from_raw_os_error(code));
         }
-        if let Self::Input { source, .. } | Self::Runtime { source, .. } = &mut self {
-            *source = Some(cause);
+        let (subject, source) = match &mut self {
+            Self::Input { path, source, .. } => (path.display().to_string(), source),
+            Self::Runtime { subject, source, .. } => (subject.clone(), source),
+            _ => return self,
+        };
+        // Some libraries say in words alone that the system gave them nothing.
+        let said = std::iter::successors(Some(&*cause as &dyn std::error::Error), |it| it.source());
+        if let Some((what, problem)) = said.map(ToString::to_string).find_map(|text| refused(&text)) {
+            let what = format!("{what}, at {subject}");
+            return Self::Limit { what, problem: problem.to_owned() };
         }
+        *source = Some(cause);
         self
     }
 
@@ -133,14 +142,14 @@ impl Error {
 
     /// If an error of the operating system at `path` tells of a limit of this process or machine: which, and how to raise it.
     pub(crate) fn limit(cause: &std::io::Error, path: &Path) -> Option<Self> {
-        let (what, problem) = match Errno::from_io_error(cause)? {
+        // What has no memory for a whole file has no number.
+        let out_of_memory = (cause.kind() == std::io::ErrorKind::OutOfMemory).then_some(Errno::NOMEM);
+        let (what, problem) = match Errno::from_io_error(cause).or(out_of_memory)? {
             Errno::MFILE => {
                 ("open files", "this process may open no more; raise its limit (`ulimit -n`, LimitNOFILE= of systemd)")
             }
             Errno::NFILE => ("open files", "this machine may open no more; raise fs.file-max (sysctl)"),
-            Errno::NOMEM => {
-                ("memory", "this process may have no more; raise its limit (`ulimit -v`), or use fewer `threads`")
-            }
+            Errno::NOMEM => ("memory", NO_MEMORY),
             _ => return None,
         };
         Some(Self::Limit { what: format!("{what}, at {}", shown(path).display()), problem: problem.to_owned() })
@@ -166,13 +175,52 @@ impl Error {
     }
 }
 
+const NO_MEMORY: &str = "this process may have no more; raise its limit (`ulimit -v`), or use fewer `threads`";
+pub(crate) const NO_THREADS: &str = "this process may start no more; raise its limits (`ulimit -u`, TasksMax= of systemd; \
+                          `ulimit -v`), or use fewer `threads`";
+
+/// What the text of an error of ONNX Runtime, the loader, zstd, libjpeg-turbo or C++ says about memory or threads that the
+/// system refused: what was refused, and what to do.
+pub(crate) fn refused(text: &str) -> Option<(&'static str, &'static str)> {
+    const MEMORY: [&str; 7] = [
+        "bad_alloc",
+        "Failed to allocate memory",
+        "Cannot allocate memory",
+        "cannot allocate memory",
+        "failed to map segment",
+        "null pointer when creating new context",
+        "Insufficient memory",
+    ];
+    const THREADS: [&str; 2] = ["pthread_create failed", "OS can't spawn worker thread"];
+    let says = |phrases: &[&str]| phrases.iter().any(|it| text.contains(it));
+    if says(&THREADS) {
+        return Some(("threads", NO_THREADS));
+    }
+    says(&MEMORY).then_some(("memory", NO_MEMORY))
+}
+
+/// The error of the operating system that an error comes from; another one around it if it comes from none.
+pub(crate) fn io_error_of(cause: impl Into<Cause>) -> std::io::Error {
+    let cause = cause.into();
+    match system_error(&*cause) {
+        Some(code) => std::io::Error::from_raw_os_error(code),
+        None if refused(&cause.to_string()).is_some() => std::io::ErrorKind::OutOfMemory.into(),
+        None => std::io::Error::other(cause),
+    }
+}
+
 /// The number of the operating system's error that an error comes from, if it comes from one.
 fn system_error(cause: &(dyn std::error::Error + 'static)) -> Option<i32> {
     // An I/O error around another one does not have it as its source.
     fn code(cause: &std::io::Error) -> Option<i32> {
         cause.raw_os_error().or_else(|| code(cause.get_ref()?.downcast_ref()?))
     }
-    std::iter::successors(Some(cause), |cause| cause.source()).find_map(|it| code(it.downcast_ref()?))
+    // Some libraries keep only the text of a cause.
+    fn code_in(text: &str) -> Option<i32> {
+        text.rsplit_once("(os error ")?.1.split_once(')')?.0.parse().ok()
+    }
+    let causes = || std::iter::successors(Some(cause), |cause| cause.source());
+    causes().find_map(|it| code(it.downcast_ref()?)).or_else(|| causes().find_map(|it| code_in(&it.to_string())))
 }
 
 /// A path through a descriptor of this process, translated to the path that users know; other paths are unchanged.
@@ -199,6 +247,18 @@ mod tests {
             "{disk}"
         );
         assert!(matches!(limit, Error::Limit { .. }) && limit.to_string().contains("ulimit -n"), "{limit}");
+        let told = damaged().because("Parquet argument error: External: Input/output error (os error 5)");
+        assert!(matches!(&told, Error::Io { source, .. } if source.raw_os_error() == Some(5)), "{told}");
+        assert_eq!(io_error_of("External: No space left on device (os error 28)").raw_os_error(), Some(28));
+        assert_eq!(io_error_of("bad magic").to_string(), "bad magic");
+        let runtime = || Error::runtime("predict.onnx", "ONNX Runtime failed");
+        for (text, limit) in
+            [("x: std::bad_alloc", "ulimit -v"), ("pthread_create failed, error code: 11", "ulimit -u")]
+        {
+            let refused = runtime().because(text);
+            assert!(matches!(refused, Error::Limit { .. }) && refused.to_string().contains(limit), "{refused}");
+            assert!(refused.to_string().contains("predict.onnx"), "{refused}");
+        }
         let other = damaged().because("bad magic");
         assert_eq!(other.with_causes(), "a.parquet: is damaged: bad magic");
     }

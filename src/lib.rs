@@ -6,8 +6,8 @@
 //!                                                                 -recommend / report-> people
 //! ```
 //!
-//! Each arrow is a stage: one command, one module, one `Config` with defaults, one `run(&Config, &Common) -> Result<Outcome>`.
-//! Stages meet only in files. There are three doors.
+//! Each arrow is a stage: one command, one module, one `Config` with defaults, one `run(&Config, &Common) ->
+//! Result<Outcome>`. Stages meet only in files. There are three doors.
 //!
 //! # Stages
 //!
@@ -114,6 +114,7 @@ pub mod dataset;
 pub mod doctor;
 #[doc(hidden)]
 pub mod files;
+mod frames;
 #[doc(hidden)]
 pub mod gates;
 #[doc(hidden)]

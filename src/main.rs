@@ -5,8 +5,12 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use lookbook_ops::process::Memory;
 
 mod cli;
+
+#[global_allocator]
+static MEMORY: Memory = Memory;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();

@@ -15,6 +15,8 @@ use crate::photo::{self, Photo};
 
 /// Weight of the palette's colour in a coloured pixel of an overlay; the rest is the photo.
 pub const OVERLAY_STRENGTH: f32 = 0.55;
+/// The colour of pixels of which a model is unsure.
+pub const UNSURE_RGB: [u8; 3] = [255, 60, 0];
 /// Largest width and height of a picture on a contact sheet.
 pub const TILE_PX: (u32, u32) = (200, 300);
 /// Maximum number of lines of a caption.
@@ -99,6 +101,27 @@ pub fn overlay(photo: &Photo, label_map: &[u8]) -> Photo {
         for (value, &of_palette) in pixel.iter_mut().zip(color) {
             let mixed = f32::from(of_palette) * OVERLAY_STRENGTH + f32::from(*value) * (1.0 - OVERLAY_STRENGTH);
             *value = if border { mixed * 0.35 } else { mixed }.round() as u8;
+        }
+    }
+    drawn
+}
+
+/// The photo in grey, with [`UNSURE_RGB`] where a model is unsure; `certainty` is the largest probability of each pixel,
+/// `[height, width]`, 0 to 255 for 0 to 1. A pixel of probability p is p of the grey photo and 1 - p of the colour.
+///
+/// # Panics
+/// If the map does not have the photo's size.
+#[must_use]
+pub fn certainty(photo: &Photo, certainty: &[u8]) -> Photo {
+    assert_eq!(certainty.len() * 3, photo.rgb.len(), "a map of certainty has its photo's size");
+    let mut drawn = photo.clone();
+    for (pixel, &certainty) in drawn.rgb.chunks_exact_mut(3).zip(certainty) {
+        // Luma of ITU-R BT.601.
+        let [r, g, b] = [0, 1, 2].map(|channel| f32::from(pixel[channel]));
+        let grey = 0.299 * r + 0.587 * g + 0.114 * b;
+        let sure = f32::from(certainty) / f32::from(u8::MAX);
+        for (value, unsure) in pixel.iter_mut().zip(UNSURE_RGB) {
+            *value = (grey * sure + f32::from(unsure) * (1.0 - sure)).round() as u8;
         }
     }
     drawn
@@ -279,6 +302,13 @@ mod tests {
         // Category 1 is (230, 25, 75): the result is 0.55 of it plus 0.45 of the photo.
         assert_eq!(pixel(&drawn, 3, 0), [172, 104, 41]);
         assert!(pixel(&drawn, 2, 0)[0] < 80, "the border is dark");
+    }
+
+    #[test]
+    fn certainty_mixes_the_grey_photo_with_the_colour_of_what_is_unsure() {
+        let drawn = certainty(&plain(3, 1, [100, 200, 0]), &[255, 0, 51]);
+        // The luma is 0.299 * 100 + 0.587 * 200 = 147.3; a fifth of it and four fifths of (255, 60, 0) are (233.46, 77.46, 29.46).
+        assert_eq!([0, 1, 2].map(|x| pixel(&drawn, x, 0)), [[147; 3], [255, 60, 0], [233, 77, 29]]);
     }
 
     #[test]

@@ -17,7 +17,8 @@ reasons! {
     NO_PERMISSION = "photo_no_permission";
     /// The disk or the network failed: the photo itself may be fine.
     IO_ERROR = "photo_io_error";
-    /// A limit of the process or the machine, such as that of open files: stages end with it, and reject no photo for it.
+    /// A limit of the process or the machine, such as that of open files: stages end with it, and reject no photo for
+    /// it.
     LIMIT_REACHED = "photo_limit_reached";
     /// A folder, a pipe, a socket or a device instead of a photo.
     NOT_A_FILE = "photo_not_a_file";

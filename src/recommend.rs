@@ -14,7 +14,7 @@ use crate::color::ColorTable;
 use crate::dataset::Dataset;
 use crate::engine::{Device, PrecisionChoice};
 use crate::error::{Error, Result};
-use crate::features::{ColorRule, FeatureTable};
+use crate::features::{CellRule, FeatureTable, Presence};
 use crate::files::{self, OpenFolder};
 use crate::model::Model;
 use crate::model::files::PREDICT_FILE;
@@ -61,8 +61,6 @@ pub struct Config {
     pub min_common: u32,
     /// For `latent`: maximum number of dimensions of the truncated SVD ([`DEFAULT_LATENT_DIMENSIONS`]).
     pub latent_dimensions: usize,
-    /// How the pixels of a category get their colour; should match the features.
-    pub color_rule: ColorRule,
     /// Folder for contact sheets, one per photo; none are written if it is not given.
     pub output: Option<PathBuf>,
     /// Where the network runs.
@@ -80,7 +78,6 @@ impl Default for Config {
             measure: Measure::default(),
             min_common: DEFAULT_MIN_COMMON,
             latent_dimensions: DEFAULT_LATENT_DIMENSIONS,
-            color_rule: ColorRule::default(),
             output: None,
             device: Device::default(),
             format: Format::default(),
@@ -151,7 +148,8 @@ pub fn run(config: &Config, photos: &[PathBuf], common: &Common) -> Result<Vec<R
     }
     let predictor = model.predictor(common.engine(config.device), PrecisionChoice::F32)?;
     let correlator = Correlator::new(&features, config.comparison());
-    let mut adviser = Adviser { config, features, colors, predictor, correlator };
+    let rule = cell_rule(&folder)?;
+    let mut adviser = Adviser { config, rule, features, colors, predictor, correlator };
     let mut answers = Vec::with_capacity(paths.len());
     for path in paths {
         answers.push(adviser.advise(path)?);
@@ -168,7 +166,7 @@ pub fn run(config: &Config, photos: &[PathBuf], common: &Common) -> Result<Vec<R
 }
 
 fn check(config: &Config, photos: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    for (setting, value) in [("top", config.top), ("min_common", config.min_common)] {
+    for (setting, value) in [("recommend.top", config.top), ("recommend.min_common", config.min_common)] {
         if value == 0 {
             return Err(Error::config(setting, "is 0; use 1 or more"));
         }
@@ -195,6 +193,7 @@ fn check(config: &Config, photos: &[PathBuf]) -> Result<Vec<PathBuf>> {
 /// Everything needed to make recommendations.
 struct Adviser<'a> {
     config: &'a Config,
+    rule: CellRule,
     features: FeatureTable,
     colors: ColorTable,
     predictor: Predictor,
@@ -214,7 +213,7 @@ impl Adviser<'_> {
         };
         let label_maps = self.predictor.label_maps(std::slice::from_ref(&photo))?;
         let label_map = label_maps.first().ok_or_else(|| Error::runtime(PREDICT_FILE, "gave no label map"))?;
-        let counts = self.colors.count(&photo, label_map, self.config.color_rule);
+        let counts = self.colors.count(&photo, label_map, self.rule);
         let cells: Vec<f32> = counts.shares().into_iter().map(Option::unwrap_or_default).collect();
         let mut answer = Recommendation::without_neighbours(path, None);
         answer.worn = worn(&cells);
@@ -239,6 +238,15 @@ impl Adviser<'_> {
         };
         nearest.into_iter().zip(1..).map(recommended).collect()
     }
+}
+
+/// The rule by which the cells of the features in `folder` were made. Versions without a presence rule wrote every cell.
+fn cell_rule(folder: &OpenFolder) -> Result<CellRule> {
+    let made = Summary::find(folder.root())?;
+    let setting = |name: &str| made.as_ref().and_then(|it| it.config.setting(name));
+    let color = made.as_ref().and_then(|it| it.config.setting("color_rule"));
+    let [min_share, min_region] = ["min_share", "min_region"].map(|name| setting(name).unwrap_or(0.0));
+    Ok(CellRule { color: color.unwrap_or_default(), presence: Presence { min_share, min_region } })
 }
 
 /// A photo as `segment` processes it.

@@ -1,8 +1,9 @@
 //! `run`: the whole pipeline as one command. Runs every stale stage, in order, and nothing else.
 //!
-//! Everything that can be checked up front is checked before the first stage: the settings of all stages, the source, ONNX
-//! Runtime, the disk space, and that no other run holds a folder. Whether a stage is stale is decided when its turn comes, by
-//! [`stage::reasons`](crate::stage::reasons): if a stage produced the same bytes again, the stages after it do not run.
+//! Everything that can be checked up front is checked before the first stage: the settings of all stages, the source,
+//! ONNX Runtime, the disk space, and that no other run holds a folder. Whether a stage is stale is decided when its
+//! turn comes, by [`stage::reasons`](crate::stage::reasons): if a stage produced the same bytes again, the stages after
+//! it do not run.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -98,7 +99,7 @@ impl fmt::Display for Report {
             let what = if ran == 0 {
                 "nothing to do: everything is up to date".to_owned()
             } else {
-                format!("{ran} stages ran")
+                format!("{} ran", units::counted(ran as u64, "stages"))
             };
             return write!(f, "{what}; the report is {}", self.output.join("report/index.html").display());
         }
@@ -123,8 +124,8 @@ impl StageReport {
 /// Runs every stale stage.
 ///
 /// # Errors
-/// The first up-front check that fails, before any stage runs; after that, the first stage that fails ends the run, or ends
-/// with an outcome that is a problem.
+/// The first up-front check that fails, before any stage runs; after that, the first stage that fails ends the run, or
+/// ends with an outcome that is a problem.
 pub fn run(request: &Request, settings: &Settings, common: &Common) -> Result<Report> {
     let night = Night::new(request, settings, common)?;
     if let Err(problem) = night.check() {
@@ -199,7 +200,11 @@ impl<'a> Night<'a> {
         if range.is_empty() {
             return Err(Error::config("only", format!("'{last}' comes before '{first}'")));
         }
-        Ok(all[range].to_vec())
+        let chosen = &all[range];
+        if let Some(name) = self.request.force.iter().find(|name| !chosen.contains(&name.as_str())) {
+            return Err(Error::config("force", format!("'{name}' is not among the stages of --only")));
+        }
+        Ok(chosen.to_vec())
     }
 
     /// The settings of a stage, with the paths of this run filled in.
@@ -228,8 +233,8 @@ impl<'a> Night<'a> {
             stages::visit(name, Check(self)).expect("it is one of the table")?;
         }
         let needs = |name: &str| self.stages.contains(&name);
-        if needs(train::Config::NAME) || needs("segment") {
-            runtime::library()?;
+        if needs(train::Config::NAME) {
+            runtime::check(self.common.engine(self.config::<train::Config>()?.device))?;
         }
         if needs(train::Config::NAME) {
             train::check_network(&self.config()?)?;
@@ -240,12 +245,22 @@ impl<'a> Night<'a> {
         if let (Some(source), true) = (&self.source, needs("convert")) {
             crate::convert::Layout::detect(source)?;
         }
-        if let (Some(catalogue), true) = (&self.request.catalogue, needs("segment"))
-            && !catalogue.exists()
-        {
-            return Err(Error::input(catalogue, "is not there; name a folder with photos, or a .parquet or .csv list"));
+        if needs(segment::Config::NAME) {
+            self.check_segment(&self.config()?)?;
         }
         doctor::enough_space(&self.output)
+    }
+
+    /// Checks what `segment` will run on, and its catalogue, unless this run makes it.
+    fn check_segment(&self, config: &segment::Config) -> Result<()> {
+        if config.from == segment::LabelSource::Model && !config.merge {
+            let engine = self.common.engine(config.device);
+            runtime::check(engine)?;
+            runtime::precision(config.precision, engine)?;
+        }
+        let [catalogue, output] =
+            [&config.catalogue, &self.output].map(|it| std::path::absolute(it).unwrap_or_default());
+        if catalogue.starts_with(output) { Ok(()) } else { segment::check_catalogue(config) }
     }
 }
 
@@ -357,7 +372,7 @@ fn brief(reasons: &[String]) -> String {
 /// What a stage did, as one readable line.
 fn done(summary: &Summary) -> String {
     let figures = ["photos", "segmented", "neighbours", "epochs", "rejects"];
-    let count = |name: &&str| Some(format!("{} {name}", summary.counts.count(name)?));
+    let count = |name: &&str| Some(units::counted(summary.counts.count(name)?, name));
     let mut parts: Vec<String> = figures.iter().filter_map(count).collect();
     parts.extend(summary.counts.number("test_mean_iou").map(|it| format!("mean IoU {it:.3}")));
     parts.push(units::duration(summary.elapsed_secs));

@@ -1,5 +1,5 @@
-//! Settings files (`pipelines/*.toml`): one section per stage, one each for the gates, whole runs and the run records, and
-//! above them the settings common to all stages. Flags override the file, and the file overrides the defaults.
+//! Settings files (`pipelines/*.toml`): one section per stage, one each for the gates, whole runs and the run records,
+//! and above them the settings common to all stages. Flags override the file, and the file overrides the defaults.
 
 use std::path::{Path, PathBuf};
 
@@ -158,8 +158,8 @@ impl Settings {
         })
     }
 
-    /// The resolved settings of a section as JSON, with the seed if the stage depends on it; checked as the stage itself
-    /// checks them.
+    /// The resolved settings of a section as JSON, with the seed if the stage depends on it; checked as the stage
+    /// itself checks them.
     ///
     /// # Errors
     /// As [`Settings::resolve`]; [`Error::Config`] if a value is invalid or there is no such section.

@@ -1,8 +1,8 @@
-//! Splits a stage's work into N shards for N machines: each writes its own folder beside the output, and once all are there,
-//! a merge combines them into one output.
+//! Splits a stage's work into N shards for N machines: each writes its own folder beside the output, and once all are
+//! there, a merge combines them into one output.
 //!
-//! `output/similarity` in four shards: `output/similarity.shards/1-of-4` to `4-of-4`, made in any order, and repeated if
-//! necessary.
+//! `output/similarity` in four shards: `output/similarity.shards/1-of-4` to `4-of-4`, made in any order, and repeated
+//! if necessary.
 
 use std::fmt;
 use std::ops::Range;
@@ -45,8 +45,8 @@ impl Shard {
         end(self.number - 1)..end(self.number)
     }
 
-    /// Whether the item of that name belongs to this shard. Depends on the name alone, so an item stays in its shard when
-    /// others are added or removed.
+    /// Whether the item of that name belongs to this shard. Depends on the name alone, so an item stays in its shard
+    /// when others are added or removed.
     #[must_use]
     pub fn holds(self, name: &Path) -> bool {
         let digest = Sha256::digest(name.as_os_str().as_encoded_bytes());
@@ -100,8 +100,8 @@ fn shards_of(output: &Path) -> PathBuf {
     output.with_file_name(name)
 }
 
-/// Opens the folders of all shards of `output`, with their records, in order. Checks that none is missing and that all were
-/// made with the same settings from the same inputs.
+/// Opens the folders of all shards of `output`, with their records, in order. Checks that none is missing and that all
+/// were made with the same settings from the same inputs.
 ///
 /// # Errors
 /// [`Error::Input`] naming the shard that is missing or differs.

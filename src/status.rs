@@ -1,5 +1,5 @@
-//! `status`: the last runs in a run folder, and for each stage's folder whether it is up to date, and if not, why. Changes
-//! nothing.
+//! `status`: the last runs in a run folder, and for each stage's folder whether it is up to date, and if not, why.
+//! Changes nothing.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::runs::history::{self, Attempt, State, WholeRun};
 use crate::settings::Settings;
 use crate::stage::{self, Depth, RUN_FILE, StageConfig, Summary, Versions, held_by};
-use crate::stages::{self, Visitor};
+use crate::stages::{self, OF_A_RUN, Visitor};
 use crate::{runs, segment, train};
 
 /// Number of whole runs to show.
@@ -22,7 +22,7 @@ const SHOWN_RUNS: usize = 5;
 pub struct Status {
     /// The last runs, newest first.
     pub runs: Vec<WholeRun>,
-    /// The stages' folders, in the order they were made.
+    /// The stages' folders, in pipeline order.
     pub folders: Vec<FolderStatus>,
     /// Folders whose `run.json` is damaged or was not written by lookbook, each with the problem.
     pub passed_over: Vec<String>,
@@ -43,8 +43,8 @@ pub struct FolderStatus {
     pub notes: Vec<String>,
 }
 
-/// Checks the stages' folders in `folder`, comparing `settings` with those each folder was made with. With `verify`, also
-/// checks every published file against its checksum.
+/// Checks the stages' folders in `folder`, comparing `settings` with those each folder was made with. With `verify`,
+/// also checks every published file against its checksum.
 ///
 /// # Errors
 /// [`Error::Input`] if `folder` holds no stage's folder and no record of a run; [`Error::Io`].
@@ -63,7 +63,8 @@ pub fn run(folder: &Path, settings: &Settings, verify: bool) -> Result<Status> {
     if folders.is_empty() && attempts.is_empty() {
         return Err(Error::input(folder, "holds no stage's output and no record of a run; run `make all` or a stage"));
     }
-    folders.sort_by(|a, b| (&a.made_at, &a.folder).cmp(&(&b.made_at, &b.folder)));
+    let place = |stage: &str| OF_A_RUN.iter().position(|it| *it == stage).unwrap_or(OF_A_RUN.len());
+    folders.sort_by(|a, b| (place(&a.stage), &a.folder).cmp(&(place(&b.stage), &b.folder)));
     Ok(Status { runs: last_runs(&attempts), folders, passed_over })
 }
 
@@ -99,6 +100,7 @@ fn folder_status(
     if let Some(last) = last.filter(|it| !it.state.is_good()) {
         notes.extend(last_attempt(last, holder.is_some()));
     }
+    notes.extend(present(&summary));
     notes.extend(holder.map(|holder| format!("held by {holder}")));
     for (path, what) in [
         (versions.rejected(), "kept back by a gate, for inspection"),
@@ -107,6 +109,14 @@ fn folder_status(
         notes.extend(path.exists().then(|| format!("{}: {what}", path.display())));
     }
     Ok(FolderStatus { folder: folder.to_owned(), stage: summary.stage, made_at: summary.started_at, stale, notes })
+}
+
+/// What the photos of a feature table wear.
+fn present(summary: &Summary) -> Option<String> {
+    let counts = &summary.counts;
+    let (photos, cells) = (counts.count("photos")?, counts.number("mean_cells_per_photo")?);
+    let without = counts.count("photos_without_apparel").filter(|_| summary.stage == segment::STAGE)?;
+    Some(format!("{photos} photos; {cells:.2} cells are present in a photo on average, none in {without} photos"))
 }
 
 /// Applies the shared staleness rule, with the settings file's settings and the paths the folder was made from.

@@ -11,6 +11,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 use crate::error::{Error, Result};
+use crate::threads;
 
 /// Time that a run has to end on its own.
 const GRACE: Duration = Duration::from_secs(9);
@@ -21,7 +22,7 @@ static SIGNAL: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 /// Starts to listen for both signals. The program calls this once.
 ///
 /// # Errors
-/// [`Error::Io`] if the system call fails.
+/// [`Error::Io`] if the system call fails, [`Error::Limit`] if no thread can be started.
 pub fn listen() -> Result<()> {
     let failed = || Error::io("listen for signals with", "a pipe");
     let (mut woken, wake) = UnixStream::pair().map_err(failed())?;
@@ -29,14 +30,14 @@ pub fn listen() -> Result<()> {
         flag::register_usize(signal, SIGNAL.clone(), signal as usize).map_err(failed())?;
         low_level::pipe::register(signal, wake.try_clone().map_err(failed())?).map_err(failed())?;
     }
-    std::thread::spawn(move || {
+    threads::spawn(move || {
         if woken.read_exact(&mut [0]).is_ok() {
             tracing::warn!("stopping (signal {}); ending after the current batch", SIGNAL.load(Ordering::SeqCst));
             std::thread::sleep(GRACE);
             std::process::exit(128 + SIGNAL.load(Ordering::SeqCst) as i32);
         }
-    });
-    Ok(())
+    })
+    .map(drop)
 }
 
 /// Must be called between batches.

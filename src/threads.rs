@@ -1,28 +1,75 @@
-//! The one place that makes pools of rayon's threads.
+//! The one place that starts threads: what a limit of the process or the machine refuses is an error that names it.
+
+use std::error::Error as _;
+use std::sync::Mutex;
+use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 
 /// Sets the number of threads of the global pool, which all parallel work outside [`with`] runs on. It can only be set
 /// once, before the first such work; later calls change nothing.
-pub fn set_global(threads: usize) {
-    let _ = ThreadPoolBuilder::new().num_threads(threads).build_global();
-}
-
-/// Runs `work` on `threads` threads: those of the current pool if it has as many, otherwise those of a pool made for it.
 ///
 /// # Errors
-/// [`Error::Config`] if the threads cannot be started.
+/// [`Error::Limit`] if the threads cannot be started.
+pub fn set_global(threads: usize) -> Result<()> {
+    match ThreadPoolBuilder::new().num_threads(threads).build_global() {
+        // Without a source, the pool exists already.
+        Err(cause) if cause.source().is_some() => Err(refused(threads)),
+        _ => Ok(()),
+    }
+}
+
+/// Runs `work` on `threads` threads: those of the current pool if it has as many, otherwise those of a pool made for
+/// it.
+///
+/// # Errors
+/// [`Error::Limit`] if the threads cannot be started.
 pub fn with<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
     if rayon::current_num_threads() == threads { Ok(work()) } else { Ok(pool(threads)?.install(work)) }
 }
 
 fn pool(threads: usize) -> Result<ThreadPool> {
-    ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|cause| Error::config("threads", format!("cannot start {threads} threads: {cause}")))
+    ThreadPoolBuilder::new().num_threads(threads).build().map_err(|_| refused(threads))
+}
+
+/// Starts a thread of its own.
+///
+/// # Errors
+/// [`Error::Limit`] if it cannot be started.
+pub(crate) fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
+    Builder::new().spawn(work).map_err(|_| refused(1))
+}
+
+/// Starts a thread of a scope.
+///
+/// # Errors
+/// [`Error::Limit`] if it cannot be started.
+pub(crate) fn spawn_in<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>> {
+    Builder::new().spawn_scoped(scope, work).map_err(|_| refused(1))
+}
+
+/// Checks that `threads` more threads can run at once, by starting and ending them: before a library that hangs or panics
+/// if it cannot start its own.
+///
+/// # Errors
+/// [`Error::Limit`] if they cannot be started.
+pub(crate) fn check_room(threads: usize) -> Result<()> {
+    let gate = Mutex::new(());
+    std::thread::scope(|scope| {
+        // They wait for each other here; if one cannot be started, the others go on as this is dropped.
+        let _closed = gate.lock();
+        (0..threads).try_for_each(|_| spawn_in(scope, || drop(gate.lock())).map(drop))
+    })
+}
+
+/// Why threads cannot be started: the system says the same of all these limits.
+fn refused(threads: usize) -> Error {
+    Error::Limit { what: format!("{threads} more threads"), problem: error::NO_THREADS.to_owned() }
 }
 
 #[cfg(test)]

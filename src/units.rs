@@ -1,7 +1,7 @@
 //! Numbers with units: sizes and durations as settings and flags spell them, and durations for display.
 //!
-//! By hand: `bytesize` (2.7) prints 4097 bytes as `4.0 KiB`, which reads back as 4096, and turns an overflow into 16 EiB;
-//! `humantime` (2.4) reads `10M` as ten months, and shows 59.94 seconds as `59s 940ms`.
+//! By hand: `bytesize` (2.7) prints 4097 bytes as `4.0 KiB`, which reads back as 4096, and turns an overflow into 16
+//! EiB; `humantime` (2.4) reads `10M` as ten months, and shows 59.94 seconds as `59s 940ms`.
 
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +58,13 @@ pub fn duration(secs: f64) -> String {
     }
 }
 
+/// A count with the name of what is counted, such as `2 photos`; given the plural, without its `s` for 1.
+#[must_use]
+pub fn counted(count: u64, plural: &str) -> String {
+    let name = if count == 1 { plural.strip_suffix('s').unwrap_or(plural) } else { plural };
+    format!("{count} {name}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +79,12 @@ mod tests {
         for bad in ["1GB", "GiB", "-1", "1.5GiB", "99999999TiB"] {
             assert!(ByteSize::try_from(bad.to_owned()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!([0, 1, 2].map(|it| counted(it, "photos")), ["0 photos", "1 photo", "2 photos"]);
+        assert_eq!(counted(1, "segmented"), "1 segmented");
     }
 
     #[test]

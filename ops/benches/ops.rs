@@ -1,8 +1,9 @@
-//! Every native operator at every shape that the network has it in, for four photos of 608 x 400, its result checked:
-//! `cargo bench --bench ops [-- FILTER]`.
+//! Every native operator at every shape that the network has it in, for four photos of 608 x 400, its result checked; those
+//! of an encoder at the shapes of `EfficientNet-Lite0`, for four photos of 608 x 416: `cargo bench --bench ops [-- FILTER]`.
 //!
 //! What Criterion calls elements a second is floating-point operations a second of the convolutions, pixels or numbers a
-//! second of the rest. `RAYON_NUM_THREADS=1` measures one core.
+//! second of the rest. Depthwise convolutions and `memory`, a copy of the largest maps, give bytes read and written a
+//! second. `RAYON_NUM_THREADS=1` measures one core.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -11,11 +12,13 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use lookbook_ops::adam::{Adam, AdamInputs};
 use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
+use lookbook_ops::depthwise::Depthwise;
 use lookbook_ops::head::{Head, HeadLoss, MAPS};
 use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
+use lookbook_ops::pointwise::{pointwise, pointwise_input_gradient, pointwise_weight_gradient};
 use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
 use lookbook_ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
-use lookbook_ops::{Instructions, Maps, Rayon, Shape, Workers};
+use lookbook_ops::{Activation, Instructions, Maps, Mask, Photos, Rayon, Shape, Spread, Workers};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -146,7 +149,7 @@ impl Layer {
         if self.photos.is_empty() {
             return self.inputs.iter().map(|it| Maps::Features(it)).collect();
         }
-        vec![Maps::Photos(&self.photos)]
+        vec![Maps::Photos(Photos::new(&self.photos))]
     }
 
     fn x(&self, pixel: usize, channel: usize) -> f64 {
@@ -165,7 +168,8 @@ impl Layer {
     fn forward(&self, mut group: Group<'_>) {
         let mut output = vec![0.0; self.output_gradient.len()];
         let parameters = [&self.weight[..], &self.bias];
-        let mut run = || convolution(workers(), self.shape, &self.maps(), parameters, true, black_box(&mut output));
+        let mut run =
+            || convolution(workers(), self.shape, &self.maps(), parameters, Activation::Relu, black_box(&mut output));
         run();
         group.throughput(self.flop()).bench_function(&self.name, |bencher| bencher.iter(&mut run));
         let products = |at: usize| {
@@ -184,7 +188,7 @@ impl Layer {
         let (gradient, weight) = (&self.output_gradient, &self.weight);
         let mut run = || {
             let results = black_box([&mut first[..], &mut second]);
-            convolution_input_gradient(workers(), self.shape, gradient, weight, mask, results);
+            convolution_input_gradient(workers(), self.shape, gradient, weight, mask.map(Mask::relu), results);
         };
         run();
         group.throughput(self.flop()).bench_function(&self.name, |bencher| bencher.iter(&mut run));
@@ -301,7 +305,7 @@ impl Up {
         let (gradient, weight, mask) = (&self.output_gradient, &self.weight, &self.input);
         let mut run = || {
             let result = black_box(&mut found);
-            up_convolution_input_gradient(workers(), self.shape, gradient, weight, Some(mask), result);
+            up_convolution_input_gradient(workers(), self.shape, gradient, weight, Some(Mask::relu(mask)), result);
         };
         run();
         group.throughput(self.flop()).bench_function(&self.name, |bencher| bencher.iter(&mut run));
@@ -337,6 +341,188 @@ fn up_convolutions(criterion: &mut Criterion) {
         layer.input_gradient(group(criterion, "up_convolution_input_gradient"));
         layer.weight_gradient(group(criterion, "up_convolution_weight_gradient"));
     }
+}
+
+/// Rows and columns that an encoder's photos have, and how often its maps are halved.
+const ENCODER_PHOTO: [usize; 2] = [608, 416];
+/// Halvings, input and output channels of the pointwise convolutions of `EfficientNet-Lite0`.
+const POINTWISE: [[usize; 3]; 18] = [
+    [1, 32, 16],
+    [1, 16, 96],
+    [2, 96, 24],
+    [2, 24, 144],
+    [2, 144, 24],
+    [3, 144, 40],
+    [3, 40, 240],
+    [3, 240, 40],
+    [4, 240, 80],
+    [4, 80, 480],
+    [4, 480, 80],
+    [4, 480, 112],
+    [4, 112, 672],
+    [4, 672, 112],
+    [5, 672, 192],
+    [5, 192, 1152],
+    [5, 1152, 192],
+    [5, 1152, 320],
+];
+/// Halvings, channels, kernel and stride of its depthwise convolutions.
+const DEPTHWISE: [[usize; 4]; 12] = [
+    [1, 32, 3, 1],
+    [1, 96, 3, 2],
+    [2, 144, 3, 1],
+    [2, 144, 5, 2],
+    [3, 240, 5, 1],
+    [3, 240, 3, 2],
+    [4, 480, 3, 1],
+    [4, 480, 5, 1],
+    [4, 672, 5, 1],
+    [4, 672, 5, 2],
+    [5, 1152, 5, 1],
+    [5, 1152, 3, 1],
+];
+
+fn encoder_maps(halvings: usize, channels: usize) -> Shape {
+    let [rows, columns] = ENCODER_PHOTO.map(|it| it >> halvings);
+    Shape { batch: PHOTOS, rows, columns, channels }
+}
+
+fn pointwises(criterion: &mut Criterion) {
+    for [halvings, channels, out] in POINTWISE {
+        let (shape, name) = (encoder_maps(halvings, channels), format!("{channels} to {out}"));
+        let (input, weight, bias) = (random(shape.len()), random(channels * out), random(out));
+        let gradient = random(shape.pixels() * out);
+        let flop = Throughput::Elements(2 * (shape.pixels() * weight.len()) as u64);
+        let x = |pixel: usize, channel: usize| f64::from(input[pixel * channels + channel]);
+        let w = |out: usize, channel: usize| f64::from(weight[out * channels + channel]);
+        let dy = |pixel: usize, at: usize| f64::from(gradient[pixel * out + at]);
+
+        let mut output = vec![0.0; gradient.len()];
+        let mut run = || {
+            let output = black_box(&mut output);
+            pointwise(workers(), shape, &input, [&weight, &bias], Activation::Relu6, Some(&gradient), output);
+        };
+        run();
+        group(criterion, "pointwise").throughput(flop.clone()).bench_function(&name, |it| it.iter(&mut run));
+        let products = |at: usize| (0..channels).map(move |channel| x(at / out, channel) * w(at % out, channel));
+        let finish = |at: usize, sum: f64| (sum + f64::from(bias[at % out])).clamp(0.0, 6.0) + f64::from(gradient[at]);
+        check(&output, products, finish);
+
+        let mut found = vec![0.0; shape.len()];
+        let mask = Mask { activation: Activation::Relu6, maps: &input };
+        let mut run = || {
+            let found = black_box(&mut found);
+            pointwise_input_gradient(workers(), shape, &gradient, &weight, Some(&input), Some(mask), found);
+        };
+        run();
+        let mut to_input = group(criterion, "pointwise_input_gradient");
+        to_input.throughput(flop.clone()).bench_function(&name, |it| it.iter(&mut run));
+        to_input.finish();
+        let products = |at: usize| (0..out).map(move |it| dy(at / channels, it) * w(it, at % channels));
+        let finish = |at: usize, sum: f64| if input[at] > 0.0 { sum + f64::from(input[at]) } else { 0.0 };
+        check(&found, products, finish);
+
+        let (mut of_weight, mut of_bias) = (vec![0.0; weight.len()], vec![0.0; out]);
+        let mut run = || {
+            let results = black_box([&mut of_weight[..], &mut of_bias]);
+            pointwise_weight_gradient(workers(), shape, &input, &gradient, results);
+        };
+        run();
+        let mut to_weight = group(criterion, "pointwise_weight_gradient");
+        to_weight.throughput(flop).bench_function(&name, |it| it.iter(&mut run));
+        to_weight.finish();
+        let products = |at: usize| (0..shape.pixels()).map(move |it| dy(it, at / channels) * x(it, at % channels));
+        check(&of_weight, products, plain);
+        check(&of_bias, |at| (0..shape.pixels()).map(move |pixel| dy(pixel, at)), plain);
+    }
+}
+
+fn depthwises(criterion: &mut Criterion) {
+    for [halvings, channels, kernel, stride] in DEPTHWISE {
+        let shape = encoder_maps(halvings, channels);
+        let layer = Depthwise { shape, kernel, stride, pads: [(kernel - stride) / 2; 2] };
+        let output_shape = layer.output_shape();
+        let name = format!("{channels}, {kernel}x{kernel}, stride {stride}");
+        let taps = kernel * kernel;
+        let (input, weight, bias) = (random(shape.len()), random(channels * taps), random(channels));
+        let gradient = random(output_shape.len());
+        let bytes = Throughput::Bytes(4 * (shape.len() + output_shape.len()) as u64);
+        let x = |at: usize| f64::from(input[at]);
+        let w = |channel: usize, tap: usize| f64::from(weight[channel * taps + tap]);
+        let dy = |at: usize| f64::from(gradient[at]);
+        // The element of the input that a tap reads for an element of the output.
+        let read = |at: usize, tap: usize| {
+            let (pixel, channel) = (at / channels, at % channels);
+            let (line, column) = (pixel / output_shape.columns, pixel % output_shape.columns);
+            let (photo, row) = (line / output_shape.rows, line % output_shape.rows);
+            let row = (row * stride + tap / kernel).wrapping_sub(layer.pads[0]);
+            let column = (column * stride + tap % kernel).wrapping_sub(layer.pads[1]);
+            let is_there = row < shape.rows && column < shape.columns;
+            is_there.then(|| ((photo * shape.rows + row) * shape.columns + column) * channels + channel)
+        };
+
+        let mut output = vec![0.0; output_shape.len()];
+        let mut run = || layer.forward(workers(), &input, [&weight, &bias], Activation::Relu6, black_box(&mut output));
+        run();
+        group(criterion, "depthwise").throughput(bytes.clone()).bench_function(&name, |it| it.iter(&mut run));
+        let products = |at: usize| (0..taps).filter_map(move |tap| Some(x(read(at, tap)?) * w(at % channels, tap)));
+        check(&output, products, |at, sum| (sum + f64::from(bias[at % channels])).clamp(0.0, 6.0));
+
+        let mut found = vec![0.0; shape.len()];
+        let mask = Some(Mask { activation: Activation::Relu6, maps: &input });
+        let mut run = || layer.input_gradient(workers(), &gradient, &weight, mask, black_box(&mut found));
+        run();
+        let mut to_input = group(criterion, "depthwise_input_gradient");
+        let masked_bytes = Throughput::Bytes(4 * (2 * shape.len() + output_shape.len()) as u64);
+        to_input.throughput(masked_bytes).bench_function(&name, |it| it.iter(&mut run));
+        to_input.finish();
+        let products = |at: usize| {
+            let (pixel, channel) = (at / channels, at % channels);
+            let (line, column) = (pixel / shape.columns, pixel % shape.columns);
+            let (photo, row) = (line / shape.rows, line % shape.rows);
+            (0..taps).filter_map(move |tap| {
+                let row = (row + layer.pads[0]).checked_sub(tap / kernel).filter(|it| it % stride == 0)? / stride;
+                let column = (column + layer.pads[1]).checked_sub(tap % kernel).filter(|it| it % stride == 0)? / stride;
+                let is_there = row < output_shape.rows && column < output_shape.columns;
+                let to = (photo * output_shape.rows + row) * output_shape.columns + column;
+                is_there.then(|| dy(to * channels + channel) * w(channel, tap))
+            })
+        };
+        check(&found, products, |at, sum| if input[at] > 0.0 { sum } else { 0.0 });
+
+        let (mut of_weight, mut of_bias) = (vec![0.0; weight.len()], vec![0.0; channels]);
+        let mut run = || {
+            let results = black_box([&mut of_weight[..], &mut of_bias]);
+            layer.weight_gradient(workers(), &input, &gradient, results);
+        };
+        run();
+        let mut to_weight = group(criterion, "depthwise_weight_gradient");
+        to_weight.throughput(bytes).bench_function(&name, |it| it.iter(&mut run));
+        to_weight.finish();
+        let products = |at: usize| {
+            let places = (0..output_shape.pixels()).map(move |pixel| pixel * channels + at / taps);
+            places.filter_map(move |to| Some(dy(to) * x(read(to, at % taps)?)))
+        };
+        check(&of_weight, products, plain);
+        check(&of_bias, |at| (0..output_shape.pixels()).map(move |pixel| dy(pixel * channels + at)), plain);
+    }
+}
+
+/// A copy of the largest maps: what layers that only move memory come near to at best.
+fn memory(criterion: &mut Criterion) {
+    const SHARE: usize = 1 << 14;
+    let from = random(encoder_maps(1, 96).len());
+    let to: Vec<std::sync::Mutex<Vec<f32>>> = from.chunks(SHARE).map(|it| vec![0.0; it.len()].into()).collect();
+    let mut run = || {
+        Rayon.each(to.len(), &|at| {
+            let mut to = to[at].lock().expect("no other task has it");
+            let from = &from[at * SHARE..][..to.len()];
+            to.copy_from_slice(from);
+        });
+    };
+    run();
+    let mut group = group(criterion, "memory");
+    group.throughput(Throughput::Bytes(8 * from.len() as u64)).bench_function("copy", |it| it.iter(&mut run));
 }
 
 /// Elements of the input that make an element of a max-pooling's output.
@@ -393,6 +579,7 @@ fn means(shape: Shape, of: impl Fn(usize) -> f64) -> Vec<f64> {
 
 fn batch_norms(criterion: &mut Criterion) {
     const EPSILON: f32 = 1e-3;
+    const RELU: (Activation, Option<&[f32]>) = (Activation::Relu, None);
     for (level, &channels) in CHANNELS.iter().enumerate() {
         let shape = maps_of(level, channels);
         let [input, gradient] = [(); 2].map(|()| random(shape.len()));
@@ -400,14 +587,14 @@ fn batch_norms(criterion: &mut Criterion) {
         let mut output = vec![0.0; shape.len()];
         // A bias of 10 lifts all maps above the `ReLU`.
         let lift = vec![10.0; channels];
-        let [mean, variance] = batch_norm(workers(), shape, &input, [&ones, &lift], EPSILON, &mut output);
+        let [mean, variance] = batch_norm(workers(), shape, &input, [&ones, &lift], EPSILON, RELU, &mut output);
         for (name, expected, power) in [("mean", 0.0, 1), ("variance", 1.0, 2)] {
             for found in means(shape, |at| (f64::from(output[at]) - 10.0).powi(power)) {
                 assert!((found - expected).abs() < 0.02, "the {name} is {found}");
             }
         }
         let throughput = Throughput::Elements(shape.len() as u64);
-        let mut run = || batch_norm(workers(), shape, &input, [&ones, &zeros], EPSILON, black_box(&mut output));
+        let mut run = || batch_norm(workers(), shape, &input, [&ones, &zeros], EPSILON, RELU, black_box(&mut output));
         let mut forward = group(criterion, "batch_norm");
         forward
             .throughput(throughput.clone())
@@ -474,7 +661,7 @@ fn adam(criterion: &mut Criterion) {
     let adam = Adam { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7, step: 1.0, learning_rate: 1e-3 };
     let (weights, zeros) = (random(PARAMETER_COUNT), vec![0.0; PARAMETER_COUNT]);
     let gradient: Vec<f32> = weights.iter().rev().copied().collect();
-    let inputs = AdamInputs { gradient: &gradient, weights: &weights, moments: [&zeros, &zeros] };
+    let inputs = AdamInputs { gradient: &gradient, weights: &weights, moments: [&zeros, &zeros], of_weights: None };
     let [mut new, mut first, mut second] = [(); 3].map(|()| zeros.clone());
     let mut run = || adam.apply(workers(), inputs, black_box([&mut new, &mut first, &mut second]));
     run();
@@ -487,5 +674,17 @@ fn adam(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, convolutions, up_convolutions, max_pools, max_pool_gradients, batch_norms, head, adam);
+criterion_group!(
+    benches,
+    convolutions,
+    up_convolutions,
+    pointwises,
+    depthwises,
+    max_pools,
+    max_pool_gradients,
+    batch_norms,
+    head,
+    adam,
+    memory
+);
 criterion_main!(benches);

@@ -1,4 +1,5 @@
-//! Adam over all weights in one pass (Kingma and Ba, 2015, <https://arxiv.org/abs/1412.6980>), as Keras applies it.
+//! Adam over all weights in one pass (Kingma and Ba, 2015, <https://arxiv.org/abs/1412.6980>), as Keras applies it, or `AdamW`:
+//! with a learning rate and a decay for each weight (Loshchilov and Hutter, 2019, <https://arxiv.org/abs/1711.05101>).
 
 use super::Workers;
 use super::simd::{Job, Simd};
@@ -28,21 +29,23 @@ pub struct AdamInputs<'a> {
     pub weights: &'a [f32],
     /// First and second moment.
     pub moments: [&'a [f32]; 2],
+    /// Factor of the learning rate, and decay, of each weight; 1 and 0 if there are none.
+    pub of_weights: Option<[&'a [f32]; 2]>,
 }
 
 /// Elements per task.
 const SHARE: usize = 1 << 15;
 
 impl Adam {
-    /// Writes the new weights, first moment and second moment to `outputs`: w - rate sqrt(1 - b2^t) / (1 - b1^t) m /
-    /// (sqrt(v) + epsilon).
+    /// Writes the new weights, first moment and second moment to `outputs`: (1 - rate decay) w - rate sqrt(1 - b2^t) /
+    /// (1 - b1^t) m / (sqrt(v) + epsilon), where rate is the learning rate times the weight's factor.
     pub fn apply(&self, workers: Workers<'_>, inputs: AdamInputs<'_>, outputs: [&mut [f32]; 3]) {
         let instructions = workers.instructions;
         let len = inputs.gradient.len();
         assert!(inputs.weights.len() == len && inputs.moments.iter().all(|it| it.len() == len));
         assert!(outputs.iter().all(|it| it.len() == len));
-        let rate =
-            self.learning_rate * (1.0 - self.beta_2.powf(self.step)).sqrt() / (1.0 - self.beta_1.powf(self.step));
+        assert!(inputs.of_weights.iter().flatten().all(|it| it.len() == len));
+        let correction = (1.0 - self.beta_2.powf(self.step)).sqrt() / (1.0 - self.beta_1.powf(self.step));
         let [weights, first, second] = outputs.map(|it| it.chunks_mut(SHARE));
         let parts: Vec<_> = weights.zip(first).zip(second).map(|((w, m), v)| [w, m, v]).collect();
         spread_items(workers.spread, parts, |index, outputs| {
@@ -51,15 +54,17 @@ impl Adam {
                 gradient: &inputs.gradient[range.clone()],
                 weights: &inputs.weights[range.clone()],
                 moments: inputs.moments.map(|it| &it[range.clone()]),
+                of_weights: inputs.of_weights.map(|all| all.map(|it| &it[range.clone()])),
             };
-            instructions.run(Part { adam: *self, rate, inputs, outputs });
+            instructions.run(Part { adam: *self, correction, inputs, outputs });
         });
     }
 }
 
 struct Part<'a> {
     adam: Adam,
-    rate: f32,
+    /// Of the bias of both moments.
+    correction: f32,
     inputs: AdamInputs<'a>,
     outputs: [&'a mut [f32]; 3],
 }
@@ -69,13 +74,26 @@ impl Job for Part<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let Self { adam, rate, inputs, outputs: [weights, first, second] } = self;
+        match self.inputs.of_weights {
+            Some([factors, decays]) => self.with(factors.iter().zip(decays).map(|(&factor, &decay)| [factor, decay])),
+            None => self.with(std::iter::repeat([1.0, 0.0])),
+        }
+    }
+}
+
+impl Part<'_> {
+    /// With the factor of the learning rate and the decay of each weight.
+    #[inline(always)]
+    fn with(self, of_weights: impl Iterator<Item = [f32; 2]>) {
+        let Self { adam, correction, inputs, outputs: [weights, first, second] } = self;
         let inputs = inputs.gradient.iter().zip(inputs.weights).zip(inputs.moments[0]).zip(inputs.moments[1]);
         let outputs = weights.iter_mut().zip(first).zip(second);
-        for ((((gradient, weight), m), v), ((new_weight, new_m), new_v)) in inputs.zip(outputs) {
+        let weights = inputs.zip(outputs).zip(of_weights);
+        for (((((gradient, weight), m), v), ((new_weight, new_m), new_v)), [factor, decay]) in weights {
             *new_m = m + (gradient - m) * (1.0 - adam.beta_1);
             *new_v = v + (gradient * gradient - v) * (1.0 - adam.beta_2);
-            *new_weight = weight - rate * *new_m / (new_v.sqrt() + adam.epsilon);
+            let rate = adam.learning_rate * factor;
+            *new_weight = weight * (1.0 - rate * decay) - rate * correction * *new_m / (new_v.sqrt() + adam.epsilon);
         }
     }
 }

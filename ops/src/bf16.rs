@@ -4,16 +4,21 @@
 //! 3 channels get a fourth one of zeros. The last layer outputs f32. Requires AVX-512-BF16.
 
 use std::arch::x86_64::{
-    __m128bh, __m128i, __m256, __m256bh, __m256i, __m512, __m512bh, __m512i, _mm_storeu_si128, _mm256_cvtneps_pbh,
-    _mm256_dpbf16_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_set1_epi32, _mm256_setzero_ps,
-    _mm256_storeu_ps, _mm256_storeu_si256, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_max_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m128bh, __m128i, __m256, __m256bh, __m256i, __m512, __m512bh, __m512i, _mm_loadu_si128, _mm_storeu_si128,
+    _mm256_add_ps, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_cvtneps_pbh, _mm256_dpbf16_ps, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
+    _mm256_slli_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm512_add_ps, _mm512_castsi512_ps,
+    _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_ps,
+    _mm512_min_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
 };
 use std::mem::transmute;
 
+use super::activation::Activation;
 use super::convolution::taps;
-use super::maps::{Band, Shape, cut, padded_row};
+use super::maps::{Band, Photos, Shape, cut, interleave, padded_row};
+use super::pointwise::chunk_pixels;
 use super::pool::pooled_shape;
+use super::product::tile_widths;
 use super::spread::{spread_items, with_scratch};
 use super::up::up_shape;
 use super::{Avx512, Spread};
@@ -83,61 +88,75 @@ pub enum Bf16Maps<'a> {
     /// Feature maps.
     Features(&'a [u16]),
     /// Photos: if the number of channels is odd, a channel of zeros is added.
-    Photos(&'a [u8]),
+    Photos(Photos<'a>),
 }
 
 /// Integers up to 255 are exact in bf16: the division by 255 is folded into the weights.
 const PHOTO_SCALE: f32 = 1.0 / 255.0;
 
 impl Bf16Maps<'_> {
-    /// Copies from element `start` of maps with `held` channels: `own` real channels, the rest zeros.
-    fn copy(&self, [own, held]: [usize; 2], start: usize, to: &mut [u16]) {
+    fn len(&self) -> usize {
         match self {
-            Self::Features(elements) => to.copy_from_slice(&elements[start..start + to.len()]),
-            Self::Photos(elements) => {
-                let pixels = elements[start / held * own..].chunks_exact(own);
-                for (to, pixel) in to.chunks_exact_mut(held).zip(pixels) {
-                    to.fill(0);
-                    for (to, &element) in to.iter_mut().zip(pixel) {
-                        // The upper half of an f32.
-                        *to = (f32::from(element).to_bits() >> 16) as u16;
-                    }
-                }
-            }
+            Self::Features(elements) => elements.len(),
+            Self::Photos(photos) => photos.bytes.len(),
+        }
+    }
+
+    /// A pixel beyond the edge: `own` real channels, the rest of `held` zeros.
+    fn edge(&self, [own, held]: [usize; 2]) -> Vec<u16> {
+        let mut edge = vec![0; held];
+        if let Self::Photos(Photos { fill, .. }) = self {
+            assert!(fill.is_empty() || fill.len() == own);
+            edge.iter_mut().zip(*fill).for_each(|(edge, fill)| *edge = rounded(fill * 255.0));
+        }
+        edge
+    }
+}
+
+/// Copies pixels with `own` channels to ones with `held`; the rest are zeros.
+fn copy_photo([own, held]: [usize; 2], pixels: &[u8], to: &mut [u16]) {
+    for (to, pixel) in to.chunks_exact_mut(held).zip(pixels.chunks_exact(own)) {
+        to.fill(0);
+        for (to, &element) in to.iter_mut().zip(pixel) {
+            // The upper half of an f32.
+            *to = (f32::from(element).to_bits() >> 16) as u16;
         }
     }
 }
 
 /// A matrix of weights in pairs of rows, tile by tile of columns.
 struct PackedPairs {
-    /// `[tiles, depth / 2, width, 2]`.
+    /// `[depth / 2, width, 2]` for each tile.
     weights: Vec<u16>,
     depth: usize,
     outputs: usize,
-    width: usize,
+    /// Columns of each tile.
+    widths: Vec<usize>,
 }
 
 impl PackedPairs {
     /// Packs the matrix whose element in row k and column n is `tensor[rows[k] + columns[n]]`; rows without a position
     /// are zero.
     fn new(tensor: &[f32], scale: f32, rows: &[Option<usize>], columns: &[usize]) -> Self {
-        let width = [64, 32, 16, 8].into_iter().find(|&width| columns.len().is_multiple_of(width));
-        let width = width.expect("channels are multiples of 8");
+        let widths: Vec<usize> = tile_widths(true, columns.len()).collect();
         let element = |row: Option<usize>, column: usize| row.map_or(0, |row| rounded(tensor[row + column] * scale));
         let (pairs, rest) = rows.as_chunks::<2>();
         assert!(rest.is_empty(), "channels come in pairs");
         let mut weights = Vec::with_capacity(rows.len() * columns.len());
-        for tile in columns.chunks_exact(width) {
+        let mut tiles = columns;
+        for &width in &widths {
+            let (tile, others) = tiles.split_at(width);
+            tiles = others;
             for pair in pairs {
                 weights.extend(tile.iter().flat_map(|&column| pair.map(|row| element(row, column))));
             }
         }
-        Self { weights, depth: rows.len(), outputs: columns.len(), width }
+        Self { weights, depth: rows.len(), outputs: columns.len(), widths }
     }
 }
 
-/// `output[p * outputs + n] = bias[n] + sum over k of input(p, k) * weights(k, n)`, or 0 if that is negative and `relu`
-/// is set; see [`RowProduct`](super::product::RowProduct).
+/// `output[p * outputs + n] = activation(bias[n] + sum over k of input(p, k) * weights(k, n)) + residual`; see
+/// [`RowProduct`](super::product::RowProduct).
 struct Row<'a> {
     token: Avx512Bf16,
     rows: &'a [&'a [u16]],
@@ -146,7 +165,9 @@ struct Row<'a> {
     weights: &'a PackedPairs,
     bias: &'a [f32],
     pixels: usize,
-    relu: bool,
+    activation: Activation,
+    /// `[pixels, outputs]`.
+    residual: Option<&'a [u16]>,
 }
 
 impl Row<'_> {
@@ -156,17 +177,21 @@ impl Row<'_> {
         assert!(weights.outputs == self.bias.len() && self.run.is_multiple_of(2));
         assert!(self.rows.iter().all(|row| row.len() >= (self.pixels - 1) * self.stride + self.run));
         assert_eq!(output.len(), self.pixels * weights.outputs);
-        let tiles = weights.weights.chunks_exact(weights.depth * weights.width);
-        for (first, tile) in (0..).step_by(weights.width).zip(tiles) {
+        assert!(self.residual.is_none_or(|it| it.len() == output.len()));
+        let (mut first, mut rest) = (0, &weights.weights[..]);
+        for &width in &weights.widths {
+            let (tile, others) = rest.split_at(weights.depth * width);
+            rest = others;
             // SAFETY: the token proves that the processor has the instructions, and the lengths were checked.
             unsafe {
-                match weights.width {
+                match width {
                     64 => self.any_stride::<E, Of16, 4, 5>(tile, first, output),
                     32 => self.any_stride::<E, Of16, 2, 10>(tile, first, output),
                     16 => self.any_stride::<E, Of16, 1, 20>(tile, first, output),
                     _ => self.any_stride::<E, Of8, 1, 20>(tile, first, output),
                 }
             }
+            first += width;
         }
     }
 
@@ -233,11 +258,30 @@ impl Row<'_> {
                 for (p, sums) in sums.into_iter().enumerate() {
                     for (n, sum) in sums.into_iter().enumerate() {
                         let place = (start + p) * self.weights.outputs + first + n * V::LANES;
-                        let sum = if self.relu { sum.positive() } else { sum };
-                        sum.store(output.as_mut_ptr().add(place));
+                        self.finished(sum, place).store(output.as_mut_ptr().add(place));
                     }
                 }
             }
+        }
+    }
+}
+
+impl Row<'_> {
+    /// What is written at `place` of the output.
+    ///
+    /// # Safety
+    /// The residual, if there is one, has `LANES` elements from there on.
+    #[inline(always)]
+    unsafe fn finished<V: PairVector>(&self, sum: V, place: usize) -> V {
+        let output = match self.activation {
+            Activation::None => sum,
+            Activation::Relu => sum.positive(),
+            Activation::Relu6 => sum.positive().up_to_6(),
+        };
+        match self.residual {
+            // SAFETY: guaranteed by the caller.
+            Some(residual) => unsafe { output.plus_halves(residual.as_ptr().add(place)) },
+            None => output,
         }
     }
 }
@@ -256,6 +300,12 @@ trait PairVector: Copy {
     fn splat(token: Avx512Bf16, pair: u32) -> Self::Pairs;
     fn plus_dot(self, a: Self::Pairs, b: Self::Pairs) -> Self;
     fn positive(self) -> Self;
+    fn up_to_6(self) -> Self;
+    /// Adds bf16 numbers.
+    ///
+    /// # Safety
+    /// `LANES` numbers can be read from `from`.
+    unsafe fn plus_halves(self, from: *const u16) -> Self;
     /// # Safety
     /// `LANES` elements can be written to `to`.
     unsafe fn store<E: Element>(self, to: *mut E);
@@ -297,6 +347,19 @@ impl PairVector for Of16 {
         Self(unsafe { _mm512_max_ps(self.0, _mm512_setzero_ps()) }, self.1)
     }
     #[inline(always)]
+    fn up_to_6(self) -> Self {
+        // SAFETY: the token proves that the processor has the instructions.
+        Self(unsafe { _mm512_min_ps(self.0, _mm512_set1_ps(6.0)) }, self.1)
+    }
+    #[inline(always)]
+    unsafe fn plus_halves(self, from: *const u16) -> Self {
+        // SAFETY: the token proves that the processor has the instructions; the caller guarantees the pointer.
+        unsafe {
+            let wide = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())));
+            Self(_mm512_add_ps(self.0, _mm512_castsi512_ps(wide)), self.1)
+        }
+    }
+    #[inline(always)]
     unsafe fn store<E: Element>(self, to: *mut E) {
         // SAFETY: guaranteed by the caller.
         unsafe { E::store_16(self.1, to, self.0) }
@@ -333,54 +396,106 @@ impl PairVector for Of8 {
         Self(unsafe { _mm256_max_ps(self.0, _mm256_setzero_ps()) }, self.1)
     }
     #[inline(always)]
+    fn up_to_6(self) -> Self {
+        // SAFETY: the token proves that the processor has the instructions.
+        Self(unsafe { _mm256_min_ps(self.0, _mm256_set1_ps(6.0)) }, self.1)
+    }
+    #[inline(always)]
+    unsafe fn plus_halves(self, from: *const u16) -> Self {
+        // SAFETY: the token proves that the processor has the instructions; the caller guarantees the pointer.
+        unsafe {
+            let wide = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())));
+            Self(_mm256_add_ps(self.0, _mm256_castsi256_ps(wide)), self.1)
+        }
+    }
+    #[inline(always)]
     unsafe fn store<E: Element>(self, to: *mut E) {
         // SAFETY: guaranteed by the caller.
         unsafe { E::store_8(self.1, to, self.0) }
     }
 }
 
-/// [`convolution`](super::convolution::convolution) with `ReLU`, on bf16 maps.
+/// [`convolution`](super::convolution::convolution) on bf16 maps.
 ///
-/// `shape` is the shape of each input; `weight` is `[out, inputs x in, 3, 3]`.
+/// `shape` is the shape of the first input; `weight` is `[out, channels of all inputs, 3, 3]`.
 pub fn bf16_convolution<E: Element>(
     token: Avx512Bf16,
     spread: &dyn Spread,
     shape: Shape,
     inputs: &[Bf16Maps<'_>],
     [weight, bias]: [&[f32]; 2],
+    activation: Activation,
     output: &mut [E],
 ) {
-    let (out, own) = (bias.len(), shape.channels);
-    let photos = matches!(inputs[0], Bf16Maps::Photos(_));
+    assert_eq!(inputs[0].len(), shape.len());
+    assert!(inputs.iter().all(|input| input.len().is_multiple_of(shape.pixels())));
+    let widths: Vec<usize> = inputs.iter().map(|input| input.len() / shape.pixels()).collect();
+    let (out, own) = (bias.len(), widths.iter().sum::<usize>());
     let shape = shape.with_channels(own.next_multiple_of(2));
-    let (channels, all) = (shape.channels, own * inputs.len());
-    assert_eq!(weight.len(), out * all * TAPS);
+    let channels = shape.channels;
+    assert_eq!(weight.len(), out * own * TAPS);
     assert_eq!(output.len(), shape.pixels() * out);
-    let scale = if photos { PHOTO_SCALE } else { 1.0 };
-    let columns: Vec<usize> = (0..out).map(|n| n * all * TAPS).collect();
-    let mut rows: Vec<Option<usize>> = taps(own, inputs.len()).map(Some).collect();
+    let scale = if matches!(inputs[0], Bf16Maps::Photos(_)) { PHOTO_SCALE } else { 1.0 };
+    let columns: Vec<usize> = (0..out).map(|n| n * own * TAPS).collect();
+    let mut rows: Vec<Option<usize>> = taps(own).map(Some).collect();
     if own < channels {
         rows = rows.chunks_exact(own).flat_map(|pixel| pixel.iter().copied().chain([None])).collect();
     }
     let packed = PackedPairs::new(weight, scale, &rows, &columns);
+    let edge = if inputs.len() == 1 { inputs[0].edge([own, channels]) } else { vec![0; channels] };
+    let copy = |pixel: usize, to: &mut [u16]| match *inputs {
+        [Bf16Maps::Features(maps)] => to.copy_from_slice(&maps[pixel * own..][..to.len()]),
+        [Bf16Maps::Photos(photos)] => copy_photo([own, channels], &photos.bytes[pixel * own..], to),
+        [Bf16Maps::Features(first), Bf16Maps::Features(second)] => {
+            let parts = [(first, widths[0]), (second, widths[1])];
+            interleave(&parts.map(|(maps, width)| (&maps[pixel * width..], width)), to);
+        }
+        _ => unreachable!("there are photos, or one or two maps"),
+    };
     let bands = Band::all(shape, spread.threads());
     spread_items(spread, cut(&bands, shape.with_channels(out), output), |index, part| {
         let band = bands[index];
-        let len = band.padded_len(shape);
-        with_scratch(inputs.len() * len, |scratch: &mut [u16]| {
-            for (input, to) in inputs.iter().zip(scratch.chunks_exact_mut(len)) {
-                band.pad(shape, to, |start, to| input.copy([own, channels], start, to));
-            }
+        with_scratch(band.padded_len(shape), |scratch: &mut [u16]| {
+            band.pad(shape, &edge, scratch, copy);
             for (row, output) in part.chunks_exact_mut(shape.columns * out).enumerate() {
-                let tap = |at: usize| {
-                    let (tap_row, input) = (at / inputs.len(), at % inputs.len());
-                    &scratch[input * len + (row + tap_row) * padded_row(shape)..][..padded_row(shape)]
-                };
-                let rows: Vec<&[u16]> = (0..3 * inputs.len()).map(tap).collect();
+                let rows = [0, 1, 2].map(|tap| &scratch[(row + tap) * padded_row(shape)..][..padded_row(shape)]);
                 let (stride, run, pixels) = (channels, 3 * channels, shape.columns);
-                Row { token, rows: &rows, stride, run, weights: &packed, bias, pixels, relu: true }.product(output);
+                let (weights, residual) = (&packed, None);
+                Row { token, rows: &rows, stride, run, weights, bias, pixels, activation, residual }.product(output);
             }
         });
+    });
+}
+
+/// [`pointwise`](super::pointwise::pointwise) on bf16 maps.
+pub fn bf16_pointwise(
+    token: Avx512Bf16,
+    spread: &dyn Spread,
+    shape: Shape,
+    input: &[u16],
+    [weight, bias]: [&[f32]; 2],
+    (activation, residual): (Activation, Option<&[u16]>),
+    output: &mut [u16],
+) {
+    let (out, channels) = (bias.len(), shape.channels);
+    let output_shape = shape.with_channels(out);
+    assert!(input.len() == shape.len() && output.len() == output_shape.len());
+    assert!(weight.len() == channels * out && residual.is_none_or(|it| it.len() == output.len()));
+    let rows: Vec<Option<usize>> = (0..channels).map(Some).collect();
+    let columns: Vec<usize> = (0..out).map(|n| n * channels).collect();
+    let weights = PackedPairs::new(weight, 1.0, &rows, &columns);
+    let chunk = chunk_pixels(channels);
+    let bands = Band::all(shape, spread.threads());
+    spread_items(spread, cut(&bands, output_shape, output), |index, part| {
+        let band = bands[index];
+        let residual = residual.map(|it| band.of(output_shape, it));
+        let inputs = band.of(shape, input).chunks(chunk * channels);
+        for (at, (input, output)) in inputs.zip(part.chunks_mut(chunk * out)).enumerate() {
+            let residual = residual.map(|it| &it[at * chunk * out..][..output.len()]);
+            let (rows, weights, pixels) = (&[input], &weights, output.len() / out);
+            Row { token, rows, stride: channels, run: channels, weights, bias, pixels, activation, residual }
+                .product(output);
+        }
     });
 }
 
@@ -439,7 +554,8 @@ pub fn bf16_up_convolution(
         for (input, outputs) in rows.zip(part.chunks_exact_mut(4 * shape.columns * out)) {
             for (weights, output) in packed.iter().zip(outputs.chunks_exact_mut(2 * shape.columns * out)) {
                 let (stride, run, pixels) = (channels, channels, shape.columns);
-                Row { token, rows: &[input], stride, run, weights, bias: &bias, pixels, relu: false }.product(output);
+                let (rows, bias, activation, residual) = (&[input], &bias, Activation::None, None);
+                Row { token, rows, stride, run, weights, bias, pixels, activation, residual }.product(output);
             }
         }
     });

@@ -1,4 +1,4 @@
-//! The network's head: the 1x1 convolution from 8 or 16 channels to the 23 category maps, fused with the use of the
+//! The network's head: the 1x1 convolution from 8 to 32 channels to the 23 category maps, fused with the use of the
 //! maps, so that they are never written to memory: the loss with its gradients, or the category of each pixel.
 //!
 //! Here a vector holds one map of several pixels, so that nothing has to be summed across its lanes.
@@ -9,7 +9,7 @@ use super::spread::{spread_items, with_scratch};
 use super::{Instructions, Workers};
 
 /// Numbers of channels that the head can read.
-pub const HEAD_CHANNELS: [usize; 2] = [8, 16];
+pub const HEAD_CHANNELS: [usize; 4] = [8, 16, 24, 32];
 /// Times that maps can be enlarged for a label map.
 pub const LABEL_SCALES: [usize; 3] = [1, 2, 4];
 /// Maps: categories.
@@ -47,7 +47,7 @@ pub struct Head<'a> {
     pub input: &'a [f32],
     /// Weight, `[23, channels, 1, 1]`.
     pub weight: &'a [f32],
-    /// Bias, `[23]`.
+    /// Bias, `[23]`, or one for each photo, `[batch, 23]`.
     pub bias: &'a [f32],
     /// Rows and columns that belong to the photo: the rest is padding and does not count in any metric.
     pub photo: [usize; 2],
@@ -62,16 +62,25 @@ pub struct HeadGradients {
     pub pixel_accuracy: f32,
     /// Gradient of the weight, `[23, channels, 1, 1]`.
     pub weight: Vec<f32>,
-    /// Gradient of the bias, `[23]`.
+    /// Gradient of the bias, in its shape.
     pub bias: Vec<f32>,
+    /// 1 if a category occurs among a photo's labels, else 0: `[batch, 23]`.
+    pub present: Vec<f32>,
 }
 
-impl Head<'_> {
+impl<'a> Head<'a> {
     fn check(&self) {
         assert!(HEAD_CHANNELS.contains(&self.shape.channels));
         assert_eq!(self.input.len(), self.shape.len());
-        assert!(self.weight.len() == MAPS * self.shape.channels && self.bias.len() == MAPS);
+        assert!(self.weight.len() == MAPS * self.shape.channels);
+        assert!(self.bias.len() == MAPS || self.bias.len() == MAPS * self.shape.batch);
         assert!(self.photo[0] <= self.shape.rows && self.photo[1] <= self.shape.columns);
+    }
+
+    /// The head with the bias of one photo.
+    fn of_photo(&self, photo: usize) -> Head<'a> {
+        let bias = if self.bias.len() == MAPS { self.bias } else { &self.bias[photo * MAPS..][..MAPS] };
+        Head { bias, ..*self }
     }
 
     /// Number of the photos' own pixels.
@@ -92,7 +101,9 @@ impl Head<'_> {
         self.check();
         match self.shape.channels {
             8 => self.learn_from::<8>(workers, loss, labels, input_gradient),
-            _ => self.learn_from::<16>(workers, loss, labels, input_gradient),
+            16 => self.learn_from::<16>(workers, loss, labels, input_gradient),
+            24 => self.learn_from::<24>(workers, loss, labels, input_gradient),
+            _ => self.learn_from::<32>(workers, loss, labels, input_gradient),
         }
     }
 
@@ -118,19 +129,10 @@ impl Head<'_> {
             let gradients = gradient.chunks_mut(CHUNK * C);
             with_scratch(CHUNK * (MAPS + C), |scratch: &mut [f32]| {
                 let mut products = [[[0.0; 16]; C]; MAPS];
+                let head = self.of_photo(bands[index].photo);
                 for (chunk, gradient) in self.chunks(bands[index]).zip(gradients) {
                     let (pixels, products, dice) = (self.pixels(chunk, labels), &mut products, dice.as_ref());
-                    instructions.run(Learn {
-                        head: *self,
-                        loss,
-                        dice,
-                        scale,
-                        pixels,
-                        gradient,
-                        sums,
-                        products,
-                        scratch,
-                    });
+                    instructions.run(Learn { head, loss, dice, scale, pixels, gradient, sums, products, scratch });
                 }
                 for (sum, lanes) in sums.weight.as_flattened_mut().iter_mut().zip(products.as_flattened()) {
                     *sum = lanes.iter().sum();
@@ -138,14 +140,18 @@ impl Head<'_> {
             });
         });
         let mut total = Sums::<C>::default();
-        for it in &sums {
+        let mut bias = vec![0.0; self.bias.len()];
+        for (it, band) in sums.iter().zip(&bands) {
             total.add(it);
+            let photo = band.photo * MAPS % bias.len();
+            bias[photo..].iter_mut().zip(it.bias).for_each(|(sum, it)| *sum += it);
         }
         HeadGradients {
             loss: (total.loss * f64::from(scale) + dice.map_or(0.0, |it| it.loss)) as f32,
             pixel_accuracy: (total.right / self.own_pixels() as f64) as f32,
             weight: total.weight.as_flattened().to_vec(),
-            bias: total.bias.to_vec(),
+            bias,
+            present: present(labels, self.shape.batch),
         }
     }
 
@@ -154,9 +160,10 @@ impl Head<'_> {
         let bands = Band::all(self.shape, workers.spread.threads());
         let mut sums = vec![[[0.0_f64; MAPS]; 2]; bands.len()];
         spread_items(workers.spread, sums.iter_mut().collect(), |index, sums: &mut [[f64; MAPS]; 2]| {
+            let head = self.of_photo(bands[index].photo);
             for chunk in self.chunks(bands[index]) {
                 let pixels = self.pixels(chunk, labels);
-                let found = workers.instructions.run(Overlap::<C> { head: *self, pixels });
+                let found = workers.instructions.run(Overlap::<C> { head, pixels });
                 for (sum, found) in sums.as_flattened_mut().iter_mut().zip(found.as_flattened()) {
                     *sum += f64::from(*found);
                 }
@@ -182,11 +189,14 @@ impl Head<'_> {
         let mut sums = vec![[0.0_f64; 2]; bands.len()];
         let parts = cut(&bands, self.shape.with_channels(1), label_map).into_iter().zip(&mut sums).collect();
         spread_items(workers.spread, parts, |index, (map, sums): (&mut [u8], &mut [f64; 2])| {
+            let head = self.of_photo(bands[index].photo);
             for (chunk, map) in self.chunks(bands[index]).zip(map.chunks_mut(CHUNK)) {
                 let pixels = self.pixels(chunk, labels);
                 let found = match self.shape.channels {
-                    8 => instructions.run(Evaluate::<8> { head: *self, softmax, pixels, map }),
-                    _ => instructions.run(Evaluate::<16> { head: *self, softmax, pixels, map }),
+                    8 => instructions.run(Evaluate::<8> { head, softmax, pixels, map }),
+                    16 => instructions.run(Evaluate::<16> { head, softmax, pixels, map }),
+                    24 => instructions.run(Evaluate::<24> { head, softmax, pixels, map }),
+                    _ => instructions.run(Evaluate::<32> { head, softmax, pixels, map }),
                 };
                 (0..2).for_each(|at| sums[at] += found[at]);
             }
@@ -209,10 +219,11 @@ impl Head<'_> {
         let parts = cut(&bands, self.shape.with_channels(area), label_map).into_iter().zip(&mut of_bands).collect();
         spread_items(workers.spread, parts, |index, (map, counts): (&mut [u8], &mut [i32; MAPS])| {
             let band = bands[index];
+            let head = self.of_photo(band.photo);
             match scale {
-                1 => self.label_band(workers.instructions, band, map),
-                2 => self.label_enlarged::<2>(workers.instructions, band, map),
-                _ => self.label_enlarged::<4>(workers.instructions, band, map),
+                1 => head.label_band(workers.instructions, band, map),
+                2 => head.label_enlarged::<2>(workers.instructions, band, map),
+                _ => head.label_enlarged::<4>(workers.instructions, band, map),
             }
             let rows = map.chunks_exact(scale * self.shape.columns).zip(scale * band.first_row..);
             for (row, _) in rows.take_while(|(_, at)| *at < scale * self.photo[0]) {
@@ -232,7 +243,9 @@ impl Head<'_> {
             let input = self.input_of(&chunk);
             match self.shape.channels {
                 8 => instructions.run(Label::<8> { head: *self, input, map }),
-                _ => instructions.run(Label::<16> { head: *self, input, map }),
+                16 => instructions.run(Label::<16> { head: *self, input, map }),
+                24 => instructions.run(Label::<24> { head: *self, input, map }),
+                _ => instructions.run(Label::<32> { head: *self, input, map }),
             }
         }
     }
@@ -248,7 +261,9 @@ impl Head<'_> {
                 let input = self.input_of(&(first..first + columns));
                 match self.shape.channels {
                     8 => instructions.run(Planes::<8> { head: *self, input, width, to: planes }),
-                    _ => instructions.run(Planes::<16> { head: *self, input, width, to: planes }),
+                    16 => instructions.run(Planes::<16> { head: *self, input, width, to: planes }),
+                    24 => instructions.run(Planes::<24> { head: *self, input, width, to: planes }),
+                    _ => instructions.run(Planes::<32> { head: *self, input, width, to: planes }),
                 }
             }
             let around = planes.windows(3 * MAPS * width).step_by(MAPS * width);
@@ -268,7 +283,7 @@ impl Head<'_> {
         &self.input[chunk.start * self.shape.channels..chunk.end * self.shape.channels]
     }
 
-    fn pixels<'a>(&'a self, chunk: std::ops::Range<usize>, labels: &'a [u8]) -> Pixels<'a> {
+    fn pixels<'b>(&'b self, chunk: std::ops::Range<usize>, labels: &'b [u8]) -> Pixels<'b> {
         let mut own = [0.0; CHUNK];
         let [mut row, mut column] =
             [chunk.start / self.shape.columns % self.shape.rows, chunk.start % self.shape.columns];
@@ -304,6 +319,19 @@ impl Head<'_> {
         let weight = self.weight.as_chunks().0.try_into();
         (weight.expect("its size was checked"), self.bias.try_into().expect("its size was checked"))
     }
+}
+
+/// 1 if a category occurs among a photo's labels, else 0: `[batch, 23]`.
+fn present(labels: &[u8], batch: usize) -> Vec<f32> {
+    let mut present = vec![0.0; batch * MAPS];
+    for (labels, present) in labels.chunks_exact(labels.len() / batch).zip(present.chunks_exact_mut(MAPS)) {
+        for &label in labels {
+            if let Some(present) = present.get_mut(usize::from(label)) {
+                *present = 1.0;
+            }
+        }
+    }
+    present
 }
 
 /// Up to [`CHUNK`] pixels with their labels.
@@ -528,7 +556,6 @@ impl<const C: usize> Sums<C> {
         self.right += other.right;
         let weights = self.weight.as_flattened_mut().iter_mut().zip(other.weight.as_flattened());
         weights.for_each(|(sum, it)| *sum += it);
-        self.bias.iter_mut().zip(other.bias).for_each(|(sum, it)| *sum += it);
     }
 }
 

@@ -9,15 +9,20 @@
 #![allow(unsafe_code)]
 #![allow(clippy::inline_always, reason = "only code inlined into a job is compiled for its instruction set")]
 
+mod activation;
 pub mod adam;
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 pub mod bf16;
 pub mod convolution;
+pub mod depthwise;
 pub mod head;
 mod instructions;
 pub mod maps;
 pub mod norm;
+pub mod pointwise;
 pub mod pool;
+#[cfg(target_os = "linux")]
+pub mod process;
 mod product;
 mod simd;
 pub mod spread;
@@ -25,8 +30,9 @@ pub mod up;
 #[cfg_attr(not(all(target_arch = "x86_64", not(feature = "portable"))), path = "absent.rs")]
 mod x86;
 
+pub use activation::{Activation, Mask};
 pub use instructions::Instructions;
-pub use maps::{Maps, Shape};
+pub use maps::{Maps, Photos, Shape};
 pub use spread::{Rayon, Spread};
 pub use x86::{Avx2, Avx512};
 

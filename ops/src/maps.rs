@@ -48,10 +48,27 @@ impl Shape {
 /// Maps that a convolution reads.
 #[derive(Debug, Clone, Copy)]
 pub enum Maps<'a> {
-    /// Feature maps.
+    /// Feature maps: zeros beyond their edge.
     Features(&'a [f32]),
     /// Photos: 255 means 1.
-    Photos(&'a [u8]),
+    Photos(Photos<'a>),
+}
+
+/// Photos, `[batch, rows, columns, channels]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Photos<'a> {
+    /// The bytes.
+    pub bytes: &'a [u8],
+    /// What lies beyond the edge, for each channel, as a share of 255; zeros if it is empty.
+    pub fill: &'a [f32],
+}
+
+impl<'a> Photos<'a> {
+    /// Photos with zeros beyond their edge.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, fill: &[] }
+    }
 }
 
 impl Maps<'_> {
@@ -60,7 +77,7 @@ impl Maps<'_> {
     pub fn len(&self) -> usize {
         match self {
             Self::Features(elements) => elements.len(),
-            Self::Photos(elements) => elements.len(),
+            Self::Photos(photos) => photos.bytes.len(),
         }
     }
 
@@ -70,15 +87,54 @@ impl Maps<'_> {
         self.len() == 0
     }
 
+    /// A pixel beyond the edge.
+    pub(super) fn edge(&self, channels: usize) -> Vec<f32> {
+        match self {
+            Self::Photos(Photos { fill, .. }) if !fill.is_empty() => {
+                assert_eq!(fill.len(), channels);
+                fill.to_vec()
+            }
+            _ => vec![0.0; channels],
+        }
+    }
+
+    /// Copies elements from `start` on.
     pub(super) fn copy(&self, start: usize, to: &mut [f32]) {
         match self {
             Self::Features(elements) => to.copy_from_slice(&elements[start..start + to.len()]),
-            Self::Photos(elements) => {
-                for (to, &element) in to.iter_mut().zip(&elements[start..]) {
+            Self::Photos(photos) => {
+                for (to, &element) in to.iter_mut().zip(&photos.bytes[start..]) {
                     *to = f32::from(element) / 255.0;
                 }
             }
         }
+    }
+}
+
+/// Copies pixels of several maps, `[pixels, channels]` each, side by side: their channels follow one another.
+pub(super) fn interleave<T: Copy>(maps: &[(&[T], usize)], to: &mut [T]) {
+    let stride = maps.iter().map(|(_, channels)| channels).sum();
+    let mut offset = 0;
+    for &(map, channels) in maps {
+        // A few elements are moved faster than by a call of `memcpy` for each pixel.
+        match channels {
+            8 => copy_pixels::<T, 8>(map, to, stride, offset),
+            16 => copy_pixels::<T, 16>(map, to, stride, offset),
+            24 => copy_pixels::<T, 24>(map, to, stride, offset),
+            32 => copy_pixels::<T, 32>(map, to, stride, offset),
+            _ => {
+                let pixels = to.chunks_exact_mut(stride).zip(map.chunks_exact(channels));
+                pixels.for_each(|(to, from)| to[offset..][..channels].copy_from_slice(from));
+            }
+        }
+        offset += channels;
+    }
+}
+
+/// Copies pixels of `N` elements to ones of `stride`, from `offset` on.
+fn copy_pixels<T: Copy, const N: usize>(from: &[T], to: &mut [T], stride: usize, offset: usize) {
+    for (to, from) in to.chunks_exact_mut(stride).zip(from.as_chunks::<N>().0) {
+        to[offset..][..N].copy_from_slice(from);
     }
 }
 
@@ -128,22 +184,22 @@ impl Band {
         (self.rows + 2) * padded_row(shape)
     }
 
-    /// Fills `to` with the band and the pixels around it, zeros beyond the edges of the photo; `copy` copies elements
-    /// of the maps starting at an index.
-    pub(super) fn pad<T: Copy + Default>(&self, shape: Shape, to: &mut [T], copy: impl Fn(usize, &mut [T])) {
+    /// Fills `to` with the band and the pixels around it; beyond the edges of the photo each is `edge`, `[channels]`.
+    /// `copy` copies a row of the maps, given its first pixel.
+    pub(super) fn pad<T: Copy>(&self, shape: Shape, edge: &[T], to: &mut [T], copy: impl Fn(usize, &mut [T])) {
         let channels = shape.channels;
+        assert_eq!(edge.len(), channels);
         for (row, to) in (self.first_row..).zip(to.chunks_exact_mut(padded_row(shape))) {
             // Row 0 is the one above the band.
             if row == 0 || row > shape.rows {
-                to.fill(T::default());
+                to.chunks_exact_mut(channels).for_each(|to| to.copy_from_slice(edge));
                 continue;
             }
-            let start = (self.photo * shape.rows + row - 1) * shape.row_len();
             let (left, rest) = to.split_at_mut(channels);
             let (inner, right) = rest.split_at_mut(shape.row_len());
-            left.fill(T::default());
-            copy(start, inner);
-            right.fill(T::default());
+            left.copy_from_slice(edge);
+            copy((self.photo * shape.rows + row - 1) * shape.columns, inner);
+            right.copy_from_slice(edge);
         }
     }
 }

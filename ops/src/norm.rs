@@ -1,15 +1,16 @@
-//! Batch normalisation (Ioffe and Szegedy, 2015, <https://arxiv.org/abs/1502.03167>) fused with `ReLU`, and its
-//! gradient.
+//! Batch normalisation (Ioffe and Szegedy, 2015, <https://arxiv.org/abs/1502.03167>) fused with an activation or a residual
+//! connection, and its gradient.
 
 use super::Workers;
+use super::activation::{Activation, Finish};
 use super::maps::{Band, Shape, cut};
 use super::simd::{Job, Simd, Vector};
 use super::spread::spread_items;
 
-/// `output = max(0, scale (input - mean) / sqrt(variance + epsilon) + bias)` for each channel. Mean and variance are
-/// taken over the batch and all pixels, and are returned, `[channels]` each.
+/// `output = activation(scale (input - mean) / sqrt(variance + epsilon) + bias) + residual` for each channel. Mean and
+/// variance are taken over the batch and all pixels, and are returned, `[channels]` each.
 ///
-/// `input` and `output` are `[batch, rows, columns, channels]`, `scale` and `bias` `[channels]`; the number of channels
+/// `input`, `output` and `residual` are `[batch, rows, columns, channels]`, `scale` and `bias` `[channels]`; the number of channels
 /// is a multiple of 8.
 pub fn batch_norm(
     workers: Workers<'_>,
@@ -17,11 +18,13 @@ pub fn batch_norm(
     input: &[f32],
     [scale, bias]: [&[f32]; 2],
     epsilon: f32,
+    (activation, residual): (Activation, Option<&[f32]>),
     output: &mut [f32],
 ) -> [Vec<f32>; 2] {
     let channels = shape.channels;
     assert!(channels.is_multiple_of(8) && scale.len() == channels && bias.len() == channels);
-    assert!(input.len() == shape.len() && output.len() == shape.len());
+    let finish = Finish::Output { activation, residual };
+    assert!(input.len() == shape.len() && output.len() == shape.len() && finish.fits(shape.len()));
     // Relative to any pixel of the maps the squares stay small, so that their difference keeps its precision.
     let pivot = &input[..channels];
     let sums = workers.sum_over_bands(shape, 2 * channels, |band, sums| {
@@ -41,13 +44,14 @@ pub fn batch_norm(
     let bands = Band::all(shape, workers.spread.threads());
     spread_items(workers.spread, cut(&bands, shape, output), |index, output| {
         let input = bands[index].of(shape, input);
-        workers.instructions.run(Scaled { input, factors: &factors, summands: &summands, output });
+        let finish = finish.map(|it| bands[index].of(shape, it));
+        workers.instructions.run(Scaled { input, factors: &factors, summands: &summands, finish, output });
     });
     [mean, variance]
 }
 
 /// The gradients of scale and bias, `[channels]` each, and of the input, from the gradient of the output before the
-/// `ReLU` and the mean and variance that [`batch_norm`] returned.
+/// activation and the mean and variance that [`batch_norm`] returned.
 pub fn batch_norm_gradient(
     workers: Workers<'_>,
     shape: Shape,
@@ -132,11 +136,12 @@ impl Moments<'_> {
     }
 }
 
-/// `output = max(0, input x factor + summand)`.
+/// `output = finish(input x factor + summand)`.
 struct Scaled<'a> {
     input: &'a [f32],
     factors: &'a [f32],
     summands: &'a [f32],
+    finish: Finish<'a>,
     output: &'a mut [f32],
 }
 
@@ -145,13 +150,24 @@ impl Job for Scaled<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        if self.factors.len().is_multiple_of(S::Wide::LANES) {
+            self.scale::<S::Wide>(simd.wide());
+        } else {
+            self.scale::<S::Eight>(simd.eight());
+        }
+    }
+}
+
+impl Scaled<'_> {
+    #[inline(always)]
+    fn scale<V: Vector>(self, token: V::Token) {
         let channels = self.factors.len();
-        for (input, output) in self.input.chunks_exact(channels).zip(self.output.chunks_exact_mut(channels)) {
-            for channel in (0..channels).step_by(8) {
-                let [factor, summand] =
-                    [self.factors, self.summands].map(|it| S::Eight::of(simd.eight(), &it[channel..]));
-                let scaled = S::Eight::of(simd.eight(), &input[channel..]).times_plus(factor, summand);
-                scaled.larger(S::Eight::splat(simd.eight(), 0.0)).put(&mut output[channel..]);
+        for pixel in (0..self.input.len()).step_by(channels) {
+            for channel in (0..channels).step_by(V::LANES) {
+                let [factor, summand] = [self.factors, self.summands].map(|it| V::of(token, &it[channel..]));
+                let place = pixel + channel;
+                let scaled = V::of(token, &self.input[place..]).times_plus(factor, summand);
+                self.finish.of(scaled, place).put(&mut self.output[place..]);
             }
         }
     }
@@ -170,14 +186,24 @@ impl Job for Back<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        if self.coefficients[0].len().is_multiple_of(S::Wide::LANES) {
+            self.back::<S::Wide>(simd.wide());
+        } else {
+            self.back::<S::Eight>(simd.eight());
+        }
+    }
+}
+
+impl Back<'_> {
+    #[inline(always)]
+    fn back<V: Vector>(self, token: V::Token) {
         let channels = self.coefficients[0].len();
         let pixels = self.gradient.chunks_exact(channels).zip(self.input.chunks_exact(channels));
         for ((gradient, input), result) in pixels.zip(self.result.chunks_exact_mut(channels)) {
-            for channel in (0..channels).step_by(8) {
-                let [factor, slope, summand] =
-                    self.coefficients.each_ref().map(|it| S::Eight::of(simd.eight(), &it[channel..]));
-                let input = S::Eight::of(simd.eight(), &input[channel..]).times_plus(slope, summand);
-                S::Eight::of(simd.eight(), &gradient[channel..]).times_plus(factor, input).put(&mut result[channel..]);
+            for channel in (0..channels).step_by(V::LANES) {
+                let [factor, slope, summand] = self.coefficients.each_ref().map(|it| V::of(token, &it[channel..]));
+                let input = V::of(token, &input[channel..]).times_plus(slope, summand);
+                V::of(token, &gradient[channel..]).times_plus(factor, input).put(&mut result[channel..]);
             }
         }
     }

@@ -7,26 +7,16 @@
 //! - [`RowProduct`]: a row of pixels times weights: forward convolutions, and gradients of their inputs.
 //! - [`OuterProduct`]: the sum over pixels of input times output gradient: gradients of weights.
 
+use super::activation::Finish;
 use super::simd::{Job, Simd, Vector};
-
-/// What is done to a sum before it is written.
-#[derive(Clone, Copy)]
-pub(super) enum Finish<'a> {
-    /// Nothing.
-    Plain,
-    /// max(sum, 0).
-    Relu,
-    /// Zero wherever this row, laid out like the output, is not positive: the backward pass of a `ReLU`.
-    Mask(&'a [f32]),
-}
 
 /// A matrix of weights in the order in which [`RowProduct`] reads it: one tile of columns after another.
 pub(super) struct Packed {
     weights: Vec<f32>,
     depth: usize,
     outputs: usize,
-    /// Columns per tile.
-    width: usize,
+    /// Columns of each tile.
+    widths: Vec<usize>,
 }
 
 /// Positions of a matrix's elements in a tensor of weights: row k, column n is at `rows[k] + columns[n]`.
@@ -49,18 +39,31 @@ impl Job for Pack<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> Packed {
         let Self { tensor, places: Places { rows, columns }, first_output } = self;
-        let widths: &[usize] = if S::IS_512 { &[64, 32, 16, 8] } else { &[16, 8] };
         // A tile must not straddle the two outputs.
-        let fits = |width: usize| columns.len().is_multiple_of(width) && first_output.is_multiple_of(width);
-        let width = *widths.iter().find(|&&width| fits(width)).expect("channels are multiples of 8");
+        let (first, second) = columns.split_at(first_output);
+        let [first, second] = [first, second].map(|it| tile_widths(S::IS_512, it.len()));
+        let widths: Vec<usize> = first.chain(second).collect();
         let mut weights = Vec::with_capacity(rows.len() * columns.len());
-        for tile in columns.chunks_exact(width) {
+        let mut tiles = &columns[..];
+        for &width in &widths {
+            let (tile, rest) = tiles.split_at(width);
+            tiles = rest;
             for row in &rows {
                 weights.extend(tile.iter().map(|column| tensor[row + column]));
             }
         }
-        Packed { weights, depth: rows.len(), outputs: columns.len(), width }
+        Packed { weights, depth: rows.len(), outputs: columns.len(), widths }
     }
+}
+
+/// The widths of the tiles that a multiple of 8 columns are cut into, the widest first.
+pub(super) fn tile_widths(is_512: bool, mut columns: usize) -> impl Iterator<Item = usize> {
+    let widths: &[usize] = if is_512 { &[64, 32, 16, 8] } else { &[16, 8] };
+    std::iter::from_fn(move || {
+        let width = *widths.iter().find(|&&width| width <= columns)?;
+        columns -= width;
+        Some(width)
+    })
 }
 
 /// For each pixel p of a row and each column n of the weights,
@@ -92,13 +95,11 @@ impl Job for RowProduct<'_> {
         assert!(pixels > 0 && self.rows.iter().all(|row| row.len() >= (pixels - 1) * self.stride + self.run));
         let widths = [0, 1].map(|part| self.outputs[part].len() / pixels);
         assert_eq!(widths[0] + widths[1], weights.outputs);
-        if let Finish::Mask(mask) = self.finish {
-            assert!(widths[1] == 0 && mask.len() == self.outputs[0].len());
-        }
-        let width = weights.width;
-        assert!(widths.iter().all(|part| part.is_multiple_of(width)), "a tile goes into one output");
-        let tiles = weights.weights.chunks_exact(weights.depth * width);
-        for (first, tile) in (0..).step_by(width).zip(tiles) {
+        assert!(self.finish.is_bare() || widths[1] == 0 && self.finish.fits(self.outputs[0].len()));
+        let (mut first, mut rest) = (0, &weights.weights[..]);
+        for &width in &weights.widths {
+            let (tile, others) = rest.split_at(weights.depth * width);
+            rest = others;
             let part = usize::from(first >= widths[0]);
             let column = first - part * widths[0];
             let tile = Tile {
@@ -109,11 +110,9 @@ impl Job for RowProduct<'_> {
                 bias: &self.bias[first..first + width],
                 pixels,
                 output_stride: widths[part],
-                finish: match self.finish {
-                    Finish::Mask(mask) => Finish::Mask(&mask[column..]),
-                    other => other,
-                },
+                finish: self.finish.map(|it| &it[column..]),
             };
+            first += width;
             // 20 sums each: enough to hide the latency of a multiply-add, and the block sizes divide 400, 200, 100, 50
             // and 25.
             let output = &mut self.outputs[part][column..];
@@ -203,16 +202,10 @@ impl Tile<'_> {
                 }
             }
         }
-        let zero = V::splat(token, 0.0);
         for (p, sums) in sums.into_iter().enumerate() {
             for (n, sum) in sums.into_iter().enumerate() {
                 let place = (start + p) * self.output_stride + n * V::LANES;
-                let sum = match self.finish {
-                    Finish::Plain => sum,
-                    Finish::Relu => sum.larger(zero),
-                    Finish::Mask(mask) => V::of(token, &mask[place..]).if_greater(zero, sum, zero),
-                };
-                sum.put(&mut output[place..]);
+                self.finish.of(sum, place).put(&mut output[place..]);
             }
         }
     }
@@ -250,9 +243,10 @@ impl Job for OuterProduct<'_> {
             // Up to 24 sums: as many as the registers can hold.
             column += match (S::IS_512, self.columns - column) {
                 (true, 64..) => self.strip::<S::Wide, 4, 6, 4>(simd.wide(), column),
+                (true, 48) => self.strip::<S::Wide, 3, 8, 4>(simd.wide(), column),
                 (true, 32..) => self.strip::<S::Wide, 2, 12, 8>(simd.wide(), column),
                 (true, 24) => self.strip::<S::Eight, 3, 8, 4>(simd.eight(), column),
-                (true, 16..) => self.strip::<S::Wide, 1, 24, 16>(simd.wide(), column),
+                (true, 16..) => self.strip::<S::Wide, 1, 24, 8>(simd.wide(), column),
                 (true, 8..) => self.strip::<S::Eight, 1, 24, 9>(simd.eight(), column),
                 (false, 24) => self.strip::<S::Eight, 3, 4, 4>(simd.eight(), column),
                 (false, 16..) => self.strip::<S::Eight, 2, 6, 4>(simd.eight(), column),
@@ -319,6 +313,26 @@ impl OuterProduct<'_> {
             for (n, sum) in sums.into_iter().enumerate() {
                 let place = &mut self.sums[at * self.columns + column + n * V::LANES..];
                 V::of(token, place).plus(sum).put(place);
+            }
+        }
+    }
+}
+
+/// Adds the sum over pixels of each column of `maps`, `[pixels, columns]`, to `sums`.
+pub(super) struct ColumnSums<'a> {
+    pub(super) maps: &'a [f32],
+    /// `[columns]`.
+    pub(super) sums: &'a mut [f32],
+}
+
+impl Job for ColumnSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for pixel in self.maps.chunks_exact(self.sums.len()) {
+            for (sum, element) in self.sums.iter_mut().zip(pixel) {
+                *sum += element;
             }
         }
     }

@@ -46,6 +46,16 @@ pub(super) trait Vector: Copy {
     /// # Safety
     /// `LANES` numbers can be written to `to`.
     unsafe fn store(self, to: *mut f32);
+    /// Brings what is at an address, which may be none, into the first-level cache.
+    fn prefetch<T>(token: Self::Token, from: *const T);
+    /// # Safety
+    /// `LANES` bf16 numbers can be read from `from`.
+    unsafe fn load_bf16(token: Self::Token, from: *const u16) -> Self;
+    /// Rounds to the nearest bf16 numbers, ties to even.
+    ///
+    /// # Safety
+    /// `LANES` numbers can be written to `to`.
+    unsafe fn store_bf16(self, to: *mut u16);
     fn splat(token: Self::Token, value: f32) -> Self;
     fn plus(self, other: Self) -> Self;
     fn minus(self, other: Self) -> Self;
@@ -136,6 +146,42 @@ pub(super) trait Vector: Copy {
     }
 }
 
+/// Numbers as maps hold them: f32, or bf16 as raw bits.
+pub(super) trait Stored: Copy + Send + Sync {
+    /// # Safety
+    /// `LANES` numbers can be read from `from`.
+    unsafe fn load<V: Vector>(token: V::Token, from: *const Self) -> V;
+    /// # Safety
+    /// `LANES` numbers can be written to `to`.
+    unsafe fn store<V: Vector>(values: V, to: *mut Self);
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(token: V::Token, from: *const Self) -> V {
+        // SAFETY: guaranteed by the caller.
+        unsafe { V::load(token, from) }
+    }
+    #[inline(always)]
+    unsafe fn store<V: Vector>(values: V, to: *mut Self) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { values.store(to) }
+    }
+}
+
+impl Stored for u16 {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(token: V::Token, from: *const Self) -> V {
+        // SAFETY: guaranteed by the caller.
+        unsafe { V::load_bf16(token, from) }
+    }
+    #[inline(always)]
+    unsafe fn store<V: Vector>(values: V, to: *mut Self) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { values.store_bf16(to) }
+    }
+}
+
 /// Plain Rust, which needs no proof.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
@@ -188,6 +234,23 @@ impl Vector for Array {
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: guaranteed by the caller.
         unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    fn prefetch<T>(_: Portable, _: *const T) {}
+    #[inline(always)]
+    unsafe fn load_bf16(_: Portable, from: *const u16) -> Self {
+        // SAFETY: guaranteed by the caller.
+        let halves = unsafe { from.cast::<[u16; 8]>().read_unaligned() };
+        Self(halves.map(|it| f32::from_bits(u32::from(it) << 16)))
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut u16) {
+        let rounded = |value: f32| {
+            let bits = value.to_bits();
+            (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16
+        };
+        // SAFETY: guaranteed by the caller.
+        unsafe { to.cast::<[u16; 8]>().write_unaligned(self.0.map(rounded)) }
     }
     #[inline(always)]
     fn splat(_: Portable, value: f32) -> Self {

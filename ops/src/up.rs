@@ -4,8 +4,9 @@
 //! product. Weights are in ONNX order, `[in, out, 2, 2]`.
 
 use super::Workers;
+use super::activation::{Finish, Mask};
 use super::maps::{Band, Shape, cut};
-use super::product::{Finish, OuterProduct, Pack, Places, RowProduct};
+use super::product::{ColumnSums, OuterProduct, Pack, Places, RowProduct};
 use super::spread::spread_items;
 
 /// Shape of the output.
@@ -46,7 +47,7 @@ pub fn up_convolution(
                     weights,
                     bias: &bias,
                     pixels: shape.columns,
-                    finish: Finish::Plain,
+                    finish: Finish::PLAIN,
                     outputs: [output, &mut []],
                 });
             }
@@ -55,13 +56,13 @@ pub fn up_convolution(
 }
 
 /// The gradient of the input, `[batch, rows, columns, in]`, from the gradient of the output,
-/// `[batch, 2 rows, 2 columns, out]`; with a `mask`, which is the input itself, zero wherever that is not positive.
+/// `[batch, 2 rows, 2 columns, out]`, through `mask`, whose maps are the input itself.
 pub fn up_convolution_input_gradient(
     workers: Workers<'_>,
     shape: Shape,
     output_gradient: &[f32],
     weight: &[f32],
-    mask: Option<&[f32]>,
+    mask: Option<Mask<'_>>,
     input: &mut [f32],
 ) {
     let instructions = workers.instructions;
@@ -70,7 +71,8 @@ pub fn up_convolution_input_gradient(
     let gradient_shape = shape.with_channels(4 * out);
     assert_eq!(weight.len(), channels * out * 4);
     assert_eq!(output_gradient.len(), gradient_shape.len());
-    assert!(input.len() == shape.len() && mask.is_none_or(|mask| mask.len() == shape.len()));
+    let finish = Finish::Gradient { skip: None, mask };
+    assert!(input.len() == shape.len() && finish.fits(shape.len()));
     // Rows of the matrix: the four pixels in row order, each with its output channels.
     let rows = (0..4 * out).map(|k| k % out * 4 + k / out).collect();
     let places = Places { rows, columns: (0..channels).map(|n| n * out * 4).collect() };
@@ -80,9 +82,8 @@ pub fn up_convolution_input_gradient(
     let parts = cut(&bands, shape, input);
     spread_items(workers.spread, parts, |index, part| {
         let gradients = bands[index].of(gradient_shape, output_gradient).chunks_exact(gradient_shape.row_len());
-        let mask = mask.map(|mask| bands[index].of(shape, mask));
+        let finish = finish.map(|it| bands[index].of(shape, it));
         for (row, (gradient, input)) in gradients.zip(part.chunks_exact_mut(shape.row_len())).enumerate() {
-            let places = row * shape.row_len()..(row + 1) * shape.row_len();
             let (upper, lower) = gradient.split_at(gradient.len() / 2);
             instructions.run(RowProduct {
                 rows: &[upper, lower],
@@ -91,7 +92,7 @@ pub fn up_convolution_input_gradient(
                 weights: &packed,
                 bias: &no_bias,
                 pixels: shape.columns,
-                finish: mask.map_or(Finish::Plain, |mask| Finish::Mask(&mask[places])),
+                finish: finish.map(|it| &it[row * shape.row_len()..][..shape.row_len()]),
                 outputs: [input, &mut []],
             });
         }
@@ -124,11 +125,7 @@ pub fn up_convolution_weight_gradient(
             let job = OuterProduct { rows: &rows, strides, pixels, depth: channels, columns: 2 * out, sums };
             instructions.run(job);
         }
-        for pixel in gradient.chunks_exact(out) {
-            for (sum, gradient) in bias.iter_mut().zip(pixel) {
-                *sum += gradient;
-            }
-        }
+        instructions.run(ColumnSums { maps: gradient, sums: bias });
     });
     let (of_taps, of_bias) = total.split_at(taps);
     bias.copy_from_slice(of_bias);

@@ -1,9 +1,9 @@
-"""What PyTorch does in five steps with a small network of the pretrained kind: tests/data/encoder_steps.safetensors.
+"""What PyTorch does in three steps with a small network of the pretrained kind: tests/data/encoder_steps.safetensors.
 
     python scripts/oracles/encoder_steps.py FILE
 
-Needs PyTorch, NumPy and safetensors. The network has the encoder of ENCODER and the decoder of CHANNELS; weights, photos and
-labels are drawn. Gradients are PyTorch's own. AdamW is written out, as it has the epsilon of Keras and each group's own
+Needs PyTorch, NumPy and safetensors. The network has the encoder of ENCODER and the decoder of CHANNELS, once with a presence
+head, whose loss has the weight PRESENCE; weights, photos and labels are drawn. Gradients are PyTorch's own. AdamW is written out, as it has the epsilon of Keras and each group's own
 rate: the encoder's weights learn at ENCODER_RATE times the rate, and kernels decay by DECAY.
 """
 
@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-ROWS, COLUMNS, BATCH, STEPS = 48, 64, 2, 5
+ROWS, COLUMNS, BATCH, STEPS = 48, 64, 2, 3
 RATE, ENCODER_RATE, DECAY = 3e-3, 0.1, 0.05
 STATISTICS_RATE = 0.25
+PRESENCE = 0.5
 CATEGORIES = 23
 EPSILON = 1e-3
 CHANNELS = [8, 16]
@@ -35,10 +36,11 @@ ENCODER = {
 }
 
 
-def layers():
+def layers(presence):
     """Name, shape of the weight, and whether the layer is normalised, in the order of the forward pass."""
     yield "stem", (ENCODER["stem"], 3, 3, 3), True
     channels, taps = ENCODER["stem"], []
+    lowest = ENCODER["blocks"][-1]["out"]
     for number, block in enumerate(ENCODER["blocks"], 1):
         kernel, inner, out = block["kernel"], block["inner"], block["out"]
         if block["stride"] == 2:
@@ -54,14 +56,16 @@ def layers():
         yield f"up{level}b", (out, out, 3, 3), True
         channels = out
     yield "out", (CATEGORIES, channels, 1, 1), False
+    if presence:
+        yield "presence", (CATEGORIES, lowest, 1, 1), False
 
 
-def drawn(generator):
+def drawn(generator, presence):
     weights, statistics = {}, {}
-    for name, shape, normalised in layers():
+    for name, shape, normalised in layers(presence):
         fan = shape[1] * shape[2] * shape[3]
         weights[f"{name}.weight"] = torch.randn(shape, generator=generator) / fan**0.5
-        out = shape[1] if name.endswith("t") and not normalised and name != "out" else shape[0]
+        out = shape[1] if name.startswith("up") and not normalised else shape[0]
         if normalised:
             weights[f"{name}.scale"] = 0.5 + torch.rand(out, generator=generator)
             statistics[f"{name}.mean"] = torch.randn(out, generator=generator)
@@ -111,17 +115,22 @@ class Pass:
             x = self.layer(x, f"block{number}.project", 1)
             if stride == 1 and x.shape == begin.shape:
                 x = x + begin
+        lowest = x
         for level, skip in enumerate(reversed(taps), 1):
             x = F.conv_transpose2d(x, self.weights[f"up{level}t.weight"], self.weights[f"up{level}t.bias"], stride=2)
             x = torch.cat([x, skip], 1)
             x = F.relu(self.layer(x, f"up{level}a", 3))
             x = F.relu(self.layer(x, f"up{level}b", 3))
-        return F.conv2d(x, self.weights["out.weight"], self.weights["out.bias"])
+        logits = F.conv2d(x, self.weights["out.weight"], self.weights["out.bias"])
+        if "presence.weight" not in self.weights:
+            return logits
+        self.presence = lowest.mean((2, 3)) @ self.weights["presence.weight"].flatten(1).T + self.weights["presence.bias"]
+        return logits + F.logsigmoid(self.presence)[:, :, None, None]
 
 
-def run(padding, seed):
+def run(padding, seed, presence):
     generator = torch.Generator().manual_seed(seed)
-    weights, statistics = drawn(generator)
+    weights, statistics = drawn(generator, presence)
     photos = torch.randint(0, 256, (STEPS, BATCH, ROWS, COLUMNS, 3), generator=generator, dtype=torch.uint8)
     # Coarse squares, so that there is something to learn.
     labels = torch.randint(0, CATEGORIES, (STEPS, BATCH, ROWS // 16, COLUMNS // 16), generator=generator)
@@ -134,6 +143,9 @@ def run(padding, seed):
         leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
         network = Pass(padding, leaves, statistics, training=True)
         loss = F.cross_entropy(network.logits(photos[step - 1]), labels[step - 1].long())
+        if presence:
+            present = F.one_hot(labels[step - 1].long(), CATEGORIES).amax((1, 2)).float()
+            loss = loss + PRESENCE * F.binary_cross_entropy_with_logits(network.presence, present)
         loss.backward()
         losses.append(loss.item())
         for name, leaf in leaves.items():
@@ -157,11 +169,11 @@ def run(padding, seed):
 
 
 torch.set_num_threads(1)
-for_both = {}
-for padding, seed in [("same", 1), ("symmetric", 2)]:
-    stored = run(padding, seed)
-    for_both |= {f"{padding}/{name}": value.contiguous() for name, value in stored.items()}
-    print(padding, stored["losses"].numpy().round(5))
+of_cases = {}
+for case, padding, seed in [("same", "same", 1), ("symmetric", "symmetric", 2), ("presence", "same", 3)]:
+    stored = run(padding, seed, case == "presence")
+    of_cases |= {f"{case}/{name}": value.contiguous() for name, value in stored.items()}
+    print(case, stored["losses"].numpy().round(5))
 metadata = {"encoder": json.dumps(ENCODER), "channels": json.dumps(CHANNELS)}
-save_file(for_both, sys.argv[1], metadata)
-print(sum(value.numel() * value.element_size() for value in for_both.values()), "bytes", np.__version__)
+save_file(of_cases, sys.argv[1], metadata)
+print(sum(value.numel() * value.element_size() for value in of_cases.values()), "bytes", np.__version__)

@@ -1,7 +1,7 @@
 //! `convert`: turns source records into dataset tables.
 //!
-//! All threads read, inflate and check; one more writes. Only a few dozen photos are in memory at once, however many the
-//! source has.
+//! All threads read, inflate and check; one more writes. Only a few dozen photos are in memory at once, however many
+//! the source has.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -75,7 +75,7 @@ impl Config {
         missing.map_or(Ok(()), |(part, _)| {
             let problem =
                 format!("{:?} has no {part} split, so nothing can be trained; use e.g. [81, 9, 10]", self.split);
-            Err(Error::config("split", problem))
+            Err(Error::config("convert.split", problem))
         })
     }
 
@@ -107,11 +107,12 @@ impl StageConfig for Config {
 
     fn check(&self) -> Result<()> {
         if self.split == [0; 3] {
-            return Err(Error::config("split", format!("{:?} has no part at all; use e.g. [81, 9, 10]", self.split)));
+            let problem = format!("{:?} has no part at all; use e.g. [81, 9, 10]", self.split);
+            return Err(Error::config("convert.split", problem));
         }
         if !(0.0..=1.0).contains(&self.max_reject_fraction) {
             let problem = format!("{} is not a fraction from 0 to 1", self.max_reject_fraction);
-            return Err(Error::config("max_reject_fraction", problem));
+            return Err(Error::config("convert.max_reject_fraction", problem));
         }
         Ok(())
     }
@@ -188,7 +189,7 @@ fn write_photos(config: &Config, common: &Common, source: &Source, path: &Path) 
     // The writer writes one batch while the next one is read.
     let (sender, receiver) = sync_channel(1);
     std::thread::scope(|scope| {
-        let writer = scope.spawn(move || write_batches(path, &receiver));
+        let writer = threads::spawn_in(scope, move || write_batches(path, &receiver))?;
         let rejects = threads::with(common.threads, || read_batches(config, source, &sender)).flatten();
         drop(sender);
         match writer.join() {

@@ -83,6 +83,22 @@ impl Dataset {
         photos::read(&self.photos_path(), split)
     }
 
+    /// The photos with these ids, in the order of `ids`; those that do not exist are left out.
+    ///
+    /// # Errors
+    /// As [`Dataset::photos`].
+    pub fn photos_of(&self, ids: &[u32]) -> Result<Vec<PhotoRecord>> {
+        let mut records: Vec<PhotoRecord> = Vec::with_capacity(ids.len());
+        let mut photos = self.photos(None)?;
+        while records.len() < ids.len()
+            && let Some(record) = photos.next().transpose()?
+        {
+            records.extend(ids.contains(&record.photo_id).then_some(record));
+        }
+        records.sort_by_key(|it| ids.iter().position(|&id| id == it.photo_id));
+        Ok(records)
+    }
+
     /// The photos without their pixels, in the order of the table: fast, and small in memory.
     ///
     /// # Errors

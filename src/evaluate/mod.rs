@@ -8,23 +8,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::color::ColorTable;
 use crate::dataset::{Dataset, PhotoRecord, Split};
-use crate::engine::{Backend, Device, Engine};
+use crate::engine::{Backend, Device, Engine, PrecisionChoice};
 use crate::error::{Error, Result};
+use crate::features::{ColorRule, DEFAULT_MIN_REGION, DEFAULT_MIN_SHARE, Presence};
 use crate::graph::Spec;
 use crate::labels::{CATEGORIES, CATEGORY_COUNT};
 use crate::model::Model;
 use crate::model::confusion::Confusion;
-use crate::model::evaluation::{EVALUATION_FILE, Evaluation};
+use crate::model::evaluation::{Among, EVALUATION_FILE, Evaluation, FeatureComparison, PhotoEvaluation};
 use crate::model::evaluator::Evaluator;
 use crate::model::example::Example;
 use crate::model::predictor::BATCH_SIZE;
+use crate::photo::Photo;
 use crate::progress::Progress;
 use crate::stage::{self, Common, Summary};
 use crate::{files, runtime, stop};
 
 mod colors;
+mod features;
+mod neighbours;
 
-use colors::Compared;
+use colors::ComparedColors;
+use features::{COLOR_RULES, Cells, count_present};
+use neighbours::Neighbourhood;
 
 const STAGE: &str = "evaluate";
 /// Why [`Evaluation::seed_mean_iou`] is flattering.
@@ -42,6 +48,13 @@ pub struct Config {
     pub model: PathBuf,
     /// The split to evaluate on.
     pub split: Split,
+    /// Whether to predict the photos of the other parts too, and to look for the true neighbours of the split's photos among
+    /// all of them.
+    pub whole_dataset: bool,
+    /// As in `segment`: the minimum share of a cell that is present ([`DEFAULT_MIN_SHARE`]).
+    pub min_share: f64,
+    /// As in `segment`: the minimum region of a cell that is present ([`DEFAULT_MIN_REGION`]).
+    pub min_region: f64,
     /// Where the network runs.
     pub device: Device,
 }
@@ -52,8 +65,18 @@ impl Default for Config {
             dataset: PathBuf::from("output/dataset"),
             model: PathBuf::from("output/model"),
             split: Split::Test,
+            whole_dataset: true,
+            min_share: DEFAULT_MIN_SHARE,
+            min_region: DEFAULT_MIN_REGION,
             device: Device::Auto,
         }
+    }
+}
+
+impl Config {
+    fn presence(&self) -> Presence {
+        let Self { min_share, min_region, .. } = *self;
+        Presence { min_share, min_region }
     }
 }
 
@@ -62,6 +85,7 @@ impl Default for Config {
 /// # Errors
 /// An invalid dataset or model folder, an empty split, a missing runtime, or a run that is writing the model folder.
 pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
+    config.presence().check()?;
     let dataset = Dataset::open(&config.dataset)?;
     let mut summary = stage::planned(STAGE, &config.model, common, config);
     if common.lock_wait_secs == 0 {
@@ -70,7 +94,7 @@ pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
     }
     let started = std::time::Instant::now();
     let model = Model::open(&config.model)?;
-    let (evaluation, backend) = evaluate(&dataset, &model, config.split, common.engine(config.device))?;
+    let (evaluation, backend) = evaluate(&dataset, &model, config, common.engine(config.device))?;
     if !common.dry_run {
         stage::add_file(model.folder(), EVALUATION_FILE, &evaluation, common)?;
     }
@@ -95,17 +119,33 @@ pub(crate) fn after_training(
         tracing::warn!("{} has no test split: the model is not evaluated", dataset.name().display());
         return Ok(None);
     }
-    let (evaluation, _) = evaluate(dataset, &Model::open(model)?, Split::Test, common.engine(device))?;
+    let config = Config { split: Split::Test, device, ..Config::default() };
+    let (evaluation, _) = evaluate(dataset, &Model::open(model)?, &config, common.engine(device))?;
     files::write_json(&model.join(EVALUATION_FILE), &evaluation)?;
     Ok(Some(evaluation))
 }
 
-fn evaluate(dataset: &Dataset, model: &Model, split: Split, engine: Engine) -> Result<(Evaluation, Backend)> {
+fn evaluate(dataset: &Dataset, model: &Model, config: &Config, engine: Engine) -> Result<(Evaluation, Backend)> {
+    let colors = model.colors()?.table;
+    let (totals, backend) = evaluate_split(dataset, model, config, &colors, engine)?;
+    let others =
+        if config.whole_dataset { predict_others(dataset, model, config, &colors, engine)? } else { Vec::new() };
+    Ok((totals.evaluation(config, model.id(), &others), backend))
+}
+
+/// Compares the network's output for the photos of the split with their labels.
+fn evaluate_split(
+    dataset: &Dataset,
+    model: &Model,
+    config: &Config,
+    table: &ColorTable,
+    engine: Engine,
+) -> Result<(Totals, Backend)> {
     let (spec, weights) = model.weights()?;
     let mut evaluator = Evaluator::new(&spec, engine)?;
-    let mut tally = Totals::default();
-    let table = model.colors()?.table;
+    let mut totals = Totals::default();
     let weights = runtime::vector(weights)?;
+    let split = config.split;
     let photos = dataset.index()?.iter().filter(|it| it.split == split).count() as u64;
     let progress = Progress::new(STAGE, photos, "photos");
     let mut records = dataset.photos(Some(split))?;
@@ -115,13 +155,50 @@ fn evaluate(dataset: &Dataset, model: &Model, split: Split, engine: Engine) -> R
             break;
         }
         stop::check()?;
-        tally.add(compare_photos(&mut evaluator, dataset, &spec, &chunk, &weights, &table)?, chunk.len());
+        let compared = compare_photos(&mut evaluator, dataset, &spec, &chunk, &weights, table, config.presence())?;
+        totals.add(compared, chunk.len());
         progress.inc(chunk.len() as u64);
     }
-    if tally.photos == 0 {
+    if totals.photos == 0 {
         return Err(Error::input(dataset.photos_path(), format!("has no photos in the {} split", split.name())));
     }
-    Ok((tally.evaluation(split, model.id()), evaluator.backend()))
+    Ok((totals, evaluator.backend()))
+}
+
+/// The photos of the other parts with their cells by the labels and by the model.
+fn predict_others(
+    dataset: &Dataset,
+    model: &Model,
+    config: &Config,
+    table: &ColorTable,
+    engine: Engine,
+) -> Result<Vec<(u32, [Cells; 2])>> {
+    let photos = dataset.index()?.iter().filter(|it| it.split != config.split).count();
+    if photos == 0 {
+        return Ok(Vec::new());
+    }
+    tracing::info!(
+        "evaluate: predicting the {photos} photos of the other parts, for true neighbours in the whole data set"
+    );
+    let mut predictor = model.predictor(engine, PrecisionChoice::F32)?;
+    let progress = Progress::new(STAGE, photos as u64, "photos of the other parts");
+    let is_other = |it: &Result<PhotoRecord>| it.as_ref().map_or(true, |it| it.split != config.split);
+    let mut records = dataset.photos(None)?.filter(is_other);
+    let mut others = Vec::with_capacity(photos);
+    loop {
+        let chunk = records.by_ref().take(BATCH_SIZE).collect::<Result<Vec<_>>>()?;
+        if chunk.is_empty() {
+            return Ok(others);
+        }
+        stop::check()?;
+        let photos = chunk.par_iter().map(|it| it.decode(&dataset.photos_path())).collect::<Result<Vec<_>>>()?;
+        let maps = predictor.label_maps(&photos)?;
+        let cells = |((record, photo), map): ((&PhotoRecord, &Photo), &Vec<u8>)| {
+            (record.photo_id, features::cells(record, photo, map, table, config.presence()))
+        };
+        others.par_extend(chunk.par_iter().zip(&photos).zip(&maps).map(cells));
+        progress.inc(chunk.len() as u64);
+    }
 }
 
 /// Compares the network's output for some photos with their labels.
@@ -132,6 +209,7 @@ fn compare_photos(
     records: &[PhotoRecord],
     weights: &DynValue,
     table: &ColorTable,
+    presence: Presence,
 ) -> Result<Evaluated> {
     let examples = records.par_iter().map(|it| Example::new(spec, &dataset.photos_path(), it));
     let examples = examples.collect::<Result<Vec<_>>>()?;
@@ -145,8 +223,14 @@ fn compare_photos(
         confusion.add(truth, &predicted);
         let mut of_background = Confusion::default();
         of_background.add(truth, &vec![crate::labels::BACKGROUND; truth.len()]);
-        let compared = Compared::new(record, photo, &predicted, table);
-        EvaluatedPhoto { confusion, seed_of_background: of_background.seed_mean_iou(), compared }
+        EvaluatedPhoto {
+            photo_id: record.photo_id,
+            file_name: record.file_name.clone(),
+            confusion,
+            seed_of_background: of_background.seed_mean_iou(),
+            colors: ComparedColors::new(record, photo, table),
+            cells: features::cells(record, photo, &predicted, table, presence),
+        }
     };
     let photos = records.par_iter().zip(&examples).zip(&answer.label_maps).map(compare).collect();
     Ok(Evaluated { bce: f64::from(answer.bce), photos })
@@ -160,10 +244,14 @@ struct Evaluated {
 
 /// A photo compared with its truth.
 struct EvaluatedPhoto {
+    photo_id: u32,
+    file_name: String,
     confusion: Confusion,
     /// The seed's metric for background everywhere.
     seed_of_background: f64,
-    compared: Compared,
+    colors: ComparedColors,
+    /// By colour rule.
+    cells: [Cells; 2],
 }
 
 /// The sums over the split so far.
@@ -175,28 +263,35 @@ struct Totals {
     jaccard_sum: f64,
     seed_sum: f64,
     seed_of_background_sum: f64,
-    compared: Vec<Compared>,
+    colors: Vec<ComparedColors>,
+    by_photo: Vec<PhotoEvaluation>,
+    /// The cells of each photo, by colour rule.
+    cells: Vec<[Cells; 2]>,
 }
 
 impl Totals {
     fn add(&mut self, batch: Evaluated, photos: usize) {
         self.photos += photos as u64;
         self.bce_sum += batch.bce * photos as f64;
-        for EvaluatedPhoto { confusion, seed_of_background, compared } in batch.photos {
-            self.jaccard_sum += confusion.category_set_jaccard();
-            self.seed_sum += confusion.seed_mean_iou();
-            self.seed_of_background_sum += seed_of_background;
-            self.confusion.merge(&confusion);
-            self.compared.push(compared);
+        for photo in batch.photos {
+            self.jaccard_sum += photo.confusion.category_set_jaccard();
+            self.seed_sum += photo.confusion.seed_mean_iou();
+            self.seed_of_background_sum += photo.seed_of_background;
+            self.confusion.merge(&photo.confusion);
+            self.by_photo.push(photo.figures());
+            self.colors.push(photo.colors);
+            self.cells.push(photo.cells);
         }
     }
 
-    fn evaluation(&self, split: Split, model_id: String) -> Evaluation {
-        let (colors, features) = colors::summarize(&self.compared);
+    /// `others` are the photos of the other parts, if they were predicted.
+    fn evaluation(mut self, config: &Config, model_id: String, others: &[(u32, [Cells; 2])]) -> Evaluation {
+        let features = self.compare_features(config, others);
+        let colors = colors::summarize(&self.colors);
         let photos = self.photos as f64;
         let iou = |category: usize| (CATEGORIES[category].to_owned(), self.confusion.iou(category));
         Evaluation {
-            split,
+            split: config.split,
             photos: self.photos,
             model_id,
             pixel_accuracy: self.confusion.pixel_accuracy(),
@@ -213,6 +308,47 @@ impl Totals {
             color_pixel_accuracy: colors.as_ref().map(|it| it.pixel_accuracy),
             colors,
             features,
+            by_photo: self.by_photo,
+        }
+    }
+
+    /// Compares the features by each colour rule, and notes the nearest photos of each photo.
+    fn compare_features(&mut self, config: &Config, others: &[(u32, [Cells; 2])]) -> Vec<FeatureComparison> {
+        let ids: Vec<u32> = self.by_photo.iter().map(|it| it.photo_id).collect();
+        let compare = |(index, color_rule): (usize, ColorRule)| {
+            let part: Vec<&Cells> = self.cells.iter().map(|it| &it[index]).collect();
+            let mut features = features::compare(color_rule, config.presence(), &part);
+            let mut nearest = Neighbourhood::new(ids.iter().copied().zip(part.iter().copied()).collect(), &ids);
+            features.neighbours = nearest.found(Among::Part);
+            let top = features.neighbours.iter().find(|it| it.top as usize == neighbours::MOST);
+            features.true_neighbours_found = top.and_then(|it| it.true_neighbours_found);
+            features.true_neighbours_found_at_random = top.and_then(|it| it.at_random);
+            if !others.is_empty() {
+                let others = others.iter().map(|(id, cells)| (*id, &cells[index]));
+                nearest = Neighbourhood::new(ids.iter().copied().zip(part).chain(others).collect(), &ids);
+                features.neighbours.extend(nearest.found(Among::Dataset));
+            }
+            (features, nearest)
+        };
+        let compared: Vec<_> = COLOR_RULES.into_iter().enumerate().map(compare).collect();
+        compared[0].1.note(&mut self.by_photo);
+        compared.into_iter().map(|(features, _)| features).collect()
+    }
+}
+
+impl EvaluatedPhoto {
+    fn figures(&self) -> PhotoEvaluation {
+        let cells = &self.cells[0];
+        PhotoEvaluation {
+            photo_id: self.photo_id,
+            file_name: self.file_name.clone(),
+            pixel_accuracy: self.confusion.pixel_accuracy(),
+            foreground_accuracy: self.confusion.foreground_accuracy(),
+            mean_iou: self.confusion.mean_iou(),
+            cells_by_labels: count_present(&cells.by_labels) as u32,
+            cells_by_model: count_present(&cells.by_model) as u32,
+            nearest_by_labels: Vec::new(),
+            nearest_by_model: Vec::new(),
         }
     }
 }

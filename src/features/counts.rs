@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::labels::{self, CATEGORY_COUNT, CELL_COUNT, COLOR_COUNT};
+use super::regions::{Extent, NO_LABEL, extents};
+use crate::error::{Error, Result};
+use crate::labels::{self, BACKGROUND, CATEGORY_COUNT, COLOR_COUNT};
 
 /// How the pixels of a category are assigned a colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -15,6 +17,62 @@ pub enum ColorRule {
     FirstPixel,
 }
 
+/// Default of [`Presence::min_share`]; docs/tables.md has the measurements.
+pub const DEFAULT_MIN_SHARE: f64 = 0.15;
+/// Default of [`Presence::min_region`]; docs/tables.md has the measurements.
+pub const DEFAULT_MIN_REGION: f64 = 0.05;
+
+/// When a cell is present in a photo: what is smaller is more often a mistaken patch than something worn. Both settings are
+/// fractions of the [usual share](labels::USUAL_SHARE) of the cell's category, because a coat that covers as little as
+/// sunglasses is none. A category is present if any of its cells is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Presence {
+    /// Minimum share of the photo's apparel pixels, as a fraction of the category's usual share, 0 to 1
+    /// ([`DEFAULT_MIN_SHARE`]).
+    pub min_share: f64,
+    /// Minimum share of the cell's largest connected region, likewise ([`DEFAULT_MIN_REGION`]).
+    pub min_region: f64,
+}
+
+impl Default for Presence {
+    fn default() -> Self {
+        Self { min_share: DEFAULT_MIN_SHARE, min_region: DEFAULT_MIN_REGION }
+    }
+}
+
+impl Presence {
+    /// Everything that has a pixel is present.
+    pub const EVERYTHING: Self = Self { min_share: 0.0, min_region: 0.0 };
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the setting that is not a fraction.
+    pub fn check(&self) -> Result<()> {
+        for (setting, value) in [("min_share", self.min_share), ("min_region", self.min_region)] {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(Error::config(setting, format!("{value} is not a fraction; use 0 to 1")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a cell of a category of that usual share is present.
+    fn holds(&self, usual_share: f64, cell: Extent, apparel_px: u32) -> bool {
+        let usual_px = usual_share * f64::from(apparel_px);
+        f64::from(cell.pixels) >= self.min_share * usual_px && f64::from(cell.largest) >= self.min_region * usual_px
+    }
+}
+
+/// How the cells of a photo are made from its label map and colours.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct CellRule {
+    /// How the pixels of a category are assigned a colour.
+    pub color: ColorRule,
+    /// Which cells are present.
+    pub presence: Presence,
+}
+
 /// Pixel counts of one photo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PixelCounts {
@@ -22,47 +80,59 @@ pub struct PixelCounts {
     pub category_px: [u32; CATEGORY_COUNT],
     /// Pixels of the 19 apparel categories.
     pub apparel_px: u32,
-    /// Pixels by cell, in the order of [`labels::cell_names`]. Apparel pixels without a named colour belong to no cell.
+    /// Pixels by cell, in the order of [`labels::cell_names`]; 0 if the cell is not [present](Presence). Apparel pixels without
+    /// a named colour belong to no cell.
     pub cell_px: Vec<u32>,
 }
 
 impl PixelCounts {
     /// Counts the pixels of a `label_map` (`[height, width]`, 0 to 22) in which pixel `i` has the colour `color_of(i)`
     /// (0 to 12).
-    pub fn of(label_map: &[u8], width_px: u32, rule: ColorRule, color_of: impl Fn(usize) -> u8) -> Self {
-        // Computed once up front: the loop below runs for every pixel of a catalogue.
-        let worn: [bool; CATEGORY_COUNT] = std::array::from_fn(|category| labels::is_apparel(category as u8));
+    pub fn of(label_map: &[u8], width_px: u32, rule: CellRule, color_of: impl Fn(usize) -> u8) -> Self {
+        let width = width_px as usize;
         let mut category_px = [0; CATEGORY_COUNT];
-        let mut pairs = [[0; COLOR_COUNT]; CATEGORY_COUNT];
-        for (pixel, &category) in label_map.iter().enumerate() {
+        for &category in label_map {
             category_px[usize::from(category)] += 1;
-            if rule == ColorRule::PerPixel && worn[usize::from(category)] {
-                pairs[usize::from(category)][usize::from(color_of(pixel))] += 1;
-            }
-        }
-        if rule == ColorRule::FirstPixel {
-            for (category, pixel) in first_pixels(label_map, width_px as usize).into_iter().enumerate() {
-                let Some(pixel) = pixel else { continue };
-                pairs[category][usize::from(color_of(pixel))] = category_px[category];
-            }
-        }
-        let mut cell_px = vec![0; CELL_COUNT];
-        for (category, colors) in pairs.iter().enumerate() {
-            for (color, &count) in colors.iter().enumerate() {
-                if let Some(cell) = labels::cell_index(category as u8, color as u8) {
-                    cell_px[cell] = count;
-                }
-            }
         }
         let apparel_px = labels::apparel_categories().map(|category| category_px[usize::from(category)]).sum();
+        let cells = cell_map(label_map, width, rule.color, color_of);
+        let usual = labels::apparel_categories().flat_map(|it| [labels::USUAL_SHARE[usize::from(it)]; COLOR_COUNT - 1]);
+        let cells = extents(&cells, width).into_iter().zip(usual);
+        let present = |(extent, usual): (Extent, f64)| {
+            if rule.presence.holds(usual, extent, apparel_px) { extent.pixels } else { 0 }
+        };
+        let cell_px = cells.map(present).collect();
         Self { category_px, apparel_px, cell_px }
     }
 
-    /// The 228 cells as shares of the apparel pixels; `None` for empty cells.
+    /// The 228 cells as shares of the apparel pixels; `None` for those that are not present.
     #[must_use]
     pub fn shares(&self) -> Vec<Option<f32>> {
         let share = |&count: &u32| (count > 0).then(|| (f64::from(count) / f64::from(self.apparel_px)) as f32);
         self.cell_px.iter().map(share).collect()
+    }
+}
+
+/// The cell of each pixel, `[height, width]`; [`NO_LABEL`] for pixels without apparel or a named colour.
+fn cell_map(label_map: &[u8], width: usize, rule: ColorRule, color_of: impl Fn(usize) -> u8) -> Vec<u8> {
+    // Looked up once: the loops below run for every pixel of a catalogue.
+    let cell = |category: usize, color: usize| labels::cell_index(category as u8, color as u8);
+    let cells: [[u8; COLOR_COUNT]; CATEGORY_COUNT] = std::array::from_fn(|category| {
+        std::array::from_fn(|color| cell(category, color).map_or(NO_LABEL, |cell| cell as u8))
+    });
+    let worn: [bool; CATEGORY_COUNT] = std::array::from_fn(|category| labels::is_apparel(category as u8));
+    let categories = label_map.iter().map(|&category| usize::from(category));
+    match rule {
+        ColorRule::PerPixel => {
+            let cell_of = |(pixel, category): (usize, usize)| {
+                if worn[category] { cells[category][usize::from(color_of(pixel))] } else { NO_LABEL }
+            };
+            categories.enumerate().map(cell_of).collect()
+        }
+        ColorRule::FirstPixel => {
+            let colors = first_pixels(label_map, width).map(|pixel| usize::from(pixel.map_or(BACKGROUND, &color_of)));
+            categories.map(|category| cells[category][colors[category]]).collect()
+        }
     }
 }
 

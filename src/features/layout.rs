@@ -1,4 +1,5 @@
-//! Where the files of a features folder lie, in this version and in folders that older ones published. Only this module knows.
+//! Where the files of a features folder lie, in this version and in folders that older ones published. Only this module
+//! knows.
 //!
 //! ```text
 //! part-NNNNN.parquet           the table's rows, with part-NNNNN.arrow beside each if requested
@@ -7,9 +8,9 @@
 //! _state/vanished/             rows of photos that vanished, in this same layout
 //! ```
 //!
-//! So `*.parquet` matches the rows and nothing else; pyarrow and Spark, given the folder itself, skip names that begin with `_`.
-//! Older versions had what lies in `_state` beside the parts: [`find`] finds it there too, and each run writes a new
-//! folder in the new layout.
+//! So `*.parquet` matches the rows and nothing else; pyarrow and Spark, given the folder itself, skip names that begin
+//! with `_`. Older versions had what lies in `_state` beside the parts: [`find`] finds it there too, and each run
+//! writes a new folder in the new layout.
 
 use std::path::{Path, PathBuf};
 

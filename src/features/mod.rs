@@ -1,21 +1,27 @@
 //! The feature table: computed from label maps and colours, and as later stages read it.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use polars::prelude::{
+    DataFrame, DataType, Expr, IntoColumn, LazyFrame, PlRefPath, PolarsError, ScanArgsParquet, all_horizontal, col,
+};
+use rayon::prelude::*;
 use serde::Serialize;
-
-use polars::prelude::{DataFrame, DataType, Expr, IntoColumn, LazyFrame, PlRefPath, PolarsError, ScanArgsParquet, col};
 
 use crate::error::{Error, Result};
 use crate::labels::{self, CELL_COUNT};
-use crate::table;
+use crate::{frames, table};
 
 mod counts;
 pub mod layout;
+mod regions;
 pub mod rows;
 
-pub use counts::{ColorRule, PixelCounts};
+pub use counts::{CellRule, ColorRule, DEFAULT_MIN_REGION, DEFAULT_MIN_SHARE, PixelCounts, Presence};
+
+/// Rows that are checked at once.
+const CHECKED_ROWS: usize = 1024;
 
 /// The feature table in memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,8 +48,7 @@ impl FeatureTable {
     pub fn open(folder: &Path) -> Result<Self> {
         let mut columns: Vec<Expr> = ["photo_id", "file_name", "path", "content_sha256", "apparel_px"].map(col).into();
         columns.extend(labels::cell_names().into_iter().map(col));
-        let frame = collect(folder, scan(folder)?.select(columns))?;
-        let table = Self::from_frame(&frame).map_err(bad_table(folder))?;
+        let table = query(folder, |scan| Self::from_frame(&scan.select(columns).collect()?))?;
         table.check(folder)?;
         Ok(table)
     }
@@ -127,7 +132,7 @@ impl FeatureTable {
 pub struct FeatureStatistics {
     /// Photos.
     pub photos: u64,
-    /// Photos in which nothing is worn.
+    /// Photos in which no cell is present.
     pub photos_without_apparel: u64,
     /// Pixels of each of the 19 apparel categories, ascending by id.
     pub apparel_category_px: Vec<u64>,
@@ -147,49 +152,45 @@ impl FeatureStatistics {
         let names = labels::cell_names();
         let mut figures: Vec<Expr> = names.iter().map(|name| col(name.as_str()).count()).collect();
         figures.push(col("apparel_px").count().alias("photos"));
-        figures.push(col("apparel_px").filter(col("apparel_px").eq(0_u32)).count().alias("without_apparel"));
         let pixels: Vec<_> = labels::apparel_categories().map(|it| format!("px_{}", labels::column_name(it))).collect();
         figures.extend(pixels.iter().map(|name| col(name.as_str()).cast(DataType::UInt64).sum()));
-        let frame = collect(folder, scan(folder)?.select(figures))?;
-        let figure = |name: &str| {
-            let column = frame.column(name)?.cast(&DataType::UInt64)?.into_column();
-            Ok::<_, PolarsError>(column.u64()?.get(0).unwrap_or(0))
-        };
-        let counts = names.iter().map(|name| Ok((name.clone(), figure(name)?)));
-        let mut counts = counts.collect::<Result<Vec<_>, PolarsError>>().map_err(bad_table(folder))?;
-        let cells: u64 = counts.iter().map(|(_, count)| count).sum();
-        let photos = figure("photos").map_err(bad_table(folder))?;
-        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        counts.truncate(5);
-        let pixels = pixels.iter().map(|name| figure(name)).collect::<Result<_, _>>();
-        Ok(Self {
-            photos,
-            apparel_category_px: pixels.map_err(bad_table(folder))?,
-            photos_without_apparel: figure("without_apparel").map_err(bad_table(folder))?,
-            mean_cells_per_photo: cells as f64 / photos.max(1) as f64,
-            commonest_cells: counts,
+        let absent: Vec<Expr> = names.iter().map(|name| col(name.as_str()).is_null()).collect();
+        query(folder, |scan| {
+            figures.push(all_horizontal(absent)?.sum().alias("without_apparel"));
+            let frame = scan.select(figures).collect()?;
+            let figure = |name: &str| {
+                let column = frame.column(name)?.cast(&DataType::UInt64)?.into_column();
+                Ok::<_, PolarsError>(column.u64()?.get(0).unwrap_or(0))
+            };
+            let counts = names.iter().map(|name| Ok((name.clone(), figure(name)?)));
+            let mut counts = counts.collect::<Result<Vec<_>, PolarsError>>()?;
+            let cells: u64 = counts.iter().map(|(_, count)| count).sum();
+            let photos = figure("photos")?;
+            counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+            counts.truncate(5);
+            Ok(Self {
+                photos,
+                apparel_category_px: pixels.iter().map(|name| figure(name)).collect::<Result<_, _>>()?,
+                photos_without_apparel: figure("without_apparel")?,
+                mean_cells_per_photo: cells as f64 / photos.max(1) as f64,
+                commonest_cells: counts,
+            })
         })
     }
 }
 
-/// The checked parts of a features folder as one lazy frame.
-fn scan(folder: &Path) -> Result<LazyFrame> {
+/// Runs a query of all parts of a features folder.
+fn query<T>(folder: &Path, query: impl FnOnce(LazyFrame) -> Result<T, PolarsError>) -> Result<T> {
     let parts = table::parts(folder)?;
-    for part in &parts {
-        table::read_table(part, rows::TABLE, &[], 1)?;
-    }
-    let paths = parts.iter().map(|part| PlRefPath::try_from_path(part)).collect::<Result<Vec<_>, _>>();
-    let arguments = ScanArgsParquet { glob: false, ..ScanArgsParquet::default() };
-    paths.and_then(|paths| LazyFrame::scan_parquet_files(paths.into(), arguments)).map_err(bad_table(folder))
-}
-
-fn collect(folder: &Path, frame: LazyFrame) -> Result<DataFrame> {
-    frame.collect().map_err(bad_table(folder))
-}
-
-fn bad_table(folder: &Path) -> impl Fn(PolarsError) -> Error {
-    let folder: PathBuf = folder.to_owned();
-    move |cause| Error::input(&folder, "is not a valid feature table; run segment again").because(cause)
+    // Polars panics, hangs or asks for any amount of memory on some damaged files: our own reader sees them first.
+    parts.par_iter().try_for_each(|part| {
+        table::read_table(part, rows::TABLE, &[], CHECKED_ROWS)?.try_for_each(|rows| rows.map(drop))
+    })?;
+    frames::run(folder, "is not a valid feature table; run segment again", || {
+        let paths = parts.iter().map(|part| PlRefPath::try_from_path(part)).collect::<Result<Vec<_>, _>>()?;
+        let arguments = ScanArgsParquet { glob: false, ..ScanArgsParquet::default() };
+        query(LazyFrame::scan_parquet_files(paths.into(), arguments)?)
+    })
 }
 
 #[cfg(test)]
@@ -208,6 +209,11 @@ mod tests {
         2, 0, 10, 11,
     ];
 
+    /// The rule by which every cell with a pixel is present.
+    fn all_of(color: ColorRule) -> CellRule {
+        CellRule { color, presence: Presence::EVERYTHING }
+    }
+
     fn cells(counts: &PixelCounts) -> Vec<(String, f32)> {
         let names = labels::cell_names();
         counts.shares().into_iter().zip(names).filter_map(|(share, name)| Some((name, share?))).collect()
@@ -219,7 +225,7 @@ mod tests {
 
     #[test]
     fn every_pixel_counts_under_its_own_colour() {
-        let counts = PixelCounts::of(&LABELS, 4, ColorRule::PerPixel, |pixel| COLORS[pixel]);
+        let counts = PixelCounts::of(&LABELS, 4, all_of(ColorRule::PerPixel), |pixel| COLORS[pixel]);
         assert_eq!(counts.apparel_px, 7);
         assert_eq!(counts.category_px.iter().sum::<u32>(), 12);
         assert_eq!((counts.category_px[0], counts.category_px[8], counts.category_px[10]), (4, 1, 1));
@@ -231,16 +237,71 @@ mod tests {
 
     #[test]
     fn the_first_pixel_of_a_category_is_taken_columns_first() {
-        let counts = PixelCounts::of(&LABELS, 4, ColorRule::FirstPixel, |pixel| COLORS[pixel]);
+        let counts = PixelCounts::of(&LABELS, 4, all_of(ColorRule::FirstPixel), |pixel| COLORS[pixel]);
         assert_eq!(cells(&counts), named(&[("Tshirt_blue", 4.0 / 7.0), ("shoe_black", 2.0 / 7.0)]));
         // The T-shirt's first pixel is at (1, 0) in row-major order, at (0, 1) in column-major order.
-        let counts = PixelCounts::of(&[0, 1, 1, 1], 2, ColorRule::FirstPixel, |pixel| [0, 3, 10, 10][pixel]);
+        let counts = PixelCounts::of(&[0, 1, 1, 1], 2, all_of(ColorRule::FirstPixel), |pixel| [0, 3, 10, 10][pixel]);
         assert_eq!(cells(&counts), named(&[("Tshirt_red", 1.0)]));
     }
 
     #[test]
+    fn a_cell_is_present_if_its_share_and_its_largest_region_are_large_enough() {
+        // 40 apparel pixels: red shoes of 2 + 1, blue ones of 1, a black coat of 3 and a white dress of 33.
+        let labels = [
+            &[15, 15, 0, 15, 0, 15, 0, 6, 6, 6][..], //
+            &[0; 10],
+            &[7; 33],
+            &[0; 7],
+        ]
+        .concat();
+        let color = |pixel: usize| match (labels[pixel], pixel) {
+            (15, 5) => 3,
+            (15, _) => 10,
+            (6, _) => 2,
+            _ => 11,
+        };
+        let present = |min_share, min_region| {
+            let rule = CellRule { color: ColorRule::PerPixel, presence: Presence { min_share, min_region } };
+            let counts = PixelCounts::of(&labels, 10, rule, color);
+            assert_eq!((counts.apparel_px, counts.category_px[15]), (40, 4), "pixels are counted whatever is present");
+            cells(&counts)
+        };
+        let [coat, dress, blue, red] =
+            [("coat_black", 0.075), ("dress_white", 0.825), ("shoe_blue", 0.025), ("shoe_red", 0.075)];
+        assert_eq!(present(0.0, 0.0), named(&[coat, dress, blue, red]));
+        // Coats usually cover 0.456, 18.24 of 40 pixels, and shoes 0.058, 2.32 pixels.
+        assert_eq!(present(0.15, 0.0), named(&[coat, dress, blue, red]), "2.7 and 0.3 pixels are needed");
+        assert_eq!(present(0.17, 0.0), named(&[dress, blue, red]), "3.1 and 0.4 pixels are needed");
+        assert_eq!(present(0.5, 0.0), named(&[dress, red]), "9.1 and 1.2 pixels are needed");
+        assert_eq!(present(0.0, 0.8), named(&[dress, red]), "14.6 and 1.9 pixels are needed in one region");
+        assert_eq!(present(0.0, 0.9), named(&[dress]), "the red shoes have three pixels, but only two in one region");
+    }
+
+    #[test]
+    fn what_is_exactly_as_large_as_required_is_present() {
+        // A dress of a usual share of 0.593 that is all of the apparel: 593 of 1,000 pixels are needed.
+        let mut labels = vec![7; 593];
+        labels.resize(1000, 6);
+        let rule = CellRule { color: ColorRule::PerPixel, presence: Presence { min_share: 1.0, min_region: 1.0 } };
+        let present = |labels: &[u8]| cells(&PixelCounts::of(labels, 1000, rule, |_| 11));
+        assert_eq!(present(&labels), named(&[("dress_white", 0.593)]), "the coat lacks 0.049");
+        labels[592] = 6;
+        assert_eq!(present(&labels), []);
+    }
+
+    #[test]
+    fn a_rule_that_is_not_of_fractions_is_refused_by_name() {
+        for (min_share, min_region, named) in
+            [(1.5, 0.0, "min_share"), (-0.1, 0.0, "min_share"), (0.0, f64::NAN, "min_region")]
+        {
+            let refused = Presence { min_share, min_region }.check().expect_err("not a fraction");
+            assert!(refused.to_string().contains(named) && refused.exit_code() == 2, "{refused}");
+        }
+    }
+
+    #[test]
     fn nothing_worn_is_no_cell_at_all() {
-        let counts = PixelCounts::of(&[0, 8, 9, 17], 2, ColorRule::PerPixel, |_| 5);
+        let counts = PixelCounts::of(&[0, 8, 9, 17], 2, all_of(ColorRule::PerPixel), |_| 5);
         assert_eq!(counts.apparel_px, 0);
         assert!(counts.shares().iter().all(Option::is_none));
     }

@@ -127,6 +127,11 @@ impl Builder {
         if self.half { self.cast(x, FLOAT) } else { x.clone() }
     }
 
+    /// f32 from the native operators' bf16, which is handed on as u16: the upper half of an f32's bits.
+    pub fn wide_bf16(&mut self, x: &Value) -> Value {
+        self.native("Bf16Wide", &[x], vec![], 1).remove(0)
+    }
+
     /// Declares an input.
     pub fn input(&mut self, name: &str, elem_type: i32, dims: &[Dim]) -> Value {
         self.graph.input.push(value_info(name, elem_type, dims));
@@ -391,13 +396,13 @@ impl Builder {
         y
     }
 
-    /// The gradients of a loss with respect to `weights`, from its gradient `seed` with respect to `output`.
+    /// The gradients of a loss with respect to `weights`, from its gradients with respect to other values, `seeds`.
     ///
     /// The loss is assumed to be a mean over the batch: sums over the batch are divided by its size. Weights that the
     /// output does not depend on have no entry.
-    pub fn gradients(&mut self, output: &Value, seed: Value, weights: &[Value]) -> HashMap<Value, Value> {
+    pub fn gradients(&mut self, seeds: HashMap<Value, Value>, weights: &[Value]) -> HashMap<Value, Value> {
         let needed = self.values_that_depend_on(weights);
-        let mut gradients = Gradients { of: HashMap::from([(output.clone(), seed)]), needed };
+        let mut gradients = Gradients { of: seeds, needed };
         for step in std::mem::take(&mut self.tape).iter().rev() {
             self.step_back(step, &mut gradients);
         }

@@ -1,8 +1,15 @@
 //! Inputs and outputs of a network's graphs: their shapes, and the nodes that rearrange photos and label maps.
 
+use std::collections::HashMap;
+
 use super::builder::{Builder, Dim, Value};
 use super::onnx::Attribute;
 use super::spec::Spec;
+
+/// Weight and bias of a layer.
+pub(super) fn tensors<'a>(weights: &'a HashMap<String, Value>, layer: &str) -> [&'a Value; 2] {
+    ["weight", "bias"].map(|kind| &weights[&format!("{layer}.{kind}")])
+}
 
 impl Spec {
     pub(super) fn photo_dims(&self) -> [Dim; 4] {

@@ -36,7 +36,9 @@ mod native;
 pub mod onnx;
 pub mod parameters;
 mod portable;
+mod presence;
 pub mod spec;
+mod stem;
 mod unet;
 
 use builder::{Builder, Dim, Value};

@@ -9,10 +9,13 @@ use std::collections::HashMap;
 
 use super::builder::{Builder, Value, Window};
 use super::encoder::{self, Block, Encoder, STEM};
-use super::onnx::Attribute;
+use super::layout::tensors;
+use super::onnx::{Attribute, FLOAT};
 use super::parameters;
-use super::spec::{Loss, LossWeights, Precision, Spec};
-use super::unet::{LossGradients, tensors};
+use super::presence::{Presence, PresenceTruth};
+use super::spec::{Loss, LossWeights, PRESENCE, Precision, Spec};
+use super::unet::LossGradients;
+use crate::labels::CATEGORY_COUNT;
 
 /// A layer that the forward pass went through.
 enum Layer {
@@ -76,16 +79,45 @@ pub(super) fn learn(
     weights: &HashMap<String, Value>,
     loss_weights: &LossWeights,
 ) -> LossGradients {
-    let Passed { features, layers, statistics } = forward(builder, spec, photos, weights, Precision::F32);
-    builder.scope("head");
-    let [weight, bias] = tensors(weights, "out");
-    let mut inputs = vec![&features, weight, bias, labels];
+    let Passed { features, presence, layers, statistics } = forward(builder, spec, photos, weights, Precision::F32);
+    let [weight, bias] = head_parameters(builder, weights, presence.as_ref());
+    let mut inputs = vec![&features, &weight, &bias, labels];
+    let presence_weight = loss_weights.presence;
     let loss_weights = (spec.loss == Loss::Softmax)
         .then(|| [builder.floats(&loss_weights.categories), builder.floats(&[loss_weights.dice])]);
     inputs.extend(loss_weights.iter().flatten());
-    let head = builder.native("HeadLoss", &inputs, vec![photo(spec)], 5);
-    let [loss, pixel_accuracy, weight, bias, gradient] = <[Value; 5]>::try_from(head).expect("there are 5");
+    let head = builder.native("HeadLoss", &inputs, vec![photo(spec)], 6);
+    let [mut loss, pixel_accuracy, weight, mut bias, gradient, present] =
+        <[Value; 6]>::try_from(head).expect("there are 6");
     let mut back = Back { gradients: HashMap::new(), of_maps: HashMap::from([(features, gradient)]) };
+    if let Some((presence, lowest)) = presence {
+        builder.scope("gradient/presence");
+        let [zero, two] = [vec![0], vec![1]].map(|bounds| builder.integers(&bounds));
+        let sizes = builder.node("Shape", &[&present], vec![]);
+        let batch = builder.node("Slice", &[&sizes, &zero, &two], vec![]);
+        let batch = builder.cast(&batch, FLOAT);
+        // Of each photo's own loss.
+        let of_gate = builder.node("Mul", &[&bias, &batch], vec![]);
+        let weight = presence_weight;
+        let truth = PresenceTruth {
+            present: &present,
+            of_gate: &of_gate,
+            weight,
+            gradient_share: weight / CATEGORY_COUNT as f32,
+        };
+        let found = presence.learn(builder, &truth);
+        loss = builder.node("Add", &[&loss, &found.loss], vec![]);
+        let of_weight = builder.reduce("ReduceMean", &found.weight, &[0], false);
+        let of_weight = builder.reshape(&of_weight, &[0, -1, 1, 1]);
+        let of_bias = builder.reduce("ReduceMean", &found.bias, &[0], false);
+        back.keep(PRESENCE, [of_weight, of_bias]);
+        let pixels = builder.scalar(spec.lowest_pixels() as f32);
+        let shares = builder.node("Mul", &[&pixels, &batch], vec![]);
+        let of_lowest = builder.node("Div", &[&found.pooled, &shares], vec![]);
+        let of_lowest = builder.reshape(&of_lowest, &[0, 1, 1, -1]);
+        back.of_maps.insert(lowest, of_lowest);
+        bias = builder.reduce("ReduceSum", &bias, &[0], false);
+    }
     back.keep("out", [weight, bias]);
     for layer in layers.iter().rev() {
         back.through(builder, weights, layer);
@@ -100,9 +132,8 @@ pub(super) fn evaluate(
     [photos, labels]: [&Value; 2],
     weights: &HashMap<String, Value>,
 ) -> [Value; 3] {
-    let features = forward(builder, spec, photos, weights, Precision::F32).features;
-    builder.scope("head");
-    let [weight, bias] = tensors(weights, "out");
+    let Passed { features, presence, .. } = forward(builder, spec, photos, weights, Precision::F32);
+    let [weight, bias] = &head_parameters(builder, weights, presence.as_ref());
     let softmax = Attribute::int("softmax", i64::from(spec.loss == Loss::Softmax));
     let inputs = [&features, weight, bias, labels];
     let outputs = builder.native("HeadEvaluation", &inputs, vec![photo(spec), softmax], 3);
@@ -120,9 +151,22 @@ pub(super) fn label(
     weights: &HashMap<String, Value>,
     precision: Precision,
 ) -> Value {
-    let features = forward(builder, spec, photos, weights, precision).features;
+    let Passed { features, presence, .. } = forward(builder, spec, photos, weights, precision);
+    let [weight, bias] = &head_parameters(builder, weights, presence.as_ref());
+    label_features(builder, spec, &features, [weight, bias])
+}
+
+/// The head's weight and bias; with a presence head a bias for each photo.
+fn head_parameters(
+    builder: &mut Builder,
+    weights: &HashMap<String, Value>,
+    presence: Option<&(Presence, Value)>,
+) -> [Value; 2] {
     builder.scope("head");
-    label_features(builder, spec, &features, tensors(weights, "out"))
+    let [weight, bias] = tensors(weights, "out").map(Clone::clone);
+    let Some((presence, _)) = presence else { return [weight, bias] };
+    let gate = presence.gate(builder);
+    [weight, builder.node("Add", &[&gate, &bias], vec![])]
 }
 
 /// Label maps, from the head's input.
@@ -153,6 +197,8 @@ fn photo(spec: &Spec) -> Attribute {
 struct Passed {
     /// Input of the head.
     features: Value,
+    /// The presence head, if there is one, and the maps that it reads.
+    presence: Option<(Presence, Value)>,
     layers: Vec<Layer>,
     /// Mean and variance of every normalised layer by its name.
     statistics: HashMap<String, [Value; 2]>,
@@ -177,13 +223,14 @@ fn forward(
         Some(encoder) => (pass.encode(encoder, &photos), Activation::None),
     };
     let mut x = maps.pop().expect("there is a lowest level");
+    let presence = spec.presence.then(|| (pass.presence(&x), x.clone()));
     for (level, skip) in (1..).zip(maps.into_iter().rev()) {
         x = pass.up(&format!("up{level}t"), x, activation);
         x = pass.convolution(&format!("up{level}a"), vec![x, skip], false);
         x = pass.convolution(&format!("up{level}b"), vec![x], true);
         activation = Activation::Relu;
     }
-    Passed { features: x, layers: pass.layers, statistics: pass.statistics }
+    Passed { features: x, presence, layers: pass.layers, statistics: pass.statistics }
 }
 
 impl NativePass<'_> {
@@ -240,15 +287,12 @@ impl NativePass<'_> {
         let of_mean = self.builder.reduce("ReduceSum", &of_mean, &[1, 2, 3], false);
         let zeros = self.normalised.get(STEM).map(|&channels| self.builder.floats(&vec![0.0; channels]));
         let bias = self.builder.node("Sub", &[zeros.as_ref().unwrap_or(bias), &of_mean], vec![]);
-        let attributes = vec![Attribute::int("plain", 1), encoder.fill()];
+        let of_output = if zeros.is_some() { Activation::None } else { Activation::Relu6 };
+        let attributes = vec![of_output.attribute("activation"), encoder.fill()];
         let output = self.node("PhotoConvolution", &[photos, &kernel, &bias], attributes);
         let (encoder, photos) = (encoder.clone(), photos.clone());
         self.layers.push(Layer::Stem { encoder, photos, kernel, output: output.clone() });
-        if zeros.is_some() {
-            return self.batch_norm(STEM, output, Activation::Relu6, None);
-        }
-        let [zero, six] = [0.0, 6.0].map(|it| self.builder.scalar(it));
-        self.builder.node("Clip", &[&output, &zero, &six], vec![])
+        self.batch_norm(STEM, output, Activation::Relu6, None)
     }
 
     /// A 1x1 convolution with the activations of its input and its output, or a residual sum in place of the latter.
@@ -325,6 +369,13 @@ impl NativePass<'_> {
         output
     }
 
+    fn presence(&mut self, lowest: &Value) -> Presence {
+        self.builder.scope(PRESENCE);
+        let wide = if self.precision == Precision::Bf16 { self.builder.wide_bf16(lowest) } else { lowest.clone() };
+        let pooled = self.builder.reduce("ReduceMean", &wide, &[1, 2], false);
+        Presence::new(self.builder, pooled, self.weights)
+    }
+
     fn pool(&mut self, level: usize, input: Value) -> Value {
         self.builder.scope(format!("pool{level}"));
         let output = self.node("MaxPool", &[&input], vec![]);
@@ -377,6 +428,21 @@ impl Back {
             None => gradient,
         };
         self.of_maps.insert(maps.clone(), sum);
+    }
+
+    /// As [`add`](Self::add); what is there already is the presence head's, `[batch, 1, 1, channels]`, before the maps'
+    /// own activation.
+    fn add_lowest(&mut self, builder: &mut Builder, maps: &Value, activation: Activation, gradient: Value) {
+        if activation != Activation::None
+            && let Some(before) = self.of_maps.remove(maps)
+        {
+            let zero = builder.scalar(0.0);
+            let positive = builder.node("Greater", &[maps, &zero], vec![]);
+            let positive = builder.cast(&positive, FLOAT);
+            let before = builder.node("Mul", &[&positive, &before], vec![]);
+            self.of_maps.insert(maps.clone(), before);
+        }
+        self.add(builder, maps, gradient);
     }
 
     fn through(&mut self, builder: &mut Builder, weights: &HashMap<String, Value>, layer: &Layer) {
@@ -453,7 +519,7 @@ impl Back {
                 let gradient = self.take(output);
                 let all = [input, &gradient, tensors(weights, name)[0]];
                 let mut found = builder.native("UpConvolutionGradient", &all, vec![activation.attribute("mask")], 3);
-                self.of_maps.insert(input.clone(), found.remove(2));
+                self.add_lowest(builder, input, *activation, found.remove(2));
                 self.keep(name, found.try_into().expect("weight and bias are left"));
             }
         }

@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::encoder::{self, Block, STEM};
-use super::spec::{AVERAGE, GRADIENT, STATISTICS, Spec, WEIGHTS};
+use super::spec::{AVERAGE, GRADIENT, PRESENCE, STATISTICS, Spec, WEIGHTS};
 use crate::labels::CATEGORY_COUNT;
 
 /// Number of trained numbers in the seed's network.
@@ -92,7 +92,7 @@ fn layers(spec: &Spec) -> Vec<Layer> {
         }
         spec.channels.clone()
     };
-    let decoder = &spec.channels[..skips.len() - 1];
+    let (lowest, decoder) = (input, &spec.channels[..skips.len() - 1]);
     for (level, (&out, &skip)) in (1..).zip(decoder.iter().zip(&skips).rev()) {
         add(format!("up{level}t"), [input, out, 2, 2], out, false);
         add(format!("up{level}a"), [out, out + skip, 3, 3], out, true);
@@ -100,6 +100,9 @@ fn layers(spec: &Spec) -> Vec<Layer> {
         input = out;
     }
     add("out".to_owned(), [CATEGORY_COUNT, input, 1, 1], CATEGORY_COUNT, false);
+    if spec.presence {
+        add(PRESENCE.to_owned(), [CATEGORY_COUNT, lowest, 1, 1], CATEGORY_COUNT, false);
+    }
     layers
 }
 

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use super::builder::{Builder, Value};
 use super::encoder::{STEM, STEM_WEIGHT};
 use super::onnx::{self, FLOAT, INT32, UINT8};
-use super::spec::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, Loss, LossWeights, Spec};
+use super::presence::PresenceTruth;
+use super::spec::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, Loss, LossWeights, PRESENCE, Spec};
 use super::unet::{self, Forward, LossGradients};
 use crate::labels::CATEGORY_COUNT;
 
@@ -23,7 +24,7 @@ pub(super) fn learn(
     loss_weights: &LossWeights,
 ) -> LossGradients {
     let layers = layer_weights(builder, spec, weights);
-    let Forward { logits, statistics } = forward(builder, spec, photos, &layers);
+    let Forward { logits, plain, presence, statistics } = forward(builder, spec, photos, &layers);
     let truth = Truth::new(builder, labels);
     let wide = builder.wide(&logits);
     let lost = match spec.loss {
@@ -31,23 +32,39 @@ pub(super) fn learn(
         Loss::Softmax => cross_entropy(builder, &wide, &truth, loss_weights),
     };
     let pixel_accuracy = pixel_accuracy(builder, spec, &wide, &truth);
+    // The gradients are already means over the batch; the remaining divisor is the same for all of them.
+    let gradient_scale = lost.gradient_scale / (spec.map_rows() * spec.map_columns()) as f32;
+    let mut loss = lost.loss;
+    let mut seeds = HashMap::from([(plain, narrow_gradient(builder, &lost.logit_gradient))]);
+    let mut gradients = HashMap::new();
+    if let Some((presence, lowest)) = presence {
+        builder.scope("gradient/presence");
+        let present = builder.reduce("ReduceMax", &truth.hit, &[2, 3], false);
+        let of_lines = builder.reduce("ReduceSum", &lost.logit_gradient, &[3], false);
+        let of_gate = builder.reduce("ReduceSum", &of_lines, &[2], false);
+        let (weight, count) = (loss_weights.presence, CATEGORY_COUNT as f32);
+        let gradient_share = weight / count / gradient_scale;
+        let truth = PresenceTruth { present: &present, of_gate: &of_gate, weight, gradient_share };
+        let found = presence.learn(builder, &truth);
+        loss = builder.node("Add", &[&loss, &found.loss], vec![]);
+        for (kind, of_photos, dims) in [("weight", found.weight, vec![0, -1, 1, 1]), ("bias", found.bias, vec![-1])] {
+            let mean = builder.reduce("ReduceMean", &of_photos, &[0], false);
+            gradients.insert(format!("{PRESENCE}.{kind}"), builder.reshape(&mean, &dims));
+        }
+        let share = builder.scalar(1.0 / spec.lowest_pixels() as f32);
+        let of_lowest = builder.node("Mul", &[&found.pooled, &share], vec![]);
+        let of_lowest = builder.reshape(&of_lowest, &[0, -1, 1, 1]);
+        seeds.insert(lowest, builder.narrow(&of_lowest));
+    }
     let parameters: Vec<Value> = layers.values().cloned().collect();
-    let logit_gradient = narrow_gradient(builder, &lost.logit_gradient);
-    let found = builder.gradients(&logits, logit_gradient, &parameters);
-    let by_name = layers.iter().map(|(name, value)| (name.clone(), found[value].clone()));
-    let mut gradients: HashMap<String, Value> = by_name.collect();
+    let found = builder.gradients(seeds, &parameters);
+    let by_name = layers.iter().filter_map(|(name, value)| Some((name.clone(), found.get(value)?.clone())));
+    gradients.extend(by_name);
     if let Some(encoder) = &spec.encoder {
         let of_stem = encoder.gather_stem(builder, &gradients[STEM_WEIGHT]);
         gradients.insert(STEM_WEIGHT.to_owned(), of_stem);
     }
-    LossGradients {
-        loss: lost.loss,
-        pixel_accuracy,
-        gradients,
-        // The gradients are already means over the batch; the remaining divisor is the same for all of them.
-        gradient_scale: lost.gradient_scale / (spec.map_rows() * spec.map_columns()) as f32,
-        statistics,
-    }
+    LossGradients { loss, pixel_accuracy, gradients, gradient_scale, statistics }
 }
 
 /// Loss and binary cross-entropy over the photos' own pixels, and label maps.

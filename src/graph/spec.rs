@@ -82,7 +82,7 @@ pub struct Spec {
     pub photo_height_px: usize,
     /// Meaning of the maps, and the loss.
     pub loss: Loss,
-    /// Channels of each level, top to bottom: all multiples of 8, the first one 8 or 16.
+    /// Channels of each level, top to bottom: all multiples of 8, the first one 8, 16, 24 or 32.
     #[serde(default = "Spec::seed_channels")]
     pub channels: Vec<usize>,
     /// Pixels of the photo, in each direction, per pixel of the top level, 1 or 2: with 2 the four pixels of a square
@@ -97,6 +97,10 @@ pub struct Spec {
     /// <https://arxiv.org/abs/1502.03167>).
     #[serde(default)]
     pub batch_norm: bool,
+    /// Whether there is a presence head: which categories occur in a photo at all, from the mean of its lowest maps; their
+    /// probabilities are multiplied onto those of every pixel. Only with softmax.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub presence: bool,
     /// A pretrained encoder in place of the way down. `channels` are then the decoder's, from half the photo's resolution
     /// down, `stride` is 2, and the photo is halved once more than there are levels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,11 +116,13 @@ pub struct LossWeights {
     /// pixels of the batch, averaged over the categories present (Milletari et al., 2016,
     /// <https://arxiv.org/abs/1606.04797>).
     pub dice: f32,
+    /// Weight of the presence head's binary cross-entropy, the mean over photos and categories; 0 or more.
+    pub presence: f32,
 }
 
 impl LossWeights {
     /// All categories weighted equally, cross-entropy only.
-    pub const PLAIN: Self = Self { categories: [1.0; CATEGORY_COUNT], dice: 0.0 };
+    pub const PLAIN: Self = Self { categories: [1.0; CATEGORY_COUNT], dice: 0.0, presence: 0.0 };
 }
 
 /// How steps differ between weights (Loshchilov and Hutter, 2019, <https://arxiv.org/abs/1711.05101>).
@@ -147,6 +153,7 @@ impl Spec {
             stride,
             logit_scale: 1,
             batch_norm: false,
+            presence: false,
             encoder: None,
         }
     }
@@ -188,7 +195,7 @@ impl Spec {
             ("photo_height_px", sides.contains(&self.photo_height_px), "is not between 16 and 4096"),
             ("stride", [1, 2].contains(&self.stride), "is neither 1 nor 2"),
             ("logit_scale", logit_scale, "is neither 1 nor a multiple of the stride among 2 and 4"),
-            ("channels", channels, "are not 2 to 7 multiples of 8 up to 1024, the first 8 or 16"),
+            ("channels", channels, "are not 2 to 7 multiples of 8 up to 1024, the first 8, 16, 24 or 32"),
             (
                 "encoder",
                 encoder,
@@ -220,6 +227,11 @@ impl Spec {
     /// Rows and columns of the network's input are multiples of this: each level below the first halves them.
     fn side_multiple(&self) -> usize {
         self.stride << (self.channels.len() - usize::from(self.encoder.is_none()))
+    }
+
+    /// Pixels of each of the lowest level's maps.
+    pub(super) fn lowest_pixels(&self) -> usize {
+        self.rows() * self.columns() / self.side_multiple().pow(2)
     }
 
     /// Rows of the network's input: the height, rounded up to the next multiple. The rows below the photo are black.
@@ -317,6 +329,9 @@ pub const AVERAGE_RATE: &str = "average_rate";
 /// Name of the input that sets how far the statistics move towards those of the batch in a step.
 pub const STATISTICS_RATE: &str = "statistics_rate";
 
+/// Name of the presence head's layer.
+pub(super) const PRESENCE: &str = "presence";
+
 /// Name of a sum of gradients.
 pub const GRADIENT: &str = "gradient";
 
@@ -346,7 +361,7 @@ mod tests {
         let of = |channels: &[i64]| Value::from(channels);
         let long = [8_i64; 8];
         let cases = [
-            ("channels", vec![of(&[]), of(&[8]), of(&[0, 0]), of(&[8, 0]), of(&[8, 12]), of(&[24, 8]), of(&[8, 1032])]),
+            ("channels", vec![of(&[]), of(&[8]), of(&[0, 0]), of(&[8, 0]), of(&[8, 12]), of(&[40, 8]), of(&[8, 1032])]),
             ("channels", vec![of(&long), of(&[8, -8]), of(&[8, i64::MAX - 7]), "8".into(), Value::Null]),
             ("stride", vec![0.into(), 3.into(), (-1).into(), 1.5.into(), u64::MAX.into()]),
             ("photo_width_px", vec![0.into(), 15.into(), 4097.into(), (-4).into(), u64::MAX.into(), Value::Null]),

@@ -5,8 +5,10 @@ use std::collections::HashMap;
 
 use super::builder::{Builder, Value, Window};
 use super::encoder::{self, Block, Encoder, STEM};
+use super::layout::tensors;
 use super::parameters::VARIANCE_EPSILON;
-use super::spec::Spec;
+use super::presence::Presence;
+use super::spec::{PRESENCE, Spec};
 use crate::labels::CATEGORY_COUNT;
 
 /// The forward pass of the portable dialect: takes photos, f32 `[batch, channels, map rows, map columns]`, 0 to 1, and
@@ -19,6 +21,7 @@ pub(super) fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weight
         Some(encoder) => pass.encode(encoder, photos),
     };
     let (mut x, mut input) = maps.pop().expect("there is a lowest level");
+    let lowest = x.clone();
     let decoder = &spec.channels[..maps.len()];
     for (level, (&channels, (skip, skip_channels))) in (1..).zip(decoder.iter().zip(maps).rev()) {
         let name = format!("up{level}t");
@@ -32,8 +35,20 @@ pub(super) fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weight
     }
     pass.builder.scope("out");
     let [weight, bias] = tensors(weights, "out");
-    let logits = pass.builder.convolution(&x, weight, Some(bias), 1, [input, CATEGORY_COUNT]);
-    Forward { logits, statistics: pass.statistics }
+    let plain = pass.builder.convolution(&x, weight, Some(bias), 1, [input, CATEGORY_COUNT]);
+    let statistics = pass.statistics;
+    if !spec.presence {
+        return Forward { logits: plain.clone(), plain, presence: None, statistics };
+    }
+    builder.scope(PRESENCE);
+    let wide = builder.wide(&lowest);
+    let pooled = builder.reduce("ReduceMean", &wide, &[2, 3], false);
+    let presence = Presence::new(builder, pooled, weights);
+    let gate = presence.gate(builder);
+    let gate = builder.reshape(&gate, &[0, -1, 1, 1]);
+    let gate = builder.narrow(&gate);
+    let logits = builder.node("Add", &[&plain, &gate], vec![]);
+    Forward { logits, plain, presence: Some((presence, lowest)), statistics }
 }
 
 /// The loss of a batch, with its gradients.
@@ -52,7 +67,12 @@ pub(super) struct LossGradients {
 
 /// Result of the forward pass.
 pub(super) struct Forward {
+    /// `[batch, 23, map rows, map columns]`.
     pub(super) logits: Value,
+    /// The logits before the presence head's were added.
+    pub(super) plain: Value,
+    /// The presence head, if there is one, and the maps that it reads.
+    pub(super) presence: Option<(Presence, Value)>,
     /// Mean and variance of every normalised layer by its name.
     pub(super) statistics: HashMap<String, [Value; 2]>,
 }
@@ -136,8 +156,4 @@ impl ForwardPass<'_> {
         self.statistics.insert(name.to_owned(), statistics);
         y
     }
-}
-
-pub(super) fn tensors<'a>(weights: &'a HashMap<String, Value>, layer: &str) -> [&'a Value; 2] {
-    ["weight", "bias"].map(|kind| &weights[&format!("{layer}.{kind}")])
 }

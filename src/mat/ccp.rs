@@ -191,8 +191,8 @@ fn stems(folder: &Path, ending: &str) -> Result<BTreeSet<String>> {
     Ok(stems)
 }
 
-/// Photos that have only image-level tags. They are listed, but not counted as rejected, because half of the data set is
-/// like that.
+/// Photos that have only image-level tags. They are listed, but not counted as rejected, because half of the data set
+/// is like that.
 fn stems_without_labels(photos: &Path, labelled: &BTreeSet<String>) -> Result<Vec<Reject>> {
     let photos = stems(photos, "jpg")?;
     let detail = format!("has no label map in {PIXEL_LEVEL}");

@@ -1,9 +1,9 @@
 //! The Colorful Fashion Parsing layout: one MATLAB v7.3 file (HDF5 after a 512-byte header) and a folder of photos.
 //!
 //! Input: `fashion_dataset`, a cell array of references to structs, or a struct array, with `img_name`, `segmentation`
-//! (f32, column-major, 0-based superpixel numbers), `category_label` and `color_label` (1-based, by superpixel). Output:
-//! one [`Annotation`] per photo, read on demand and possibly from several threads at once; only what is requested is in
-//! memory.
+//! (f32, column-major, 0-based superpixel numbers), `category_label` and `color_label` (1-based, by superpixel).
+//! Output: one [`Annotation`] per photo, read on demand and possibly from several threads at once; only what is
+//! requested is in memory.
 
 use std::collections::BTreeMap;
 use std::path::Path;

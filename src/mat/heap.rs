@@ -118,7 +118,8 @@ impl<'a> Heap<'a> {
         self.bytes.read(self.address(at)?, length)
     }
 
-    /// The address of an offset into the heap: each row of blocks is twice as large as the one before, from the third on.
+    /// The address of an offset into the heap: each row of blocks is twice as large as the one before, from the third
+    /// on.
     fn address(&self, offset: u64) -> Result<u64, String> {
         let lost = || "a link lies outside of its heap".to_owned();
         let (mut block, mut rows, mut offset) = (self.root, self.rows, offset);

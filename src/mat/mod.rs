@@ -80,8 +80,8 @@ fn is_version_4(head: &[u8]) -> bool {
     plausible(u32::from_le_bytes) || plausible(u32::from_be_bytes)
 }
 
-/// Where a file of a source leads, if it is a link to a place outside of the source and of its own folder: the source may
-/// have its folders elsewhere, but a single file from elsewhere is not its content.
+/// Where a file of a source leads, if it is a link to a place outside of the source and of its own folder: the source
+/// may have its folders elsewhere, but a single file from elsewhere is not its content.
 ///
 /// # Errors
 /// [`Error::Io`].

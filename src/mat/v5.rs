@@ -121,8 +121,9 @@ fn width(kind: u32) -> Option<usize> {
     }
 }
 
-/// The array class under which `matfile` 0.5 reads numbers of a data type as they are. It reads fewer pairs of class and
-/// type than MATLAB and others write (no int32 under its own class, no uint32 as double, ...), but each type under this.
+/// The array class under which `matfile` 0.5 reads numbers of a data type as they are. It reads fewer pairs of class
+/// and type than MATLAB and others write (no int32 under its own class, no uint32 as double, ...), but each type under
+/// this.
 fn class_of(kind: u32) -> u32 {
     match kind {
         1..=4 => kind + 7,

@@ -42,9 +42,9 @@ impl LabelledPhoto {
 
 /// Writes the file.
 ///
-/// By hand, through `OldFile`: `hdf5-pure` 0.47 writes superblock 2 or 3, new-style groups and, for chunks, the indices of
-/// HDF5 1.10. The original has superblock 0, symbol-table groups and version 1 B-trees, which that crate only reads, and
-/// the sample is to exercise the same reading code as the original.
+/// By hand, through `OldFile`: `hdf5-pure` 0.47 writes superblock 2 or 3, new-style groups and, for chunks, the indices
+/// of HDF5 1.10. The original has superblock 0, symbol-table groups and version 1 B-trees, which that crate only reads,
+/// and the sample is to exercise the same reading code as the original.
 ///
 /// # Errors
 /// [`Error::Io`].

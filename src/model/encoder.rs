@@ -365,6 +365,9 @@ impl Reader<'_> {
 mod tests {
     use std::collections::HashMap;
 
+    use rand::seq::IndexedRandom;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
     use safetensors::tensor::TensorView;
 
     use super::*;
@@ -589,5 +592,55 @@ mod tests {
         let mut values = vec![7.0; 37];
         file.overlay(&names, &mut values);
         assert_eq!(values, [vec![7.0; 2], vec![4.0; 32], vec![7.0; 3]].concat());
+    }
+
+    #[test]
+    fn every_tensor_of_the_file_is_where_training_starts() {
+        let file = read("tf_efficientnet_lite0", &network(LITE0, LITE)).expect("it fits");
+        let spec = Spec {
+            channels: vec![16, 8, 8, 8],
+            stride: 2,
+            batch_norm: true,
+            encoder: Some(file.encoder().clone()),
+            ..Spec::seed(64, 96, crate::graph::Loss::Softmax)
+        };
+        spec.check().expect("a network with this encoder");
+        let (fresh, state) = (parameters::initial_state(&spec, 3), file.initial_state(&spec, 3));
+        let mut taken = 0;
+        let mut of = |names: Vec<Parameter>, vector: usize| {
+            let mut at = 0;
+            for Parameter { name, dims } in names {
+                let range = at..at + dims.iter().product::<usize>();
+                let expected = file.tensors().get(&name).map_or(&fresh[vector][range.clone()], Vec::as_slice);
+                assert_eq!(state[vector][range.clone()], *expected, "{name}");
+                taken += usize::from(file.tensors().contains_key(&name));
+                at = range.end;
+            }
+            assert_eq!(state[vector].len(), at);
+        };
+        let names: Vec<_> = spec.state().into_iter().map(|(name, _)| name).collect();
+        let vector = |name: &str| names.iter().position(|it| *it == name).expect("it has this vector");
+        of(parameters::parameters(&spec), vector(WEIGHTS));
+        of(parameters::statistics_tensors(&spec), vector(STATISTICS));
+        assert_eq!(taken, file.tensors().len());
+        assert_eq!(state[vector(AVERAGE)], state[vector(WEIGHTS)]);
+        assert_eq!(state[vector("first_moment")], fresh[vector("first_moment")]);
+    }
+
+    #[test]
+    fn a_header_that_is_changed_at_random_never_panics() {
+        let small = (8, [(1, 8), (2, 8), (1, 8), (1, 8), (1, 8), (1, 8), (1, 8)]);
+        let whole = bytes(&network(small, MOBILE), None);
+        let header = 8 + u64::from_le_bytes(whole[..8].try_into().expect("eight bytes")) as usize;
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let mut refused = 0;
+        for _ in 0..500 {
+            let mut changed = whole.clone();
+            for _ in 0..rng.random_range(1..4) {
+                changed[rng.random_range(0..header)] = *b"0123456789[]{},:\"sebwcF".choose(&mut rng).expect("some");
+            }
+            refused += usize::from(EncoderFile::parse(Path::new("mobilenetv2"), &changed).is_err());
+        }
+        assert!(refused > 400, "{refused}");
     }
 }

@@ -1,5 +1,6 @@
 //! The history of a training run: `history.parquet` and `loss.csv`.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +70,12 @@ const COLUMNS: [Column<f32>; 9] = [
 ];
 
 impl EpochRecord {
+    /// The same without the figures that are measured by a clock, which differ between two identical runs.
+    #[must_use]
+    pub fn without_times(&self) -> Self {
+        Self { photos_per_sec: 0.0, elapsed_secs: 0.0, ..*self }
+    }
+
     /// A log line for the epoch, out of `epochs`, with `left` as the estimated remaining time.
     #[must_use]
     pub fn line(&self, epochs: u32, left: Duration) -> String {
@@ -89,6 +96,21 @@ impl EpochRecord {
     pub fn figures(&self) -> impl Iterator<Item = (&'static str, f32)> {
         let record = *self;
         COLUMNS.iter().map(move |(name, figure)| (*name, *figure(&mut record.clone())))
+    }
+}
+
+/// Adds the figures measured by a clock that `loss.csv` of a resumed run has to the epochs of its checkpoint; a missing or
+/// damaged file leaves them as they are.
+pub(crate) fn add_times(history: &mut [EpochRecord], path: &Path) {
+    let mut times: HashMap<u32, EpochRecord> = HashMap::new();
+    if let Ok(mut reader) = csv::Reader::from_path(path) {
+        times.extend(reader.deserialize().map_while(|it: csv::Result<EpochRecord>| it.ok()).map(|it| (it.epoch, it)));
+    }
+    for record in history {
+        // Of this run, not of another that left its file here.
+        if let Some(timed) = times.get(&record.epoch).filter(|it| it.without_times() == record.without_times()) {
+            *record = *timed;
+        }
     }
 }
 
@@ -217,6 +239,30 @@ mod tests {
         let text = std::fs::read_to_string(&csv).expect("text");
         assert!(text.starts_with("epoch,photo_width_px,photo_height_px,learning_rate,train_loss,"), "{text}");
         assert!(text.ends_with("2,40,0,0.0,0.25,0.0,0.0,0.0,0.0,0.0,0.0,0.0\n"), "{text}");
+    }
+
+    #[test]
+    fn times_come_back_from_the_csv_of_the_same_run() {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let timed = [1, 2, 3].map(|epoch| EpochRecord {
+            epoch,
+            train_loss: 0.1 / epoch as f32,
+            photos_per_sec: 7.3,
+            elapsed_secs: 0.1 + epoch as f32,
+            ..EMPTY
+        });
+        let csv = place.path().join("loss.csv");
+        write_csv(&csv, &timed).expect("written");
+        let mut history = [timed[0].without_times(), timed[1].without_times()];
+        assert_eq!((history[1].photos_per_sec, history[1].elapsed_secs, history[1].train_loss), (0.0, 0.0, 0.05));
+        add_times(&mut history, &csv);
+        assert_eq!(history, timed[..2]);
+        let mut other = [EpochRecord { train_loss: 0.5, ..history[0] }.without_times()];
+        add_times(&mut other, &csv);
+        assert_eq!(other[0].elapsed_secs, 0.0);
+        std::fs::write(&csv, "epoch,lea").expect("writable");
+        add_times(&mut history, &csv);
+        assert_eq!(history, timed[..2], "what an older checkpoint has stays");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::features::ColorRule;
+use crate::files;
 
 /// File name of the result, in the model folder.
 pub const EVALUATION_FILE: &str = "evaluation.json";
@@ -52,6 +53,9 @@ pub struct Evaluation {
     /// Features from the model compared with features from the labels, for each colour rule.
     #[serde(default)]
     pub features: Vec<FeatureComparison>,
+    /// Each photo, in the order of the data set.
+    #[serde(default)]
+    pub by_photo: Vec<PhotoEvaluation>,
 }
 
 impl fmt::Display for Evaluation {
@@ -66,12 +70,12 @@ impl fmt::Display for Evaluation {
             ("binary cross-entropy", Some(self.bce)),
             ("colour accuracy", self.color_pixel_accuracy),
             ("superpixel colours", self.colors.as_ref().map(|it| it.superpixel_accuracy)),
-            ("true neighbours found", self.features.first().and_then(|it| it.true_neighbours_found)),
             ("the seed's mean IoU", Some(self.seed_mean_iou)),
         ] {
             writeln!(f, "  {name:24} {}", figure(value))?;
         }
         writeln!(f, "  ({})", self.seed_mean_iou_note)?;
+        self.features.first().map_or(Ok(()), |it| it.write(f))?;
         writeln!(f, "IoU by category:")?;
         self.iou.iter().try_for_each(|(name, iou)| writeln!(f, "  {name:24} {}", figure(*iou)))
     }
@@ -93,6 +97,14 @@ pub fn read(model: &Path) -> Result<Evaluation> {
         .map_err(|cause| Error::input(&path, "is not an evaluation; run `lookbook evaluate` again").because(cause))
 }
 
+/// As [`read`]; `None` if the model was not evaluated.
+///
+/// # Errors
+/// [`Error::Input`] if the file is damaged, [`Error::Io`].
+pub fn find(model: &Path) -> Result<Option<Evaluation>> {
+    if files::is_there(&model.join(EVALUATION_FILE))? { read(model).map(Some) } else { Ok(None) }
+}
+
 /// Quality of the colour table on the apparel pixels of a split, which are taken from the true categories. Rates are 0
 /// to 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -106,6 +118,30 @@ pub struct ColorEvaluation {
     /// Pixel counts by the labels' colour (rows) and ours (columns), 12 x 12, both by colour id from 1 (`bk` is not a
     /// colour of clothing).
     pub confusion: Vec<Vec<u64>>,
+}
+
+/// One photo of the split, at its own size.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhotoEvaluation {
+    /// Index of the photo in the source's order.
+    pub photo_id: u32,
+    /// File name in the source.
+    pub file_name: String,
+    /// Share of pixels whose category is predicted correctly.
+    pub pixel_accuracy: f64,
+    /// The same over the pixels whose true category is not background; null if there are none.
+    pub foreground_accuracy: Option<f64>,
+    /// Mean IoU over the categories that occur in the photo's labels.
+    pub mean_iou: f64,
+    /// Number of cells that are present by the labels (colour rule `per_pixel`).
+    pub cells_by_labels: u32,
+    /// Number of cells that are present by the model.
+    pub cells_by_model: u32,
+    /// Ids of its ten nearest photos by the labels, nearest first (`per_pixel`, `pearson`): among all photos of the data set if
+    /// they were predicted, otherwise within the split.
+    pub nearest_by_labels: Vec<u32>,
+    /// Likewise by the model.
+    pub nearest_by_model: Vec<u32>,
 }
 
 /// Features from the model compared with features from the labels: `segment --from model` against `--from labels`.
@@ -124,4 +160,111 @@ pub struct FeatureComparison {
     pub true_neighbours_found: Option<f64>,
     /// The same for ten photos drawn at random.
     pub true_neighbours_found_at_random: Option<f64>,
+    /// The same for other numbers of neighbours, and among all photos of the data set.
+    #[serde(default)]
+    pub neighbours: Vec<NeighboursFound>,
+    /// What the photos wear by the model and by the labels; null in evaluations by older versions.
+    #[serde(default)]
+    pub presence: Option<PresenceEvaluation>,
+}
+
+/// The photos among which neighbours are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Among {
+    /// Those of the evaluated part.
+    Part,
+    /// All photos of the data set.
+    Dataset,
+}
+
+/// How many of the nearest photos by the labels are among the nearest by the model, by `pearson`; means over the photos of the
+/// split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NeighboursFound {
+    /// Where neighbours are looked for.
+    pub among: Among,
+    /// Number of photos there, the photo itself included.
+    pub photos: u64,
+    /// Number of nearest photos that are compared.
+    pub top: u32,
+    /// Share of a photo's `top` nearest by the labels that are also among its `top` nearest by the model; null with no more than
+    /// `top + 1` photos.
+    pub true_neighbours_found: Option<f64>,
+    /// The same for photos drawn at random.
+    pub at_random: Option<f64>,
+}
+
+/// The cells and categories that are present in the photos of a split, by the model and by the labels. Rates are null if they
+/// are undefined.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PresenceEvaluation {
+    /// The rule on both sides ([`crate::features::Presence`]): the minimum share of a cell that is present.
+    pub min_share: f64,
+    /// The minimum region of a cell that is present.
+    pub min_region: f64,
+    /// Mean number of cells per photo by the labels.
+    pub cells_by_labels: f64,
+    /// Mean number of cells per photo by the model.
+    pub cells_by_model: f64,
+    /// Mean of the categories' `precision` over those that occur by the labels, with 0 for those that the model never finds.
+    pub macro_precision: Option<f64>,
+    /// Mean of the categories' `recall` over those that occur by the labels.
+    pub macro_recall: Option<f64>,
+    /// Precision over all pairs of a photo and a category.
+    pub micro_precision: Option<f64>,
+    /// Recall over all pairs of a photo and a category.
+    pub micro_recall: Option<f64>,
+    /// Each of the 19 apparel categories, by name.
+    pub categories: BTreeMap<String, CategoryPresence>,
+}
+
+/// In how many photos a category is present.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CategoryPresence {
+    /// Photos in which it is present by the labels.
+    pub photos_by_labels: u64,
+    /// Photos in which it is present by the model.
+    pub photos_by_model: u64,
+    /// Photos in which it is present by both.
+    pub photos_by_both: u64,
+    /// `photos_by_both / photos_by_model`; null if the model never finds it.
+    pub precision: Option<f64>,
+    /// `photos_by_both / photos_by_labels`; null if it does not occur by the labels.
+    pub recall: Option<f64>,
+}
+
+impl CategoryPresence {
+    /// From the number of photos by the labels, by the model, and by both.
+    #[must_use]
+    pub fn new([photos_by_labels, photos_by_model, photos_by_both]: [u64; 3]) -> Self {
+        let share = |of: u64| (of > 0).then(|| photos_by_both as f64 / of as f64);
+        let (precision, recall) = (share(photos_by_model), share(photos_by_labels));
+        Self { photos_by_labels, photos_by_model, photos_by_both, precision, recall }
+    }
+}
+
+impl FeatureComparison {
+    /// Writes what people ask of features: what is worn, and whether the right looks are found.
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(it) = &self.presence {
+            let (labels, model) = (it.cells_by_labels, it.cells_by_model);
+            writeln!(f, "  {:24} {labels:.2} by the labels, {model:.2} by the model", "cells per photo")?;
+            for (name, rates) in
+                [("micro", [it.micro_precision, it.micro_recall]), ("macro", [it.macro_precision, it.macro_recall])]
+            {
+                let [precision, recall] = rates.map(figure);
+                writeln!(f, "  {:24} precision {precision}, recall {recall}", format!("categories, {name}"))?;
+            }
+        }
+        for it in &self.neighbours {
+            let place = match it.among {
+                Among::Part => "in the part",
+                Among::Dataset => "in the data set",
+            };
+            let (found, at_random) = (figure(it.true_neighbours_found), figure(it.at_random));
+            writeln!(f, "  {:24} {found} (at random {at_random})", format!("true top {:>2} {place}", it.top))?;
+        }
+        Ok(())
+    }
 }

@@ -14,6 +14,8 @@ pub const WEIGHTS_FILE: &str = "weights.safetensors";
 /// File name of the training history.
 pub const HISTORY_FILE: &str = "history.parquet";
 
+/// File name of the training history for spreadsheets.
+pub const LOSS_FILE: &str = "loss.csv";
 /// File name of the model card.
 pub const MODEL_CARD_FILE: &str = "model.json";
 

@@ -1,5 +1,6 @@
 //! Published models: their files, and how they are loaded and run.
 
+pub mod certainty;
 pub mod confusion;
 pub mod encoder;
 pub mod epochs;

@@ -92,8 +92,9 @@ pub(crate) fn pack(spec: &Spec, vectors: &[(&str, &[f32])], metadata: HashMap<St
     Ok(with_sorted_header(bytes))
 }
 
-/// The same file with the entries of its header in order of name: the crate writes metadata in the random order of a hash
-/// map, and equal weights are to be equal bytes. The header is JSON after its length, <https://github.com/huggingface/safetensors>.
+/// The same file with the entries of its header in order of name: the crate writes metadata in the random order of a
+/// hash map, and equal weights are to be equal bytes. The header is JSON after its length,
+/// <https://github.com/huggingface/safetensors>.
 fn with_sorted_header(mut bytes: Vec<u8>) -> Vec<u8> {
     type Entries = BTreeMap<String, BTreeMap<String, serde_json::Value>>;
     let length: [u8; 8] = bytes[..8].try_into().expect("eight bytes");

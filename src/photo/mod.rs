@@ -153,9 +153,9 @@ pub fn fitted_size(size: (u32, u32), limit: (u32, u32)) -> (u32, u32) {
     (side(size.0, limit.0), side(size.1, limit.1))
 }
 
-/// Scales a photo to exactly `width_px` x `height_px`, with a triangle filter as wide as the reduction requires. All photos
-/// and pictures are resized here, by `fast_image_resize`: that of `image` differs by
-/// at most 1 and takes 11 times as long (2000 x 3000 to 400 x 600: 26 ms instead of 2.4).
+/// Scales a photo to exactly `width_px` x `height_px`, with a triangle filter as wide as the reduction requires. All
+/// photos and pictures are resized here, by `fast_image_resize`: that of `image` differs by at most 1 and takes 11
+/// times as long (2000 x 3000 to 400 x 600: 26 ms instead of 2.4).
 #[must_use]
 pub fn resize(photo: &Photo, width_px: u32, height_px: u32) -> Photo {
     if (photo.width_px, photo.height_px) == (width_px, height_px) {

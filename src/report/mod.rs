@@ -12,6 +12,7 @@ mod config;
 mod figures;
 mod gallery;
 mod measures;
+mod neighbours;
 mod nights;
 mod page;
 mod run;
@@ -69,10 +70,14 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     run.record(&mut stage)?;
     let mut page = page::Page::new(&run, &stages)?;
     segmentations::add(&mut page, &run, config, common, &mut stage)?;
+    page.neighbours = neighbours::compare(&run, &stage)?;
     page.gallery = gallery::write(&run, config, &stage)?.map(page::GalleryPart::new);
     page.measures = measures::compare(&run, common, &stage)?;
     files::write(&stage.path("index.html"), page.render()?.as_bytes())?;
-    stage.count("photos", page.segmentations.as_ref().map_or(0, |part| part.photos.len()));
+    stage.count(
+        "photos",
+        page.segmentations.as_ref().map_or(0, |it| it.groups.iter().map(|group| group.photos.len()).sum()),
+    );
     stage.count("gallery_photos", page.gallery.as_ref().map_or(0, |part| part.shown));
     stage.count("parts_left_out", page.left_out());
     stage.publish()
@@ -110,7 +115,7 @@ mod tests {
         let planned = run(&config, &Common { dry_run: true, ..Common::default() })?;
         assert!(matches!(planned, Outcome::Planned(_)) && !config.output.exists());
         let summary = run(&config, &Common::default())?.published().expect("no gate is set");
-        assert_eq!(summary.counts["parts_left_out"], 6);
+        assert_eq!(summary.counts["parts_left_out"], 7);
         let html = std::fs::read_to_string(config.output.join("index.html")).expect("the page");
         for wanted in ["photo_truncated", "lookbook train", "lookbook similarity", "&lt;b&gt;"] {
             assert!(html.contains(wanted), "{wanted} is not on the page");

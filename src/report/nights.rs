@@ -19,12 +19,13 @@ enum Unit {
     Count,
     Share,
     Correlation,
+    Mean,
     Seconds,
 }
 
 /// The figures that are compared: stage, name in `run.json`, displayed name, unit, and whether more is better (`None`
 /// if neither is).
-const FIGURES: [(&str, &str, &str, Unit, Option<bool>); 9] = [
+const FIGURES: [(&str, &str, &str, Unit, Option<bool>); 10] = [
     ("convert", "photos", "photos of the data set", Unit::Count, None),
     ("convert", "rejects", "rejected by convert", Unit::Count, Some(false)),
     ("train", "mean_iou", "mean IoU", Unit::Share, Some(true)),
@@ -33,6 +34,7 @@ const FIGURES: [(&str, &str, &str, Unit, Option<bool>); 9] = [
     ("segment", "photos", "photos of the catalogue", Unit::Count, None),
     ("segment", "rejects", "rejected by segment", Unit::Count, Some(false)),
     ("segment", "photos_without_apparel", "photos with nothing worn", Unit::Count, Some(false)),
+    ("segment", "mean_cells_per_photo", "cells present in a photo", Unit::Mean, None),
     ("similarity", "mean_nearest_correlation", "mean correlation with the nearest", Unit::Correlation, None),
 ];
 
@@ -143,6 +145,7 @@ impl Unit {
             Self::Count => grouped(value as u64),
             Self::Share => percent(value),
             Self::Correlation => format!("{value:.3}"),
+            Self::Mean => format!("{value:.2}"),
             Self::Seconds => units::duration(value),
         }
     }

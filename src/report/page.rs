@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::figures::{grouped, percent};
 use super::measures::Measures;
+use super::neighbours::Neighbours;
 use super::nights::{self, Nights};
 use super::run::Run;
 use crate::chart::{self, Bar, Cell};
@@ -15,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::features::FeatureTable;
 use crate::labels::{self, CATEGORIES, CATEGORY_PALETTE, COLOR_COUNT, COLOR_RGB, COLORS};
 use crate::model::epochs;
-use crate::model::evaluation::{self, EVALUATION_FILE, Evaluation};
+use crate::model::evaluation::{self, Among, Evaluation, FeatureComparison, PresenceEvaluation};
 use crate::model::files::HISTORY_FILE;
 use crate::stage::Summary;
 use crate::{rejects, units};
@@ -42,6 +43,7 @@ pub(super) struct Page {
     shares: Option<Shares>,
     rejects: Option<Vec<RejectCount>>,
     pub(super) segmentations: Option<Segmentations>,
+    pub(super) neighbours: Option<Neighbours>,
     pub(super) gallery: Option<GalleryPart>,
     pub(super) measures: Option<Measures>,
 }
@@ -74,16 +76,38 @@ pub(super) struct EvaluationPart {
     headline: Vec<Fact>,
     others: Vec<Fact>,
     seed_note: String,
+    worn: Option<Worn>,
     /// SVG, two columns.
     iou: [String; 2],
     /// SVG.
     confusion: String,
 }
 
+/// What the photos of the split wear by the model and by the labels.
+#[derive(Debug, Serialize)]
+struct Worn {
+    facts: Vec<Fact>,
+    categories: Vec<WornCategory>,
+    /// For each number of neighbours: the number, the share found within the part and within the data set, each with that at
+    /// random.
+    neighbours: Vec<(u32, [String; 2])>,
+}
+
+#[derive(Debug, Serialize)]
+struct WornCategory {
+    name: String,
+    by_labels: String,
+    by_model: String,
+    precision: String,
+    recall: String,
+}
+
 /// Mean shares of the apparel pixels over the photos that show apparel.
 #[derive(Debug, Serialize)]
 pub(super) struct Shares {
     photos: String,
+    /// What a cell needs to be present, in brackets; empty if there is no rule.
+    rule: String,
     /// SVG.
     categories: String,
     /// SVG.
@@ -104,8 +128,14 @@ pub(super) struct RejectCount {
 #[derive(Debug, Serialize)]
 pub(super) struct Segmentations {
     pub(super) split: &'static str,
-    pub(super) photos: Vec<SegmentedPhoto>,
+    pub(super) groups: Vec<SegmentedGroup>,
     pub(super) legend: Vec<Swatch>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct SegmentedGroup {
+    pub(super) title: &'static str,
+    pub(super) photos: Vec<SegmentedPhoto>,
 }
 
 #[derive(Debug, Serialize)]
@@ -115,6 +145,7 @@ pub(super) struct SegmentedPhoto {
     pub(super) photo: String,
     pub(super) truth: String,
     pub(super) prediction: String,
+    pub(super) certainty: String,
 }
 
 /// How many photos the gallery shows, and out of how many.
@@ -162,6 +193,7 @@ impl Page {
             shares: shares(run)?,
             rejects: rejects(run)?,
             segmentations: None,
+            neighbours: None,
             gallery: None,
             measures: None,
         })
@@ -173,6 +205,7 @@ impl Page {
             self.curves.is_some(),
             self.evaluation.is_some(),
             self.segmentations.is_some(),
+            self.neighbours.is_some(),
             self.gallery.is_some(),
             self.measures.is_some(),
             self.shares.is_some(),
@@ -217,14 +250,13 @@ fn curves(run: &Run) -> Result<Option<[String; 2]>> {
 
 /// `evaluation.json`, if the model was evaluated.
 fn evaluation_part(run: &Run) -> Result<Option<EvaluationPart>> {
-    let Some(model) = run.folder("model").filter(|it| it.join(EVALUATION_FILE).is_file()) else { return Ok(None) };
-    evaluation::read(model).map(|it| Some(EvaluationPart::new(&it)))
+    let Some(model) = run.folder("model") else { return Ok(None) };
+    Ok(evaluation::find(model)?.map(|it| EvaluationPart::new(&it)))
 }
 
 impl EvaluationPart {
     fn new(evaluation: &Evaluation) -> Self {
         let fact = |name: &str, value: String, meaning| Fact { name: name.to_owned(), value, meaning };
-        let rate = |value: Option<f64>| value.map_or("-".to_owned(), percent);
         let headline = vec![
             fact(
                 "mean IoU",
@@ -278,10 +310,68 @@ impl EvaluationPart {
                 evaluation.seed_mean_iou_note.trim_start_matches("the seed's metric: "),
                 percent(evaluation.seed_mean_iou_of_background)
             ),
+            worn: evaluation.features.first().and_then(Worn::new),
             iou: [left, right].map(|bars| chart::bar_chart("IoU of each category", bars)),
             confusion: confusion(&evaluation.confusion),
         }
     }
+}
+
+impl Worn {
+    /// `None` for an evaluation by an older version.
+    fn new(features: &FeatureComparison) -> Option<Self> {
+        let presence = features.presence.as_ref()?;
+        let found = |top: u32, among: Among| {
+            let found = features.neighbours.iter().find(|it| (it.top, it.among) == (top, among));
+            let shares = found.and_then(|it| Some((it.true_neighbours_found?, it.at_random?)));
+            shares.map_or("-".to_owned(), |(found, random)| format!("{} ({})", percent(found), percent(random)))
+        };
+        let tops = features.neighbours.iter().filter(|it| it.among == Among::Part).map(|it| it.top);
+        Some(Self {
+            facts: presence_facts(presence),
+            categories: presence
+                .categories
+                .iter()
+                .map(|(name, it)| WornCategory {
+                    name: name.clone(),
+                    by_labels: grouped(it.photos_by_labels),
+                    by_model: grouped(it.photos_by_model),
+                    precision: rate(it.precision),
+                    recall: rate(it.recall),
+                })
+                .collect(),
+            neighbours: tops.map(|top| (top, [Among::Part, Among::Dataset].map(|among| found(top, among)))).collect(),
+        })
+    }
+}
+
+fn presence_facts(presence: &PresenceEvaluation) -> Vec<Fact> {
+    let fact = |name: &str, value: String, meaning| Fact { name: name.to_owned(), value, meaning };
+    let whole = |rate: Option<f64>| rate.map_or("-".to_owned(), |rate| format!("{:.0}", rate * 100.0));
+    let pair = |a: Option<f64>, b: Option<f64>| format!("{} / {} %", whole(a), whole(b));
+    vec![
+        fact(
+            "cells by the model",
+            format!("{:.2}", presence.cells_by_model),
+            "categories in a colour that are present in a photo, mean over photos",
+        ),
+        fact("cells by the labels", format!("{:.2}", presence.cells_by_labels), "the same by the labels"),
+        fact(
+            "precision / recall",
+            pair(presence.micro_precision, presence.micro_recall),
+            "of the categories that are present, over all photos",
+        ),
+        fact(
+            "by category",
+            pair(presence.macro_precision, presence.macro_recall),
+            "precision and recall, mean over the categories that occur",
+        ),
+    ]
+}
+
+/// A rate as a percentage; '-' if it is undefined.
+fn rate(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), percent)
 }
 
 fn iou_bar(category: usize, iou: Option<&Option<f64>>) -> Bar {
@@ -334,12 +424,21 @@ fn confusion_cells(counts: &[Vec<u64>]) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
 /// Shares of categories and colours in the feature table, if there is one.
 fn shares(run: &Run) -> Result<Option<Shares>> {
     let Some(folder) = run.folder("features") else { return Ok(None) };
-    FeatureTable::open(folder).map(|table| Some(Shares::new(&table.cells)))
+    let table = FeatureTable::open(folder)?;
+    Ok(Some(Shares::new(&table.cells, presence_rule(&Summary::read(folder)?))))
+}
+
+/// What a cell of a feature table needs to be present, in brackets; empty for tables by versions without a rule.
+fn presence_rule(made: &Summary) -> String {
+    let setting = |name: &str| made.config.setting::<f64>(name);
+    let (Some(share), Some(region)) = (setting("min_share"), setting("min_region")) else { return String::new() };
+    let (share, region) = (percent(share), percent(region));
+    format!(" (at least {share} of the category's usual share of the apparel, {region} of it in one connected region)")
 }
 
 impl Shares {
     /// From the cells of a feature table, `[photos, 228]`.
-    fn new(cells: &[f32]) -> Self {
+    fn new(cells: &[f32], rule: String) -> Self {
         let rows = cells.chunks_exact(labels::CELL_COUNT);
         let dressed: Vec<&[f32]> = rows.filter(|row| row.iter().any(|&cell| cell > 0.0)).collect();
         let mean = |cells: &dyn Fn(usize) -> bool| -> f64 {
@@ -359,6 +458,7 @@ impl Shares {
             .map(|color| (COLORS[color], COLOR_RGB[color], mean(&|cell| cell % colors_per_category + 1 == color)));
         Self {
             photos: grouped(dressed.len() as u64),
+            rule,
             categories: chart::bar_chart("Mean share of each category", &ranked(categories.collect())),
             colors: chart::bar_chart("Mean share of each colour", &ranked(colors.collect())),
             cells: cell_map(&dressed),
@@ -441,11 +541,12 @@ fn shown(value: &serde_json::Value) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::dataset::Split;
+    use crate::model::evaluation::{CategoryPresence, NeighboursFound};
 
-    fn evaluation() -> Evaluation {
+    pub(in super::super) fn evaluation() -> Evaluation {
         let mut confusion = vec![vec![0; CATEGORIES.len()]; CATEGORIES.len()];
         confusion[0][0] = 900;
         confusion[0][7] = 100;
@@ -469,6 +570,7 @@ mod tests {
             color_pixel_accuracy: None,
             colors: None,
             features: Vec::new(),
+            by_photo: Vec::new(),
         }
     }
 
@@ -500,7 +602,7 @@ mod tests {
         cells[cell("dress_red")] = 0.75;
         cells[cell("shoe_black")] = 0.25;
         cells[labels::CELL_COUNT + cell("dress_black")] = 1.0;
-        let shares = Shares::new(&cells);
+        let shares = Shares::new(&cells, String::new());
         assert_eq!(shares.photos, "2");
         let in_order = |svg: &str, texts: &[&str]| {
             let places: Vec<_> =
@@ -510,6 +612,53 @@ mod tests {
         in_order(&shares.categories, &["dress", "87.5 %", "shoe", "12.5 %"]);
         in_order(&shares.colors, &["black", "62.5 %", "red", "37.5 %"]);
         assert!(shares.cells.contains("dress red: 1 photos") && shares.cells.contains("data-search=\"shoe_black\""));
+    }
+
+    #[test]
+    fn what_photos_wear_is_shown_as_it_was_evaluated() {
+        let found = |among, top, found| NeighboursFound {
+            among,
+            photos: 80,
+            top,
+            true_neighbours_found: found,
+            at_random: found.map(|_| 0.125),
+        };
+        let categories = [("bag", [4, 5, 3]), ("belt", [2, 0, 0])];
+        let categories = categories.map(|(name, counts)| (name.to_owned(), CategoryPresence::new(counts)));
+        let presence = PresenceEvaluation {
+            min_share: 0.15,
+            min_region: 0.05,
+            cells_by_labels: 6.5,
+            cells_by_model: 8.0,
+            macro_precision: Some(0.3),
+            macro_recall: Some(0.375),
+            micro_precision: Some(0.6),
+            micro_recall: None,
+            categories: categories.into(),
+        };
+        let mut features = FeatureComparison {
+            color_rule: crate::features::ColorRule::PerPixel,
+            mean_absolute_difference: 0.0,
+            mean_absolute_difference_of_nothing: 0.0,
+            cells: BTreeMap::new(),
+            true_neighbours_found: None,
+            true_neighbours_found_at_random: None,
+            neighbours: vec![
+                found(Among::Part, 1, None),
+                found(Among::Part, 5, Some(0.25)),
+                found(Among::Dataset, 5, Some(0.5)),
+            ],
+            presence: None,
+        };
+        assert!(Worn::new(&features).is_none(), "by an older version");
+        features.presence = Some(presence);
+        let worn = Worn::new(&features).expect("it was evaluated");
+        let values: Vec<_> = worn.facts.iter().map(|it| it.value.as_str()).collect();
+        assert_eq!(values, ["8.00", "6.50", "60 / - %", "30 / 38 %"]);
+        assert_eq!(worn.categories[0].precision, "60.0 %");
+        assert_eq!((worn.categories[1].precision.as_str(), worn.categories[1].recall.as_str()), ("-", "0.0 %"));
+        let neighbours = |top, part: &str, dataset: &str| (top, [part.to_owned(), dataset.to_owned()]);
+        assert_eq!(worn.neighbours, [neighbours(1, "-", "-"), neighbours(5, "25.0 % (12.5 %)", "50.0 % (12.5 %)")]);
     }
 
     #[test]

@@ -1,15 +1,19 @@
-//! Photos with truth and prediction, both embedded in the page and as a PNG file next to it.
+//! Photos with truth, prediction and the model's certainty, both embedded in the page and as a PNG file next to it: those that
+//! the model is worst at, and some evenly spaced ones.
 
 use std::collections::BTreeSet;
 
 use super::config::Config;
 use super::figures::{QUALITY, data_uri, percent};
-use super::page::{Page, Segmentations, SegmentedPhoto, Swatch};
+use super::page::{Page, Segmentations, SegmentedGroup, SegmentedPhoto, Swatch};
 use super::run::Run;
-use crate::dataset::{Dataset, PhotoRecord, Split};
+use crate::dataset::{Dataset, PhotoEntry, PhotoRecord, Split};
 use crate::engine::PrecisionChoice;
 use crate::error::Result;
 use crate::labels::CATEGORY_COUNT;
+use crate::model::certainty::Certainty;
+use crate::model::confusion::Confusion;
+use crate::model::evaluation::{self, Evaluation, PhotoEvaluation};
 use crate::model::files::PREDICT_FILE;
 use crate::model::{Model, Predictor};
 use crate::photo::{self, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo};
@@ -17,92 +21,173 @@ use crate::picture::{self, Panel};
 use crate::stage::{Common, Stage};
 use crate::{canvas, files};
 
-/// Width of the legend, that of the three tiles above it.
-const LEGEND_PX: u32 = 650;
+/// Pictures of a photo, in a row of the sheet.
+const PICTURES: usize = 4;
+/// Width of the legend, that of the tiles above it.
+const LEGEND_PX: u32 = 864;
+/// The certainty below which a pixel counts as unsure, of 255.
+const UNSURE: u8 = 127;
 
 /// If there are a data set and a model, adds photos that the model was not trained on, with truth and prediction.
 pub(super) fn add(page: &mut Page, run: &Run, config: &Config, common: &Common, stage: &mut Stage) -> Result<()> {
-    let (Some(dataset), Some(model)) = (run.folder("dataset"), run.folder("model")) else { return Ok(()) };
-    if config.photos == 0 || !model.join(PREDICT_FILE).is_file() {
+    let (Some(dataset), Some(folder)) = (run.folder("dataset"), run.folder("model")) else { return Ok(()) };
+    if config.photos == 0 || !folder.join(PREDICT_FILE).is_file() {
         return Ok(());
     }
     let dataset = Dataset::open(dataset)?;
-    let (split, records) = chosen(&dataset, config.photos)?;
-    let mut predictor = Model::open(model)?.predictor(common.engine(config.device), PrecisionChoice::F32)?;
-    stage.backend(predictor.backend());
-    let mut seen = BTreeSet::new();
-    let (mut shown, mut tiles) = (Vec::new(), Vec::new());
-    for record in &records {
-        let compared = Compared::new(&dataset, &mut predictor, record)?;
-        seen.extend(compared.label_maps.iter().flatten().copied());
-        let accuracy = percent(compared.accuracy);
-        let [photo, truth, prediction] = compared.pictures();
-        let embed = |picture: &Photo| data_uri("jpeg", &picture::jpeg(picture, QUALITY));
-        shown.push(SegmentedPhoto {
-            caption: format!("{}: {accuracy} of the pixels are correct", record.file_name),
-            photo: embed(&photo),
-            truth: embed(&truth),
-            prediction: embed(&prediction),
-        });
-        let captions = [record.file_name.clone(), "truth".to_owned(), format!("prediction, {accuracy} correct")];
-        let pictures = [photo, truth, prediction].into_iter().zip(captions);
-        tiles.extend(pictures.map(|(photo, caption)| Panel { photo, caption }));
+    let evaluation = evaluation::find(folder)?;
+    let chosen = Chosen::new(&dataset.index()?, evaluation.as_ref(), config.photos);
+    let model = Model::open(folder)?;
+    let engine = common.engine(config.device);
+    let mut painter = Painter {
+        dataset: &dataset,
+        predictor: model.predictor(engine, PrecisionChoice::F32)?,
+        certainty: Certainty::new(model.predict(), engine)?,
+        seen: BTreeSet::new(),
+        tiles: Vec::new(),
+    };
+    stage.backend(painter.predictor.backend());
+    let groups = [
+        ("Worst first, by the mean IoU over the photo's categories", &chosen.worst),
+        ("Evenly spaced", &chosen.spaced),
+    ];
+    let groups = groups.into_iter().filter(|(_, ids)| !ids.is_empty());
+    let groups = groups.map(|(title, ids)| Ok(SegmentedGroup { title, photos: painter.paint(ids)? }));
+    let groups = groups.collect::<Result<Vec<_>>>()?;
+    if groups.is_empty() {
+        return Ok(());
     }
-    let worn: Vec<u8> = seen.into_iter().filter(|&category| (1..CATEGORY_COUNT as u8).contains(&category)).collect();
-    let sheet = picture::stacked(&[picture::contact_sheet(&tiles, 3)?, picture::legend(&worn, LEGEND_PX)?]);
+    let worn: Vec<u8> = painter.seen.into_iter().filter(|it| (1..CATEGORY_COUNT as u8).contains(it)).collect();
+    let sheet = picture::contact_sheet(&painter.tiles, PICTURES)?;
+    let sheet = picture::stacked(&[sheet, picture::legend(&worn, LEGEND_PX)?]);
     files::write(&stage.path("segmentations.png"), &picture::png(&sheet))?;
     let legend = worn.into_iter().map(Swatch::of).collect();
-    page.segmentations = (!shown.is_empty()).then_some(Segmentations { split, photos: shown, legend });
+    let split = chosen.split.name();
+    page.segmentations = Some(Segmentations { split, groups, legend });
     Ok(())
 }
 
-/// A photo with its true and its predicted label map.
+/// The ids of the photos to show.
+struct Chosen {
+    split: Split,
+    /// Those with the lowest mean IoU first; none without an evaluation.
+    worst: Vec<u32>,
+    /// Evenly spaced ones of the others.
+    spaced: Vec<u32>,
+}
+
+impl Chosen {
+    /// At most `count` photos each of the evaluated split. Without an evaluation of these photos: of the test split, or of another
+    /// split if it is empty.
+    fn new(index: &[PhotoEntry], evaluation: Option<&Evaluation>, count: usize) -> Self {
+        let is_there = |it: &PhotoEvaluation| {
+            index.iter().any(|photo| (photo.photo_id, &photo.file_name) == (it.photo_id, &it.file_name))
+        };
+        let by_photo = evaluation.iter().flat_map(|it| &it.by_photo);
+        let mut evaluated: Vec<&PhotoEvaluation> = by_photo.filter(|it| is_there(it)).collect();
+        evaluated.sort_by(|a, b| a.mean_iou.total_cmp(&b.mean_iou).then(a.photo_id.cmp(&b.photo_id)));
+        let worst: Vec<u32> = evaluated.iter().take(count).map(|it| it.photo_id).collect();
+        let photos_of = |split: Split| index.iter().filter(move |it| it.split == split).map(|it| it.photo_id);
+        let splits = [Split::Test, Split::Validation, Split::Train];
+        let split = evaluation.filter(|_| !worst.is_empty()).map(|it| it.split);
+        let split = split.or_else(|| splits.into_iter().find(|&it| photos_of(it).next().is_some()));
+        let split = split.unwrap_or(Split::Test);
+        let others: Vec<u32> = photos_of(split).filter(|id| !worst.contains(id)).collect();
+        let spaced = picture::spaced(others.len(), count).map(|place| others[place]).collect();
+        Self { split, worst, spaced }
+    }
+}
+
+/// Makes the pictures.
+struct Painter<'a> {
+    dataset: &'a Dataset,
+    predictor: Predictor,
+    certainty: Certainty,
+    /// The categories in them.
+    seen: BTreeSet<u8>,
+    /// All pictures, for the sheet.
+    tiles: Vec<Panel>,
+}
+
+impl Painter<'_> {
+    /// The pictures of the photos `ids`, in this order.
+    fn paint(&mut self, ids: &[u32]) -> Result<Vec<SegmentedPhoto>> {
+        self.dataset.photos_of(ids)?.iter().map(|record| self.paint_photo(record)).collect()
+    }
+
+    fn paint_photo(&mut self, record: &PhotoRecord) -> Result<SegmentedPhoto> {
+        let compared = Compared::new(self.dataset, &mut self.predictor, &mut self.certainty, record)?;
+        self.seen.extend(compared.label_maps.iter().flatten().copied());
+        let (accuracy, unsure) = (percent(compared.confusion.pixel_accuracy()), percent(compared.unsure_share()));
+        let mean_iou = percent(compared.confusion.mean_iou());
+        let pictures = compared.pictures();
+        let captions = [
+            record.file_name.clone(),
+            "truth".to_owned(),
+            format!("prediction, {accuracy} correct"),
+            format!("unsure: orange, {unsure}"),
+        ];
+        let tiles = pictures.iter().cloned().zip(captions);
+        self.tiles.extend(tiles.map(|(photo, caption)| Panel { photo, caption }));
+        let name = &record.file_name;
+        let [photo, truth, prediction, certainty] =
+            pictures.map(|picture| data_uri("jpeg", &picture::jpeg(&picture, QUALITY)));
+        Ok(SegmentedPhoto {
+            caption: format!("{name}: mean IoU {mean_iou}, {accuracy} of the pixels are correct, {unsure} are unsure"),
+            photo,
+            truth,
+            prediction,
+            certainty,
+        })
+    }
+}
+
+/// A photo with its true and its predicted label map, and the certainty of the prediction.
 struct Compared {
     photo: Photo,
     /// Truth and prediction, `[height, width]`.
     label_maps: [Vec<u8>; 2],
-    /// Share of the pixels that are correct, at the photo's own size, as in `evaluate`.
-    accuracy: f64,
+    /// `[height, width]`, 0 to 255 for 0 to 1.
+    certainty: Vec<u8>,
+    /// At the photo's own size, as in `evaluate`.
+    confusion: Confusion,
 }
 
 impl Compared {
-    fn new(dataset: &Dataset, predictor: &mut Predictor, record: &PhotoRecord) -> Result<Self> {
+    fn new(
+        dataset: &Dataset,
+        predictor: &mut Predictor,
+        certainty: &mut Certainty,
+        record: &PhotoRecord,
+    ) -> Result<Self> {
         let photo = record.decode(&dataset.photos_path())?;
         let truth = record.category_map();
         let prediction = predictor.label_maps(std::slice::from_ref(&photo))?.swap_remove(0);
-        let right = truth.iter().zip(&prediction).filter(|(truth, predicted)| truth == predicted).count();
-        let accuracy = right as f64 / truth.len().max(1) as f64;
-        Ok(Self { photo, label_maps: [truth, prediction], accuracy })
+        let certainty = certainty.map(&photo)?;
+        let mut confusion = Confusion::default();
+        confusion.add(&truth, &prediction);
+        Ok(Self { photo, label_maps: [truth, prediction], certainty, confusion })
     }
 
-    /// The photo, and the photo with each label map, scaled down to fit on the page.
-    fn pictures(self) -> [Photo; 3] {
+    /// The share of pixels whose largest probability is below a half.
+    fn unsure_share(&self) -> f64 {
+        let unsure = self.certainty.iter().filter(|&&it| it <= UNSURE).count();
+        unsure as f64 / self.certainty.len().max(1) as f64
+    }
+
+    /// The photo, the photo with each label map, and the photo with its certainty, scaled down to fit on the page.
+    fn pictures(self) -> [Photo; PICTURES] {
         let own = self.photo.size();
-        if own.0 <= FIT_WIDTH_PX && own.1 <= FIT_HEIGHT_PX {
-            let [truth, prediction] = self.label_maps.map(|map| picture::overlay(&self.photo, &map));
-            return [self.photo, truth, prediction];
-        }
-        let photo = photo::fit(&self.photo, FIT_WIDTH_PX, FIT_HEIGHT_PX);
-        let overlay = |map: Vec<u8>| picture::overlay(&photo, &canvas::resize_labels(&map, own, photo.size()));
-        let [truth, prediction] = self.label_maps.map(overlay);
-        [photo, truth, prediction]
+        let photo = if own.0 <= FIT_WIDTH_PX && own.1 <= FIT_HEIGHT_PX {
+            self.photo
+        } else {
+            photo::fit(&self.photo, FIT_WIDTH_PX, FIT_HEIGHT_PX)
+        };
+        let scaled = |map: &[u8]| canvas::resize_labels(map, own, photo.size());
+        let [truth, prediction] = self.label_maps.map(|map| picture::overlay(&photo, &scaled(&map)));
+        let certainty = picture::certainty(&photo, &scaled(&self.certainty));
+        [photo, truth, prediction, certainty]
     }
-}
-
-/// Evenly spaced photos of the test split, or of another split if it is empty.
-fn chosen(dataset: &Dataset, count: usize) -> Result<(&'static str, Vec<PhotoRecord>)> {
-    let index = dataset.index()?;
-    for (split, name) in [(Split::Test, "test"), (Split::Validation, "validation"), (Split::Train, "train")] {
-        let total = index.iter().filter(|photo| photo.split == split).count();
-        if total == 0 {
-            continue;
-        }
-        let wanted: BTreeSet<usize> = picture::spaced(total, count).collect();
-        let records = dataset.photos(Some(split))?.enumerate();
-        let records = records.filter(|(index, _)| wanted.contains(index)).map(|(_, record)| record);
-        return Ok((name, records.collect::<Result<_>>()?));
-    }
-    Ok(("test", Vec::new()))
 }
 
 #[cfg(test)]
@@ -113,13 +198,53 @@ mod tests {
     fn labels_follow_the_photo_to_the_page() {
         let map = |left| (0..800 * 600).map(|pixel| u8::from(pixel % 800 < left)).collect::<Vec<u8>>();
         let photo = Photo { width_px: 800, height_px: 600, rgb: vec![100; 800 * 600 * 3] };
-        let compared = Compared { photo, label_maps: [map(400), map(200)], accuracy: 0.75 };
-        let [photo, truth, prediction] = compared.pictures();
+        let certainty = map(100).into_iter().map(|it| it * 200).collect();
+        let confusion = Confusion::default();
+        let compared = Compared { photo, label_maps: [map(400), map(200)], certainty, confusion };
+        assert_eq!(compared.unsure_share(), 0.875);
+        let [photo, truth, prediction, certainty] = compared.pictures();
         assert_eq!(photo.size(), (400, 300));
         for (picture, left) in [(&truth, 200), (&prediction, 100)] {
             assert_eq!(picture.size(), (400, 300));
             let coloured = |x: usize| picture.rgb[(150 * 400 + x) * 3] != 100;
             assert!(coloured(left - 1) && !coloured(left + 1), "the edge is at {left}");
         }
+        let red = |x: usize| certainty.rgb[(150 * 400 + x) * 3];
+        // 200 of 255 of the photo's grey of 100 and 55 of the colour's red of 255; nothing but the colour to the right.
+        assert_eq!((red(49), red(51)), (133, 255));
+    }
+
+    #[test]
+    fn the_worst_come_first_and_the_others_are_evenly_spaced() {
+        let split = |id: u32| if id < 10 { Split::Train } else { Split::Test };
+        let entry = |photo_id: u32| PhotoEntry {
+            photo_id,
+            file_name: photo_id.to_string(),
+            split: split(photo_id),
+            width_px: 4,
+            height_px: 6,
+        };
+        let index: Vec<PhotoEntry> = (0..20).map(entry).collect();
+        let mut evaluation = super::super::page::tests::evaluation();
+        let figures = |(photo_id, mean_iou): (u32, f64)| PhotoEvaluation {
+            photo_id,
+            file_name: photo_id.to_string(),
+            pixel_accuracy: 0.5,
+            foreground_accuracy: None,
+            mean_iou,
+            cells_by_labels: 1,
+            cells_by_model: 1,
+            nearest_by_labels: Vec::new(),
+            nearest_by_model: Vec::new(),
+        };
+        evaluation.by_photo =
+            [(10, 0.3), (11, 0.1), (12, 0.5), (13, 0.1), (99, 0.0)].into_iter().map(figures).collect();
+        let chosen = Chosen::new(&index, Some(&evaluation), 3);
+        assert_eq!(chosen.worst, [11, 13, 10], "99 is not in the data set");
+        assert_eq!((chosen.split, &chosen.spaced[..]), (Split::Test, &[14, 16, 18][..]));
+        let chosen = Chosen::new(&index, None, 2);
+        assert_eq!((chosen.worst, chosen.spaced), (vec![], vec![12, 17]));
+        assert_eq!(Chosen::new(&index[..10], None, 1).split, Split::Train);
+        assert!(Chosen::new(&[], None, 1).spaced.is_empty());
     }
 }

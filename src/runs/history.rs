@@ -86,8 +86,8 @@ impl Attempt {
     }
 }
 
-/// All attempts in order of their start, each in its latest state, including those in the file that was last moved aside.
-/// Truncated lines, as left by a full disk, are skipped.
+/// All attempts in order of their start, each in its latest state, including those in the file that was last moved
+/// aside. Truncated lines, as left by a full disk, are skipped.
 ///
 /// # Errors
 /// [`Error::Io`] if there is a history but it cannot be read.

@@ -1,5 +1,5 @@
-//! `OpenLineage` run events (<https://openlineage.io/spec/2-0-2/OpenLineage.json>): START when a command starts, COMPLETE,
-//! ABORT or FAIL when it ends.
+//! `OpenLineage` run events (<https://openlineage.io/spec/2-0-2/OpenLineage.json>): START when a command starts,
+//! COMPLETE, ABORT or FAIL when it ends.
 
 use std::path::Path;
 use std::time::Duration;

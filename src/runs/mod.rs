@@ -1,6 +1,6 @@
-//! Records of what was run, kept in `runs/` beside the stages' folders: `history.ndjson` (a line when a command starts and
-//! one when it ends), `run.json` (the whole run it is part of), `metrics.prom` (for node-exporter's textfile collector) and
-//! `lineage.ndjson` (`OpenLineage` events, also posted if a URL is set).
+//! Records of what was run, kept in `runs/` beside the stages' folders: `history.ndjson` (a line when a command starts
+//! and one when it ends), `run.json` (the whole run it is part of), `metrics.prom` (for node-exporter's textfile
+//! collector) and `lineage.ndjson` (`OpenLineage` events, also posted if a URL is set).
 //!
 //! Records must not get in the way of the work: if one cannot be written, a warning is logged and the work continues.
 
@@ -58,7 +58,8 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Of the stage that publishes `folder` as its `output`, or as one shard of it; the folder of records is beside `output`.
+    /// Of the stage that publishes `folder` as its `output`, or as one shard of it; the folder of records is beside
+    /// `output`.
     #[must_use]
     pub fn new(output: &Path, folder: PathBuf) -> Self {
         Self { output: folder, records: output.with_file_name(FOLDER) }

@@ -24,6 +24,8 @@ pub const LIBRARY_FOLDER: &str = ".runtime";
 pub const LIBRARY_FILE: &str = "libonnxruntime.so";
 /// Folder beside the library into which `scripts/install_onnxruntime.sh` puts NVIDIA's libraries.
 const NVIDIA_FOLDER: &str = "nvidia";
+/// Memory that the library takes once it is loaded, in sizes of its file, at most.
+const ROOM_OF_LIBRARY: usize = 4;
 /// The command that installs the library.
 const INSTALL: &str = "run 'scripts/install_onnxruntime.sh' in the project's folder, or set ORT_DYLIB_PATH to an ONNX \
                        Runtime library";
@@ -92,19 +94,35 @@ fn has_cuda() -> Result<bool> {
     <ep::CUDA as ExecutionProvider>::is_available().map_err(failed("ONNX Runtime"))
 }
 
-/// Creates a session for a model; `model` builds it in the given dialect.
+/// Checks that the library is there and that an engine's choices fit together, this processor and the library.
 ///
 /// # Errors
-/// [`Error::Runtime`] if the library is missing, the model is invalid, or CUDA is requested and does not work;
-/// [`Error::Config`] if the engine combines incompatible choices, or requests instructions that the processor lacks.
-pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -> Result<(Session, Backend)> {
-    let loaded = loaded()?;
+/// [`Error::Runtime`] if the library is missing, or was built without CUDA and CUDA is requested; [`Error::Config`] if
+/// the engine combines incompatible choices, or requests instructions that the processor lacks.
+pub fn check(engine: Engine) -> Result<()> {
+    loaded()?;
     if engine.device == Device::Cuda && engine.dialect == DialectChoice::Native {
         return Err(Error::config(
             "dialect",
             "native operators run only on the CPU; use 'auto' or 'portable' with CUDA",
         ));
     }
+    if engine.device == Device::Cuda && !has_cuda()? {
+        let problem = "CUDA does not work here: the library was built without it; `make runtime GPU=1` installs one that has it, \
+                       '--device cpu' does without";
+        return Err(Error::runtime("ONNX Runtime", problem));
+    }
+    instructions(engine.instructions).map(drop)
+}
+
+/// Creates a session for a model; `model` builds it in the given dialect.
+///
+/// # Errors
+/// [`Error::Runtime`] if the library is missing, the model is invalid, or CUDA is requested and does not work;
+/// [`Error::Config`] if the engine combines incompatible choices, or requests instructions that the processor lacks.
+pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -> Result<(Session, Backend)> {
+    check(engine)?;
+    let loaded = loaded()?;
     if engine.device != Device::Cpu && engine.dialect != DialectChoice::Native {
         match cuda_session(loaded, &model(Dialect::Portable), engine.threads) {
             Ok(session) => return Ok((session, Backend { provider: Provider::Cuda, dialect: Dialect::Portable })),
@@ -167,30 +185,49 @@ struct Loaded {
 /// The library, loaded once. It is always loaded from a path that was checked before: on its own, the `ort` crate hangs
 /// if the library is missing and panics if it is too old.
 fn loaded() -> Result<&'static Loaded> {
-    static LOADED: OnceLock<Result<Loaded, (String, String)>> = OnceLock::new();
+    // An error cannot be cloned.
+    type Again = Box<dyn Fn() -> Error + Send + Sync>;
+    static LOADED: OnceLock<Result<Loaded, Again>> = OnceLock::new();
     let loaded = LOADED.get_or_init(|| {
-        load().map_err(|error| match error {
-            Error::Runtime { subject, problem, source: None } => (subject, problem),
-            other => ("ONNX Runtime".to_owned(), other.with_causes()),
+        load().map_err(|error| -> Again {
+            match error {
+                Error::Limit { what, problem } => {
+                    Box::new(move || Error::Limit { what: what.clone(), problem: problem.clone() })
+                }
+                Error::Runtime { subject, problem, source: None } => {
+                    Box::new(move || Error::runtime(subject.clone(), &problem))
+                }
+                other => Box::new(move || Error::runtime("ONNX Runtime", other.with_causes())),
+            }
         })
     });
-    loaded.as_ref().map_err(|(subject, problem)| Error::runtime(subject.clone(), problem))
+    loaded.as_ref().map_err(|again| again())
 }
 
 fn load() -> Result<Loaded> {
     let path = find_library()?;
-    let builder = ort::init_from(&path).map_err(|cause| {
+    let builder = ort::init_from(&path).or_else(|cause| {
         let problem = match cause {
             ort::LoadDynamicError::BadVersion { version_str, .. } => {
                 format!("version {version_str} is too old, 1.{} or newer is needed; {INSTALL}", ort::MINOR_VERSION)
             }
-            other => format!("is not a usable ONNX Runtime library ({other}); {INSTALL}"),
+            other => {
+                check_room(&path)?;
+                format!("is not a usable ONNX Runtime library ({other}); {INSTALL}")
+            }
         };
-        Error::runtime(path.display().to_string(), problem)
+        Err(Error::runtime(path.display().to_string(), problem))
     })?;
     let environment = builder.with_name("lookbook").with_telemetry(false).build().map_err(failed("ONNX Runtime"))?;
     let version = library_version(&path);
     Ok(Loaded { environment, path, version })
+}
+
+/// Checks that there is memory to load the library at `path`: its loader does not say why it failed.
+fn check_room(path: &Path) -> Result<()> {
+    let bytes = path.metadata().map_or(0, |it| it.len() as usize);
+    let room = Vec::<u8>::new().try_reserve_exact(ROOM_OF_LIBRARY * bytes);
+    room.map_err(|_| Error::io("load", path)(std::io::ErrorKind::OutOfMemory.into()))
 }
 
 /// The library that `ORT_DYLIB_PATH` names, otherwise the one that is installed. The library is code that runs with the

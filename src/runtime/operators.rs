@@ -2,27 +2,44 @@
 //!
 //! | operator | inputs | outputs |
 //! | --- | --- | --- |
-//! | `Convolution` | maps, weight, bias, optional second maps | maps after `ReLU`, or before it with the attribute `plain` |
+//! | `Convolution` | maps, weight, bias, optional second maps | maps |
 //! | `ConvolutionGradient` | maps, gradient of the output, weight, optional second maps | gradients of weight, bias, maps, optional second maps |
 //! | `PhotoConvolution`, `PhotoConvolutionGradient` | the same with photos, u8, instead of maps | the same without the gradient of maps |
-//! | `BatchNorm` | maps, scale, bias | maps after `ReLU`, mean, variance |
-//! | `BatchNormGradient` | maps, gradient of the output, scale, mean, variance | gradients of scale, bias, maps |
+//! | `PointwiseConvolution` | maps, weight, bias, optional residual maps, which are added last | maps |
+//! | `PointwiseConvolutionGradient` | maps, gradient of the output, weight, optional gradient of the maps from elsewhere, which is added | gradients of weight, bias, maps |
+//! | `DepthwiseConvolution` | maps, weight, bias | maps |
+//! | `DepthwiseConvolutionGradient` | maps, gradient of the output, weight | gradients of weight, bias, maps |
+//! | `BatchNorm` | maps, scale, bias, optional residual maps, which are added last | maps, mean, variance |
+//! | `BatchNormGradient` | maps, gradient of the output before the activation, scale, mean, variance | gradients of scale, bias, maps |
 //! | `MaxPool` | maps | maps |
 //! | `MaxPoolGradient` | maps, gradient of the output, gradient through the skip connection | gradient of the maps |
 //! | `UpConvolution` | maps, weight, bias | maps |
 //! | `UpConvolutionGradient` | maps, gradient of the output, weight | gradients of weight, bias, maps |
-//! | `HeadLoss` | maps, weight, bias, labels u8, optional weights of the categories and of the Dice term | loss, pixel accuracy, gradients of weight, bias, maps |
+//! | `HeadLoss` | maps, weight, bias, labels u8, optional weights of the categories and of the Dice term | loss, pixel accuracy, gradients of weight, bias, maps, categories present f32 `[batch, 23]` |
 //! | `HeadEvaluation` | maps, weight, bias, labels | loss, binary cross-entropy, label map u8 |
-//! | `HeadLabels` | maps, weight, bias; attribute `scale` | label map u8, of maps enlarged so many times; pixels of each category i32 `[batch, 23]` |
-//! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16MaxPool`, `Bf16UpConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
+//! | `HeadLabels` | maps, weight, bias | label map u8, pixels of each category i32 `[batch, 23]` |
+//! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16PointwiseConvolution`, `Bf16DepthwiseConvolution`, `Bf16MaxPool`, `Bf16UpConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
 //! | `Bf16LastConvolution` | as `Bf16Convolution` | maps, f32 |
-//! | `Adam` | gradient, weights, first and second moment, step, learning rate | weights, first and second moment |
+//! | `Bf16Wide` | maps, bf16 | maps, f32 |
+//! | `Adam` | gradient, weights, first and second moment, step, learning rate, optional factors of the learning rate and decays of the weights | weights, first and second moment |
 //!
-//! Maps are f32 `[batch, rows, columns, channels]`. Gradients of maps that are the output of a `ReLU` are zero wherever
-//! the maps are not positive; all gradient operators assume such maps except `ConvolutionGradient`, which has the
-//! attribute `mask` for it. The operators of the head have the attribute `photo`: the rows and columns that belong to
-//! the photo. A loss with weights of the categories is softmax with cross-entropy, one without is sigmoid with binary
-//! cross-entropy; `HeadEvaluation` has the attribute `softmax`.
+//! Maps are f32 `[batch, rows, columns, channels]`; the second maps of a convolution have channels of their own. The
+//! attributes, all optional but `photo`:
+//!
+//! | attribute | of | means |
+//! | --- | --- | --- |
+//! | `activation` | convolutions, `BatchNorm` | 0 none, 1 `ReLU`, 6 `ReLU6`; without it 0 for `PointwiseConvolution` and `DepthwiseConvolution`, 1 for the others |
+//! | `plain` | `Convolution`, `PhotoConvolution` | 1: no activation |
+//! | `mask` | gradients of convolutions | the activation whose output the maps are: their gradient is zero wherever they are not positive, and, for 6, not below 6; without it 1 for `UpConvolutionGradient`, 0 for the others |
+//! | `stride`, `pads` | depthwise convolutions | 1 or 2 (1); rows of zeros above and columns of zeros to the left (0, 0) |
+//! | `fill` | photo convolutions | what lies beyond a photo's edge, for each channel, as a share of 255 (0) |
+//! | `photo` | the operators of the head | the rows and columns that belong to the photo |
+//! | `scale` | `HeadLabels` | times that maps are enlarged in each direction: 1, 2 or 4 (1) |
+//! | `softmax` | `HeadEvaluation` | 1: softmax with cross-entropy, instead of sigmoid with binary cross-entropy |
+//!
+//! The bias of a head is `[23]`, or `[batch, 23]` for one of each photo.
+//! The gradients of pooling and head take their maps to be the output of a `ReLU`. A loss with
+//! weights of the categories is softmax with cross-entropy, one without is sigmoid with binary cross-entropy.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Mutex, PoisonError};
@@ -38,12 +55,13 @@ use crate::graph::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON};
 use crate::labels::CATEGORY_COUNT;
 use lookbook_ops::adam::{Adam, AdamInputs};
 use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
+use lookbook_ops::depthwise::Depthwise;
 use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadLoss, LABEL_SCALES, MAPS};
-use lookbook_ops::maps::{Maps, Shape};
 use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
+use lookbook_ops::pointwise::{pointwise, pointwise_input_gradient, pointwise_weight_gradient};
 use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
 use lookbook_ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
-use lookbook_ops::{Instructions, Spread, Workers};
+use lookbook_ops::{Activation, Instructions, Maps, Mask, Photos, Shape, Spread, Workers};
 
 const _: () = assert!(MAPS == CATEGORY_COUNT, "the kernels of the head are written for the categories");
 
@@ -99,7 +117,7 @@ impl Port {
     }
 }
 
-const OPERATORS: [Signature; 14] = [
+const OPERATORS: [Signature; 18] = [
     Signature { name: "Convolution", inputs: &[F32, F32, F32, Optional], outputs: &[F32], compute: convolve },
     Signature {
         name: "ConvolutionGradient",
@@ -114,7 +132,26 @@ const OPERATORS: [Signature; 14] = [
         outputs: &[F32, F32],
         compute: convolve_photos_back,
     },
-    Signature { name: "BatchNorm", inputs: &[F32; 3], outputs: &[F32; 3], compute: normalise },
+    Signature {
+        name: "PointwiseConvolution",
+        inputs: &[F32, F32, F32, Optional],
+        outputs: &[F32],
+        compute: convolve_pointwise,
+    },
+    Signature {
+        name: "PointwiseConvolutionGradient",
+        inputs: &[F32, F32, F32, Optional],
+        outputs: &[F32; 3],
+        compute: convolve_pointwise_back,
+    },
+    Signature { name: "DepthwiseConvolution", inputs: &[F32; 3], outputs: &[F32], compute: convolve_depthwise },
+    Signature {
+        name: "DepthwiseConvolutionGradient",
+        inputs: &[F32; 3],
+        outputs: &[F32; 3],
+        compute: convolve_depthwise_back,
+    },
+    Signature { name: "BatchNorm", inputs: &[F32, F32, F32, Optional], outputs: &[F32; 3], compute: normalise },
     Signature { name: "BatchNormGradient", inputs: &[F32; 5], outputs: &[F32; 3], compute: normalise_back },
     Signature { name: "MaxPool", inputs: &[F32], outputs: &[F32], compute: pool },
     Signature { name: "MaxPoolGradient", inputs: &[F32; 3], outputs: &[F32], compute: pool_back },
@@ -123,12 +160,17 @@ const OPERATORS: [Signature; 14] = [
     Signature {
         name: "HeadLoss",
         inputs: &[F32, F32, F32, U8, Optional, Optional],
-        outputs: &[F32; 5],
+        outputs: &[F32; 6],
         compute: learn,
     },
     Signature { name: "HeadEvaluation", inputs: &[F32, F32, F32, U8], outputs: &[F32, F32, U8], compute: evaluate },
     Signature { name: "HeadLabels", inputs: &[F32; 3], outputs: &[U8, I32], compute: label },
-    Signature { name: "Adam", inputs: &[F32; 6], outputs: &[F32; 3], compute: adam },
+    Signature {
+        name: "Adam",
+        inputs: &[F32, F32, F32, F32, F32, F32, Optional, Optional],
+        outputs: &[F32; 3],
+        compute: adam,
+    },
 ];
 
 struct Native {
@@ -159,13 +201,7 @@ impl Operator for Native {
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
-        let attributes = Attributes {
-            mask: context.get::<i64>("mask").is_some_and(|it| it != 0),
-            plain: context.get::<i64>("plain").is_some_and(|it| it != 0),
-            scale: context.get::<i64>("scale").map_or(1, |it| usize::try_from(it).unwrap_or(0)),
-            softmax: context.get::<i64>("softmax").is_some_and(|it| it != 0),
-            photo: context.get::<Vec<i64>>("photo").unwrap_or_default().iter().map(|&it| it as usize).collect(),
-        };
+        let attributes = Attributes::new(context);
         let (compute, instructions, threads) = (self.signature.compute, self.instructions, self.threads);
         Ok(Box::new(move |context: &ComputeContext| {
             let pool = Pool { context, threads };
@@ -198,13 +234,47 @@ fn each_guarded<T>(run: impl FnOnce(&(dyn Fn(usize) + Sync)) -> T, task: &(dyn F
     finished
 }
 
-/// Attributes of a node; missing ones have their defaults.
+/// Attributes of a node; missing ones have their defaults. What they say is checked when the node is called: such an error
+/// names the node.
 struct Attributes {
-    mask: bool,
-    plain: bool,
+    activation: Option<i64>,
+    mask: Option<i64>,
+    stride: usize,
+    pads: Vec<usize>,
+    fill: Vec<f32>,
     scale: usize,
     softmax: bool,
     photo: Vec<usize>,
+}
+
+impl Attributes {
+    fn new(context: &KernelContext<'_>) -> Self {
+        let is_set = |name: &str| context.get::<i64>(name).is_some_and(|it| it != 0);
+        let numbers = |name: &str| -> Vec<usize> {
+            context.get::<Vec<i64>>(name).unwrap_or_default().iter().map(|&it| it as usize).collect()
+        };
+        Self {
+            activation: context.get::<i64>("activation").or(is_set("plain").then_some(0)),
+            mask: context.get::<i64>("mask"),
+            stride: context.get::<i64>("stride").unwrap_or(1) as usize,
+            scale: context.get::<i64>("scale").unwrap_or(1) as usize,
+            pads: numbers("pads"),
+            fill: context.get::<Vec<f32>>("fill").unwrap_or_default(),
+            softmax: is_set("softmax"),
+            photo: numbers("photo"),
+        }
+    }
+}
+
+/// The activation that an attribute names, `default` if it is missing.
+fn activation_of(name: &str, value: Option<i64>, default: Activation) -> ort::Result<Activation> {
+    Ok(match value {
+        None => default,
+        Some(0) => Activation::None,
+        Some(1) => Activation::Relu,
+        Some(6) => Activation::Relu6,
+        Some(other) => return Err(ort::Error::new(format!("the attribute '{name}' is {other}, not 0, 1 or 6"))),
+    })
 }
 
 /// ONNX Runtime's thread pool.
@@ -250,6 +320,27 @@ impl Call<'_> {
     fn vector_output(&self, index: usize, values: &[f32]) -> ort::Result<()> {
         self.output(index, [values.len()])?.try_extract_tensor_mut::<f32>()?.1.copy_from_slice(values);
         Ok(())
+    }
+
+    /// The activation, `default` if the attribute is missing.
+    fn activation(&self, default: Activation) -> ort::Result<Activation> {
+        activation_of("activation", self.attributes.activation, default)
+    }
+
+    /// The way back through the activation whose output are these maps, `default` if the attribute is missing.
+    fn mask<'a>(&self, maps: &'a [f32], default: Activation) -> ort::Result<Option<Mask<'a>>> {
+        let activation = activation_of("mask", self.attributes.mask, default)?;
+        Ok((activation != Activation::None).then_some(Mask { activation, maps }))
+    }
+
+    /// Photos with `channels`, and what lies beyond their edge.
+    fn photos<'a>(&'a self, value: &'a ValueRef<'_>, channels: usize) -> ort::Result<Photos<'a>> {
+        let fill = &self.attributes.fill[..];
+        if !fill.is_empty() && fill.len() != channels {
+            let numbers = fill.len();
+            return Err(ort::Error::new(format!("the attribute 'fill' has {numbers} numbers for {channels} channels")));
+        }
+        Ok(Photos { bytes: bytes(value)?, fill })
     }
 
     fn photo(&self) -> ort::Result<[usize; 2]> {
@@ -301,6 +392,49 @@ fn outputs_of(weight: &ValueRef<'_>, all_channels: usize) -> ort::Result<usize> 
     Ok(out)
 }
 
+/// Checks a pointwise convolution's weight, `[out, channels, 1, 1]`, and returns `out`.
+fn pointwise_outputs_of(weight: &ValueRef<'_>, channels: usize) -> ort::Result<usize> {
+    let out = dims_of(weight).first().copied().unwrap_or(0);
+    expect(weight, "weight", [out, channels, 1, 1])?;
+    multiple_of_8("output channels", out)?;
+    Ok(out)
+}
+
+/// The depthwise convolution of these maps with this weight, `[channels, 1, k, k]`, as the attributes have it.
+fn depthwise_of(call: &Call<'_>, maps: &ValueRef<'_>, weight: &ValueRef<'_>) -> ort::Result<Depthwise> {
+    let shape = features_of(maps)?;
+    let kernel = dims_of(weight).last().copied().unwrap_or(0);
+    expect(weight, "weight", [shape.channels, 1, kernel, kernel])?;
+    let Attributes { stride, pads, .. } = call.attributes;
+    let [top, left] = match pads[..] {
+        [] => [0, 0],
+        [top, left] => [top, left],
+        _ => return Err(ort::Error::new(format!("the attribute 'pads' has {} numbers, not 2", pads.len()))),
+    };
+    let layer = Depthwise { shape, kernel, stride: *stride, pads: [top, left] };
+    if !layer.is_valid() {
+        return Err(ort::Error::new(format!(
+            "a kernel of side {kernel} with the attributes 'stride' {stride} and 'pads' {pads:?} is none of side 3 or 5 \
+             with stride 1 or 2 and fewer pads than its side"
+        )));
+    }
+    Ok(layer)
+}
+
+/// Checks the second maps of a convolution, with any number of channels, and returns their shape.
+fn second_of(value: &ValueRef<'_>, first: Shape) -> ort::Result<Shape> {
+    let shape = features_of(value)?;
+    expect(value, "second input", dims(first.with_channels(shape.channels)))?;
+    Ok(shape)
+}
+
+/// The elements of an optional input of this shape.
+fn optional_floats<'a>(value: Option<&'a ValueRef<'_>>, what: &str, shape: Shape) -> ort::Result<Option<&'a [f32]>> {
+    let Some(value) = value else { return Ok(None) };
+    expect(value, what, dims(shape))?;
+    floats(value).map(Some)
+}
+
 /// Checks a transposed convolution's weight, `[channels, out, 2, 2]`, and returns `out`.
 fn up_outputs_of(weight: &ValueRef<'_>, channels: usize) -> ort::Result<usize> {
     let out = dims_of(weight).get(1).copied().unwrap_or(0);
@@ -350,29 +484,33 @@ fn convolve(call: &Call<'_>) -> ort::Result<()> {
     let second = call.context.input(3)?;
     let shape = features_of(&maps)?;
     let mut inputs = vec![Maps::Features(floats(&maps)?)];
+    let mut all_channels = shape.channels;
     if let Some(second) = &second {
-        expect(second, "second input", dims(shape))?;
+        all_channels += second_of(second, shape)?.channels;
         inputs.push(Maps::Features(floats(second)?));
     }
-    convolve_maps(call, shape, &inputs, [&weight, &bias])
+    convolve_maps(call, (shape, all_channels), &inputs, [&weight, &bias])
 }
 
 fn convolve_photos(call: &Call<'_>) -> ort::Result<()> {
     let [photos, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
-    convolve_maps(call, shape_of(&photos)?, &[Maps::Photos(bytes(&photos)?)], [&weight, &bias])
+    let shape = shape_of(&photos)?;
+    let inputs = [Maps::Photos(call.photos(&photos, shape.channels)?)];
+    convolve_maps(call, (shape, shape.channels), &inputs, [&weight, &bias])
 }
 
 fn convolve_maps(
     call: &Call<'_>,
-    shape: Shape,
+    (shape, all_channels): (Shape, usize),
     inputs: &[Maps<'_>],
     [weight, bias]: [&ValueRef<'_>; 2],
 ) -> ort::Result<()> {
-    let out = outputs_of(weight, inputs.len() * shape.channels)?;
+    let out = outputs_of(weight, all_channels)?;
     expect(bias, "bias", [out])?;
     let parameters = [floats(weight)?, floats(bias)?];
     let mut output = call.output(0, dims(shape.with_channels(out)))?;
-    convolution(call.workers, shape, inputs, parameters, !call.attributes.plain, floats_mut(&mut output)?);
+    let activation = call.activation(Activation::Relu)?;
+    convolution(call.workers, shape, inputs, parameters, activation, floats_mut(&mut output)?);
     Ok(())
 }
 
@@ -382,15 +520,17 @@ fn convolve_back(call: &Call<'_>) -> ort::Result<()> {
     let shape = features_of(&maps)?;
     let first = floats(&maps)?;
     let mut inputs = vec![Maps::Features(first)];
+    let mut all_channels = shape.channels;
     let mut output = call.output(2, dims(shape))?;
     let mut second_output = None;
     if let Some(second) = &second {
-        expect(second, "second input", dims(shape))?;
+        let second_shape = second_of(second, shape)?;
+        all_channels += second_shape.channels;
         inputs.push(Maps::Features(floats(second)?));
-        second_output = Some(call.output(3, dims(shape))?);
+        second_output = Some(call.output(3, dims(second_shape))?);
     }
-    weight_gradients(call, shape, &inputs, [&gradient, &weight])?;
-    let mask = call.attributes.mask.then_some(first);
+    weight_gradients(call, (shape, all_channels), &inputs, [&gradient, &weight])?;
+    let mask = if second.is_some() { None } else { call.mask(first, Activation::None)? };
     let outputs = [floats_mut(&mut output)?, second_output.as_mut().map_or(Ok(&mut [][..]), floats_mut)?];
     convolution_input_gradient(call.workers, shape, floats(&gradient)?, floats(&weight)?, mask, outputs);
     Ok(())
@@ -398,16 +538,18 @@ fn convolve_back(call: &Call<'_>) -> ort::Result<()> {
 
 fn convolve_photos_back(call: &Call<'_>) -> ort::Result<()> {
     let [photos, gradient, weight] = [call.input(0)?, call.input(1)?, call.input(2)?];
-    weight_gradients(call, shape_of(&photos)?, &[Maps::Photos(bytes(&photos)?)], [&gradient, &weight])
+    let shape = shape_of(&photos)?;
+    let inputs = [Maps::Photos(call.photos(&photos, shape.channels)?)];
+    weight_gradients(call, (shape, shape.channels), &inputs, [&gradient, &weight])
 }
 
 fn weight_gradients(
     call: &Call<'_>,
-    shape: Shape,
+    (shape, all_channels): (Shape, usize),
     inputs: &[Maps<'_>],
     [gradient, weight]: [&ValueRef<'_>; 2],
 ) -> ort::Result<()> {
-    let out = outputs_of(weight, inputs.len() * shape.channels)?;
+    let out = outputs_of(weight, all_channels)?;
     expect(gradient, "gradient", dims(shape.with_channels(out)))?;
     let (mut of_weight, mut of_bias) = (call.output(0, dims_of(weight))?, call.output(1, [out])?);
     let results = [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?];
@@ -415,15 +557,72 @@ fn weight_gradients(
     Ok(())
 }
 
+fn convolve_pointwise(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let residual = call.context.input(3)?;
+    let shape = features_of(&maps)?;
+    let out = pointwise_outputs_of(&weight, shape.channels)?;
+    expect(&bias, "bias", [out])?;
+    let residual = optional_floats(residual.as_ref(), "residual", shape.with_channels(out))?;
+    let parameters = [floats(&weight)?, floats(&bias)?];
+    let mut output = call.output(0, dims(shape.with_channels(out)))?;
+    let (activation, output) = (call.activation(Activation::None)?, floats_mut(&mut output)?);
+    pointwise(call.workers, shape, floats(&maps)?, parameters, activation, residual, output);
+    Ok(())
+}
+
+fn convolve_pointwise_back(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, gradient, weight] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let skip = call.context.input(3)?;
+    let shape = features_of(&maps)?;
+    let out = pointwise_outputs_of(&weight, shape.channels)?;
+    expect(&gradient, "gradient", dims(shape.with_channels(out)))?;
+    let skip = optional_floats(skip.as_ref(), "gradient from elsewhere", shape)?;
+    let (mut of_weight, mut of_bias) = (call.output(0, dims_of(&weight))?, call.output(1, [out])?);
+    let [maps, gradient, weight] = [floats(&maps)?, floats(&gradient)?, floats(&weight)?];
+    let results = [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?];
+    pointwise_weight_gradient(call.workers, shape, maps, gradient, results);
+    let mut output = call.output(2, dims(shape))?;
+    let (mask, output) = (call.mask(maps, Activation::None)?, floats_mut(&mut output)?);
+    pointwise_input_gradient(call.workers, shape, gradient, weight, skip, mask, output);
+    Ok(())
+}
+
+fn convolve_depthwise(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let layer = depthwise_of(call, &maps, &weight)?;
+    expect(&bias, "bias", [layer.shape.channels])?;
+    let parameters = [floats(&weight)?, floats(&bias)?];
+    let mut output = call.output(0, dims(layer.output_shape()))?;
+    let (activation, output) = (call.activation(Activation::None)?, floats_mut(&mut output)?);
+    layer.forward(call.workers, floats(&maps)?, parameters, activation, output);
+    Ok(())
+}
+
+fn convolve_depthwise_back(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, gradient, weight] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let layer = depthwise_of(call, &maps, &weight)?;
+    expect(&gradient, "gradient", dims(layer.output_shape()))?;
+    let (mut of_weight, mut of_bias) = (call.output(0, dims_of(&weight))?, call.output(1, [layer.shape.channels])?);
+    let [maps, gradient, weight] = [floats(&maps)?, floats(&gradient)?, floats(&weight)?];
+    layer.weight_gradient(call.workers, maps, gradient, [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?]);
+    let mut output = call.output(2, dims(layer.shape))?;
+    layer.input_gradient(call.workers, gradient, weight, call.mask(maps, Activation::None)?, floats_mut(&mut output)?);
+    Ok(())
+}
+
 fn normalise(call: &Call<'_>) -> ort::Result<()> {
     let [maps, scale, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let residual = call.context.input(3)?;
     let shape = features_of(&maps)?;
     expect(&scale, "scale", [shape.channels])?;
     expect(&bias, "bias", [shape.channels])?;
+    let residual = optional_floats(residual.as_ref(), "residual", shape)?;
+    let fused = (call.activation(Activation::Relu)?, residual);
     let mut output = call.output(0, dims(shape))?;
     let parameters = [floats(&scale)?, floats(&bias)?];
     let output = floats_mut(&mut output)?;
-    let [mean, variance] = batch_norm(call.workers, shape, floats(&maps)?, parameters, VARIANCE_EPSILON, output);
+    let [mean, variance] = batch_norm(call.workers, shape, floats(&maps)?, parameters, VARIANCE_EPSILON, fused, output);
     call.vector_output(1, &mean)?;
     call.vector_output(2, &variance)
 }
@@ -488,7 +687,7 @@ fn up_back(call: &Call<'_>) -> ort::Result<()> {
     let results = [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?];
     up_convolution_weight_gradient(call.workers, shape, maps, gradient, results);
     let mut output = call.output(2, dims(shape))?;
-    let mask = call.attributes.mask.then_some(maps);
+    let mask = call.mask(maps, Activation::Relu)?;
     up_convolution_input_gradient(call.workers, shape, gradient, weight, mask, floats_mut(&mut output)?);
     Ok(())
 }
@@ -510,7 +709,10 @@ fn learn(call: &Call<'_>) -> ort::Result<()> {
     call.scalar_output(0, learnt.loss)?;
     call.scalar_output(1, learnt.pixel_accuracy)?;
     call.output(2, dims_of(&weight))?.try_extract_tensor_mut::<f32>()?.1.copy_from_slice(&learnt.weight);
-    call.vector_output(3, &learnt.bias)
+    call.output(3, dims_of(&bias))?.try_extract_tensor_mut::<f32>()?.1.copy_from_slice(&learnt.bias);
+    let mut present = call.output(5, [shape.batch, MAPS])?;
+    floats_mut(&mut present)?.copy_from_slice(&learnt.present);
+    Ok(())
 }
 
 fn evaluate(call: &Call<'_>) -> ort::Result<()> {
@@ -548,7 +750,9 @@ fn head<'a>(call: &Call<'_>, shape: Shape, [maps, weight, bias]: [&'a ValueRef<'
         )));
     }
     expect(weight, "weight", [MAPS, shape.channels, 1, 1])?;
-    expect(bias, "bias", [MAPS])?;
+    if dims_of(bias) != [shape.batch, MAPS] {
+        expect(bias, "bias", [MAPS])?;
+    }
     let photo = call.photo()?;
     if !(1..=shape.rows).contains(&photo[0]) || !(1..=shape.columns).contains(&photo[1]) {
         let maps = [shape.rows, shape.columns];
@@ -564,6 +768,15 @@ fn adam(call: &Call<'_>) -> ort::Result<()> {
     for (value, what) in values.iter().zip(["gradient", "weights", "first moment", "second moment"]) {
         expect(value, what, [gradient.len()])?;
     }
+    let of_weights = match [call.context.input(6)?, call.context.input(7)?] {
+        [None, None] => None,
+        [Some(factors), Some(decays)] => {
+            expect(&factors, "factors of the learning rate", [gradient.len()])?;
+            expect(&decays, "decays", [gradient.len()])?;
+            Some([factors, decays])
+        }
+        _ => return Err(ort::Error::new("its factors of the learning rate and decays come together")),
+    };
     let adam = Adam {
         beta_1: ADAM_BETA_1,
         beta_2: ADAM_BETA_2,
@@ -575,7 +788,11 @@ fn adam(call: &Call<'_>) -> ort::Result<()> {
         [call.output(0, [weights.len()])?, call.output(1, [weights.len()])?, call.output(2, [weights.len()])?];
     let [new_weights, new_first, new_second] = &mut outputs;
     let outputs = [floats_mut(new_weights)?, floats_mut(new_first)?, floats_mut(new_second)?];
-    adam.apply(call.workers, AdamInputs { gradient, weights, moments: [first, second] }, outputs);
+    let of_weights = match &of_weights {
+        Some([factors, decays]) => Some([floats(factors)?, floats(decays)?]),
+        None => None,
+    };
+    adam.apply(call.workers, AdamInputs { gradient, weights, moments: [first, second], of_weights }, outputs);
     Ok(())
 }
 
@@ -592,10 +809,13 @@ mod bf16 {
 /// The bf16 operators for prediction.
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 mod bf16 {
-    use crate::runtime::operators::{Bf16, Call, F32, OptionalBf16, Signature, U8, ValueRef, ValueRefMut};
-    use crate::runtime::operators::{bytes, dims, even, expect, features_of, floats, outputs_of};
-    use crate::runtime::operators::{pooled_shape, shape_of, up_outputs_of, up_shape};
-    use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, Element, bf16_convolution, bf16_max_pool, bf16_up_convolution};
+    use crate::runtime::operators::{Activation, Bf16, Call, F32, OptionalBf16, Signature, U8, ValueRef, ValueRefMut};
+    use crate::runtime::operators::{
+        depthwise_of, dims, dims_of, even, expect, features_of, floats, floats_mut, outputs_of,
+    };
+    use crate::runtime::operators::{pointwise_outputs_of, pooled_shape, second_of, shape_of, up_outputs_of, up_shape};
+    use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, Element, bf16_convolution, bf16_max_pool};
+    use lookbook_ops::bf16::{bf16_pointwise, bf16_up_convolution};
     use ort::value::PrimitiveTensorElementType;
 
     pub(super) fn is_available() -> bool {
@@ -620,7 +840,15 @@ mod bf16 {
             compute: convolve::<f32>,
         },
         Signature { name: "Bf16PhotoConvolution", inputs: &[U8, F32, F32], outputs: &[Bf16], compute: photos },
+        Signature {
+            name: "Bf16PointwiseConvolution",
+            inputs: &[Bf16, F32, F32, OptionalBf16],
+            outputs: &[Bf16],
+            compute: pointwise,
+        },
+        Signature { name: "Bf16DepthwiseConvolution", inputs: &[Bf16, F32, F32], outputs: &[Bf16], compute: depthwise },
         Signature { name: "Bf16MaxPool", inputs: &[Bf16], outputs: &[Bf16], compute: pool },
+        Signature { name: "Bf16Wide", inputs: &[Bf16], outputs: &[F32], compute: widen },
         Signature { name: "Bf16UpConvolution", inputs: &[Bf16, F32, F32], outputs: &[Bf16], compute: up },
     ];
 
@@ -637,16 +865,18 @@ mod bf16 {
         let second = call.context.input(3)?;
         let shape = features_of(&maps)?;
         let mut inputs = vec![Bf16Maps::Features(halves(&maps)?)];
+        let mut all_channels = shape.channels;
         if let Some(second) = &second {
-            expect(second, "second input", dims(shape))?;
+            all_channels += second_of(second, shape)?.channels;
             inputs.push(Bf16Maps::Features(halves(second)?));
         }
-        let out = outputs_of(&weight, inputs.len() * shape.channels)?;
+        let out = outputs_of(&weight, all_channels)?;
         expect(&bias, "bias", [out])?;
         let parameters = [floats(&weight)?, floats(&bias)?];
         let mut output = call.output(0, dims(shape.with_channels(out)))?;
         let output = output.try_extract_tensor_mut::<E>()?.1;
-        bf16_convolution(token()?, call.workers.spread, shape, &inputs, parameters, output);
+        let activation = call.activation(Activation::Relu)?;
+        bf16_convolution(token()?, call.workers.spread, shape, &inputs, parameters, activation, output);
         Ok(())
     }
 
@@ -657,8 +887,50 @@ mod bf16 {
         expect(&bias, "bias", [out])?;
         let parameters = [floats(&weight)?, floats(&bias)?];
         let mut output = call.output(0, dims(shape.with_channels(out)))?;
-        let inputs = [Bf16Maps::Photos(bytes(&photos)?)];
-        bf16_convolution(token()?, call.workers.spread, shape, &inputs, parameters, halves_mut(&mut output)?);
+        let inputs = [Bf16Maps::Photos(call.photos(&photos, shape.channels)?)];
+        let (activation, output) = (call.activation(Activation::Relu)?, halves_mut(&mut output)?);
+        bf16_convolution(token()?, call.workers.spread, shape, &inputs, parameters, activation, output);
+        Ok(())
+    }
+
+    fn pointwise(call: &Call<'_>) -> ort::Result<()> {
+        let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+        let residual = call.context.input(3)?;
+        let shape = features_of(&maps)?;
+        let out = pointwise_outputs_of(&weight, shape.channels)?;
+        expect(&bias, "bias", [out])?;
+        let residual = match &residual {
+            Some(residual) => {
+                expect(residual, "residual", dims(shape.with_channels(out)))?;
+                Some(halves(residual)?)
+            }
+            None => None,
+        };
+        let parameters = [floats(&weight)?, floats(&bias)?];
+        let mut output = call.output(0, dims(shape.with_channels(out)))?;
+        let (fused, output) = ((call.activation(Activation::None)?, residual), halves_mut(&mut output)?);
+        bf16_pointwise(token()?, call.workers.spread, shape, halves(&maps)?, parameters, fused, output);
+        Ok(())
+    }
+
+    fn depthwise(call: &Call<'_>) -> ort::Result<()> {
+        let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+        let layer = depthwise_of(call, &maps, &weight)?;
+        expect(&bias, "bias", [layer.shape.channels])?;
+        let parameters = [floats(&weight)?, floats(&bias)?];
+        let mut output = call.output(0, dims(layer.output_shape()))?;
+        let (activation, output) = (call.activation(Activation::None)?, halves_mut(&mut output)?);
+        layer.forward_bf16(call.workers, halves(&maps)?, parameters, activation, output);
+        Ok(())
+    }
+
+    /// f32 from bf16, which is the upper half of its bits.
+    fn widen(call: &Call<'_>) -> ort::Result<()> {
+        let maps = call.input(0)?;
+        let mut output = call.output(0, dims_of(&maps))?;
+        for (wide, half) in floats_mut(&mut output)?.iter_mut().zip(halves(&maps)?) {
+            *wide = f32::from_bits(u32::from(*half) << 16);
+        }
         Ok(())
     }
 

@@ -74,7 +74,10 @@ impl StageConfig for Config {
 
     fn check(&self) -> Result<()> {
         if !(1..=MAX_PHOTOS).contains(&self.photos) {
-            return Err(Error::config("photos", format!("{} is not in the range 1 to {MAX_PHOTOS}", self.photos)));
+            return Err(Error::config(
+                "sample.photos",
+                format!("{} is not in the range 1 to {MAX_PHOTOS}", self.photos),
+            ));
         }
         Ok(())
     }

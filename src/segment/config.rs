@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::catalogue::Form;
 use crate::engine::{Device, PrecisionChoice};
 use crate::error::{Error, Result};
-use crate::features::ColorRule;
 use crate::features::rows::Format;
+use crate::features::{CellRule, ColorRule, DEFAULT_MIN_REGION, DEFAULT_MIN_SHARE, Presence};
 use crate::model::{Colors, Model};
 use crate::photo;
 use crate::rejects::DEFAULT_MAX_REJECT_FRACTION;
@@ -63,6 +64,11 @@ pub struct Config {
     pub from: LabelSource,
     /// How a category's colour is chosen.
     pub color_rule: ColorRule,
+    /// Minimum share of the photo's apparel pixels for a cell to be present, as a fraction of its category's
+    /// [usual share](crate::labels::USUAL_SHARE), 0 to 1 ([`DEFAULT_MIN_SHARE`]).
+    pub min_share: f64,
+    /// Minimum share of the largest connected region of a cell for it to be present, likewise ([`DEFAULT_MIN_REGION`]).
+    pub min_region: f64,
     /// Device to run the network on.
     pub device: Device,
     /// Number format of the network's arithmetic.
@@ -94,6 +100,8 @@ impl Default for Config {
             output: PathBuf::from("output/features"),
             from: LabelSource::default(),
             color_rule: ColorRule::default(),
+            min_share: DEFAULT_MIN_SHARE,
+            min_region: DEFAULT_MIN_REGION,
             device: Device::default(),
             precision: PrecisionChoice::default(),
             format: Format::default(),
@@ -114,6 +122,12 @@ impl Config {
         self.shard.map_or_else(|| self.output.clone(), |shard| shard.folder(&self.output))
     }
 
+    /// How the cells are made.
+    pub(super) fn cell_rule(&self) -> CellRule {
+        let Self { color_rule, min_share, min_region, .. } = *self;
+        CellRule { color: color_rule, presence: Presence { min_share, min_region } }
+    }
+
     pub(super) fn max_pixels(&self) -> u64 {
         u64::from(self.max_megapixels) * PIXELS_OF_MEGAPIXEL
     }
@@ -121,21 +135,23 @@ impl Config {
 
 pub(super) fn without_labels() -> Error {
     let problem = "'labels' needs a dataset folder as the catalogue; other catalogues have no labels, use 'model'";
-    Error::config("from", problem)
+    Error::config("segment.from", problem)
 }
 
 pub(super) fn check_values(config: &Config) -> Result<()> {
-    for (setting, value) in
-        [("max_megapixels", config.max_megapixels as usize), ("keep_every_photos", config.keep_every_photos)]
-    {
+    for (setting, value) in [
+        ("segment.max_megapixels", config.max_megapixels as usize),
+        ("segment.keep_every_photos", config.keep_every_photos),
+    ] {
         if value == 0 {
             return Err(Error::config(setting, "is 0; use 1 or more"));
         }
     }
     if !(0.0..=1.0).contains(&config.max_reject_fraction) {
         let problem = format!("{} is not a fraction; use 0 to 1", config.max_reject_fraction);
-        return Err(Error::config("max_reject_fraction", problem));
+        return Err(Error::config("segment.max_reject_fraction", problem));
     }
+    config.cell_rule().presence.check()?;
     if config.merge && config.shard.is_some() {
         return Err(Error::config("merge", "cannot be combined with --shard: it merges all shards"));
     }
@@ -147,16 +163,27 @@ pub(super) fn check_values(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Opens the model, or checks that there are labels instead: before the lock is taken, and long before the photos are read.
-/// `None` for labels and for a merge, which segments nothing.
+/// Checks, without reading a photo, that the catalogue is there and has labels if they are wanted.
+///
+/// # Errors
+/// [`Error::Input`] if it is not there or not a catalogue; [`Error::Config`] if labels are wanted and it has none.
+pub fn check_catalogue(config: &Config) -> Result<()> {
+    match (Form::of(&config.catalogue)?, config.from) {
+        (Form::Dataset, _) | (_, LabelSource::Model) => Ok(()),
+        (_, LabelSource::Labels) => Err(without_labels()),
+    }
+}
+
+/// Opens the model, or checks that there are labels instead: before the lock is taken, and long before the photos are
+/// read. `None` for labels and for a merge, which segments nothing.
 pub(super) fn open_model(config: &Config) -> Result<Option<(Model, Colors)>> {
     match config.from {
-        LabelSource::Labels if !config.catalogue.join("photos.parquet").is_file() => Err(without_labels()),
+        LabelSource::Labels => check_catalogue(config).map(|()| None),
         LabelSource::Model if !config.merge => {
             let model = Model::open(&config.model)?;
             let colors = model.colors()?;
             Ok(Some((model, colors)))
         }
-        LabelSource::Labels | LabelSource::Model => Ok(None),
+        LabelSource::Model => Ok(None),
     }
 }

@@ -3,13 +3,13 @@
 use super::config::Config;
 use crate::color::ColorTable;
 use crate::error::Result;
-use crate::features::ColorRule;
+use crate::features::CellRule;
 use crate::model::{Colors, Model, Predictor};
 use crate::stage::{Common, Stage};
 
 /// Turns photos into label maps, and label maps into counts.
 pub(super) struct Counter {
-    pub(super) rule: ColorRule,
+    pub(super) rule: CellRule,
     /// The learnt table; typical values if the labels of a source are used.
     pub(super) colors: ColorTable,
     pub(super) predictor: Option<Predictor>,
@@ -24,7 +24,7 @@ impl Counter {
         model: Option<(Model, Colors)>,
         stage: &mut Stage,
     ) -> Result<Self> {
-        let rule = config.color_rule;
+        let rule = config.cell_rule();
         let Some((model, colors)) = model else {
             return Ok(Self { rule, colors: ColorTable::typical(), predictor: None, made_by: MadeBy::Labels });
         };

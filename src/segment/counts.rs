@@ -38,6 +38,7 @@ pub(super) fn count_statistics(config: &Config, common: &Common, written: &Writt
     stage.count("photos", photos);
     stage.count("rejects", rejects);
     stage.count("photos_without_apparel", statistics.photos_without_apparel);
+    stage.count("mean_cells_per_photo", statistics.mean_cells_per_photo);
     stage.count(CATEGORY_PX, named_px(&statistics.apparel_category_px));
     if config.shard.is_none() {
         let before = Summary::find(&config.output)?.and_then(|summary| px_of(&summary));

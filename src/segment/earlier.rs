@@ -175,8 +175,8 @@ impl Folder {
         self.same_paths
     }
 
-    /// Adds the photos of a part; those that were not rejected match the part's rows, in order. Only the ids of a damaged part
-    /// are used.
+    /// Adds the photos of a part; those that were not rejected match the part's rows, in order. Only the ids of a
+    /// damaged part are used.
     fn add(&mut self, part: u32, states: Vec<StateRow>, whole: bool) {
         let mut row = 0;
         for state in states {

@@ -23,7 +23,8 @@ pub(super) fn name(content: &Digest) -> PathBuf {
     Path::new(&name[..2]).join(format!("{name}.png"))
 }
 
-/// Removes the masks in `folder` that are not of `contents`: those of photos that left the catalogue after a run was killed.
+/// Removes the masks in `folder` that are not of `contents`: those of photos that left the catalogue after a run was
+/// killed.
 pub(super) fn retain(folder: &Path, contents: &HashSet<Digest>) -> Result<()> {
     let names: HashSet<PathBuf> = contents.iter().map(|content| folder.join(name(content))).collect();
     for path in files::entries(folder)? {

@@ -1,10 +1,10 @@
 //! `segment`: turns a catalogue of photos into the feature table.
 //!
-//! In: a catalogue, and the model's network and colour table (or, with `from = "labels"`, the dataset's own labels). Out:
-//! `part-NNNNN.parquet`, in `_state/` a `state-NNNNN.parquet` for each and `rejects.parquet`, `masks/` if requested, and
-//! `run.json`; a shard writes to its own folder until it is merged. Photos are scaled to fit 400 x 600 and their pixels counted at that
-//! size; a dataset's own label maps are counted as they are. Results that the previous version or a killed run computed
-//! from the same content with the same model and settings are reused.
+//! In: a catalogue, and the model's network and colour table (or, with `from = "labels"`, the dataset's own labels).
+//! Out: `part-NNNNN.parquet`, in `_state/` a `state-NNNNN.parquet` for each and `rejects.parquet`, `masks/` if
+//! requested, and `run.json`; a shard writes to its own folder until it is merged. Photos are scaled to fit 400 x 600
+//! and their pixels counted at that size; a dataset's own label maps are counted as they are. Results that the previous
+//! version or a killed run computed from the same content with the same model and settings are reused.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ mod counter;
 mod counts;
 mod earlier;
 mod masks;
-mod merge;
+mod merge_features;
 mod parts;
 mod plan;
 pub mod state;
@@ -34,6 +34,7 @@ mod vanished;
 
 pub use config::{
     Config, DEFAULT_KEEP_EVERY_PHOTOS, DEFAULT_MAX_MEGAPIXELS, LABELS_MODEL_ID, LabelSource, Masks, STAGE,
+    check_catalogue,
 };
 use counter::{Counter, MadeBy};
 use counts::{count_statistics, count_written};
@@ -63,7 +64,7 @@ impl StageConfig for Config {
     }
 
     fn reads(&self) -> Result<Vec<Read>> {
-        let config = if self.merge { merge::settings(self)? } else { self.clone() };
+        let config = if self.merge { merge_features::settings(self)? } else { self.clone() };
         let mut catalogue = Catalogue::open(&config.catalogue, &Numbering::default())?;
         if let Some(shard) = config.shard {
             catalogue.take(shard);
@@ -89,15 +90,18 @@ impl StageConfig for Config {
 pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config::check_values(config)?;
     let model = config::open_model(config)?;
-    let config = &if config.merge { merge::settings(config)? } else { config.clone() };
+    let config = &if config.merge { merge_features::settings(config)? } else { config.clone() };
     if common.dry_run {
         return dry_run(config, common, model).map(Outcome::Planned);
     }
     let kept: &[&str] = if config.masks == Masks::Png { &[UNFINISHED, masks::FOLDER] } else { &[UNFINISHED] };
     let mut stage = Stage::begin_again(STAGE, &config.folder(), common, config, kept)?;
     stage.create_folder(layout::STATE_FOLDER)?;
-    let written =
-        if config.merge { merge::merge(config, &mut stage)? } else { segment(config, common, model, &mut stage)? };
+    let written = if config.merge {
+        merge_features::merge(config, &mut stage)?
+    } else {
+        segment(config, common, model, &mut stage)?
+    };
     stage.remove_before_publishing(UNFINISHED);
     rejects::write(&stage.path(layout::REJECTS_FILE), STAGE, &written.rejects)?;
     stage.count("rejects_by_reason", by_reason(&written.rejects));

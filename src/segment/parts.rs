@@ -1,5 +1,5 @@
-//! The parts of the table: photos in order of their slots, [`PART_ROWS`] slots per part, each with its state. A
-//! part that has not changed is linked instead of written. New rows are saved while the run goes on, so that the next run
+//! The parts of the table: photos in order of their slots, [`PART_ROWS`] slots per part, each with its state. A part
+//! that has not changed is linked instead of written. New rows are saved while the run goes on, so that the next run
 //! finds them if this one is killed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -36,7 +36,7 @@ pub(super) enum Made {
 
 /// The result for the photo with this index, and what is known about its file.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(super) struct PhotoOutcome {
     pub(super) index: u32,
     pub(super) stat: Option<Stat>,
     pub(super) content: Option<Digest>,
@@ -107,7 +107,7 @@ pub(super) struct Parts<'a> {
 /// A part some of whose photos are still being processed.
 #[derive(Default)]
 struct Open {
-    outcomes: Vec<Outcome>,
+    outcomes: Vec<PhotoOutcome>,
     waiting: usize,
 }
 
@@ -147,7 +147,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Takes the outcome of a processed photo.
-    pub(super) fn push(&mut self, outcome: Outcome) -> Result<()> {
+    pub(super) fn push(&mut self, outcome: PhotoOutcome) -> Result<()> {
         let parts = &mut *self.parts;
         let number = part_of(&parts.catalogue.entries[outcome.index as usize]);
         let open = self.open.entry(number).or_insert_with(|| {
@@ -187,12 +187,12 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes a part from what was processed and what is reused.
-    fn write(&mut self, number: u32, mut outcomes: Vec<Outcome>) -> Result<()> {
+    fn write(&mut self, number: u32, mut outcomes: Vec<PhotoOutcome>) -> Result<()> {
         for index in self.ranges[&number].clone() {
             if let Fate::Take(place) = self.parts.fates[index] {
                 let state = &self.parts.earlier.photo(place).state;
                 let (stat, content) = (state.stat, state.content);
-                outcomes.push(Outcome { index: index as u32, stat, content, made: Made::Taken(place) });
+                outcomes.push(PhotoOutcome { index: index as u32, stat, content, made: Made::Taken(place) });
             }
         }
         outcomes.sort_by_key(|outcome| outcome.index);
@@ -231,7 +231,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Counts the outcomes, notes the rejects and keeps the masks of a part; returns its states.
-    fn settle(&mut self, outcomes: &[Outcome]) -> Result<Vec<StateRow>> {
+    fn settle(&mut self, outcomes: &[PhotoOutcome]) -> Result<Vec<StateRow>> {
         let mut states = Vec::with_capacity(outcomes.len());
         for outcome in outcomes {
             let entry = &self.parts.catalogue.entries[outcome.index as usize];
@@ -279,8 +279,8 @@ impl Parts<'_> {
     }
 
     /// The part of an earlier folder that has exactly these rows, ids, names and paths.
-    fn same_part(&self, outcomes: &[Outcome], states: &[StateRow]) -> Option<(u16, u32)> {
-        let taken = |outcome: &Outcome| match outcome.made {
+    fn same_part(&self, outcomes: &[PhotoOutcome], states: &[StateRow]) -> Option<(u16, u32)> {
+        let taken = |outcome: &PhotoOutcome| match outcome.made {
             Made::Taken(place) | Made::Stays(place, _) => Some(place),
             Made::Row(_) | Made::Rejected(_) => None,
         };
@@ -304,7 +304,7 @@ impl Parts<'_> {
     }
 
     /// The rows of a part.
-    fn rows(&self, outcomes: &[Outcome]) -> Result<RecordBatch> {
+    fn rows(&self, outcomes: &[PhotoOutcome]) -> Result<RecordBatch> {
         let mut made: Vec<FeatureRow> = Vec::new();
         let mut names = Vec::new();
         // Where each row comes from: this run's new rows (`None`), or an earlier part.
@@ -361,7 +361,7 @@ impl Parts<'_> {
         names_of(self.catalogue, &self.catalogue.entries[index as usize])
     }
 
-    fn keep_mask(&self, outcome: &Outcome) -> Result<()> {
+    fn keep_mask(&self, outcome: &PhotoOutcome) -> Result<()> {
         let (Made::Taken(place) | Made::Stays(place, _), Some(content)) = (&outcome.made, &outcome.content) else {
             return Ok(());
         };
@@ -375,7 +375,7 @@ impl Parts<'_> {
         }
     }
 
-    fn count(&self, entry: &Entry, outcome: &Outcome, tally: &mut Tally) {
+    fn count(&self, entry: &Entry, outcome: &PhotoOutcome, tally: &mut Tally) {
         let before = self.earlier.in_published(&entry.name).map(|place| &self.earlier.photo(place).state);
         let count = match outcome.made {
             Made::Rejected(_) => return,
@@ -412,7 +412,7 @@ fn part_of(entry: &Entry) -> u32 {
     entry.slot / PART_ROWS as u32
 }
 
-fn state_of(entry: &Entry, outcome: &Outcome, row_key: u64, before: Option<&StateRow>) -> StateRow {
+fn state_of(entry: &Entry, outcome: &PhotoOutcome, row_key: u64, before: Option<&StateRow>) -> StateRow {
     let reject = match &outcome.made {
         Made::Rejected(problem) => Some((problem.reason.to_owned(), problem.detail.clone())),
         Made::Row(_) | Made::Stays(..) => None,
@@ -439,7 +439,8 @@ pub(super) struct Unfinished {
 }
 
 impl Unfinished {
-    /// Continues after the files already in `folder`, writing one file per `every` rows; the photos' masks are in `masks`.
+    /// Continues after the files already in `folder`, writing one file per `every` rows; the photos' masks are in
+    /// `masks`.
     pub(super) fn new(folder: &Path, masks: Option<PathBuf>, every: usize) -> Result<Self> {
         let mut number = 0;
         while files::is_there(&folder.join(layout::find(folder, layout::state_file(number))?))? {
@@ -459,7 +460,8 @@ impl Unfinished {
         let path = self.folder.join(table::part_name(self.number));
         rows::write_part(&path, &rows::batch_of(&self.rows), Format::Parquet)?;
         files::flush(&self.folder)?;
-        // The state is written last, atomically: a part without one does not count, and it vouches for the masks as well.
+        // The state is written last, atomically: a part without one does not count, and it vouches for the masks as
+        // well.
         if let Some(masks) = &self.masks {
             self.states.iter().filter_map(|it| it.content).try_for_each(|it| masks::flush(masks, &it))?;
         }

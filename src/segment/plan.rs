@@ -17,7 +17,7 @@ use crate::files;
 use crate::stage::{self, Stage};
 
 /// Raise this whenever the same photo, model and settings give a different row.
-const ROW_VERSION: u32 = 2;
+const ROW_VERSION: u32 = 3;
 
 /// Name of the count in `run.json` that holds the next photo id of a folder tree.
 pub(super) const NEXT_PHOTO_ID: &str = "next_photo_id";
@@ -161,7 +161,9 @@ fn row_key(config: &Config, made_by: &MadeBy, catalogue: &Catalogue) -> Result<u
             json!({ "model": model, "colors": colors, "precision": precision })
         }
     };
-    let all = json!({ "version": ROW_VERSION, "source": source, "color_rule": config.color_rule }).to_string();
+    let Config { color_rule, min_share, min_region, .. } = config;
+    let rule = json!({ "color_rule": color_rule, "min_share": min_share, "min_region": min_region });
+    let all = json!({ "version": ROW_VERSION, "source": source, "cell_rule": rule }).to_string();
     let digest = Sha256::digest(all.as_bytes());
     Ok(u64::from_be_bytes(std::array::from_fn(|byte| digest[byte])))
 }

@@ -1,5 +1,5 @@
-//! `state-NNNNN.parquet` for each part of a features folder: what the next run needs to know about each photo of the part,
-//! in the part's order, so that it only processes what is new.
+//! `state-NNNNN.parquet` for each part of a features folder: what the next run needs to know about each photo of the
+//! part, in the part's order, so that it only processes what is new.
 //!
 //! | column | type | meaning |
 //! | --- | --- | --- |
@@ -105,7 +105,8 @@ pub fn read(path: &Path) -> Result<Vec<StateRow>> {
         let ids: &UInt32Array = column(path, &batch, "photo_id")?;
         let names: &StringArray = column(path, &batch, "name")?;
         let sizes: &UInt64Array = column(path, &batch, "file_bytes")?;
-        // Folders of version 0.1 only have a time in nanoseconds: their photos are read again and recognised by content.
+        // Folders of version 0.1 only have a time in nanoseconds: their photos are read again and recognised by
+        // content.
         let times = |name: &str| -> Result<Option<&TimestampMicrosecondArray>> {
             if batch.column_by_name("inode").is_some() { column(path, &batch, name).map(Some) } else { Ok(None) }
         };

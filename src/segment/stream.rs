@@ -1,6 +1,6 @@
-//! Streams photos through the network with bounded queues: workers read, decode and lay them out; the network takes batches
-//! as they come; after it, pixels are counted and rows passed on. Memory does not grow with the catalogue, and nothing waits
-//! for the slowest photo.
+//! Streams photos through the network with bounded queues: workers read, decode and lay them out; the network takes
+//! batches as they come; after it, pixels are counted and rows passed on. Memory does not grow with the catalogue, and
+//! nothing waits for the slowest photo.
 
 use std::borrow::Cow;
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ use super::config::{Config, LABELS_MODEL_ID};
 use super::counter::Counter;
 use super::earlier::{Earlier, Wanted, digest};
 use super::masks;
-use super::parts::{Made, Outcome, names_of};
+use super::parts::{Made, PhotoOutcome, names_of};
 use crate::canvas::Canvas;
 use crate::catalogue::{Catalogue, Entry, Item};
 use crate::dataset::PhotoRecord;
@@ -25,7 +25,7 @@ use crate::graph::Spec;
 use crate::model::predictor::{BATCH_SIZE, Predictor};
 use crate::photo::{self, Decoded, Decoding, PhotoProblem};
 use crate::stage::{Digest, Stat};
-use crate::{reason, stop};
+use crate::{reason, stop, threads};
 
 /// Maximum number of photos waiting for the network, besides those held by workers: the current batch and the next.
 const READY_PHOTOS: usize = 2 * BATCH_SIZE;
@@ -59,13 +59,13 @@ struct OnCanvas {
 
 /// The output of a worker.
 enum Prepared {
-    Done(Outcome),
+    Done(PhotoOutcome),
     OnCanvas(Box<OnCanvas>),
 }
 
 /// The output of the network step.
 enum Answered {
-    Done(Outcome),
+    Done(PhotoOutcome),
     /// With the network's answer.
     OnCanvas(Box<OnCanvas>, Vec<u8>),
 }
@@ -78,7 +78,7 @@ pub(super) fn run(
     predictor: Option<&mut Predictor>,
     items: Items,
     workers: usize,
-    sink: impl FnMut(Outcome) -> Result<()> + Send,
+    sink: impl FnMut(PhotoOutcome) -> Result<()> + Send,
 ) -> Result<()> {
     let items = Mutex::new(items);
     std::thread::scope(|scope| {
@@ -86,10 +86,10 @@ pub(super) fn run(
         let (answered, to_count) = sync_channel(ANSWERED_BATCHES);
         for _ in 0..workers {
             let (prepared, items) = (prepared.clone(), &items);
-            scope.spawn(move || prepare_all(work, items, &prepared));
+            threads::spawn_in(scope, move || prepare_all(work, items, &prepared))?;
         }
         drop(prepared);
-        let counting = scope.spawn(move || count_all(work, to_count, sink));
+        let counting = threads::spawn_in(scope, move || count_all(work, to_count, sink))?;
         let predicted = predict_all(predictor, &to_answer, &answered);
         drop((to_answer, answered));
         let counted = counting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -141,7 +141,7 @@ fn predict_all(
 fn count_all(
     work: &Work,
     answered: Receiver<Vec<Answered>>,
-    mut sink: impl FnMut(Outcome) -> Result<()>,
+    mut sink: impl FnMut(PhotoOutcome) -> Result<()>,
 ) -> Result<()> {
     for batch in answered {
         let outcomes = batch.into_par_iter().map(|it| match it {
@@ -170,7 +170,7 @@ impl Work<'_> {
             }
         };
         let content = digest(&bytes);
-        let done = |made| Ok(Prepared::Done(Outcome { index, stat, content: Some(content), made }));
+        let done = |made| Ok(Prepared::Done(PhotoOutcome { index, stat, content: Some(content), made }));
         if let Some(place) = self.earlier.by_content(&entry.name, &content, self.wanted) {
             return done(Made::Taken(place));
         }
@@ -187,17 +187,18 @@ impl Work<'_> {
         }
     }
 
-    /// The outcome for a file that could not be read. If the disk or a permission is to blame, the previous version's row stays.
-    fn unread(&self, index: u32, problem: PhotoProblem) -> Outcome {
+    /// The outcome for a file that could not be read. If the disk or a permission is to blame, the previous version's
+    /// row stays.
+    fn unread(&self, index: u32, problem: PhotoProblem) -> PhotoOutcome {
         let entry = &self.catalogue.entries[index as usize];
         let not_its_fault = [reason::NO_PERMISSION, reason::IO_ERROR].contains(&problem.reason);
         let before = self.earlier.in_published(&entry.name).filter(|&it| self.earlier.photo(it).row.is_some());
         match before {
             Some(place) if not_its_fault => {
                 let state = &self.earlier.photo(place).state;
-                Outcome { index, stat: state.stat, content: state.content, made: Made::Stays(place, problem) }
+                PhotoOutcome { index, stat: state.stat, content: state.content, made: Made::Stays(place, problem) }
             }
-            _ => Outcome { index, stat: None, content: None, made: Made::Rejected(problem) },
+            _ => PhotoOutcome { index, stat: None, content: None, made: Made::Rejected(problem) },
         }
     }
 
@@ -227,7 +228,7 @@ impl Work<'_> {
     }
 
     /// Counts a photo's pixels by the network's answer.
-    fn count(&self, it: &OnCanvas, answer: &[u8]) -> Result<Outcome> {
+    fn count(&self, it: &OnCanvas, answer: &[u8]) -> Result<PhotoOutcome> {
         let spec = self.spec.as_ref().expect("canvases are made for a network");
         let entry = &self.catalogue.entries[it.index as usize];
         let Decoded { photo, own_width_px, own_height_px } = &it.decoded;
@@ -237,7 +238,7 @@ impl Work<'_> {
             masks::write(folder, &it.content, &label_map(own), own.0)?;
         }
         let row = self.row(entry, &it.content, self.model_id, photo.size(), own, counts);
-        Ok(Outcome { index: it.index, stat: it.stat, content: Some(it.content), made: Made::Row(Box::new(row)) })
+        Ok(PhotoOutcome { index: it.index, stat: it.stat, content: Some(it.content), made: Made::Row(Box::new(row)) })
     }
 
     fn row(

@@ -1,5 +1,6 @@
-//! `_state/vanished/`: rows of photos that are no longer in the catalogue, in the layout of a features folder. A photo that comes
-//! back, for example after a night in which a disk was missing, keeps its id and need not be segmented again.
+//! `_state/vanished/`: rows of photos that are no longer in the catalogue, in the layout of a features folder. A photo
+//! that comes back, for example after a night in which a disk was missing, keeps its id and need not be segmented
+//! again.
 
 use std::collections::HashSet;
 

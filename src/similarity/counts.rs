@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use polars::prelude::{LazyFrame, PlRefPath, PolarsError, ScanArgsParquet, col};
-
-use super::tables::NEIGHBOURS_FILE;
-use crate::error::{Error, Result};
+use super::tables::{NEIGHBOURS_FILE, read_neighbours};
+use crate::error::Result;
 use crate::features::FeatureStatistics;
 use crate::stage::Stage;
 
@@ -26,20 +24,10 @@ pub(super) fn count_features(features: &Path, variance_share: Option<f64>, stage
 }
 
 pub(super) fn count_nearest(stage: &mut Stage) -> Result<()> {
-    let path = stage.path(NEIGHBOURS_FILE);
-    let (with_neighbours, mean_nearest) =
-        nearest_statistics(&path).map_err(|cause| Error::input(&path, "cannot be summarised").because(cause))?;
-    stage.count("photos_with_neighbours", with_neighbours);
-    stage.count("mean_nearest_correlation", mean_nearest);
+    let neighbours = read_neighbours(&stage.path(NEIGHBOURS_FILE))?;
+    let nearest: Vec<_> = neighbours.iter().filter(|it| it.rank == 1).map(|it| f64::from(it.correlation)).collect();
+    stage.count("photos_with_neighbours", nearest.len());
+    let mean = (!nearest.is_empty()).then(|| nearest.iter().sum::<f64>() / nearest.len() as f64);
+    stage.count("mean_nearest_correlation", mean);
     Ok(())
-}
-
-/// Number of photos that have a neighbour, and the mean correlation with the nearest one; `None` if there are none.
-fn nearest_statistics(path: &Path) -> Result<(u64, Option<f64>), PolarsError> {
-    let scan = LazyFrame::scan_parquet(PlRefPath::try_from_path(path)?, ScanArgsParquet::default())?;
-    let nearest = scan.filter(col("rank").eq(1_u32)).select([col("correlation")]).collect()?;
-    let correlation = nearest.column("correlation")?.f32()?;
-    let sum: f64 = correlation.iter().flatten().map(f64::from).sum();
-    let count = correlation.len();
-    Ok((count as u64, (count > 0).then(|| sum / count as f64)))
 }

@@ -12,8 +12,6 @@ use crate::labels::{CELL_COUNT, COLOR_COUNT};
 
 /// Maximum number of photos whose neighbours are evaluated, evenly spaced over those in which something is worn.
 pub const MAX_QUERIES: usize = 1000;
-/// Minimum share of the apparel pixels for a category to count as worn; less is often a misclassified edge.
-const LEAST_SHARE: f32 = 0.01;
 
 /// How similar photos are to their nearest neighbours by one measure: means over pairs of a photo and a neighbour, 0 to
 /// 1.
@@ -102,10 +100,10 @@ pub fn likeness(features: &FeatureTable, nearests: &Nearests) -> Vec<Likeness> {
     nearests.by_measure.iter().map(of).collect()
 }
 
-/// The categories worn, one bit each.
+/// The categories that are present, one bit each.
 fn categories(cells: &[f32]) -> u32 {
-    let of_category = cells.chunks_exact(COLOR_COUNT - 1).map(|colors| colors.iter().sum::<f32>());
-    of_category.enumerate().filter(|(_, share)| *share >= LEAST_SHARE).fold(0, |set, (rank, _)| set | 1 << rank)
+    let of_category = cells.chunks_exact(COLOR_COUNT - 1).map(|colors| colors.iter().any(|&share| share > 0.0));
+    of_category.enumerate().filter(|(_, is_present)| *is_present).fold(0, |set, (rank, _)| set | 1 << rank)
 }
 
 fn overlap(a: u32, b: u32) -> f64 {
@@ -139,15 +137,14 @@ mod tests {
 
     #[test]
     fn likeness_counts_sets_overlaps_and_dominant_cells() {
-        let photos: [&[_]; 4] =
-            [&[(0, 0.6), (12, 0.395), (24, 0.005)], &[(0, 0.3), (1, 0.2), (12, 0.5)], &[(0, 0.9), (30, 0.1)], &[]];
+        let photos: [&[_]; 4] = [&[(0, 0.6), (12, 0.4)], &[(0, 0.3), (1, 0.2), (12, 0.5)], &[(0, 0.9), (30, 0.1)], &[]];
         let features = table(&photos);
         let nearests = Nearests {
             queries: vec![0],
             by_measure: vec![ByMeasure { measure: None, nearest: vec![vec![(1, 0.0), (2, 0.0)]] }],
         };
         let [found] = &likeness(&features, &nearests)[..] else { panic!("one measure") };
-        // Photo 0 wears categories 0 and 1 (2 is below the least share), 1 wears 0 and 1, 2 wears 0 and 2.
+        // Photo 0 wears categories 0 and 1, 1 wears 0 and 1, 2 wears 0 and 2.
         assert_eq!((found.pairs, found.same_categories, found.same_dominant_cell), (2, 0.5, 0.5));
         assert!((found.category_overlap - 2.0 / 3.0).abs() < 1e-12, "{found:?}");
     }

@@ -21,7 +21,7 @@ mod correlator;
 mod counts;
 mod latent;
 pub mod likeness;
-mod merge;
+mod merge_matrix;
 mod nearest;
 mod pass;
 mod pearson;
@@ -63,9 +63,9 @@ impl StageConfig for Config {
 
     fn check(&self) -> Result<()> {
         let numbers = [
-            ("top", self.top as usize),
-            ("min_common", self.min_common as usize),
-            ("latent_dimensions", self.latent_dimensions),
+            ("similarity.top", self.top as usize),
+            ("similarity.min_common", self.min_common as usize),
+            ("similarity.latent_dimensions", self.latent_dimensions),
         ];
         if let Some((setting, _)) = numbers.iter().find(|(_, value)| *value == 0) {
             return Err(Error::config(*setting, "is 0; use 1 or more"));
@@ -76,11 +76,11 @@ impl StageConfig for Config {
         if self.latent_dimensions > CELL_COUNT {
             let problem =
                 format!("is {}; a table of {CELL_COUNT} cells has no more dimensions", self.latent_dimensions);
-            return Err(Error::config("latent_dimensions", problem));
+            return Err(Error::config("similarity.latent_dimensions", problem));
         }
         match self.threshold {
             Some(threshold) if !(-1.0..=1.0).contains(&threshold) => {
-                Err(Error::config("threshold", format!("{threshold} is not a correlation; use -1 to 1")))
+                Err(Error::config("similarity.threshold", format!("{threshold} is not a correlation; use -1 to 1")))
             }
             _ => Ok(()),
         }
@@ -103,7 +103,7 @@ impl StageConfig for Config {
 pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config.check()?;
     if config.merge {
-        return merge::merge(&config.output, common);
+        return merge_matrix::merge(&config.output, common);
     }
     let folder = OpenFolder::open(&config.features)?;
     let features = FeatureTable::open(folder.root())?;

@@ -18,8 +18,8 @@ use super::sparse::BLOCK;
 use super::tables::{MatrixWriter, Neighbour, Pair, PairsWriter};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::stop;
 use crate::table::{self, Ended};
+use crate::{stop, threads};
 
 /// Maximum rows of a strip: a tile of 64 x 2048 correlations fits in the second-level cache. A divisor of [`BLOCK`], so
 /// that a strip lies in one block.
@@ -120,19 +120,31 @@ pub(super) fn run(config: &Config, correlator: &Correlator, cut: &Cut, folders: 
         progress: Progress::new(STAGE, cut.rows() as u64, "photos"),
     };
     let path = |folder: &Option<PathBuf>, part| folder.as_ref().map(|folder| folder.join(table::part_name(part)));
+    let compute = |(number, rows)| {
+        let writers = Writers::create(path(&folders.matrix, number), path(&folders.pairs, number), cut, config)?;
+        pass.part(rows, writers)
+    };
+    compute_and_check(cut.parts(), compute, |it: Ended| it.check().map(drop))?;
+    Ok(pass.neighbours())
+}
+
+/// Computes the parts of a table, each of which ends some files, and flushes and checks these while the next parts are
+/// computed. A failed check ends the run then, with its error.
+fn compute_and_check<P: Send, F: Send>(
+    parts: Vec<P>,
+    compute: impl Fn(P) -> Result<Vec<F>> + Sync,
+    check: impl Fn(F) -> Result<()> + Send,
+) -> Result<()> {
     let (ended, to_check) = mpsc::channel();
     std::thread::scope(|scope| {
-        // Finished parts are flushed and checked while the next ones are computed.
-        let checked = scope.spawn(|| to_check.into_iter().try_for_each(|it: Ended| it.check().map(drop)));
-        let computed = cut.parts().into_par_iter().try_for_each_with(ended, |ended, (number, rows)| {
-            let writers = Writers::create(path(&folders.matrix, number), path(&folders.pairs, number), cut, config)?;
-            // The receiver is gone if a part was invalid: end here too, with the error of the check.
-            pass.part(rows, writers)?.into_iter().try_for_each(|part| ended.send(part).map_err(|_| None))
+        let checked = threads::spawn_in(scope, move || to_check.into_iter().try_for_each(check))?;
+        let computed = parts.into_par_iter().try_for_each_with(ended, |ended, part| {
+            // The receiver is gone if a check failed: end here too, with the error of the check.
+            compute(part)?.into_iter().try_for_each(|file| ended.send(file).map_err(|_| None))
         });
         checked.join().expect("no check panics")?;
         computed.map_err(|error| error.expect("the check has failed only if it says so"))
-    })?;
-    Ok(pass.neighbours())
+    })
 }
 
 /// The writers of a part.
@@ -287,6 +299,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::time::Duration;
+
     use super::*;
     use crate::shard::Shard;
     use crate::units::ByteSize;
@@ -307,6 +322,39 @@ mod tests {
         let parts = shards.map(|cut| Ok(cut?.parts())).collect::<Result<Vec<_>>>()?.concat();
         assert_eq!(parts, whole.parts());
         Ok(())
+    }
+
+    #[test]
+    fn a_failed_check_ends_the_run_then() {
+        const PARTS: usize = 5000;
+        let (computed, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let compute = |part| {
+            // The check of the first part is never late; what comes after it takes its time.
+            while part > 0 && !failed.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(u64::from(part > 0)));
+            computed.fetch_add(1, Ordering::SeqCst);
+            Ok(vec![part])
+        };
+        let check = |part| {
+            assert_eq!(part, 0, "nothing is checked after it");
+            failed.store(true, Ordering::SeqCst);
+            Err(Error::input("part-00000.parquet", "is damaged"))
+        };
+        let ended = compute_and_check((0..PARTS).collect(), compute, check).expect_err("its error");
+        assert!(ended.to_string().contains("part-00000.parquet: is damaged"), "{ended}");
+        assert!(computed.load(Ordering::SeqCst) < PARTS / 2, "{computed:?} of {PARTS} parts were computed");
+        let checked = AtomicUsize::new(0);
+        let count = |_| {
+            checked.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        };
+        compute_and_check(vec![1, 2, 3], |part| Ok(vec![part; part]), count).expect("all are good");
+        assert_eq!(checked.load(Ordering::SeqCst), 6);
+        let failing = |part| if part == 2 { Err(Error::input("two", "fails")) } else { Ok(vec![part]) };
+        let ended = compute_and_check(vec![1, 2, 3], failing, |_| Ok(())).expect_err("that of the computation");
+        assert!(ended.to_string().contains("two: fails"), "{ended}");
     }
 
     #[test]

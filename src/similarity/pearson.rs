@@ -1,8 +1,8 @@
 //! Pearson correlation over all 228 cells, absent = 0, and the cosine.
 //!
 //! A photo has about 9 of the 228 cells, so the products are sums over the common cells, in double precision. With m
-//! the means and s the norms of the centred rows, `r = (a . b - 228 m_a m_b) / (s_a s_b)`. For rows that hardly vary, whose
-//! difference would cancel, the centred values are multiplied instead.
+//! the means and s the norms of the centred rows, `r = (a . b - 228 m_a m_b) / (s_a s_b)`. For rows that hardly vary,
+//! whose difference would cancel, the centred values are multiplied instead.
 
 use super::sparse::{BLOCK, Postings, SparseRow, SparseRows};
 use crate::labels::CELL_COUNT;
@@ -22,8 +22,8 @@ impl Moments {
     }
 }
 
-/// Product of two rows' [flatness](Moments::flatness) above which the difference is not accurate enough: its error is about
-/// 1e-15 times the root of the product.
+/// Product of two rows' [flatness](Moments::flatness) above which the difference is not accurate enough: its error is
+/// about 1e-15 times the root of the product.
 const MAX_FLATNESS: f64 = 1e12;
 
 /// Pearson, or the cosine if rows are not centred.
@@ -113,8 +113,8 @@ mod tests {
 
     use super::*;
 
-    /// Pearson's r of two rows in twice the precision of f64, as integers: f32 shares are multiples of 2^-149, those here of
-    /// 2^-40.
+    /// Pearson's r of two rows in twice the precision of f64, as integers: f32 shares are multiples of 2^-149, those
+    /// here of 2^-40.
     fn exact(a: &[f32], b: &[f32]) -> f64 {
         let whole = |row: &[f32]| row.iter().map(|&it| (f64::from(it) * 2_f64.powi(40)) as i128).collect::<Vec<_>>();
         let (a, b, n) = (whole(a), whole(b), CELL_COUNT as i128);

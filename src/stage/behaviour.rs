@@ -1,15 +1,16 @@
 //! Version numbers of the stages' behaviour.
 
-/// The stages and the versions of their behaviour; raise one whenever the same settings and inputs give a different result.
+/// The stages and the versions of their behaviour; raise one whenever the same settings and inputs give a different
+/// result.
 const BEHAVIOURS: [(&str, u32); 8] = [
     ("sample", 1),
     ("convert", 2),
     ("train", 2),
-    ("evaluate", 2),
+    ("evaluate", 3),
     ("export", 1),
-    ("segment", 2),
+    ("segment", 3),
     ("similarity", 2),
-    ("report", 2),
+    ("report", 3),
 ];
 
 /// The version of a stage's behaviour.

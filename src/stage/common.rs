@@ -20,7 +20,7 @@ pub struct Common {
     pub threads: usize,
     /// Check and report what would be done, but write nothing.
     pub dry_run: bool,
-    /// Do nothing if the program, settings, inputs and published files are unchanged since the last run.
+    /// Do nothing if the published folder is up to date.
     pub if_changed: bool,
     /// How long to wait for another run to release the output folder.
     pub lock_wait_secs: u64,

@@ -1,5 +1,5 @@
-//! The open parts of a run record: figures by name, and the settings of whichever stage it was. Whoever needs one asks here
-//! for it by name and type.
+//! The open parts of a run record: figures by name, and the settings of whichever stage it was. Whoever needs one asks
+//! here for it by name and type.
 
 use std::collections::BTreeMap;
 use std::ops::Index;

@@ -1,5 +1,5 @@
-//! What stages read, identified by content: a single file by its bytes, many files by the name and bytes of each. Of many
-//! files, those whose size, times and inode match the record are not read again.
+//! What stages read, identified by content: a single file by its bytes, many files by the name and bytes of each. Of
+//! many files, those whose size, times and inode match the record are not read again.
 
 use std::collections::HashMap;
 use std::fs;
@@ -33,7 +33,8 @@ const TABLE: &str = "listing";
 pub struct Stat {
     /// Size.
     pub bytes: u64,
-    /// When the content was last changed, in microseconds since 1970; `None` if that cannot be relied on to detect a change.
+    /// When the content was last changed, in microseconds since 1970; `None` if that cannot be relied on to detect a
+    /// change.
     pub modified_us: Option<i64>,
     /// When the content, name or permissions were last changed (ctime), which no program can set.
     pub changed_us: i64,

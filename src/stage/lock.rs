@@ -1,5 +1,5 @@
-//! One run at a time per output folder: a lock that the kernel holds for as long as the process lives, on a file that names
-//! the holder.
+//! One run at a time per output folder: a lock that the kernel holds for as long as the process lives, on a file that
+//! names the holder.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -16,8 +16,8 @@ use crate::stop;
 /// Time between attempts to take a lock that another process holds.
 const TRY_EVERY: Duration = Duration::from_millis(200);
 
-/// An exclusive lock of a whole file that belongs to the open file, not to the process (`fcntl(2)`, open file description
-/// locks): unlike a `flock(2)` lock, it can be queried without being taken.
+/// An exclusive lock of a whole file that belongs to the open file, not to the process (`fcntl(2)`, open file
+/// description locks): unlike a `flock(2)` lock, it can be queried without being taken.
 const EXCLUSIVE: libc::flock = libc::flock {
     l_type: libc::F_WRLCK as libc::c_short,
     l_whence: libc::SEEK_SET as libc::c_short,
@@ -26,8 +26,8 @@ const EXCLUSIVE: libc::flock = libc::flock {
     l_pid: 0,
 };
 
-/// A lock that is held. Dropping it unlocks explicitly, rather than by closing the file: a child process that is just being
-/// started may still have the file open for a moment.
+/// A lock that is held. Dropping it unlocks explicitly, rather than by closing the file: a child process that is just
+/// being started may still have the file open for a moment.
 #[derive(Debug)]
 pub struct Lock(File);
 

@@ -1,8 +1,8 @@
 //! What all stages share: the common settings, and an output folder that is published as a whole or not at all.
 //!
 //! A stage writes into a hidden folder beside its output (`.NAME.partial`), under a kernel lock that dies with the
-//! process (`.NAME.lock`). [`Stage::publish`] reads everything back, writes `run.json` last, flushes, and replaces the old
-//! folder with the new one in one rename; the old one is kept beside it (`.NAME.previous-1`).
+//! process (`.NAME.lock`). [`Stage::publish`] reads everything back, writes `run.json` last, flushes, and replaces the
+//! old folder with the new one in one rename; the old one is kept beside it (`.NAME.previous-1`).
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ pub use lock::{Lock, held_by, take};
 pub use outcome::Outcome;
 pub use record::{FileRecord, RUN_FILE, Summary, now, planned};
 pub use stale::{Depth, RunFolders, StageConfig, has_changed_inputs, reasons};
-pub use versions::{Versions, roll_back};
+pub use versions::{Versions, previous, roll_back};
 
 /// The record a stage would write, after checking that it could start now.
 ///
@@ -63,8 +63,8 @@ pub fn refuse_held(output: &Path) -> Result<()> {
     }
 }
 
-/// A running stage: owns the lock and the unfinished folder. If dropped without [`Stage::publish`], it leaves the published
-/// folder as it was and deletes the unfinished one.
+/// A running stage: owns the lock and the unfinished folder. If dropped without [`Stage::publish`], it leaves the
+/// published folder as it was and deletes the unfinished one.
 #[derive(Debug)]
 pub struct Stage {
     summary: Summary,
@@ -82,14 +82,14 @@ impl Stage {
     /// Takes the lock of `output` and creates an empty unfinished folder beside it.
     ///
     /// # Errors
-    /// [`Error::Locked`] if another run holds it, [`Error::Input`] if `output` exists and is not a stage's folder (foreign
-    /// files are never replaced), [`Error::Io`] if the folder cannot be created.
+    /// [`Error::Locked`] if another run holds it, [`Error::Input`] if `output` exists and is not a stage's folder
+    /// (foreign files are never replaced), [`Error::Io`] if the folder cannot be created.
     pub fn begin(name: &str, output: &Path, common: &Common, config: &impl Serialize) -> Result<Self> {
         Self::begin_again(name, output, common, config, &[])
     }
 
-    /// As [`Stage::begin`], but keeps the folders `kept` that an earlier run left in the unfinished folder; they also stay if
-    /// this run fails.
+    /// As [`Stage::begin`], but keeps the folders `kept` that an earlier run left in the unfinished folder; they also
+    /// stay if this run fails.
     ///
     /// # Errors
     /// As [`Stage::begin`].
@@ -207,8 +207,8 @@ impl Stage {
         self.summary.set_backend(backend);
     }
 
-    /// Reads everything in the folder back, writes `run.json`, flushes it all to disk and replaces the output with it in one
-    /// rename; or moves it aside if a gate failed.
+    /// Reads everything in the folder back, writes `run.json`, flushes it all to disk and replaces the output with it
+    /// in one rename; or moves it aside if a gate failed.
     ///
     /// # Errors
     /// [`Error::Schema`] and [`Error::Input`] if something does not read back, [`Error::Io`]. The previously published
@@ -238,8 +238,8 @@ impl Stage {
         Ok(Outcome::Published(summary))
     }
 
-    /// As [`Stage::publish`]; the outcome also tells if more than the fraction `allowed` of `total` photos was rejected, which
-    /// the folder's file `table` lists.
+    /// As [`Stage::publish`]; the outcome also tells if more than the fraction `allowed` of `total` photos was
+    /// rejected, which the folder's file `table` lists.
     ///
     /// # Errors
     /// As [`Stage::publish`].

@@ -90,8 +90,8 @@ impl Outcome {
         }
     }
 
-    /// The exit code of the program: 0 published or nothing to do, 1 kept back, 3 more rejects than allowed, 128 + signal
-    /// number if the run was told to stop.
+    /// The exit code of the program: 0 published or nothing to do, 1 kept back, 3 more rejects than allowed, 128 +
+    /// signal number if the run was told to stop.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -120,7 +120,8 @@ impl fmt::Display for Outcome {
                 let failed = summary.gates.iter().filter(|gate| !gate.passed).map(ToString::to_string);
                 write!(
                     f,
-                    "{}: kept back by {}; what was published before stays, the new version is in {} for inspection",
+                    "{}: kept back by {}; what was published before stays, the new version is in {} for inspection; if it is \
+                     right, raise or remove the gate in [gates] and run again",
                     summary.stage,
                     failed.collect::<Vec<_>>().join("; "),
                     aside.display()

@@ -1,5 +1,5 @@
-//! `run.json`, the record in every published folder: what was read, with which program and settings, and what was written,
-//! with checksums, so that a later run can tell whether there is anything to do.
+//! `run.json`, the record in every published folder: what was read, with which program and settings, and what was
+//! written, with checksums, so that a later run can tell whether there is anything to do.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -41,8 +41,8 @@ pub struct Summary {
     pub stage: String,
     /// The folder that was published (or would be, in a dry run).
     pub output: PathBuf,
-    /// Version number, counted from 1: one more than the newest earlier version. 0 in a dry run, and in folders made before
-    /// versions were counted.
+    /// Version number, counted from 1: one more than the newest earlier version. 0 in a dry run, and in folders made
+    /// before versions were counted.
     #[serde(default)]
     pub generation: u64,
     /// True if nothing was written.
@@ -70,7 +70,8 @@ pub struct Summary {
     /// The files that the stage wrote, except `run.json`, in order of name.
     #[serde(default)]
     pub files: Vec<FileRecord>,
-    /// False if more inputs were rejected than allowed: the folder is published anyway, but later runs do not treat it as done.
+    /// False if more inputs were rejected than allowed: the folder is published anyway, but later runs do not treat it
+    /// as done.
     #[serde(default = "complete")]
     pub complete: bool,
     /// The quality gates that were checked.
@@ -145,8 +146,8 @@ impl Summary {
     }
 }
 
-/// Reads back every file below `folder`: tables must be complete and have this program's schema. Returns size, checksum and
-/// row count of each file, in order of name.
+/// Reads back every file below `folder`: tables must be complete and have this program's schema. Returns size, checksum
+/// and row count of each file, in order of name.
 ///
 /// # Errors
 /// [`Error::Input`] and [`Error::Schema`] naming the first table that cannot be read back, [`Error::Io`].

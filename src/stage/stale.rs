@@ -1,8 +1,8 @@
-//! Whether a published folder is up to date, that is, what a run would make now: the one rule that `run`, `--if-changed` and
-//! `status` share.
+//! Whether a published folder is up to date, that is, what a run would make now: the one rule that `run`,
+//! `--if-changed` and `status` share.
 //!
-//! It compares the stage's resolved settings, its [behaviour](behaviour_of) and the content of its inputs. It does not use
-//! timestamps, and a new program version alone makes nothing stale.
+//! It compares the stage's resolved settings, its [behaviour](behaviour_of) and the content of its inputs. It does not
+//! use timestamps, and a new program version alone makes nothing stale.
 
 use std::path::{Path, PathBuf};
 
@@ -150,13 +150,17 @@ fn changed_inputs<C: StageConfig>(config: &C, made: &Summary, folder: &Path) -> 
         if reads.iter().any(|it| matches!(it, Read::Files { .. })) { C::known(folder) } else { Listing::default() };
     let change = |(read, before): (&Read, &InputRecord)| match read.now(&known) {
         Ok(now) if now.is_same(before) => None,
-        Ok(_) => Some(format!("{} was changed", read.path().display())),
+        Ok(_) => Some(match read {
+            Read::File(path) => format!("{} was changed", path.display()),
+            Read::Files { path, .. } => format!("files of {} were changed", path.display()),
+        }),
         Err(_) => Some(format!("{} cannot be read", read.path().display())),
     };
     reads.iter().zip(&made.inputs).filter_map(change).collect()
 }
 
-/// Whether the inputs of a folder of this stage have changed since it was made, according to the settings in its record.
+/// Whether the inputs of a folder of this stage have changed since it was made, according to the settings in its
+/// record.
 #[must_use]
 pub fn has_changed_inputs<C: StageConfig>(made: &Summary, folder: &Path) -> bool {
     let config = made.config.config::<C>(&Map::new());

@@ -1,10 +1,11 @@
-//! The versions of an output folder: `NAME` is the published one; hidden beside it are the unfinished one (`.NAME.partial`),
-//! earlier ones (`.NAME.previous-1` is the newest) and the one that a gate held back (`.NAME.rejected`).
+//! The versions of an output folder: `NAME` is the published one; hidden beside it are the unfinished one
+//! (`.NAME.partial`), earlier ones (`.NAME.previous-1` is the newest) and the one that a gate held back
+//! (`.NAME.rejected`).
 //!
-//! Publishing is a single exchange of two folders, and that is the moment of success: what follows only tidies up. If that
-//! fails, it is logged as a warning and the next run does it. A folder that holds a version is only ever renamed until it is
-//! too old to be kept (`.NAME.expired`, which is removed). Which of two versions is newer is decided by the generation in
-//! their records, never by a clock.
+//! Publishing is a single exchange of two folders, and that is the moment of success: what follows only tidies up. If
+//! that fails, it is logged as a warning and the next run does it. A folder that holds a version is only ever renamed
+//! until it is too old to be kept (`.NAME.expired`, which is removed). Which of two versions is newer is decided by the
+//! generation in their records, never by a clock.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -36,7 +37,8 @@ impl Versions {
     /// The versions of the folder `output`, which need not exist.
     ///
     /// # Errors
-    /// [`Error::Config`] if `output` does not name a folder, or names a mount point, which cannot be replaced by a rename.
+    /// [`Error::Config`] if `output` does not name a folder, or names a mount point, which cannot be replaced by a
+    /// rename.
     pub fn of(output: &Path) -> Result<Self> {
         let target = if output.is_symlink() {
             fs::canonicalize(output).map_err(Error::io("follow the symbolic link", output))?
@@ -88,6 +90,17 @@ impl Versions {
         self.hidden(&format!("previous-{age}"))
     }
 
+    /// The record of the previous version.
+    fn read_previous(&self) -> Result<Summary> {
+        let folder = self.previous(1);
+        if files::is_there(&folder.join(RUN_FILE))? { Summary::read(&folder) } else { Err(self.without_previous()) }
+    }
+
+    fn without_previous(&self) -> Error {
+        let problem = format!("has no version before it ({} does not exist)", self.previous(1).display());
+        Error::input(&self.output, problem)
+    }
+
     /// The generation of the next version: above those of all existing versions.
     pub(super) fn next_generation(&self) -> Result<u64> {
         let kept = self.ages()?.into_iter().map(|age| self.previous(age));
@@ -101,8 +114,8 @@ impl Versions {
         Ok(generations.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0) + 1)
     }
 
-    /// Replaces the output with the unfinished folder, which has generation `new`. Once it is in place nothing fails any more:
-    /// if tidying up does not work, that is logged and left to the next run.
+    /// Replaces the output with the unfinished folder, which has generation `new`. Once it is in place nothing fails
+    /// any more: if tidying up does not work, that is logged and left to the next run.
     pub(super) fn publish(&self, new: u64, keep: usize) -> Result<()> {
         let old = match files::exchange(&self.partial(), &self.output, &self.hidden(ASIDE)) {
             Ok(old) => old,
@@ -150,7 +163,8 @@ impl Versions {
         self.ages()?.into_iter().filter(|&age| age >= keep.max(1)).try_for_each(|age| self.expire(&self.previous(age)))
     }
 
-    /// Removes a version that is too old to be kept. It is renamed first, so that no remains of it are mistaken for a version.
+    /// Removes a version that is too old to be kept. It is renamed first, so that no remains of it are mistaken for a
+    /// version.
     fn expire(&self, old: &Path) -> Result<()> {
         let expired = self.hidden(EXPIRED);
         files::remove_folder(&expired)?;
@@ -167,8 +181,8 @@ impl Versions {
         Ok(ages)
     }
 
-    /// Completes or undoes a publication that a run was killed in the middle of: afterwards the published folder is in place
-    /// and the previous version is the newest of the kept ones. The lock must be held.
+    /// Completes or undoes a publication that a run was killed in the middle of: afterwards the published folder is in
+    /// place and the previous version is the newest of the kept ones. The lock must be held.
     pub(super) fn recover(&self, keep: usize) -> Result<()> {
         let aside = self.hidden(ASIDE);
         if files::is_there(&aside)? {
@@ -199,8 +213,8 @@ impl Versions {
         Ok(matches!(published, Generation::Of(1..)) && generation(folder)? == published)
     }
 
-    /// Whether `folder` holds a version that was published until a newer one replaced it. An unfinished folder has no record,
-    /// or one with a higher generation than the published folder's.
+    /// Whether `folder` holds a version that was published until a newer one replaced it. An unfinished folder has no
+    /// record, or one with a higher generation than the published folder's.
     fn was_published(&self, folder: &Path) -> Result<bool> {
         Ok(match (generation(folder)?, generation(&self.output)?) {
             (Generation::Of(this), Generation::Of(published)) => this <= published,
@@ -227,8 +241,8 @@ impl Versions {
         files::remove_folder(&partial)
     }
 
-    /// Creates the unfinished folder, empty except for the folders `kept` of an earlier run; returns whether there were any.
-    /// The lock must be held, and [`Versions::recover`] must have been called.
+    /// Creates the unfinished folder, empty except for the folders and files `kept` of an earlier run; returns whether
+    /// there was such a folder. The lock must be held, and [`Versions::recover`] must have been called.
     pub(super) fn start(&self, kept: &[&str]) -> Result<bool> {
         let partial = self.partial();
         if !kept.iter().any(|name| partial.join(name).is_dir()) {
@@ -236,10 +250,13 @@ impl Versions {
             files::create_folder(&partial)?;
             return Ok(false);
         }
+        let is_kept = |path: &Path| kept.iter().any(|name| path == partial.join(name));
         for path in files::entries(&partial)? {
             if !path.is_dir() || path.is_symlink() {
-                files::remove_file(&path)?;
-            } else if !kept.iter().any(|name| path == partial.join(name)) {
+                if path.is_symlink() || !is_kept(&path) {
+                    files::remove_file(&path)?;
+                }
+            } else if !is_kept(&path) {
                 files::remove_folder(&path)?;
             }
         }
@@ -269,8 +286,8 @@ impl Versions {
         Ok(())
     }
 
-    /// Replaces the published folder with one that has the same files (as hard links), except for those that `write` writes
-    /// into it. The lock must be held.
+    /// Replaces the published folder with one that has the same files (as hard links), except for those that `write`
+    /// writes into it. The lock must be held.
     pub(super) fn amend(&self, replaced: &[&str], write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let amended = self.hidden(AMENDED);
         files::remove_folder(&amended)?;
@@ -318,25 +335,21 @@ fn generation(folder: &Path) -> Result<Generation> {
     Ok(record.map_or(Generation::Damaged, |it| Generation::Of(it.generation)))
 }
 
-/// Swaps the published version with the previous one; a second call undoes the first. Returns the record of the version that
-/// is published now.
+/// Swaps the published version with the previous one; a second call undoes the first. Returns the record of the version
+/// that is published now.
 ///
 /// # Errors
 /// [`Error::Input`] if there is no previous version, [`Error::Locked`] if a run holds the folder, [`Error::Io`].
 pub fn roll_back(output: &Path) -> Result<Summary> {
     let versions = Versions::of(output)?;
     versions.refuse_foreign(None)?;
-    let before = versions.previous(1);
-    let missing = || Error::input(output, format!("has no version before it ({} does not exist)", before.display()));
     if !files::is_there(&files::parent_of(&versions.output))? {
-        return Err(missing());
+        return Err(versions.without_previous());
     }
     let _lock = lock::take(output, &versions.lock(), "rollback", std::time::Duration::ZERO)?;
     versions.recover(usize::MAX)?;
-    if !files::is_there(&before.join(RUN_FILE))? {
-        return Err(missing());
-    }
-    let summary = Summary::read(&before)?;
+    let summary = versions.read_previous()?;
+    let before = versions.previous(1);
     if let Some(old) = files::exchange(&before, &versions.output, &versions.hidden(ASIDE))?
         && old != before
     {
@@ -344,6 +357,16 @@ pub fn roll_back(output: &Path) -> Result<Summary> {
     }
     versions.warn(files::flush(&versions.parent));
     Ok(summary)
+}
+
+/// The record of the version that [`roll_back`] would publish. Changes nothing.
+///
+/// # Errors
+/// [`Error::Input`] if there is no previous version, [`Error::Io`].
+pub fn previous(output: &Path) -> Result<Summary> {
+    let versions = Versions::of(output)?;
+    versions.refuse_foreign(None)?;
+    versions.read_previous()
 }
 
 #[cfg(test)]

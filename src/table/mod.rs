@@ -14,11 +14,13 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use parquet::file::reader::ChunkReader;
 
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
+use crate::guard;
 
 /// Version of all schemas of this program; incremented when a column's name, type or meaning changes.
 pub const SCHEMA_VERSION: &str = "1";
@@ -108,7 +110,7 @@ impl TableWriter {
     /// [`Error::Io`], for example if the disk is full.
     pub fn write(&mut self, rows: &RecordBatch) -> Result<()> {
         self.rows += rows.num_rows();
-        self.writer.write(rows).map_err(failed("write", &self.path))
+        guarded("write", &self.path, || self.writer.write(rows))
     }
 
     /// Finishes the file, flushes it to disk, reopens it and checks schema and row count. Returns the number of rows.
@@ -124,7 +126,7 @@ impl TableWriter {
     /// # Errors
     /// [`Error::Io`], for example if the disk is full.
     pub fn end(self) -> Result<Ended> {
-        let file = self.writer.into_inner().map_err(failed("write", &self.path))?;
+        let file = guarded("write", &self.path, || self.writer.into_inner())?;
         Ok(Ended { path: self.path, schema: self.schema, rows: self.rows, file })
     }
 }
@@ -245,8 +247,11 @@ impl Iterator for TableReader {
     type Item = Result<RecordBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let batch = self.reader.next()?;
-        Some(batch.map_err(|cause| Error::input(&self.path, "is damaged; recreate it").because(cause)))
+        let damaged = || Error::input(&self.path, "is damaged; recreate it");
+        match guard::no_panic(|| self.reader.next()) {
+            Ok(batch) => Some(batch?.map_err(|cause| damaged().because(cause))),
+            Err(panic) => Some(Err(damaged().because(panic))),
+        }
     }
 }
 
@@ -267,8 +272,11 @@ fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
 }
 
 fn opened<T: ChunkReader + 'static>(path: &Path, content: T) -> Result<ParquetRecordBatchReaderBuilder<T>> {
-    ParquetRecordBatchReaderBuilder::try_new(content)
-        .map_err(|cause| Error::input(path, "is not a complete Parquet file; recreate it").because(cause))
+    let incomplete = || Error::input(path, "is not a complete Parquet file; recreate it");
+    match guard::no_panic(|| ParquetRecordBatchReaderBuilder::try_new(content)) {
+        Ok(opened) => opened.map_err(|cause| incomplete().because(cause)),
+        Err(panic) => Err(incomplete().because(panic)),
+    }
 }
 
 fn check_identity(path: &Path, name: &str, schema: &Schema) -> Result<()> {
@@ -283,7 +291,12 @@ fn check_identity(path: &Path, name: &str, schema: &Schema) -> Result<()> {
     ))
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(parquet::errors::ParquetError) -> Error {
+/// Runs a step of the writer, which panics if zstd gets no memory.
+fn guarded<T>(action: &'static str, path: &Path, step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
+    guard::no_panic(step).unwrap_or_else(|panic| Err(ParquetError::General(panic))).map_err(failed(action, path))
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(ParquetError) -> Error {
     let path = path.to_owned();
-    move |cause| Error::io(action, path)(std::io::Error::other(cause))
+    move |cause| Error::io(action, path)(error::io_error_of(cause))
 }

@@ -50,7 +50,7 @@ pub struct Checkpoint {
     pub identity: Identity,
     /// Steps done.
     pub step: u64,
-    /// The epochs done, at least one.
+    /// The epochs done, at least one. The file does not have their times, so that identical runs write identical bytes.
     pub history: Vec<EpochRecord>,
     /// Whether the run's time was up and it was about to stop here.
     pub is_time_over: bool,
@@ -131,7 +131,7 @@ impl Checkpoint {
             is_time_over: self.is_time_over,
             state: self.state.iter().map(|(name, _)| name.clone()).collect(),
             run: self.identity.clone(),
-            history: self.history.clone(),
+            history: self.history.iter().map(EpochRecord::without_times).collect(),
         };
         let header = serde_json::to_string(&header).expect("a header is plain data");
         let spec = spec_text(&self.spec);

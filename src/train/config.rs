@@ -105,18 +105,24 @@ pub struct Config {
     /// The file of a pretrained encoder ([`EncoderFile`]) that takes the place of the network's way down; the recipe
     /// `pretrained` has the installed one, the others none. Only with `batch_norm = true` and `stride = 2`.
     pub encoder: Option<PathBuf>,
-    /// With an encoder: factor of the learning rate for its weights, 0 to 1.
+    /// With an encoder: factor of the learning rate for its weights, above 0 and at most 1.
     pub encoder_rate: f32,
     /// Weight decay of `AdamW` (Loshchilov and Hutter, 2019, <https://arxiv.org/abs/1711.05101>): in each step, kernels of
     /// convolutions shrink by this times the learning rate; 0 or more.
     pub weight_decay: f32,
-    /// Channels of the network's levels, top to bottom: 2 to 7 multiples of 8. With an encoder, those of the decoder's
+    /// Channels of the network's levels, top to bottom: 2 to 7 multiples of 8, the first 8, 16, 24 or 32. With an encoder, those of the decoder's
     /// levels, from half the photo's resolution down: as many as the encoder has steps, less one.
     pub channels: Vec<usize>,
     /// Photo pixels, in each direction, per pixel of the top level: 1, or 2 for twice the channels at the same cost.
     pub stride: usize,
     /// Whether maps are normalised over the batch during training.
     pub batch_norm: bool,
+    /// Times that logits are enlarged in each direction, by bilinear interpolation, before the category is chosen: 1, or a
+    /// multiple of the stride among 2 and 4. Twice the stride suits photos of half the catalogue's size.
+    pub logit_scale: usize,
+    /// Weight in the loss of the presence head, which learns what occurs in a photo at all and multiplies its
+    /// probabilities onto those of all pixels; 0 for none. Only with `loss = "softmax"`.
+    pub presence: f32,
     /// With `batch_norm`: epochs that the moving average of the weights covers; the averaged weights are the ones
     /// published. 0 for the last weights.
     pub average_epochs: f32,
@@ -194,6 +200,8 @@ impl Config {
             channels: SEED_CHANNELS.to_vec(),
             stride: 1,
             batch_norm: false,
+            logit_scale: 1,
+            presence: 0.0,
             average_epochs: 0.0,
             augment_flip: false,
             augment_scale: 0.0,
@@ -296,13 +304,14 @@ impl Config {
             ),
             ("train.dice", self.dice >= 0.0 && self.dice.is_finite(), "is not 0 or more"),
             ("train.dice", self.dice == 0.0 || self.loss == Loss::Softmax, "requires loss = \"softmax\"; set it to 0"),
-            ("train.encoder_rate", share(self.encoder_rate), "is not between 0 and 1"),
+            ("train.encoder_rate", self.encoder_rate > 0.0 && self.encoder_rate <= 1.0, "is not above 0 and at most 1"),
             ("train.weight_decay", self.weight_decay >= 0.0 && self.weight_decay.is_finite(), "is not 0 or more"),
             (
                 "train.batch_norm",
                 self.batch_norm || self.encoder.is_none(),
                 "is false, but a network with a pretrained encoder needs it; set it to true",
             ),
+            ("train.presence", self.presence >= 0.0 && self.presence.is_finite(), "is not 0 or more"),
             ("train.augment_scale", share(self.augment_scale), "is not between 0 and 1"),
             ("train.augment_shift", (0.0..=0.5).contains(&self.augment_shift), "is not between 0 and 0.5"),
             ("train.augment_light", share(self.augment_light), "is not between 0 and 1"),
@@ -315,6 +324,14 @@ impl Config {
             None if self.encoder.is_some() => Ok(()),
             None => self.network(None).map(drop),
         }
+    }
+
+    /// Checks the encoder, and that a network can be made with it.
+    ///
+    /// # Errors
+    /// As [`EncoderFile::open`]; [`Error::Config`].
+    pub fn check_encoder(&self) -> Result<()> {
+        self.network(self.open_encoder()?.as_ref()).map(drop)
     }
 
     /// Opens the encoder; `None` if the network has none.
@@ -349,8 +366,9 @@ impl Config {
             loss: self.loss,
             channels: self.channels.clone(),
             stride: self.stride,
-            logit_scale: 1,
+            logit_scale: self.logit_scale,
             batch_norm: self.batch_norm,
+            presence: self.presence > 0.0,
             encoder: encoder.map(|it| it.encoder().clone()),
         }
     }
@@ -428,6 +446,22 @@ mod tests {
     }
 
     #[test]
+    fn only_the_recipe_pretrained_has_an_encoder() {
+        for recipe in [Recipe::Seed, Recipe::Best] {
+            let config = Config::of(recipe);
+            assert_eq!((config.encoder, config.encoder_rate, config.weight_decay), (None, 1.0, 0.0), "{recipe:?}");
+        }
+        let config = Config::of(Recipe::Pretrained);
+        assert_eq!(config.encoder, Some(encoder::installed()));
+        config.check_values().expect("whether the file is there is checked later");
+        let missing = Config { encoder: Some("/nowhere/lite0.safetensors".into()), ..config };
+        let problem = missing.check_encoder().expect_err("it is missing").to_string();
+        for part in ["/nowhere/lite0.safetensors", "`make encoder`", "[train] encoder", "recipe = \"best\""] {
+            assert!(problem.contains(part), "{problem}");
+        }
+    }
+
+    #[test]
     fn bad_settings_are_named() {
         for (config, setting) in [
             (Config { epochs: 0, ..Config::default() }, "train.epochs"),
@@ -442,8 +476,11 @@ mod tests {
             (Config { unlabelled_confidence: 1.5, ..Config::default() }, "train.unlabelled_confidence"),
             (Config { dice: -1.0, ..Config::default() }, "train.dice"),
             (Config { rare_sampling: f32::NAN, ..Config::default() }, "train.rare_sampling"),
-            (Config { channels: vec![24, 48], ..Config::default() }, "train.channels"),
+            (Config { channels: vec![40, 48], ..Config::default() }, "train.channels"),
             (Config { stride: 3, ..Config::default() }, "train.stride"),
+            (Config { encoder_rate: 0.0, ..Config::default() }, "train.encoder_rate"),
+            (Config { weight_decay: -0.01, ..Config::default() }, "train.weight_decay"),
+            (Config { batch_norm: false, ..Config::of(Recipe::Pretrained) }, "train.batch_norm"),
         ] {
             let error = config.check_values().expect_err("the setting is bad");
             assert!(error.to_string().contains(setting), "{error}");

@@ -1,6 +1,7 @@
 //! The training loop: epochs, validation, checkpoints, and when to stop.
 
 use std::ops::{ControlFlow, RangeInclusive};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::augment::Change;
@@ -14,6 +15,7 @@ use super::step::{self, TrainingStep};
 use super::tensorboard::EventFile;
 use crate::error::{Error, Result};
 use crate::graph::Precision;
+use crate::model::certainty::Certainty;
 use crate::model::confusion::Confusion;
 use crate::model::epochs::{self, EpochRecord};
 use crate::picture::{self, Panel};
@@ -56,6 +58,8 @@ pub(super) struct Course<'a> {
     pub(super) deadline: Option<Instant>,
     pub(super) checkpoints: Checkpoints,
     pub(super) events: EventFile,
+    /// The history as a file, which keeps the times of the epochs for a run that resumes this one.
+    pub(super) loss_csv: PathBuf,
     /// The epochs done.
     pub(super) history: Vec<EpochRecord>,
     /// Whether the deadline had passed after the last of them.
@@ -68,6 +72,7 @@ impl Course<'_> {
         phase.step.restore(checkpoint.step, &checkpoint.state)?;
         tracing::info!("resuming after epoch {} of {}", checkpoint.epoch(), self.config().epochs);
         self.history = checkpoint.history;
+        epochs::add_times(&mut self.history, &self.loss_csv);
         self.is_time_over = checkpoint.is_time_over;
         Ok(())
     }
@@ -112,6 +117,7 @@ impl Course<'_> {
         }
         self.events.scalars(&record)?;
         self.history.push(record);
+        epochs::write_csv(&self.loss_csv, &self.history)?;
         self.is_time_over = self.deadline.is_some_and(|it| it <= Instant::now());
         self.checkpoints.save(&Checkpoint {
             spec: self.material.spec.clone(),
@@ -265,7 +271,9 @@ impl Course<'_> {
     /// of a few photos.
     fn validate(&mut self, phase: &mut Phase, epoch: u32) -> Result<(f64, Confusion)> {
         let (mut loss, mut confusion) = (0.0, Confusion::default());
-        let weights = runtime::vector(phase.step.folded_weights()?)?;
+        let folded = phase.step.folded_weights()?;
+        let mut certainty = self.is_shown(epoch).then(|| phase.certainty(&folded)).transpose()?;
+        let weights = runtime::vector(folded)?;
         let Phase { validation, evaluator, .. } = phase;
         let ids: Vec<usize> = (0..validation.len()).collect();
         let shown: Vec<usize> =
@@ -278,8 +286,8 @@ impl Course<'_> {
             loss += f64::from(answer.loss) * ids.len() as f64 / validation.len() as f64;
             for (&id, map) in ids.iter().zip(&answer.label_maps) {
                 validation.count(id, map, &mut confusion);
-                if shown.contains(&id) {
-                    self.show(epoch, validation, id, map)?;
+                if let Some(certainty) = certainty.as_mut().filter(|_| shown.contains(&id)) {
+                    self.show(epoch, validation, id, map, certainty)?;
                 }
             }
         }
@@ -292,14 +300,25 @@ impl Course<'_> {
         epoch == 1 || epoch == epochs || epoch.is_multiple_of(epochs.div_ceil(SHOWN_EPOCHS))
     }
 
-    /// Writes a picture of a validation photo with its truth and prediction.
-    fn show(&mut self, epoch: u32, validation: &Examples, id: usize, map: &[u8]) -> Result<()> {
+    /// Writes a picture of a validation photo with its truth, its prediction, and where the network is sure.
+    fn show(
+        &mut self,
+        epoch: u32,
+        validation: &Examples,
+        id: usize,
+        map: &[u8],
+        certainty: &mut Certainty,
+    ) -> Result<()> {
         let (photo, maps) = validation.cut_out(id, map);
-        let overlays = maps.map(|map| picture::overlay(&photo, &map));
-        let tiles = [photo].into_iter().chain(overlays).zip(["photo", "truth", "prediction"]);
+        let on_canvas = certainty.on_canvas(validation.batch(&[(id, Change::NONE)]).photos)?;
+        let (_, [_, sure]) = validation.cut_out(id, &on_canvas);
+        let [truth, prediction] = maps.map(|map| picture::overlay(&photo, &map));
+        let sure = picture::certainty(&photo, &sure);
+        let tiles =
+            [photo, truth, prediction, sure].into_iter().zip(["photo", "truth", "prediction", "unsure: orange"]);
         let tiles: Vec<_> = tiles.map(|(photo, caption)| Panel { photo, caption: caption.to_owned() }).collect();
         let name = format!("validation/{}", validation.file_name(id));
-        self.events.picture(epoch, &name, &picture::contact_sheet(&tiles, 3)?)
+        self.events.picture(epoch, &name, &picture::contact_sheet(&tiles, 4)?)
     }
 
     fn not_finite(&self, phase: &Phase, place: &str, turns: &[Turn]) -> Error {

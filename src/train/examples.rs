@@ -15,10 +15,10 @@ use crate::labels::CATEGORY_COUNT;
 use crate::model::confusion::Confusion;
 use crate::model::example::Example;
 use crate::photo::{self, Photo};
-use crate::stop;
 use crate::train::augment::{Augmentation, Change};
 use crate::train::sampling::Turn;
 use crate::train::unlabelled::PseudoLabelled;
+use crate::{stop, threads};
 
 /// Photos decoded at a time; bounds the memory used on top of the result.
 const CHUNK: usize = 32;
@@ -176,7 +176,7 @@ impl Examples {
         let change = |turn: &Turn| (turn.photo, plan.augmentation.draw(plan.seed, plan.epoch, *turn));
         let (sender, batches) = mpsc::sync_channel(BATCHES_AHEAD);
         thread::scope(|scope| {
-            scope.spawn(move || {
+            threads::spawn_in(scope, move || {
                 for turns in plan.turns.chunks(plan.batch_size) {
                     let changes: Vec<_> = turns.iter().map(change).collect();
                     // The receiver is gone: `work` stopped early.
@@ -184,7 +184,7 @@ impl Examples {
                         return;
                     }
                 }
-            });
+            })?;
             for (batch, turns) in batches {
                 if work(batch, turns)?.is_break() {
                     break;

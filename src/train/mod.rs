@@ -12,7 +12,7 @@ use crate::graph::{self, Dialect, Precision, Spec, parameters};
 use crate::labels::CATEGORIES;
 use crate::model::encoder::EncoderFile;
 use crate::model::epochs::{self, EpochRecord};
-use crate::model::files::{HISTORY_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
+use crate::model::files::{HISTORY_FILE, LOSS_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
 use crate::model::{self, weights};
 use crate::stage::{self, Common, InputRecord, Outcome, Read, RunFolders, Stage, StageConfig, Summary, Versions};
 use crate::{chart, evaluate, files, picture, runtime};
@@ -187,7 +187,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     if common.dry_run {
         return planned(config, &network, resume, common, &dataset, photos).map(Outcome::Planned);
     }
-    let kept = [checkpoint::FOLDER, tensorboard::FOLDER];
+    let kept = [checkpoint::FOLDER, tensorboard::FOLDER, LOSS_FILE];
     let mut stage = Stage::begin_again(STAGE, &config.output, common, config, &kept)?;
     let source = dataset.record(&mut stage)?;
     network.encoder.iter().for_each(|it| stage.record(it.record().clone()));
@@ -307,6 +307,7 @@ fn prepare<'a>(
         deadline: None,
         checkpoints: Checkpoints::start(stage.create_folder(checkpoint::FOLDER)?, resumed.as_ref())?,
         events: EventFile::open(&stage.create_folder(tensorboard::FOLDER)?, after)?,
+        loss_csv: stage.path(LOSS_FILE),
         history: Vec::new(),
         is_time_over: false,
     };
@@ -316,8 +317,8 @@ fn prepare<'a>(
     Ok((course, phase))
 }
 
-/// Writes the network at its full size, its training step, its weights and the training history; returns the inference
-/// network.
+/// Writes the network at its full size, its training step, its weights and the training history (`loss.csv` is there
+/// already); returns the inference network.
 fn write_model(stage: &Stage, course: &Course<'_>, phase: &Phase) -> Result<Vec<u8>> {
     let (whole, weights, history) = (course.material.spec, phase.step.folded_weights()?, &course.history);
     let descent = course.material.config.descent();
@@ -328,7 +329,6 @@ fn write_model(stage: &Stage, course: &Course<'_>, phase: &Phase) -> Result<Vec<
     files::write(&stage.path(PREDICT_FILE), &predict)?;
     weights::write_weights(&stage.path(WEIGHTS_FILE), &spec, &weights)?;
     epochs::write(&stage.path(HISTORY_FILE), history)?;
-    epochs::write_csv(&stage.path("loss.csv"), history)?;
     files::write(&stage.path("learning_curve.png"), &picture::png(&chart::side_by_side(&epochs::charts(history))?))?;
     Ok(predict)
 }

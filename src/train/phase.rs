@@ -8,8 +8,9 @@ use super::unlabelled::PseudoLabels;
 use crate::dataset::{Dataset, Split};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::graph::{LossWeights, Precision, Spec};
+use crate::graph::{self, LossWeights, Precision, Spec};
 use crate::labels::CATEGORY_COUNT;
+use crate::model::certainty::Certainty;
 use crate::model::evaluator::Evaluator;
 
 /// What the phases of a run are made from.
@@ -34,6 +35,15 @@ pub(super) struct Phase {
     pub(super) loss_weights: LossWeights,
     pub(super) step: TrainingStep,
     pub(super) evaluator: Evaluator,
+    /// What the sessions run on.
+    engine: Engine,
+}
+
+impl Phase {
+    /// The network with the weights `folded`, to see how sure it is.
+    pub(super) fn certainty(&self, folded: &[f32]) -> Result<Certainty> {
+        Certainty::new(&graph::predict(&self.spec.folded(), folded), self.engine)
+    }
 }
 
 impl Material<'_> {
@@ -50,7 +60,7 @@ impl Material<'_> {
         train.extend(&self.pseudo_labels.photos)?;
         let validation = Examples::load(self.dataset, Split::Validation, &spec)?;
         let categories = category_weights(&train, config.category_balance);
-        let loss_weights = LossWeights { categories, dice: config.dice };
+        let loss_weights = LossWeights { categories, dice: config.dice, presence: config.presence };
         let batch_size = config.batch_size.min(train.len());
         let micro_batch_size = if config.micro_batch_size == 0 { batch_size } else { config.micro_batch_size };
         let precision = if config.mixed_precision { Precision::F16 } else { Precision::F32 };
@@ -62,9 +72,10 @@ impl Material<'_> {
                 "mixed_precision is for portable operators, which CUDA runs; the native ones compute in f32"
             );
         }
-        let evaluator = Evaluator::new(&spec, step.backend().engine(self.engine))?;
+        let engine = step.backend().engine(self.engine);
+        let evaluator = Evaluator::new(&spec, engine)?;
         let repeat_factors = sampling::repeat_factors(&train.occurrences(), config.rare_sampling);
-        Ok(Phase { spec, train, repeat_factors, validation, loss_weights, step, evaluator })
+        Ok(Phase { spec, train, repeat_factors, validation, loss_weights, step, evaluator, engine })
     }
 
     /// The phase of epoch `epoch`, given that of the epoch before it: the same one, or one at another photo size that

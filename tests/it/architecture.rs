@@ -1,4 +1,5 @@
-//! The plan of the house, as `docs/architecture.md` has it: no import goes up, and no files import each other in a circle.
+//! The plan of the house, as `docs/architecture.md` has it: no import goes up, and no files import each other in a
+//! circle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,8 +1,8 @@
-//! The report in headless Chromium, driven through its `WebDriver`: opened, searched, clicked, walked along by keyboard, looked
-//! at in light, dark and narrow, without an error in the console.
+//! The report in headless Chromium, driven through its `WebDriver`: opened, searched, clicked, walked along by
+//! keyboard, looked at in light, dark and narrow, without an error in the console.
 //!
-//! `LOOKBOOK_PICTURES=folder` keeps the screenshots for people to look at; `LOOKBOOK_REPORT=folder` looks at a report of
-//! yours instead of that of a small sample.
+//! `LOOKBOOK_PICTURES=folder` keeps the screenshots for people to look at; `LOOKBOOK_REPORT=folder` looks at a report
+//! of yours instead of that of a small sample.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

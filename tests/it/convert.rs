@@ -9,6 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
+use crate::shared::shared;
 use lookbook::Error;
 use lookbook::convert::{self, Config};
 use lookbook::dataset::{Dataset, Split};
@@ -63,24 +64,14 @@ fn every_label_of_a_file_of_h5py_is_as_h5py_reads_it() {
 
 #[test]
 fn every_label_of_the_real_photos_is_as_h5py_reads_it() {
-    let shared = std::env::var("LOOKBOOK_SHARED").unwrap_or_else(|_| "../shared".to_owned());
-    let source = Path::new(&shared).join("data/cfpd");
-    if !source.is_dir() {
-        println!("skipped: {} is not there (LOOKBOOK_SHARED names its parent)", source.display());
-        return;
-    }
+    let Some(source) = shared("data/cfpd") else { return };
     let oracle = fs::read_to_string("tests/data/convert_cfpd.json").expect("stored hashes");
     check_against_oracle(&source, &oracle);
 }
 
 #[test]
 fn clothing_co_parsing_is_told_by_its_layout_and_folded() {
-    let shared = std::env::var("LOOKBOOK_SHARED").unwrap_or_else(|_| "../shared".to_owned());
-    let source = Path::new(&shared).join("data/ccp");
-    if !source.is_dir() {
-        println!("skipped: {} is not there (LOOKBOOK_SHARED names its parent)", source.display());
-        return;
-    }
+    let Some(source) = shared("data/ccp") else { return };
     let place = tempfile::tempdir().expect("a temporary folder");
     let output = place.path().join("dataset");
     let summary = convert(&source, &output).expect("a dataset").published().expect("few rejects");

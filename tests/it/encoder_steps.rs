@@ -8,7 +8,7 @@ use ort::value::Tensor;
 use safetensors::SafeTensors;
 
 use crate::shared::library;
-use lookbook::engine::Engine;
+use lookbook::engine::{Engine, PrecisionChoice};
 use lookbook::graph::{self, Descent, Dialect, LossWeights, Precision, Spec, parameters};
 use lookbook::runtime;
 
@@ -19,28 +19,31 @@ const BATCH: usize = 2;
 const PIXELS: usize = BATCH * ROWS * COLUMNS;
 const DESCENT: Descent = Descent { encoder_rate: 0.1, weight_decay: 0.05 };
 
+const PRESENCE: f32 = 0.5;
+
 struct Stored {
     tensors: SafeTensors<'static>,
-    padding: &'static str,
+    case: &'static str,
     spec: Spec,
 }
 
 impl Stored {
-    fn read(padding: &'static str) -> Self {
+    fn read(case: &'static str) -> Self {
         let tensors = SafeTensors::deserialize(FILE).unwrap();
         let (_, header) = SafeTensors::read_metadata(FILE).unwrap();
         let metadata = header.metadata().clone().unwrap();
         let mut encoder: serde_json::Value = serde_json::from_str(&metadata["encoder"]).unwrap();
-        encoder["padding"] = padding.into();
+        encoder["padding"] = if case == "symmetric" { "symmetric" } else { "same" }.into();
         let spec = serde_json::json!({
             "photo_width_px": COLUMNS, "photo_height_px": ROWS, "loss": "softmax", "stride": 2, "batch_norm": true,
+            "presence": case == "presence",
             "channels": serde_json::from_str::<serde_json::Value>(&metadata["channels"]).unwrap(), "encoder": encoder,
         });
-        Self { tensors, padding, spec: Spec::parse(&spec.to_string()).unwrap() }
+        Self { tensors, case, spec: Spec::parse(&spec.to_string()).unwrap() }
     }
 
     fn bytes(&self, name: &str) -> &[u8] {
-        self.tensors.tensor(&format!("{}/{name}", self.padding)).expect(name).data()
+        self.tensors.tensor(&format!("{}/{name}", self.case)).expect(name).data()
     }
 
     fn floats(&self, name: &str) -> Vec<f32> {
@@ -84,15 +87,16 @@ fn run(session: &mut Session, inputs: Vec<(&'static str, SessionInputValue<'stat
     outputs.keys().map(|name| (name.to_owned(), floats(name))).collect()
 }
 
-fn check(dialect: Dialect, padding: &'static str) {
+fn check(dialect: Dialect, case: &'static str) {
     if library().is_none() {
         return;
     }
-    let stored = Stored::read(padding);
+    let stored = Stored::read(case);
     let spec = &stored.spec;
     let engine = Engine::cpu(dialect, 2);
 
-    let accumulate = |dialect| graph::accumulate(dialect, Precision::F32, spec, &LossWeights::PLAIN);
+    let loss_weights = LossWeights { presence: PRESENCE, ..LossWeights::PLAIN };
+    let accumulate = |dialect| graph::accumulate(dialect, Precision::F32, spec, &loss_weights);
     let (mut session, backend) = runtime::session("accumulate", accumulate, engine).unwrap();
     assert_eq!(backend.dialect, dialect);
     let [weights, statistics] = [stored.weights("init"), stored.statistics("init")];
@@ -115,7 +119,7 @@ fn check(dialect: Dialect, padding: &'static str) {
         gradient = rest;
     }
 
-    let train_step = |dialect| graph::train_step(dialect, Precision::F32, spec, &LossWeights::PLAIN, DESCENT);
+    let train_step = |dialect| graph::train_step(dialect, Precision::F32, spec, &loss_weights, DESCENT);
     let (mut session, _) = runtime::session("train_step", train_step, engine).unwrap();
     let mut state = parameters::initial_state(spec, 0);
     (state[0], state[3], state[4]) = (weights.clone(), weights, statistics);
@@ -152,7 +156,7 @@ fn check(dialect: Dialect, padding: &'static str) {
         1e-5,
         "probabilities",
     );
-    let expected = outputs["label_map"].try_extract_tensor::<u8>().unwrap().1;
+    let expected = &outputs["label_map"].try_extract_tensor::<u8>().unwrap().1.to_vec();
     let label_maps = |dialect| graph::label_maps(dialect, Precision::F32, &spec.folded(), &folded);
     let (mut session, _) = runtime::session("label_maps", label_maps, engine).unwrap();
     let [photos, _] = stored.batch(0);
@@ -160,6 +164,16 @@ fn check(dialect: Dialect, padding: &'static str) {
     let found = outputs["label_map"].try_extract_tensor::<u8>().unwrap().1;
     let other = found.iter().zip(expected).filter(|(a, b)| a != b).count();
     assert!(other * 1000 <= found.len(), "{other} of {} pixels are of another category", found.len());
+    if dialect == Dialect::Portable || runtime::precision(PrecisionChoice::Bf16, engine).is_err() {
+        return;
+    }
+    let label_maps = |dialect| graph::label_maps(dialect, Precision::Bf16, &spec.folded(), &folded);
+    let (mut session, _) = runtime::session("label_maps", label_maps, engine).unwrap();
+    let [photos, _] = stored.batch(0);
+    let outputs = session.run(vec![("photos", photos)]).unwrap();
+    let found = outputs["label_map"].try_extract_tensor::<u8>().unwrap().1;
+    let other = found.iter().zip(expected).filter(|(a, b)| a != b).count();
+    assert!(other * 20 <= found.len(), "in bf16 {other} of {} pixels are of another category", found.len());
 }
 
 #[test]
@@ -180,4 +194,14 @@ fn native_steps_with_zeros_as_in_tensorflow_are_those_of_pytorch() {
 #[test]
 fn native_steps_with_zeros_on_all_sides_are_those_of_pytorch() {
     check(Dialect::Native, "symmetric");
+}
+
+#[test]
+fn steps_with_a_presence_head_are_those_of_pytorch() {
+    check(Dialect::Portable, "presence");
+}
+
+#[test]
+fn native_steps_with_a_presence_head_are_those_of_pytorch() {
+    check(Dialect::Native, "presence");
 }

@@ -1,6 +1,6 @@
-//! No version is ever lost: runs whose file system calls fail (EIO, ENOSPC) or that are killed at one, at every call of every
-//! stage that publishes, and after each fault what is promised in `docs/operations.md`. `make test` tries a part of them,
-//! `make test-faults` all. The faults are injected by strace(1).
+//! No version is ever lost: runs whose file system calls fail (EIO, ENOSPC) or that are killed at one, at every call of
+//! every stage that publishes, and after each fault what is promised in `docs/operations.md`. `make test` tries a part
+//! of them, `make test-faults` all. The faults are injected by strace(1).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -21,7 +21,7 @@ const CALLS: &str = "openat,read,pread64,write,pwrite64,fsync,fdatasync,rename,r
 const FILLING: &str = "openat write pwrite64 fsync fdatasync rename renameat renameat2 mkdir mkdirat link linkat ftruncate \
                        copy_file_range";
 /// A run that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What a command does to the published folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ enum Does {
     Publish,
     /// Adds a file to it.
     Amend,
-    /// Puts the version before in its place.
+    /// Puts the previous version back in its place.
     RollBack,
 }
 
@@ -368,8 +368,8 @@ fn is_whole(folder: &Path) -> bool {
     Summary::read(folder).is_ok_and(|it| it.damaged_files(folder).is_empty())
 }
 
-/// Whether a fault was injected into a call on a file. One on an event counter, by which threads wake each other and which
-/// cannot fail, stops the runtime of a library.
+/// Whether a fault was injected into a call on a file. One on an event counter, by which threads wake each other and
+/// which cannot fail, stops the runtime of a library.
 fn hit_a_file(log: &Path) -> bool {
     let text = fs::read_to_string(log).unwrap();
     !text.lines().any(|line| line.contains("(INJECTED)") && line.contains("<anon_inode:"))
@@ -395,7 +395,7 @@ fn try_fault(scenario: &Scenario, template: &Template, injection: &Injection) ->
         Does::Publish => Summary::read(&output).is_ok_and(|it| it.generation == 3),
         Does::Amend => !is_old && Summary::read(&output).is_ok_and(|it| it.generation == 2),
     };
-    broken.unless(is_old || is_new, "what is published is the version before or the new one");
+    broken.unless(is_old || is_new, "what is published is the previous version or the new one");
     broken.unless(is_whole(&output), "what is published is whole");
     let hidden = ["previous-1", "previous-2", "partial", "old"]
         .map(|it| place.path().join(format!(".{}.{it}", scenario.output)));

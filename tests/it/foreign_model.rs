@@ -1,5 +1,5 @@
-//! Model folders of another make, operators with shapes that they do not expect, and ids at their limit: all are refused by
-//! an error that names the thing.
+//! Model folders of another make, operators with shapes that they do not expect, and ids at their limit: all are
+//! refused by an error that names the thing.
 
 use std::collections::HashMap;
 use std::fs;
@@ -71,7 +71,7 @@ fn a_consistent_model_of_another_make_is_refused_by_file_and_field() {
         ("channels", Spec { channels: vec![8, 0, 16], ..seed() }),
         ("channels", Spec { channels: vec![8], ..seed() }),
         ("channels", Spec { channels: vec![8, 12], ..seed() }),
-        ("channels", Spec { channels: vec![24, 48], ..seed() }),
+        ("channels", Spec { channels: vec![40, 48], ..seed() }),
         ("channels", Spec { channels: vec![7, 9, 11], ..seed() }),
         ("stride", Spec { stride: 0, ..seed() }),
         ("stride", Spec { stride: 3, ..seed() }),
@@ -231,17 +231,27 @@ fn calls() -> Vec<Call> {
         call("ConvolutionGradient", f32s(&[maps, wide, &[16, 16, 3, 3], maps]), 4),
         call("PhotoConvolution", with_photos(f32s(&[&[16, 3, 3, 3], bias])), 1),
         call("PhotoConvolutionGradient", with_photos(f32s(&[wide, &[16, 3, 3, 3]])), 2),
+        call("Convolution", f32s(&[maps, &[16, 24, 3, 3], bias, wide]), 1),
+        call("ConvolutionGradient", f32s(&[maps, wide, &[16, 24, 3, 3], wide]), 4),
+        call("PointwiseConvolution", f32s(&[maps, &[16, 8, 1, 1], bias]), 1),
+        call("PointwiseConvolution", f32s(&[maps, &[16, 8, 1, 1], bias, wide]), 1),
+        call("PointwiseConvolutionGradient", f32s(&[maps, wide, &[16, 8, 1, 1]]), 3),
+        call("PointwiseConvolutionGradient", f32s(&[maps, wide, &[16, 8, 1, 1], maps]), 3),
+        call("DepthwiseConvolution", f32s(&[maps, &[8, 1, 5, 5], &[8]]), 1),
+        call("DepthwiseConvolutionGradient", f32s(&[maps, maps, &[8, 1, 3, 3]]), 3),
         call("BatchNorm", f32s(&[maps, &[8], &[8]]), 3),
+        call("BatchNorm", f32s(&[maps, &[8], &[8], maps]), 3),
         call("BatchNormGradient", f32s(&[maps, maps, &[8], &[8], &[8]]), 3),
         call("MaxPool", f32s(&[maps]), 1),
         call("MaxPoolGradient", f32s(&[maps, &[2, 2, 3, 8], maps]), 1),
         call("UpConvolution", f32s(&[maps, &[8, 16, 2, 2], bias]), 1),
         call("UpConvolutionGradient", f32s(&[maps, &[2, 8, 12, 16], &[8, 16, 2, 2]]), 3),
-        with_photo(call("HeadLoss", learn.clone(), 5)),
-        with_photo(call("HeadLoss", [learn.clone(), f32s(&[&[23], &[1]])].concat(), 5)),
+        with_photo(call("HeadLoss", learn.clone(), 6)),
+        with_photo(call("HeadLoss", [learn.clone(), f32s(&[&[23], &[1]])].concat(), 6)),
         with_photo(call("HeadEvaluation", learn, 3)),
         with_photo(call("HeadLabels", head, 2)),
         call("Adam", f32s(&[&[5], &[5], &[5], &[5], &[1], &[1]]), 3),
+        call("Adam", f32s(&[&[5], &[5], &[5], &[5], &[1], &[1], &[5], &[5]]), 3),
     ];
     if operators::has_bf16() {
         let halves = (UINT16, maps.to_vec());
@@ -250,6 +260,8 @@ fn calls() -> Vec<Call> {
             call("Bf16Convolution", with_halves(f32s(&[weight, bias])), 1),
             call("Bf16LastConvolution", with_halves(f32s(&[weight, bias])), 1),
             call("Bf16PhotoConvolution", with_photos(f32s(&[&[16, 3, 3, 3], bias])), 1),
+            call("Bf16PointwiseConvolution", with_halves(f32s(&[&[16, 8, 1, 1], bias])), 1),
+            call("Bf16DepthwiseConvolution", with_halves(f32s(&[&[8, 1, 3, 3], &[8]])), 1),
             call("Bf16MaxPool", with_halves(vec![]), 1),
             call("Bf16UpConvolution", with_halves(f32s(&[&[8, 16, 2, 2], bias])), 1),
         ]);
@@ -273,7 +285,8 @@ fn run(call: &Call) -> Result<(), String> {
     let element = match call.operator {
         "HeadEvaluation" => UINT8,
         "HeadLabels" => onnx::INT32,
-        "Bf16Convolution" | "Bf16PhotoConvolution" | "Bf16MaxPool" | "Bf16UpConvolution" => UINT16,
+        "Bf16LastConvolution" => FLOAT,
+        operator if operator.starts_with("Bf16") => UINT16,
         _ => FLOAT,
     };
     builder.output("last", last, element, &[Dim::Batch]);
@@ -303,7 +316,7 @@ fn operators_refuse_shapes_that_they_do_not_expect() {
         return;
     }
     let count = calls().len();
-    assert!(count >= 17);
+    assert!(count >= 28);
     for at in 0..count {
         let good = calls().swap_remove(at);
         run(&good).unwrap_or_else(|problem| panic!("{} works: {problem}", good.operator));
@@ -347,6 +360,13 @@ fn operators_refuse_what_agrees_but_has_no_kernel() {
         of("MaxPool", &[&[1, 4, 3, 8]], 1),
         of("MaxPool", &[&[1, 4, 4, 4]], 1),
         of("UpConvolution", &[&[1, 4, 4, 8], &[8, 3, 2, 2], &[3]], 1),
+        of("PointwiseConvolution", &[&[1, 4, 4, 8], &[12, 8, 1, 1], &[12]], 1),
+        of("PointwiseConvolution", &[&[1, 4, 4, 8], &[8, 8, 3, 3], &[8]], 1),
+        of("DepthwiseConvolution", &[&[1, 4, 4, 12], &[12, 1, 3, 3], &[12]], 1),
+        of("DepthwiseConvolution", &[&[1, 4, 4, 8], &[8, 1, 7, 7], &[8]], 1),
+        of("DepthwiseConvolution", &[&[1, 4, 4, 8], &[8, 8, 3, 3], &[8]], 1),
+        of("Convolution", &[&[1, 4, 4, 8], &[8, 12, 3, 3], &[8], &[1, 4, 4, 4]], 1),
+        of("Adam", &[&[5], &[5], &[5], &[5], &[1], &[1], &[5]], 3),
     ];
     for call in calls {
         assert_refused(&call, &format!("{:?}", call.inputs));
@@ -356,9 +376,29 @@ fn operators_refuse_what_agrees_but_has_no_kernel() {
         call.attributes = vec![Attribute::ints("photo", &photo)];
         assert_refused(&call, &format!("photo {photo:?}"));
     }
-    let mut call = of("HeadLabels", &[&[1, 4, 4, 24], &[23, 24, 1, 1], &[23]], 2);
+    let depthwise = [
+        Attribute::int("activation", 2),
+        Attribute::int("stride", 0),
+        Attribute::int("stride", 3),
+        Attribute::ints("pads", &[1]),
+        Attribute::ints("pads", &[3, 0]),
+        Attribute::ints("pads", &[-1, 0]),
+    ];
+    for attribute in depthwise {
+        let mut call = of("DepthwiseConvolution", &[&[1, 4, 4, 8], &[8, 1, 3, 3], &[8]], 1);
+        let what = format!("{attribute:?}");
+        call.attributes = vec![attribute];
+        assert_refused(&call, &what);
+    }
+    let mut call = of("PhotoConvolution", &[&[1, 4, 4, 3], &[8, 3, 3, 3], &[8]], 1);
+    call.inputs[0].0 = UINT8;
+    call.attributes = vec![Attribute::floats("fill", &[0.5; 3])];
+    run(&call).expect("what is filled has as many channels");
+    call.attributes = vec![Attribute::floats("fill", &[0.5; 2])];
+    assert_refused(&call, "what is filled has 2 channels");
+    let mut call = of("HeadLabels", &[&[1, 4, 4, 40], &[23, 40, 1, 1], &[23]], 2);
     call.attributes = vec![Attribute::ints("photo", &[4, 4])];
-    assert_refused(&call, "24 channels");
+    assert_refused(&call, "40 channels");
     let mut call = of("HeadLabels", &[&[1, 4, 4, 8], &[5, 8, 1, 1], &[5]], 2);
     call.attributes = vec![Attribute::ints("photo", &[4, 4])];
     assert_refused(&call, "5 categories");

@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::model::write_flat_model;
 use lookbook::dataset::Dataset;
+use lookbook::features::{FeatureStatistics, FeatureTable};
 use lookbook::graph::{Loss, Spec, parameters};
 use lookbook::mat::ccp::Ccp;
 use lookbook::mat::cfpd::Cfpd;
@@ -24,7 +25,7 @@ use lookbook::settings::Settings;
 use lookbook::stage::{Common, Summary};
 use lookbook::train::checkpoint::Checkpoint;
 use lookbook::train::tensorboard::EventFile;
-use lookbook::{convert, model, sample};
+use lookbook::{convert, model, sample, similarity};
 
 /// Mutated files of each kind in `make test`.
 const TRIES: u64 = 150;
@@ -62,8 +63,8 @@ fn read_ccp(folder: &Path) -> Result<(), String> {
     (0..source.len()).try_for_each(|entry| said(source.annotation(entry)))
 }
 
-fn read_list(folder: &Path) -> Result<(), String> {
-    let [catalogue, model, output] = ["list.csv", "model", "features"].map(|name| folder.join(name));
+fn read_list(folder: &Path, list: &str) -> Result<(), String> {
+    let [catalogue, model, output] = [list, "model", "features"].map(|name| folder.join(name));
     let config = segment::Config { catalogue, model, output, ..segment::Config::default() };
     said(segment::run(&config, &Common { dry_run: true, ..Common::default() }))
 }
@@ -81,6 +82,15 @@ fn kinds(place: &Path) -> Vec<Kind> {
     sample::run(&sample::Config { output: source.clone(), photos: 2 }, &common).unwrap().published().unwrap();
     let config = convert::Config { source, output: dataset.clone(), ..convert::Config::default() };
     convert::run(&config, &common).unwrap().published().unwrap();
+    let [features, similarities] = ["features", "similarity"].map(|name| place.join(name));
+    let from = segment::LabelSource::Labels;
+    let (catalogue, output) = (dataset.clone(), features.clone());
+    let config = segment::Config { catalogue, output, from, ..segment::Config::default() };
+    segment::run(&config, &common).unwrap().published().unwrap();
+    let (table, output) = (features.clone(), similarities.clone());
+    let config = similarity::Config { features: table, output, ..similarity::Config::default() };
+    similarity::run(&config, &common).unwrap().published().unwrap();
+    let neighbours = similarities.join("neighbours.parquet");
     write_flat_model(&model, 1);
     let spec = Spec::seed(16, 32, Loss::Bce);
     let weights = parameters::initial_weights(&spec, 0);
@@ -110,7 +120,18 @@ fn kinds(place: &Path) -> Vec<Kind> {
         ),
         kind("v5", "annotations/pixel-level/0001.mat", mat("v5"), read_ccp),
         kind("v73", "fashon_parsing_data.mat", mat("v73"), read_cfpd),
-        kind("list", "list.csv", vec![b"photo_id,path\n1,a.jpg\n2,\"b, c.jpg\"\n".to_vec()], read_list),
+        kind("list", "list.csv", vec![b"photo_id,path\n1,a.jpg\n2,\"b, c.jpg\"\n".to_vec()], |folder| {
+            read_list(folder, "list.csv")
+        }),
+        kind("table_list", "list.parquet", vec![bytes(features.join("part-00000.parquet"))], |folder| {
+            read_list(folder, "list.parquet")
+        }),
+        kind("features", "part-00000.parquet", vec![bytes(features.join("part-00000.parquet"))], |folder| {
+            said(FeatureTable::open(folder)).and_then(|()| said(FeatureStatistics::scan(folder)))
+        }),
+        kind("neighbours", "neighbours.parquet", vec![bytes(neighbours)], |folder| {
+            said(similarity::read_neighbours(folder))
+        }),
         kind(
             "settings",
             "settings.toml",
@@ -177,7 +198,10 @@ fn try_one(kind: &Kind, folder: &Path, bytes: &[u8]) -> Result<(), String> {
     match result {
         Err(_) => Err("it panicked".to_owned()),
         _ if took > LONGEST => Err(format!("it took {took:?}")),
-        Ok(Err(problem)) if !problem.contains(&name) => Err(format!("the message does not name the file: {problem}")),
+        // A table in parts goes by its folder's name.
+        Ok(Err(problem)) if !problem.contains(&name) && !problem.contains(kind.name) => {
+            Err(format!("the message does not name the file: {problem}"))
+        }
         Ok(_) => Ok(()),
     }
 }
@@ -194,7 +218,7 @@ fn prepare(kind: &Kind, place: &Path) -> PathBuf {
         "dataset" => ["categories.parquet", "colors.parquet", "rejects.parquet", "run.json"].iter().for_each(|name| {
             fs::copy(place.join("dataset").join(name), folder.join(name)).unwrap();
         }),
-        "list" => write_flat_model(&folder.join("model"), 1),
+        "list" | "table_list" => write_flat_model(&folder.join("model"), 1),
         _ => {}
     }
     folder

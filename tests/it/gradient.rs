@@ -20,7 +20,7 @@ fn max_pool_gives_the_gradient_to_the_first_maximum() {
     let x = builder.input("x", FLOAT, &dims);
     let dy = builder.input("dy", FLOAT, &[Dim::Batch, Dim::Fixed(1), Dim::Fixed(2), Dim::Fixed(2)]);
     let y = builder.max_pool(&x, 1);
-    let gradients = builder.gradients(&y, dy, std::slice::from_ref(&x));
+    let gradients = builder.gradients([(y, dy)].into(), std::slice::from_ref(&x));
     builder.output("dx", &gradients[&x], FLOAT, &dims);
     let model = builder.finish("max_pool", "", &[]);
 

@@ -1,5 +1,5 @@
-//! Where the files of a features folder lie: the plain glob gives the rows alone, and folders of the old layout, in which the
-//! states, the rejects and the vanished photos lay beside the parts, go on to work.
+//! Where the files of a features folder lie: the plain glob gives the rows alone, and folders of the old layout, in
+//! which the states, the rejects and the vanished photos lay beside the parts, go on to work.
 
 use std::fs;
 use std::path::Path;

@@ -6,6 +6,7 @@
 mod architecture;
 mod browser;
 mod convert;
+mod encoder;
 mod encoder_steps;
 mod faults;
 mod foreign_model;
@@ -30,5 +31,6 @@ mod sample;
 mod segment;
 mod shared;
 mod similarity;
+mod skip;
 mod training;
 mod training_step;

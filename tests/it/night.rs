@@ -1,6 +1,7 @@
 //! A whole night by `lookbook run`: what runs, why, and what does not.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -171,7 +172,7 @@ fn a_photo_behind_an_unchanged_list_is_noticed_and_settings_name_the_catalogue()
     fs::rename(nights.path("other.jpg"), nights.path("shop/0002.jpg")).unwrap();
     let text = nights.command(&["status", "output", "--config", "night.toml"]).output().unwrap();
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
-    assert!(text.contains("list.csv was changed"), "{text}");
+    assert!(text.contains("files of list.csv were changed"), "{text}");
     assert_eq!(nights.ran(&[]), ["segment", "similarity", "report"]);
     let changed = Summary::read(&nights.path("output/features")).unwrap();
     assert_eq!((&changed.counts["known"], &changed.counts["changed"]), (&1.into(), &1.into()));
@@ -184,13 +185,17 @@ fn a_photo_behind_an_unchanged_list_is_noticed_and_settings_name_the_catalogue()
 fn what_can_be_known_before_the_first_stage_is_checked_before_it() {
     let Some(nights) = Nights::new() else { return };
     for (settings, arguments, code, told) in [
-        ("[similarity]\nthreshold = 90\n", &[][..], 2, "threshold"),
+        ("[similarity]\nthreshold = 90\n", &[][..], 2, "similarity.threshold"),
         ("[gates]\nmin_mean_iou = 40\n", &[], 2, "min_mean_iou"),
         ("", &["--source", "nowhere"], 1, "nowhere: is not a folder"),
         ("", &["--catalogue", "nowhere"], 1, "nowhere: is not there"),
+        ("[segment]\ncatalogue = \"nowhere\"\n", &[], 1, "nowhere: is not there"),
+        ("[segment]\ncatalogue = \".\"\nfrom = \"labels\"\n", &[], 2, "'labels' needs a dataset folder"),
+        ("[segment]\ndevice = \"cuda\"\n", &["--dialect", "native"], 2, "native operators run only on the CPU"),
         ("", &["--only", "train..convert"], 2, "'convert' comes before 'train'"),
         ("", &["--only", "export"], 2, "there is no stage 'export' here"),
         ("", &["--force", "nothing"], 2, "there is no stage 'nothing' here"),
+        ("", &["--force", "report", "--only", "train"], 2, "'report' is not among the stages of --only"),
     ] {
         nights.settings(settings);
         let night = nights.run(arguments);
@@ -239,7 +244,14 @@ fn make_calls_the_program_and_knows_no_stage() {
     for script in ["install_build_tools.sh", "install_onnxruntime.sh"] {
         fs::copy("/bin/true", nights.path("scripts").join(script)).unwrap();
     }
-    let built = Path::new(env!("CARGO_BIN_EXE_lookbook")).ancestors().nth(2).unwrap();
+    // Writes down where the encoder is to go.
+    let install_encoder = nights.path("scripts/install_encoder.sh");
+    fs::write(&install_encoder, "#!/bin/sh\necho \"$1\" >encoder-folder\n").unwrap();
+    fs::set_permissions(&install_encoder, fs::Permissions::from_mode(0o755)).unwrap();
+    // A program of its own: beside the one that was built there may be an encoder.
+    let program = fs::canonicalize(nights.place.path()).unwrap().join("built/release/lookbook");
+    fs::create_dir_all(program.parent().unwrap()).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_lookbook"), &program).unwrap();
     let make = |arguments: &[&str]| {
         let mut make = Command::new("make");
         make.arg("all").args(arguments).current_dir(nights.place.path()).env("ORT_DYLIB_PATH", library().unwrap());
@@ -247,7 +259,7 @@ fn make_calls_the_program_and_knows_no_stage() {
         for variable in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"] {
             make.env_remove(variable);
         }
-        let output = make.env("CARGO_TARGET_DIR", built).env("CARGO", "true").output().unwrap();
+        let output = make.env("CARGO_TARGET_DIR", nights.path("built")).env("CARGO", "true").output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         (output.status.code().unwrap(), text)
     };
@@ -263,7 +275,19 @@ fn make_calls_the_program_and_knows_no_stage() {
     let (code, text) = make(&["CONFIG=night.toml", "OUTPUT=the output's"]);
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("nothing to do"), "{text}");
+    assert!(!nights.path("encoder-folder").exists(), "the settings need no encoder");
     let (code, text) = make(&["CONFIG=nope.toml"]);
     assert_eq!(code, 2, "{text}");
     assert!(text.contains("nope.toml: cannot be read"), "{text}");
+
+    fs::write(nights.path("pretrained.toml"), "[train]\nrecipe = \"pretrained\"\n").unwrap();
+    for flag in ["-n", "-s"] {
+        let (code, text) = make(&["CONFIG=pretrained.toml", "OUTPUT=other", flag]);
+        assert_eq!(code, 2, "{text}");
+        assert!(text.contains("the pretrained encoder is missing; `make encoder` installs it"), "{text}");
+        assert!(!nights.path("other/sample").exists(), "no stage ran");
+        assert_eq!(nights.path("encoder-folder").exists(), flag != "-n", "-n gets nothing");
+    }
+    let folder = fs::read_to_string(nights.path("encoder-folder")).unwrap();
+    assert_eq!(Path::new(folder.trim()), program.parent().unwrap().join(".encoder"), "where the program looks for it");
 }

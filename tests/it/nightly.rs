@@ -208,7 +208,7 @@ fn the_status_says_what_is_stale_and_why() {
     let (code, text) = run(place, &["status", "out", "--config", "other.toml", "--verify"]);
     assert_eq!(code, 0, "{text}");
     for told in [
-        "out/sample was changed",
+        "files of out/sample were changed",
         "setting color_rule is \"first_pixel\", it was made with \"per_pixel\"",
         "rejects.parquet is not as it was written",
         "ended with exit code 1: segment: kept back by gate min_photos (9): 4 is too low by 5",

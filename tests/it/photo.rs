@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ImageFormat, RgbImage};
 
+use crate::shared::shared;
 use lookbook::photo::{self, Decoding, PhotoProblem};
 use lookbook::reason;
 
@@ -294,12 +295,9 @@ fn fitting_keeps_the_aspect_within_the_limit() {
 
 #[test]
 fn all_real_photos_are_good_and_their_halves_are_not() {
-    let shared = std::env::var_os("LOOKBOOK_SHARED").map_or_else(|| PathBuf::from("../shared"), PathBuf::from);
-    let folders = [shared.join("data/cfpd/image"), shared.join("data/ccp/photos")];
-    if !folders.iter().all(|folder| folder.is_dir()) {
-        eprintln!("skipped: no real photos at {}; set LOOKBOOK_SHARED", shared.display());
-        return;
-    }
+    let folders = [shared("data/cfpd/image"), shared("data/ccp/photos")];
+    let [Some(cfpd), Some(ccp)] = folders else { return };
+    let folders = [cfpd, ccp];
     let mut seen = 0;
     for entry in folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()) {
         let path = entry.unwrap().path();

@@ -1,6 +1,7 @@
 //! The program as a scheduler meets it: exit codes, messages, an empty environment.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -30,6 +31,12 @@ fn finish(command: &mut Command) -> (i32, String) {
     let text = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
     assert!(!text.contains("panicked"), "{text}");
     (status.code().expect("it ended by itself"), text)
+}
+
+/// Runs the program in a shell, which prepares for it.
+fn shell(place: &Path, prepare: &str, arguments: &str) -> (i32, String) {
+    let line = format!("{prepare}exec {} {arguments}", env!("CARGO_BIN_EXE_lookbook"));
+    finish(Command::new("sh").arg("-c").arg(line).env_clear().current_dir(place))
 }
 
 fn model_folder(place: &Path) {
@@ -213,6 +220,9 @@ fn lost_results_end_with_1() {
     drop(reader);
     let closed = lookbook().args(["settings", "train"]).stdout(writer).output().unwrap();
     assert_eq!(closed.status.code(), Some(1), "{}", String::from_utf8_lossy(&closed.stderr));
+    let before_the_start = shell(place.path(), "", "settings train >&-");
+    assert_eq!(before_the_start.0, 1, "{}", before_the_start.1);
+    assert!(before_the_start.1.contains("cannot print the results"), "{}", before_the_start.1);
 }
 
 #[test]
@@ -225,10 +235,7 @@ fn numbers_beyond_reason_are_refused_at_once() {
 #[test]
 fn few_open_files_are_named_and_cost_no_photo() {
     let place = tempfile::tempdir().unwrap();
-    let limited = |files: u32, arguments: &str| {
-        let shell = format!("ulimit -n {files} && exec {} {arguments}", env!("CARGO_BIN_EXE_lookbook"));
-        finish(Command::new("sh").arg("-c").arg(shell).env_clear().current_dir(place.path()))
-    };
+    let limited = |files: u32, arguments: &str| shell(place.path(), &format!("ulimit -n {files} && "), arguments);
     assert_eq!(limited(64, "sample --photos 12 --output drawn").0, 0);
     let mut refused = 0;
     for files in 6..40 {
@@ -241,4 +248,74 @@ fn few_open_files_are_named_and_cost_no_photo() {
         assert!(code == 1 && text.contains("ulimit -n"), "{files}: {text}");
     }
     assert!((1..34).contains(&refused), "{refused} of 34 limits are too small");
+}
+
+/// A user that nobody is, so that a limit of processes counts those of one test alone; root is not limited.
+const NOBODY: &str = "54321";
+
+#[test]
+fn few_threads_are_named_and_end_the_run() {
+    let place = tempfile::tempdir().unwrap();
+    let has_user =
+        Command::new("setpriv").args(["--reuid", NOBODY, "true"]).output().is_ok_and(|it| it.status.success());
+    if !has_user {
+        crate::shared::skip("a limit of processes is tried as another user, which only root can become (setpriv)");
+        return;
+    }
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let program = place.path().join("lookbook");
+    fs::copy(env!("CARGO_BIN_EXE_lookbook"), &program).unwrap();
+    let limited = |threads: u32, arguments: &[&str]| {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nproc={threads}")).arg("setpriv");
+        command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
+        finish(command.arg(&program).args(arguments).current_dir(place.path()))
+    };
+    let convert = ["convert", "--source", "drawn", "--output", "dataset"];
+    let segment = ["segment", "--from", "labels", "--catalogue", "dataset", "--output", "features"];
+    let similarity = ["similarity", "--features", "features", "--output", "similarity"];
+    assert_eq!(limited(100, &["sample", "--photos", "12", "--output", "drawn"]).0, 0);
+    for arguments in [&convert[..], &segment, &similarity, &["status", "."]] {
+        let (mut refused, arguments) = (0, [arguments, &["--threads", "2"]].concat());
+        for threads in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 100] {
+            let (code, text) = limited(threads, &arguments);
+            if code == 0 {
+                assert!(!text.contains("rejects: 1"), "{threads}: {text}");
+                continue;
+            }
+            refused += 1;
+            assert!(code == 1 && text.contains("more threads: this process may start no more"), "{threads}: {text}");
+            assert!(text.contains("ulimit -u"), "{threads}: {text}");
+        }
+        assert!((1..12).contains(&refused), "{arguments:?}: {refused} of 12 limits are too small");
+    }
+}
+
+#[test]
+fn little_memory_is_named_and_costs_no_photo() {
+    let Some(library) = library() else { return };
+    let place = tempfile::tempdir().unwrap();
+    model_folder(&place.path().join("model"));
+    let limited = |megabytes: u64, arguments: &str| {
+        let prepare = format!("export ORT_DYLIB_PATH={}; ulimit -v {} && ", library.display(), megabytes << 10);
+        shell(place.path(), &prepare, arguments)
+    };
+    assert_eq!(limited(4000, "sample --photos 12 --output drawn").0, 0);
+    let convert = "convert --source drawn --output dataset --threads 2";
+    let segment = "segment --catalogue dataset --model model --output features --threads 2 --max-reject-fraction 0";
+    let similarity = "similarity --features features --output similarity --threads 2";
+    for arguments in [convert, segment, similarity] {
+        // What is good is there for the next stage whatever the limits of this one did.
+        assert_eq!(limited(4000, arguments).0, 0);
+        let mut refused = 0;
+        for megabytes in (110..400).step_by(30).chain([700, 4000]) {
+            let (code, text) = limited(megabytes, arguments);
+            if code == 0 {
+                continue;
+            }
+            refused += 1;
+            assert!(code == 1 && text.contains("ulimit -v"), "{arguments} with {megabytes} MB: {code}, {text}");
+        }
+        assert!((1..12).contains(&refused), "{arguments}: {refused} of 12 limits are too small");
+    }
 }

@@ -100,6 +100,9 @@ fn as_many_versions_are_kept_as_were_asked_for_and_a_rollback_takes_turns() {
     assert_eq!(read(".out.previous-2").as_deref(), Some("2"));
     assert_eq!(read(".out.previous-3"), None);
     for expected in ["3", "4"] {
+        let (code, text) = run(place.path(), &["rollback", "out", "--dry-run"]);
+        assert_eq!(code, 0, "{text}");
+        assert_ne!(read("out").as_deref(), Some(expected), "a dry run changes nothing");
         let (code, text) = run(place.path(), &["rollback", "out"]);
         assert_eq!(code, 0, "{text}");
         assert_eq!(read("out").as_deref(), Some(expected));

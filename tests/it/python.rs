@@ -168,5 +168,5 @@ fn the_examples_of_the_tables_document_run() {
     let output = python.arg(script).arg(place.path()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
-    assert!(text.contains("Tshirt_") && text.contains(".jpg"), "{text}");
+    assert!(text.contains("dress_red") && text.contains(".jpg"), "{text}");
 }

@@ -15,6 +15,10 @@ const CATALOGUE: [&[u8]; 6] = [&[2, 2, 3], &[2, 3, 3], &[10], &[6, 6, 12], &[11,
 
 /// A catalogue, a model that sees T-shirts alone, and the features of the one by the other.
 fn shop(place: &Path) {
+    shop_with(place, &segment::Config::default());
+}
+
+fn shop_with(place: &Path, config: &segment::Config) {
     fs::create_dir(place.join("shop")).unwrap();
     for (number, colors) in CATALOGUE.iter().enumerate() {
         fs::write(place.join(format!("shop/{number}.jpg")), striped_jpeg(120, 180, colors)).unwrap();
@@ -24,7 +28,7 @@ fn shop(place: &Path) {
         catalogue: place.join("shop"),
         model: place.join("model"),
         output: place.join("features"),
-        ..Default::default()
+        ..config.clone()
     };
     segment::run(&config, &Common::default()).unwrap().published().expect("it is published");
 }
@@ -58,6 +62,21 @@ fn a_photo_of_any_size_finds_the_like_and_says_why() -> Result<()> {
         assert!(text.contains("3.jpg") && text.contains("Tshirt_green"), "{text}");
         assert!(serde_json::to_string(&answers).unwrap().contains("\"Tshirt_green\""));
     }
+    Ok(())
+}
+
+#[test]
+fn what_a_photo_wears_follows_the_rule_of_the_features() -> Result<()> {
+    if library().is_none() {
+        return Ok(());
+    }
+    let place = tempfile::tempdir().unwrap();
+    shop_with(place.path(), &segment::Config { min_share: 1.0, min_region: 1.0, ..Default::default() });
+    let photo = place.path().join("query.jpg");
+    fs::write(&photo, striped_jpeg(400, 600, &[6, 6, 6, 6, 12])).unwrap();
+    let answers = ask(place.path(), &[photo], |_| {})?;
+    let worn: Vec<&str> = answers[0].worn.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(worn, ["Tshirt_green"], "a fifth of yellow is less than the usual 0.259 of a T-shirt");
     Ok(())
 }
 

@@ -50,7 +50,10 @@ fn a_run_without_a_model_is_reported_as_far_as_it_went() {
         report::Config { run: place.path().to_owned(), output: place.path().join("report"), ..Default::default() };
     let summary = report::run(&config, &Common::default()).unwrap().published().unwrap();
     assert_eq!(summary.counts["gallery_photos"], 12);
-    assert_eq!(summary.counts["parts_left_out"], 3, "curve, figures and segmentations");
+    assert_eq!(
+        summary.counts["parts_left_out"], 4,
+        "curve, figures, segmentations, neighbours by labels and by the model"
+    );
     let sheet = image::open(config.output.join("thumbnails/0000.jpg")).unwrap().to_rgb8();
     assert_eq!(sheet.dimensions(), (8 * 120, 6 * 180));
     let empty = sheet.get_pixel(4 * 120 + 60, 180 + 90);

@@ -218,6 +218,7 @@ fn labels_are_counted_as_they_are() -> Result<()> {
         run(place.path(), &dataset, |config| {
             config.from = LabelSource::Labels;
             config.color_rule = rule;
+            (config.min_share, config.min_region) = (0.0, 0.0);
         })?
         .published()
         .expect("it is published");
@@ -245,6 +246,41 @@ fn labels_are_counted_as_they_are() -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+#[test]
+fn what_is_too_small_is_not_present_and_another_rule_makes_other_rows() -> Result<()> {
+    let place = tempfile::tempdir().unwrap();
+    let dataset = converted(place.path(), Path::new("tests/data/cfpd_small"));
+    let with = |min_share: f64, min_region: f64| {
+        let summary = run(place.path(), &dataset, |config| {
+            config.from = LabelSource::Labels;
+            (config.min_share, config.min_region) = (min_share, min_region);
+        })?;
+        Ok::<_, Error>((summary.published().unwrap(), FeatureTable::open(&place.path().join("features"))?))
+    };
+    let (_, all) = with(0.0, 0.0)?;
+    let (summary, large) = with(0.5, 0.0)?;
+    assert_eq!(summary.counts["outdated"], all.len(), "a row depends on the rule");
+    assert_eq!(all.apparel_px, large.apparel_px);
+    let usual =
+        labels::apparel_categories().flat_map(|it| [labels::USUAL_SHARE[usize::from(it)]; labels::COLOR_COUNT - 1]);
+    let usual: Vec<f64> = usual.collect();
+    let kept =
+        |(cell, &share): (usize, &f32)| if f64::from(share) >= 0.5 * usual[cell % CELL_COUNT] { share } else { 0.0 };
+    let kept: Vec<f32> = all.cells.iter().enumerate().map(kept).collect();
+    assert!(kept == large.cells && kept != all.cells, "shares are those of all pixels, whatever is present");
+    let present = large.cells.iter().filter(|share| **share > 0.0).count();
+    assert_eq!(summary.counts["mean_cells_per_photo"], present as f64 / large.len() as f64);
+    let (_, connected) = with(0.0, 0.5)?;
+    let is_kept = |(connected, large): (&f32, &f32)| *connected == 0.0 || connected == large;
+    assert!(connected.cells.iter().zip(&large.cells).all(is_kept), "a region is no larger than its cell");
+    let (summary, few) = with(1.0, 1.0)?;
+    let without = few.cells.chunks_exact(CELL_COUNT).filter(|row| row.iter().all(|share| *share == 0.0)).count();
+    assert_eq!(summary.counts["photos_without_apparel"], without);
+    let refused = with(2.0, 0.0).expect_err("not a share");
+    assert!(refused.to_string().contains("min_share") && refused.exit_code() == 2, "{refused}");
     Ok(())
 }
 

@@ -1,18 +1,8 @@
 //! Where tests find data that is not in this repository, and how they say that they were skipped.
 
-use std::io::Write;
 use std::path::PathBuf;
 
-/// Says that the calling test is skipped. libtest counts it as passed, so the reason also goes as one line into the file that
-/// `LOOKBOOK_SKIPPED` names, which `scripts/check.sh` counts at its end.
-pub(crate) fn skip(reason: &str) {
-    eprintln!("SKIPPED: {reason}");
-    if let Some(path) = std::env::var_os("LOOKBOOK_SKIPPED") {
-        let mut file = std::fs::File::options().append(true).create(true).open(path).unwrap();
-        // One write, as tests run at the same time.
-        file.write_all(format!("{}\n", reason.replace('\n', " ")).as_bytes()).unwrap();
-    }
-}
+pub(crate) use crate::skip::skip;
 
 /// As [`skip`], for want of something that `.ci/run` installs: a failure in continuous integration (`CI=true`).
 pub(crate) fn not_installed(reason: &str) {
@@ -20,7 +10,7 @@ pub(crate) fn not_installed(reason: &str) {
     skip(reason);
 }
 
-/// A path below the folder of shared data (`LOOKBOOK_SHARED`, else `../shared`); `None`, said aloud, where it is missing.
+/// A path below the folder of shared data (`LOOKBOOK_SHARED`, else `../shared`); `None`, said aloud, if it is missing.
 pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("LOOKBOOK_SHARED").map_or_else(|| PathBuf::from("../shared"), PathBuf::from);
     let path = root.join(path);
@@ -31,8 +21,8 @@ pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     None
 }
 
-/// The ONNX Runtime library that `scripts/install_onnxruntime.sh` installed, or that `ORT_DYLIB_PATH` names; `None`, said
-/// aloud, where there is none.
+/// The ONNX Runtime library that `scripts/install_onnxruntime.sh` installed, or that `ORT_DYLIB_PATH` names; `None`,
+/// said aloud, where there is none.
 pub(crate) fn library() -> Option<PathBuf> {
     let found = lookbook::runtime::library();
     if let Err(problem) = &found {

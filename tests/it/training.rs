@@ -1,5 +1,6 @@
 //! Training that is killed, refused, bounded and published: the program itself, on small photos.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -9,9 +10,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
+use crate::encoder::write_small_encoder;
 use crate::python::python;
 use crate::shared::library;
+use lookbook::dataset::{Dataset, Split};
 use lookbook::model::epochs::{self, EpochRecord};
+use lookbook::model::evaluation::{self, Among, Evaluation};
 use lookbook::model::weights::read_weights;
 use lookbook::stage::Summary;
 use lookbook::train::checkpoint::{Checkpoint, Checkpoints};
@@ -152,7 +156,8 @@ fn wait_for(child: &mut Child, condition: impl Fn() -> bool) {
 #[test]
 fn a_run_that_is_killed_again_and_again_ends_as_one_that_was_not() {
     let Some(place) = Place::new() else { return };
-    // What goes from step to step is most with this recipe: averages, statistics and what is drawn for photos beside the rest.
+    // What goes from step to step is most with this recipe: averages, statistics and what is drawn for photos beside
+    // the rest.
     fs::write(place.path("train.toml"), SETTINGS.replace("\"seed\"", "\"best\"")).unwrap();
     place.succeeds(&["train", "--epochs", "12", "--output", "whole"]);
     let mut rng = ChaCha8Rng::seed_from_u64(11);
@@ -361,7 +366,7 @@ fn a_model_is_evaluated_on_a_data_set_that_has_nothing_but_a_test_part() {
     assert!(text.contains("photos.parquet: has no photos in the train split"), "{text}");
     let (code, text) = place.run(&["run", "--source", "other", "--output", "night"]);
     assert_eq!(code, 2, "{text}");
-    assert!(text.contains("'split': [0, 0, 1] has no train split, so nothing can be trained"), "{text}");
+    assert!(text.contains("'convert.split': [0, 0, 1] has no train split, so nothing can be trained"), "{text}");
     assert!(!place.path("night").exists(), "that is known before the first stage");
 }
 
@@ -474,6 +479,118 @@ fn photos_without_labels_join_the_train_part_alone() {
 }
 
 #[test]
+fn a_pretrained_encoder_is_an_input_of_the_run() {
+    let Some(place) = Place::new() else { return };
+    let settings = SETTINGS.replace("recipe = \"seed\"", "recipe = \"pretrained\"\nchannels = [16, 8, 8, 8]");
+    fs::write(place.path("train.toml"), format!("dialect = \"portable\"\n{settings}")).unwrap();
+    let file = place.path("mobilenetv2.safetensors");
+    let train = ["train", "--encoder", "mobilenetv2.safetensors", "--epochs"];
+    let (code, text) = place.run(&[&train[..], &["1"]].concat());
+    assert_eq!(code, 1, "{text}");
+    let missing = "mobilenetv2.safetensors: the pretrained encoder is missing; `make encoder` installs it";
+    assert!(text.contains(missing) && !place.path("model").exists(), "{text}");
+
+    write_small_encoder(&file, 0.1);
+    place.succeeds(&[&train[..], &["1"]].concat());
+    let made = Summary::read(&place.path("model")).unwrap();
+    let card: Value = serde_json::from_slice(&fs::read(place.path("model/model.json")).unwrap()).unwrap();
+    assert_eq!(made.inputs.len(), 2);
+    assert_eq!(made.inputs[1].path.file_name(), file.file_name());
+    let encoder = &card["network"]["encoder"];
+    assert_eq!(encoder["name"], "mobilenetv2.safetensors");
+    assert_eq!(encoder["sha256"], made.inputs[1].sha256.as_str());
+    assert_eq!((&encoder["licence"], &encoder["licence_file"]), (&Value::Null, &Value::Null));
+    // Under another name it is the same encoder; with other weights another.
+    let again = [&train[..], &["1", "--if-changed"]].concat();
+    assert!(place.succeeds(&again).contains("nothing to do"));
+    fs::copy(&file, place.path("mobilenetv2-copy.safetensors")).unwrap();
+    let copy = ["train", "--encoder", "mobilenetv2-copy.safetensors", "--epochs", "1", "--if-changed"];
+    assert!(place.succeeds(&copy).contains("nothing to do"));
+    write_small_encoder(&file, 0.2);
+    fs::write(place.path("LICENSE"), "Licence of Encoders").unwrap();
+    assert!(!place.succeeds(&again).contains("nothing to do"));
+    let card: Value = serde_json::from_slice(&fs::read(place.path("model/model.json")).unwrap()).unwrap();
+    assert_eq!(card["network"]["encoder"]["licence_file"], "ENCODER_LICENSE");
+    assert_eq!(fs::read_to_string(place.path("model/ENCODER_LICENSE")).unwrap(), "Licence of Encoders");
+
+    // An unfinished run is resumed with its own encoder alone.
+    let other = |encoder: &str, more: &[&str]| {
+        let arguments = ["train", "--encoder", encoder, "--output", "other", "--epochs", "8"];
+        place.command(&[&arguments, more].concat())
+    };
+    let mut child = other("mobilenetv2.safetensors", &[]).spawn().unwrap();
+    wait_for(&mut child, || place.unfinished("other").last() >= Some(&1));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let left = place.unfinished("other");
+    let resume = |encoder: &str| text_of(&other(encoder, &["--resume"]).output().unwrap());
+    let (code, text) = resume("mobilenetv2-copy.safetensors");
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("the encoder (SHA-256) is "), "{text}");
+    assert_eq!(place.unfinished("other"), left, "nothing was touched");
+    fs::rename(&file, place.path("mobilenetv2-moved.safetensors")).unwrap();
+    let (code, text) = resume("mobilenetv2-moved.safetensors");
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(place.counts("other")["resumed_after_epoch"], left[left.len() - 1]);
+}
+
+#[test]
+fn an_evaluation_looks_for_neighbours_in_the_whole_data_set() {
+    let Some(place) = Place::new() else { return };
+    place.succeeds(&["train", "--epochs", "1"]);
+    let read = || -> Evaluation { evaluation::read(&place.path("model")).unwrap() };
+    let trained = read();
+    let index = Dataset::open(&place.path("dataset")).unwrap().index().unwrap();
+    let tested: Vec<u32> = index.iter().filter(|it| it.split == Split::Test).map(|it| it.photo_id).collect();
+    assert_eq!(trained.by_photo.iter().map(|it| it.photo_id).collect::<Vec<_>>(), tested);
+    for features in &trained.features {
+        let looked: Vec<_> = features.neighbours.iter().map(|it| (it.among, it.top, it.photos)).collect();
+        let [part, all] = [tested.len(), index.len()].map(|photos| photos as u64);
+        let expected = [(Among::Part, part), (Among::Dataset, all)];
+        let expected = expected.into_iter().flat_map(|(among, photos)| [1, 5, 10].map(|top| (among, top, photos)));
+        assert_eq!(looked, expected.collect::<Vec<_>>());
+        assert!(features.neighbours[5].true_neighbours_found.is_some_and(|it| (0.0..=1.0).contains(&it)));
+    }
+    for photo in &trained.by_photo {
+        assert_eq!(photo.nearest_by_labels.len(), 10, "among all photos");
+        assert!(!photo.nearest_by_labels.contains(&photo.photo_id));
+    }
+    // The means over the photos are those of the whole part: all photos have one size.
+    let mean = trained.by_photo.iter().map(|it| it.pixel_accuracy).sum::<f64>() / tested.len() as f64;
+    assert!((mean - trained.pixel_accuracy).abs() < 1e-9);
+    let presence = trained.features[0].presence.as_ref().unwrap();
+    let cells = trained.by_photo.iter().map(|it| it.cells_by_labels).sum::<u32>();
+    assert_eq!(presence.cells_by_labels, f64::from(cells) / tested.len() as f64);
+
+    place.succeeds(&["evaluate", "--dataset", "dataset", "--model", "model"]);
+    assert_eq!(read(), trained, "training evaluates as the command does");
+    place.succeeds(&[
+        "evaluate",
+        "--dataset",
+        "dataset",
+        "--model",
+        "model",
+        "--whole-dataset",
+        "false",
+        "--min-share",
+        "1.0",
+    ]);
+    let part = read();
+    assert!(part.features[0].neighbours.iter().all(|it| it.among == Among::Part));
+    assert!(part.features[0].presence.as_ref().unwrap().cells_by_labels < presence.cells_by_labels);
+    assert_eq!(place.run(&["evaluate", "--dataset", "dataset", "--model", "model", "--min-region", "7"]).0, 2);
+    // Files of older versions have neither.
+    let mut old: Value = serde_json::from_slice(&fs::read(place.path("model/evaluation.json")).unwrap()).unwrap();
+    old.as_object_mut().unwrap().remove("by_photo");
+    let features = old["features"].as_array_mut().unwrap();
+    for it in features {
+        it.as_object_mut().unwrap().retain(|key, _| !["presence", "neighbours"].contains(&key.as_str()));
+    }
+    fs::write(place.path("model/evaluation.json"), old.to_string()).unwrap();
+    assert!(read().features[0].presence.is_none());
+}
+
+#[test]
 fn tensorboard_reads_a_run_that_was_killed_and_gone_on_with() {
     let (Some(place), Some(mut python)) = (Place::new(), python()) else { return };
     place.leave("model", 3);
@@ -547,4 +664,40 @@ fn half_precision_is_for_the_portable_graph_and_recorded() {
         assert_eq!(text.contains("mixed_precision is for portable operators"), precision == "f32");
         place.losses_agree("single", dialect, if precision == "f32" { 1e-3 } else { 0.05 });
     }
+}
+
+#[test]
+fn identical_runs_write_identical_bytes() {
+    let Some(place) = Place::new() else { return };
+    for output in ["first", "second"] {
+        place.succeeds(&["train", "--epochs", "3"]);
+        fs::rename(place.path("model"), place.path(output)).unwrap();
+    }
+    let files = |output: &str| -> BTreeMap<PathBuf, Vec<u8>> {
+        let root = place.path(output);
+        let entries =
+            walkdir::WalkDir::new(&root).into_iter().map(Result::unwrap).filter(|it| it.file_type().is_file());
+        entries.map(|it| (it.path().strip_prefix(&root).unwrap().to_owned(), fs::read(it.path()).unwrap())).collect()
+    };
+    let [mut first, mut second] = ["first", "second"].map(files);
+    assert_eq!(first.keys().filter(|it| it.starts_with("checkpoints")).count(), 3);
+    for files in [&mut first, &mut second] {
+        // Where a clock has its say: the time of the run, and the speed of its epochs.
+        for timed in ["run.json", "history.parquet", "loss.csv"] {
+            assert!(files.remove(Path::new(timed)).is_some(), "{timed}");
+        }
+        let card = files.get_mut(Path::new("model.json")).unwrap();
+        let mut value: Value = serde_json::from_slice(card).unwrap();
+        assert!(value["created_at"].take().is_string());
+        *card = value.to_string().into_bytes();
+        files.retain(|name, _| !name.starts_with("tensorboard"));
+    }
+    assert!(first.len() > 8, "{:?}", first.keys());
+    assert_eq!(first.keys().collect::<Vec<_>>(), second.keys().collect::<Vec<_>>());
+    for (name, bytes) in &first {
+        assert!(second[name] == *bytes, "{} differs", name.display());
+    }
+    let times: Vec<f32> =
+        epochs::read(&place.path("first/history.parquet")).unwrap().iter().map(|it| it.elapsed_secs).collect();
+    assert!(times[0] > 0.0 && times.is_sorted(), "{times:?}");
 }

@@ -3,12 +3,14 @@
 
 use lookbook_ops::adam::{Adam, AdamInputs};
 use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
+use lookbook_ops::depthwise::Depthwise;
 use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadLoss, MAPS};
 use lookbook_ops::maps::{Maps, Shape};
 use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
+use lookbook_ops::pointwise::{pointwise, pointwise_input_gradient, pointwise_weight_gradient};
 use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
 use lookbook_ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
-use lookbook_ops::{Instructions, Spread, Workers};
+use lookbook_ops::{Activation, Instructions, Mask, Photos, Spread, Workers};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -49,7 +51,7 @@ fn check<const I: usize, const O: usize>(
     run: impl Fn(Workers<'_>, [&[f32]; I], [&mut [f32]; O]),
 ) {
     let inputs = inputs.map(random);
-    for instructions in Instructions::available() {
+    for instructions in crate::instructions() {
         let workers = Workers { instructions, spread: &ThreadATask };
         let mut expected = outputs.map(|len| vec![f32::NAN; len]);
         run(workers, inputs.each_ref().map(|it| &it[..]), expected.each_mut().map(|it| &mut it[..]));
@@ -70,10 +72,10 @@ fn convolutions_stay_within_their_buffers() {
         for shape in shapes(channels) {
             let (input, weight, output) = (shape.len(), out * channels * 9, shape.pixels() * out);
             check([input, weight, out], [output], |workers, [x, w, b], [y]| {
-                convolution(workers, shape, &[Maps::Features(x)], [w, b], true, y);
+                convolution(workers, shape, &[Maps::Features(x)], [w, b], Activation::Relu, y);
             });
             check([output, weight, input], [input], |workers, [dy, w, mask], [dx]| {
-                convolution_input_gradient(workers, shape, dy, w, Some(mask), [dx, &mut []]);
+                convolution_input_gradient(workers, shape, dy, w, Some(Mask::relu(mask)), [dx, &mut []]);
             });
             check([input, output], [weight, out], |workers, [x, dy], results| {
                 convolution_weight_gradient(workers, shape, &[Maps::Features(x)], dy, results);
@@ -84,18 +86,61 @@ fn convolutions_stay_within_their_buffers() {
 
 #[test]
 fn convolutions_of_two_inputs_stay_within_their_buffers() {
-    for [channels, out] in [[8, 8], [16, 16], [24, 8]] {
+    for [channels, second, out] in [[8, 8, 8], [16, 16, 16], [24, 40, 8], [64, 56, 24]] {
         for shape in shapes(channels) {
-            let (input, weight, output) = (shape.len(), out * 2 * channels * 9, shape.pixels() * out);
-            check([input, input, weight, out], [output], |workers, [first, second, w, b], [y]| {
-                convolution(workers, shape, &[first, second].map(Maps::Features), [w, b], true, y);
+            let (inputs, weight) = ([shape.len(), shape.pixels() * second], out * (channels + second) * 9);
+            let output = shape.pixels() * out;
+            check([inputs[0], inputs[1], weight, out], [output], |workers, [first, second, w, b], [y]| {
+                let maps = [first, second].map(Maps::Features);
+                convolution(workers, shape, &maps, [w, b], Activation::Relu6, y);
             });
-            check([output, weight], [input, input], |workers, [dy, w], results| {
+            check([output, weight], inputs, |workers, [dy, w], results| {
                 convolution_input_gradient(workers, shape, dy, w, None, results);
             });
-            check([input, input, output], [weight, out], |workers, [first, second, dy], results| {
+            check([inputs[0], inputs[1], output], [weight, out], |workers, [first, second, dy], results| {
                 convolution_weight_gradient(workers, shape, &[first, second].map(Maps::Features), dy, results);
             });
+        }
+    }
+}
+
+#[test]
+fn pointwise_convolutions_stay_within_their_buffers() {
+    for [channels, out] in [[8, 8], [16, 24], [40, 112], [144, 16]] {
+        for shape in shapes(channels) {
+            let (input, weight, output) = (shape.len(), out * channels, shape.pixels() * out);
+            check([input, weight, out, output], [output], |workers, [x, w, b, residual], [y]| {
+                pointwise(workers, shape, x, [w, b], Activation::Relu6, Some(residual), y);
+            });
+            check([output, weight, input, input], [input], |workers, [dy, w, skip, maps], [dx]| {
+                let mask = Some(Mask { activation: Activation::Relu6, maps });
+                pointwise_input_gradient(workers, shape, dy, w, Some(skip), mask, dx);
+            });
+            check([input, output], [weight, out], |workers, [x, dy], results| {
+                pointwise_weight_gradient(workers, shape, x, dy, results);
+            });
+        }
+    }
+}
+
+#[test]
+fn depthwise_convolutions_stay_within_their_buffers() {
+    for shape in [8, 24, 32].into_iter().flat_map(shapes) {
+        for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2)] {
+            for pads in [[0, 0], [kernel / 2; 2], [1, kernel - 1]] {
+                let layer = Depthwise { shape, kernel, stride, pads };
+                let (input, output) = (shape.len(), layer.output_shape().len());
+                let (weight, channels) = (shape.channels * kernel * kernel, shape.channels);
+                check([input, weight, channels], [output], |workers, [x, w, b], [y]| {
+                    layer.forward(workers, x, [w, b], Activation::Relu6, y);
+                });
+                check([output, weight, input], [input], |workers, [dy, w, mask], [dx]| {
+                    layer.input_gradient(workers, dy, w, Some(Mask::relu(mask)), dx);
+                });
+                check([input, output], [weight, channels], |workers, [x, dy], results| {
+                    layer.weight_gradient(workers, x, dy, results);
+                });
+            }
         }
     }
 }
@@ -107,10 +152,10 @@ fn convolutions_of_photos_stay_within_their_buffers() {
         let photos = Guarded::new(&photos, guard);
         let (weight, output) = (8 * 3 * 9, shape.pixels() * 8);
         check([weight, 8], [output], |workers, parameters, [y]| {
-            convolution(workers, shape, &[Maps::Photos(&photos)], parameters, true, y);
+            convolution(workers, shape, &[Maps::Photos(Photos::new(&photos))], parameters, Activation::Relu, y);
         });
         check([output], [weight, 8], |workers, [dy], results| {
-            convolution_weight_gradient(workers, shape, &[Maps::Photos(&photos)], dy, results);
+            convolution_weight_gradient(workers, shape, &[Maps::Photos(Photos::new(&photos))], dy, results);
         });
     }
 }
@@ -124,7 +169,7 @@ fn transposed_convolutions_stay_within_their_buffers() {
                 up_convolution(workers, shape, x, [w, b], y);
             });
             check([output, weight, input], [input], |workers, [dy, w, mask], [dx]| {
-                up_convolution_input_gradient(workers, shape, dy, w, Some(mask), dx);
+                up_convolution_input_gradient(workers, shape, dy, w, Some(Mask::relu(mask)), dx);
             });
             check([input, output], [weight, out], |workers, [x, dy], results| {
                 up_convolution_weight_gradient(workers, shape, x, dy, results);
@@ -150,8 +195,10 @@ fn batch_norm_stays_within_its_buffers() {
     for shape in [8, 16, 24].into_iter().flat_map(shapes) {
         let channels = shape.channels;
         let outputs = [shape.len(), channels, channels];
-        check([shape.len(), channels, channels], outputs, |workers, [x, scale, bias], [y, mean, variance]| {
-            let found = batch_norm(workers, shape, x, [scale, bias], 1e-3, y);
+        let inputs = [shape.len(), channels, channels, shape.len()];
+        check(inputs, outputs, |workers, [x, scale, bias, residual], [y, mean, variance]| {
+            let fused = (Activation::None, Some(residual));
+            let found = batch_norm(workers, shape, x, [scale, bias], 1e-3, fused, y);
             mean.copy_from_slice(&found[0]);
             variance.copy_from_slice(&found[1]);
         });
@@ -205,9 +252,10 @@ fn the_head_stays_within_its_buffers() {
 fn adam_stays_within_its_buffers() {
     let adam = Adam { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7, step: 1.0, learning_rate: 1e-3 };
     for len in [1, 17, 33_001] {
-        check([len; 3], [len; 3], |workers, [gradient, weights, first], outputs| {
+        check([len; 5], [len; 3], |workers, [gradient, weights, first, factors, decays], outputs| {
             let second = vec![0.5; len];
-            adam.apply(workers, AdamInputs { gradient, weights, moments: [first, &second] }, outputs);
+            let of_weights = Some([factors, decays]);
+            adam.apply(workers, AdamInputs { gradient, weights, moments: [first, &second], of_weights }, outputs);
         });
     }
 }
@@ -215,7 +263,9 @@ fn adam_stays_within_its_buffers() {
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 mod of_bf16 {
     use super::*;
-    use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, bf16_convolution, bf16_max_pool, bf16_up_convolution};
+    use lookbook_ops::bf16::{
+        Avx512Bf16, Bf16Maps, bf16_convolution, bf16_max_pool, bf16_pointwise, bf16_up_convolution,
+    };
 
     /// Random non-negative bf16 numbers, guarded.
     fn halves(len: usize, guard: Guard) -> Guarded<u16> {
@@ -239,7 +289,7 @@ mod of_bf16 {
     #[test]
     fn layers_in_bf16_stay_within_their_buffers() {
         let Some(token) = Avx512Bf16::detect() else {
-            eprintln!("SKIPPED: this processor has no AVX-512-BF16");
+            crate::skip::skip("this processor has no AVX-512-BF16");
             return;
         };
         for guard in Guard::BOTH {
@@ -250,12 +300,34 @@ mod of_bf16 {
                 let (weight, bias) = (floats(out * channels * 9, guard), floats(out, guard));
                 let mut output = blank(shape.pixels() * out, guard);
                 let maps = [Bf16Maps::Features(&x), Bf16Maps::Features(&second)];
-                bf16_convolution(token, &ThreadATask, shape, &maps[..1], [&weight, &bias], &mut output[..]);
+                bf16_convolution(
+                    token,
+                    &ThreadATask,
+                    shape,
+                    &maps[..1],
+                    [&weight, &bias],
+                    Activation::Relu,
+                    &mut output[..],
+                );
                 assert!(is_written(&output), "{shape:?} to {out}");
                 let both = floats(out * 2 * channels * 9, guard);
                 let mut wide = Guarded::new(&vec![f32::NAN; shape.pixels() * out], guard);
-                bf16_convolution(token, &ThreadATask, shape, &maps, [&both, &bias], &mut wide[..]);
+                bf16_convolution(token, &ThreadATask, shape, &maps, [&both, &bias], Activation::Relu, &mut wide[..]);
                 assert!(wide.iter().all(|it| it.is_finite()), "{shape:?} x 2 to {out}");
+                let (weight, residual) = (floats(out * channels, guard), halves(shape.pixels() * out, guard));
+                let (fused, mut output) = ((Activation::Relu6, Some(&residual[..])), blank(residual.len(), guard));
+                bf16_pointwise(token, &ThreadATask, shape, &x, [&weight, &bias], fused, &mut output);
+                assert!(is_written(&output), "pointwise {shape:?} to {out}");
+                for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2)] {
+                    let layer = Depthwise { shape, kernel, stride, pads: [1, kernel - 1] };
+                    let (weight, bias) = (floats(channels * kernel * kernel, guard), floats(channels, guard));
+                    for instructions in Instructions::available() {
+                        let workers = Workers { instructions, spread: &ThreadATask };
+                        let mut output = blank(layer.output_shape().len(), guard);
+                        layer.forward_bf16(workers, &x, [&weight, &bias], Activation::Relu, &mut output);
+                        assert!(is_written(&output), "{layer:?}");
+                    }
+                }
                 let weight = floats(channels * out * 4, guard);
                 let mut output = blank(up_shape(shape, out).len(), guard);
                 bf16_up_convolution(token, &ThreadATask, shape, &x, [&weight, &bias], &mut output);
@@ -269,7 +341,15 @@ mod of_bf16 {
                 let photos = Guarded::new(&vec![200_u8; shape.len()], guard);
                 let mut output = blank(shape.pixels() * 8, guard);
                 let parameters = [&floats(8 * 9 * shape.channels, guard)[..], &floats(8, guard)];
-                bf16_convolution(token, &ThreadATask, shape, &[Bf16Maps::Photos(&photos)], parameters, &mut output[..]);
+                bf16_convolution(
+                    token,
+                    &ThreadATask,
+                    shape,
+                    &[Bf16Maps::Photos(Photos::new(&photos))],
+                    parameters,
+                    Activation::Relu,
+                    &mut output[..],
+                );
                 assert!(is_written(&output), "photos {shape:?}");
             }
         }

@@ -3,12 +3,14 @@
 
 use lookbook_ops::adam::{Adam, AdamInputs};
 use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
+use lookbook_ops::depthwise::Depthwise;
 use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadLoss, MAPS};
 use lookbook_ops::maps::{Maps, Shape};
 use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
+use lookbook_ops::pointwise::{pointwise, pointwise_input_gradient, pointwise_weight_gradient};
 use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
 use lookbook_ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
-use lookbook_ops::{Instructions, Rayon, Workers};
+use lookbook_ops::{Activation, Instructions, Mask, Photos, Rayon, Workers};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -16,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 const SIZES: [[usize; 3]; 6] = [[1, 1, 1], [2, 3, 2], [1, 5, 7], [2, 9, 20], [1, 4, 23], [1, 19, 41]];
 
 fn every_instructions(check: impl Fn(Workers<'_>)) {
-    for instructions in Instructions::available() {
+    for instructions in crate::instructions() {
         check(Workers { instructions, spread: &Rayon });
     }
 }
@@ -65,11 +67,14 @@ struct Naive {
     bias: Vec<f64>,
 }
 
+/// `shape` is that of each input but for its channels, which follow from its length.
 fn naive(shape: Shape, inputs: &[Vec<f32>], weight: &[f32], bias: &[f32], output_gradient: &[f32]) -> Naive {
     let output_shape = shape.with_channels(bias.len());
+    let widths: Vec<usize> = inputs.iter().map(|it| it.len() / shape.pixels()).collect();
+    let all_channels: usize = widths.iter().sum();
     let mut naive = Naive {
         output: bias.iter().map(|&it| f64::from(it)).cycle().take(output_shape.len()).collect(),
-        inputs: vec![vec![0.0; shape.len()]; inputs.len()],
+        inputs: inputs.iter().map(|it| vec![0.0; it.len()]).collect(),
         weight: vec![0.0; weight.len()],
         bias: vec![0.0; bias.len()],
     };
@@ -77,10 +82,10 @@ fn naive(shape: Shape, inputs: &[Vec<f32>], weight: &[f32], bias: &[f32], output
         for out in 0..bias.len() {
             let y = index(output_shape, to, out);
             for (input, values) in inputs.iter().enumerate() {
-                for channel in 0..shape.channels {
-                    let x = index(shape, from, channel);
-                    let all = out * inputs.len() * shape.channels + input * shape.channels + channel;
-                    let w = (all * 3 + tap_row) * 3 + tap_column;
+                let before: usize = widths[..input].iter().sum();
+                for channel in 0..widths[input] {
+                    let x = index(shape.with_channels(widths[input]), from, channel);
+                    let w = ((out * all_channels + before + channel) * 3 + tap_row) * 3 + tap_column;
                     naive.output[y] += f64::from(values[x]) * f64::from(weight[w]);
                     naive.inputs[input][x] += f64::from(output_gradient[y]) * f64::from(weight[w]);
                     naive.weight[w] += f64::from(output_gradient[y]) * f64::from(values[x]);
@@ -94,23 +99,50 @@ fn naive(shape: Shape, inputs: &[Vec<f32>], weight: &[f32], bias: &[f32], output
     naive
 }
 
-fn check_convolution(shape: Shape, count: usize, out: usize) {
+/// An activation by its definition.
+fn activated(activation: Activation, sum: f64) -> f64 {
+    match activation {
+        Activation::None => sum,
+        Activation::Relu => sum.max(0.0),
+        Activation::Relu6 => sum.clamp(0.0, 6.0),
+    }
+}
+
+/// A gradient before an activation, from its output.
+fn masked(activation: Activation, gradient: f64, output: f32) -> f64 {
+    let passes = match activation {
+        Activation::None => true,
+        Activation::Relu => output > 0.0,
+        Activation::Relu6 => output > 0.0 && output < 6.0,
+    };
+    if passes { gradient } else { 0.0 }
+}
+
+const ACTIVATIONS: [Activation; 3] = [Activation::None, Activation::Relu, Activation::Relu6];
+
+/// Numbers on both sides of the steps of all activations, and on the steps themselves.
+fn outputs_of_activations(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
+    (0..len).map(|_| [0.0, 6.0, rng.random_range(-2.0..8.0)][rng.random_range(0..3)]).collect()
+}
+
+/// The convolution of one input, or of two whose second has `second` channels.
+fn check_convolution(shape: Shape, second: Option<usize>, out: usize) {
     let mut rng = ChaCha8Rng::seed_from_u64((shape.len() * 31 + out) as u64);
-    let inputs: Vec<Vec<f32>> = (0..count).map(|_| random(&mut rng, shape.len())).collect();
-    let weight = random(&mut rng, out * count * shape.channels * 9);
+    let widths: Vec<usize> = [shape.channels].into_iter().chain(second).collect();
+    let inputs: Vec<Vec<f32>> = widths.iter().map(|width| random(&mut rng, shape.pixels() * width)).collect();
+    let weight = random(&mut rng, out * widths.iter().sum::<usize>() * 9);
     let bias = random(&mut rng, out);
     let gradient = random(&mut rng, shape.pixels() * out);
     let expected = naive(shape, &inputs, &weight, &bias, &gradient);
     let maps: Vec<Maps<'_>> = inputs.iter().map(|it| Maps::Features(it)).collect();
     every_instructions(|workers| {
-        let what = format!("{} {shape:?} x {count} to {out}", workers.instructions);
+        let what = format!("{} {shape:?} and {second:?} to {out}", workers.instructions);
         let mut output = vec![f32::NAN; shape.pixels() * out];
-        convolution(workers, shape, &maps, [&weight, &bias], false, &mut output);
-        assert_close(&format!("{what}: output"), &output, &expected.output);
-        convolution(workers, shape, &maps, [&weight, &bias], true, &mut output);
-        let positive: Vec<f64> = expected.output.iter().map(|it| it.max(0.0)).collect();
-        assert_close(&format!("{what}: ReLU"), &output, &positive);
-
+        for activation in ACTIVATIONS {
+            convolution(workers, shape, &maps, [&weight, &bias], activation, &mut output);
+            let expected: Vec<f64> = expected.output.iter().map(|&it| activated(activation, it)).collect();
+            assert_close(&format!("{what}: output, {activation:?}"), &output, &expected);
+        }
         let mut weight_gradient = vec![f32::NAN; weight.len()];
         let mut bias_gradient = vec![f32::NAN; out];
         let results: [&mut [f32]; 2] = [&mut weight_gradient, &mut bias_gradient];
@@ -120,13 +152,14 @@ fn check_convolution(shape: Shape, count: usize, out: usize) {
         if shape.channels == 3 {
             return;
         }
-        let mut found = [vec![f32::NAN; shape.len()], vec![f32::NAN; shape.len() * (count - 1)]];
-        let [first, second] = &mut found;
-        let mask = (count == 1).then_some(&inputs[0][..]);
-        convolution_input_gradient(workers, shape, &gradient, &weight, mask, [first, second]);
+        let mut found = [vec![f32::NAN; shape.len()], vec![f32::NAN; inputs.get(1).map_or(0, Vec::len)]];
+        let [first, second_gradient] = &mut found;
+        let mask = second.is_none().then(|| Mask::relu(&inputs[0]));
+        convolution_input_gradient(workers, shape, &gradient, &weight, mask, [first, second_gradient]);
+        let activation = mask.map_or(Activation::None, |it| it.activation);
         for (input, expected) in expected.inputs.iter().enumerate() {
-            let masked = expected.iter().zip(&inputs[input]);
-            let masked = masked.map(|(it, &x)| if mask.is_some() && x <= 0.0 { 0.0 } else { *it }).collect::<Vec<_>>();
+            let masked: Vec<f64> =
+                expected.iter().zip(&inputs[input]).map(|(&it, &x)| masked(activation, it, x)).collect();
             assert_close(&format!("{what}: gradient of input {input}"), &found[input], &masked);
         }
     });
@@ -136,10 +169,12 @@ fn check_convolution(shape: Shape, count: usize, out: usize) {
 fn convolutions_and_their_gradients_are_as_defined() {
     for [batch, rows, columns] in SIZES {
         for [channels, out] in [[3, 8], [8, 8], [8, 16], [16, 8], [24, 40], [16, 32], [64, 8], [8, 64]] {
-            check_convolution(Shape { batch, rows, columns, channels }, 1, out);
+            check_convolution(Shape { batch, rows, columns, channels }, None, out);
         }
-        for [channels, out] in [[8, 8], [16, 16], [32, 32], [24, 8]] {
-            check_convolution(Shape { batch, rows, columns, channels }, 2, out);
+        for [channels, second, out] in
+            [[8, 8, 8], [16, 16, 16], [32, 32, 32], [24, 24, 8], [16, 8, 8], [40, 64, 24], [64, 56, 16]]
+        {
+            check_convolution(Shape { batch, rows, columns, channels }, Some(second), out);
         }
     }
 }
@@ -152,13 +187,191 @@ fn photos_are_read_as_shares_of_255() {
     let shares: Vec<f32> = photo.iter().map(|&it| f32::from(it) / 255.0).collect();
     let (weight, bias) = (random(&mut rng, 8 * 27), random(&mut rng, 8));
     every_instructions(|workers| {
-        let [of_photo, of_shares] = [Maps::Photos(&photo), Maps::Features(&shares)].map(|input| {
+        let [of_photo, of_shares] = [Maps::Photos(Photos::new(&photo)), Maps::Features(&shares)].map(|input| {
             let mut output = vec![0.0; shape.pixels() * 8];
-            convolution(workers, shape, &[input], [&weight, &bias], true, &mut output);
+            convolution(workers, shape, &[input], [&weight, &bias], Activation::Relu, &mut output);
             output
         });
         assert_eq!(of_photo, of_shares);
     });
+}
+
+#[test]
+fn photos_are_filled_beyond_their_edge() {
+    // A photo of 1 x 1 with a border of its own is one of 3 x 3 in the middle of which the same is seen.
+    for channels in [3, 12] {
+        let mut rng = ChaCha8Rng::seed_from_u64(channels as u64);
+        let fill: Vec<u8> = (0..channels).map(|_| rng.random()).collect();
+        let inner: Vec<u8> = (0..2 * 5 * channels).map(|_| rng.random()).collect();
+        let shape = Shape { batch: 1, rows: 2, columns: 5, channels };
+        let around = Shape { rows: 4, columns: 7, ..shape };
+        let pixel = |[row, column]: [usize; 2]| {
+            let inside = (1..3).contains(&row) && (1..6).contains(&column);
+            if inside { &inner[((row - 1) * 5 + column - 1) * channels..][..channels] } else { &fill[..] }
+        };
+        let framed: Vec<u8> = (0..28).flat_map(|at| pixel([at / 7, at % 7])).copied().collect();
+        let (weight, bias) = (random(&mut rng, 8 * 9 * channels), random(&mut rng, 8));
+        let gradient = random(&mut rng, shape.pixels() * 8);
+        let mut wide_gradient = vec![0.0; around.pixels() * 8];
+        for (row, gradient) in gradient.chunks_exact(5 * 8).enumerate() {
+            wide_gradient[((row + 1) * 7 + 1) * 8..][..5 * 8].copy_from_slice(gradient);
+        }
+        let fill: Vec<f32> = fill.iter().map(|&it| f32::from(it) / 255.0).collect();
+        every_instructions(|workers| {
+            let photos = [Maps::Photos(Photos { bytes: &inner, fill: &fill })];
+            let framed = [Maps::Photos(Photos::new(&framed))];
+            let mut output = vec![f32::NAN; shape.pixels() * 8];
+            convolution(workers, shape, &photos, [&weight, &bias], Activation::None, &mut output);
+            let mut expected = vec![f32::NAN; around.pixels() * 8];
+            convolution(workers, around, &framed, [&weight, &bias], Activation::None, &mut expected);
+            for (row, output) in output.chunks_exact(5 * 8).enumerate() {
+                let expected: Vec<f64> =
+                    expected[((row + 1) * 7 + 1) * 8..][..5 * 8].iter().map(|&it| f64::from(it)).collect();
+                assert_close("output", output, &expected);
+            }
+            let gradients = |shape: Shape, photos: &[Maps<'_>], gradient: &[f32]| {
+                let mut found = (vec![f32::NAN; weight.len()], vec![f32::NAN; 8]);
+                convolution_weight_gradient(workers, shape, photos, gradient, [&mut found.0, &mut found.1]);
+                found
+            };
+            let found = gradients(shape, &photos, &gradient);
+            let expected = gradients(around, &framed, &wide_gradient);
+            let wide = |all: &[f32]| -> Vec<f64> { all.iter().map(|&it| f64::from(it)).collect() };
+            assert_close("weight gradient", &found.0, &wide(&expected.0));
+            assert_close("bias gradient", &found.1, &wide(&expected.1));
+        });
+    }
+}
+
+/// A pointwise convolution by its definition, with everything that can be fused.
+fn check_pointwise(shape: Shape, out: usize) {
+    let channels = shape.channels;
+    let mut rng = ChaCha8Rng::seed_from_u64((shape.len() * 17 + out) as u64);
+    let input = outputs_of_activations(&mut rng, shape.len());
+    // As small as a network's, so that the sums are as large as what clips them.
+    let scale = 1.0 / (channels as f32).sqrt();
+    let weight: Vec<f32> = random(&mut rng, out * channels).iter().map(|it| it * scale).collect();
+    let bias = random(&mut rng, out);
+    let [gradient, residual] = [(); 2].map(|()| random(&mut rng, shape.pixels() * out));
+    let skip = random(&mut rng, shape.len());
+    let mut sums: Vec<f64> = bias.iter().map(|&it| f64::from(it)).cycle().take(shape.pixels() * out).collect();
+    let mut of_input = vec![0.0; shape.len()];
+    let (mut of_weight, mut of_bias) = (vec![0.0; weight.len()], vec![0.0; out]);
+    for (pixel, n) in (0..shape.pixels()).flat_map(|pixel| (0..out).map(move |n| (pixel, n))) {
+        let (y, dy) = (pixel * out + n, f64::from(gradient[pixel * out + n]));
+        of_bias[n] += dy;
+        for k in 0..channels {
+            let (x, w) = (pixel * channels + k, n * channels + k);
+            sums[y] += f64::from(input[x]) * f64::from(weight[w]);
+            of_input[x] += dy * f64::from(weight[w]);
+            of_weight[w] += dy * f64::from(input[x]);
+        }
+    }
+    every_instructions(|workers| {
+        let what = format!("{} {shape:?} to {out}", workers.instructions);
+        for activation in ACTIVATIONS {
+            let mut output = vec![f32::NAN; sums.len()];
+            for residual in [None, Some(&residual[..])] {
+                pointwise(workers, shape, &input, [&weight, &bias], activation, residual, &mut output);
+                let added = |at: usize| residual.map_or(0.0, |it| f64::from(it[at]));
+                let expected: Vec<f64> =
+                    sums.iter().enumerate().map(|(at, &it)| activated(activation, it) + added(at)).collect();
+                assert_close(&format!("{what}: output, {activation:?}"), &output, &expected);
+            }
+            let mask = (activation != Activation::None).then_some(Mask { activation, maps: &input });
+            for skip in [None, Some(&skip[..])] {
+                let mut found = vec![f32::NAN; shape.len()];
+                pointwise_input_gradient(workers, shape, &gradient, &weight, skip, mask, &mut found);
+                let sum = |at: usize| of_input[at] + skip.map_or(0.0, |it| f64::from(it[at]));
+                let expected: Vec<f64> = (0..shape.len()).map(|at| masked(activation, sum(at), input[at])).collect();
+                assert_close(&format!("{what}: input gradient, {activation:?}"), &found, &expected);
+            }
+        }
+        let (mut found_weight, mut found_bias) = (vec![f32::NAN; weight.len()], vec![f32::NAN; out]);
+        let results: [&mut [f32]; 2] = [&mut found_weight, &mut found_bias];
+        pointwise_weight_gradient(workers, shape, &input, &gradient, results);
+        assert_close(&format!("{what}: weight gradient"), &found_weight, &of_weight);
+        assert_close(&format!("{what}: bias gradient"), &found_bias, &of_bias);
+    });
+}
+
+#[test]
+fn pointwise_convolutions_and_their_gradients_are_as_defined() {
+    for [batch, rows, columns] in SIZES {
+        for [channels, out] in [[8, 8], [16, 24], [24, 144], [112, 16], [40, 112], [80, 8]] {
+            check_pointwise(Shape { batch, rows, columns, channels }, out);
+        }
+    }
+    // Several chunks of a band, and as many weights as the last layers have.
+    check_pointwise(Shape { batch: 1, rows: 8, columns: 104, channels: 144 }, 24);
+    check_pointwise(Shape { batch: 1, rows: 2, columns: 13, channels: 1152 }, 320);
+}
+
+/// A depthwise convolution with drawn kernel, stride and padding, by its definition.
+fn check_depthwise(shape: Shape, rng: &mut ChaCha8Rng) {
+    let (kernel, stride) = ([3, 5][rng.random_range(0..2)], rng.random_range(1..=2));
+    let pads = [(); 2].map(|()| rng.random_range(0..kernel));
+    check_depthwise_of(Depthwise { shape, kernel, stride, pads }, rng);
+}
+
+fn check_depthwise_of(layer: Depthwise, rng: &mut ChaCha8Rng) {
+    let Depthwise { shape, kernel, stride, pads } = layer;
+    let output_shape = layer.output_shape();
+    assert_eq!([output_shape.rows, output_shape.columns], [shape.rows, shape.columns].map(|it| it.div_ceil(stride)));
+    let input = outputs_of_activations(rng, shape.len());
+    let (weight, bias) = (random(rng, shape.channels * kernel * kernel), random(rng, shape.channels));
+    let gradient = random(rng, output_shape.len());
+    let mut sums: Vec<f64> = bias.iter().map(|&it| f64::from(it)).cycle().take(output_shape.len()).collect();
+    let mut of_input = vec![0.0; shape.len()];
+    let (mut of_weight, mut of_bias) = (vec![0.0; weight.len()], vec![0.0; shape.channels]);
+    for pixel @ [photo, row, column] in pixels(output_shape) {
+        for (channel, of_bias) in of_bias.iter_mut().enumerate() {
+            let y = index(output_shape, pixel, channel);
+            *of_bias += f64::from(gradient[y]);
+            for (a, b) in (0..kernel * kernel).map(|at| (at / kernel, at % kernel)) {
+                let [row, column] =
+                    [(row * stride + a).wrapping_sub(pads[0]), (column * stride + b).wrapping_sub(pads[1])];
+                if row < shape.rows && column < shape.columns {
+                    let x = index(shape, [photo, row, column], channel);
+                    let w = (channel * kernel + a) * kernel + b;
+                    sums[y] += f64::from(input[x]) * f64::from(weight[w]);
+                    of_input[x] += f64::from(gradient[y]) * f64::from(weight[w]);
+                    of_weight[w] += f64::from(gradient[y]) * f64::from(input[x]);
+                }
+            }
+        }
+    }
+    every_instructions(|workers| {
+        let what = format!("{} {layer:?}", workers.instructions);
+        for activation in ACTIVATIONS {
+            let mut output = vec![f32::NAN; output_shape.len()];
+            layer.forward(workers, &input, [&weight, &bias], activation, &mut output);
+            let expected: Vec<f64> = sums.iter().map(|&it| activated(activation, it)).collect();
+            assert_close(&format!("{what}: output, {activation:?}"), &output, &expected);
+            let mask = (activation != Activation::None).then_some(Mask { activation, maps: &input });
+            let mut found = vec![f32::NAN; shape.len()];
+            layer.input_gradient(workers, &gradient, &weight, mask, &mut found);
+            let expected: Vec<f64> = of_input.iter().zip(&input).map(|(&it, &x)| masked(activation, it, x)).collect();
+            assert_close(&format!("{what}: input gradient, {activation:?}"), &found, &expected);
+        }
+        let (mut found_weight, mut found_bias) = (vec![f32::NAN; weight.len()], vec![f32::NAN; shape.channels]);
+        layer.weight_gradient(workers, &input, &gradient, [&mut found_weight, &mut found_bias]);
+        assert_close(&format!("{what}: weight gradient"), &found_weight, &of_weight);
+        assert_close(&format!("{what}: bias gradient"), &found_bias, &of_bias);
+    });
+}
+
+#[test]
+fn depthwise_convolutions_and_their_gradients_are_as_defined() {
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    for ([batch, rows, columns], channels) in SIZES.into_iter().flat_map(|size| [8, 24, 32].map(|it| (size, it))) {
+        let shape = Shape { batch, rows, columns, channels };
+        for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2)] {
+            for pads in [[0, 1], [1, 0], [kernel / 2; 2], [kernel - 1; 2]] {
+                check_depthwise_of(Depthwise { shape, kernel, stride, pads }, &mut rng);
+            }
+        }
+    }
 }
 
 #[test]
@@ -199,7 +412,7 @@ fn check_up(shape: Shape, out: usize) {
         up_convolution(workers, shape, &input, [&weight, &bias], &mut output);
         assert_close(&format!("{what}: output"), &output, &expected);
         let mut found = vec![f32::NAN; shape.len()];
-        up_convolution_input_gradient(workers, shape, &gradient, &weight, Some(&input), &mut found);
+        up_convolution_input_gradient(workers, shape, &gradient, &weight, Some(Mask::relu(&input)), &mut found);
         assert_close(&format!("{what}: input gradient"), &found, &inputs);
         let mut of_weight = vec![f32::NAN; weight.len()];
         let mut of_bias = vec![f32::NAN; out];
@@ -422,7 +635,7 @@ fn enlarged_label_maps_are_as_defined() {
     }
 }
 
-/// Batch normalisation and its gradients by their definitions, without the `ReLU`.
+/// Batch normalisation and its gradients by their definitions.
 fn check_batch_norm([batch, rows, columns]: [usize; 3], channels: usize) {
     const EPSILON: f32 = 1e-3;
     let shape = Shape { batch, rows, columns, channels };
@@ -448,19 +661,31 @@ fn check_batch_norm([batch, rows, columns]: [usize; 3], channels: usize) {
         of_scale[channel] = dy.iter().zip(&normal).map(|(dy, normal)| dy * normal).sum();
         for (pixel, (normal, dy)) in normal.iter().zip(&dy).enumerate() {
             let at = pixel * channels + channel;
-            output[at] = (normal * f64::from(scale[channel]) + f64::from(bias[channel])).max(0.0);
+            output[at] = normal * f64::from(scale[channel]) + f64::from(bias[channel]);
             let rest = dy - (of_bias[channel] + normal * of_scale[channel]) / count;
             of_input[at] = f64::from(scale[channel]) * inverse * rest;
         }
     }
     every_instructions(|workers| {
         let mut found = vec![f32::NAN; shape.len()];
-        let statistics = batch_norm(workers, shape, &input, [&scale, &bias], EPSILON, &mut found);
+        let parameters = [&scale[..], &bias];
+        let statistics = batch_norm(workers, shape, &input, parameters, EPSILON, (Activation::None, None), &mut found);
         assert_close("mean", &statistics[0], &mean);
         assert_close("variance", &statistics[1], &variance);
         // The rounding error of the input, 20 and more, remains in the normalised result.
-        let largest = output.iter().fold(1e-3_f64, |largest, it| largest.max(*it));
+        let largest = output.iter().fold(1e-3_f64, |largest, it| largest.max(it.abs()));
         assert!(found.iter().zip(&output).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-4 * largest), "output");
+        let plain = found;
+        for (activation, residual) in
+            [(Activation::Relu, None), (Activation::Relu6, None), (Activation::None, Some(&gradient[..]))]
+        {
+            let mut found = vec![f32::NAN; shape.len()];
+            batch_norm(workers, shape, &input, parameters, EPSILON, (activation, residual), &mut found);
+            for (at, (found, plain)) in found.iter().zip(&plain).enumerate() {
+                let expected = activated(activation, f64::from(*plain)) as f32 + residual.map_or(0.0, |it| it[at]);
+                assert_eq!(*found, expected, "{activation:?}");
+            }
+        }
         let statistics = statistics.each_ref().map(|it| &it[..]);
         let mut found = vec![f32::NAN; shape.len()];
         let parameters =
@@ -489,10 +714,12 @@ fn shapes_that_were_drawn_give_what_is_defined() {
         let [batch, rows, columns] = [3, 20, 45].map(|most| rng.random_range(1..=most));
         let [channels, out] = [(); 2].map(|()| 8 * rng.random_range(1..=9));
         let shape = Shape { batch, rows, columns, channels };
-        check_convolution(shape, rng.random_range(1..=2), out);
+        check_convolution(shape, rng.random::<bool>().then(|| 8 * rng.random_range(1..=9)), out);
+        check_pointwise(shape, out);
+        check_depthwise(Shape { channels: 8 * rng.random_range(1..=4), ..shape }, &mut rng);
         check_up(shape, out);
         check_pool(Shape { rows: 2 * rows, columns: 2 * columns, ..shape });
-        check_head([batch, rows, columns], HEAD_CHANNELS[batch % 2], None);
+        check_head([batch, rows, columns], HEAD_CHANNELS[columns % HEAD_CHANNELS.len()], None);
         check_batch_norm([batch + 1, rows, columns], channels);
     }
 }
@@ -528,13 +755,20 @@ fn adam_is_as_defined() {
     let new_m: Vec<f64> = m.iter().zip(&g).map(|(m, g)| 0.9 * m + 0.1 * g).collect();
     let new_v: Vec<f64> = v.iter().zip(&g).map(|(v, g)| 0.999 * v + 0.001 * g * g).collect();
     let new_w: Vec<f64> = (0..len).map(|at| w[at] - rate * new_m[at] / (new_v[at].sqrt() + 1e-7)).collect();
+    // Decoupled: what decays does not go through the moments.
+    let [factors, decays] = [(); 2].map(|()| random(&mut rng, len).iter().map(|it| it.abs()).collect::<Vec<f32>>());
+    let decayed = |at: usize| w[at] * (1.0 - 1e-3 * f64::from(factors[at]) * f64::from(decays[at]));
+    let step = |at: usize| rate * f64::from(factors[at]) * new_m[at] / (new_v[at].sqrt() + 1e-7);
+    let new_decayed: Vec<f64> = (0..len).map(|at| decayed(at) - step(at)).collect();
     every_instructions(|workers| {
-        let inputs = AdamInputs { gradient: &gradient, weights: &weights, moments: [&first, &second] };
-        let [mut found_w, mut found_m, mut found_v] = [(); 3].map(|()| vec![f32::NAN; len]);
-        adam.apply(workers, inputs, [&mut found_w, &mut found_m, &mut found_v]);
-        assert_close("weights", &found_w, &new_w);
-        assert_close("first moment", &found_m, &new_m);
-        assert_close("second moment", &found_v, &new_v);
+        for (of_weights, new_w) in [(None, &new_w), (Some([&factors[..], &decays]), &new_decayed)] {
+            let inputs = AdamInputs { gradient: &gradient, weights: &weights, moments: [&first, &second], of_weights };
+            let [mut found_w, mut found_m, mut found_v] = [(); 3].map(|()| vec![f32::NAN; len]);
+            adam.apply(workers, inputs, [&mut found_w, &mut found_m, &mut found_v]);
+            assert_close("weights", &found_w, new_w);
+            assert_close("first moment", &found_m, &new_m);
+            assert_close("second moment", &found_v, &new_v);
+        }
     });
 }
 
@@ -543,7 +777,9 @@ mod of_bf16 {
     use half::bf16;
 
     use super::*;
-    use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, bf16_convolution, bf16_max_pool, bf16_up_convolution};
+    use lookbook_ops::bf16::{
+        Avx512Bf16, Bf16Maps, bf16_convolution, bf16_max_pool, bf16_pointwise, bf16_up_convolution,
+    };
 
     /// Numbers that are exact in bf16: their products are exact in f32.
     fn exact(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
@@ -565,7 +801,7 @@ mod of_bf16 {
     fn token() -> Option<Avx512Bf16> {
         let token = Avx512Bf16::detect();
         if token.is_none() {
-            eprintln!("SKIPPED: this processor has no AVX-512-BF16");
+            crate::skip::skip("this processor has no AVX-512-BF16");
         }
         token
     }
@@ -574,23 +810,27 @@ mod of_bf16 {
     fn convolutions_are_those_of_f32() {
         let Some(token) = token() else { return };
         for [batch, rows, columns] in SIZES {
-            for ([channels, out], count) in [([8, 8], 1), ([16, 24], 1), ([32, 64], 1), ([64, 32], 2), ([8, 16], 2)] {
+            for ([channels, out], second) in
+                [([8, 8], None), ([16, 24], None), ([32, 64], None), ([64, 32], Some(64)), ([8, 16], Some(24))]
+            {
                 let shape = Shape { batch, rows, columns, channels };
                 let mut rng = ChaCha8Rng::seed_from_u64(shape.len() as u64);
-                let inputs: Vec<Vec<f32>> = (0..count).map(|_| exact(&mut rng, shape.len())).collect();
-                let (weight, bias) = (exact(&mut rng, out * count * channels * 9), random(&mut rng, out));
+                let widths = [channels].into_iter().chain(second);
+                let inputs: Vec<Vec<f32>> = widths.map(|it| exact(&mut rng, shape.pixels() * it)).collect();
+                let all_channels = channels + second.unwrap_or(0);
+                let (weight, bias) = (exact(&mut rng, out * all_channels * 9), random(&mut rng, out));
                 let maps: Vec<Maps<'_>> = inputs.iter().map(|it| Maps::Features(it)).collect();
                 let halves: Vec<Vec<u16>> = inputs.iter().map(|it| bits(it)).collect();
                 let half_maps: Vec<Bf16Maps<'_>> = halves.iter().map(|it| Bf16Maps::Features(it)).collect();
                 let mut expected = vec![f32::NAN; shape.pixels() * out];
                 let workers = Workers { instructions: Instructions::best(), spread: &Rayon };
-                convolution(workers, shape, &maps, [&weight, &bias], true, &mut expected);
+                convolution(workers, shape, &maps, [&weight, &bias], Activation::Relu, &mut expected);
                 let mut wide = vec![f32::NAN; expected.len()];
-                bf16_convolution(token, &Rayon, shape, &half_maps, [&weight, &bias], &mut wide);
+                bf16_convolution(token, &Rayon, shape, &half_maps, [&weight, &bias], Activation::Relu, &mut wide);
                 let wanted: Vec<f64> = expected.iter().map(|&it| f64::from(it)).collect();
-                assert_close(&format!("{shape:?} x {count} to {out}"), &wide, &wanted);
+                assert_close(&format!("{shape:?} and {second:?} to {out}"), &wide, &wanted);
                 let mut narrow = vec![0; expected.len()];
-                bf16_convolution(token, &Rayon, shape, &half_maps, [&weight, &bias], &mut narrow);
+                bf16_convolution(token, &Rayon, shape, &half_maps, [&weight, &bias], Activation::Relu, &mut narrow);
                 assert_eq!(floats(&narrow), rounded(&wide));
             }
         }
@@ -608,11 +848,101 @@ mod of_bf16 {
             let bias = random(&mut rng, 8);
             let mut expected = vec![f32::NAN; shape.pixels() * 8];
             let workers = Workers { instructions: Instructions::best(), spread: &Rayon };
-            convolution(workers, shape, &[Maps::Photos(&photo)], [&weight, &bias], true, &mut expected);
+            convolution(
+                workers,
+                shape,
+                &[Maps::Photos(Photos::new(&photo))],
+                [&weight, &bias],
+                Activation::Relu,
+                &mut expected,
+            );
             let mut found = vec![f32::NAN; expected.len()];
-            bf16_convolution(token, &Rayon, shape, &[Bf16Maps::Photos(&photo)], [&weight, &bias], &mut found);
+            bf16_convolution(
+                token,
+                &Rayon,
+                shape,
+                &[Bf16Maps::Photos(Photos::new(&photo))],
+                [&weight, &bias],
+                Activation::Relu,
+                &mut found,
+            );
             let wanted: Vec<f64> = expected.iter().map(|&it| f64::from(it)).collect();
             assert_close(&format!("{shape:?}"), &found, &wanted);
+        }
+    }
+
+    /// Asserts agreement within a place of bf16: sums may be rounded differently.
+    fn assert_same_place(what: &str, found: &[u16], expected: &[f32]) {
+        assert_eq!(found.len(), expected.len(), "{what}");
+        for (found, expected) in floats(found).iter().zip(expected) {
+            assert!((found - expected).abs() <= 4e-3 * expected.abs().max(0.1), "{what}: {found}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn photos_are_filled_as_in_f32() {
+        let Some(token) = token() else { return };
+        let shape = Shape { batch: 1, rows: 3, columns: 5, channels: 3 };
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let bytes: Vec<u8> = (0..shape.len()).map(|_| rng.random()).collect();
+        let weight: Vec<f32> = exact(&mut rng, 8 * 27).iter().map(|it| it * 255.0).collect();
+        let (bias, fill) = (random(&mut rng, 8), [127.0 / 255.0, 0.0, 1.0]);
+        let photos = Photos { bytes: &bytes, fill: &fill };
+        let mut expected = vec![f32::NAN; shape.pixels() * 8];
+        let workers = Workers { instructions: Instructions::best(), spread: &Rayon };
+        convolution(workers, shape, &[Maps::Photos(photos)], [&weight, &bias], Activation::Relu6, &mut expected);
+        let mut found = vec![f32::NAN; expected.len()];
+        let inputs = [Bf16Maps::Photos(photos)];
+        bf16_convolution(token, &Rayon, shape, &inputs, [&weight, &bias], Activation::Relu6, &mut found);
+        let wanted: Vec<f64> = expected.iter().map(|&it| f64::from(it)).collect();
+        assert_close("filled", &found, &wanted);
+    }
+
+    #[test]
+    fn pointwise_convolutions_are_those_of_f32() {
+        let Some(token) = token() else { return };
+        let workers = Workers { instructions: Instructions::best(), spread: &Rayon };
+        for ([batch, rows, columns], [channels, out]) in
+            SIZES.into_iter().flat_map(|size| [[8, 8], [24, 144], [40, 24], [112, 16]].map(|it| (size, it)))
+        {
+            let shape = Shape { batch, rows, columns, channels };
+            let mut rng = ChaCha8Rng::seed_from_u64((shape.len() + out) as u64);
+            let (input, residual) = (exact(&mut rng, shape.len()), exact(&mut rng, shape.pixels() * out));
+            let (weight, bias) = (exact(&mut rng, channels * out), random(&mut rng, out));
+            for (activation, residual) in ACTIVATIONS.into_iter().flat_map(|it| [(it, None), (it, Some(&residual))]) {
+                let mut expected = vec![f32::NAN; shape.pixels() * out];
+                let parameters = [&weight[..], &bias];
+                let summand = residual.map(|it| &it[..]);
+                pointwise(workers, shape, &input, parameters, activation, summand, &mut expected);
+                let mut found = vec![0; expected.len()];
+                let halves = residual.map(|it| bits(it));
+                let fused = (activation, halves.as_deref());
+                bf16_pointwise(token, &Rayon, shape, &bits(&input), parameters, fused, &mut found);
+                assert_same_place(&format!("{shape:?} to {out}, {activation:?}"), &found, &expected);
+            }
+        }
+    }
+
+    /// Unlike the others these need no instructions of their own.
+    #[test]
+    fn depthwise_convolutions_are_those_of_f32() {
+        for ([batch, rows, columns], channels) in SIZES.into_iter().flat_map(|size| [8, 24, 48].map(|it| (size, it))) {
+            for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2)] {
+                let shape = Shape { batch, rows, columns, channels };
+                let layer = Depthwise { shape, kernel, stride, pads: [kernel / 2; 2] };
+                let mut rng = ChaCha8Rng::seed_from_u64(shape.len() as u64);
+                let input = exact(&mut rng, shape.len());
+                let parameters = [random(&mut rng, channels * kernel * kernel), random(&mut rng, channels)];
+                let parameters = parameters.each_ref().map(|it| &it[..]);
+                every_instructions(|workers| {
+                    let mut expected = vec![f32::NAN; layer.output_shape().len()];
+                    layer.forward(workers, &input, parameters, Activation::Relu6, &mut expected);
+                    let mut found = vec![0; expected.len()];
+                    layer.forward_bf16(workers, &bits(&input), parameters, Activation::Relu6, &mut found);
+                    // The same sums, rounded.
+                    assert_eq!(floats(&found), rounded(&expected), "{} {layer:?}", workers.instructions);
+                });
+            }
         }
     }
 

@@ -4,3 +4,18 @@
 mod bounds;
 mod definitions;
 mod guarded;
+#[path = "../../../tests/it/skip.rs"]
+mod skip;
+
+use lookbook_ops::Instructions;
+
+/// What the kernels are tried with; says what a processor does not have, so that it was not tried.
+fn instructions() -> Vec<Instructions> {
+    let found = Instructions::available();
+    for name in ["avx2", "avx512"] {
+        if !found.iter().any(|it| it.name() == name) {
+            skip::skip(&format!("this processor (or build) has no {name}"));
+        }
+    }
+    found
+}

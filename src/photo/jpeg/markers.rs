@@ -14,8 +14,8 @@ impl<'a> Markers<'a> {
         Self { bytes, at: 2 }
     }
 
-    /// Advances past the next marker; returns it and where it starts. Stray bytes before it are skipped, as all decoders
-    /// do.
+    /// Advances past the next marker; returns it and where it starts. Stray bytes before it are skipped, as all
+    /// decoders do.
     pub(super) fn next(&mut self) -> Result<(u8, usize), PhotoProblem> {
         let marker = find(self.rest(), |it| !matches!(it, 0 | 0xFF)).ok_or_else(|| self.cut())?;
         self.at += marker + 2;

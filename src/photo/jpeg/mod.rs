@@ -10,7 +10,7 @@ use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat, ScalingFactor};
 
 use super::pixels::{Photo, check_size};
 use super::problem::PhotoProblem;
-use crate::reason;
+use crate::{error, reason};
 
 mod entropy;
 mod markers;
@@ -18,8 +18,8 @@ mod standard;
 
 use markers::{Markers, damaged, undecodable};
 
-/// Photos with more scans are refused: each costs a pass over all pixels, however few bytes it has. Encoders write about
-/// ten, and a scan for every bit of every component would be fewer than this.
+/// Photos with more scans are refused: each costs a pass over all pixels, however few bytes it has. Encoders write
+/// about ten, and a scan for every bit of every component would be fewer than this.
 const MAX_SCANS: usize = 100;
 /// Texts of libjpeg-turbo's warnings (`jerror.h`); other messages are errors.
 const WARNINGS: [&str; 4] =
@@ -100,9 +100,9 @@ impl Jpeg {
         };
         let by = REDUCTIONS.into_iter().find(|&by| fits(by)).unwrap_or(1);
         let (width_px, height_px) = (self.width_px.div_ceil(by), self.height_px.div_ceil(by));
-        let mut decoder = Decompressor::new().map_err(undecodable)?;
-        decoder.set_scaling_factor(ScalingFactor::new(1, by as usize)).map_err(undecodable)?;
-        let colors = decoder.read_header(&self.essence).map_err(undecodable)?.colorspace;
+        let mut decoder = Decompressor::new().map_err(failed)?;
+        decoder.set_scaling_factor(ScalingFactor::new(1, by as usize)).map_err(failed)?;
+        let colors = decoder.read_header(&self.essence).map_err(failed)?.colorspace;
         let inks = matches!(colors, Colorspace::CMYK | Colorspace::YCCK);
         let format = if inks { PixelFormat::CMYK } else { PixelFormat::RGB };
         let (width, height, pitch) = (width_px as usize, height_px as usize, width_px as usize * format.size());
@@ -112,11 +112,19 @@ impl Jpeg {
             entropy::check(&self.essence)?;
             let is_warning = |message: &str| WARNINGS.iter().any(|it| message.starts_with(it));
             if !matches!(&problem, turbojpeg::Error::TurboJpegError(message) if is_warning(message)) {
-                return Err(undecodable(problem));
+                return Err(failed(problem));
             }
         }
         let rgb = if inks { rgb_of_inks(&pixels) } else { pixels };
         Ok(Photo { width_px, height_px, rgb })
+    }
+}
+
+/// What libjpeg-turbo says of a photo, or of the memory that it did not get for it.
+fn failed(problem: turbojpeg::Error) -> PhotoProblem {
+    match error::refused(&problem.to_string()) {
+        Some(_) => PhotoProblem::new(reason::LIMIT_REACHED, problem),
+        None => undecodable(problem),
     }
 }
 

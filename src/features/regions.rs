@@ -1,0 +1,159 @@
+//! Connected regions of a label map.
+
+use std::ops::Range;
+
+/// The label of pixels that belong to no region.
+pub(super) const NO_LABEL: u8 = u8::MAX;
+
+/// Number of labels, [`NO_LABEL`] included.
+const LABELS: usize = 256;
+
+/// How much of a label map has one label, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Extent {
+    /// All pixels of the label.
+    pub(super) pixels: u32,
+    /// Those of its largest region.
+    pub(super) largest: u32,
+}
+
+/// The extent of each label but [`NO_LABEL`], 0 for labels that do not occur. A region is a set of pixels of one label that
+/// are connected through their sides; `labels` is `[height, width]`. A union-find over the runs of equal pixels in each row,
+/// which are few (Rosenfeld and Pfaltz, 1966).
+pub(super) fn extents(labels: &[u8], width: usize) -> [Extent; LABELS] {
+    let mut regions = Regions::default();
+    let mut above = 0..0;
+    for row in labels.chunks_exact(width) {
+        let here = regions.add_row(row);
+        regions.join_rows(above, here.clone());
+        above = here;
+    }
+    regions.extents()
+}
+
+/// A run of equal pixels in a row.
+struct Run {
+    columns: Range<u32>,
+    label: u8,
+}
+
+/// The runs of a label map, and the regions that they form.
+#[derive(Default)]
+struct Regions {
+    runs: Vec<Run>,
+    /// By run: another run of its region, itself for the first of them.
+    parents: Vec<u32>,
+}
+
+impl Regions {
+    /// Adds the runs of a row, each a region of its own; returns their indices.
+    fn add_row(&mut self, row: &[u8]) -> Range<usize> {
+        let (first, mut column) = (self.runs.len(), 0);
+        for run in row.chunk_by(|a, b| a == b) {
+            let columns = column..column + run.len() as u32;
+            column = columns.end;
+            if run[0] != NO_LABEL {
+                self.parents.push(self.runs.len() as u32);
+                self.runs.push(Run { columns, label: run[0] });
+            }
+        }
+        first..self.runs.len()
+    }
+
+    /// Joins the regions of runs of two rows that lie above each other.
+    fn join_rows(&mut self, mut above: Range<usize>, mut here: Range<usize>) {
+        while !above.is_empty() && !here.is_empty() {
+            let [upper, lower] = [&self.runs[above.start], &self.runs[here.start]];
+            let ends = (upper.columns.end, lower.columns.end);
+            let touch = upper.columns.start < ends.1 && lower.columns.start < ends.0;
+            if touch && upper.label == lower.label {
+                let [a, b] = [above.start, here.start].map(|run| self.first_of(run));
+                self.parents[a.max(b)] = a.min(b) as u32;
+            }
+            if ends.0 <= ends.1 { above.start += 1 } else { here.start += 1 }
+        }
+    }
+
+    /// The first run of a run's region; shortens the way to it for the next search.
+    fn first_of(&mut self, mut run: usize) -> usize {
+        while self.parents[run] as usize != run {
+            self.parents[run] = self.parents[self.parents[run] as usize];
+            run = self.parents[run] as usize;
+        }
+        run
+    }
+
+    fn extents(mut self) -> [Extent; LABELS] {
+        let mut regions = vec![0; self.runs.len()];
+        let mut extents = [Extent::default(); LABELS];
+        for run in 0..self.runs.len() {
+            let pixels = self.runs[run].columns.len() as u32;
+            let region = &mut regions[self.first_of(run)];
+            *region += pixels;
+            let extent = &mut extents[usize::from(self.runs[run].label)];
+            extent.pixels += pixels;
+            extent.largest = extent.largest.max(*region);
+        }
+        extents
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The extents by another way: from each pixel, everything that can be reached.
+    fn flooded(labels: &[u8], width: usize) -> [Extent; LABELS] {
+        let (mut seen, mut extents) = (vec![false; labels.len()], [Extent::default(); LABELS]);
+        for start in 0..labels.len() {
+            let (mut pixels, mut reached) = (0, vec![start]);
+            while let Some(pixel) = reached.pop() {
+                if std::mem::replace(&mut seen[pixel], true) || labels[pixel] == NO_LABEL {
+                    continue;
+                }
+                pixels += 1;
+                let beside = [
+                    (pixel % width > 0).then(|| pixel - 1),
+                    (pixel % width + 1 < width).then_some(pixel + 1),
+                    pixel.checked_sub(width),
+                    Some(pixel + width).filter(|&it| it < labels.len()),
+                ];
+                reached.extend(beside.into_iter().flatten().filter(|&it| labels[it] == labels[pixel]));
+            }
+            let extent = &mut extents[usize::from(labels[start])];
+            extent.pixels += pixels;
+            extent.largest = extent.largest.max(pixels);
+        }
+        extents
+    }
+
+    #[test]
+    fn regions_are_connected_through_sides_and_not_through_corners() {
+        // A ring of 1 with a 2 within, a U of 3 whose arms meet in the last row, and corners of 4.
+        let labels = [
+            1, 1, 1, 3, 9, 3, 4, 9, //
+            1, 2, 1, 3, 9, 3, 9, 4, //
+            1, 1, 1, 3, 3, 3, 4, 4,
+        ]
+        .map(|it| if it == 9 { NO_LABEL } else { it });
+        let of = |labels: &[u8], width| extents(labels, width).map(|it| (it.pixels, it.largest));
+        assert_eq!(of(&labels, 8)[..5], [(0, 0), (8, 8), (1, 1), (7, 7), (4, 3)]);
+        assert_eq!(of(&labels, 8)[usize::from(NO_LABEL)], (0, 0));
+        assert_eq!(of(&[5, 5, 6, 5], 4)[5..7], [(3, 2), (1, 1)], "one row");
+    }
+
+    #[test]
+    fn regions_are_those_that_flooding_finds() {
+        let mut random = 1_u32;
+        for (width, height, labels) in [(1, 40, 2), (40, 1, 2), (17, 23, 2), (64, 64, 2), (64, 64, 3), (31, 50, 5)] {
+            let map: Vec<u8> = (0..width * height)
+                .map(|_| {
+                    random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    let label = (random >> 24) % labels;
+                    if label == 0 { NO_LABEL } else { label as u8 }
+                })
+                .collect();
+            assert_eq!(extents(&map, width), flooded(&map, width), "{width} x {height}, {labels} labels");
+        }
+    }
+}
