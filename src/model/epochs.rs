@@ -99,8 +99,8 @@ impl EpochRecord {
     }
 }
 
-/// Adds the figures measured by a clock that `loss.csv` of a resumed run has to the epochs of its checkpoint; a missing or
-/// damaged file leaves them as they are.
+/// Adds the figures measured by a clock that `loss.csv` of a resumed run has to the epochs of its checkpoint; a missing
+/// or damaged file leaves them as they are.
 pub(crate) fn add_times(history: &mut [EpochRecord], path: &Path) {
     let mut times: HashMap<u32, EpochRecord> = HashMap::new();
     if let Ok(mut reader) = csv::Reader::from_path(path) {

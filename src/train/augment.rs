@@ -90,7 +90,8 @@ impl Change {
 
     /// Writes the changed photo, `[rows, columns, 3]`, and its labels, `[map rows, map columns]`, from a photo of
     /// `size` (width, height) and its labels on the canvas, `[rows, columns]`. Pixels from beyond the photo's edges
-    /// repeat the edge. An erased rectangle keeps its labels. The canvas around the photo stays black, and its labels repeat the photo's last row and column.
+    /// repeat the edge. An erased rectangle keeps its labels. The canvas around the photo stays black, and its labels
+    /// repeat the photo's last row and column.
     pub fn apply(&self, spec: &Spec, size: [usize; 2], from: [&[u8]; 2], to: [&mut [u8]; 2]) {
         let ([photo, labels], [new_photo, new_labels]) = (from, to);
         let (columns, stride) = (spec.columns(), spec.stride);

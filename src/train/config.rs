@@ -75,8 +75,8 @@ pub struct Config {
     pub output: PathBuf,
     /// Where the defaults of the other settings come from.
     pub recipe: Recipe,
-    /// The model folder whose published weights training starts from: of the same network, but of any data set and photo
-    /// size. Its checkpoints are needed.
+    /// The model folder whose published weights training starts from: of the same network, but of any data set and
+    /// photo size. Its checkpoints are needed.
     pub start_from: Option<PathBuf>,
     /// Passes over the train split, at least 1.
     pub epochs: u32,
@@ -107,18 +107,19 @@ pub struct Config {
     pub encoder: Option<PathBuf>,
     /// With an encoder: factor of the learning rate for its weights, above 0 and at most 1.
     pub encoder_rate: f32,
-    /// Weight decay of `AdamW` (Loshchilov and Hutter, 2019, <https://arxiv.org/abs/1711.05101>): in each step, kernels of
-    /// convolutions shrink by this times the learning rate; 0 or more.
+    /// Weight decay of `AdamW` (Loshchilov and Hutter, 2019, <https://arxiv.org/abs/1711.05101>): in each step, kernels
+    /// of convolutions shrink by this times the learning rate; 0 or more.
     pub weight_decay: f32,
-    /// Channels of the network's levels, top to bottom: 2 to 7 multiples of 8, the first 8, 16, 24 or 32. With an encoder, those of the decoder's
-    /// levels, from half the photo's resolution down: as many as the encoder has steps, less one.
+    /// Channels of the network's levels, top to bottom: 2 to 7 multiples of 8, the first 8, 16, 24 or 32. With an
+    /// encoder, those of the decoder's levels, from half the photo's resolution down: as many as the encoder has steps,
+    /// less one.
     pub channels: Vec<usize>,
     /// Photo pixels, in each direction, per pixel of the top level: 1, or 2 for twice the channels at the same cost.
     pub stride: usize,
     /// Whether maps are normalised over the batch during training.
     pub batch_norm: bool,
-    /// Times that logits are enlarged in each direction, by bilinear interpolation, before the category is chosen: 1, or a
-    /// multiple of the stride among 2 and 4. Twice the stride suits photos of half the catalogue's size.
+    /// Times that logits are enlarged in each direction, by bilinear interpolation, before the category is chosen: 1,
+    /// or a multiple of the stride among 2 and 4. Twice the stride suits photos of half the catalogue's size.
     pub logit_scale: usize,
     /// Weight in the loss of the presence head, which learns what occurs in a photo at all and multiplies its
     /// probabilities onto those of all pixels; 0 for none. Only with `loss = "softmax"`.
@@ -134,8 +135,8 @@ pub struct Config {
     pub augment_shift: f32,
     /// Brightness, contrast and colours of photos change by up to this fraction, 0 to 1.
     pub augment_light: f32,
-    /// A rectangle whose sides are up to this fraction of the photo's is filled with grey, at random, its labels kept, so
-    /// that they are told from what is around it: 0 to 1.
+    /// A rectangle whose sides are up to this fraction of the photo's is filled with grey, at random, its labels kept,
+    /// so that they are told from what is around it: 0 to 1.
     pub augment_erase: f32,
     /// Draws photos with rare categories more often, at the expense of the others, 0 to 1: relative to a photo with
     /// nothing rare, as often as the share of the photos that have its rarest category, to the power of minus this. 0
@@ -145,18 +146,18 @@ pub struct Config {
     pub unlabelled: Option<PathBuf>,
     /// With `unlabelled`: the folder of the model that labels them.
     pub unlabelled_model: Option<PathBuf>,
-    /// With `unlabelled`: the lowest probability at which that model's category is taken as a pixel's label, 0 to 1; the
-    /// other pixels are ignored.
+    /// With `unlabelled`: the lowest probability at which that model's category is taken as a pixel's label, 0 to 1;
+    /// the other pixels are ignored.
     pub unlabelled_confidence: f32,
     /// Width in pixels that photos are scaled to fit for the network, 16 to 4096.
     pub photo_width_px: usize,
     /// Height in pixels that photos are scaled to fit for the network, 16 to 4096.
     pub photo_height_px: usize,
-    /// The first so many epochs are trained, and validated, on smaller photos, which takes less time: fewer than `epochs`.
-    /// `patience` and the best epoch count the others alone.
+    /// The first so many epochs are trained, and validated, on smaller photos, which takes less time: fewer than
+    /// `epochs`. `patience` and the best epoch count the others alone.
     pub small_epochs: u32,
-    /// With `small_epochs`: the sides of smaller photos as a fraction of `photo_width_px` and `photo_height_px`, between 0
-    /// and 1.
+    /// With `small_epochs`: the sides of smaller photos as a fraction of `photo_width_px` and `photo_height_px`,
+    /// between 0 and 1.
     pub small_scale: f32,
     /// Where the network runs.
     pub device: Device,

@@ -163,8 +163,8 @@ impl Examples {
         Batch { photos, labels, size }
     }
 
-    /// Passes the batches of an epoch, each with the turns it is made of, to `work` one by one until it breaks or fails.
-    /// Meanwhile a thread prepares the next ones.
+    /// Passes the batches of an epoch, each with the turns it is made of, to `work` one by one until it breaks or
+    /// fails. Meanwhile a thread prepares the next ones.
     ///
     /// # Errors
     /// Those of `work`.
@@ -208,8 +208,8 @@ impl Examples {
         (Photo { width_px, height_px, rgb: cut(&canvas.pixels, 3) }, [cut(labels, 1), found])
     }
 
-    /// Adds the network's output for a photo, `[label map rows, label map columns]`, to `confusion`, over the part of the
-    /// canvas that the photo covers.
+    /// Adds the network's output for a photo, `[label map rows, label map columns]`, to `confusion`, over the part of
+    /// the canvas that the photo covers.
     pub fn count(&self, id: usize, answer: &[u8], confusion: &mut Confusion) {
         let Held { canvas, labels, .. } = &self.examples[id];
         let found = canvas.label_map(&self.spec, answer, (canvas.width_px as u32, canvas.height_px as u32));

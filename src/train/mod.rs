@@ -57,8 +57,8 @@ const MAY_CHANGE: [&str; 10] = [
     "max_minutes",
 ];
 
-/// What is trained: the network, the file of its encoder if it has one, the model that it starts from if there is one, and
-/// the photos without labels if it learns from some.
+/// What is trained: the network, the file of its encoder if it has one, the model that it starts from if there is one,
+/// and the photos without labels if it learns from some.
 struct Network {
     spec: Spec,
     encoder: Option<EncoderFile>,

@@ -90,8 +90,8 @@ impl Material<'_> {
     }
 }
 
-/// The weight of a pixel of each category: the category's share of all labelled pixels to the power of -`balance`, scaled
-/// so that the mean over them is 1.
+/// The weight of a pixel of each category: the category's share of all labelled pixels to the power of -`balance`,
+/// scaled so that the mean over them is 1.
 fn category_weights(train: &Examples, balance: f32) -> [f32; CATEGORY_COUNT] {
     let mut pixels = [0_u64; CATEGORY_COUNT];
     for labels in train.labels() {

@@ -17,9 +17,9 @@ pub struct Turn {
 
 /// How often each photo is drawn, relative to the others: 1 or more. Those with rare categories are drawn more often.
 ///
-/// Repeat factor sampling (Gupta et al., 2019, <https://arxiv.org/abs/1908.03195>): the factor of a category that occurs
-/// in the share f of the photos is f to the power of -`strength` (there 0.5, and with a threshold in place of 1); that of
-/// a photo is the largest among its categories. `occurs` says which categories each photo has.
+/// Repeat factor sampling (Gupta et al., 2019, <https://arxiv.org/abs/1908.03195>): the factor of a category that
+/// occurs in the share f of the photos is f to the power of -`strength` (there 0.5, and with a threshold in place of
+/// 1); that of a photo is the largest among its categories. `occurs` says which categories each photo has.
 #[must_use]
 pub fn repeat_factors(occurs: &[[bool; CATEGORY_COUNT]], strength: f32) -> Vec<f64> {
     let photos = occurs.len() as f64;

@@ -71,8 +71,8 @@ impl Start {
         Err(Error::config("train.start_from", problem))
     }
 
-    /// The state that training starts from, in the order of [`Spec::state`]: the published weights (the average, if there
-    /// is one) and the statistics of their maps, with moments of zero.
+    /// The state that training starts from, in the order of [`Spec::state`]: the published weights (the average, if
+    /// there is one) and the statistics of their maps, with moments of zero.
     pub(super) fn state(&self) -> Vec<Vec<f32>> {
         let Checkpoint { spec, state, .. } = &self.checkpoint;
         let vector = |wanted: &str| state.iter().find(|(name, _)| name == wanted).map(|(_, values)| values.clone());

@@ -226,7 +226,7 @@ fn pixels_without_a_label_teach_nothing() {
     }
     let spec = Spec { channels: vec![8, 16], stride: 2, batch_norm: true, ..Spec::seed(32, 32, Loss::Softmax) };
     let states = |labels: &dyn Fn(usize) -> u8, categories| {
-        let loss_weights = LossWeights { categories, dice: 1.0 };
+        let loss_weights = LossWeights { categories, dice: 1.0, presence: 0.0 };
         [Dialect::Portable, Dialect::Native].map(|dialect| {
             let task = Task { loss_weights: &loss_weights, ..Task::plain(&spec) };
             let state = parameters::initial_state(&spec, 1);
@@ -257,7 +257,7 @@ fn pixels_without_a_label_teach_nothing() {
     let mut without = even;
     without[22] = 0.0;
     let plain = |label: u8, categories| {
-        let loss_weights = LossWeights { categories, dice: 0.0 };
+        let loss_weights = LossWeights { categories, dice: 0.0, presence: 0.0 };
         let task = Task { loss_weights: &loss_weights, ..Task::plain(&spec) };
         let state = parameters::initial_state(&spec, 1);
         let mut step = TrainingStep::new(task, BATCH, state, 0, Engine::cpu(Dialect::Portable, 2)).expect("a session");
