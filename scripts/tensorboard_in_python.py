@@ -26,7 +26,8 @@ def main(model: pathlib.Path) -> int:
     tags = events.Tags()
     with open(model / "loss.csv", newline="") as file:
         history = list(csv.DictReader(file))
-    columns = [name for name in history[0] if name not in ("epoch", "elapsed_secs")]
+    not_figures = ("epoch", "photo_width_px", "photo_height_px", "elapsed_secs")
+    columns = [name for name in history[0] if name not in not_figures]
     problems = []
     if sorted(tags["scalars"]) != sorted(map(tag, columns)):
         problems.append(f"the figures are {tags['scalars']}")

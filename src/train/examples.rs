@@ -17,7 +17,6 @@ use crate::model::example::Example;
 use crate::photo::{self, Photo};
 use crate::train::augment::{Augmentation, Change};
 use crate::train::sampling::Turn;
-use crate::train::unlabelled::PseudoLabelled;
 use crate::{stop, threads};
 
 /// Photos decoded at a time; bounds the memory used on top of the result.
@@ -38,6 +37,19 @@ struct Held {
     file_name: String,
     canvas: Canvas,
     labels: Vec<u8>,
+}
+
+/// A photo with labels by a model.
+#[derive(Debug)]
+pub(super) struct PseudoLabelled {
+    pub(super) file_name: String,
+    /// The encoded file.
+    pub(super) encoded: Vec<u8>,
+    /// `[height, width]` of `size`, over the whole photo; [`IGNORED`](crate::labels::IGNORED) where the model is not
+    /// sure.
+    pub(super) labels: Vec<u8>,
+    /// Width and height of the labels.
+    pub(super) size: (u32, u32),
 }
 
 /// Photos and labels of one step, concatenated.

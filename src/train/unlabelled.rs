@@ -8,6 +8,7 @@ use ort::value::Tensor;
 use rayon::prelude::*;
 
 use super::config::Config;
+use super::examples::PseudoLabelled;
 use crate::canvas::Canvas;
 use crate::catalogue::{Catalogue, Item, Numbering};
 use crate::dataset::Dataset;
@@ -30,18 +31,6 @@ pub(super) struct Unlabelled {
     pub(super) catalogue: Catalogue,
     pub(super) model: Model,
     confidence: f32,
-}
-
-/// A photo with labels by a model.
-#[derive(Debug)]
-pub(super) struct PseudoLabelled {
-    pub(super) file_name: String,
-    /// The encoded file.
-    pub(super) encoded: Vec<u8>,
-    /// `[height, width]` of `size`, over the whole photo; [`IGNORED`] where the model is not sure.
-    pub(super) labels: Vec<u8>,
-    /// Width and height of the labels.
-    pub(super) size: (u32, u32),
 }
 
 /// What became of the photos without labels.

@@ -367,7 +367,7 @@ fn a_model_is_evaluated_on_a_data_set_that_has_nothing_but_a_test_part() {
     let (code, text) = place.run(&["run", "--source", "other", "--output", "night"]);
     assert_eq!(code, 2, "{text}");
     assert!(text.contains("'convert.split': [0, 0, 1] has no train split, so nothing can be trained"), "{text}");
-    assert!(!place.path("night").exists(), "that is known before the first stage");
+    assert!(!place.path("night/dataset").exists(), "that is known before the first stage");
 }
 
 /// Lines of [train] in place of `epochs = 24`.
