@@ -448,6 +448,37 @@ fn smaller_photos_come_first_and_a_killed_run_ends_as_one_that_was_not() {
 }
 
 #[test]
+fn a_model_with_an_encoder_and_a_presence_head_starts_another_on_two_photo_sizes() {
+    let Some(place) = Place::new() else { return };
+    write_small_encoder(&place.path("mobilenetv2.safetensors"), 0.1);
+    let network = "encoder = \"mobilenetv2.safetensors\"\nchannels = [16, 8, 8, 8]\npresence = 0.2\nlogit_scale = 4";
+    let with = |lines: &str| settings(&format!("{network}\n{lines}")).replace("\"seed\"", "\"pretrained\"");
+    fs::write(place.path("train.toml"), with("epochs = 2")).unwrap();
+    place.succeeds(&["train", "--output", "first"]);
+    // Steps of nothing: the weights stay the published ones, neither the encoder file's nor drawn ones.
+    fs::write(place.path("train.toml"), with("epochs = 2\nsmall_epochs = 1\nstart_from = \"first\"")).unwrap();
+    let train = ["train", "--output", "same", "--learning-rate", "1e-30"];
+    let text = place.succeeds(&train);
+    assert!(text.contains("photos of 20 x 30 pixels up to epoch 1"), "{text}");
+    let state = |output: &str, name: &str| {
+        let epoch = place.counts(output).count("published_epoch").unwrap();
+        let folder = place.path(output).join("checkpoints");
+        let checkpoint = Checkpoint::of_epoch(&folder, epoch as u32).unwrap().unwrap();
+        checkpoint.state.into_iter().find(|(it, _)| it == name).unwrap().1
+    };
+    assert_eq!(state("same", "weights"), state("first", "average"));
+    assert_ne!(state("same", "statistics"), state("first", "statistics"), "those are of the photos seen");
+    let spec = read_weights(&place.path("same/weights.safetensors")).unwrap().0;
+    assert_eq!((spec.photo_width_px, spec.logit_scale, spec.presence), (40, 4, true));
+    let without = with("epochs = 2\nstart_from = \"first\"").replace("presence = 0.2", "presence = 0.0");
+    fs::write(place.path("train.toml"), without).unwrap();
+    let (code, text) = place.run(&["train", "--output", "bad"]);
+    assert_eq!(code, 2, "{text}");
+    let named = "the network in first has presence = true, the one to train presence = none";
+    assert!(text.contains("train.start_from") && text.contains(named), "{text}");
+}
+
+#[test]
 fn photos_without_labels_join_the_train_part_alone() {
     let Some(place) = Place::new() else { return };
     place.succeeds(&["train", "--epochs", "8", "--output", "teacher"]);
