@@ -49,12 +49,12 @@ impl Regions {
     /// Adds the runs of a row, each a region of its own; returns their indices.
     fn add_row(&mut self, row: &[u8]) -> Range<usize> {
         let (first, mut column) = (self.runs.len(), 0);
-        for run in row.chunk_by(|a, b| a == b) {
-            let columns = column..column + run.len() as u32;
-            column = columns.end;
-            if run[0] != NO_LABEL {
+        while column < row.len() {
+            let (label, start) = (row[column], column);
+            column += run_length(&row[start..]);
+            if label != NO_LABEL {
                 self.parents.push(self.runs.len() as u32);
-                self.runs.push(Run { columns, label: run[0] });
+                self.runs.push(Run { columns: start as u32..column as u32, label });
             }
         }
         first..self.runs.len()
@@ -96,6 +96,19 @@ impl Regions {
         }
         extents
     }
+}
+
+/// How many of the first pixels are equal, eight at a time.
+fn run_length(pixels: &[u8]) -> usize {
+    let (words, rest) = pixels.as_chunks::<8>();
+    let same = u64::from_le_bytes([pixels[0]; 8]);
+    for (place, &word) in words.iter().enumerate() {
+        let differing = u64::from_le_bytes(word) ^ same;
+        if differing != 0 {
+            return 8 * place + differing.trailing_zeros() as usize / 8;
+        }
+    }
+    8 * words.len() + rest.iter().take_while(|&&it| it == pixels[0]).count()
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
 //! A whole night by `lookbook run`: what runs, why, and what does not.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::shared::library;
+use crate::shared::{install, library};
 use lookbook::stage::{RUN_FILE, Summary};
 
 const SETTINGS: &str = "[sample]\nphotos = 12\n\
@@ -240,18 +239,16 @@ fn make_calls_the_program_and_knows_no_stage() {
     let Some(nights) = Nights::new() else { return };
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     fs::copy(root.join("Makefile"), nights.path("Makefile")).unwrap();
-    fs::create_dir_all(nights.path("scripts")).unwrap();
     for script in ["install_build_tools.sh", "install_onnxruntime.sh"] {
-        fs::copy("/bin/true", nights.path("scripts").join(script)).unwrap();
+        install(Path::new("/bin/true"), &nights.path("scripts").join(script));
     }
     // Writes down where the encoder is to go.
-    let install_encoder = nights.path("scripts/install_encoder.sh");
-    fs::write(&install_encoder, "#!/bin/sh\necho \"$1\" >encoder-folder\n").unwrap();
-    fs::set_permissions(&install_encoder, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = nights.path("install-encoder");
+    fs::write(&script, "#!/bin/sh\necho \"$1\" >encoder-folder\n").unwrap();
+    install(&script, &nights.path("scripts/install_encoder.sh"));
     // A program of its own: beside the one that was built there may be an encoder.
     let program = fs::canonicalize(nights.place.path()).unwrap().join("built/release/lookbook");
-    fs::create_dir_all(program.parent().unwrap()).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_lookbook"), &program).unwrap();
+    install(Path::new(env!("CARGO_BIN_EXE_lookbook")), &program);
     let make = |arguments: &[&str]| {
         let mut make = Command::new("make");
         make.arg("all").args(arguments).current_dir(nights.place.path()).env("ORT_DYLIB_PATH", library().unwrap());

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use crate::shared::library;
+use crate::shared::{install, library};
 use lookbook::stage;
 
 /// The program with nothing in its environment, as cron starts it.
@@ -264,7 +264,7 @@ fn few_threads_are_named_and_end_the_run() {
     }
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let program = place.path().join("lookbook");
-    fs::copy(env!("CARGO_BIN_EXE_lookbook"), &program).unwrap();
+    install(Path::new(env!("CARGO_BIN_EXE_lookbook")), &program);
     let limited = |threads: u32, arguments: &[&str]| {
         let mut command = Command::new("prlimit");
         command.arg(format!("--nproc={threads}")).arg("setpriv");

@@ -1,6 +1,7 @@
 //! Where tests find data that is not in this repository, and how they say that they were skipped.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 pub(crate) use crate::skip::skip;
 
@@ -29,4 +30,11 @@ pub(crate) fn library() -> Option<PathBuf> {
         not_installed(&problem.to_string());
     }
     found.ok().map(|it| it.path)
+}
+
+/// Copies a program or script to where it is to be run, by a process of its own: a child that another test starts
+/// meanwhile would hold a file that this process writes open, and it could not be run ("Text file busy").
+pub(crate) fn install(program: &Path, to: &Path) {
+    let installed = Command::new("install").args(["-D", "-m", "755"]).args([program, to]).status().unwrap();
+    assert!(installed.success(), "{}", to.display());
 }
