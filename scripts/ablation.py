@@ -1,9 +1,10 @@
 """What each choice of the recipe `best` brings: ablation.py --lookbook PROGRAM --dataset DIR [--epochs 5] [--recipe best]
-[--model DIR] [--photos DIR] [NAME ...]
+[--size 200x300] [--with SETTING=VALUE ...] [--model DIR] [--photos DIR] [--other-encoder FILE] [NAME ...]
 
-Trains once with the recipe as it is and once for each choice left out or made otherwise, on photos of half the size, and prints
-the metrics of the validation part after the last epoch as the table of docs/training.md. Without names all choices are tried,
-but those that need --model (a model folder) or --photos (a catalogue without labels) only with them.
+Trains once with the recipe as it is (and the settings of --with) and once for each choice left out or made otherwise, on photos
+of that size, half of CFPD's by default, and prints the metrics of the validation part after the last epoch as the tables of
+docs/training.md. Without names all choices of the recipe are tried, but those that need --model (a model folder), --photos (a
+catalogue without labels) or --other-encoder only with them.
 Needs pyarrow: `PYTHONPATH=.python` after scripts/install_python_packages.sh.
 """
 
@@ -12,23 +13,18 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import tomllib
 
 import pyarrow.parquet
 
-# What is changed, by what the table calls it.
+# What is changed, by what the table calls it: of every recipe, and of one alone.
 CHOICES = {
     "as it is": {},
-    "the seed's network: `channels` from 8, `stride` 1": {"channels": [8, 16, 32, 64, 128], "stride": 1},
-    "a sixth level of 512 `channels`": {"channels": [16, 32, 64, 128, 256, 512]},
-    "`loss` bce": {"loss": "bce", "category_balance": 0.0, "dice": 0.0},
-    "no `batch_norm`, `learning_rate` 1e-3": {"batch_norm": False, "average_epochs": 0.0, "learning_rate": 1e-3},
-    "no average of the weights": {"average_epochs": 0.0},
-    "`schedule` constant": {"schedule": "constant"},
-    "`learning_rate` 1e-2": {"learning_rate": 1e-2},
     "`batch_size` 16": {"batch_size": 16},
     "`category_balance` 0": {"category_balance": 0.0},
     "`category_balance` 0.6": {"category_balance": 0.6},
     "no `dice`": {"dice": 0.0},
+    "no average of the weights": {"average_epochs": 0.0},
     "no `augment_flip`": {"augment_flip": False},
     "`augment_light` 0.2": {"augment_light": 0.2},
     "`augment_scale` 0.25, `augment_shift` 0.1": {"augment_scale": 0.25, "augment_shift": 0.1},
@@ -38,7 +34,21 @@ CHOICES = {
     "`start_from` --model": {"start_from": "{model}"},
     "`unlabelled` --photos, by --model": {"unlabelled": "{photos}", "unlabelled_model": "{model}"},
 }
-SIZE = {"photo_width_px": 200, "photo_height_px": 300}
+PRETRAINED = {
+    "no `presence`": {"presence": 0.0},
+    "`encoder_rate` 0.3": {"encoder_rate": 0.3},
+    "`channels` 32, 96, 128, 192": {"channels": [32, 96, 128, 192]},
+    "`encoder` --other-encoder": {"encoder": "{other_encoder}"},
+}
+BEST = {
+    "the seed's network: `channels` from 8, `stride` 1": {"channels": [8, 16, 32, 64, 128], "stride": 1},
+    "a sixth level of 512 `channels`": {"channels": [16, 32, 64, 128, 256, 512]},
+    "`loss` bce": {"loss": "bce", "category_balance": 0.0, "dice": 0.0},
+    "no `batch_norm`, `learning_rate` 1e-3": {"batch_norm": False, "average_epochs": 0.0, "learning_rate": 1e-3},
+    "`schedule` constant": {"schedule": "constant"},
+    "`learning_rate` 1e-2": {"learning_rate": 1e-2},
+}
+OF_RECIPE = {"best": BEST, "pretrained": PRETRAINED}
 METRICS = ("validation_pixel_accuracy", "validation_foreground_accuracy", "validation_mean_iou")
 
 
@@ -60,24 +70,31 @@ def main():
     parser.add_argument("--lookbook", type=pathlib.Path, required=True)
     parser.add_argument("--dataset", type=pathlib.Path, required=True)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--recipe", default="best")
+    parser.add_argument("--recipe", default="best", choices=OF_RECIPE)
+    parser.add_argument("--size", default="200x300", metavar="WIDTHxHEIGHT")
+    parser.add_argument("--with", dest="settings", action="append", default=[], metavar="SETTING=VALUE")
     parser.add_argument("--model", type=pathlib.Path)
     parser.add_argument("--photos", type=pathlib.Path)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {'; '.join(CHOICES)}")
+    parser.add_argument("--other-encoder", type=pathlib.Path)
+    parser.add_argument("names", nargs="*", metavar="NAME")
     arguments = parser.parse_args()
-    if unknown := set(arguments.names) - set(CHOICES):
-        sys.exit(f"there is no choice {', '.join(sorted(unknown))}; there are: {'; '.join(CHOICES)}")
-    given = {"model": arguments.model, "photos": arguments.photos}
+    choices = CHOICES | OF_RECIPE[arguments.recipe]
+    if unknown := set(arguments.names) - set(choices):
+        sys.exit(f"there is no choice {', '.join(sorted(unknown))}; there are: {'; '.join(choices)}")
+    given = {name: getattr(arguments, name) for name in ("model", "photos", "other_encoder")}
 
     def lacks(name):
-        return [option for option, path in given.items() if path is None and f"{{{option}}}" in CHOICES[name].values()]
+        return [option for option, path in given.items() if path is None and f"{{{option}}}" in choices[name].values()]
 
     if options := sorted({option for name in arguments.names for option in lacks(name)}):
-        sys.exit(f"these choices need {' and '.join(f'--{option}' for option in options)}")
+        sys.exit(f"these choices need {' and '.join('--' + option.replace('_', '-') for option in options)}")
+    width, height = map(int, arguments.size.split("x"))
+    common = {"recipe": arguments.recipe, "epochs": arguments.epochs, "photo_width_px": width, "photo_height_px": height}
+    common |= {name: tomllib.loads(f"value = {value}")["value"] for name, value in (it.split("=", 1) for it in arguments.settings)}
     print("| validation part | pixel accuracy | foreground accuracy | mean IoU |\n| --- | ---: | ---: | ---: |")
-    for name in arguments.names or [name for name in CHOICES if not lacks(name)]:
+    for name in arguments.names or [name for name in choices if not lacks(name)]:
         with tempfile.TemporaryDirectory() as place:
-            settings = SIZE | {"recipe": arguments.recipe, "epochs": arguments.epochs} | CHOICES[name]
+            settings = common | choices[name]
             settings = {name: it.format(**given) if isinstance(it, str) else it for name, it in settings.items()}
             row = last_epoch(arguments, settings, pathlib.Path(place))
         print(f"| {name} | {' | '.join(f'{row[metric]:.3f}' for metric in METRICS)} |", flush=True)

@@ -67,7 +67,12 @@ pub fn resize_labels(label_map: &[u8], from: (u32, u32), to: (u32, u32)) -> Vec<
 }
 
 fn picked(labels: &[u8], stride: usize, rows: &[usize], columns: &[usize]) -> Vec<u8> {
-    rows.iter().flat_map(|row| columns.iter().map(move |column| labels[row * stride + column])).collect()
+    let mut picked = Vec::with_capacity(rows.len() * columns.len());
+    for row in rows {
+        let line = &labels[row * stride..];
+        picked.extend(columns.iter().map(|&column| line[column]));
+    }
+    picked
 }
 
 /// For each of `count` pixels, which of `from` pixels its centre lies in, when `to` pixels span them all; pixels beyond

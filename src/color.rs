@@ -168,19 +168,26 @@ impl ColorTable {
         let width = photo.width_px as usize;
         let across = width.div_ceil(TILE_PX);
         let tiles = across * (photo.height_px as usize).div_ceil(TILE_PX);
-        let place = |pixel: usize, category: u8| {
-            let tile = pixel / width / TILE_PX * across + pixel % width / TILE_PX;
-            tile * labels::CATEGORY_COUNT + usize::from(category)
-        };
         let worn: [bool; labels::CATEGORY_COUNT] = std::array::from_fn(|category| labels::is_apparel(category as u8));
-        let mut means = vec![Mean::default(); tiles * labels::CATEGORY_COUNT];
-        for ((pixel, &category), rgb) in label_map.iter().enumerate().zip(photo.rgb.chunks_exact(3)) {
-            if worn[usize::from(category)] {
-                means[place(pixel, category)].add(rgb);
+        let mut means = vec![[Mean::default(); labels::CATEGORY_COUNT]; tiles];
+        let lines = || label_map.chunks_exact(width).enumerate();
+        for ((row, line), rgb) in lines().zip(photo.rgb.chunks_exact(3 * width)) {
+            let first = row / TILE_PX * across;
+            for ((column, &category), rgb) in line.iter().enumerate().zip(rgb.chunks_exact(3)) {
+                if worn[usize::from(category)] {
+                    means[first + column / TILE_PX][usize::from(category)].add(rgb);
+                }
             }
         }
-        let named: Vec<u8> = means.iter().map(|mean| mean.rgb().map_or(BACKGROUND, |rgb| self.color_of(rgb))).collect();
-        label_map.iter().enumerate().map(|(pixel, &category)| named[place(pixel, category)]).collect()
+        let name = |mean: Mean| mean.rgb().map_or(BACKGROUND, |rgb| self.color_of(rgb));
+        let named: Vec<_> = means.iter().map(|tile| tile.map(name)).collect();
+        let mut names = Vec::with_capacity(label_map.len());
+        for (row, line) in lines() {
+            let first = row / TILE_PX * across;
+            let name = |(column, &category): (usize, &u8)| named[first + column / TILE_PX][usize::from(category)];
+            names.extend(line.iter().enumerate().map(name));
+        }
+        names
     }
 }
 

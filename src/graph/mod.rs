@@ -32,6 +32,7 @@ use crate::labels::CATEGORY_COUNT;
 pub mod builder;
 pub mod encoder;
 mod layout;
+mod mirror;
 mod native;
 pub mod onnx;
 pub mod parameters;

@@ -132,14 +132,13 @@ pub(super) fn evaluate(
     [photos, labels]: [&Value; 2],
     weights: &HashMap<String, Value>,
 ) -> [Value; 3] {
-    let Passed { features, presence, .. } = forward(builder, spec, photos, weights, Precision::F32);
-    let [weight, bias] = &head_parameters(builder, weights, presence.as_ref());
+    let [features, weight, bias] = &predicted(builder, spec, photos, weights, Precision::F32);
     let softmax = Attribute::int("softmax", i64::from(spec.loss == Loss::Softmax));
-    let inputs = [&features, weight, bias, labels];
+    let inputs = [features, weight, bias, labels];
     let outputs = builder.native("HeadEvaluation", &inputs, vec![photo(spec), softmax], 3);
     let [loss, bce, label_map] = <[Value; 3]>::try_from(outputs).expect("there are 3");
     let label_map =
-        if spec.logit_scale > 1 { label_features(builder, spec, &features, [weight, bias]) } else { label_map };
+        if spec.logit_scale > 1 { label_features(builder, spec, features, [weight, bias]) } else { label_map };
     [loss, bce, label_map]
 }
 
@@ -151,9 +150,27 @@ pub(super) fn label(
     weights: &HashMap<String, Value>,
     precision: Precision,
 ) -> Value {
-    let Passed { features, presence, .. } = forward(builder, spec, photos, weights, precision);
-    let [weight, bias] = &head_parameters(builder, weights, presence.as_ref());
-    label_features(builder, spec, &features, [weight, bias])
+    let [features, weight, bias] = &predicted(builder, spec, photos, weights, precision);
+    label_features(builder, spec, features, [weight, bias])
+}
+
+/// The head's input, weight and bias, for predictions.
+fn predicted(
+    builder: &mut Builder,
+    spec: &Spec,
+    photos: &Value,
+    weights: &HashMap<String, Value>,
+    precision: Precision,
+) -> [Value; 3] {
+    let photos = spec.with_mirror_images(builder, photos);
+    let Passed { features, presence, .. } = forward(builder, spec, &photos, weights, precision);
+    // The head is linear: the mean of its inputs gives the mean of its logits.
+    let dims = [spec.map_rows(), spec.map_columns(), spec.channels[0]];
+    let features = spec.mean_with_mirror_images(builder, &features, &dims, Some(1));
+    let [weight, bias] = head_parameters(builder, weights, presence.as_ref());
+    let bias =
+        if presence.is_some() { spec.mean_with_mirror_images(builder, &bias, &[CATEGORY_COUNT], None) } else { bias };
+    [features, weight, bias]
 }
 
 /// The head's weight and bias; with a presence head a bias for each photo.

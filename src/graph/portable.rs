@@ -113,7 +113,10 @@ pub(super) fn predict(
 /// One map of logits per category.
 fn logits(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap<String, Value>) -> Value {
     let layers = layer_weights(builder, spec, weights);
-    forward(builder, spec, photos, &layers).logits
+    let photos = spec.with_mirror_images(builder, photos);
+    let logits = forward(builder, spec, &photos, &layers).logits;
+    let dims = [CATEGORY_COUNT, spec.map_rows(), spec.map_columns()];
+    spec.mean_with_mirror_images(builder, &logits, &dims, Some(2))
 }
 
 /// The weights in the form in which the layers take them.

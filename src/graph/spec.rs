@@ -101,6 +101,9 @@ pub struct Spec {
     /// probabilities are multiplied onto those of every pixel. Only with softmax.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub presence: bool,
+    /// Whether predictions are the mean of those from a photo and from its mirror image. Training is the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mirror: bool,
     /// A pretrained encoder in place of the way down. `channels` are then the decoder's, from half the photo's resolution
     /// down, `stride` is 2, and the photo is halved once more than there are levels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -154,6 +157,7 @@ impl Spec {
             logit_scale: 1,
             batch_norm: false,
             presence: false,
+            mirror: false,
             encoder: None,
         }
     }

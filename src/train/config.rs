@@ -68,6 +68,7 @@ pub enum Publish {
 /// Settings of `train`. The defaults are those of the recipe `best`; [`Config::of`] gives those of any recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "settings, as a file has them")]
 pub struct Config {
     /// The folder of the dataset tables.
     pub dataset: PathBuf,
@@ -124,6 +125,9 @@ pub struct Config {
     /// Weight in the loss of the presence head, which learns what occurs in a photo at all and multiplies its
     /// probabilities onto those of all pixels; 0 for none. Only with `loss = "softmax"`.
     pub presence: f32,
+    /// Whether the published network predicts from each photo and its mirror image, at twice the cost. Training and its
+    /// validation are the same.
+    pub mirror: bool,
     /// With `batch_norm`: epochs that the moving average of the weights covers; the averaged weights are the ones
     /// published. 0 for the last weights.
     pub average_epochs: f32,
@@ -203,6 +207,7 @@ impl Config {
             batch_norm: false,
             logit_scale: 1,
             presence: 0.0,
+            mirror: false,
             average_epochs: 0.0,
             augment_flip: false,
             augment_scale: 0.0,
@@ -248,6 +253,8 @@ impl Config {
                 encoder_rate: 0.1,
                 weight_decay: 0.01,
                 channels: vec![32, 64, 96, 128],
+                logit_scale: 2,
+                presence: 0.5,
                 ..best
             },
         }
@@ -360,6 +367,11 @@ impl Config {
         Spec { photo_width_px, photo_height_px, ..spec.clone() }
     }
 
+    /// The network that is published, from the one that was trained.
+    pub(super) fn published(&self, trained: &Spec) -> Spec {
+        Spec { mirror: self.mirror, ..trained.folded() }
+    }
+
     fn spec(&self, encoder: Option<&EncoderFile>) -> Spec {
         Spec {
             photo_width_px: self.photo_width_px,
@@ -370,6 +382,7 @@ impl Config {
             logit_scale: self.logit_scale,
             batch_norm: self.batch_norm,
             presence: self.presence > 0.0,
+            mirror: false,
             encoder: encoder.map(|it| it.encoder().clone()),
         }
     }

@@ -44,7 +44,7 @@ use unlabelled::{PseudoLabels, Unlabelled};
 const STAGE: &str = "train";
 /// Settings that may differ between a run and the one that resumes it: paths, the device, when to stop and what to
 /// publish.
-const MAY_CHANGE: [&str; 10] = [
+const MAY_CHANGE: [&str; 11] = [
     "dataset",
     "output",
     "start_from",
@@ -52,6 +52,7 @@ const MAY_CHANGE: [&str; 10] = [
     "unlabelled",
     "unlabelled_model",
     "device",
+    "mirror",
     "publish",
     "patience",
     "max_minutes",
@@ -212,7 +213,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     // The published evaluation.json may describe another split by now.
     let before = Summary::find(&config.output)?.and_then(|it| it.counts.number("test_mean_iou"));
     stage.gates(common.gates.model(evaluation.as_ref().map(|it| it.mean_iou), before));
-    let spec = network.spec.folded();
+    let spec = config.published(&network.spec);
     let encoder = network.encoder.as_ref().map(|it| card::encoder(&stage, it)).transpose()?;
     let card = ModelCard {
         model_id: model::files::id_of(&predict),
@@ -324,7 +325,7 @@ fn write_model(stage: &Stage, course: &Course<'_>, phase: &Phase) -> Result<Vec<
     let descent = course.material.config.descent();
     let train_step = graph::train_step(Dialect::Portable, Precision::F32, whole, &phase.loss_weights, descent);
     files::write(&stage.path(TRAIN_STEP_FILE), &train_step)?;
-    let spec = whole.folded();
+    let spec = course.material.config.published(whole);
     let predict = graph::predict(&spec, &weights);
     files::write(&stage.path(PREDICT_FILE), &predict)?;
     weights::write_weights(&stage.path(WEIGHTS_FILE), &spec, &weights)?;

@@ -147,11 +147,12 @@ fn answer(model: impl Fn(Dialect) -> Vec<u8>, dialect: Dialect, inputs: &[(&str,
 
 /// Networks on photos whose sides are no multiples of 16: the seed's with either head, and one of other widths with
 /// batch normalisation whose pixels stand for four of the photo.
-fn specs() -> [Spec; 4] {
+fn specs() -> [Spec; 5] {
     let seed = |loss| Spec::seed(72, 90, loss);
     let other = Spec { channels: vec![16, 24, 40], stride: 2, batch_norm: true, ..seed(Loss::Softmax) };
     let enlarged = Spec { presence: true, logit_scale: 4, ..other.clone() };
-    [seed(Loss::Bce), seed(Loss::Softmax), other, enlarged]
+    let mirrored = Spec { mirror: true, ..enlarged.clone() };
+    [seed(Loss::Bce), seed(Loss::Softmax), other, enlarged, mirrored]
 }
 
 fn vector(values: Vec<f32>) -> DynValue {
@@ -215,6 +216,34 @@ fn both_dialects_give_the_same() {
         let [portable, native] = [Dialect::Portable, Dialect::Native].map(|it| answer(label_maps, it, &inputs[..1]));
         assert_eq!(portable.1, native.1);
         assert!(portable.1.iter().any(|&label| label != portable.1[0]), "the maps are of more than one category");
+    }
+}
+
+/// Predictions for a photo that fills the canvas and for its mirror image are each other's mirror images.
+#[test]
+fn with_mirror_predictions_are_symmetric() {
+    if library().is_none() {
+        return;
+    }
+    let spec =
+        Spec { presence: true, logit_scale: 2, stride: 2, channels: vec![16, 24], ..Spec::seed(72, 92, Loss::Softmax) };
+    let turned = |lines: &[u8], pixel: usize, width: usize| -> Vec<u8> {
+        lines.chunks_exact(width * pixel).flat_map(|line| line.chunks_exact(pixel).rev().flatten().copied()).collect()
+    };
+    let weights = parameters::initial_weights(&spec, 3);
+    let Batch { photos, size, .. } = random_batch(&spec, BATCH);
+    for (mirror, dialect) in [false, true].into_iter().flat_map(|it| [(it, Dialect::Portable), (it, Dialect::Native)]) {
+        let spec = Spec { mirror, ..spec.clone() };
+        let label_maps = |photos: Vec<u8>| {
+            let photos = Tensor::from_array(([size, spec.rows(), spec.columns(), 3], photos)).expect("a tensor");
+            let model = |dialect| graph::label_maps(dialect, Precision::F32, &spec, &weights);
+            answer(model, dialect, &[("photos", photos.into_dyn())]).1
+        };
+        let maps = label_maps(photos.clone());
+        let of_mirrored = label_maps(turned(&photos, 3, spec.columns()));
+        let alike = turned(&maps, 1, spec.columns()).iter().zip(&of_mirrored).filter(|(a, b)| a == b).count();
+        let share = alike as f64 / maps.len() as f64;
+        assert!(if mirror { share > 0.9999 } else { share < 0.99 }, "{dialect:?}, mirror {mirror}: {share}");
     }
 }
 
@@ -340,7 +369,7 @@ fn a_folded_network_is_the_normalised_one() {
     if library().is_none() {
         return;
     }
-    let [_, _, spec, _] = specs();
+    let [_, _, spec, _, _] = specs();
     let batch = || random_batch(&spec, 1);
     let mut state = parameters::initial_state(&spec, 3);
     for (at, weight) in state[0].iter_mut().enumerate() {
