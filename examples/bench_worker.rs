@@ -7,9 +7,9 @@
 //! ```
 //!
 //! ENGINE is `native` or `portable` on the CPU, or `cuda`; `native-bf16` predicts and `cuda-f16` learns in that precision.
-//! FOLDER holds the examples and weights of `scripts/peers/inputs.py`. Speaks by lines: `round` does the work once and
-//! answers `{"secs": ...}`, with `loss` where it learns; `maps PATH` writes the last label maps there, u8. Ends with its
-//! input.
+//! FOLDER holds the examples and weights of `scripts/peers/inputs.py`: what the recipe `seed` starts from, or `pretrained`.
+//! Speaks by lines: `round` does the work once and answers `{"secs": ...}`, with `loss` where it learns; `maps PATH` writes
+//! the last label maps there, u8. Ends with its input.
 
 use std::error::Error;
 use std::fs;
@@ -18,16 +18,16 @@ use std::time::Instant;
 
 use lookbook::engine::PrecisionChoice::{self, Bf16, F32};
 use lookbook::engine::{Device, Engine};
-use lookbook::graph::{self, Dialect, Precision, Spec};
+use lookbook::graph::encoder::lite0;
+use lookbook::graph::{self, Descent, Dialect, LossWeights, Precision, Spec, parameters};
 use lookbook::model::files::{PREDICT_FILE, WEIGHTS_FILE};
 use lookbook::model::{Model, weights};
 use lookbook::photo::Photo;
 use lookbook::train::examples::Batch;
 use lookbook::train::step::{Rates, Task, TrainingStep};
+use lookbook::train::{Config, Recipe};
 use safetensors::SafeTensors;
 use serde_json::json;
-
-const LEARNING_RATE: f32 = 1e-3;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -57,30 +57,84 @@ fn main() -> Result<()> {
 }
 
 fn export(folder: &Path) -> Result<()> {
-    let (spec, weights) = weights::read_weights(&folder.join(WEIGHTS_FILE))?;
+    let (spec, weights) = Start::load(folder)?.folded();
     Ok(fs::write(folder.join(PREDICT_FILE), graph::label_maps(Dialect::Portable, Precision::F32, &spec, &weights))?)
+}
+
+/// The network that the contestants start from.
+struct Start {
+    spec: Spec,
+    /// The settings of its recipe.
+    config: Config,
+    weights: Vec<f32>,
+    /// Means and variances of its normalised maps.
+    statistics: Vec<f32>,
+}
+
+impl Start {
+    fn load(folder: &Path) -> Result<Self> {
+        let path = folder.join(WEIGHTS_FILE);
+        let (spec, weights) = weights::read_weights(&path)?;
+        let config = Config::of(if spec.encoder.is_some() { Recipe::Pretrained } else { Recipe::Seed });
+        let of_recipe = Spec {
+            loss: config.loss,
+            channels: config.channels.clone(),
+            stride: config.stride,
+            logit_scale: config.logit_scale,
+            batch_norm: config.batch_norm,
+            presence: config.presence > 0.0,
+            encoder: config.encoder.is_some().then(lite0),
+            ..spec.clone()
+        };
+        if spec != of_recipe {
+            return Err(format!("{} holds another network than its recipe's, {of_recipe:?}", path.display()).into());
+        }
+        let bytes = fs::read(&path)?;
+        let tensors = SafeTensors::deserialize(&bytes)?;
+        let mut statistics = Vec::new();
+        for tensor in parameters::statistics_tensors(&spec) {
+            let (bytes, _) = tensors.tensor(&tensor.name)?.data().as_chunks();
+            statistics.extend(bytes.iter().map(|&it| f32::from_le_bytes(it)));
+        }
+        Ok(Self { spec, config, weights, statistics })
+    }
+
+    /// The network that predicts.
+    fn folded(&self) -> (Spec, Vec<f32>) {
+        (self.spec.folded(), parameters::fold(&self.spec, &self.weights, &self.statistics))
+    }
+
+    /// The state before the first step.
+    fn state(&self) -> Vec<Vec<f32>> {
+        let zeros = vec![0.0; self.weights.len()];
+        let mut state = vec![self.weights.clone(), zeros.clone(), zeros];
+        if self.spec.batch_norm {
+            state.extend([self.weights.clone(), self.statistics.clone()]);
+        }
+        state
+    }
 }
 
 /// What the contestants start from.
 struct Inputs {
-    spec: Spec,
-    weights: Vec<f32>,
+    start: Start,
     /// `[size, rows, columns, 3]`.
     photos: Vec<u8>,
-    /// `[size, rows, columns]`.
+    /// `[size, map rows, map columns]`.
     labels: Vec<u8>,
     size: usize,
 }
 
 impl Inputs {
     fn load(folder: &Path, size: usize) -> Result<Self> {
-        let (spec, weights) = weights::read_weights(&folder.join(WEIGHTS_FILE))?;
+        let start = Start::load(folder)?;
         let bytes = fs::read(folder.join("examples.safetensors"))?;
         let examples = SafeTensors::deserialize(&bytes)?;
-        let pixels = size * spec.rows() * spec.columns();
-        let photos = examples.tensor("photos")?.data()[..3 * pixels].to_vec();
-        let labels = examples.tensor("labels")?.data()[..pixels].to_vec();
-        Ok(Self { spec, weights, photos, labels, size })
+        let of_photos = size * start.spec.rows() * start.spec.columns() * 3;
+        let of_labels = size * start.spec.map_rows() * start.spec.map_columns();
+        let photos = examples.tensor("photos")?.data()[..of_photos].to_vec();
+        let labels = examples.tensor("labels")?.data()[..of_labels].to_vec();
+        Ok(Self { start, photos, labels, size })
     }
 
     fn batch(&self) -> Batch {
@@ -88,24 +142,25 @@ impl Inputs {
     }
 
     fn photos(&self) -> Vec<Photo> {
-        let (rows, columns) = (self.spec.rows(), self.spec.columns());
+        let (rows, columns) = (self.start.spec.rows(), self.start.spec.columns());
         let photo = |rgb: &[u8]| Photo { width_px: columns as u32, height_px: rows as u32, rgb: rgb.to_vec() };
         self.photos.chunks_exact(rows * columns * 3).map(photo).collect()
     }
 }
 
 fn steps(inputs: &Inputs, engine: Engine, precision: Precision) -> Result<()> {
-    let zeros = vec![0.0; inputs.weights.len()];
-    let state = vec![inputs.weights.clone(), zeros.clone(), zeros];
-    let task = Task { precision, ..Task::plain(&inputs.spec) };
-    let mut step = TrainingStep::new(task, usize::MAX, state, 0, engine)?;
+    let Start { spec, config, .. } = &inputs.start;
+    let loss_weights = LossWeights { dice: config.dice, ..LossWeights::PLAIN };
+    let descent = Descent { encoder_rate: config.encoder_rate, weight_decay: config.weight_decay };
+    let task = Task { precision, loss_weights: &loss_weights, descent, ..Task::plain(spec) };
+    let mut step = TrainingStep::new(task, usize::MAX, inputs.start.state(), 0, engine)?;
     for line in std::io::stdin().lines() {
         if line? != "round" {
             return Err("a training step has no label maps".into());
         }
         let batch = inputs.batch();
         let started = Instant::now();
-        let learnt = step.run(batch, Rates::plain(LEARNING_RATE))?;
+        let learnt = step.run(batch, Rates::plain(config.learning_rate))?;
         println!("{}", json!({ "secs": started.elapsed().as_secs_f64(), "loss": learnt.loss }));
     }
     Ok(())
@@ -113,7 +168,8 @@ fn steps(inputs: &Inputs, engine: Engine, precision: Precision) -> Result<()> {
 
 fn predictions(inputs: &Inputs, engine: Engine, precision: PrecisionChoice) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    fs::write(folder.path().join(PREDICT_FILE), graph::predict(&inputs.spec, &inputs.weights))?;
+    let (spec, weights) = inputs.start.folded();
+    fs::write(folder.path().join(PREDICT_FILE), graph::predict(&spec, &weights))?;
     let mut predictor = Model::open(folder.path())?.predictor(engine, precision)?;
     let photos = inputs.photos();
     let mut maps = Vec::new();

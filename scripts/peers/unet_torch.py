@@ -1,11 +1,10 @@
-"""The network and the recipe `seed` in PyTorch, on the CPU or on CUDA.
+"""The network and the recipe `seed` in PyTorch.
 
 Modules are named and laid out as lookbook's weights are, so a `weights.safetensors` is a state dict.
 """
 
-import math
-
 import torch
+from recipe_torch import BETA_1, BETA_2, Recipe
 from torch import nn
 from torch.nn import functional
 
@@ -29,6 +28,7 @@ class UNet(nn.Module):
             self.add_module(f"up{level}b", nn.Conv2d(channels, channels, 3, padding=1))
             inputs = channels
         self.out = nn.Conv2d(inputs, CATEGORY_COUNT, 1)
+        self.register_buffer("categories", torch.arange(CATEGORY_COUNT, dtype=torch.uint8)[:, None, None], False)
         for name, parameter in self.named_parameters():
             if name.endswith("weight"):
                 nn.init.xavier_uniform_(parameter)
@@ -53,55 +53,27 @@ class UNet(nn.Module):
             x = self.pair(torch.cat([x, skips.pop()], dim=1), f"up{level}")
         return self.out(x)
 
+    @staticmethod
+    def enlarge(label_maps):
+        return label_maps
 
-class Seed:
-    """The recipe: mean binary cross-entropy over all maps, Adam as Keras applies it."""
 
-    def __init__(self, device="cpu", form="eager", precision="fp32", learning_rate=1e-3, weights=None):
-        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-        torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        torch.backends.cudnn.benchmark = True
-        self.device, self.bf16, self.steps = torch.device(device), precision == "bf16", 0
-        self.network = UNet()
-        if weights is not None:
-            self.network.load_state_dict(weights)
-        self.network.to(self.device, memory_format=torch.channels_last)
-        self.adam = torch.optim.Adam(self.network.parameters(), lr=learning_rate, fused=True)
-        self.categories = torch.arange(CATEGORY_COUNT, dtype=torch.uint8, device=self.device)[:, None, None]
-        compiled = torch.compile if form == "compile" else lambda function: function
-        self.loss, self.label_maps = compiled(self._loss), compiled(self._label_maps)
+class Seed(Recipe):
+    """The recipe `seed`: mean binary cross-entropy over all maps, Adam as Keras applies it."""
 
-    def _logits(self, photos):
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            return self.network(photos)
+    NETWORK, LEARNING_RATE = UNet, 1e-3
 
-    def _loss(self, photos, labels):
-        truth = (labels[:, None] == self.categories).float()
-        return functional.binary_cross_entropy_with_logits(self._logits(photos).float(), truth)
+    def optimizer(self):
+        return torch.optim.Adam(self.network.parameters(), lr=self.LEARNING_RATE, betas=(BETA_1, BETA_2), fused=True)
 
-    def _label_maps(self, photos):
-        return self._logits(photos).argmax(dim=1).to(torch.uint8)
-
-    def step(self, photos, labels):
-        """One step on u8 tensors of the device; the loss before it, a scalar of the device."""
-        self.steps += 1
-        # PyTorch adds epsilon after the bias correction, Keras before it.
-        self.adam.param_groups[0]["eps"] = 1e-7 / math.sqrt(1 - 0.999**self.steps)
-        loss = self.loss(photos, labels)
-        loss.backward()
-        self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
-        return loss.detach()
-
-    @torch.inference_mode()
-    def predict(self, photos):
-        """Category of each pixel, u8 [batch, rows, columns]."""
-        return self.label_maps(photos)
+    def loss_of(self, logits, labels):
+        truth = (labels[:, None] == self.network.categories).float()
+        return functional.binary_cross_entropy_with_logits(logits, truth)
 
     @torch.inference_mode()
     def evaluate(self, photos, labels, real):
         """Mean loss and label maps, u8, over the pixels `real` of numpy arrays."""
         logits = self._logits(torch.from_numpy(photos).to(self.device)).float().permute(0, 2, 3, 1)[real]
-        truth = torch.from_numpy(labels).to(self.device)[real][..., None] == self.categories.squeeze()
+        truth = torch.from_numpy(labels).to(self.device)[real][..., None] == self.network.categories.squeeze()
         loss = functional.binary_cross_entropy_with_logits(logits, truth.float())
         return loss.item(), logits.argmax(dim=-1).to(torch.uint8).cpu().numpy()

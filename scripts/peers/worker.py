@@ -1,6 +1,6 @@
-"""One contestant of bench.py, in a process of its own: worker.py CONTESTANT FOLDER BATCH THREADS
+"""One contestant of bench.py, in a process of its own: worker.py RECIPE CONTESTANT FOLDER BATCH THREADS
 
-FOLDER is what `inputs.py` wrote. Speaks by lines: `round` does the work once and answers {"secs": ...}, with "loss" where
+RECIPE is `seed` or `pretrained`. FOLDER is what `inputs.py` wrote. Speaks by lines: `round` does the work once and answers {"secs": ...}, with "loss" where
 it learns; `maps PATH` writes the last label maps there, u8. Ends with its input.
 """
 
@@ -14,37 +14,37 @@ SGEMM_SIDE = 3072
 
 
 class Inputs:
-    """The first `batch` photos and their labels; the initial weights by name."""
+    """The recipe; the first `batch` photos and their labels; the initial weights by name."""
 
-    def __init__(self, folder, batch):
+    def __init__(self, recipe, folder, batch):
         from safetensors.numpy import load_file
 
-        self.folder = folder
+        self.recipe, self.folder = recipe, folder
         examples = load_file(folder / "examples.safetensors")
         self.photos, self.labels = (examples[name][:batch] for name in ("photos", "labels"))
         self.weights = load_file(folder / "weights.safetensors")
 
 
-def torch_step(inputs, threads, form, precision):
+def torch_recipe(inputs, threads, form, precision):
     import torch
+    from pretrained_torch import Pretrained
     from unet_torch import Seed
 
     torch.set_num_threads(threads)
     weights = {name: torch.from_numpy(values) for name, values in inputs.weights.items()}
-    seed = Seed(form=form, precision=precision, weights=weights)
+    recipe = {"seed": Seed, "pretrained": Pretrained}[inputs.recipe]
     photos, labels = torch.from_numpy(inputs.photos), torch.from_numpy(inputs.labels)
-    return lambda: {"loss": seed.step(photos, labels).item()}
+    return recipe(form=form, precision=precision, weights=weights), photos, labels
 
 
-def torch_prediction(inputs, threads, form, precision):
-    import torch
-    from unet_torch import Seed
+def torch_step(*contestant):
+    recipe, photos, labels = torch_recipe(*contestant)
+    return lambda: {"loss": recipe.step(photos, labels).item()}
 
-    torch.set_num_threads(threads)
-    weights = {name: torch.from_numpy(values) for name, values in inputs.weights.items()}
-    seed = Seed(form=form, precision=precision, weights=weights)
-    photos = torch.from_numpy(inputs.photos)
-    return lambda: {"maps": seed.predict(photos).numpy()}
+
+def torch_prediction(*contestant):
+    recipe, photos, _ = torch_recipe(*contestant)
+    return lambda: {"maps": recipe.predict(photos).numpy()}
 
 
 def keras_seed(inputs, threads):
@@ -108,6 +108,7 @@ CONTESTANTS = {
     "torch-compile-bf16-step": lambda *it: torch_step(*it, "compile", "bf16"),
     "keras-prediction": keras_prediction,
     "torch-eager-prediction": lambda *it: torch_prediction(*it, "eager", "fp32"),
+    "torch-compile-prediction": lambda *it: torch_prediction(*it, "compile", "fp32"),
     "torch-bf16-prediction": lambda *it: torch_prediction(*it, "eager", "bf16"),
     "torch-compile-bf16-prediction": lambda *it: torch_prediction(*it, "compile", "bf16"),
     "openvino-f32-prediction": lambda *it: openvino_prediction(*it, "f32"),
@@ -117,9 +118,9 @@ CONTESTANTS = {
 }
 
 
-def main(contestant, folder, batch, threads):
+def main(recipe, contestant, folder, batch, threads):
     os.environ.update(OMP_NUM_THREADS=threads, OPENBLAS_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
-    work = CONTESTANTS[contestant](Inputs(pathlib.Path(folder), int(batch)), int(threads))
+    work = CONTESTANTS[contestant](Inputs(recipe, pathlib.Path(folder), int(batch)), int(threads))
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries that print don't get between the answers
     maps = None
@@ -137,6 +138,6 @@ def main(contestant, folder, batch, threads):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 5:
+    if len(sys.argv) != 6:
         sys.exit(__doc__)
     main(*sys.argv[1:])
