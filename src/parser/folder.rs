@@ -80,6 +80,12 @@ impl Parser {
         Ok(Self { name, layout: Arc::new(Layout { declaration, categories }), files, external, colors })
     }
 
+    /// How photos are laid onto the input, and answers read.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// The declaration.
     #[must_use]
     pub fn declaration(&self) -> &Declaration {

@@ -15,6 +15,6 @@ mod network;
 pub use answer::Answer;
 pub use declaration::{DECLARATION_FILE, Declaration};
 pub use folder::Parser;
-pub use input::Canvas;
+pub use input::{Canvas, Values};
 pub use layout::{Decided, Layout};
 pub use network::Network;
