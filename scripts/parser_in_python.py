@@ -106,8 +106,10 @@ def main(photos, folders):
         of_network = session.get_inputs()[0]
         batch = of_network.shape[0] if isinstance(of_network.shape[0], int) else 1
         output = declaration["output"].get("name", session.get_outputs()[0].name)
-        labels = declaration["output"]["labels"]
-        background = next(place for place, label in enumerate(labels) if declaration["fold"].get(label, label) == "bk")
+        labels, fold = declaration["output"]["labels"], declaration.get("fold", {})
+        if isinstance(fold, str):
+            fold = tomllib.loads((folder / fold).read_text())["fold"]
+        background = next((place for place, label in enumerate(labels) if fold.get(label, label) == "bk"), 0)
         for name, photo in photos:
             picture, bounds = laid(photo, declaration["input"])
             given = numpy.stack([fed(picture, declaration["input"])] * batch)

@@ -37,10 +37,17 @@ class Output(torch.nn.Module):
         return self.output(self.network(pixels))
 
 
-def centred(network, classifier, pixels):
-    """Sets the last bias so that no class wins everywhere: an untrained network says the same of all pixels otherwise."""
+def settled(network, classifier, pixels):
+    """Sets statistics and the last bias by a photo: an untrained network says the same of all pixels otherwise."""
+    halves = functional.interpolate(pixels.float(), (128, 128)).split(64, 3)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0
     with torch.no_grad():
-        classifier.bias -= network(pixels).mean((0, 2, 3))
+        network.train()(torch.cat(halves))
+        scores = network.eval()(pixels)
+        classifier.weight /= scores.std()
+        classifier.bias.copy_((classifier.bias - scores.mean((0, 2, 3))) / scores.std())
     return network
 
 
@@ -74,7 +81,7 @@ def segformer(folder, photo):
     processor = transformers.SegformerImageProcessor(size={"height": 512, "width": 512})
     model = transformers.SegformerForSemanticSegmentation(transformers.SegformerConfig(num_labels=len(ATR))).eval()
     pixels = processor(photo, return_tensors="pt")["pixel_values"]
-    network = centred(Output(model, lambda it: it.logits), model.decode_head.classifier, pixels)
+    network = settled(Output(model, lambda it: it.logits), model.decode_head.classifier, pixels)
     export(network, pixels, folder)
     declare(folder, "segformer-clothes", "atr.toml", ATR, '''
 layout = "nchw"
@@ -102,7 +109,7 @@ def deeplab(folder, photo):
         weights=None, weights_backbone=None, num_classes=len(MODANET)).eval()
     transform = torchvision.transforms._presets.SemanticSegmentation(resize_size=520)
     pixels = transform(photo)[None]
-    network = centred(Output(model, lambda it: it["out"]), model.classifier[-1], pixels)
+    network = settled(Output(model, lambda it: it["out"]), model.classifier[-1], pixels)
     export(network, pixels, folder)
     rows, columns = pixels.shape[2:]
     declare(folder, "deeplab-modanet", "modanet.toml", MODANET, f'''
@@ -133,7 +140,7 @@ def schp(folder, photo):
     values = (values - [0.406, 0.456, 0.485]) / [0.225, 0.224, 0.229]
     pixels = torch.from_numpy(values.astype(numpy.float32).transpose(2, 0, 1))[None]
     quarter = lambda it: functional.interpolate(it["out"], (119, 119), mode="bilinear", align_corners=True)
-    network = centred(Output(model, quarter), model.classifier[-1], pixels)
+    network = settled(Output(model, quarter), model.classifier[-1], pixels)
     export(network, pixels, folder)
     declare(folder, "schp-lip", "lip.toml", LIP, f'''
 layout = "nchw"
@@ -179,7 +186,8 @@ def yolo(folder, photo):
     picture.paste(photo.resize(size, Image.BILINEAR), (left, top))
     pixels = torch.from_numpy(numpy.array(picture))[None]
     network = LabelMap(len(MODANET)).eval()
-    centred(network.scores, network.classifier, pixels)
+    with torch.no_grad():
+        network.classifier.bias -= network.scores(pixels).mean((0, 2, 3))
     export(network, pixels, folder)
     declare(folder, "yolo-modanet", "modanet.toml", MODANET, f'''
 layout = "nhwc"

@@ -22,8 +22,14 @@ use lookbook::stage::{Common, Summary};
 use lookbook::{convert, evaluate, export, files, recommend, report, sample, segment};
 
 /// Labels with their colours (ids) and categories.
-const LABELS: [(&str, u8, &str); 6] =
-    [("paper", 11, "bk"), ("ink", 2, "coat"), ("berry", 10, "dress"), ("sea", 3, "jeans"), ("sand", 1, "skin"), ("bark", 4, "hair")];
+const LABELS: [(&str, u8, &str); 6] = [
+    ("paper", 11, "bk"),
+    ("ink", 2, "coat"),
+    ("berry", 10, "dress"),
+    ("sea", 3, "jeans"),
+    ("sand", 1, "skin"),
+    ("bark", 4, "hair"),
+];
 const SCALE: f32 = 1.0 / 255.0;
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const STD: [f32; 3] = [0.229, 0.224, 0.225];
@@ -133,7 +139,8 @@ fn declaration(form: Form) -> String {
     let layout = if form.nhwc { "nhwc" } else { "nchw" };
     let Form { element, fit, resample, kind, .. } = form;
     let [width, height] = SIZE;
-    let mut text = format!("name = \"colours\"\nlicense = \"MIT\"\nnetwork = \"network.onnx\"\n[input]\nlayout = \"{layout}\"\n");
+    let mut text =
+        format!("name = \"colours\"\nlicense = \"MIT\"\nnetwork = \"network.onnx\"\n[input]\nlayout = \"{layout}\"\n");
     let _ = writeln!(text, "type = \"{element}\"\nwidth_px = {width}\nheight_px = {height}\nfit = \"{fit}\"");
     let _ = writeln!(text, "resample = \"{resample}\"");
     if fit == "letterbox" {
@@ -233,7 +240,8 @@ fn every_form_gives_the_labels_that_python_gives() {
     let pictures: Vec<_> = files::entries(&photos).unwrap().into_iter().filter(|it| it.is_file()).collect();
     assert!(pictures.len() >= 5 && forms.len() > 150);
     for (folder, form) in folders.iter().zip(&forms) {
-        let mut network = Parser::read(&files::OpenFolder::open(folder).unwrap()).unwrap().network(Engine::default()).unwrap();
+        let mut network =
+            Parser::read(&files::OpenFolder::open(folder).unwrap()).unwrap().network(Engine::default()).unwrap();
         let photos: Vec<Photo> = pictures.iter().map(|it| photo::read(it).unwrap()).collect();
         let canvases: Vec<_> = photos.iter().map(|it| network.layout().lay(it)).collect();
         // All as one batch, which a fixed batch divides.
@@ -241,8 +249,10 @@ fn every_form_gives_the_labels_that_python_gives() {
         for (((picture, photo), canvas), answer) in pictures.iter().zip(&photos).zip(&canvases).zip(&answers) {
             let found = network.layout().label_map(canvas, answer, photo.size()).unwrap();
             let expected = image::open(folder.join(picture.file_name().unwrap())).unwrap().into_luma8().into_raw();
-            let categories = LABELS.map(|(_, _, name)| lookbook::labels::CATEGORIES.iter().position(|it| *it == name).unwrap() as u8);
-            let equal = found.iter().zip(&expected).filter(|(found, label)| **found == categories[usize::from(**label)]);
+            let categories = LABELS
+                .map(|(_, _, name)| lookbook::labels::CATEGORIES.iter().position(|it| *it == name).unwrap() as u8);
+            let equal =
+                found.iter().zip(&expected).filter(|(found, label)| **found == categories[usize::from(**label)]);
             let share = equal.count() as f64 / found.len() as f64;
             // Filters round to bytes, so colours between two names may differ by one, and sums by their last digit.
             let least = if form.resample == "nearest" { 0.999 } else { 0.995 };
@@ -312,15 +322,30 @@ fn a_network_that_does_not_fit_its_declaration_is_refused_with_both_values() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path();
     for (form, from, to, named) in [
-        (FORM, "layout = \"nchw\"\ntype", "layout = \"nhwc\"\ntype", "input.layout is nhwc, with 3 channels at place 3"),
+        (
+            FORM,
+            "layout = \"nchw\"\ntype",
+            "layout = \"nhwc\"\ntype",
+            "input.layout is nhwc, with 3 channels at place 3",
+        ),
         (FORM, "type = \"f32\"", "type = \"f16\"", "input.type is f16, but 'pixels' takes f32"),
         (FORM, "width_px = 48", "width_px = 50", "input.width_px is 50, but 'pixels' is [?, 3, 64, 48]"),
         (FORM, "height_px = 64", "height_px = 63", "input.height_px is 63"),
         (FORM, "[input]\n", "[input]\nname = \"photo\"\n", "input.name is 'photo', but its inputs are 'pixels'"),
         (FORM, "[output]\n", "[output]\nname = \"logits\"\n", "output.name is 'logits', but its outputs are 'scores'"),
-        (FORM, "\"bark\"]", "\"bark\", \"bk\"]", "output.labels has 7 names, at place 1 of nchw, but 'scores' is [?, 6, 32, 24]"),
+        (
+            FORM,
+            "\"bark\"]",
+            "\"bark\", \"bk\"]",
+            "output.labels has 7 names, at place 1 of nchw, but 'scores' is [?, 6, 32, 24]",
+        ),
         (FORM, "kind = \"logits\"", "kind = \"label_map\"", "output.kind is label_map"),
-        (Form { kind: "label_map", ..FORM }, "kind = \"label_map\"", "kind = \"logits\"", "logits, of f32 or f16, but 'labels' holds i64"),
+        (
+            Form { kind: "label_map", ..FORM },
+            "kind = \"label_map\"",
+            "kind = \"logits\"",
+            "logits, of f32 or f16, but 'labels' holds i64",
+        ),
         (FORM, "bark = \"hair\"\n", "", "'bark'"),
         (FORM, "network.onnx", "other.onnx", "network is 'other.onnx', but the folder has no such file"),
         (FORM, "[input]", "fold = \"atr.toml\"\n[input]", "fold"),
@@ -373,14 +398,35 @@ fn networks_of_other_shapes_and_broken_files_are_refused_by_name() {
         (b"not a network".to_vec(), "ONNX file"),
         (good[..good.len() / 2].to_vec(), "network.onnx"),
         (good[..good.len() - 1].to_vec(), "is not a whole ONNX file"),
-        (with_data("weights.bin"), "the place of the weight 'weight' is 'weights.bin', but the folder has no such file"),
+        (
+            with_data("weights.bin"),
+            "the place of the weight 'weight' is 'weights.bin', but the folder has no such file",
+        ),
         (with_data("../weights.bin"), "the place of the weight 'weight' is '../weights.bin'"),
         (with_data("/etc/passwd"), "'/etc/passwd'"),
-        (passing(&[("pixels", FLOAT, &image[1..])], &[("y", FLOAT, &image[1..])]), "of 4 dimensions, but 'pixels' is [3, 64, 48]"),
-        (passing(&[("pixels", FLOAT, &image), ("size", FLOAT, &image)], &[("y", FLOAT, &image)]), "input.name is missing"),
-        (passing(&[("pixels", FLOAT, &image)], &[("y", FLOAT, &image), ("z", FLOAT, &image)]), "output.name is missing, and its outputs are 'y', 'z'"),
-        (passing(&[("pixels", FLOAT, &image)], &[("y", FLOAT, &image)]), "output.labels has 6 names, at place 1 of nchw, but 'y' is [?, 3, 64, 48]"),
-        (passing(&[("pixels", FLOAT, &[Dim::Fixed(0), three, rows, columns])], &[("y", FLOAT, &[Dim::Fixed(0), three, rows, columns])]), "it takes no photo"),
+        (
+            passing(&[("pixels", FLOAT, &image[1..])], &[("y", FLOAT, &image[1..])]),
+            "of 4 dimensions, but 'pixels' is [3, 64, 48]",
+        ),
+        (
+            passing(&[("pixels", FLOAT, &image), ("size", FLOAT, &image)], &[("y", FLOAT, &image)]),
+            "input.name is missing",
+        ),
+        (
+            passing(&[("pixels", FLOAT, &image)], &[("y", FLOAT, &image), ("z", FLOAT, &image)]),
+            "output.name is missing, and its outputs are 'y', 'z'",
+        ),
+        (
+            passing(&[("pixels", FLOAT, &image)], &[("y", FLOAT, &image)]),
+            "output.labels has 6 names, at place 1 of nchw, but 'y' is [?, 3, 64, 48]",
+        ),
+        (
+            passing(
+                &[("pixels", FLOAT, &[Dim::Fixed(0), three, rows, columns])],
+                &[("y", FLOAT, &[Dim::Fixed(0), three, rows, columns])],
+            ),
+            "it takes no photo",
+        ),
     ];
     for (content, named) in cases {
         fs::write(folder.join("network.onnx"), content).unwrap();
@@ -403,7 +449,10 @@ fn small_place(place: &Path) -> [PathBuf; 3] {
         fs::write(shop.join(name), striped_jpeg(400, 600, &colors)).unwrap();
     }
     let common = Common::default();
-    sample::run(&sample::Config { output: source.clone(), photos: 12 }, &common).unwrap().published().expect("published");
+    sample::run(&sample::Config { output: source.clone(), photos: 12 }, &common)
+        .unwrap()
+        .published()
+        .expect("published");
     let config = convert::Config { source, output: dataset.clone(), ..Default::default() };
     convert::run(&config, &common).unwrap().published().expect("published");
     [shop, dataset, place.join("features")]
@@ -419,8 +468,12 @@ fn every_command_takes_a_parser_and_its_rows_know_all_of_it() {
     let parser = place.path().join("colours");
     write_parser(&parser, FORM);
     let common = Common::default();
-    let config =
-        segment::Config { catalogue: shop.clone(), model: parser.clone(), output: features.clone(), ..Default::default() };
+    let config = segment::Config {
+        catalogue: shop.clone(),
+        model: parser.clone(),
+        output: features.clone(),
+        ..Default::default()
+    };
     let run = || segment::run(&config, &common).unwrap().published().expect("it is published");
     let known = |summary: &Summary| summary.counts.count("known");
     let first = run();
@@ -435,7 +488,8 @@ fn every_command_takes_a_parser_and_its_rows_know_all_of_it() {
     assert!((row(0, "coat_black") - 0.5).abs() < 0.02 && (row(0, "dress_red") - 0.5).abs() < 0.02);
     assert!((row(1, "jeans_blue") - 0.5).abs() < 0.02);
     assert_eq!(known(&run()), Some(2), "nothing has changed");
-    let reasons = |config: &segment::Config| lookbook::stage::reasons(config, &common, lookbook::stage::Depth::Contents).unwrap();
+    let reasons =
+        |config: &segment::Config| lookbook::stage::reasons(config, &common, lookbook::stage::Depth::Contents).unwrap();
     assert_eq!(reasons(&config), Vec::<String>::new());
     // Another fold: other rows.
     let text = declaration(FORM).replace("ink = \"coat\"", "ink = \"skirt\"");
@@ -473,7 +527,10 @@ fn every_command_takes_a_parser_and_its_rows_know_all_of_it() {
     report::run(&page, &common).unwrap().published().expect("it is published");
     let html = fs::read_to_string(page.output.join("index.html")).unwrap();
     assert!(html.contains("truth") && page.output.join("segmentations.png").is_file());
-    assert_eq!(lookbook::stage::reasons(&page, &common, lookbook::stage::Depth::Contents).unwrap(), Vec::<String>::new());
+    assert_eq!(
+        lookbook::stage::reasons(&page, &common, lookbook::stage::Depth::Contents).unwrap(),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
@@ -501,9 +558,18 @@ fn what_only_our_models_have_and_licences_that_a_gate_excludes_are_refused_by_na
         ..Default::default()
     };
     for (said, named) in [
-        (export::run(&export, &common).expect_err("export").to_string(), "parser.toml: declares a parser of another make"),
-        (lookbook::train::run(&start, &common).expect_err("train").to_string(), "parser.toml: declares a parser of another make"),
-        (segment::run(&bf16, &common).expect_err("bf16").to_string(), "bf16 is for models of this program, and 'colours'"),
+        (
+            export::run(&export, &common).expect_err("export").to_string(),
+            "parser.toml: declares a parser of another make",
+        ),
+        (
+            lookbook::train::run(&start, &common).expect_err("train").to_string(),
+            "parser.toml: declares a parser of another make",
+        ),
+        (
+            segment::run(&bf16, &common).expect_err("bf16").to_string(),
+            "bf16 is for models of this program, and 'colours'",
+        ),
     ] {
         assert!(said.contains(named), "{said}");
     }
@@ -546,9 +612,10 @@ fn answers_that_are_none_end_with_the_name_of_the_photo() {
     let x = beyond.input("pixels", FLOAT, &dims);
     let y = beyond.node("ArgMax", &[&x], vec![Attribute::int("axis", 2), Attribute::int("keepdims", 0)]);
     beyond.output("labels", &y, INT64, &[Dim::Batch, Dim::Fixed(3), Dim::Fixed(48)]);
-    for (network, kind, named) in
-        [(broken.finish("broken", "", &[]), "logits", "a score of NaN"), (beyond.finish("beyond", "", &[]), "label_map", "the class ")]
-    {
+    for (network, kind, named) in [
+        (broken.finish("broken", "", &[]), "logits", "a score of NaN"),
+        (beyond.finish("beyond", "", &[]), "label_map", "the class "),
+    ] {
         write_parser(&parser, Form { kind, ..FORM });
         fs::write(parser.join("network.onnx"), network).unwrap();
         let text = declaration(Form { kind, ..FORM });
@@ -556,8 +623,12 @@ fn answers_that_are_none_end_with_the_name_of_the_photo() {
         let (head, _) = text.split_once("[fold]").unwrap();
         let three = head.replace(labels, "labels = [\"bk\", \"coat\", \"dress\"]");
         fs::write(parser.join("parser.toml"), three).unwrap();
-        let config =
-            segment::Config { catalogue: shop.clone(), model: parser.clone(), output: features.clone(), ..Default::default() };
+        let config = segment::Config {
+            catalogue: shop.clone(),
+            model: parser.clone(),
+            output: features.clone(),
+            ..Default::default()
+        };
         let said = segment::run(&config, &Common::default()).expect_err(kind).with_causes();
         assert!(said.contains(named) && said.contains(".jpg"), "{said}");
         assert!(!features.exists(), "nothing is half-written");
