@@ -148,7 +148,8 @@ impl Parser {
     /// # Errors
     /// As [`Network::open`].
     pub fn network(&self, engine: Engine) -> Result<Network> {
-        let external: Vec<_> = self.files[2..2 + self.external].iter().collect();
+        let external = self.files[2..2 + self.external].iter().map(|it| (it.name.as_path(), it.content.clone()));
+        let external: Vec<_> = external.collect();
         Network::open(&self.network_path(), &self.files[1].content, &external, self.layout.clone(), engine)
     }
 }

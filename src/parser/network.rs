@@ -9,7 +9,6 @@ use ort::value::{DynValue, Outlet, Tensor, TensorElementType, ValueType};
 
 use super::answer::{Answer, Answered};
 use super::declaration::{Declaration, Element, Kind, Order};
-use super::folder::ParserFile;
 use super::input::{Canvas, Values};
 use super::layout::Layout;
 use crate::engine::{Backend, Engine};
@@ -31,7 +30,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Opens `network`, an ONNX file read from `path`, with the files of its weights.
+    /// Opens `network`, an ONNX file read from `path`, with the files of its weights (name and content).
     ///
     /// # Errors
     /// [`Error::Input`] if it is no network or does not fit the declaration, with both values; [`Error::Runtime`] if ONNX
@@ -39,13 +38,12 @@ impl Network {
     pub(super) fn open(
         path: &Path,
         network: &[u8],
-        external: &[&ParserFile],
+        external: &[(&Path, Arc<[u8]>)],
         layout: Arc<Layout>,
         engine: Engine,
     ) -> Result<Self> {
         let name = path.display().to_string();
-        let external: Vec<_> = external.iter().map(|it| (it.name.as_path(), it.content.clone())).collect();
-        let (session, backend) = runtime::foreign_session(&name, network, &external, engine)?;
+        let (session, backend) = runtime::foreign_session(&name, network, external, engine)?;
         let fitted = Fitted::new(&layout.declaration, session.inputs(), session.outputs());
         let Fitted { input, output, batch } =
             fitted.map_err(|problem| Error::input(path, format!("does not fit its declaration: {problem}")))?;

@@ -449,7 +449,7 @@ fn small_place(place: &Path) -> [PathBuf; 3] {
         fs::write(shop.join(name), striped_jpeg(400, 600, &colors)).unwrap();
     }
     let common = Common::default();
-    sample::run(&sample::Config { output: source.clone(), photos: 12 }, &common)
+    sample::run(&sample::Config { output: source.clone(), photos: 24 }, &common)
         .unwrap()
         .published()
         .expect("published");
