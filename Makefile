@@ -17,7 +17,7 @@ quoted     = $(if $(strip $(2)),$(1) '$(subst ','\'',$(2))')
 
 export GPU
 
-.PHONY: all build runtime encoder encoder-of-settings test test-faults fuzz test-airflow bench bench-peers clean distclean help
+.PHONY: all build runtime encoder encoder-of-settings test test-faults fuzz test-airflow test-parsers bench bench-peers clean distclean help
 
 ## all: build, then every stage that is stale, up to the report (make -n all: what would be run, and why)
 all: $(if $(DRY_RUN),,build runtime encoder-of-settings)
@@ -62,6 +62,11 @@ fuzz: runtime
 test-airflow: build runtime
 	scripts/test_airflow.sh $(LOOKBOOK)
 
+## test-parsers: exports networks of other programs, untrained, and compares labels; gets PyTorch and others into .parsers/
+test-parsers: build runtime
+	scripts/install_parsers.sh
+	scripts/test_parsers.sh $(LOOKBOOK)
+
 ## bench: every stage over the sample from nothing, seconds each
 bench: build runtime
 	scripts/bench.sh $(LOOKBOOK) $(CONFIG)
@@ -80,7 +85,7 @@ clean:
 ## distclean: clean, and the program, the compiled dependencies, ONNX Runtime, the encoder and the peers
 distclean: clean
 	$(CARGO) clean
-	rm -rf .runtime .encoder .peers
+	rm -rf .runtime .encoder .peers .parsers
 
 ## help: this text
 help:

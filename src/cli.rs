@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use lookbook::engine::Device;
 use lookbook::error::{Error, Result};
 use lookbook::runs::{Destination, Recorder};
 use lookbook::settings::Settings;
@@ -11,8 +12,8 @@ use lookbook::shard::Shard;
 use lookbook::stage::{self, Common, Depth, Outcome, StageConfig, Summary};
 use lookbook::train::Resume;
 use lookbook::{
-    convert, doctor, evaluate, export, recommend, report, run, sample, segment, similarity, status, threads, train,
-    units,
+    convert, doctor, evaluate, export, parser, recommend, report, run, sample, segment, similarity, status, threads,
+    train, units,
 };
 use lookbook_ops::process::stdout_was_closed;
 use serde::Serialize;
@@ -112,6 +113,9 @@ enum Command {
     Status(StatusFlags),
     /// Restore the previous version of a published folder; run it again to undo
     Rollback(RollbackFlags),
+    /// Work with parsers: ONNX networks of another make (docs/parsers.md)
+    #[command(subcommand)]
+    Parser(ParserCommand),
     /// Check this machine for everything the stages need, and say how to fix what is missing
     Doctor(DoctorFlags),
     /// Print a stage's resolved settings as JSON
@@ -236,9 +240,12 @@ struct EvaluateFlags {
     /// Folder with the dataset tables
     #[arg(long, value_name = "DIR")]
     dataset: Option<PathBuf>,
-    /// Model folder; evaluation.json is written there
+    /// Model folder, or a parser's
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// Folder to write evaluation.json to [default: that of the model]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
     /// Split of the dataset
     #[arg(long, value_parser = ["train", "validation", "test"])]
     split: Option<String>,
@@ -271,7 +278,7 @@ struct SegmentFlags {
     /// Photos to segment: a dataset folder, a folder tree of photos, or a Parquet or CSV list of ids and paths
     #[arg(long, value_name = "DIR_OR_TABLE")]
     catalogue: Option<PathBuf>,
-    /// Model folder
+    /// Model folder, or a parser's
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Folder to write the feature table to
@@ -365,7 +372,7 @@ struct RecommendFlags {
     #[arg(required = true, value_name = "PHOTO")]
     #[serde(skip)]
     photos: Vec<PathBuf>,
-    /// Model folder
+    /// Model folder, or a parser's
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Folder with the feature table
@@ -393,6 +400,9 @@ struct ReportFlags {
     /// Run folder, which holds the stages' folders
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
+    /// Model folder, or a parser's, to show [default: that of the run]
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
     /// Folder to write the page to
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -420,6 +430,28 @@ struct DoctorFlags {
     /// Folder the stages will write to
     #[arg(long, value_name = "DIR", default_value = "output")]
     output: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum ParserCommand {
+    /// Say what is understood of a parser's folder, run it, and compare its labels with those of another program
+    Check(ParserCheckFlags),
+}
+
+#[derive(Debug, Args)]
+struct ParserCheckFlags {
+    /// Parser folder
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// Photo to run it on
+    #[arg(long, value_name = "FILE")]
+    photo: Option<PathBuf>,
+    /// Labels that the photo should have: a PNG of its size, one byte a pixel, with places in output.labels
+    #[arg(long, value_name = "PNG", requires = "photo")]
+    expect: Option<PathBuf>,
+    /// Device to run the network on
+    #[arg(long, value_enum, default_value_t)]
+    device: Device,
 }
 
 #[derive(Debug, Args)]
@@ -490,6 +522,12 @@ impl Cli {
             Command::Report(flags) => return self.run_stage(flags, &settings, &common, report::run),
             Command::Evaluate(flags) => self.evaluate(flags, &settings, &common)?,
             Command::Recommend(flags) => recommend(&settings, flags, &common)?,
+            Command::Parser(ParserCommand::Check(flags)) => {
+                let ParserCheckFlags { folder, photo, expect, device } = flags;
+                let [photo, expect] = [photo, expect].map(Clone::clone);
+                let request = parser::check::Request { folder: folder.clone(), photo, expect, device: *device };
+                self.show(&parser::check::run(&request, &common)?)?;
+            }
             Command::Settings(flags) => print_json(&settings.resolved(&flags.stage)?)?,
             Command::Status(flags) => self.show(&status::run(&flags.run, &settings, flags.verify)?)?,
             Command::Rollback(flags) => roll_back(&flags.folder, common.dry_run)?,
@@ -556,12 +594,8 @@ impl Cli {
 
     fn evaluate(&self, flags: &EvaluateFlags, settings: &Settings, common: &Common) -> Result<()> {
         let config: evaluate::Config = settings.resolve("evaluate", flags)?;
-        let recorder = Recorder::start(
-            settings.runs()?,
-            "evaluate",
-            &Destination::new(&config.model, config.model.clone()),
-            common,
-        );
+        let output = config.output.as_ref().unwrap_or(&config.model);
+        let recorder = Recorder::start(settings.runs()?, "evaluate", &Destination::new(output, output.clone()), common);
         let result = evaluate::run(&config, common);
         let outcome = result.as_ref().map(|(_, summary)| Outcome::Published(summary.clone()));
         recorder.end(outcome.as_ref().map_err(|error| *error));

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::graph::Dialect;
 
 /// The device on which the network runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Device {
     /// CUDA if it works, otherwise the CPU.

@@ -15,7 +15,7 @@ const LEAST_SHARE: f64 = 1e-4;
 pub const DEFAULT_MAX_VANISHED_SHARE: f64 = 0.5;
 
 /// The section `[gates]` of the settings. Shares are 0 to 1.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gates {
     /// `convert`, `segment`: minimum number of photos.
@@ -34,6 +34,9 @@ pub struct Gates {
     pub max_vanished_share: f64,
     /// `segment`: maximum population stability index of the categories' shares against the published table.
     pub max_category_psi: Option<f64>,
+    /// The licences that parsers of another make may have; any if it is not set. It holds in every command that takes one,
+    /// before anything is done.
+    pub allowed_licenses: Option<Vec<String>>,
 }
 
 impl Default for Gates {
@@ -46,6 +49,7 @@ impl Default for Gates {
             max_nothing_worn_share: None,
             max_vanished_share: DEFAULT_MAX_VANISHED_SHARE,
             max_category_psi: None,
+            allowed_licenses: None,
         }
     }
 }
@@ -112,6 +116,21 @@ impl Gates {
         match self.max_category_psi {
             Some(limit) if limit.is_nan() || limit < 0.0 => {
                 Err(Error::config("gates.max_category_psi", "must be 0 or more; 0.25 is a usual limit"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that `owner` may be used with its licence.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `allowed_licenses` is set and does not name it.
+    pub fn allow(&self, license: &str, owner: &str) -> Result<()> {
+        match &self.allowed_licenses {
+            Some(allowed) if !allowed.iter().any(|it| it == license) => {
+                let allowed = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
+                let problem = format!("{owner} has the licence {license}; allowed: {allowed}");
+                Err(Error::config("gates.allowed_licenses", problem))
             }
             _ => Ok(()),
         }

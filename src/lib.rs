@@ -125,6 +125,8 @@ pub mod labels;
 #[doc(hidden)]
 pub mod mat;
 #[doc(hidden)]
+pub mod parser;
+#[doc(hidden)]
 pub mod picture;
 #[doc(hidden)]
 pub mod progress;

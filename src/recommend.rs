@@ -17,7 +17,6 @@ use crate::error::{Error, Result};
 use crate::features::{CellRule, FeatureTable, Presence};
 use crate::files::{self, OpenFolder};
 use crate::model::Model;
-use crate::model::files::PREDICT_FILE;
 use crate::model::predictor::Predictor;
 use crate::photo::{self, Decoding, FIT_HEIGHT_PX, FIT_WIDTH_PX, MAX_PIXELS, Photo, PhotoProblem};
 use crate::picture::{self, Panel};
@@ -49,7 +48,7 @@ pub enum Format {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The model folder.
+    /// The model folder, or a parser's.
     pub model: PathBuf,
     /// The features folder of the catalogue.
     pub features: PathBuf,
@@ -141,7 +140,7 @@ pub fn run(config: &Config, photos: &[PathBuf], common: &Common) -> Result<Vec<R
     let paths = check(config, photos)?;
     let folder = OpenFolder::open(&config.features)?;
     let features = FeatureTable::open(folder.root())?;
-    let model = Model::open(&config.model)?;
+    let model = Model::open_allowed(&config.model, &common.gates)?;
     let colors = model.colors()?.table;
     if common.dry_run {
         return Ok(paths.into_iter().map(|path| Recommendation::without_neighbours(path, None)).collect());
@@ -203,17 +202,20 @@ struct Adviser<'a> {
 impl Adviser<'_> {
     /// The recommendation for one photo, and the photo as processed if it is valid.
     fn advise(&mut self, path: PathBuf) -> Result<(Recommendation, Option<Photo>)> {
-        let read = photo::read_bytes(&path).and_then(|bytes| Ok((fitted(&bytes)?, files::digest_of(&bytes))));
-        let (photo, digest) = match read {
+        let read = photo::read_bytes(&path)
+            .and_then(|bytes| Ok((self.predictor.layout().read(&bytes, MAX_PIXELS)?, files::digest_of(&bytes))));
+        let ((decoded, laid), digest) = match read {
             Ok(read) => read,
             Err(problem) => {
                 let problem = format!("{}: {}", problem.reason, problem.detail);
                 return Ok((Recommendation::without_neighbours(path, Some(problem)), None));
             }
         };
-        let label_maps = self.predictor.label_maps(std::slice::from_ref(&photo))?;
-        let label_map = label_maps.first().ok_or_else(|| Error::runtime(PREDICT_FILE, "gave no label map"))?;
-        let counts = self.colors.count(&photo, label_map, self.rule);
+        let photo = decoded.photo;
+        let answer = self.predictor.run(std::iter::once(&laid))?.swap_remove(0);
+        let name = path.display().to_string();
+        let label_map = self.predictor.layout().label_map(&laid, &answer, photo.size(), &name)?;
+        let counts = self.colors.count(&photo, &label_map, self.rule);
         let cells: Vec<f32> = counts.shares().into_iter().map(Option::unwrap_or_default).collect();
         let mut answer = Recommendation::without_neighbours(path, None);
         answer.worn = worn(&cells);

@@ -21,6 +21,8 @@ use crate::{doctor, runtime, sample, segment, similarity, train, units};
 
 /// The setting of `segment` that a run may take from its command line.
 const CATALOGUE: &str = "catalogue";
+/// The setting of `segment` that names the model or parser.
+const MODEL: &str = "model";
 
 /// What to run.
 #[derive(Debug, Clone, Default)]
@@ -218,6 +220,9 @@ impl<'a> Night<'a> {
             } else if self.settings.names(C::NAME, CATALOGUE) {
                 places.remove(CATALOGUE);
             }
+            if self.settings.names(C::NAME, MODEL) {
+                places.remove(MODEL);
+            }
         }
         if [segment::Config::NAME, similarity::Config::NAME].contains(&C::NAME) {
             places.extend(self.request.shard.map(|shard| ("shard".to_owned(), json!(shard))));
@@ -258,8 +263,11 @@ impl<'a> Night<'a> {
             runtime::check(engine)?;
             runtime::precision(config.precision, engine)?;
         }
-        let [catalogue, output] =
-            [&config.catalogue, &self.output].map(|it| std::path::absolute(it).unwrap_or_default());
+        let [catalogue, model, output] =
+            [&config.catalogue, &config.model, &self.output].map(|it| std::path::absolute(it).unwrap_or_default());
+        if !model.starts_with(&output) {
+            segment::open_model(config, &self.common.gates)?;
+        }
         if catalogue.starts_with(output) { Ok(()) } else { segment::check_catalogue(config) }
     }
 }

@@ -1,4 +1,5 @@
-//! `evaluate`: compares a model with the labels of one split and writes `evaluation.json` into the model folder.
+//! `evaluate`: compares a model, or a parser of another make, with the labels of one split and writes `evaluation.json` into its
+//! folder or another.
 
 use std::path::{Path, PathBuf};
 
@@ -13,12 +14,12 @@ use crate::error::{Error, Result};
 use crate::features::{ColorRule, DEFAULT_MIN_REGION, DEFAULT_MIN_SHARE, Presence};
 use crate::graph::Spec;
 use crate::labels::{CATEGORIES, CATEGORY_COUNT};
-use crate::model::Model;
 use crate::model::confusion::Confusion;
 use crate::model::evaluation::{Among, EVALUATION_FILE, Evaluation, FeatureComparison, PhotoEvaluation};
 use crate::model::evaluator::Evaluator;
 use crate::model::example::Example;
 use crate::model::predictor::BATCH_SIZE;
+use crate::model::{Model, Predictor};
 use crate::photo::Photo;
 use crate::progress::Progress;
 use crate::stage::{self, Common, Summary};
@@ -44,8 +45,10 @@ const SEED_MEAN_IOU_NOTE: &str = "the seed's metric: per photo, the mean over al
 pub struct Config {
     /// The folder of the dataset tables.
     pub dataset: PathBuf,
-    /// The model folder; the result is written there.
+    /// The model folder, or a parser's.
     pub model: PathBuf,
+    /// The folder that the result is written to; by default that of the model.
+    pub output: Option<PathBuf>,
     /// The split to evaluate on.
     pub split: Split,
     /// Whether to predict the photos of the other parts too, and to look for the true neighbours of the split's photos among
@@ -64,6 +67,7 @@ impl Default for Config {
         Self {
             dataset: PathBuf::from("output/dataset"),
             model: PathBuf::from("output/model"),
+            output: None,
             split: Split::Test,
             whole_dataset: true,
             min_share: DEFAULT_MIN_SHARE,
@@ -93,10 +97,10 @@ pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
         stage::refuse_held(&config.model)?;
     }
     let started = std::time::Instant::now();
-    let model = Model::open(&config.model)?;
+    let model = Model::open_allowed(&config.model, &common.gates)?;
     let (evaluation, backend) = evaluate(&dataset, &model, config, common.engine(config.device))?;
     if !common.dry_run {
-        stage::add_file(model.folder(), EVALUATION_FILE, &evaluation, common)?;
+        write(&evaluation, &model, config, common)?;
     }
     summary.set_backend(backend);
     summary.elapsed_secs = started.elapsed().as_secs_f64();
@@ -105,6 +109,18 @@ pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
     summary.counts.set("pixel_accuracy", evaluation.pixel_accuracy);
     summary.counts.set("foreground_accuracy", evaluation.foreground_accuracy);
     Ok((evaluation, summary))
+}
+
+/// Writes `evaluation.json`: into the published model folder, with its record; into a parser's folder or another as a file.
+fn write(evaluation: &Evaluation, model: &Model, config: &Config, common: &Common) -> Result<()> {
+    match &config.output {
+        Some(output) => {
+            files::create_folder(output)?;
+            files::write_json(&output.join(EVALUATION_FILE), evaluation)
+        }
+        None if model.parser().is_some() => files::write_json(&config.model.join(EVALUATION_FILE), evaluation),
+        None => stage::add_file(model.folder(), EVALUATION_FILE, evaluation, common),
+    }
 }
 
 /// Evaluates the model in the unpublished folder `model` on the test split and writes the result there; `None` if there
@@ -141,10 +157,8 @@ fn evaluate_split(
     table: &ColorTable,
     engine: Engine,
 ) -> Result<(Totals, Backend)> {
-    let (spec, weights) = model.weights()?;
-    let mut evaluator = Evaluator::new(&spec, engine)?;
+    let mut labeller = Labeller::new(model, engine)?;
     let mut totals = Totals::default();
-    let weights = runtime::vector(weights)?;
     let split = config.split;
     let photos = dataset.index()?.iter().filter(|it| it.split == split).count() as u64;
     let progress = Progress::new(STAGE, photos, "photos");
@@ -155,14 +169,14 @@ fn evaluate_split(
             break;
         }
         stop::check()?;
-        let compared = compare_photos(&mut evaluator, dataset, &spec, &chunk, &weights, table, config.presence())?;
+        let compared = compare_photos(&mut labeller, dataset, &chunk, table, config.presence())?;
         totals.add(compared, chunk.len());
         progress.inc(chunk.len() as u64);
     }
     if totals.photos == 0 {
         return Err(Error::input(dataset.photos_path(), format!("has no photos in the {} split", split.name())));
     }
-    Ok((totals, evaluator.backend()))
+    Ok((totals, labeller.backend()))
 }
 
 /// The photos of the other parts with their cells by the labels and by the model.
@@ -192,7 +206,8 @@ fn predict_others(
         }
         stop::check()?;
         let photos = chunk.par_iter().map(|it| it.decode(&dataset.photos_path())).collect::<Result<Vec<_>>>()?;
-        let maps = predictor.label_maps(&photos)?;
+        let named: Vec<_> = photos.iter().zip(&chunk).map(|(photo, it)| (photo, &it.file_name[..])).collect();
+        let maps = predictor.label_maps_of(&named)?;
         let cells = |((record, photo), map): ((&PhotoRecord, &Photo), &Vec<u8>)| {
             (record.photo_id, features::cells(record, photo, map, table, config.presence()))
         };
@@ -201,26 +216,81 @@ fn predict_others(
     }
 }
 
+/// The network that is evaluated.
+enum Labeller {
+    /// With its losses and weights.
+    Own(Box<Evaluator>, Spec, DynValue),
+    Parser(Box<Predictor>),
+}
+
+/// A photo with its labels by the data set and by the network, each `[height, width]`.
+struct Labelled {
+    photo: Photo,
+    truth: Vec<u8>,
+    predicted: Vec<u8>,
+}
+
+impl Labeller {
+    fn new(model: &Model, engine: Engine) -> Result<Self> {
+        if model.parser().is_some() {
+            return Ok(Self::Parser(Box::new(model.predictor(engine, PrecisionChoice::F32)?)));
+        }
+        let (spec, weights) = model.weights()?;
+        Ok(Self::Own(Box::new(Evaluator::new(&spec, engine)?), spec, runtime::vector(weights)?))
+    }
+
+    fn backend(&self) -> Backend {
+        match self {
+            Self::Own(evaluator, ..) => evaluator.backend(),
+            Self::Parser(predictor) => predictor.backend(),
+        }
+    }
+
+    /// Labels photos that were read from `source`; also the mean binary cross-entropy over them, of a network of ours.
+    fn label(&mut self, source: &Path, records: &[PhotoRecord]) -> Result<(Option<f64>, Vec<Labelled>)> {
+        match self {
+            Self::Own(evaluator, spec, weights) => {
+                let examples = records.par_iter().map(|it| Example::new(spec, source, it));
+                let examples = examples.collect::<Result<Vec<_>>>()?;
+                let photos = examples.iter().flat_map(|it| &it.canvas.pixels).copied().collect();
+                let labels = examples.iter().flat_map(|it| spec.map_labels(&it.labels)).collect();
+                let answer = evaluator.run(photos, labels, weights)?;
+                let labelled = |(example, map): (Example, &Vec<u8>)| {
+                    let Example { photo, label_map: truth, canvas, .. } = example;
+                    let predicted = canvas.label_map(spec, map, photo.size());
+                    Labelled { photo, truth, predicted }
+                };
+                let labelled = examples.into_par_iter().zip(&answer.label_maps).map(labelled).collect();
+                Ok((Some(f64::from(answer.bce)), labelled))
+            }
+            Self::Parser(predictor) => {
+                let photos = records.par_iter().map(|it| it.decode(source)).collect::<Result<Vec<_>>>()?;
+                let named: Vec<_> = photos.iter().zip(records).map(|(photo, it)| (photo, &it.file_name[..])).collect();
+                let maps = predictor.label_maps_of(&named)?;
+                let labelled = |((photo, predicted), record): ((Photo, Vec<u8>), &PhotoRecord)| Labelled {
+                    photo,
+                    truth: record.category_map(),
+                    predicted,
+                };
+                Ok((None, photos.into_iter().zip(maps).zip(records).map(labelled).collect()))
+            }
+        }
+    }
+}
+
 /// Compares the network's output for some photos with their labels.
 fn compare_photos(
-    evaluator: &mut Evaluator,
+    labeller: &mut Labeller,
     dataset: &Dataset,
-    spec: &Spec,
     records: &[PhotoRecord],
-    weights: &DynValue,
     table: &ColorTable,
     presence: Presence,
 ) -> Result<Evaluated> {
-    let examples = records.par_iter().map(|it| Example::new(spec, &dataset.photos_path(), it));
-    let examples = examples.collect::<Result<Vec<_>>>()?;
-    let photos = examples.iter().flat_map(|it| &it.canvas.pixels).copied().collect();
-    let labels = examples.iter().flat_map(|it| spec.map_labels(&it.labels)).collect();
-    let answer = evaluator.run(photos, labels, weights)?;
-    let compare = |((record, example), map): ((&PhotoRecord, &Example), &Vec<u8>)| {
-        let Example { photo, label_map: truth, canvas, .. } = example;
+    let (bce, labelled) = labeller.label(&dataset.photos_path(), records)?;
+    let compare = |(record, labelled): (&PhotoRecord, &Labelled)| {
+        let Labelled { photo, truth, predicted } = labelled;
         let mut confusion = Confusion::default();
-        let predicted = canvas.label_map(spec, map, photo.size());
-        confusion.add(truth, &predicted);
+        confusion.add(truth, predicted);
         let mut of_background = Confusion::default();
         of_background.add(truth, &vec![crate::labels::BACKGROUND; truth.len()]);
         EvaluatedPhoto {
@@ -229,16 +299,16 @@ fn compare_photos(
             confusion,
             seed_of_background: of_background.seed_mean_iou(),
             colors: ComparedColors::new(record, photo, table),
-            cells: features::cells(record, photo, &predicted, table, presence),
+            cells: features::cells(record, photo, predicted, table, presence),
         }
     };
-    let photos = records.par_iter().zip(&examples).zip(&answer.label_maps).map(compare).collect();
-    Ok(Evaluated { bce: f64::from(answer.bce), photos })
+    let photos = records.par_iter().zip(&labelled).map(compare).collect();
+    Ok(Evaluated { bce, photos })
 }
 
-/// A batch compared with its truth: the mean BCE, and each photo.
+/// A batch compared with its truth: the mean BCE, if the network has one, and each photo.
 struct Evaluated {
-    bce: f64,
+    bce: Option<f64>,
     photos: Vec<EvaluatedPhoto>,
 }
 
@@ -259,7 +329,8 @@ struct EvaluatedPhoto {
 struct Totals {
     photos: u64,
     confusion: Confusion,
-    bce_sum: f64,
+    /// `None` if the network has no losses.
+    bce_sum: Option<f64>,
     jaccard_sum: f64,
     seed_sum: f64,
     seed_of_background_sum: f64,
@@ -272,7 +343,7 @@ struct Totals {
 impl Totals {
     fn add(&mut self, batch: Evaluated, photos: usize) {
         self.photos += photos as u64;
-        self.bce_sum += batch.bce * photos as f64;
+        self.bce_sum = batch.bce.map(|it| self.bce_sum.unwrap_or(0.0) + it * photos as f64);
         for photo in batch.photos {
             self.jaccard_sum += photo.confusion.category_set_jaccard();
             self.seed_sum += photo.confusion.seed_mean_iou();
@@ -302,7 +373,7 @@ impl Totals {
             seed_mean_iou: self.seed_sum / photos,
             seed_mean_iou_of_background: self.seed_of_background_sum / photos,
             seed_mean_iou_note: SEED_MEAN_IOU_NOTE.to_owned(),
-            bce: self.bce_sum / photos,
+            bce: self.bce_sum.map(|it| it / photos),
             iou: (0..CATEGORY_COUNT).map(iou).collect(),
             confusion: self.confusion.rows(),
             color_pixel_accuracy: colors.as_ref().map(|it| it.pixel_accuracy),

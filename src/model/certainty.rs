@@ -1,11 +1,13 @@
-//! How sure a model is: the largest probability of each pixel, for pictures of a few photos.
+//! How sure a network is: the probability of each pixel's category, for pictures of a few photos.
 
 use ort::session::Session;
 use ort::value::Tensor;
 
 use super::files::PREDICT_FILE;
+use super::predictor::Predictor;
+use super::published::Model;
 use crate::canvas::Canvas;
-use crate::engine::{DialectChoice, Engine};
+use crate::engine::{DialectChoice, Engine, PrecisionChoice};
 use crate::error::{Error, Result};
 use crate::graph::{self, Spec};
 use crate::labels::CATEGORY_COUNT;
@@ -15,8 +17,47 @@ use crate::runtime::{self, failed};
 /// A certainty of 1; they are stored as bytes.
 pub const CERTAIN: u8 = u8::MAX;
 
+/// How sure a model of ours or a parser is.
+#[derive(Debug)]
+pub enum Sureness {
+    /// Ours.
+    Own(Certainty),
+    /// A parser's; 1 everywhere if it gives no scores.
+    Parser(Predictor),
+}
+
+impl Sureness {
+    /// Loads the network of an opened folder.
+    ///
+    /// # Errors
+    /// As [`Certainty::new`] and [`Model::predictor`].
+    pub fn of(model: &Model, engine: Engine) -> Result<Self> {
+        match model.parser() {
+            None => Certainty::new(model.predict()?, engine).map(Self::Own),
+            Some(_) => model.predictor(engine, PrecisionChoice::F32).map(Self::Parser),
+        }
+    }
+
+    /// The probability of the category of each pixel of a photo, `[height, width]`: 0 to 1 as 0 to [`CERTAIN`].
+    ///
+    /// # Errors
+    /// [`Error::Runtime`], with the photo's `name` if a parser's answer for it is invalid.
+    pub fn map(&mut self, photo: &Photo, name: &str) -> Result<Vec<u8>> {
+        match self {
+            Self::Own(certainty) => certainty.map(photo),
+            Self::Parser(predictor) => {
+                let laid = predictor.layout().lay(photo);
+                let answer = predictor.run(std::iter::once(&laid))?.swap_remove(0);
+                let decided = predictor.layout().decide(&laid, &answer, photo.size(), name)?;
+                let certainty = decided.map_or_else(Vec::new, |it| it.certainty);
+                Ok(certainty.into_iter().map(|it| (it * f32::from(CERTAIN)).round() as u8).collect())
+            }
+        }
+    }
+}
+
 /// A loaded `predict.onnx` whose probabilities are read. Its operators are the standard ones, slower than those of
-/// [`Predictor`](super::Predictor), which gives label maps alone.
+/// [`Predictor`], which gives label maps alone.
 #[derive(Debug)]
 pub struct Certainty {
     session: Session,

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::features::ColorRule;
 use crate::files;
 
-/// File name of the result, in the model folder.
+/// File name of the result, in the model folder or where `evaluate --output` says.
 pub const EVALUATION_FILE: &str = "evaluation.json";
 
 /// The content of `evaluation.json`. Rates are 0 to 1. Pixels are counted at each photo's own size.
@@ -39,8 +39,8 @@ pub struct Evaluation {
     pub seed_mean_iou_of_background: f64,
     /// Why `seed_mean_iou` is flattering.
     pub seed_mean_iou_note: String,
-    /// Mean binary cross-entropy over all pixels and maps, at the network's resolution.
-    pub bce: f64,
+    /// Mean binary cross-entropy over all pixels and maps, at the network's resolution; null for parsers of another make.
+    pub bce: Option<f64>,
     /// Intersection over union by category name; null if the category does not occur in the truth.
     pub iou: BTreeMap<String, Option<f64>>,
     /// Pixel counts by truth (rows) and prediction (columns), 23 x 23.
@@ -67,7 +67,7 @@ impl fmt::Display for Evaluation {
             ("mean IoU", Some(self.mean_iou)),
             ("frequency-weighted IoU", Some(self.frequency_weighted_iou)),
             ("category-set Jaccard", Some(self.category_set_jaccard)),
-            ("binary cross-entropy", Some(self.bce)),
+            ("binary cross-entropy", self.bce),
             ("colour accuracy", self.color_pixel_accuracy),
             ("superpixel colours", self.colors.as_ref().map(|it| it.superpixel_accuracy)),
             ("the seed's mean IoU", Some(self.seed_mean_iou)),

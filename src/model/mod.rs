@@ -1,4 +1,4 @@
-//! Published models: their files, and how they are loaded and run.
+//! Published models: their files, and how they are loaded and run; parsers of another make beside them.
 
 pub mod certainty;
 pub mod confusion;
@@ -8,6 +8,7 @@ pub mod evaluation;
 pub mod evaluator;
 pub mod example;
 pub mod files;
+pub mod layout;
 pub mod predictor;
 mod published;
 pub mod weights;

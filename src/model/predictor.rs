@@ -1,30 +1,38 @@
-//! A trained model: photos in, label maps out.
+//! A network that labels photos: photos in, label maps out.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ort::session::Session;
 use ort::value::Tensor;
 use rayon::prelude::*;
 
 use super::files::{PREDICT_FILE, id_of};
-use crate::canvas::Canvas;
+use super::layout::{Answer, Laid, Layout};
 use crate::engine::{Backend, Engine, PrecisionChoice};
 use crate::error::{Error, Result};
 use crate::graph::{self, Dialect, Precision, Spec};
+use crate::parser::{self, Parser};
 use crate::photo::Photo;
 use crate::runtime::{self, failed};
 
 /// Photos per batch: enough to keep the cores busy, few enough to stay in the cache.
 pub const BATCH_SIZE: usize = 4;
 
-/// A loaded `predict.onnx`.
+/// A loaded `predict.onnx`, or a parser's network.
 #[derive(Debug)]
 pub struct Predictor {
-    session: Session,
+    network: Network,
     backend: Backend,
     precision: Precision,
-    spec: Spec,
+    layout: Layout,
     model_id: String,
+}
+
+#[derive(Debug)]
+enum Network {
+    Own(Session, Arc<Spec>),
+    Parser(parser::Network),
 }
 
 impl Predictor {
@@ -39,10 +47,23 @@ impl Predictor {
         let precision = runtime::precision(precision, engine)?;
         let graph = |dialect| graph::label_maps(dialect, precision, &spec, &weights);
         let (session, backend) = runtime::session(&name, graph, engine)?;
-        Ok(Self { session, backend, precision, spec, model_id: id_of(predict) })
+        let spec = Arc::new(spec);
+        let (network, layout) = (Network::Own(session, spec.clone()), Layout::Own(spec));
+        Ok(Self { network, backend, precision, layout, model_id: id_of(predict) })
     }
 
-    /// Identity of the model: the first 16 hexadecimal digits of the SHA-256 of `predict.onnx`.
+    /// Loads a parser's network.
+    ///
+    /// # Errors
+    /// As [`Parser::network`].
+    pub fn of_parser(parser: &Parser, engine: Engine) -> Result<Self> {
+        let network = parser.network(engine)?;
+        let (backend, layout) = (network.backend(), Layout::Parser(network.layout().clone()));
+        let model_id = parser.id();
+        Ok(Self { network: Network::Parser(network), backend, precision: Precision::F32, layout, model_id })
+    }
+
+    /// Identity of the model: the first 16 hexadecimal digits of the SHA-256 of `predict.onnx`, or of the parser.
     #[must_use]
     pub fn model_id(&self) -> &str {
         &self.model_id
@@ -54,7 +75,7 @@ impl Predictor {
         self.backend
     }
 
-    /// The precision that the network actually computes in.
+    /// The precision that a network of ours actually computes in; a parser's has its own.
     #[must_use]
     pub fn precision(&self) -> Precision {
         match self.backend.dialect {
@@ -63,10 +84,10 @@ impl Predictor {
         }
     }
 
-    /// The network's specification, which defines the canvas that photos are placed on.
+    /// How photos are laid onto the network's input, and its answers read.
     #[must_use]
-    pub fn spec(&self) -> &Spec {
-        &self.spec
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// The category of each pixel of each photo: `[height, width]` u8, 0 to 22, at the photo's own size. Takes any
@@ -75,31 +96,61 @@ impl Predictor {
     /// # Errors
     /// [`Error::Runtime`].
     pub fn label_maps(&mut self, photos: &[Photo]) -> Result<Vec<Vec<u8>>> {
+        let names: Vec<_> = (1..=photos.len()).map(|number| format!("photo {number} of {}", photos.len())).collect();
+        self.label_maps_of(&photos.iter().zip(&names).map(|(photo, name)| (photo, &name[..])).collect::<Vec<_>>())
+    }
+
+    /// As [`Predictor::label_maps`], for photos with their names, which errors tell.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`].
+    pub fn label_maps_of(&mut self, photos: &[(&Photo, &str)]) -> Result<Vec<Vec<u8>>> {
         let mut maps = Vec::with_capacity(photos.len());
         for photos in photos.chunks(BATCH_SIZE) {
-            let canvases: Vec<_> = photos.par_iter().map(|photo| Canvas::new(&self.spec, photo)).collect();
-            let answers = self.run(canvases.iter().map(|it| &it.pixels[..]))?;
-            let at_own_size = |((photo, canvas), answer): ((&Photo, &Canvas), &Vec<u8>)| {
-                canvas.label_map(&self.spec, answer, photo.size())
+            let laid: Vec<_> = photos.par_iter().map(|(photo, _)| self.layout.lay(photo)).collect();
+            let answers = self.run(laid.iter())?;
+            let at_own_size = |(((photo, name), laid), answer): ((&(&Photo, &str), &Laid), &Answer)| {
+                self.layout.label_map(laid, answer, photo.size(), name)
             };
-            maps.extend(photos.par_iter().zip(&canvases).zip(&answers).map(at_own_size).collect::<Vec<_>>());
+            let of_batch = photos.par_iter().zip(&laid).zip(&answers).map(at_own_size);
+            maps.extend(of_batch.collect::<Result<Vec<_>>>()?);
         }
         Ok(maps)
     }
 
-    /// Runs the network on the pixels of canvases ([`Canvas::pixels`]) as one batch. Returns one output per canvas, in
-    /// the form that [`Canvas::label_map`] takes.
+    /// Runs the network on photos on its input ([`Layout::lay`]) as one batch. Returns one answer per photo, which
+    /// [`Layout::label_map`] takes.
     ///
     /// # Errors
     /// [`Error::Runtime`].
-    pub fn run<'a>(&mut self, canvases: impl Iterator<Item = &'a [u8]>) -> Result<Vec<Vec<u8>>> {
-        let (rows, columns) = (self.spec.rows(), self.spec.columns());
-        let pixels = canvases.collect::<Vec<_>>().concat();
-        let dims = [pixels.len() / (rows * columns * 3), rows, columns, 3];
-        let input = Tensor::from_array((dims, pixels)).map_err(failed(PREDICT_FILE))?;
-        let outputs = self.session.run(ort::inputs! { "photos" => input }).map_err(failed(PREDICT_FILE))?;
-        let (_, answer) = outputs["label_map"].try_extract_tensor::<u8>().map_err(failed(PREDICT_FILE))?;
-        let label_map_len = self.spec.label_map_rows() * self.spec.label_map_columns();
-        Ok(answer.chunks_exact(label_map_len).map(<[u8]>::to_vec).collect())
+    pub fn run<'a>(&mut self, laid: impl Iterator<Item = &'a Laid>) -> Result<Vec<Answer>> {
+        match &mut self.network {
+            Network::Own(session, spec) => {
+                let pixels = laid.map(|it| match it {
+                    Laid::Own(canvas) => &canvas.pixels[..],
+                    Laid::Parser(_) => unreachable!("photos are laid by the network's own layout"),
+                });
+                let answers = run_own(session, spec, pixels.collect::<Vec<_>>().concat())?;
+                Ok(answers.into_iter().map(Answer::Own).collect())
+            }
+            Network::Parser(network) => {
+                let canvases = laid.map(|it| match it {
+                    Laid::Parser(canvas) => canvas,
+                    Laid::Own(_) => unreachable!("photos are laid by the network's own layout"),
+                });
+                let answers = network.run(&canvases.collect::<Vec<_>>())?;
+                Ok(answers.into_iter().map(Answer::Parser).collect())
+            }
+        }
     }
+}
+
+fn run_own(session: &mut Session, spec: &Spec, pixels: Vec<u8>) -> Result<Vec<Vec<u8>>> {
+    let (rows, columns) = (spec.rows(), spec.columns());
+    let dims = [pixels.len() / (rows * columns * 3), rows, columns, 3];
+    let input = Tensor::from_array((dims, pixels)).map_err(failed(PREDICT_FILE))?;
+    let outputs = session.run(ort::inputs! { "photos" => input }).map_err(failed(PREDICT_FILE))?;
+    let (_, answer) = outputs["label_map"].try_extract_tensor::<u8>().map_err(failed(PREDICT_FILE))?;
+    let label_map_len = spec.label_map_rows() * spec.label_map_columns();
+    Ok(answer.chunks_exact(label_map_len).map(<[u8]>::to_vec).collect())
 }

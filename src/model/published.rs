@@ -1,5 +1,6 @@
-//! A published model folder, opened once: even if a new model is published meanwhile, everything is read from one
-//! version, and what is recorded describes the bytes that were loaded.
+//! A folder with a network that labels photos, opened once: a model that `train` published, or a parser of another make. Even
+//! if a new one is published meanwhile, everything is read from one version, and what is recorded describes the bytes that
+//! were loaded.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +11,24 @@ use crate::color::{self, ColorTable};
 use crate::engine::{Engine, PrecisionChoice};
 use crate::error::{Error, Result};
 use crate::files::{self, OpenFolder};
-use crate::graph::{SPEC_KEY, Spec};
+use crate::gates::Gates;
+use crate::graph::{Precision, SPEC_KEY, Spec};
+use crate::parser::{DECLARATION_FILE, Parser};
+use crate::runtime;
 use crate::stage::Stage;
 
-/// An opened model folder.
+/// An opened model folder, or a parser's.
 #[derive(Debug)]
 pub struct Model {
     folder: OpenFolder,
-    predict: Vec<u8>,
+    network: Network,
+}
+
+#[derive(Debug)]
+enum Network {
+    /// The content of `predict.onnx`.
+    Own(Vec<u8>),
+    Parser(Parser),
 }
 
 /// The colour table of a model.
@@ -25,21 +36,55 @@ pub struct Model {
 pub struct Colors {
     /// The table.
     pub table: ColorTable,
-    encoded: Vec<u8>,
+    /// Its file, if it comes from one.
+    file: Option<(PathBuf, Vec<u8>)>,
 }
 
 impl Model {
-    /// Opens the model folder `name` and reads its network.
+    /// Opens the folder `name` and reads its network.
     ///
     /// # Errors
-    /// [`Error::Input`] if it is not a model folder, [`Error::Io`].
+    /// [`Error::Input`] if it is neither a model folder nor a parser's, [`Error::Io`]; as [`Parser::read`].
     pub fn open(name: &Path) -> Result<Self> {
+        if Parser::is_in(name) {
+            let folder = OpenFolder::open(name)?;
+            let network = Network::Parser(Parser::read(&folder)?);
+            return Ok(Self { folder, network });
+        }
         if !name.join(PREDICT_FILE).is_file() {
             return Err(missing(&name.join(PREDICT_FILE)));
         }
         let folder = OpenFolder::open(name)?;
-        let predict = folder.read(PREDICT_FILE)?;
-        Ok(Self { folder, predict })
+        let network = Network::Own(folder.read(PREDICT_FILE)?);
+        Ok(Self { folder, network })
+    }
+
+    /// As [`Model::open`], if the gates allow the parser's licence.
+    ///
+    /// # Errors
+    /// As [`Model::open`] and [`Parser::check_license`].
+    pub fn open_allowed(name: &Path, gates: &Gates) -> Result<Self> {
+        let model = Self::open(name)?;
+        model.parser().map_or(Ok(()), |it| it.check_license(gates))?;
+        Ok(model)
+    }
+
+    /// Whether a folder is a model's or a parser's, by the names of its files.
+    #[must_use]
+    pub fn is_in(name: &Path) -> bool {
+        Parser::is_in(name) || name.join(PREDICT_FILE).is_file()
+    }
+
+    /// The paths of the files that [`Model::record`] records, for a folder that may not be there yet.
+    ///
+    /// # Errors
+    /// As [`Parser::read`].
+    pub fn reads(name: &Path) -> Result<Vec<PathBuf>> {
+        if !Parser::is_in(name) {
+            return Ok([PREDICT_FILE, color::FILE].map(|file| name.join(file)).to_vec());
+        }
+        let parser = Parser::read(&OpenFolder::open(name)?)?;
+        Ok(parser.files().iter().chain(parser.color_file()).map(|it| name.join(&it.name)).collect())
     }
 
     /// The folder.
@@ -48,37 +93,85 @@ impl Model {
         &self.folder
     }
 
+    /// The parser, if it is one.
+    #[must_use]
+    pub fn parser(&self) -> Option<&Parser> {
+        match &self.network {
+            Network::Own(_) => None,
+            Network::Parser(parser) => Some(parser),
+        }
+    }
+
     /// Path that the network was read from.
     #[must_use]
-    pub fn predict_path(&self) -> PathBuf {
-        self.folder.name().join(PREDICT_FILE)
+    pub fn network_path(&self) -> PathBuf {
+        match &self.network {
+            Network::Own(_) => self.folder.name().join(PREDICT_FILE),
+            Network::Parser(parser) => parser.network_path(),
+        }
     }
 
-    /// The network as read: the bytes of an ONNX file.
-    #[must_use]
-    pub fn predict(&self) -> &[u8] {
-        &self.predict
+    /// The network of a model of ours as read: the bytes of an ONNX file.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a parser.
+    pub fn predict(&self) -> Result<&[u8]> {
+        match &self.network {
+            Network::Own(predict) => Ok(predict),
+            Network::Parser(_) => Err(self.foreign()),
+        }
     }
 
-    /// Identity of the model: the first 16 hexadecimal digits of the SHA-256 of `predict.onnx`.
+    /// Identity of the model: the first 16 hexadecimal digits of the SHA-256 of `predict.onnx`, or of all files that a
+    /// parser's label maps depend on.
     #[must_use]
     pub fn id(&self) -> String {
-        id_of(&self.predict)
+        match &self.network {
+            Network::Own(predict) => id_of(predict),
+            Network::Parser(parser) => parser.id(),
+        }
+    }
+
+    /// The precision that a network of ours would compute in; a parser's has its own, and no choice.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if bfloat16 is requested but not available.
+    pub fn precision(&self, choice: PrecisionChoice, engine: Engine) -> Result<Precision> {
+        match &self.network {
+            Network::Own(_) => runtime::precision(choice, engine),
+            Network::Parser(parser) if choice == PrecisionChoice::Bf16 => {
+                let problem = format!(
+                    "bf16 is for models of this program, and '{}' is none; use 'auto'",
+                    parser.declaration().name
+                );
+                Err(Error::config("precision", problem))
+            }
+            Network::Parser(_) => Ok(Precision::F32),
+        }
     }
 
     /// The network, ready to run.
     ///
     /// # Errors
-    /// As [`Predictor::new`].
+    /// As [`Predictor::new`], [`Predictor::of_parser`] and [`Model::precision`].
     pub fn predictor(&self, engine: Engine, precision: PrecisionChoice) -> Result<Predictor> {
-        Predictor::new(&self.predict_path(), &self.predict, engine, precision)
+        match &self.network {
+            Network::Own(predict) => Predictor::new(&self.network_path(), predict, engine, precision),
+            Network::Parser(parser) => {
+                self.precision(precision, engine)?;
+                Predictor::of_parser(parser, engine)
+            }
+        }
     }
 
     /// The network's weights.
     ///
     /// # Errors
-    /// As [`weights::read_weights`].
+    /// As [`weights::read_weights`]; [`Error::Input`] for a parser.
     pub fn weights(&self) -> Result<(Spec, Vec<f32>)> {
+        if self.parser().is_some() {
+            return Err(self.foreign());
+        }
         let path = self.folder.path(WEIGHTS_FILE);
         let (spec, weights) = weights::read_weights(&path)?;
         if spec.batch_norm {
@@ -94,24 +187,58 @@ impl Model {
     /// # Errors
     /// [`Error::Input`] if it is missing or damaged, [`Error::Schema`], [`Error::Io`].
     pub fn colors(&self) -> Result<Colors> {
+        if let Some(parser) = self.parser() {
+            let file = parser.color_file().map(|it| (self.folder.name().join(&it.name), it.content.to_vec()));
+            return Ok(Colors { table: parser.colors(), file });
+        }
         let path = self.folder.name().join(color::FILE);
         if !files::is_there(&self.folder.path(color::FILE))? {
             return Err(missing(&path));
         }
         let encoded = self.folder.read(color::FILE)?;
-        Ok(Colors { table: ColorTable::parse(&path, &encoded)?, encoded })
+        Ok(Colors { table: ColorTable::parse(&path, &encoded)?, file: Some((path, encoded)) })
     }
 
-    /// Records the network and the colour table as inputs of a stage.
+    /// The files that label maps depend on, with their content.
+    #[must_use]
+    pub fn network_files(&self) -> Vec<(PathBuf, &[u8])> {
+        match &self.network {
+            Network::Own(predict) => vec![(self.network_path(), &predict[..])],
+            Network::Parser(parser) => {
+                parser.files().iter().map(|it| (self.folder.name().join(&it.name), &it.content[..])).collect()
+            }
+        }
+    }
+
+    /// Records the files of the network as inputs of a stage.
+    pub fn record_network(&self, stage: &mut Stage) {
+        self.network_files().into_iter().for_each(|(path, content)| stage.input_read(&path, content));
+    }
+
+    /// Records the files of the network and the colour table as inputs of a stage.
     pub fn record(&self, colors: &Colors, stage: &mut Stage) {
-        stage.input_read(&self.predict_path(), &self.predict);
-        stage.input_read(&self.folder.name().join(color::FILE), &colors.encoded);
+        self.record_network(stage);
+        if let Some((path, encoded)) = &colors.file {
+            stage.input_read(path, encoded);
+        }
     }
 
-    /// SHA-256 of the network and of the colour table.
+    /// SHA-256 of the network (of a parser, with its declaration and fold) and of the colour table.
     #[must_use]
     pub fn checksums(&self, colors: &Colors) -> [String; 2] {
-        [&self.predict, &colors.encoded].map(|content| files::digest_of(content))
+        let network = match &self.network {
+            Network::Own(predict) => files::digest_of(predict),
+            Network::Parser(parser) => parser.digest(),
+        };
+        let colors = colors.file.as_ref().map_or("typical".to_owned(), |(_, encoded)| files::digest_of(encoded));
+        [network, colors]
+    }
+
+    /// For what only models of ours have.
+    fn foreign(&self) -> Error {
+        let problem = "declares a parser of another make, which this program can run, but neither train nor export; name a \
+                       model that `lookbook train` published";
+        Error::input(self.folder.name().join(DECLARATION_FILE), problem)
     }
 }
 

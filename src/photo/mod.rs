@@ -10,6 +10,7 @@ use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
+use serde::Deserialize;
 
 use crate::error::Error;
 use crate::{guard, reason};
@@ -153,6 +154,19 @@ pub fn fitted_size(size: (u32, u32), limit: (u32, u32)) -> (u32, u32) {
     (side(size.0, limit.0), side(size.1, limit.1))
 }
 
+/// How pixels are interpolated. Both filters are as wide as the reduction requires (antialiasing), as in Pillow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Resample {
+    /// A triangle filter.
+    #[default]
+    Bilinear,
+    /// Keys' cubic convolution with a = -0.5 (1981).
+    Bicubic,
+    /// The pixel at the centre.
+    Nearest,
+}
+
 /// Scales a photo to exactly `width_px` x `height_px`, with a triangle filter as wide as the reduction requires. All
 /// photos and pictures are resized here, by `fast_image_resize`: that of `image` differs by at most 1 and takes 11
 /// times as long (2000 x 3000 to 400 x 600: 26 ms instead of 2.4).
@@ -161,12 +175,24 @@ pub fn resize(photo: &Photo, width_px: u32, height_px: u32) -> Photo {
     if (photo.width_px, photo.height_px) == (width_px, height_px) {
         return photo.clone();
     }
+    let whole = [0.0, 0.0, f64::from(photo.width_px), f64::from(photo.height_px)];
+    resize_part(photo, whole, (width_px, height_px), Resample::Bilinear)
+}
+
+/// Scales the part of a photo with the bounds `[left, top, width, height]`, in pixels, to the size `to` (width, height).
+#[must_use]
+pub fn resize_part(photo: &Photo, [left, top, width, height]: [f64; 4], to: (u32, u32), resample: Resample) -> Photo {
     let source = ImageRef::new(photo.width_px, photo.height_px, &photo.rgb, PixelType::U8x3)
         .expect("a photo has three bytes per pixel");
-    let mut scaled = Image::new(width_px, height_px, PixelType::U8x3);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+    let mut scaled = Image::new(to.0, to.1, PixelType::U8x3);
+    let algorithm = match resample {
+        Resample::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
+        Resample::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
+        Resample::Nearest => ResizeAlg::Nearest,
+    };
+    let options = ResizeOptions::new().resize_alg(algorithm).crop(left, top, width, height);
     Resizer::new().resize(&source, &mut scaled, &options).expect("both have the same pixel type");
-    Photo { width_px, height_px, rgb: scaled.into_vec() }
+    Photo { width_px: to.0, height_px: to.1, rgb: scaled.into_vec() }
 }
 
 fn detect(bytes: &[u8]) -> Result<ImageFormat, PhotoProblem> {

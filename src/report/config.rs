@@ -23,6 +23,8 @@ pub const MAX_PHOTOS: usize = 100;
 pub struct Config {
     /// The folder that holds the folders of the stages.
     pub run: PathBuf,
+    /// The model folder, or a parser's, whose segmentations and evaluation are shown; by default that of the run.
+    pub model: Option<PathBuf>,
     /// The folder to write the page to.
     pub output: PathBuf,
     /// Photos shown with truth and prediction: [`DEFAULT_PHOTOS`], at most [`MAX_PHOTOS`].
@@ -37,6 +39,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             run: PathBuf::from("output"),
+            model: None,
             output: PathBuf::from("output/report"),
             photos: DEFAULT_PHOTOS,
             gallery_photos: DEFAULT_GALLERY_PHOTOS,

@@ -283,7 +283,7 @@ impl EvaluationPart {
             ),
             fact(
                 "binary cross-entropy",
-                format!("{:.4}", evaluation.bce),
+                evaluation.bce.map_or("-".to_owned(), |it| format!("{it:.4}")),
                 "the seed's loss, mean over pixels and maps",
             ),
             fact(
@@ -564,7 +564,7 @@ pub(super) mod tests {
             seed_mean_iou: 0.7,
             seed_mean_iou_of_background: 0.6,
             seed_mean_iou_note: "flatters".to_owned(),
-            bce: 0.1,
+            bce: Some(0.1),
             iou: [("bk".to_owned(), Some(0.9)), ("dress".to_owned(), Some(0.0)), ("hat".to_owned(), None)].into(),
             confusion,
             color_pixel_accuracy: None,

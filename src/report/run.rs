@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::features::layout;
 use crate::files::OpenFolder;
+use crate::model::Model;
+use crate::model::evaluation::EVALUATION_FILE;
 use crate::rejects;
-use crate::stage::{RUN_FILE, Stage, Summary};
+use crate::stage::{Listing, RUN_FILE, Read, Stage, Summary};
 
 /// Folders of a run, in pipeline order.
 const FOLDERS: [&str; 5] = ["sample", "dataset", "model", "features", "similarity"];
@@ -16,17 +18,19 @@ pub(super) struct Run {
     pub(super) name: PathBuf,
     /// In pipeline order.
     pub(super) folders: Vec<(&'static str, OpenFolder)>,
+    /// The folder that is shown as the model, if it is not that of the run.
+    model: Option<PathBuf>,
 }
 
 impl Run {
-    pub(super) fn open(name: &Path) -> Result<Self> {
+    pub(super) fn open(name: &Path, model: Option<&Path>) -> Result<Self> {
         let published = FOLDERS.into_iter().filter(|it| name.join(it).join(RUN_FILE).is_file());
         let folders = published.map(|it| Ok((it, OpenFolder::open(&name.join(it))?))).collect::<Result<Vec<_>>>()?;
         if folders.is_empty() {
             let problem = "holds no output of any stage (dataset/, model/, ...); run `make all` or a stage first";
             return Err(Error::input(name, problem));
         }
-        Ok(Self { name: name.to_owned(), folders })
+        Ok(Self { name: name.to_owned(), folders, model: model.map(Path::to_owned) })
     }
 
     /// The records of the stages by their places.
@@ -34,8 +38,19 @@ impl Run {
         self.folders.iter().map(|(name, _)| self.name.join(name).join(RUN_FILE))
     }
 
-    /// The folder of a stage, as a path through its descriptor; `None` if it is not published.
+    /// The files of the folder that is shown as the model, with its evaluation, if it is not that of the run.
+    pub(super) fn model_files(&self) -> Result<Vec<PathBuf>> {
+        let Some(model) = &self.model else { return Ok(Vec::new()) };
+        let evaluation = Some(model.join(EVALUATION_FILE)).filter(|it| it.is_file());
+        Ok(Model::reads(model)?.into_iter().chain(evaluation).collect())
+    }
+
+    /// The folder of a stage, as a path through its descriptor, or the folder that is shown as the model; `None` if it is not
+    /// published.
     pub(super) fn folder(&self, name: &str) -> Option<&Path> {
+        if let (Some(model), "model") = (&self.model, name) {
+            return Some(model);
+        }
         self.folders.iter().find(|(it, _)| *it == name).map(|(_, folder)| folder.root())
     }
 
@@ -56,8 +71,10 @@ impl Run {
         self.folders.iter().map(|(_, folder)| Summary::read(folder.root())).collect()
     }
 
-    /// Records the stages' `run.json` files as inputs; they stand for what the stages published.
+    /// Records the stages' `run.json` files as inputs, which stand for what the stages published, and what is shown beside.
     pub(super) fn record(&self, stage: &mut Stage) -> Result<()> {
-        self.folders.iter().try_for_each(|(_, folder)| stage.input_of(folder, RUN_FILE).map(drop))
+        self.folders.iter().try_for_each(|(_, folder)| stage.input_of(folder, RUN_FILE).map(drop))?;
+        let files = self.model_files()?.into_iter().map(Read::File);
+        files.into_iter().try_for_each(|it| stage.input(&it, &Listing::default()).map(drop))
     }
 }

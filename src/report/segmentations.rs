@@ -11,10 +11,9 @@ use crate::dataset::{Dataset, PhotoEntry, PhotoRecord, Split};
 use crate::engine::PrecisionChoice;
 use crate::error::Result;
 use crate::labels::CATEGORY_COUNT;
-use crate::model::certainty::Certainty;
+use crate::model::certainty::Sureness;
 use crate::model::confusion::Confusion;
 use crate::model::evaluation::{self, Evaluation, PhotoEvaluation};
-use crate::model::files::PREDICT_FILE;
 use crate::model::{Model, Predictor};
 use crate::photo::{self, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo};
 use crate::picture::{self, Panel};
@@ -31,18 +30,18 @@ const UNSURE: u8 = 127;
 /// If there are a data set and a model, adds photos that the model was not trained on, with truth and prediction.
 pub(super) fn add(page: &mut Page, run: &Run, config: &Config, common: &Common, stage: &mut Stage) -> Result<()> {
     let (Some(dataset), Some(folder)) = (run.folder("dataset"), run.folder("model")) else { return Ok(()) };
-    if config.photos == 0 || !folder.join(PREDICT_FILE).is_file() {
+    if config.photos == 0 || (config.model.is_none() && !Model::is_in(folder)) {
         return Ok(());
     }
     let dataset = Dataset::open(dataset)?;
     let evaluation = evaluation::find(folder)?;
     let chosen = Chosen::new(&dataset.index()?, evaluation.as_ref(), config.photos);
-    let model = Model::open(folder)?;
+    let model = Model::open_allowed(folder, &common.gates)?;
     let engine = common.engine(config.device);
     let mut painter = Painter {
         dataset: &dataset,
         predictor: model.predictor(engine, PrecisionChoice::F32)?,
-        certainty: Certainty::new(model.predict(), engine)?,
+        certainty: Sureness::of(&model, engine)?,
         seen: BTreeSet::new(),
         tiles: Vec::new(),
     };
@@ -102,7 +101,7 @@ impl Chosen {
 struct Painter<'a> {
     dataset: &'a Dataset,
     predictor: Predictor,
-    certainty: Certainty,
+    certainty: Sureness,
     /// The categories in them.
     seen: BTreeSet<u8>,
     /// All pictures, for the sheet.
@@ -157,13 +156,13 @@ impl Compared {
     fn new(
         dataset: &Dataset,
         predictor: &mut Predictor,
-        certainty: &mut Certainty,
+        certainty: &mut Sureness,
         record: &PhotoRecord,
     ) -> Result<Self> {
         let photo = record.decode(&dataset.photos_path())?;
         let truth = record.category_map();
-        let prediction = predictor.label_maps(std::slice::from_ref(&photo))?.swap_remove(0);
-        let certainty = certainty.map(&photo)?;
+        let prediction = predictor.label_maps_of(&[(&photo, &record.file_name)])?.swap_remove(0);
+        let certainty = certainty.map(&photo, &record.file_name)?;
         let mut confusion = Confusion::default();
         confusion.add(&truth, &prediction);
         Ok(Self { photo, label_maps: [truth, prediction], certainty, confusion })

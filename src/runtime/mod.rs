@@ -1,7 +1,7 @@
 //! ONNX Runtime: finds and checks the library, chooses the execution provider, creates sessions.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Once, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 
 use lookbook_ops::Instructions;
 use ort::ep::{self, ExecutionProvider};
@@ -123,24 +123,11 @@ pub fn check(engine: Engine) -> Result<()> {
 pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -> Result<(Session, Backend)> {
     check(engine)?;
     let loaded = loaded()?;
-    if engine.device != Device::Cpu && engine.dialect != DialectChoice::Native {
-        match cuda_session(loaded, &model(Dialect::Portable), engine.threads) {
-            Ok(session) => return Ok((session, Backend { provider: Provider::Cuda, dialect: Dialect::Portable })),
-            Err(cause) if engine.device == Device::Cuda => {
-                let problem = format!(
-                    "CUDA does not work here ({}); 'lookbook doctor' shows what is missing, '--device cpu' does without",
-                    said(&cause)
-                );
-                return Err(Error::runtime(name, problem));
-            }
-            Err(cause) if has_cuda().unwrap_or(false) => {
-                static TOLD: Once = Once::new();
-                TOLD.call_once(|| {
-                    tracing::warn!("CUDA does not work here, running on the CPU instead ({})", said(&cause));
-                });
-            }
-            Err(_) => tracing::debug!("{name}: this ONNX Runtime was built without CUDA"),
-        }
+    if engine.dialect != DialectChoice::Native
+        && let Some(session) =
+            on_cuda(name, engine, || cuda_session(loaded, &model(Dialect::Portable), engine.threads))?
+    {
+        return Ok((session, Backend { provider: Provider::Cuda, dialect: Dialect::Portable }));
     }
     let mut builder = builder(loaded, engine.threads).map_err(failed(name))?;
     let mut dialect = Dialect::Portable;
@@ -153,6 +140,69 @@ pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -
     }
     let session = commit(builder, &model(dialect)).map_err(failed(name))?;
     Ok((session, Backend { provider: Provider::Cpu, dialect }))
+}
+
+/// The session that `create` makes on CUDA if that is wanted and works; `None` if the CPU is to be used.
+fn on_cuda(name: &str, engine: Engine, create: impl FnOnce() -> ort::Result<Session>) -> Result<Option<Session>> {
+    if engine.device == Device::Cpu {
+        return Ok(None);
+    }
+    match create() {
+        Ok(session) => Ok(Some(session)),
+        Err(cause) if engine.device == Device::Cuda => {
+            let problem = format!(
+                "CUDA does not work here ({}); 'lookbook doctor' shows what is missing, '--device cpu' does without",
+                said(&cause)
+            );
+            Err(Error::runtime(name, problem))
+        }
+        Err(cause) => {
+            if has_cuda().unwrap_or(false) {
+                static TOLD: Once = Once::new();
+                TOLD.call_once(|| {
+                    tracing::warn!("CUDA does not work here, running on the CPU instead ({})", said(&cause));
+                });
+            } else {
+                tracing::debug!("{name}: this ONNX Runtime was built without CUDA");
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// Creates a session for a network of another make, an ONNX file with the files of its weights (name and content). What CUDA
+/// does not support of it runs on the CPU.
+///
+/// # Errors
+/// [`Error::Runtime`] if the library is missing, or CUDA is requested and does not work; [`Error::Input`] if ONNX Runtime
+/// refuses the network; [`Error::Config`] for native operators, which it does not have.
+pub fn foreign_session(
+    name: &str,
+    network: &[u8],
+    external: &[(&Path, Arc<[u8]>)],
+    engine: Engine,
+) -> Result<(Session, Backend)> {
+    check(engine)?;
+    if engine.dialect == DialectChoice::Native {
+        let problem =
+            format!("'native' is for models of this program, and {name} is another; use 'auto' or 'portable'");
+        return Err(Error::config("dialect", problem));
+    }
+    let loaded = loaded()?;
+    let with_weights = |mut builder: ort::session::builder::SessionBuilder| -> ort::Result<Session> {
+        for (file, content) in external {
+            builder = builder.with_external_initializer_file_in_memory(file, content.clone())?;
+        }
+        commit(builder, network)
+    };
+    let on_gpu = || with_weights(cuda_builder(loaded, engine.threads)?);
+    if let Some(session) = on_cuda(name, engine, on_gpu)? {
+        return Ok((session, Backend { provider: Provider::Cuda, dialect: Dialect::Portable }));
+    }
+    let session = builder(loaded, engine.threads).map_err(failed(name))?;
+    let session = with_weights(session)
+        .map_err(|cause| Error::input(name, "is not a network that ONNX Runtime runs").because(cause))?;
+    Ok((session, Backend { provider: Provider::Cpu, dialect: Dialect::Portable }))
 }
 
 /// ONNX Runtime's message, without the location in its source code.
@@ -275,15 +325,16 @@ fn builder(loaded: &Loaded, threads: usize) -> ort::Result<ort::session::builder
 }
 
 fn cuda_session(loaded: &Loaded, model: &[u8], threads: usize) -> ort::Result<Session> {
+    // Otherwise an operator that CUDA does not support would silently run on the CPU, with its maps copied there and back.
+    let builder = cuda_builder(loaded, threads)?.with_config_entry("session.disable_cpu_ep_fallback", "1")?;
+    commit(builder, model)
+}
+
+fn cuda_builder(loaded: &Loaded, threads: usize) -> ort::Result<ort::session::builder::SessionBuilder> {
     static NVIDIA: Once = Once::new();
     NVIDIA.call_once(|| preload_nvidia(&loaded.path.with_file_name(NVIDIA_FOLDER)));
     let provider = ep::CUDA::default().build().error_on_failure();
-    let builder = builder(loaded, threads)?
-        .with_execution_providers([provider])?
-        // Otherwise an operator that CUDA does not support would silently run on the CPU, with its maps copied there
-        // and back.
-        .with_config_entry("session.disable_cpu_ep_fallback", "1")?;
-    commit(builder, model)
+    Ok(builder(loaded, threads)?.with_execution_providers([provider])?)
 }
 
 /// Loads NVIDIA's libraries from the folder that came with the library: the CUDA provider looks them up by name only,

@@ -9,6 +9,7 @@ use crate::engine::{Device, PrecisionChoice};
 use crate::error::{Error, Result};
 use crate::features::rows::Format;
 use crate::features::{CellRule, ColorRule, DEFAULT_MIN_REGION, DEFAULT_MIN_SHARE, Presence};
+use crate::gates::Gates;
 use crate::model::{Colors, Model};
 use crate::photo;
 use crate::rejects::DEFAULT_MAX_REJECT_FRACTION;
@@ -56,7 +57,7 @@ pub enum LabelSource {
 pub struct Config {
     /// A dataset folder, a folder tree of photos, or a Parquet or CSV list with the columns `photo_id` and `path`.
     pub catalogue: PathBuf,
-    /// The model folder; not read if `from` is `labels`.
+    /// The model folder, or a parser's; not read if `from` is `labels`.
     pub model: PathBuf,
     /// The folder of the feature table.
     pub output: PathBuf,
@@ -176,11 +177,14 @@ pub fn check_catalogue(config: &Config) -> Result<()> {
 
 /// Opens the model, or checks that there are labels instead: before the lock is taken, and long before the photos are
 /// read. `None` for labels and for a merge, which segments nothing.
-pub(super) fn open_model(config: &Config) -> Result<Option<(Model, Colors)>> {
+///
+/// # Errors
+/// As [`Model::open_allowed`] and [`Model::colors`].
+pub fn open_model(config: &Config, gates: &Gates) -> Result<Option<(Model, Colors)>> {
     match config.from {
         LabelSource::Labels => check_catalogue(config).map(|()| None),
         LabelSource::Model if !config.merge => {
-            let model = Model::open(&config.model)?;
+            let model = Model::open_allowed(&config.model, gates)?;
             let colors = model.colors()?;
             Ok(Some((model, colors)))
         }

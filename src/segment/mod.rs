@@ -1,6 +1,7 @@
 //! `segment`: turns a catalogue of photos into the feature table.
 //!
-//! In: a catalogue, and the model's network and colour table (or, with `from = "labels"`, the dataset's own labels).
+//! In: a catalogue, and the network and colour table of a model or a parser (or, with `from = "labels"`, the dataset's own
+//! labels).
 //! Out: `part-NNNNN.parquet`, in `_state/` a `state-NNNNN.parquet` for each and `rejects.parquet`, `masks/` if
 //! requested, and `run.json`; a shard writes to its own folder until it is merged. Photos are scaled to fit 400 x 600
 //! and their pixels counted at that size; a dataset's own label maps are counted as they are. Results that the previous
@@ -13,12 +14,10 @@ use serde_json::json;
 use crate::catalogue::{Catalogue, Numbering};
 use crate::error::Result;
 use crate::features::layout;
-use crate::model::files::PREDICT_FILE;
 use crate::model::{Colors, Model, Predictor};
 use crate::progress::Progress;
 use crate::rejects::{self, Reject};
 use crate::stage::{self, Common, Listing, Outcome, Read, RunFolders, Stage, StageConfig, Summary};
-use crate::{color, runtime};
 
 mod config;
 mod counter;
@@ -34,7 +33,7 @@ mod vanished;
 
 pub use config::{
     Config, DEFAULT_KEEP_EVERY_PHOTOS, DEFAULT_MAX_MEGAPIXELS, LABELS_MODEL_ID, LabelSource, Masks, STAGE,
-    check_catalogue,
+    check_catalogue, open_model,
 };
 use counter::{Counter, MadeBy};
 use counts::{count_statistics, count_written};
@@ -69,9 +68,8 @@ impl StageConfig for Config {
         if let Some(shard) = config.shard {
             catalogue.take(shard);
         }
-        let model = [PREDICT_FILE, color::FILE].map(|file| Read::File(config.model.join(file)));
-        let model = model.into_iter().filter(|_| config.from == LabelSource::Model);
-        Ok(model.chain(catalogue.reads()).collect())
+        let model = if config.from == LabelSource::Model { Model::reads(&config.model)? } else { Vec::new() };
+        Ok(model.into_iter().map(Read::File).chain(catalogue.reads()).collect())
     }
 
     fn known(folder: &Path) -> Listing {
@@ -89,7 +87,7 @@ impl StageConfig for Config {
 /// Invalid settings, catalogues, models and shards, by name.
 pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config::check_values(config)?;
-    let model = config::open_model(config)?;
+    let model = config::open_model(config, &common.gates)?;
     let config = &if config.merge { merge_features::settings(config)? } else { config.clone() };
     if common.dry_run {
         return dry_run(config, common, model).map(Outcome::Planned);
@@ -144,7 +142,7 @@ fn segment(config: &Config, common: &Common, model: Option<(Model, Colors)>, sta
         counter: &counter,
         wanted,
         masks: wanted.mask.then(|| stage.path(masks::FOLDER)),
-        spec: predictor.as_ref().map(|it| it.spec().clone()),
+        layout: predictor.as_ref().map(|it| it.layout().clone()),
         model_id: &model_id,
     };
     let mut parts = plan.parts(config, stage)?;
@@ -191,7 +189,7 @@ fn dry_run(config: &Config, common: &Common, model: Option<(Model, Colors)>) -> 
     let made_by = match model {
         None => MadeBy::Labels,
         Some((model, colors)) => {
-            let precision = runtime::precision(config.precision, common.engine(config.device))?.name();
+            let precision = model.precision(config.precision, common.engine(config.device))?.name();
             MadeBy::Model { checksums: model.checksums(&colors), precision }
         }
     };

@@ -14,16 +14,15 @@ use super::counter::Counter;
 use super::earlier::{Earlier, Wanted, digest};
 use super::masks;
 use super::parts::{Made, PhotoOutcome, names_of};
-use crate::canvas::Canvas;
 use crate::catalogue::{Catalogue, Entry, Item};
 use crate::dataset::PhotoRecord;
 use crate::error::Result;
 use crate::features::PixelCounts;
 use crate::features::rows::FeatureRow;
 use crate::files::hexadecimal;
-use crate::graph::Spec;
+use crate::model::layout::{Answer, Laid, Layout};
 use crate::model::predictor::{BATCH_SIZE, Predictor};
-use crate::photo::{self, Decoded, Decoding, PhotoProblem};
+use crate::photo::{self, Decoded, PhotoProblem};
 use crate::stage::{Digest, Stat};
 use crate::{reason, stop, threads};
 
@@ -44,7 +43,7 @@ pub(super) struct Work<'a> {
     /// The folder to write masks to, if any.
     pub(super) masks: Option<std::path::PathBuf>,
     /// The network's input, onto which photos are laid; `None` without a network.
-    pub(super) spec: Option<Spec>,
+    pub(super) layout: Option<Layout>,
     pub(super) model_id: &'a str,
 }
 
@@ -54,7 +53,7 @@ struct OnCanvas {
     stat: Option<Stat>,
     content: Digest,
     decoded: Decoded,
-    canvas: Canvas,
+    laid: Laid,
 }
 
 /// The output of a worker.
@@ -67,7 +66,7 @@ enum Prepared {
 enum Answered {
     Done(PhotoOutcome),
     /// With the network's answer.
-    OnCanvas(Box<OnCanvas>, Vec<u8>),
+    OnCanvas(Box<OnCanvas>, Answer),
 }
 
 type Items<'a> = Box<dyn Iterator<Item = Result<Item>> + Send + 'a>;
@@ -127,8 +126,8 @@ fn predict_all(
             None => {}
         }
         if batch.len() == BATCH_SIZE || (at_end && !batch.is_empty()) {
-            let predictor = predictor.as_mut().expect("canvases are made for a network");
-            let answers = predictor.run(batch.iter().map(|it| &it.canvas.pixels[..]))?;
+            let predictor = predictor.as_mut().expect("photos are laid out for a network");
+            let answers = predictor.run(batch.iter().map(|it| &it.laid))?;
             ready.extend(batch.drain(..).zip(answers).map(|(photo, answer)| Answered::OnCanvas(photo, answer)));
         }
         if (!ready.is_empty() && answered.send(ready).is_err()) || at_end {
@@ -174,15 +173,12 @@ impl Work<'_> {
         if let Some(place) = self.earlier.by_content(&entry.name, &content, self.wanted) {
             return done(Made::Taken(place));
         }
-        let Some(spec) = &self.spec else {
+        let Some(layout) = &self.layout else {
             let record = item.record.as_ref().expect("labels come with a dataset's photos");
             return done(self.labelled(entry, record, &content)?);
         };
-        match photo::decode_with(&bytes, Decoding::fitted(self.config.max_pixels())) {
-            Ok(decoded) => {
-                let canvas = Canvas::new(spec, &decoded.photo);
-                Ok(Prepared::OnCanvas(Box::new(OnCanvas { index, stat, content, decoded, canvas })))
-            }
+        match layout.read(&bytes, self.config.max_pixels()) {
+            Ok((decoded, laid)) => Ok(Prepared::OnCanvas(Box::new(OnCanvas { index, stat, content, decoded, laid }))),
             Err(problem) => done(Made::Rejected(problem)),
         }
     }
@@ -228,14 +224,15 @@ impl Work<'_> {
     }
 
     /// Counts a photo's pixels by the network's answer.
-    fn count(&self, it: &OnCanvas, answer: &[u8]) -> Result<PhotoOutcome> {
-        let spec = self.spec.as_ref().expect("canvases are made for a network");
+    fn count(&self, it: &OnCanvas, answer: &Answer) -> Result<PhotoOutcome> {
+        let layout = self.layout.as_ref().expect("photos are laid out for a network");
         let entry = &self.catalogue.entries[it.index as usize];
         let Decoded { photo, own_width_px, own_height_px } = &it.decoded;
-        let (own, label_map) = ((*own_width_px, *own_height_px), |size| it.canvas.label_map(spec, answer, size));
-        let counts = self.counter.colors.count(photo, &label_map(photo.size()), self.counter.rule);
+        let own = (*own_width_px, *own_height_px);
+        let label_map = |size| layout.label_map(&it.laid, answer, size, &entry.name);
+        let counts = self.counter.colors.count(photo, &label_map(photo.size())?, self.counter.rule);
         if let Some(folder) = &self.masks {
-            masks::write(folder, &it.content, &label_map(own), own.0)?;
+            masks::write(folder, &it.content, &label_map(own)?, own.0)?;
         }
         let row = self.row(entry, &it.content, self.model_id, photo.size(), own, counts);
         Ok(PhotoOutcome { index: it.index, stat: it.stat, content: Some(it.content), made: Made::Row(Box::new(row)) })

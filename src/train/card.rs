@@ -118,7 +118,7 @@ pub(super) struct Test {
     foreground_accuracy: Option<f64>,
     pub(super) mean_iou: f64,
     frequency_weighted_iou: f64,
-    bce: f64,
+    bce: Option<f64>,
 }
 
 impl Metrics {

@@ -156,7 +156,7 @@ impl StageConfig for Config {
         let mut reads: Vec<_> = [photos].into_iter().chain(self.encoder.clone()).chain(start).map(Read::File).collect();
         if let Some(Unlabelled { catalogue, model, .. }) = Unlabelled::open(self)? {
             reads.extend(catalogue.reads());
-            reads.push(Read::File(model.predict_path()));
+            reads.extend(model.network_files().into_iter().map(|(path, _)| Read::File(path)));
         }
         Ok(reads)
     }
@@ -183,6 +183,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     let started = Instant::now();
     config.check_values()?;
     let network = Network::open(config)?;
+    network.unlabelled.as_ref().map_or(Ok(()), |it| it.check_license(&common.gates))?;
     let dataset = Dataset::open(&config.dataset)?;
     let photos = photos_by_split(&dataset)?;
     if common.dry_run {
@@ -192,7 +193,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     let mut stage = Stage::begin_again(STAGE, &config.output, common, config, &kept)?;
     let source = dataset.record(&mut stage)?;
     network.encoder.iter().for_each(|it| stage.record(it.record().clone()));
-    network.start.iter().for_each(|it| stage.input_read(&it.model().predict_path(), it.model().predict()));
+    network.start.iter().for_each(|it| it.model().record_network(&mut stage));
     let unlabelled = record_unlabelled(&mut stage, &network, config)?;
     let identity = identity(config, &network, common.seed, &source, &unlabelled);
     let resumed = checkpoint::find(&stage.create_folder(checkpoint::FOLDER)?, resume, &identity)?;
@@ -240,7 +241,7 @@ fn record_unlabelled(stage: &mut Stage, network: &Network, config: &Config) -> R
     let Some(Unlabelled { catalogue, model, .. }) = &network.unlabelled else { return Ok(Vec::new()) };
     let known = Config::known(&config.output);
     let records = catalogue.reads().iter().map(|it| stage.input(it, &known)).collect();
-    stage.input_read(&model.predict_path(), model.predict());
+    model.record_network(stage);
     records
 }
 

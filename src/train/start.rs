@@ -26,11 +26,12 @@ impl Start {
     /// # Errors
     /// [`Error::Input`] if it is not a model folder or lacks the checkpoint.
     pub(super) fn open(folder: &Path) -> Result<Self> {
-        if !folder.join(PREDICT_FILE).is_file() {
+        if !Model::is_in(folder) {
             let problem = format!("is not a model folder: it has no {PREDICT_FILE}; name one that train published");
             return Err(Error::input(folder, problem));
         }
         let model = Model::open(folder)?;
+        model.predict()?;
         let epoch = Summary::find(model.folder().root())?.and_then(|it| it.counts.number("published_epoch"));
         let checkpoints = model.folder().path(checkpoint::FOLDER);
         let found = epoch.map(|it| Checkpoint::of_epoch(&checkpoints, it as u32)).transpose()?.flatten();

@@ -1,4 +1,4 @@
-//! Photos without labels: a published model labels the pixels that it is sure of, and training ignores the others
+//! Photos without labels: a published model, or a parser of another make, labels the pixels that it is sure of, and training ignores the others
 //! (pseudo-labels: Lee, 2013; with a threshold as in Sohn et al., 2020, <https://arxiv.org/abs/2001.07685>).
 
 use std::collections::HashSet;
@@ -12,15 +12,16 @@ use super::examples::PseudoLabelled;
 use crate::canvas::Canvas;
 use crate::catalogue::{Catalogue, Item, Numbering};
 use crate::dataset::Dataset;
-use crate::engine::{DialectChoice, Engine};
+use crate::engine::{DialectChoice, Engine, PrecisionChoice};
 use crate::error::Result;
 use crate::files;
+use crate::gates::Gates;
 use crate::graph::{self, Spec};
 use crate::labels::{CATEGORY_COUNT, IGNORED};
-use crate::model::Model;
 use crate::model::files::PREDICT_FILE;
 use crate::model::predictor::BATCH_SIZE;
-use crate::photo::{self, Photo, PhotoProblem};
+use crate::model::{Model, Predictor};
+use crate::photo::{self, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo, PhotoProblem};
 use crate::progress::Progress;
 use crate::runtime::{self, failed};
 use crate::stop;
@@ -58,6 +59,11 @@ impl Unlabelled {
         let (Some(photos), Some(model)) = (&config.unlabelled, &config.unlabelled_model) else { return Ok(None) };
         let (catalogue, model) = (Catalogue::open(photos, &Numbering::default())?, Model::open(model)?);
         Ok(Some(Self { catalogue, model, confidence: config.unlabelled_confidence }))
+    }
+
+    /// Checks the gate `allowed_licenses`, if the model is a parser.
+    pub(super) fn check_license(&self, gates: &Gates) -> Result<()> {
+        self.model.parser().map_or(Ok(()), |it| it.check_license(gates))
     }
 
     /// Labels the photos that are not in `dataset`, in order.
@@ -103,25 +109,60 @@ impl Unlabelled {
     }
 }
 
-/// The model's probabilities: `predict.onnx` as it is published, in portable operators.
-struct Teacher {
+/// The network that labels photos.
+enum Teacher {
+    Own(Own),
+    Parser(Box<Predictor>, f32),
+}
+
+/// A model of ours: the probabilities of `predict.onnx` as it is published, in portable operators.
+struct Own {
     session: Session,
     spec: Spec,
     confidence: f32,
 }
 
+/// A photo with its name and its file.
+type Named = (String, Vec<u8>, Photo);
+
 impl Teacher {
     fn new(model: &Model, confidence: f32, engine: Engine) -> Result<Self> {
+        if model.parser().is_some() {
+            let predictor = model.predictor(engine, PrecisionChoice::F32)?;
+            return Ok(Self::Parser(Box::new(predictor), confidence));
+        }
         let (spec, weights) = model.weights()?;
         let engine = Engine { dialect: DialectChoice::Portable, ..engine };
         let (session, _) = runtime::session(PREDICT_FILE, |_| graph::predict(&spec, &weights), engine)?;
-        Ok(Self { session, spec, confidence })
+        Ok(Self::Own(Own { session, spec, confidence }))
     }
 
-    fn label(&mut self, photos: Vec<(String, Vec<u8>, Photo)>) -> Result<Vec<PseudoLabelled>> {
-        if photos.is_empty() {
-            return Ok(Vec::new());
+    fn label(&mut self, photos: Vec<Named>) -> Result<Vec<PseudoLabelled>> {
+        match self {
+            _ if photos.is_empty() => Ok(Vec::new()),
+            Self::Own(own) => own.label(photos),
+            Self::Parser(predictor, confidence) => label_by_parser(predictor, *confidence, photos),
         }
+    }
+}
+
+/// Labels photos at the size in which `segment` counts them.
+fn label_by_parser(predictor: &mut Predictor, confidence: f32, photos: Vec<Named>) -> Result<Vec<PseudoLabelled>> {
+    let laid: Vec<_> = photos.par_iter().map(|(_, _, photo)| predictor.layout().lay(photo)).collect();
+    let answers = predictor.run(laid.iter())?;
+    let layout = predictor.layout();
+    let labelled = photos.into_par_iter().zip(laid).zip(answers).map(|(((name, encoded, photo), laid), answer)| {
+        let size = photo::fitted_size(photo.size(), (FIT_WIDTH_PX, FIT_HEIGHT_PX));
+        let decided = layout.decide(&laid, &answer, size, &name)?.expect("a parser decides");
+        let label = |(label, certainty): (u8, f32)| if certainty >= confidence { label } else { IGNORED };
+        let labels = decided.label_map.into_iter().zip(decided.certainty).map(label).collect();
+        Ok(PseudoLabelled { file_name: name, encoded, labels, size })
+    });
+    labelled.collect()
+}
+
+impl Own {
+    fn label(&mut self, photos: Vec<Named>) -> Result<Vec<PseudoLabelled>> {
         let spec = &self.spec;
         let canvases: Vec<_> = photos.par_iter().map(|(_, _, photo)| Canvas::new(spec, photo)).collect();
         let pixels: Vec<u8> = canvases.iter().flat_map(|it| &it.pixels).copied().collect();

@@ -20,6 +20,7 @@ mod mat;
 mod model;
 mod night;
 mod nightly;
+mod parser;
 mod photo;
 mod pipeline;
 mod program;

@@ -1,0 +1,96 @@
+//! From a photo to a network's input, and from its answer to a label map: for models of ours and parsers of another make
+//! alike. Cheap to clone, for the workers that prepare photos while the network runs.
+
+use std::sync::Arc;
+
+use crate::canvas::Canvas;
+use crate::error::{Error, Result};
+use crate::graph::Spec;
+use crate::parser;
+use crate::photo::{self, Decoded, Decoding, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo, PhotoProblem};
+
+/// How photos are laid onto a network's input, and its answers read.
+#[derive(Debug, Clone)]
+pub enum Layout {
+    /// Ours.
+    Own(Arc<Spec>),
+    /// A parser's.
+    Parser(Arc<parser::Layout>),
+}
+
+/// A photo on a network's input.
+#[derive(Debug, Clone)]
+pub enum Laid {
+    /// Ours.
+    Own(Canvas),
+    /// A parser's.
+    Parser(parser::Canvas),
+}
+
+/// A network's answer for one photo.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// Ours: `[label map rows, label map columns]`.
+    Own(Vec<u8>),
+    /// A parser's.
+    Parser(parser::Answer),
+}
+
+impl Layout {
+    /// Decodes a photo of a catalogue, fitted into the size in which it is counted, and lays it onto the network's input. A
+    /// parser is fed from the photo at its own size, as by the program that it comes from.
+    ///
+    /// # Errors
+    /// [`PhotoProblem`] if the photo is invalid.
+    pub fn read(&self, encoded: &[u8], max_pixels: u64) -> Result<(Decoded, Laid), PhotoProblem> {
+        match self {
+            Self::Own(spec) => {
+                let decoded = photo::decode_with(encoded, Decoding::fitted(max_pixels))?;
+                let canvas = Canvas::new(spec, &decoded.photo);
+                Ok((decoded, Laid::Own(canvas)))
+            }
+            Self::Parser(layout) => {
+                let whole = photo::decode_with(encoded, Decoding { max_pixels, fit: None })?;
+                let canvas = layout.lay(&whole.photo);
+                let fitted = photo::fit(&whole.photo, FIT_WIDTH_PX, FIT_HEIGHT_PX);
+                Ok((Decoded { photo: fitted, ..whole }, Laid::Parser(canvas)))
+            }
+        }
+    }
+
+    /// Lays a photo onto the network's input.
+    #[must_use]
+    pub fn lay(&self, photo: &Photo) -> Laid {
+        match self {
+            Self::Own(spec) => Laid::Own(Canvas::new(spec, photo)),
+            Self::Parser(layout) => Laid::Parser(layout.lay(photo)),
+        }
+    }
+
+    /// The category of each pixel of a photo at the size `to` (width, height): `[height, width]` u8, 0 to 22.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`] if a parser's answer is invalid, with `name`, the photo's.
+    pub fn label_map(&self, laid: &Laid, answer: &Answer, to: (u32, u32), name: &str) -> Result<Vec<u8>> {
+        match (self, laid, answer) {
+            (Self::Own(spec), Laid::Own(canvas), Answer::Own(answer)) => Ok(canvas.label_map(spec, answer, to)),
+            (Self::Parser(layout), Laid::Parser(canvas), Answer::Parser(answer)) => {
+                layout.label_map(canvas, answer, to).map_err(|problem| Error::runtime(name, problem))
+            }
+            _ => unreachable!("a network's answers are read by its own layout"),
+        }
+    }
+
+    /// As [`Layout::label_map`], with how sure a parser is; `None` for models of ours, whose answers do not say.
+    ///
+    /// # Errors
+    /// As [`Layout::label_map`].
+    pub fn decide(&self, laid: &Laid, answer: &Answer, to: (u32, u32), name: &str) -> Result<Option<parser::Decided>> {
+        match (self, laid, answer) {
+            (Self::Parser(layout), Laid::Parser(canvas), Answer::Parser(answer)) => {
+                layout.decide(canvas, answer, to).map(Some).map_err(|problem| Error::runtime(name, problem))
+            }
+            _ => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! A parser's folder, read once: the declaration, the network and the files that both name.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::declaration::{DECLARATION_FILE, Declaration, Fold, check_inside};
+use super::external;
+use super::layout::Layout;
+use super::network::Network;
+use crate::color::ColorTable;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::files::{self, OpenFolder};
+use crate::gates::Gates;
+
+/// A parser's folder as read.
+#[derive(Debug)]
+pub struct Parser {
+    /// The folder's path.
+    name: PathBuf,
+    layout: Arc<Layout>,
+    /// The declaration, the network, the files of its weights, and that of the fold, in this order.
+    files: Vec<ParserFile>,
+    /// Number of files with weights.
+    external: usize,
+    /// The colour table and its file, if the declaration names one.
+    colors: Option<(ColorTable, ParserFile)>,
+}
+
+/// A file of the folder, as read.
+#[derive(Debug)]
+pub struct ParserFile {
+    /// Its name in the folder.
+    pub name: PathBuf,
+    /// Its content.
+    pub content: Arc<[u8]>,
+}
+
+impl Parser {
+    /// Whether a folder is a parser's.
+    #[must_use]
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(DECLARATION_FILE).is_file()
+    }
+
+    /// Reads a parser's folder. The network is not opened yet.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for what is wrong with the declaration, or with a file that it names; [`Error::Io`].
+    pub fn read(folder: &OpenFolder) -> Result<Self> {
+        let path = folder.name().join(DECLARATION_FILE);
+        let invalid = |problem: String| Error::input(&path, problem);
+        let read = |name: &Path, setting: &str| read_file(folder, &path, name, setting);
+        let mut files = vec![read(Path::new(DECLARATION_FILE), "")?];
+        let declaration = Declaration::parse(&path, &files[0].content)?;
+        files.push(read(&declaration.network, "network")?);
+        let in_network = |problem: String| Error::input(folder.name().join(&declaration.network), problem);
+        let external = external::files_of(&files[1].content).map_err(in_network)?;
+        for (file, weight) in &external {
+            let setting = format!("the place of the weight '{weight}'");
+            check_inside(&setting, file).map_err(in_network)?;
+            files.push(read_file(folder, &folder.name().join(&declaration.network), file, &setting)?);
+        }
+        let categories = match &declaration.fold {
+            Fold::Table(table) => declaration.categories("[fold]", table).map_err(invalid)?,
+            Fold::File(name) => {
+                let file = read(name, "fold")?;
+                let table = Declaration::parse_fold(&folder.name().join(name), &file.content)?;
+                files.push(file);
+                declaration.categories(&format!("fold ('{}')", name.display()), &table).map_err(invalid)?
+            }
+        };
+        let colors = declaration.colors.as_ref().map(|it| {
+            let file = read(&it.file, "colors.file")?;
+            Ok((ColorTable::parse(&folder.name().join(&it.file), &file.content)?, file))
+        });
+        let colors = colors.transpose()?;
+        let (name, external) = (folder.name().to_owned(), external.len());
+        Ok(Self { name, layout: Arc::new(Layout { declaration, categories }), files, external, colors })
+    }
+
+    /// How photos are laid onto the input, and answers read.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The declaration.
+    #[must_use]
+    pub fn declaration(&self) -> &Declaration {
+        &self.layout.declaration
+    }
+
+    /// The category of each label.
+    #[must_use]
+    pub fn categories(&self) -> &[u8] {
+        &self.layout.categories
+    }
+
+    /// Path of the network.
+    #[must_use]
+    pub fn network_path(&self) -> PathBuf {
+        self.name.join(&self.declaration().network)
+    }
+
+    /// The files that label maps depend on: all but the colour table.
+    #[must_use]
+    pub fn files(&self) -> &[ParserFile] {
+        &self.files
+    }
+
+    /// The file of the colour table, if the declaration names one.
+    #[must_use]
+    pub fn color_file(&self) -> Option<&ParserFile> {
+        self.colors.as_ref().map(|(_, file)| file)
+    }
+
+    /// The colour table: the declared one, or the typical one.
+    #[must_use]
+    pub fn colors(&self) -> ColorTable {
+        self.colors.as_ref().map_or_else(ColorTable::typical, |(table, _)| table.clone())
+    }
+
+    /// SHA-256 over [`Parser::files`] with their names: the identity of what label maps depend on.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let of_file = |it: &ParserFile| format!("{}  {}\n", files::digest_of(&it.content), it.name.display());
+        files::digest_of(self.files.iter().map(of_file).collect::<String>().as_bytes())
+    }
+
+    /// As the `model_id` of rows: the first 16 digits of [`Parser::digest`].
+    #[must_use]
+    pub fn id(&self) -> String {
+        self.digest()[..16].to_owned()
+    }
+
+    /// Checks the gate `allowed_licenses`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the gate is set and does not name the parser's licence.
+    pub fn check_license(&self, gates: &Gates) -> Result<()> {
+        gates.allow(&self.declaration().license, &format!("the parser '{}'", self.declaration().name))
+    }
+
+    /// Opens the network and compares it with the declaration.
+    ///
+    /// # Errors
+    /// As [`Network::open`].
+    pub fn network(&self, engine: Engine) -> Result<Network> {
+        let external = self.files[2..2 + self.external].iter().map(|it| (it.name.as_path(), it.content.clone()));
+        let external: Vec<_> = external.collect();
+        Network::open(&self.network_path(), &self.files[1].content, &external, self.layout.clone(), engine)
+    }
+}
+
+/// Reads a file that the setting `setting` of the file `declared` names.
+fn read_file(folder: &OpenFolder, declared: &Path, name: &Path, setting: &str) -> Result<ParserFile> {
+    let content = folder.read(name).map_err(|error| match error {
+        Error::Io { source, .. } if [ErrorKind::NotFound, ErrorKind::IsADirectory].contains(&source.kind()) => {
+            let problem = if setting.is_empty() {
+                "is missing".to_owned()
+            } else {
+                format!("{setting} is '{}', but the folder has no such file", name.display())
+            };
+            Error::input(declared, problem)
+        }
+        other => other,
+    })?;
+    Ok(ParserFile { name: name.to_owned(), content: content.into() })
+}

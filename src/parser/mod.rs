@@ -1,0 +1,20 @@
+//! Parsers of another make: any ONNX network that names the pixels of a photo, described by a `parser.toml` beside it.
+//!
+//! In: a folder with both. Out: photos on the network's input ([`Layout::lay`]), its answers ([`Network::run`]) and, from
+//! these, label maps of our categories ([`Layout::label_map`]). `docs/parsers.md` says how to declare one.
+
+mod answer;
+pub mod check;
+mod declaration;
+mod external;
+mod folder;
+mod input;
+mod layout;
+mod network;
+
+pub use answer::Answer;
+pub use declaration::{DECLARATION_FILE, Declaration};
+pub use folder::Parser;
+pub use input::{Canvas, Values};
+pub use layout::{Decided, Layout};
+pub use network::Network;
