@@ -14,6 +14,7 @@ use super::counter::Counter;
 use super::earlier::{Earlier, Wanted, digest};
 use super::masks;
 use super::parts::{Made, PhotoOutcome, names_of};
+use super::state::PhotoCertainty;
 use crate::canvas::Canvas;
 use crate::catalogue::{Catalogue, Entry, Item};
 use crate::dataset::PhotoRecord;
@@ -22,6 +23,7 @@ use crate::features::PixelCounts;
 use crate::features::rows::FeatureRow;
 use crate::files::hexadecimal;
 use crate::graph::Spec;
+use crate::model::certainty::Certainty;
 use crate::model::predictor::{BATCH_SIZE, Predictor};
 use crate::photo::{self, Decoded, Decoding, PhotoProblem};
 use crate::stage::{Digest, Stat};
@@ -57,6 +59,13 @@ struct OnCanvas {
     canvas: Canvas,
 }
 
+/// What the network says of a canvas.
+struct Answer {
+    label_map: Vec<u8>,
+    /// Its certainty, in the same form, if that is needed.
+    certainty: Option<Vec<u8>>,
+}
+
 /// The output of a worker.
 enum Prepared {
     Done(PhotoOutcome),
@@ -66,8 +75,7 @@ enum Prepared {
 /// The output of the network step.
 enum Answered {
     Done(PhotoOutcome),
-    /// With the network's answer.
-    OnCanvas(Box<OnCanvas>, Vec<u8>),
+    OnCanvas(Box<OnCanvas>, Answer),
 }
 
 type Items<'a> = Box<dyn Iterator<Item = Result<Item>> + Send + 'a>;
@@ -75,7 +83,7 @@ type Items<'a> = Box<dyn Iterator<Item = Result<Item>> + Send + 'a>;
 /// Processes all items with `workers` threads and passes each outcome to `sink`, in any order.
 pub(super) fn run(
     work: &Work,
-    predictor: Option<&mut Predictor>,
+    networks: (Option<&mut Predictor>, Option<&mut Certainty>),
     items: Items,
     workers: usize,
     sink: impl FnMut(PhotoOutcome) -> Result<()> + Send,
@@ -90,7 +98,7 @@ pub(super) fn run(
         }
         drop(prepared);
         let counting = threads::spawn_in(scope, move || count_all(work, to_count, sink))?;
-        let predicted = predict_all(predictor, &to_answer, &answered);
+        let predicted = predict_all(networks, &to_answer, &answered);
         drop((to_answer, answered));
         let counted = counting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // If counting failed, the network only noticed that its receiver was gone, so report the former.
@@ -111,7 +119,7 @@ fn prepare_all(work: &Work, items: &Mutex<Items>, prepared: &SyncSender<Result<P
 
 /// Runs the network on the incoming photos, in batches.
 fn predict_all(
-    mut predictor: Option<&mut Predictor>,
+    (mut predictor, mut certainty): (Option<&mut Predictor>, Option<&mut Certainty>),
     prepared: &Receiver<Result<Prepared>>,
     answered: &SyncSender<Vec<Answered>>,
 ) -> Result<()> {
@@ -129,7 +137,10 @@ fn predict_all(
         if batch.len() == BATCH_SIZE || (at_end && !batch.is_empty()) {
             let predictor = predictor.as_mut().expect("canvases are made for a network");
             let answers = predictor.run(batch.iter().map(|it| &it.canvas.pixels[..]))?;
-            ready.extend(batch.drain(..).zip(answers).map(|(photo, answer)| Answered::OnCanvas(photo, answer)));
+            for (photo, label_map) in batch.drain(..).zip(answers) {
+                let certainty = certainty.as_mut().map(|it| it.on_canvas(photo.canvas.pixels.clone())).transpose()?;
+                ready.push(Answered::OnCanvas(photo, Answer { label_map, certainty }));
+            }
         }
         if (!ready.is_empty() && answered.send(ready).is_err()) || at_end {
             return Ok(());
@@ -170,7 +181,8 @@ impl Work<'_> {
             }
         };
         let content = digest(&bytes);
-        let done = |made| Ok(Prepared::Done(PhotoOutcome { index, stat, content: Some(content), made }));
+        let done =
+            |made| Ok(Prepared::Done(PhotoOutcome { index, stat, content: Some(content), certainty: None, made }));
         if let Some(place) = self.earlier.by_content(&entry.name, &content, self.wanted) {
             return done(Made::Taken(place));
         }
@@ -196,9 +208,13 @@ impl Work<'_> {
         match before {
             Some(place) if not_its_fault => {
                 let state = &self.earlier.photo(place).state;
-                PhotoOutcome { index, stat: state.stat, content: state.content, made: Made::Stays(place, problem) }
+                let made = Made::Stays(place, problem);
+                PhotoOutcome { index, stat: state.stat, content: state.content, certainty: None, made }
             }
-            _ => PhotoOutcome { index, stat: None, content: None, made: Made::Rejected(problem) },
+            _ => {
+                let made = Made::Rejected(problem);
+                PhotoOutcome { index, stat: None, content: None, certainty: None, made }
+            }
         }
     }
 
@@ -228,17 +244,22 @@ impl Work<'_> {
     }
 
     /// Counts a photo's pixels by the network's answer.
-    fn count(&self, it: &OnCanvas, answer: &[u8]) -> Result<PhotoOutcome> {
+    fn count(&self, it: &OnCanvas, answer: &Answer) -> Result<PhotoOutcome> {
         let spec = self.spec.as_ref().expect("canvases are made for a network");
         let entry = &self.catalogue.entries[it.index as usize];
         let Decoded { photo, own_width_px, own_height_px } = &it.decoded;
-        let (own, label_map) = ((*own_width_px, *own_height_px), |size| it.canvas.label_map(spec, answer, size));
-        let counts = self.counter.colors.count(photo, &label_map(photo.size()), self.counter.rule);
+        let own = (*own_width_px, *own_height_px);
+        let label_map = |size| it.canvas.label_map(spec, &answer.label_map, size);
+        let fitted = label_map(photo.size());
+        let of_pixels = answer.certainty.as_ref().map(|on_canvas| it.canvas.label_map(spec, on_canvas, photo.size()));
+        let certainty = of_pixels.map(|it| Box::new(PhotoCertainty::of(&fitted, &it)));
+        let counts = self.counter.colors.count(photo, &fitted, self.counter.rule);
         if let Some(folder) = &self.masks {
             masks::write(folder, &it.content, &label_map(own), own.0)?;
         }
         let row = self.row(entry, &it.content, self.model_id, photo.size(), own, counts);
-        Ok(PhotoOutcome { index: it.index, stat: it.stat, content: Some(it.content), made: Made::Row(Box::new(row)) })
+        let made = Made::Row(Box::new(row));
+        Ok(PhotoOutcome { index: it.index, stat: it.stat, content: Some(it.content), certainty, made })
     }
 
     fn row(
