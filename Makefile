@@ -91,8 +91,8 @@ distclean: clean
 help:
 	@sed -n 's/^## /  make /p' Makefile
 	@echo 'Variables:'
-	@echo '  DATA=FOLDER       the data set: CFPD (fashon_parsing_data.mat, image/) or CCP layout; default: that of the'
-	@echo '                    settings, else the built-in sample'
+	@echo '  DATA=FOLDER       the data set: CFPD, CCP, COCO, masks or Label Studio (docs/sources.md); default: that of'
+	@echo '                    the settings, else the built-in sample'
 	@echo '  CONFIG=FILE       the settings (now $(CONFIG))'
 	@echo '  OUTPUT=FOLDER     where everything goes; default: that of the settings, else output'
 	@echo '  CATALOGUE=PATH    photos to segment; default: those of the settings, else the photos of the data set'

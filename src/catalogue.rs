@@ -13,8 +13,6 @@ use crate::shard::Shard;
 use crate::stage::Read;
 use crate::{frames, photo, reason};
 
-/// File name extensions of photos in a folder tree, case-insensitive.
-pub const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "jpe", "jfif", "jif", "pjpeg", "pjp", "png", "webp"];
 /// Longest extension that is counted by itself; longer ones are rather numbers and hashes.
 const MAX_EXTENSION_BYTES: usize = 8;
 
@@ -130,7 +128,7 @@ impl Catalogue {
         }
         if catalogue.entries.is_empty() && catalogue.rejects.is_empty() {
             let problem = match catalogue.source {
-                Kind::Folder => format!("holds no photos ({})", EXTENSIONS.join(", ")),
+                Kind::Folder => format!("holds no photos ({})", photo::EXTENSIONS.join(", ")),
                 Kind::Dataset(_) | Kind::List => "holds no photos".to_owned(),
             };
             return Err(Error::input(path, problem));
@@ -382,7 +380,7 @@ fn counted_extension(path: &Path) -> String {
 
 fn is_photo(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default();
-    EXTENSIONS.iter().any(|it| extension.eq_ignore_ascii_case(it))
+    photo::EXTENSIONS.iter().any(|it| extension.eq_ignore_ascii_case(it))
 }
 
 fn read_parquet(list: &Path) -> Result<Vec<(u32, String)>> {

@@ -93,7 +93,7 @@ enum Command {
     Run(RunFlags),
     /// Generate the built-in sample: drawings of dressed figures in the Colorful Fashion Parsing data set's layout
     Sample(SampleFlags),
-    /// Convert a data set (CFPD or CCP layout, detected) into the dataset tables
+    /// Convert labelled photos into the dataset tables: CFPD, CCP, COCO, folders of masks or Label Studio, detected
     Convert(ConvertFlags),
     /// Train the network on the train split
     Train(TrainFlags),
@@ -176,6 +176,9 @@ struct ConvertFlags {
     /// Folder to write the dataset tables to
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Settings file whose table `[fold]` maps the source's category names to ours [default: none, but that of CCP]
+    #[arg(long, value_name = "FILE")]
+    fold: Option<PathBuf>,
     /// Fail if more than this fraction of the photos is rejected [default: 0.05]
     #[arg(long)]
     max_reject_fraction: Option<f64>,
@@ -300,9 +303,13 @@ struct SegmentFlags {
     /// Write Parquet only, or Arrow IPC as well
     #[arg(long, value_parser = ["parquet", "arrow"])]
     format: Option<String>,
-    /// Also write each photo's label map, at the photo's size, as a palette PNG [default: none]
-    #[arg(long, value_parser = ["none", "png"])]
+    /// Also write each photo's label map, at the photo's size: as a palette PNG, and with `coco` or `label-studio` in files
+    /// for labelling tools as well [default: none]
+    #[arg(long, value_parser = ["none", "png", "coco", "label-studio"])]
     masks: Option<String>,
+    /// Write the masks of the N photos alone of which the network is least certain; 0 for all [default: 0]
+    #[arg(long, value_name = "N")]
+    uncertain: Option<u32>,
     /// Reject photos larger than N megapixels [default: 100]
     #[arg(long, value_name = "N")]
     max_megapixels: Option<u32>,

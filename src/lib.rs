@@ -114,6 +114,7 @@ pub mod dataset;
 pub mod doctor;
 #[doc(hidden)]
 pub mod files;
+mod fold;
 mod frames;
 #[doc(hidden)]
 pub mod gates;
@@ -122,6 +123,7 @@ pub mod graph;
 mod guard;
 #[doc(hidden)]
 pub mod labels;
+mod mask;
 #[doc(hidden)]
 pub mod mat;
 #[doc(hidden)]

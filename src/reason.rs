@@ -54,6 +54,12 @@ reasons! {
     NAME_UNSAFE = "name_unsafe";
     /// An earlier entry has the same photo.
     NAME_DUPLICATE = "name_duplicate";
+    /// An annotation is no mask: a polygon of two points, run lengths of another size.
+    ANNOTATION_INVALID = "annotation_invalid";
+    /// An annotation is of an image that is not there.
+    ANNOTATION_UNPLACED = "annotation_unplaced";
+    /// The source has parts of its own, and the photo is in none.
+    NO_SPLIT = "no_split";
     /// A category label is not an integer in the range of the list of categories.
     CATEGORY_INVALID = "category_invalid";
     /// A colour label is not an integer in the range of the list of colours.

@@ -175,7 +175,7 @@ fn check(config: &Config, photos: &[PathBuf]) -> Result<Vec<PathBuf>> {
         if path.is_dir() {
             let found = catalogue::photo_files(path)?;
             if found.is_empty() {
-                let endings = catalogue::EXTENSIONS.join(", ");
+                let endings = photo::EXTENSIONS.join(", ");
                 return Err(Error::input(path, format!("holds no photos ({endings})")));
             }
             paths.extend(found);

@@ -21,8 +21,13 @@ use crate::stage::{self, Common, Listing, Outcome, Read, RunFolders, Stage, Stag
 use crate::table::TableWriter;
 use crate::{files, photo, reason, stop, threads};
 
+mod coco;
+mod format;
+mod label_studio;
+mod masks;
 mod source;
 
+use format::MAX_LABELLED_PIXELS;
 pub use source::Layout;
 use source::Source;
 
@@ -32,6 +37,8 @@ pub const STAGE: &str = "convert";
 pub const DEFAULT_SPLIT: [u32; 3] = [81, 9, 10];
 /// Number of photos read before they are passed to the writer.
 const BATCH: usize = photos::ROW_GROUP_ROWS;
+/// Number of pixels that are read before they are passed to the writer, unless a single photo has more.
+const BATCH_PIXELS: u64 = 1 << 26;
 /// Maximum size of a photo file: a batch of them goes into one column of bytes, whose offsets have 31 bits.
 const MAX_PHOTO_BYTES: u64 = 64 << 20;
 
@@ -44,13 +51,13 @@ pub struct Config {
     /// The folder of the dataset tables.
     pub output: PathBuf,
     /// Ratio of the train, validation and test splits; photos are assigned to them in file order. A split of 0 has no
-    /// photos: `[0, 0, 1]` is a data set for `evaluate` alone.
+    /// photos: `[0, 0, 1]` is a data set for `evaluate` alone. A source with parts of its own keeps them.
     pub split: [u32; 3],
     /// The largest fraction of entries that may be rejected, 0 to 1.
     pub max_reject_fraction: f64,
-    /// The table that folds the tags of Clothing Co-Parsing into the categories; the built-in one
-    /// (`pipelines/ccp_fold.toml`) if none is given.
-    pub ccp_fold: Option<PathBuf>,
+    /// The settings file whose table `[fold]` maps the source's category names to ours; those that are ours need no line.
+    /// If none is given, Clothing Co-Parsing is folded by the built-in one (`pipelines/ccp_fold.toml`).
+    pub fold: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -60,7 +67,7 @@ impl Default for Config {
             output: PathBuf::from("output/dataset"),
             split: DEFAULT_SPLIT,
             max_reject_fraction: DEFAULT_MAX_REJECT_FRACTION,
-            ccp_fold: None,
+            fold: None,
         }
     }
 }
@@ -94,7 +101,7 @@ impl Config {
 
 impl StageConfig for Config {
     const NAME: &'static str = STAGE;
-    const WITHOUT_EFFECT: &'static [&'static str] = &["source", "output", "ccp_fold", "max_reject_fraction"];
+    const WITHOUT_EFFECT: &'static [&'static str] = &["source", "output", "fold", "max_reject_fraction"];
 
     fn folder(&self) -> PathBuf {
         self.output.clone()
@@ -119,7 +126,7 @@ impl StageConfig for Config {
 
     fn reads(&self) -> Result<Vec<Read>> {
         let source = Read::below(&self.source)?;
-        Ok(std::iter::once(source).chain(self.ccp_fold.clone().map(Read::File)).collect())
+        Ok(std::iter::once(source).chain(self.fold.clone().map(Read::File)).collect())
     }
 
     fn run(&self, common: &Common) -> Result<Outcome> {
@@ -133,7 +140,7 @@ impl StageConfig for Config {
 /// Invalid sources, by name.
 pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config.check()?;
-    let source = Source::open(&config.source, config.ccp_fold.as_deref())?;
+    let source = Source::open(&config.source, config.fold.as_deref())?;
     // An entry's place in the source is its photo_id.
     if u32::try_from(source.len()).is_err() {
         let problem = format!("has {} entries, but photo_id ends at {}; split it", source.len(), u32::MAX);
@@ -154,11 +161,15 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     }
     names::write(&stage.path(names::CATEGORIES_FILE), names::CATEGORIES_TABLE, &CATEGORIES)?;
     names::write(&stage.path(names::COLORS_FILE), names::COLORS_TABLE, &COLORS)?;
-    let mut rejects = write_photos(config, common, &source, &stage.path(photos::FILE))?;
+    let (mut rejects, mut splits) = write_photos(config, common, &source, &stage.path(photos::FILE))?;
     stop::check()?;
     let (total, rejected) = (source.len(), rejects.len());
     if rejected > 0 {
-        assign_splits(config, total - rejected, &stage.path(photos::FILE))?;
+        if source.split(0).is_none() {
+            assign_splits(config, total - rejected, &stage.path(photos::FILE))?;
+            let photos = total - rejected;
+            splits = Split::ALL.map(|split| (0..photos).filter(|&at| config.split_of(at, photos) == split).count());
+        }
         let first = &rejects[0];
         tracing::warn!(
             rejected,
@@ -169,23 +180,31 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
             first.detail
         );
     }
-    rejects.extend_from_slice(source.unlabelled());
+    let without_labels = source.listed().iter().filter(|it| it.reason == reason::NO_PIXEL_LABELS).count();
+    let unplaced = source.listed().len() - without_labels;
+    if unplaced > 0 {
+        tracing::warn!(unplaced, "annotations are of no photo; {} lists them", rejects::FILE);
+    }
+    rejects.extend_from_slice(source.listed());
     rejects::write(&stage.path(rejects::FILE), STAGE, &rejects)?;
     stage.count("layout", source.layout.name());
     stage.gates(common.gates.photos((total - rejected) as u64, rejected as u64));
     stage.count("entries", total);
     stage.count("photos", total - rejected);
     stage.count("rejects", rejected);
-    stage.count("without_pixel_labels", source.unlabelled().len());
-    for split in Split::ALL {
-        let count = (0..total - rejected).filter(|&at| config.split_of(at, total - rejected) == split).count();
+    stage.count("without_pixel_labels", without_labels);
+    stage.count("annotations_without_photo", unplaced);
+    for (split, count) in Split::ALL.into_iter().zip(splits) {
         stage.count(split.name(), count);
     }
     stage.publish_with_rejects(rejected as u64, total as u64, config.max_reject_fraction, rejects::FILE)
 }
 
-/// Writes all valid photos and returns the rejects. The splits are assigned as if there were no rejects.
-fn write_photos(config: &Config, common: &Common, source: &Source, path: &Path) -> Result<Vec<Reject>> {
+/// Rejects, and the number of photos in each split.
+type Found = (Vec<Reject>, [usize; 3]);
+
+/// Writes all valid photos. The splits are assigned as if there were no rejects.
+fn write_photos(config: &Config, common: &Common, source: &Source, path: &Path) -> Result<Found> {
     // The writer writes one batch while the next one is read.
     let (sender, receiver) = sync_channel(1);
     std::thread::scope(|scope| {
@@ -208,20 +227,27 @@ fn write_batches(path: &Path, batches: &Receiver<Vec<PhotoRecord>>) -> Result<()
     writer.close().map(drop)
 }
 
-/// Reads and checks all entries in order and returns the rejects; stops early if the writer failed or the run was asked
-/// to stop. Fails if the file system does.
-fn read_batches(config: &Config, source: &Source, batches: &SyncSender<Vec<PhotoRecord>>) -> Result<Vec<Reject>> {
+/// Reads and checks all entries in order; stops early if the writer failed or the run was asked to stop. Fails if the
+/// file system does.
+fn read_batches(config: &Config, source: &Source, batches: &SyncSender<Vec<PhotoRecord>>) -> Result<Found> {
     let total = source.len();
     let progress = Progress::new("converting", total as u64, "photos");
-    let (mut seen, mut rejects) = (HashSet::new(), Vec::new());
-    for first in (0..total).step_by(BATCH) {
-        let read = |index| (index, read_photo(source, index, config.split_of(index, total)));
-        let results: Vec<_> = (first..total.min(first + BATCH)).into_par_iter().map(read).collect();
+    let (mut seen, mut rejects, mut splits) = (HashSet::new(), Vec::new(), [0; 3]);
+    let split_of = |index| source.split(index).unwrap_or_else(|| config.split_of(index, total));
+    let mut first = 0;
+    while first < total {
+        let batch = first..first + batch_len(source, first);
+        first = batch.end;
+        let read = |index| (index, read_photo(source, index, split_of(index)));
+        let results: Vec<_> = batch.into_par_iter().map(read).collect();
         progress.inc(results.len() as u64);
         let mut records = Vec::with_capacity(results.len());
         for (index, result) in results {
             match result?.and_then(|record| unseen(&mut seen, index, record)) {
-                Ok(record) => records.push(record),
+                Ok(record) => {
+                    splits[record.split as usize] += 1;
+                    records.push(record);
+                }
                 Err(reject) => rejects.push(reject),
             }
         }
@@ -229,7 +255,20 @@ fn read_batches(config: &Config, source: &Source, batches: &SyncSender<Vec<Photo
             break;
         }
     }
-    Ok(rejects)
+    Ok((rejects, splits))
+}
+
+/// Number of entries from `first` on to read at once: few if they are large.
+fn batch_len(source: &Source, first: usize) -> usize {
+    let (mut entries, mut pixels) = (0, 0);
+    for index in first..source.len().min(first + BATCH) {
+        pixels += source.pixels(index);
+        if entries > 0 && pixels > BATCH_PIXELS {
+            break;
+        }
+        entries += 1;
+    }
+    entries
 }
 
 fn unseen(seen: &mut HashSet<String>, index: usize, record: PhotoRecord) -> Result<PhotoRecord, Reject> {
@@ -272,6 +311,13 @@ fn with_photo(
             photo.width_px, photo.height_px, labels.width_px, labels.height_px
         );
         return Err(Reject::new(item, reason::OTHER_SIZE, detail));
+    }
+    if u64::from(photo.width_px) * u64::from(photo.height_px) > MAX_LABELLED_PIXELS {
+        let detail = format!(
+            "the photo has {} x {} pixels; with labels, {MAX_LABELLED_PIXELS} are allowed",
+            photo.width_px, photo.height_px
+        );
+        return Err(Reject::new(item, reason::TOO_LARGE, detail));
     }
     Ok(PhotoRecord {
         photo_id: index as u32,

@@ -1,10 +1,16 @@
-//! The two layouts of source data, detected by the files they contain.
+//! The layouts of source data, detected by the files and folders they contain.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::coco::{self, Coco};
+use super::format::Format;
+use super::label_studio::{self, LabelStudio};
+use super::masks::Masks;
+use crate::dataset::Split;
 use crate::error::{Error, Result};
+use crate::fold::Fold;
 use crate::mat::ccp::{self, Ccp};
 use crate::mat::cfpd::{self, Cfpd};
 use crate::mat::{self, Annotation};
@@ -22,13 +28,19 @@ pub enum Layout {
     Cfpd,
     /// Clothing Co-Parsing: `label_list.mat`, `annotations/` and `photos/`.
     Ccp,
+    /// COCO: `annotations/*.json` and `images/`.
+    Coco,
+    /// Masks of photos: `masks/` and `photos/`, or `SegmentationClass/` and `JPEGImages/`.
+    Masks,
+    /// Label Studio: `*.json` and `images/`.
+    LabelStudio,
 }
 
 impl Layout {
     /// Detects the layout of `folder`.
     ///
     /// # Errors
-    /// [`Error::Input`] if it is not a folder or has neither layout.
+    /// [`Error::Input`] if it is not a folder or has no known layout; [`Error::Io`].
     pub fn detect(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
             return Err(Error::input(folder, "is not a folder; name the folder of the source data (--source)"));
@@ -39,13 +51,24 @@ impl Layout {
         if folder.join(ccp::LABEL_LIST).exists() {
             return Ok(Self::Ccp);
         }
+        if !Coco::files(folder)?.is_empty() {
+            return Ok(Self::Coco);
+        }
+        if Masks::folders(folder).is_some() {
+            return Ok(Self::Masks);
+        }
+        if !LabelStudio::files(folder)?.is_empty() {
+            return Ok(Self::LabelStudio);
+        }
         Err(Error::input(
             folder,
             format!(
                 "is not a source of a known layout: it has neither {} (Colorful Fashion Parsing) nor {} (Clothing \
-                 Co-Parsing); name the folder that holds one of them, or generate a sample with 'lookbook sample'",
+                 Co-Parsing) nor {}/*.json (COCO) nor masks/ or SegmentationClass/ (masks) nor *.json (Label Studio); \
+                 name the folder that holds one of them, or generate a sample with 'lookbook sample'",
                 cfpd::FILE,
-                ccp::LABEL_LIST
+                ccp::LABEL_LIST,
+                coco::ANNOTATIONS,
             ),
         ))
     }
@@ -56,6 +79,9 @@ impl Layout {
         match self {
             Self::Cfpd => "cfpd",
             Self::Ccp => "ccp",
+            Self::Coco => "coco",
+            Self::Masks => "masks",
+            Self::LabelStudio => "label_studio",
         }
     }
 }
@@ -64,51 +90,56 @@ impl Layout {
 pub(super) struct Source {
     pub(super) layout: Layout,
     folder: PathBuf,
-    reader: Reader,
-}
-
-enum Reader {
-    Cfpd(Cfpd),
-    Ccp(Ccp),
+    format: Box<dyn Format>,
 }
 
 impl Source {
-    /// Opens the source and checks everything that concerns all of its entries.
-    pub(super) fn open(folder: &Path, ccp_fold: Option<&Path>) -> Result<Self> {
+    /// Opens the source and checks everything that concerns all of its entries. `fold` maps its names to categories.
+    pub(super) fn open(folder: &Path, fold: Option<&Path>) -> Result<Self> {
         let layout = Layout::detect(folder)?;
-        let (reader, photos) = match layout {
-            Layout::Cfpd => (Reader::Cfpd(Cfpd::open(&folder.join(cfpd::FILE))?), cfpd::IMAGES),
-            Layout::Ccp => (Reader::Ccp(Ccp::open(folder, ccp_fold)?), ccp::PHOTOS),
+        let photos = match layout {
+            Layout::Cfpd => cfpd::IMAGES,
+            Layout::Ccp => ccp::PHOTOS,
+            Layout::Coco => coco::IMAGES,
+            Layout::Masks => Masks::folders(folder).map_or("photos", |(photos, _)| photos),
+            Layout::LabelStudio => label_studio::IMAGES,
         };
         let photos = folder.join(photos);
         if !photos.is_dir() {
             return Err(Error::input(&photos, "is not a folder; the photos of the data set are expected there"));
         }
-        Ok(Self { layout, folder: folder.to_owned(), reader })
+        let format: Box<dyn Format> = match layout {
+            Layout::Cfpd => Box::new(OfCfpd { cfpd: Cfpd::open(&folder.join(cfpd::FILE))?, photos }),
+            Layout::Ccp => Box::new(OfCcp { ccp: Ccp::open(folder, fold)?, photos }),
+            Layout::Coco => Box::new(Coco::open(folder, &Fold::open(fold)?)?),
+            Layout::Masks => Box::new(Masks::open(folder, &Fold::open(fold)?)?),
+            Layout::LabelStudio => Box::new(LabelStudio::open(folder, &Fold::open(fold)?)?),
+        };
+        Ok(Self { layout, folder: folder.to_owned(), format })
     }
 
     pub(super) fn len(&self) -> usize {
-        match &self.reader {
-            Reader::Cfpd(cfpd) => cfpd.len(),
-            Reader::Ccp(ccp) => ccp.len(),
-        }
+        self.format.len()
     }
 
     /// The labels of a photo, or why it has none; fails if the file system does.
     pub(super) fn annotation(&self, index: usize) -> Result<Result<Annotation, Reject>> {
-        match &self.reader {
-            Reader::Cfpd(cfpd) => cfpd.annotation(index),
-            Reader::Ccp(ccp) => ccp.annotation(index),
-        }
+        self.format.annotation(index)
     }
 
     /// The path of the photo of that name.
     pub(super) fn photo_path(&self, file_name: &str) -> PathBuf {
-        let photos = match self.layout {
-            Layout::Cfpd => cfpd::IMAGES,
-            Layout::Ccp => ccp::PHOTOS,
-        };
-        self.folder.join(photos).join(file_name)
+        self.format.photo_path(file_name)
+    }
+
+    /// The part of an entry, if the source has parts of its own.
+    pub(super) fn split(&self, index: usize) -> Option<Split> {
+        self.format.split(index)
+    }
+
+    /// Number of pixels of an entry, 0 if it is not known before it is read.
+    pub(super) fn pixels(&self, index: usize) -> u64 {
+        self.format.pixels(index)
     }
 
     /// The licence file of the data, if the source has one. A link to a file elsewhere is not its licence.
@@ -129,11 +160,51 @@ impl Source {
         mat::link_out_of(&self.folder, path)
     }
 
-    /// Photos without pixel labels in the source: they are listed as left out, but nothing is wrong with them.
-    pub(super) fn unlabelled(&self) -> &[Reject] {
-        match &self.reader {
-            Reader::Cfpd(_) => &[],
-            Reader::Ccp(ccp) => ccp.unlabelled(),
-        }
+    /// What else is listed as left out, and is not counted among the photos: photos without pixel labels, with which
+    /// nothing is wrong, and annotations of no photo.
+    pub(super) fn listed(&self) -> &[Reject] {
+        self.format.listed()
+    }
+}
+
+struct OfCfpd {
+    cfpd: Cfpd,
+    photos: PathBuf,
+}
+
+impl Format for OfCfpd {
+    fn len(&self) -> usize {
+        self.cfpd.len()
+    }
+
+    fn annotation(&self, index: usize) -> Result<Result<Annotation, Reject>> {
+        self.cfpd.annotation(index)
+    }
+
+    fn photo_path(&self, file_name: &str) -> PathBuf {
+        self.photos.join(file_name)
+    }
+}
+
+struct OfCcp {
+    ccp: Ccp,
+    photos: PathBuf,
+}
+
+impl Format for OfCcp {
+    fn len(&self) -> usize {
+        self.ccp.len()
+    }
+
+    fn annotation(&self, index: usize) -> Result<Result<Annotation, Reject>> {
+        self.ccp.annotation(index)
+    }
+
+    fn photo_path(&self, file_name: &str) -> PathBuf {
+        self.photos.join(file_name)
+    }
+
+    fn listed(&self) -> &[Reject] {
+        self.ccp.unlabelled()
     }
 }

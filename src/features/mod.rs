@@ -19,6 +19,7 @@ mod regions;
 pub mod rows;
 
 pub use counts::{CellRule, ColorRule, DEFAULT_MIN_REGION, DEFAULT_MIN_SHARE, PixelCounts, Presence};
+pub(crate) use regions::regions;
 
 /// Rows that are checked at once.
 const CHECKED_ROWS: usize = 1024;

@@ -21,14 +21,29 @@ pub(super) struct Extent {
 /// are connected through their sides; `labels` is `[height, width]`. A union-find over the runs of equal pixels in each row,
 /// which are few (Rosenfeld and Pfaltz, 1966).
 pub(super) fn extents(labels: &[u8], width: usize) -> [Extent; LABELS] {
-    let mut regions = Regions::default();
-    let mut above = 0..0;
-    for row in labels.chunks_exact(width) {
-        let here = regions.add_row(row);
-        regions.join_rows(above, here.clone());
-        above = here;
+    Regions::of(labels, width).extents()
+}
+
+/// The region of each pixel, and the label of each region, in order of their first pixels; `None` if there are more than
+/// `most`. `labels` is `[height, width]`, without [`NO_LABEL`].
+pub(crate) fn regions(labels: &[u8], width: usize, most: usize) -> Option<(Vec<u16>, Vec<u8>)> {
+    let mut regions = Regions::of(labels, width);
+    let (mut numbers, mut region_labels) = (Vec::with_capacity(labels.len()), Vec::new());
+    // By run: the number of its region.
+    let mut number_of = vec![0_u16; regions.runs.len()];
+    for run in 0..regions.runs.len() {
+        let first = regions.first_of(run);
+        if first == run {
+            if region_labels.len() == most {
+                return None;
+            }
+            number_of[run] = region_labels.len() as u16;
+            region_labels.push(regions.runs[run].label);
+        }
+        number_of[run] = number_of[first];
+        numbers.extend(std::iter::repeat_n(number_of[run], regions.runs[run].columns.len()));
     }
-    regions.extents()
+    Some((numbers, region_labels))
 }
 
 /// A run of equal pixels in a row.
@@ -46,6 +61,17 @@ struct Regions {
 }
 
 impl Regions {
+    fn of(labels: &[u8], width: usize) -> Self {
+        let mut regions = Self::default();
+        let mut above = 0..0;
+        for row in labels.chunks_exact(width) {
+            let here = regions.add_row(row);
+            regions.join_rows(above, here.clone());
+            above = here;
+        }
+        regions
+    }
+
     /// Adds the runs of a row, each a region of its own; returns their indices.
     fn add_row(&mut self, row: &[u8]) -> Range<usize> {
         let (first, mut column) = (self.runs.len(), 0);
@@ -153,6 +179,15 @@ mod tests {
         assert_eq!(of(&labels, 8)[..5], [(0, 0), (8, 8), (1, 1), (7, 7), (4, 3)]);
         assert_eq!(of(&labels, 8)[usize::from(NO_LABEL)], (0, 0));
         assert_eq!(of(&[5, 5, 6, 5], 4)[5..7], [(3, 2), (1, 1)], "one row");
+    }
+
+    #[test]
+    fn every_region_has_a_number_and_its_label() {
+        let labels = [1, 1, 2, 1, 3, 2, 1, 3, 1];
+        let (numbers, of) = regions(&labels, 3, 9).expect("few regions");
+        assert_eq!((&numbers[..], &of[..]), (&[0, 0, 1, 0, 2, 1, 0, 2, 3][..], &[1, 2, 3, 1][..]));
+        assert_eq!(regions(&labels, 3, 3), None);
+        assert!(regions(&labels, 3, 4).is_some());
     }
 
     #[test]

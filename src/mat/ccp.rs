@@ -5,14 +5,13 @@
 //! superpixels nor colours: a photo gets one superpixel per category, with the category's id as its number, and no
 //! colour.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-
-use serde::Deserialize;
 
 use super::{Annotation, Version, check_header, v5};
 use crate::error::{Error, Result};
-use crate::labels::{CATEGORIES, CATEGORY_COUNT};
+use crate::fold::Fold;
+use crate::labels::CATEGORY_COUNT;
 use crate::reason;
 use crate::rejects::Reject;
 
@@ -28,13 +27,6 @@ const FOLD: &str = include_str!("../../pipelines/ccp_fold.toml");
 const FOLD_FILE: &str = "pipelines/ccp_fold.toml";
 /// Maximum size of a label file: the largest label map, and some more; real ones have a few kilobytes.
 const MAX_LABEL_BYTES: u64 = (v5::MAX_VARIABLE_BYTES + (1 << 16)) as u64;
-
-/// The settings file of the fold: tag name to category name.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Fold {
-    fold: BTreeMap<String, String>,
-}
 
 /// An opened folder.
 #[derive(Debug)]
@@ -59,7 +51,8 @@ impl Ccp {
         check_header(&list, Version::V5)?;
         let bytes = std::fs::read(&list).map_err(Error::io("read", &list))?;
         let tags = v5::read_texts(&bytes, "label_list").map_err(|problem| Error::input(&list, problem))?;
-        let categories = fold_tags(&tags, fold)?;
+        let fold = fold.map_or_else(|| Fold::parse(FOLD_FILE, FOLD), |path| Fold::open(Some(path)))?;
+        let categories = fold.categories(tags.iter().map(String::as_str), &list)?;
         let annotations = folder.join(PIXEL_LEVEL);
         let stems = stems(&annotations, "mat")?;
         if stems.is_empty() {
@@ -152,27 +145,6 @@ fn read_labels(path: &Path, folder: &Path) -> Result<Vec<u8>> {
     }
     check_header(path, Version::V5)?;
     std::fs::read(path).map_err(Error::io("read", path))
-}
-
-/// The category of each tag, from the table at `path`.
-fn fold_tags(tags: &[String], path: Option<&Path>) -> Result<Vec<u8>> {
-    let name = path.map_or_else(|| FOLD_FILE.to_owned(), |path| path.display().to_string());
-    let text = match path {
-        Some(path) => std::fs::read_to_string(path).map_err(Error::io("read", path))?,
-        None => FOLD.to_owned(),
-    };
-    let Fold { fold } = toml::from_str(&text).map_err(|cause| Error::config("ccp_fold", format!("{name}: {cause}")))?;
-    let category = |tag: &String| {
-        let category = fold.get(tag).ok_or_else(|| {
-            Error::config("ccp_fold", format!("{name} has no line for the tag '{tag}' of {LABEL_LIST}; add one"))
-        })?;
-        let id = CATEGORIES.iter().position(|known| known == category).ok_or_else(|| {
-            let known = CATEGORIES.join(", ");
-            Error::config("ccp_fold", format!("{name}: '{category}' of the tag '{tag}' is not one of {known}"))
-        })?;
-        Ok(id as u8)
-    };
-    tags.iter().map(category).collect()
 }
 
 /// Names, without extension, of the files `*.ending` in a folder, sorted; without those that begin with a dot, such as

@@ -4,6 +4,7 @@ use ort::session::Session;
 use ort::value::Tensor;
 
 use super::files::PREDICT_FILE;
+pub use super::layout::CERTAIN;
 use super::predictor::Predictor;
 use super::published::Model;
 use crate::canvas::Canvas;
@@ -13,9 +14,6 @@ use crate::graph::{self, Spec};
 use crate::labels::CATEGORY_COUNT;
 use crate::photo::Photo;
 use crate::runtime::{self, failed};
-
-/// A certainty of 1; they are stored as bytes.
-pub const CERTAIN: u8 = u8::MAX;
 
 /// How sure a model of ours or a parser is.
 #[derive(Debug)]
@@ -48,9 +46,8 @@ impl Sureness {
             Self::Parser(predictor) => {
                 let laid = predictor.layout().lay(photo);
                 let answer = predictor.run(std::iter::once(&laid))?.swap_remove(0);
-                let decided = predictor.layout().decide(&laid, &answer, photo.size(), name)?;
-                let certainty = decided.map_or_else(Vec::new, |it| it.certainty);
-                Ok(certainty.into_iter().map(|it| (it * f32::from(CERTAIN)).round() as u8).collect())
+                let certainties = predictor.layout().certainties(&laid, &answer, None, photo.size(), name)?;
+                Ok(certainties.unwrap_or_default())
             }
         }
     }

@@ -9,6 +9,9 @@ use crate::graph::Spec;
 use crate::parser;
 use crate::photo::{self, Decoded, Decoding, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo, PhotoProblem};
 
+/// A certainty of 1; they are stored as bytes.
+pub const CERTAIN: u8 = u8::MAX;
+
 /// How photos are laid onto a network's input, and its answers read.
 #[derive(Debug, Clone)]
 pub enum Layout {
@@ -92,5 +95,29 @@ impl Layout {
             }
             _ => Ok(None),
         }
+    }
+
+    /// How sure a network is of its choice for each pixel of a photo at the size `to` (width, height): `[height, width]`,
+    /// 0 to 1 as 0 to [`CERTAIN`]. `on_canvas` is the certainty of a model of ours ([`Certainty::on_canvas`]), whose answers
+    /// do not say; without it there is none. A parser's answers say themselves.
+    ///
+    /// # Errors
+    /// As [`Layout::label_map`].
+    ///
+    /// [`Certainty::on_canvas`]: super::certainty::Certainty::on_canvas
+    pub fn certainties(
+        &self,
+        laid: &Laid,
+        answer: &Answer,
+        on_canvas: Option<&[u8]>,
+        to: (u32, u32),
+        name: &str,
+    ) -> Result<Option<Vec<u8>>> {
+        if let (Self::Own(spec), Laid::Own(canvas)) = (self, laid) {
+            return Ok(on_canvas.map(|it| canvas.label_map(spec, it, to)));
+        }
+        let decided = self.decide(laid, answer, to, name)?;
+        let byte = |certainty: f32| (certainty * f32::from(CERTAIN)).round() as u8;
+        Ok(decided.map(|it| it.certainty.into_iter().map(byte).collect()))
     }
 }

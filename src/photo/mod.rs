@@ -25,6 +25,8 @@ pub use pixels::Photo;
 use pixels::check_size;
 pub use problem::PhotoProblem;
 
+/// File name extensions of photos in a folder tree, case-insensitive.
+pub const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "jpe", "jfif", "jif", "pjpeg", "pjp", "png", "webp"];
 /// Width into which photos are fitted.
 pub const FIT_WIDTH_PX: u32 = 400;
 /// Height into which photos are fitted.

@@ -31,13 +31,17 @@ pub const STAGE: &str = "segment";
 
 /// Which masks to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Masks {
     /// None.
     #[default]
     None,
     /// The label map of each photo, at the photo's own size, as a palette PNG.
     Png,
+    /// The same, and all of a part in a file of COCO's.
+    Coco,
+    /// The same, and all of a part in a file of Label Studio's, as pre-annotations.
+    LabelStudio,
 }
 
 /// Where label maps come from.
@@ -76,8 +80,10 @@ pub struct Config {
     pub precision: PrecisionChoice,
     /// File formats to write the table in.
     pub format: Format,
-    /// Whether to write each photo's label map as a picture.
+    /// How to write the photos' label maps for people and labelling tools.
     pub masks: Masks,
+    /// Write the masks of this many photos alone, those of which the network is least certain; 0 for all.
+    pub uncertain: u32,
     /// Reject photos with more than this many million pixels ([`DEFAULT_MAX_MEGAPIXELS`]).
     pub max_megapixels: u32,
     /// Whether photos that are no longer in the catalogue keep their rows.
@@ -107,6 +113,7 @@ impl Default for Config {
             precision: PrecisionChoice::default(),
             format: Format::default(),
             masks: Masks::default(),
+            uncertain: 0,
             max_megapixels: DEFAULT_MAX_MEGAPIXELS,
             keep_vanished: false,
             keep_every_photos: DEFAULT_KEEP_EVERY_PHOTOS,
@@ -127,6 +134,18 @@ impl Config {
     pub(super) fn cell_rule(&self) -> CellRule {
         let Self { color_rule, min_share, min_region, .. } = *self;
         CellRule { color: color_rule, presence: Presence { min_share, min_region } }
+    }
+
+    /// Whether all photos with a row have a mask. With `uncertain`, the masks of a few are made when all are known; a
+    /// merge takes them from the shards.
+    pub(super) fn keeps_masks(&self) -> bool {
+        self.masks != Masks::None && (self.uncertain == 0 || self.merge)
+    }
+
+    /// Whether the network's certainty is needed.
+    pub(super) fn needs_certainty(&self) -> bool {
+        let is_shown = matches!(self.masks, Masks::Coco | Masks::LabelStudio);
+        self.from == LabelSource::Model && (self.uncertain > 0 || is_shown)
     }
 
     pub(super) fn max_pixels(&self) -> u64 {
@@ -157,7 +176,16 @@ pub(super) fn check_values(config: &Config) -> Result<()> {
         return Err(Error::config("merge", "cannot be combined with --shard: it merges all shards"));
     }
     let [catalogue, output] = [&config.catalogue, &config.output].map(|it| std::path::absolute(it).unwrap_or_default());
-    if config.masks == Masks::Png && output.starts_with(&catalogue) {
+    if config.uncertain > 0 && config.masks == Masks::None {
+        return Err(Error::config(
+            "segment.uncertain",
+            "is of masks, and none are written; set masks, e.g. to \"coco\"",
+        ));
+    }
+    if config.uncertain > 0 && config.from == LabelSource::Labels {
+        return Err(Error::config("segment.uncertain", "needs a network; labels are certain"));
+    }
+    if config.masks != Masks::None && output.starts_with(&catalogue) {
         let problem = "lies within the catalogue: its masks would be mistaken for photos; choose a folder outside";
         return Err(Error::config("output", problem));
     }

@@ -4,6 +4,7 @@ use super::config::Config;
 use crate::color::ColorTable;
 use crate::error::Result;
 use crate::features::CellRule;
+use crate::model::certainty::Certainty;
 use crate::model::{Colors, Model, Predictor};
 use crate::stage::{Common, Stage};
 
@@ -13,6 +14,8 @@ pub(super) struct Counter {
     /// The learnt table; typical values if the labels of a source are used.
     pub(super) colors: ColorTable,
     pub(super) predictor: Option<Predictor>,
+    /// Tells how sure the network is, if that is needed.
+    pub(super) certainty: Option<Certainty>,
     pub(super) made_by: MadeBy,
 }
 
@@ -26,7 +29,13 @@ impl Counter {
     ) -> Result<Self> {
         let rule = config.cell_rule();
         let Some((model, colors)) = model else {
-            return Ok(Self { rule, colors: ColorTable::typical(), predictor: None, made_by: MadeBy::Labels });
+            return Ok(Self {
+                rule,
+                colors: ColorTable::typical(),
+                predictor: None,
+                certainty: None,
+                made_by: MadeBy::Labels,
+            });
         };
         model.record(&colors, stage);
         let predictor = model.predictor(common.engine(config.device), config.precision)?;
@@ -34,7 +43,13 @@ impl Counter {
         stage.backend(predictor.backend());
         stage.count("precision", precision);
         let made_by = MadeBy::Model { checksums: model.checksums(&colors), precision };
-        Ok(Self { rule, colors: colors.table, predictor: Some(predictor), made_by })
+        let certainty = match model.parser() {
+            None if config.needs_certainty() => {
+                Some(Certainty::new(model.predict()?, common.engine(config.device))?)
+            }
+            _ => None,
+        };
+        Ok(Self { rule, colors: colors.table, predictor: Some(predictor), certainty, made_by })
     }
 }
 

@@ -38,6 +38,8 @@ pub(super) struct Wanted {
     pub(super) row_key: u64,
     /// Whether a mask is needed as well.
     pub(super) mask: bool,
+    /// Whether the network's certainty is needed as well.
+    pub(super) certainty: bool,
 }
 
 /// A photo of an earlier run.
@@ -225,6 +227,7 @@ impl Folder {
         }
         match &state.reject {
             Some((reason, _)) => REASONS_OF_CONTENT.contains(&reason.as_str()),
+            None if wanted.certainty && state.certainty.is_none() => false,
             None => row.is_some() && (!wanted.mask || self.mask(photo).is_some()),
         }
     }

@@ -1,10 +1,11 @@
 //! `masks/XX/<content_sha256>.png`: the label map of a photo at the photo's own size, one palette index per pixel.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use png::{BitDepth, ColorType, DeflateCompression, Encoder, EncodingError, Filter};
+use png::{BitDepth, ColorType, Decoder, DeflateCompression, Encoder, EncodingError, Filter, Reader, Transformations};
 
 use crate::error::{Error, Result};
 use crate::files::{self, hexadecimal};
@@ -46,6 +47,31 @@ pub(super) fn write(folder: &Path, content: &Digest, label_map: &[u8], width_px:
     files::create_folder(&files::parent_of(&path))?;
     let png = encode(label_map, width_px).map_err(|cause| Error::io("encode", &path)(cause.into()))?;
     fs::write(&path, png).map_err(Error::io("write", &path))
+}
+
+/// Reads what [`write`] wrote: the label map `[height, width]` and its width.
+pub(super) fn read(path: &Path) -> Result<(Vec<u8>, usize)> {
+    let damaged = |cause| Error::input(path, "is damaged; segment the photo again").because(cause);
+    let mut reader = opened(path)?;
+    let mut label_map = vec![0; reader.output_buffer_size().unwrap_or_default()];
+    reader.next_frame(&mut label_map).map_err(damaged)?;
+    if label_map.iter().any(|&it| usize::from(it) >= CATEGORY_PALETTE.len()) {
+        return Err(Error::input(path, "has labels beyond the categories; segment the photo again"));
+    }
+    Ok((label_map, reader.info().width as usize))
+}
+
+/// Width and height of a mask.
+pub(super) fn size(path: &Path) -> Result<(u32, u32)> {
+    opened(path).map(|reader| (reader.info().width, reader.info().height))
+}
+
+fn opened(path: &Path) -> Result<Reader<BufReader<File>>> {
+    let damaged = |cause| Error::input(path, "is damaged; segment the photo again").because(cause);
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let mut decoder = Decoder::new(BufReader::new(file));
+    decoder.set_transformations(Transformations::IDENTITY);
+    decoder.read_info().map_err(damaged)
 }
 
 /// A PNG of 8-bit palette indices (ISO/IEC 15948) with the palette of the categories.

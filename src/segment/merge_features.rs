@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::config::{Config, Masks};
+use super::config::Config;
 use super::counts::count_parts;
 use super::earlier::{Folder, Wanted, digest};
 use super::parts::{Fate, Tally, Writer, Written};
 use super::plan::{Plan, open_catalogue, published};
 use super::state::StateRow;
-use super::{stream, vanished};
+use super::{masks, stream, uncertain, vanished};
 use crate::error::{Error, Result};
 use crate::features::layout;
 use crate::shard::{self, Shard};
@@ -75,10 +75,15 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
         Ok(Fate::Take(place))
     });
     let fates = fates.collect::<Result<Vec<_>>>()?;
-    let wanted = Wanted { row_key: 0, mask: config.masks == Masks::Png };
+    let wanted = Wanted { row_key: 0, mask: config.keeps_masks(), certainty: false };
     let plan = Plan { catalogue, earlier, wanted, fates, vanished: 0, next_photo_id };
     let mut parts = plan.parts(config, stage)?;
     let mut written = Writer::new(&mut parts).close()?;
+    if config.uncertain > 0 {
+        let chosen = uncertain::choose(config, stage, written.parts)?.contents;
+        masks::retain(&stage.path(masks::FOLDER), &chosen)?;
+        written.uncertain = Some(chosen);
+    }
     // The shards know the reasons, even for an unreadable photo that keeps its earlier row.
     written.rejects = rejected;
     written.rejects.sort_by(|a, b| a.item.cmp(&b.item));

@@ -19,6 +19,7 @@ use crate::progress::Progress;
 use crate::rejects::{self, Reject};
 use crate::stage::{self, Common, Listing, Outcome, Read, RunFolders, Stage, StageConfig, Summary};
 
+mod annotations;
 mod config;
 mod counter;
 mod counts;
@@ -29,6 +30,7 @@ mod parts;
 mod plan;
 pub mod state;
 mod stream;
+mod uncertain;
 mod vanished;
 
 pub use config::{
@@ -92,7 +94,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     if common.dry_run {
         return dry_run(config, common, model).map(Outcome::Planned);
     }
-    let kept: &[&str] = if config.masks == Masks::Png { &[UNFINISHED, masks::FOLDER] } else { &[UNFINISHED] };
+    let kept: &[&str] = if config.keeps_masks() { &[UNFINISHED, masks::FOLDER] } else { &[UNFINISHED] };
     let mut stage = Stage::begin_again(STAGE, &config.folder(), common, config, kept)?;
     stage.create_folder(layout::STATE_FOLDER)?;
     let written = if config.merge {
@@ -101,6 +103,11 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
         segment(config, common, model, &mut stage)?
     };
     stage.remove_before_publishing(UNFINISHED);
+    if config.masks != Masks::None {
+        let model_id = written.model_id.as_deref().unwrap_or("lookbook");
+        let masks = annotations::write(config, &stage, written.parts, written.uncertain.as_ref(), model_id)?;
+        stage.count("masks", masks);
+    }
     rejects::write(&stage.path(layout::REJECTS_FILE), STAGE, &written.rejects)?;
     stage.count("rejects_by_reason", by_reason(&written.rejects));
     let rejected = written.rejects.len() as u64;
@@ -122,7 +129,7 @@ fn by_reason(rejects: &[Reject]) -> serde_json::Value {
 /// Segments what is new, reuses earlier results for the rest, and writes the parts.
 fn segment(config: &Config, common: &Common, model: Option<(Model, Colors)>, stage: &mut Stage) -> Result<Written> {
     let mut counter = Counter::load(config, common, model, stage)?;
-    let mut predictor = counter.predictor.take();
+    let (mut predictor, mut certainty) = (counter.predictor.take(), counter.certainty.take());
     let plan = Plan::new(config, &counter.made_by)?;
     tell_passed_over(&plan.catalogue);
     let wanted = plan.wanted;
@@ -148,11 +155,18 @@ fn segment(config: &Config, common: &Common, model: Option<(Model, Colors)>, sta
     let mut parts = plan.parts(config, stage)?;
     let mut writer = Writer::new(&mut parts);
     let progress = Progress::new(STAGE, todo.len() as u64, "photos");
-    stream::run(&work, predictor.as_mut(), plan.catalogue.items(&todo)?, common.threads, |outcome| {
+    let networks = (predictor.as_mut(), certainty.as_mut());
+    stream::run(&work, networks, plan.catalogue.items(&todo)?, common.threads, |outcome| {
         progress.inc(1);
         writer.push(outcome)
     })?;
     let mut written = writer.close()?;
+    written.model_id = Some(model_id.clone());
+    if config.uncertain > 0 {
+        let chosen = uncertain::choose(config, stage, written.parts)?;
+        uncertain::write_masks(&chosen, &work, predictor.as_mut(), stage, common)?;
+        written.uncertain = Some(chosen.contents);
+    }
     if masks_were_left {
         masks::retain(&stage.path(masks::FOLDER), &written.masks)?;
     }

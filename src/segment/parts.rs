@@ -11,7 +11,7 @@ use arrow::compute::{interleave_record_batch, take_record_batch};
 
 use super::earlier::{Earlier, PhotoPlace};
 use super::masks;
-use super::state::{self, StateRow};
+use super::state::{self, PhotoCertainty, StateRow};
 use crate::catalogue::{Catalogue, Entry};
 use crate::error::Result;
 use crate::features::layout;
@@ -40,6 +40,8 @@ pub(super) struct PhotoOutcome {
     pub(super) index: u32,
     pub(super) stat: Option<Stat>,
     pub(super) content: Option<Digest>,
+    /// How sure the network is, of a row made in this run.
+    pub(super) certainty: Option<Box<PhotoCertainty>>,
     pub(super) made: Made,
 }
 
@@ -125,6 +127,10 @@ pub(super) struct Written {
     pub(super) listing: Listing,
     /// Contents of the photos that have masks, if masks are written.
     pub(super) masks: HashSet<Digest>,
+    /// Contents of the photos of which the network is least certain, if only these have masks.
+    pub(super) uncertain: Option<HashSet<Digest>>,
+    /// Identity of the model, unless shards are merged.
+    pub(super) model_id: Option<String>,
 }
 
 /// Takes outcomes in any order and writes each part once it is complete.
@@ -192,7 +198,8 @@ impl<'a> Writer<'a> {
             if let Fate::Take(place) = self.parts.fates[index] {
                 let state = &self.parts.earlier.photo(place).state;
                 let (stat, content) = (state.stat, state.content);
-                outcomes.push(PhotoOutcome { index: index as u32, stat, content, made: Made::Taken(place) });
+                let made = Made::Taken(place);
+                outcomes.push(PhotoOutcome { index: index as u32, stat, content, certainty: None, made });
             }
         }
         outcomes.sort_by_key(|outcome| outcome.index);
@@ -424,6 +431,7 @@ fn state_of(entry: &Entry, outcome: &PhotoOutcome, row_key: u64, before: Option<
         stat: outcome.stat,
         content: outcome.content,
         row_key: before.map_or(row_key, |it| it.row_key),
+        certainty: outcome.certainty.clone().or_else(|| before.and_then(|it| it.certainty.clone())),
         reject,
     }
 }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::config::{Config, Masks, without_labels};
+use super::config::{Config, without_labels};
 use super::counter::MadeBy;
 use super::earlier::{Earlier, Folder, UNFINISHED, Wanted};
 use super::parts::{Fate, Parts, Tally, Unfinished};
@@ -47,7 +47,7 @@ impl Plan {
         }
         let (mut catalogue, next_photo_id) = open_catalogue(config, &earlier)?;
         let row_key = row_key(config, made_by, &catalogue)?;
-        let wanted = Wanted { row_key, mask: config.masks == Masks::Png };
+        let wanted = Wanted { row_key, mask: config.keeps_masks(), certainty: config.needs_certainty() };
         let before = earlier.published().iter().filter(|it| it.row.is_some());
         let before = before.map(|it| (it.state.name.clone(), it.state.photo_id));
         let before = before.filter(|(name, _)| config.shard.is_none_or(|shard| shard.holds(Path::new(&**name))));

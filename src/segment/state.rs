@@ -11,18 +11,22 @@
 //! | `inode` | u64 | its inode number; null for photos inside a dataset |
 //! | `content_sha256` | 32 bytes | of the encoded file; null if it could not be read |
 //! | `row_key` | u64 | hash of the model, colour table and settings that the row depends on |
+//! | `certainty` | f32 | mean probability of the network's choices over the photo, 0 to 1; only if it was asked for |
+//! | `category_certainty` | list of f32 | the same over the pixels of each category, by id, 0 without pixels |
 //! | `reason`, `detail` | text | why the photo has no row in the part; null if it has one |
 
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, FixedSizeBinaryArray, FixedSizeBinaryBuilder, RecordBatch, StringArray, TimestampMicrosecondArray,
-    UInt32Array, UInt64Array,
+    Array, ArrayRef, FixedSizeBinaryArray, FixedSizeBinaryBuilder, Float32Array, Float32Builder, ListArray,
+    ListBuilder, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array, UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, TimeUnit};
 
 use crate::error::Result;
+use crate::labels::CATEGORY_COUNT;
+use crate::model::certainty::CERTAIN;
 use crate::stage::{Digest, Stat};
 use crate::table::{column, read_table, schema, write_table};
 
@@ -30,8 +34,33 @@ use crate::table::{column, read_table, schema, write_table};
 pub const TABLE: &str = "state";
 const TIME_ZONE: &str = "UTC";
 
+/// How sure the network is of a photo: mean probabilities of its choices, 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PhotoCertainty {
+    /// Over all pixels.
+    pub mean: f32,
+    /// Over the pixels of each category, 0 if there are none.
+    pub by_category: [f32; CATEGORY_COUNT],
+}
+
+impl PhotoCertainty {
+    /// From a label map and the certainties of its pixels, 0 to [`CERTAIN`].
+    #[must_use]
+    pub fn of(label_map: &[u8], certainties: &[u8]) -> Self {
+        let mut sums = [[0_u64; 2]; CATEGORY_COUNT];
+        for (&label, &certainty) in label_map.iter().zip(certainties) {
+            let [sum, pixels] = &mut sums[usize::from(label)];
+            *sum += u64::from(certainty);
+            *pixels += 1;
+        }
+        let mean = |[sum, pixels]: [u64; 2]| (sum as f64 / (pixels.max(1) as f64 * f64::from(CERTAIN))) as f32;
+        let all = sums.iter().fold([0; 2], |all, it| [all[0] + it[0], all[1] + it[1]]);
+        Self { mean: mean(all), by_category: sums.map(mean) }
+    }
+}
+
 /// One row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StateRow {
     /// As in the part.
     pub photo_id: u32,
@@ -43,6 +72,8 @@ pub struct StateRow {
     pub content: Option<Digest>,
     /// Hash of what the row depends on besides the content.
     pub row_key: u64,
+    /// `None` unless it was asked for.
+    pub certainty: Option<Box<PhotoCertainty>>,
     /// Reason code and detail of a photo without a row.
     pub reject: Option<(String, String)>,
 }
@@ -53,7 +84,7 @@ pub struct StateRow {
 /// As [`write_table`].
 pub fn write(path: &Path, rows: &[StateRow]) -> Result<()> {
     let time = DataType::Timestamp(TimeUnit::Microsecond, Some(TIME_ZONE.into()));
-    let fields = vec![
+    let mut fields = vec![
         Field::new("photo_id", DataType::UInt32, false),
         Field::new("name", DataType::Utf8, false),
         Field::new("file_bytes", DataType::UInt64, true),
@@ -79,7 +110,7 @@ pub fn write(path: &Path, rows: &[StateRow]) -> Result<()> {
     let rejected = |of: fn(&(String, String)) -> &str| -> ArrayRef {
         Arc::new(rows.iter().map(|row| row.reject.as_ref().map(of)).collect::<StringArray>())
     };
-    let columns: Vec<ArrayRef> = vec![
+    let mut columns: Vec<ArrayRef> = vec![
         Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.photo_id))),
         Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.name))),
         Arc::new(rows.iter().map(|row| row.stat.map(|stat| stat.bytes)).collect::<UInt64Array>()),
@@ -91,6 +122,17 @@ pub fn write(path: &Path, rows: &[StateRow]) -> Result<()> {
         rejected(|it| &it.0),
         rejected(|it| &it.1),
     ];
+    if rows.iter().any(|row| row.certainty.is_some()) {
+        fields.push(Field::new("certainty", DataType::Float32, true));
+        fields.push(Field::new_list("category_certainty", Field::new_list_field(DataType::Float32, true), true));
+        let mut by_category = ListBuilder::new(Float32Builder::new());
+        for row in rows {
+            by_category.append_option(row.certainty.as_ref().map(|it| it.by_category.map(Some)));
+        }
+        columns
+            .push(Arc::new(rows.iter().map(|row| row.certainty.as_ref().map(|it| it.mean)).collect::<Float32Array>()));
+        columns.push(Arc::new(by_category.finish()));
+    }
     write_table(path, &RecordBatch::try_new(schema(TABLE, fields), columns).expect("the columns match the schema"))
 }
 
@@ -116,6 +158,7 @@ pub fn read(path: &Path) -> Result<Vec<StateRow>> {
         let keys: &UInt64Array = column(path, &batch, "row_key")?;
         let reasons: &StringArray = column(path, &batch, "reason")?;
         let details: &StringArray = column(path, &batch, "detail")?;
+        let certainty = |row| certainty_of(&batch, row);
         rows.extend((0..batch.num_rows()).map(|row| StateRow {
             photo_id: ids.value(row),
             name: names.value(row).into(),
@@ -129,15 +172,37 @@ pub fn read(path: &Path) -> Result<Vec<StateRow>> {
             ),
             content: digests.is_valid(row).then(|| digests.value(row).try_into().ok()).flatten(),
             row_key: keys.value(row),
+            certainty: certainty(row).map(Box::new),
             reject: reasons.is_valid(row).then(|| (reasons.value(row).to_owned(), details.value(row).to_owned())),
         }));
     }
     Ok(rows)
 }
 
+/// The certainty in a row, if the table has one.
+fn certainty_of(batch: &RecordBatch, row: usize) -> Option<PhotoCertainty> {
+    let mean: &Float32Array = batch.column_by_name("certainty")?.as_any().downcast_ref()?;
+    let lists: &ListArray = batch.column_by_name("category_certainty")?.as_any().downcast_ref()?;
+    if mean.is_null(row) || lists.is_null(row) {
+        return None;
+    }
+    let list = lists.value(row);
+    let by_category = list.as_any().downcast_ref::<Float32Array>()?.values()[..].try_into().ok()?;
+    Some(PhotoCertainty { mean: mean.value(row), by_category })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn certainty_is_a_mean_over_the_photo_and_over_each_category() {
+        let found = PhotoCertainty::of(&[0, 0, 3, 3], &[255, 255, 0, 51]);
+        assert_eq!(
+            (found.mean, found.by_category[0], found.by_category[3], found.by_category[1]),
+            (0.55, 1.0, 0.1, 0.0)
+        );
+    }
 
     #[test]
     fn what_was_written_is_read() -> Result<()> {
@@ -154,6 +219,7 @@ mod tests {
             }),
             content: Some([9; 32]),
             row_key: u64::MAX,
+            certainty: None,
             reject: None,
         };
         let unread = StateRow {
@@ -165,6 +231,11 @@ mod tests {
         let fresh =
             StateRow { stat: Some(Stat { bytes: 0, modified_us: None, changed_us: 5, inode: 8 }), ..good.clone() };
         let rows = [good, unread, fresh];
+        write(&path, &rows)?;
+        assert_eq!(read(&path)?, rows);
+        let mut rows = rows;
+        let by_category = std::array::from_fn(|it| it as f32 / 32.0);
+        rows[1].certainty = Some(Box::new(PhotoCertainty { mean: 0.25, by_category }));
         write(&path, &rows)?;
         assert_eq!(read(&path)?, rows);
         Ok(())

@@ -14,12 +14,14 @@ use super::counter::Counter;
 use super::earlier::{Earlier, Wanted, digest};
 use super::masks;
 use super::parts::{Made, PhotoOutcome, names_of};
+use super::state::PhotoCertainty;
 use crate::catalogue::{Catalogue, Entry, Item};
 use crate::dataset::PhotoRecord;
 use crate::error::Result;
 use crate::features::PixelCounts;
 use crate::features::rows::FeatureRow;
 use crate::files::hexadecimal;
+use crate::model::certainty::Certainty;
 use crate::model::layout::{Answer, Laid, Layout};
 use crate::model::predictor::{BATCH_SIZE, Predictor};
 use crate::photo::{self, Decoded, PhotoProblem};
@@ -65,8 +67,8 @@ enum Prepared {
 /// The output of the network step.
 enum Answered {
     Done(PhotoOutcome),
-    /// With the network's answer.
-    OnCanvas(Box<OnCanvas>, Answer),
+    /// With the network's answer, and with its certainty of the canvas if that is needed.
+    OnCanvas(Box<OnCanvas>, Answer, Option<Vec<u8>>),
 }
 
 type Items<'a> = Box<dyn Iterator<Item = Result<Item>> + Send + 'a>;
@@ -74,7 +76,7 @@ type Items<'a> = Box<dyn Iterator<Item = Result<Item>> + Send + 'a>;
 /// Processes all items with `workers` threads and passes each outcome to `sink`, in any order.
 pub(super) fn run(
     work: &Work,
-    predictor: Option<&mut Predictor>,
+    networks: (Option<&mut Predictor>, Option<&mut Certainty>),
     items: Items,
     workers: usize,
     sink: impl FnMut(PhotoOutcome) -> Result<()> + Send,
@@ -89,7 +91,7 @@ pub(super) fn run(
         }
         drop(prepared);
         let counting = threads::spawn_in(scope, move || count_all(work, to_count, sink))?;
-        let predicted = predict_all(predictor, &to_answer, &answered);
+        let predicted = predict_all(networks, &to_answer, &answered);
         drop((to_answer, answered));
         let counted = counting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // If counting failed, the network only noticed that its receiver was gone, so report the former.
@@ -110,7 +112,7 @@ fn prepare_all(work: &Work, items: &Mutex<Items>, prepared: &SyncSender<Result<P
 
 /// Runs the network on the incoming photos, in batches.
 fn predict_all(
-    mut predictor: Option<&mut Predictor>,
+    (mut predictor, mut certainty): (Option<&mut Predictor>, Option<&mut Certainty>),
     prepared: &Receiver<Result<Prepared>>,
     answered: &SyncSender<Vec<Answered>>,
 ) -> Result<()> {
@@ -128,7 +130,13 @@ fn predict_all(
         if batch.len() == BATCH_SIZE || (at_end && !batch.is_empty()) {
             let predictor = predictor.as_mut().expect("photos are laid out for a network");
             let answers = predictor.run(batch.iter().map(|it| &it.laid))?;
-            ready.extend(batch.drain(..).zip(answers).map(|(photo, answer)| Answered::OnCanvas(photo, answer)));
+            for (photo, answer) in batch.drain(..).zip(answers) {
+                let certainty = match (certainty.as_mut(), &photo.laid) {
+                    (Some(certainty), Laid::Own(canvas)) => Some(certainty.on_canvas(canvas.pixels.clone())?),
+                    _ => None,
+                };
+                ready.push(Answered::OnCanvas(photo, answer, certainty));
+            }
         }
         if (!ready.is_empty() && answered.send(ready).is_err()) || at_end {
             return Ok(());
@@ -145,7 +153,7 @@ fn count_all(
     for batch in answered {
         let outcomes = batch.into_par_iter().map(|it| match it {
             Answered::Done(outcome) => Ok(outcome),
-            Answered::OnCanvas(photo, answer) => work.count(&photo, &answer),
+            Answered::OnCanvas(photo, answer, certainty) => work.count(&photo, &answer, certainty.as_deref()),
         });
         outcomes.collect::<Result<Vec<_>>>()?.into_iter().try_for_each(&mut sink)?;
     }
@@ -169,7 +177,8 @@ impl Work<'_> {
             }
         };
         let content = digest(&bytes);
-        let done = |made| Ok(Prepared::Done(PhotoOutcome { index, stat, content: Some(content), made }));
+        let done =
+            |made| Ok(Prepared::Done(PhotoOutcome { index, stat, content: Some(content), certainty: None, made }));
         if let Some(place) = self.earlier.by_content(&entry.name, &content, self.wanted) {
             return done(Made::Taken(place));
         }
@@ -192,9 +201,13 @@ impl Work<'_> {
         match before {
             Some(place) if not_its_fault => {
                 let state = &self.earlier.photo(place).state;
-                PhotoOutcome { index, stat: state.stat, content: state.content, made: Made::Stays(place, problem) }
+                let made = Made::Stays(place, problem);
+                PhotoOutcome { index, stat: state.stat, content: state.content, certainty: None, made }
             }
-            _ => PhotoOutcome { index, stat: None, content: None, made: Made::Rejected(problem) },
+            _ => {
+                let made = Made::Rejected(problem);
+                PhotoOutcome { index, stat: None, content: None, certainty: None, made }
+            }
         }
     }
 
@@ -224,18 +237,26 @@ impl Work<'_> {
     }
 
     /// Counts a photo's pixels by the network's answer.
-    fn count(&self, it: &OnCanvas, answer: &Answer) -> Result<PhotoOutcome> {
+    fn count(&self, it: &OnCanvas, answer: &Answer, certainty: Option<&[u8]>) -> Result<PhotoOutcome> {
         let layout = self.layout.as_ref().expect("photos are laid out for a network");
         let entry = &self.catalogue.entries[it.index as usize];
         let Decoded { photo, own_width_px, own_height_px } = &it.decoded;
         let own = (*own_width_px, *own_height_px);
         let label_map = |size| layout.label_map(&it.laid, answer, size, &entry.name);
-        let counts = self.counter.colors.count(photo, &label_map(photo.size())?, self.counter.rule);
+        let fitted = label_map(photo.size())?;
+        let certainty = if self.wanted.certainty {
+            let of_pixels = layout.certainties(&it.laid, answer, certainty, photo.size(), &entry.name)?;
+            of_pixels.map(|it| Box::new(PhotoCertainty::of(&fitted, &it)))
+        } else {
+            None
+        };
+        let counts = self.counter.colors.count(photo, &fitted, self.counter.rule);
         if let Some(folder) = &self.masks {
             masks::write(folder, &it.content, &label_map(own)?, own.0)?;
         }
         let row = self.row(entry, &it.content, self.model_id, photo.size(), own, counts);
-        Ok(PhotoOutcome { index: it.index, stat: it.stat, content: Some(it.content), made: Made::Row(Box::new(row)) })
+        let made = Made::Row(Box::new(row));
+        Ok(PhotoOutcome { index: it.index, stat: it.stat, content: Some(it.content), certainty, made })
     }
 
     fn row(

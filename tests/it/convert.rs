@@ -532,18 +532,18 @@ fn tags_that_the_fold_does_not_know_are_a_clear_error() {
     let place = ccp_place();
     let (source, output) = (place.path().join("source"), place.path().join("dataset"));
     let fold = place.path().join("fold.toml");
-    let mut config = Config { source: source.clone(), output, ccp_fold: Some(fold.clone()), ..Default::default() };
+    let mut config = Config { source: source.clone(), output, fold: Some(fold.clone()), ..Default::default() };
     for (text, expected) in [
-        ("[fold]\n\"null\" = \"bk\"\n\"t-shirt\" = \"T-shirt\"\n", "no line for the tag 'watch'"),
-        ("[fold]\n\"null\" = \"bk\"\n\"t-shirt\" = \"tee\"\n", "'tee' of the tag 't-shirt'"),
-        ("fold = 3", "ccp_fold"),
+        ("[fold]\n\"null\" = \"bk\"\n\"t-shirt\" = \"T-shirt\"\n", "'watch' in"),
+        ("[fold]\n\"null\" = \"bk\"\n\"t-shirt\" = \"tee\"\n", "'tee' of 't-shirt'"),
+        ("fold = 3", "convert.fold"),
     ] {
         fs::write(&fold, text).expect("a settings file");
         let error = convert::run(&config, &Common::default()).expect_err(expected);
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains(expected), "{error}");
     }
-    config.ccp_fold = None;
+    config.fold = None;
     fs::write(source.join("label_list.mat"), label_list(&["null", "spacesuit"])).expect("a file");
     let error = convert::run(&config, &Common::default()).expect_err("an unknown tag");
     assert!(error.to_string().contains("'spacesuit'"), "{error}");
