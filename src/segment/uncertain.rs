@@ -51,7 +51,7 @@ pub(super) fn write_masks(
         earlier: &Earlier::default(),
         wanted: Wanted { mask: true, ..work.wanted },
         masks: Some(stage.path(masks::FOLDER)),
-        spec: work.spec.clone(),
+        layout: work.layout.clone(),
         ..*work
     };
     stream::run(&work, (predictor, None), work.catalogue.items(&indices)?, common.threads, |_| Ok(()))
