@@ -44,9 +44,7 @@ impl Counter {
         stage.count("precision", precision);
         let made_by = MadeBy::Model { checksums: model.checksums(&colors), precision };
         let certainty = match model.parser() {
-            None if config.needs_certainty() => {
-                Some(Certainty::new(model.predict()?, common.engine(config.device))?)
-            }
+            None if config.needs_certainty() => Some(Certainty::new(model.predict()?, common.engine(config.device))?),
             _ => None,
         };
         Ok(Self { rule, colors: colors.table, predictor: Some(predictor), certainty, made_by })

@@ -133,7 +133,7 @@ fn the_sample_as_masks_of_cvat_has_the_same_labels() {
     let place = tempfile::tempdir().expect("a temporary folder");
     let source = place.path().join("sample");
     let config = sample::Config { output: source.clone(), photos: 12 };
-    sample::run(&config, &Common::default()).expect("a sample");
+    let _ = sample::run(&config, &Common::default()).expect("a sample");
     cvat_is_as_mat(&source);
 }
 
@@ -473,7 +473,7 @@ fn labels_of_the_sample_that_were_written_for_any_tool_come_back() {
     let place = tempfile::tempdir().expect("a temporary folder");
     let source = place.path().join("sample");
     let config = sample::Config { output: source.clone(), photos: 12 };
-    sample::run(&config, &Common::default()).expect("a sample");
+    let _ = sample::run(&config, &Common::default()).expect("a sample");
     comes_back(&source);
 }
 
