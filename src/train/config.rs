@@ -255,6 +255,9 @@ impl Config {
                 channels: vec![32, 64, 96, 128],
                 logit_scale: 2,
                 presence: 0.5,
+                augment_scale: 0.2,
+                augment_shift: 0.1,
+                augment_light: 0.2,
                 ..best
             },
         }
