@@ -621,7 +621,8 @@ fn the_least_certain_photos_alone_have_masks() -> Result<(), Error> {
             (config.masks, config.uncertain, config.shard) = (Masks::Coco, 4, Shard::new(number, 2));
         })
     };
-    (shards(1)?, shards(2)?);
+    shards(1)?;
+    shards(2)?;
     let summary = predictions(place.path(), |config| config.merge = true)?;
     assert_eq!(summary.counts["masks"], 4);
     assert!(ids_in(&features).into_iter().eq(ids_of(4).into_iter().map(u64::from)), "of all shards");
