@@ -104,35 +104,52 @@ struct Moments<'a> {
     sums: [&'a mut [f32]; 2],
 }
 
+/// Vectors of channels whose sums are kept in registers: a pixel is then read in runs of whole cache lines.
+const RUN: usize = 8;
+
 impl Job for Moments<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        if self.channels.is_multiple_of(S::Wide::LANES) {
-            self.add::<S::Wide>(simd.wide());
-        } else {
-            self.add::<S::Eight>(simd.eight());
+    fn run<S: Simd>(mut self, simd: S) {
+        let mut channel = 0;
+        while channel < self.channels {
+            let left = (self.channels - channel) / S::Wide::LANES;
+            channel += match left {
+                RUN.. => self.add::<S::Wide, RUN>(simd.wide(), channel),
+                2.. => self.add::<S::Wide, 2>(simd.wide(), channel),
+                1 => self.add::<S::Wide, 1>(simd.wide(), channel),
+                _ => self.add::<S::Eight, 1>(simd.eight(), channel),
+            };
         }
     }
 }
 
 impl Moments<'_> {
+    /// Adds those of `N` vectors of channels, and returns their number.
     #[inline(always)]
-    fn add<V: Vector>(self, token: V::Token) {
-        let Self { factors: [a, b], pivots: [p, q], channels, sums: [firsts, seconds] } = self;
-        for channel in (0..channels).step_by(V::LANES) {
-            let [p, q] = [p, q].map(|pivot| V::of(token, &pivot[channel..]));
-            let [mut first, mut second] = [V::splat(token, 0.0); 2];
-            for (a, b) in a.chunks_exact(channels).zip(b.chunks_exact(channels)) {
-                let a = V::of(token, &a[channel..]).minus(p);
-                first = first.plus(a);
-                second = a.times_plus(V::of(token, &b[channel..]).minus(q), second);
+    fn add<V: Vector, const N: usize>(&mut self, token: V::Token, channel: usize) -> usize {
+        let width = N * V::LANES;
+        let Self { factors: [a, b], pivots, channels, sums } = self;
+        let pivots: [[V; N]; 2] =
+            pivots.map(|pivot| std::array::from_fn(|n| V::of(token, &pivot[channel + n * V::LANES..])));
+        let mut found = [[V::splat(token, 0.0); N]; 2];
+        for (a, b) in a.chunks_exact(*channels).zip(b.chunks_exact(*channels)) {
+            let (a, b) = (&a[channel..channel + width], &b[channel..channel + width]);
+            for n in 0..N {
+                let a = V::of(token, &a[n * V::LANES..]).minus(pivots[0][n]);
+                let b = V::of(token, &b[n * V::LANES..]).minus(pivots[1][n]);
+                found[0][n] = found[0][n].plus(a);
+                found[1][n] = a.times_plus(b, found[1][n]);
             }
-            let (firsts, seconds) = (&mut firsts[channel..], &mut seconds[channel..]);
-            V::of(token, firsts).plus(first).put(firsts);
-            V::of(token, seconds).plus(second).put(seconds);
         }
+        for (sums, found) in sums.iter_mut().zip(found) {
+            for (n, found) in found.into_iter().enumerate() {
+                let place = &mut sums[channel + n * V::LANES..];
+                V::of(token, place).plus(found).put(place);
+            }
+        }
+        width
     }
 }
 
@@ -161,13 +178,15 @@ impl Job for Scaled<'_> {
 impl Scaled<'_> {
     #[inline(always)]
     fn scale<V: Vector>(self, token: V::Token) {
-        let channels = self.factors.len();
-        for pixel in (0..self.input.len()).step_by(channels) {
+        let Self { input, factors, summands, finish, output } = self;
+        let channels = factors.len();
+        let pixels = input.chunks_exact(channels).zip(output.chunks_exact_mut(channels));
+        for (pixel, (input, output)) in pixels.enumerate() {
             for channel in (0..channels).step_by(V::LANES) {
-                let [factor, summand] = [self.factors, self.summands].map(|it| V::of(token, &it[channel..]));
-                let place = pixel + channel;
-                let scaled = V::of(token, &self.input[place..]).times_plus(factor, summand);
-                self.finish.of(scaled, place).put(&mut self.output[place..]);
+                // Not by `map` over an array: it is not inlined.
+                let (factor, summand) = (V::of(token, &factors[channel..]), V::of(token, &summands[channel..]));
+                let scaled = V::of(token, &input[channel..]).times_plus(factor, summand);
+                finish.of(scaled, pixel * channels + channel).put(&mut output[channel..]);
             }
         }
     }
@@ -197,12 +216,14 @@ impl Job for Back<'_> {
 impl Back<'_> {
     #[inline(always)]
     fn back<V: Vector>(self, token: V::Token) {
-        let channels = self.coefficients[0].len();
+        let [factors, slopes, summands] = self.coefficients;
+        let channels = factors.len();
         let pixels = self.gradient.chunks_exact(channels).zip(self.input.chunks_exact(channels));
         for ((gradient, input), result) in pixels.zip(self.result.chunks_exact_mut(channels)) {
             for channel in (0..channels).step_by(V::LANES) {
-                let [factor, slope, summand] = self.coefficients.each_ref().map(|it| V::of(token, &it[channel..]));
+                let (slope, summand) = (V::of(token, &slopes[channel..]), V::of(token, &summands[channel..]));
                 let input = V::of(token, &input[channel..]).times_plus(slope, summand);
+                let factor = V::of(token, &factors[channel..]);
                 V::of(token, &gradient[channel..]).times_plus(factor, input).put(&mut result[channel..]);
             }
         }
