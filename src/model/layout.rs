@@ -98,13 +98,11 @@ impl Layout {
     }
 
     /// How sure a network is of its choice for each pixel of a photo at the size `to` (width, height): `[height, width]`,
-    /// 0 to 1 as 0 to [`CERTAIN`]. `on_canvas` is the certainty of a model of ours ([`Certainty::on_canvas`]), whose answers
+    /// 0 to 1 as 0 to [`CERTAIN`]. `on_canvas` is the certainty of a model of ours (`Certainty::on_canvas`), whose answers
     /// do not say; without it there is none. A parser's answers say themselves.
     ///
     /// # Errors
     /// As [`Layout::label_map`].
-    ///
-    /// [`Certainty::on_canvas`]: super::certainty::Certainty::on_canvas
     pub fn certainties(
         &self,
         laid: &Laid,
