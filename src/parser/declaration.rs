@@ -381,12 +381,9 @@ impl Output {
     }
 }
 
+/// A good declaration, for tests.
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-
-    /// A good declaration; settings are changed by [`changed`].
-    pub(in crate::parser) const GOOD: &str = r#"
+pub(super) const GOOD: &str = r#"
 name = "colours"
 license = "MIT"
 network = "model.onnx"
@@ -406,6 +403,10 @@ labels = ["nothing", "hat", "shirt"]
 nothing = "bk"
 shirt = "T-shirt"
 "#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     fn parse(text: &str) -> Result<Declaration> {
         Declaration::parse(Path::new("parser.toml"), text.as_bytes())

@@ -126,7 +126,7 @@ fn arranged<T>(input: &Input, rgb: &[u8], number: impl Fn(usize, u8) -> T) -> Ve
 
 #[cfg(test)]
 mod tests {
-    use super::super::declaration::tests::GOOD;
+    use super::super::declaration::GOOD;
     use super::*;
 
     fn input(change: impl FnOnce(&mut Input)) -> Input {

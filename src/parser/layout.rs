@@ -237,7 +237,7 @@ impl Scores<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::declaration::tests::GOOD;
+    use super::super::declaration::GOOD;
     use super::*;
 
     /// An input of 4 x 4 pixels; labels 0, 1 and 2 are the categories 0, 10 and 1.

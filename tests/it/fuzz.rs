@@ -12,6 +12,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::model::write_flat_model;
+use crate::parser;
 use lookbook::dataset::Dataset;
 use lookbook::features::{FeatureStatistics, FeatureTable};
 use lookbook::graph::{Loss, Spec, parameters};
@@ -151,6 +152,7 @@ fn kinds(place: &Path) -> Vec<Kind> {
             said(Dataset::open(folder).and_then(|it| it.index()))
         }),
         kind("network", "predict.onnx", vec![bytes(model.join("predict.onnx"))], |folder| said(Model::open(folder))),
+        kind("parser", "parser.toml", vec![parser::declared().into()], |folder| said(Model::open(folder))),
     ]
 }
 

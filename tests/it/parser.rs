@@ -18,8 +18,9 @@ use lookbook::labels::COLOR_RGB;
 use lookbook::model::Model;
 use lookbook::parser::{Parser, Values, check};
 use lookbook::photo::{self, Photo};
+use lookbook::settings::Settings;
 use lookbook::stage::{Common, Summary};
-use lookbook::{convert, evaluate, export, files, recommend, report, sample, segment};
+use lookbook::{convert, evaluate, export, files, recommend, report, run, sample, segment};
 
 /// Labels with their colours (ids) and categories.
 const LABELS: [(&str, u8, &str); 6] = [
@@ -162,6 +163,11 @@ fn declaration(form: Form) -> String {
         let _ = writeln!(text, "{label} = \"{category}\"");
     }
     text
+}
+
+/// A good declaration.
+pub(crate) fn declared() -> String {
+    declaration(FORM)
 }
 
 fn write_parser(folder: &Path, form: Form) {
@@ -634,4 +640,33 @@ fn answers_that_are_none_end_with_the_name_of_the_photo() {
         assert!(said.contains(named) && said.contains(".jpg"), "{said}");
         assert!(!features.exists(), "nothing is half-written");
     }
+}
+
+#[test]
+fn a_night_segments_with_the_parser_of_its_settings() {
+    if library().is_none() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    small_place(place.path());
+    let parser = place.path().join("colours");
+    write_parser(&parser, FORM);
+    let file = place.path().join("night.toml");
+    fs::write(&file, format!("[segment]\nmodel = \"{}\"\n", parser.display())).unwrap();
+    let night = || {
+        let settings = Settings::read(Some(&file)).unwrap();
+        let output = Some(place.path().join("output"));
+        let only = Some(["segment".to_owned(), "segment".to_owned()]);
+        run::run(&run::Request { output, only, ..Default::default() }, &settings, &Common::default())
+    };
+    fs::create_dir(place.path().join("output")).unwrap();
+    fs::rename(place.path().join("dataset"), place.path().join("output/dataset")).unwrap();
+    assert_eq!(night().unwrap().stages[0].did, run::Did::Run);
+    let made = Summary::read(&place.path().join("output/features")).unwrap();
+    assert_eq!(made.counts["photos"], 24);
+    assert_eq!(night().unwrap().stages[0].did, run::Did::Nothing);
+    // What is wrong with it is found before the first stage.
+    fs::write(parser.join("parser.toml"), declaration(FORM).replace("width_px = 48", "width_px = 0")).unwrap();
+    let said = night().expect_err("it is refused").to_string();
+    assert!(said.contains("input.width_px is 0"), "{said}");
 }
