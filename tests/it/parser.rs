@@ -217,12 +217,14 @@ fn write_photos(folder: &Path) {
     sample::run(&config, &Common::default()).unwrap().published().expect("a sample has no gates");
     let drawn = files::entries(&source.join("image")).unwrap();
     assert_eq!(drawn.len(), 2);
-    let mut photos: Vec<Photo> = drawn.iter().map(|it| photo::read(it).unwrap()).collect();
+    // Small, for they are labelled in every form, twice.
+    let mut photos: Vec<Photo> = drawn.iter().map(|it| photo::fit(&photo::read(it).unwrap(), 200, 300)).collect();
     photos.push(photo::resize(&photos[0], 48, 64));
     photos.push(photo::resize(&photos[0], 301, 77));
     photos.push(photo::resize(&photos[1], 20, 31));
     if let Some(real) = shared("data/ccp/photos") {
-        photos.extend(files::entries(&real).unwrap().iter().take(2).map(|it| photo::read(it).unwrap()));
+        let read = |it: &PathBuf| photo::fit(&photo::read(it).unwrap(), 180, 270);
+        photos.extend(files::entries(&real).unwrap().iter().take(2).map(read));
     }
     for (number, photo) in photos.iter().enumerate() {
         write_png(&folder.join(format!("{number}.png")), photo);
@@ -244,11 +246,8 @@ fn every_form_gives_the_labels_that_python_gives() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/parser_in_python.py");
     let output = python.arg(script).arg(&photos).args(&folders).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let pictures: Vec<_> = files::entries(&photos)
-        .unwrap()
-        .into_iter()
-        .filter(|it| it.extension().is_some_and(|it| it == "png"))
-        .collect();
+    let is_picture = |it: &PathBuf| it.extension().is_some_and(|it| it == "png");
+    let pictures: Vec<_> = files::entries(&photos).unwrap().into_iter().filter(is_picture).collect();
     assert!(pictures.len() >= 5 && forms.len() > 150);
     for (folder, form) in folders.iter().zip(&forms) {
         let mut network =
