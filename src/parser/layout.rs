@@ -298,7 +298,8 @@ mod tests {
         let mut values = vec![0.0; 48];
         // Class 1 in the photo's rows, class 2, far surer, in the border.
         values[16 + 4..16 + 12].fill(1.0);
-        (values[32..36].fill(9.0), values[44..].fill(9.0));
+        values[32..36].fill(9.0);
+        values[44..].fill(9.0);
         assert_eq!(it.label_map(&laid(&it, 8, 4), &scores(4, &values), (8, 4)), Ok(vec![10; 32]));
     }
 
