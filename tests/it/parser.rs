@@ -82,9 +82,10 @@ fn network(form: Form) -> Vec<u8> {
     let [width, height] = SIZE;
     let dims = |channels: usize, scale: usize| {
         let [rows, columns] = [height / scale, width / scale].map(Dim::Fixed);
-        match form.nhwc {
-            false => [form.batch, Dim::Fixed(channels), rows, columns],
-            true => [form.batch, rows, columns, Dim::Fixed(channels)],
+        if form.nhwc {
+            [form.batch, rows, columns, Dim::Fixed(channels)]
+        } else {
+            [form.batch, Dim::Fixed(channels), rows, columns]
         }
     };
     let mut x = builder.input("pixels", element, &dims(3, 1));
