@@ -54,7 +54,8 @@ def settled(network, classifier, pixels):
 def export(network, pixels, folder, name="network.onnx"):
     """The network as an ONNX file for any number of photos."""
     folder.mkdir(parents=True)
-    torch.onnx.export(network, (pixels,), folder / name, input_names=["pixels"], output_names=["answer"], dynamo=True,
+    # Of two photos: a batch of one would be taken for the only one.
+    torch.onnx.export(network, (torch.cat([pixels, pixels]),), folder / name, input_names=["pixels"], output_names=["answer"], dynamo=True,
                       dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}}, external_data=False, verbose=False)
 
 

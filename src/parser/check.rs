@@ -165,9 +165,9 @@ fn equal_share(found: &[u8], expected: &[u8]) -> f64 {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let batch = self.batch.map_or("any number of photos at once".to_owned(), |it| format!("{it} photos at once"));
+        let batch = self.batch.map_or("any number".to_owned(), |it| it.to_string());
         writeln!(f, "{}, licence {}, model id {}", self.name, self.license, self.model_id)?;
-        writeln!(f, "  {} runs on {}, {batch}", self.network.display(), self.execution_provider)?;
+        writeln!(f, "  {} runs on {}; photos at once: {batch}", self.network.display(), self.execution_provider)?;
         let [rows, columns] = self.answer_px;
         writeln!(f, "  its answer has {columns} x {rows} pixels; it took {:.3} s", self.network_secs)?;
         writeln!(f, "  labels and their categories:")?;
