@@ -165,7 +165,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     stop::check()?;
     let (total, rejected) = (source.len(), rejects.len());
     if rejected > 0 {
-        if (0..source.len()).all(|index| source.split(index).is_none()) {
+        if !source.has_parts() {
             assign_splits(config, total - rejected, &stage.path(photos::FILE))?;
             let photos = total - rejected;
             splits = Split::ALL.map(|split| (0..photos).filter(|&at| config.split_of(at, photos) == split).count());

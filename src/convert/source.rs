@@ -137,6 +137,11 @@ impl Source {
         self.format.split(index)
     }
 
+    /// Whether the source has parts of its own.
+    pub(super) fn has_parts(&self) -> bool {
+        (0..self.len()).any(|index| self.split(index).is_some())
+    }
+
     /// Number of pixels of an entry, 0 if it is not known before it is read.
     pub(super) fn pixels(&self, index: usize) -> u64 {
         self.format.pixels(index)

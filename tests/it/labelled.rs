@@ -486,8 +486,8 @@ fn labels_of_the_real_photos_that_were_written_for_any_tool_come_back() {
 /// A model of arbitrary weights, which is more or less certain.
 fn write_model(folder: &Path) {
     let spec = Spec::seed(48, 64, Loss::Softmax);
-    // Larger than at the start of training, so that it is surer of some photos than of others.
-    let weights: Vec<f32> = parameters::initial_weights(&spec, 1).into_iter().map(|it| 1.2 * it).collect();
+    // Initial weights, enlarged so that the signal does not fade on its way through the layers.
+    let weights: Vec<f32> = parameters::initial_weights(&spec, 5).into_iter().map(|it| it * 1.5).collect();
     fs::create_dir_all(folder).expect("a folder");
     fs::write(folder.join("predict.onnx"), graph::predict(&spec, &weights)).expect("a network");
     ColorTable::typical().write(&folder.join(color::FILE)).expect("a table");
