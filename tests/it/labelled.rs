@@ -133,7 +133,7 @@ fn the_sample_as_masks_of_cvat_has_the_same_labels() {
     let place = tempfile::tempdir().expect("a temporary folder");
     let source = place.path().join("sample");
     let config = sample::Config { output: source.clone(), photos: 12 };
-    let _ = sample::run(&config, &Common::default()).expect("a sample");
+    sample::run(&config, &Common::default()).expect("a sample").published().expect("it is published");
     cvat_is_as_mat(&source);
 }
 
@@ -473,7 +473,7 @@ fn labels_of_the_sample_that_were_written_for_any_tool_come_back() {
     let place = tempfile::tempdir().expect("a temporary folder");
     let source = place.path().join("sample");
     let config = sample::Config { output: source.clone(), photos: 12 };
-    let _ = sample::run(&config, &Common::default()).expect("a sample");
+    sample::run(&config, &Common::default()).expect("a sample").published().expect("it is published");
     comes_back(&source);
 }
 
