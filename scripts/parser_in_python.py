@@ -3,9 +3,11 @@
     parser_in_python.py PHOTOS FOLDER...
 
 For each picture of the folder PHOTOS, each parser FOLDER gets a PNG of the same name (place of each pixel's label in
-output.labels), as `lookbook parser check --expect` reads it.
+output.labels), as `lookbook parser check --expect` reads it, and another below `sure/` that is white where the label is the
+same for all pictures on the network's input that differ by one in the bytes of any colours: filters round differently.
 """
 
+import itertools
 import sys
 import tomllib
 from pathlib import Path
@@ -15,6 +17,7 @@ import onnxruntime
 from PIL import Image
 
 RESAMPLE = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC, "nearest": Image.NEAREST}
+NEIGHBOURS = [(0, 0, 0), *itertools.product((-1, 1), repeat=3)]
 TYPES = {"f32": numpy.float32, "f16": numpy.float16, "u8": numpy.uint8}
 
 
@@ -39,8 +42,8 @@ def laid(photo, declared):
     return picture, (left, top, *fitted)
 
 
-def fed(picture, declared):
-    values = numpy.asarray(picture)
+def fed(values, declared):
+    """What the network is fed for the bytes of a picture."""
     if declared.get("color", "rgb") == "bgr":
         values = values[:, :, ::-1]
     if declared["type"] != "u8":
@@ -112,10 +115,16 @@ def main(photos, folders):
         background = next((place for place, label in enumerate(labels) if fold.get(label, label) == "bk"), 0)
         for name, photo in photos:
             picture, bounds = laid(photo, declaration["input"])
-            given = numpy.stack([fed(picture, declaration["input"])] * batch)
-            answer = session.run([output], {of_network.name: given})[0][0]
-            found = labels_of(answer, bounds, declaration, photo.size, background)
-            Image.fromarray(found, "L").save(folder / name)
+            found = []
+            for change in NEIGHBOURS:
+                values = numpy.clip(numpy.asarray(picture).astype(int) + change, 0, 255).astype(numpy.uint8)
+                given = numpy.stack([fed(values, declaration["input"])] * batch)
+                answer = session.run([output], {of_network.name: given})[0][0]
+                found.append(labels_of(answer, bounds, declaration, photo.size, background))
+            sure = (numpy.stack(found) == found[0]).all(0)
+            (folder / "sure").mkdir(exist_ok=True)
+            Image.fromarray(found[0], "L").save(folder / name)
+            Image.fromarray((sure * 255).astype(numpy.uint8), "L").save(folder / "sure" / name)
 
 
 if __name__ == "__main__":

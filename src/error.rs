@@ -182,7 +182,7 @@ pub(crate) const NO_THREADS: &str = "this process may start no more; raise its l
 /// What the text of an error of ONNX Runtime, the loader, zstd, libjpeg-turbo or C++ says about memory or threads that the
 /// system refused: what was refused, and what to do.
 pub(crate) fn refused(text: &str) -> Option<(&'static str, &'static str)> {
-    const MEMORY: [&str; 7] = [
+    const MEMORY: [&str; 8] = [
         "bad_alloc",
         "Failed to allocate memory",
         "Cannot allocate memory",
@@ -190,6 +190,7 @@ pub(crate) fn refused(text: &str) -> Option<(&'static str, &'static str)> {
         "failed to map segment",
         "null pointer when creating new context",
         "Insufficient memory",
+        "not enough memory",
     ];
     const THREADS: [&str; 2] = ["pthread_create failed", "OS can't spawn worker thread"];
     let says = |phrases: &[&str]| phrases.iter().any(|it| text.contains(it));
@@ -252,9 +253,11 @@ mod tests {
         assert_eq!(io_error_of("External: No space left on device (os error 28)").raw_os_error(), Some(28));
         assert_eq!(io_error_of("bad magic").to_string(), "bad magic");
         let runtime = || Error::runtime("predict.onnx", "ONNX Runtime failed");
-        for (text, limit) in
-            [("x: std::bad_alloc", "ulimit -v"), ("pthread_create failed, error code: 11", "ulimit -u")]
-        {
+        for (text, limit) in [
+            ("x: std::bad_alloc", "ulimit -v"),
+            ("External: Allocation error : not enough memory", "ulimit -v"),
+            ("pthread_create failed, error code: 11", "ulimit -u"),
+        ] {
             let refused = runtime().because(text);
             assert!(matches!(refused, Error::Limit { .. }) && refused.to_string().contains(limit), "{refused}");
             assert!(refused.to_string().contains("predict.onnx"), "{refused}");

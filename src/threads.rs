@@ -8,12 +8,16 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{self, Error, Result};
 
+/// Memory that has to be free for a new thread: if there is none for its variables, the C library ends the whole process.
+const ROOM_OF_THREAD: usize = 16 << 20;
+
 /// Sets the number of threads of the global pool, which all parallel work outside [`with`] runs on. It can only be set
 /// once, before the first such work; later calls change nothing.
 ///
 /// # Errors
 /// [`Error::Limit`] if the threads cannot be started.
 pub fn set_global(threads: usize) -> Result<()> {
+    check_memory(threads)?;
     match ThreadPoolBuilder::new().num_threads(threads).build_global() {
         // Without a source, the pool exists already.
         Err(cause) if cause.source().is_some() => Err(refused(threads)),
@@ -31,6 +35,7 @@ pub fn with<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<
 }
 
 fn pool(threads: usize) -> Result<ThreadPool> {
+    check_memory(threads)?;
     ThreadPoolBuilder::new().num_threads(threads).build().map_err(|_| refused(threads))
 }
 
@@ -39,6 +44,7 @@ fn pool(threads: usize) -> Result<ThreadPool> {
 /// # Errors
 /// [`Error::Limit`] if it cannot be started.
 pub(crate) fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
+    check_memory(1)?;
     Builder::new().spawn(work).map_err(|_| refused(1))
 }
 
@@ -50,6 +56,7 @@ pub(crate) fn spawn_in<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     work: impl FnOnce() -> T + Send + 'scope,
 ) -> Result<ScopedJoinHandle<'scope, T>> {
+    check_memory(1)?;
     Builder::new().spawn_scoped(scope, work).map_err(|_| refused(1))
 }
 
@@ -65,6 +72,12 @@ pub(crate) fn check_room(threads: usize) -> Result<()> {
         let _closed = gate.lock();
         (0..threads).try_for_each(|_| spawn_in(scope, || drop(gate.lock())).map(drop))
     })
+}
+
+/// Checks that there is memory for `threads` more threads.
+fn check_memory(threads: usize) -> Result<()> {
+    let room = Vec::<u8>::new().try_reserve_exact(threads.saturating_mul(ROOM_OF_THREAD));
+    room.map_err(|_| refused(threads))
 }
 
 /// Why threads cannot be started: the system says the same of all these limits.

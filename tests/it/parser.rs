@@ -258,16 +258,22 @@ fn every_form_gives_the_labels_that_python_gives() {
         let answers = network.run(&canvases.iter().collect::<Vec<_>>()).unwrap();
         for (((picture, photo), canvas), answer) in pictures.iter().zip(&photos).zip(&canvases).zip(&answers) {
             let found = network.layout().label_map(canvas, answer, photo.size()).unwrap();
-            let expected = image::open(folder.join(picture.file_name().unwrap())).unwrap().into_luma8().into_raw();
+            let of_python = |folder: PathBuf| {
+                image::open(folder.join(picture.file_name().unwrap())).unwrap().into_luma8().into_raw()
+            };
+            let (expected, sure) = (of_python(folder.clone()), of_python(folder.join("sure")));
             let categories = LABELS
                 .map(|(_, _, name)| lookbook::labels::CATEGORIES.iter().position(|it| *it == name).unwrap() as u8);
+            // Filters round to bytes, so colours may differ by one: only pixels that this does not rename are compared.
+            let is_exact = form.resample == "nearest";
+            let compared: Vec<_> = (0..found.len()).filter(|&pixel| is_exact || sure[pixel] > 0).collect();
             let equal =
-                found.iter().zip(&expected).filter(|(found, label)| **found == categories[usize::from(**label)]);
-            let share = equal.count() as f64 / found.len() as f64;
-            // Filters round to bytes, so colours between two names may differ by one, and sums by their last digit: in real
-            // photos one in a hundred of the pixels lies that near to the border between two names.
-            let least = if form.resample == "nearest" { 0.999 } else { 0.985 };
-            assert!(share >= least, "{form:?}, {}: {share} of the pixels are equal", picture.display());
+                compared.iter().filter(|&&pixel| found[pixel] == categories[usize::from(expected[pixel])]).count();
+            let [equal, compared] = [equal, compared.len()].map(|it| it as f64);
+            let of = format!("{form:?}, {}", picture.display());
+            assert!(compared >= 0.95 * found.len() as f64, "{of}: {compared} pixels of {} are sure", found.len());
+            // Sums differ by their last digit.
+            assert!(equal >= 0.9999 * compared, "{of}: {equal} of {compared} pixels are equal");
         }
     }
     // The command says the same.
