@@ -11,19 +11,16 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::format::{self, Format};
+use super::format::{self, IMAGES, Painted, Paintings, Parts};
 use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::fold::Fold;
 use crate::mask::{LabelMap, polygon, rle};
-use crate::mat::Annotation;
 use crate::reason;
 use crate::rejects::Reject;
 
 /// The folder of annotations.
 pub(super) const ANNOTATIONS: &str = "annotations";
-/// The folder of photos.
-pub(super) const IMAGES: &str = "images";
 /// How the names of files with segmentations begin, if others lie beside them.
 const INSTANCES: &str = "instances";
 
@@ -77,16 +74,8 @@ enum Segmentation {
     Other(IgnoredAny),
 }
 
-/// An opened data set.
-pub(super) struct Coco {
-    folder: PathBuf,
-    entries: Vec<Entry>,
-    splits: Vec<Option<Split>>,
-    listed: Vec<Reject>,
-}
-
 /// A photo and what is to be painted on it.
-struct Entry {
+pub(super) struct Entry {
     file_name: String,
     size: (u32, u32),
     /// What is wrong with the entry itself.
@@ -101,48 +90,46 @@ struct Layer {
     segmentation: Option<Segmentation>,
 }
 
-impl Coco {
-    /// The annotation files of a folder.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-        let files = format::json_files(&folder.join(ANNOTATIONS))?;
-        let of_instances =
-            |path: &PathBuf| path.file_name().is_some_and(|it| it.as_encoded_bytes().starts_with(INSTANCES.as_bytes()));
-        let instances: Vec<_> = files.iter().filter(|it| of_instances(it)).cloned().collect();
-        Ok(if instances.is_empty() { files } else { instances })
-    }
+/// The annotation files of a folder.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let files = format::json_files(&folder.join(ANNOTATIONS))?;
+    let of_instances =
+        |path: &PathBuf| path.file_name().is_some_and(|it| it.as_encoded_bytes().starts_with(INSTANCES.as_bytes()));
+    let instances: Vec<_> = files.iter().filter(|it| of_instances(it)).cloned().collect();
+    Ok(if instances.is_empty() { files } else { instances })
+}
 
-    /// Reads all annotation files.
-    ///
-    /// # Errors
-    /// [`Error::Input`] if one cannot be read or none has a labelled photo, [`Error::Config`] if the fold does not know
-    /// all categories, [`Error::Io`].
-    pub(super) fn open(folder: &Path, fold: &Fold) -> Result<Self> {
-        let (mut all, mut listed, mut splits) = (Vec::new(), Vec::new(), Vec::new());
-        for path in Self::files(folder)? {
-            crate::stop::check()?;
-            let entries = read(folder, &path, fold, &mut listed)?;
-            let split = split_of(&path);
-            splits.extend(entries.iter().map(|_| split));
-            all.extend(entries);
-        }
-        let (mut entries, mut own) = (Vec::new(), Vec::new());
-        for (entry, split) in all.into_iter().zip(splits) {
-            if entry.layers.is_empty() && entry.reject.is_none() {
-                listed.push(Reject::new(entry.file_name, reason::NO_PIXEL_LABELS, "has no annotations"));
-            } else {
-                entries.push(entry);
-                own.push(split);
-            }
-        }
-        if entries.is_empty() {
-            let problem = "has no photo with annotations; expected the lists 'images' and 'annotations' of COCO";
-            return Err(Error::input(folder.join(ANNOTATIONS), problem));
-        }
-        Ok(Self { folder: folder.to_owned(), entries, splits: format::apart(own), listed })
+/// Reads all annotation files.
+///
+/// # Errors
+/// [`Error::Input`] if one cannot be read or none has a labelled photo, [`Error::Config`] if the fold does not know
+/// all categories, [`Error::Io`].
+pub(super) fn open(folder: &Path, fold: &Fold) -> Result<Paintings<Entry>> {
+    let (mut all, mut listed, mut splits) = (Vec::new(), Vec::new(), Vec::new());
+    for path in files(folder)? {
+        crate::stop::check()?;
+        let entries = read(folder, &path, fold, &mut listed)?;
+        let split = split_of(&path);
+        splits.extend(entries.iter().map(|_| split));
+        all.extend(entries);
     }
+    let (mut entries, mut own) = (Vec::new(), Vec::new());
+    for (entry, split) in all.into_iter().zip(splits) {
+        if entry.layers.is_empty() && entry.reject.is_none() {
+            listed.push(Reject::new(entry.file_name, reason::NO_PIXEL_LABELS, "has no annotations"));
+        } else {
+            entries.push(entry);
+            own.push(split);
+        }
+    }
+    if entries.is_empty() {
+        let problem = "has no photo with annotations; expected the lists 'images' and 'annotations' of COCO";
+        return Err(Error::input(folder.join(ANNOTATIONS), problem));
+    }
+    Ok(Paintings { entries, parts: Parts::new(own.into_iter()), listed })
 }
 
 /// The entries of a file, with the annotations of no photo among `listed`.
@@ -251,20 +238,30 @@ impl Entry {
     fn rejected(reject: Reject) -> Self {
         Self { file_name: reject.item.clone(), size: (0, 0), reject: Some(reject), layers: Vec::new() }
     }
+}
 
-    fn label_map(&self) -> Result<LabelMap, Reject> {
-        if let Some(reject) = &self.reject {
-            return Err(reject.clone());
-        }
-        let mut map = format::blank(&self.file_name, self.size.0, self.size.1)?;
+impl Painted for Entry {
+    fn file_name(&self) -> &str {
+        &self.file_name
+    }
+
+    fn reject(&self) -> Option<&Reject> {
+        self.reject.as_ref()
+    }
+
+    fn size(&self) -> (u32, u32) {
+        self.size
+    }
+
+    fn paint(&self, map: &mut LabelMap) -> Result<(), Reject> {
         for Layer { id, category, segmentation } in &self.layers {
             let invalid =
                 |reason, problem: String| Reject::new(&self.file_name, reason, format!("annotation {id}: {problem}"));
             let category = category.as_ref().map_err(|problem| invalid(reason::CATEGORY_INVALID, problem.clone()))?;
-            paint(&mut map, segmentation.as_ref(), *category)
+            paint(map, segmentation.as_ref(), *category)
                 .map_err(|problem| invalid(reason::ANNOTATION_INVALID, problem))?;
         }
-        Ok(map)
+        Ok(())
     }
 }
 
@@ -292,36 +289,5 @@ fn paint(map: &mut LabelMap, segmentation: Option<&Segmentation>, category: u8) 
         Some(Segmentation::Text { size, counts }) => {
             check(map, *size).and_then(|()| rle::paint(map, &rle::parse(counts)?, category))
         }
-    }
-}
-
-impl Format for Coco {
-    fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    fn annotation(&self, index: usize) -> Result<Result<Annotation, Reject>> {
-        let entry = &self.entries[index];
-        if self.splits.get(index) == Some(&None) {
-            return Ok(Err(format::in_no_part(&entry.file_name)));
-        }
-        Ok(entry.label_map().map(|map| format::by_regions(entry.file_name.clone(), &map)))
-    }
-
-    fn photo_path(&self, file_name: &str) -> PathBuf {
-        self.folder.join(IMAGES).join(file_name)
-    }
-
-    fn listed(&self) -> &[Reject] {
-        &self.listed
-    }
-
-    fn split(&self, index: usize) -> Option<Split> {
-        self.splits.get(index).copied().flatten()
-    }
-
-    fn pixels(&self, index: usize) -> u64 {
-        let (width, height) = self.entries[index].size;
-        u64::from(width) * u64::from(height)
     }
 }

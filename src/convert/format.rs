@@ -14,6 +14,8 @@ use crate::rejects::Reject;
 /// Maximum number of pixels of a photo with labels: a batch of them goes into one column of lists, whose offsets have 31
 /// bits.
 pub(super) const MAX_LABELLED_PIXELS: u64 = (1 << 26) - 1;
+/// The folder of photos of COCO and Label Studio.
+pub(super) const IMAGES: &str = "images";
 /// Largest number of regions that the tables can number.
 const MAX_REGIONS: usize = 1 << 16;
 
@@ -25,22 +27,100 @@ pub(super) trait Format: Send + Sync {
     /// The labels of a photo, or why it has none; fails if the file system does.
     fn annotation(&self, index: usize) -> Result<Result<Annotation, Reject>>;
 
-    /// The path of the photo of that name.
-    fn photo_path(&self, file_name: &str) -> PathBuf;
-
     /// What else is listed as left out, and is not counted among the photos.
     fn listed(&self) -> &[Reject] {
         &[]
     }
 
-    /// The part of an entry, if the source has parts of its own.
-    fn split(&self, _index: usize) -> Option<Split> {
+    /// The source's own parts, if it has some.
+    fn parts(&self) -> Option<&Parts> {
         None
     }
 
     /// Number of pixels of an entry, as far as it is known before it is read.
     fn pixels(&self, _index: usize) -> u64 {
         0
+    }
+}
+
+/// The parts of a source's entries.
+pub(super) struct Parts(Vec<Option<Split>>);
+
+impl Parts {
+    /// The parts of entries, unless all are of one part or of none: then there is nothing that is apart.
+    pub(super) fn new(of_entries: impl Iterator<Item = Option<Split>>) -> Option<Self> {
+        let splits: Vec<_> = of_entries.collect();
+        let mut found: Vec<_> = splits.iter().flatten().collect();
+        found.dedup();
+        (found.len() > 1).then_some(Self(splits))
+    }
+
+    /// The part of an entry.
+    pub(super) fn of(&self, index: usize) -> Option<Split> {
+        self.0[index]
+    }
+
+    /// Checks that an entry is in a part.
+    pub(super) fn check(&self, index: usize, file_name: &str) -> Result<(), Reject> {
+        let problem = || "is in none of the source's parts (train, val, test), but others are";
+        self.of(index).map(drop).ok_or_else(|| Reject::new(file_name, reason::NO_SPLIT, problem()))
+    }
+}
+
+/// An entry whose labels are painted onto its label map.
+pub(super) trait Painted: Send + Sync {
+    /// The photo's name.
+    fn file_name(&self) -> &str;
+
+    /// What is wrong with the entry itself.
+    fn reject(&self) -> Option<&Reject>;
+
+    /// Width and height.
+    fn size(&self) -> (u32, u32);
+
+    /// Paints its labels onto a map of its size.
+    fn paint(&self, map: &mut LabelMap) -> Result<(), Reject>;
+}
+
+/// A source whose label maps are painted when they are asked for.
+pub(super) struct Paintings<Entry> {
+    pub(super) entries: Vec<Entry>,
+    pub(super) parts: Option<Parts>,
+    pub(super) listed: Vec<Reject>,
+}
+
+impl<Entry: Painted> Paintings<Entry> {
+    fn label_map(&self, index: usize) -> Result<LabelMap, Reject> {
+        let entry = &self.entries[index];
+        self.parts.as_ref().map_or(Ok(()), |it| it.check(index, entry.file_name()))?;
+        entry.reject().map_or(Ok(()), |it| Err(it.clone()))?;
+        let mut map = blank(entry.file_name(), entry.size())?;
+        entry.paint(&mut map)?;
+        Ok(map)
+    }
+}
+
+impl<Entry: Painted> Format for Paintings<Entry> {
+    fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn annotation(&self, index: usize) -> Result<Result<Annotation, Reject>> {
+        let file_name = self.entries[index].file_name().to_owned();
+        Ok(self.label_map(index).map(|map| by_regions(file_name, &map)))
+    }
+
+    fn listed(&self) -> &[Reject] {
+        &self.listed
+    }
+
+    fn parts(&self) -> Option<&Parts> {
+        self.parts.as_ref()
+    }
+
+    fn pixels(&self, index: usize) -> u64 {
+        let (width, height) = self.entries[index].size();
+        u64::from(width) * u64::from(height)
     }
 }
 
@@ -63,7 +143,7 @@ pub(super) fn by_regions(file_name: String, map: &LabelMap) -> Annotation {
 }
 
 /// A label map of this size to paint on, unless it is too large.
-pub(super) fn blank(file_name: &str, width_px: u32, height_px: u32) -> Result<LabelMap, Reject> {
+pub(super) fn blank(file_name: &str, (width_px, height_px): (u32, u32)) -> Result<LabelMap, Reject> {
     let pixels = u64::from(width_px) * u64::from(height_px);
     if pixels == 0 || pixels > MAX_LABELLED_PIXELS {
         let detail =
@@ -84,16 +164,9 @@ pub(super) fn split_named(name: &str) -> Option<Split> {
     }
 }
 
-/// The parts of entries, unless all are of one part or of none: then there is nothing that is apart.
-pub(super) fn apart(splits: Vec<Option<Split>>) -> Vec<Option<Split>> {
-    let mut found: Vec<_> = splits.iter().flatten().collect();
-    found.dedup();
-    if found.len() > 1 { splits } else { Vec::new() }
-}
-
-/// An entry that is in none of the source's parts.
-pub(super) fn in_no_part(file_name: &str) -> Reject {
-    Reject::new(file_name, reason::NO_SPLIT, "is in none of the source's parts (train, val, test), but others are")
+/// The part of a data set that the first folder of a photo's name holds.
+pub(super) fn split_of_folder(file_name: &str) -> Option<Split> {
+    file_name.split_once('/').and_then(|(first, _)| split_named(first))
 }
 
 /// Checks that a name leads to a file below a folder, as `a/b.jpg`.
@@ -170,7 +243,8 @@ mod tests {
     #[test]
     fn one_part_alone_is_none() {
         let (train, test) = (Some(Split::Train), Some(Split::Test));
-        assert_eq!(apart(vec![train, None, train]), []);
-        assert_eq!(apart(vec![train, None, test]), [train, None, test]);
+        let parts = |of_entries: [Option<Split>; 3]| Parts::new(of_entries.into_iter()).map(|it| it.0);
+        assert_eq!(parts([train, None, train]), None);
+        assert_eq!(parts([train, None, test]), Some(vec![train, None, test]));
     }
 }

@@ -12,18 +12,14 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::format::{self, Format};
-use crate::dataset::Split;
+use super::format::{self, IMAGES, Painted, Paintings, Parts};
 use crate::error::{Error, Result};
 use crate::fold::Fold;
 use crate::mask::{LabelMap, brush, polygon};
-use crate::mat::Annotation;
 use crate::photo;
 use crate::reason;
 use crate::rejects::Reject;
 
-/// The folder of photos.
-pub(super) const IMAGES: &str = "images";
 /// Regions that cover an area too, but are not read.
 const OTHER_AREAS: [&str; 5] = ["rectanglelabels", "ellipselabels", "rectangle", "ellipse", "bitmasklabels"];
 /// The part of an address that names a file of Label Studio's local storage.
@@ -87,16 +83,8 @@ struct Value {
     points: Option<Vec<[f64; 2]>>,
 }
 
-/// An opened export.
-pub(super) struct LabelStudio {
-    folder: PathBuf,
-    entries: Vec<Entry>,
-    splits: Vec<Option<Split>>,
-    listed: Vec<Reject>,
-}
-
 /// A photo and what is to be painted on it.
-struct Entry {
+pub(super) struct Entry {
     file_name: String,
     /// What is wrong with the task itself.
     reject: Option<Reject>,
@@ -116,34 +104,31 @@ enum Shape {
     Unusable(String),
 }
 
-impl LabelStudio {
-    /// The exported files of a folder.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-        format::json_files(folder)
-    }
+/// The exported files of a folder.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    format::json_files(folder)
+}
 
-    /// Reads all exported files.
-    ///
-    /// # Errors
-    /// [`Error::Input`] if one cannot be read or none has a labelled photo, [`Error::Config`] if the fold does not know
-    /// all labels, [`Error::Io`].
-    pub(super) fn open(folder: &Path, fold: &Fold) -> Result<Self> {
-        let (mut entries, mut listed) = (Vec::new(), Vec::new());
-        for path in Self::files(folder)? {
-            crate::stop::check()?;
-            let tasks: Vec<Task> = format::read_json(folder, &path, "a list of tasks, as Label Studio exports JSON")?;
-            read(folder, &path, tasks, fold, &mut entries, &mut listed)?;
-        }
-        if entries.is_empty() {
-            return Err(Error::input(folder, "has no Label Studio task with regions of the brush or polygons"));
-        }
-        let split = |entry: &Entry| entry.file_name.split_once('/').and_then(|(first, _)| format::split_named(first));
-        let splits = format::apart(entries.iter().map(split).collect());
-        Ok(Self { folder: folder.to_owned(), entries, splits, listed })
+/// Reads all exported files.
+///
+/// # Errors
+/// [`Error::Input`] if one cannot be read or none has a labelled photo, [`Error::Config`] if the fold does not know
+/// all labels, [`Error::Io`].
+pub(super) fn open(folder: &Path, fold: &Fold) -> Result<Paintings<Entry>> {
+    let (mut entries, mut listed) = (Vec::new(), Vec::new());
+    for path in files(folder)? {
+        crate::stop::check()?;
+        let tasks: Vec<Task> = format::read_json(folder, &path, "a list of tasks, as Label Studio exports JSON")?;
+        read(folder, &path, tasks, fold, &mut entries, &mut listed)?;
     }
+    if entries.is_empty() {
+        return Err(Error::input(folder, "has no Label Studio task with regions of the brush or polygons"));
+    }
+    let parts = Parts::new(entries.iter().map(|it| format::split_of_folder(&it.file_name)));
+    Ok(Paintings { entries, parts, listed })
 }
 
 /// Adds the entries of a file, and what has no labels to `listed`.
@@ -294,51 +279,27 @@ impl Region {
     }
 }
 
-impl Entry {
-    fn label_map(&self) -> Result<LabelMap, Reject> {
-        if let Some(reject) = &self.reject {
-            return Err(reject.clone());
-        }
-        let size = self.regions.iter().find_map(|it| it.size).unwrap_or_default();
-        let mut map = format::blank(&self.file_name, size.0, size.1)?;
+impl Painted for Entry {
+    fn file_name(&self) -> &str {
+        &self.file_name
+    }
+
+    fn reject(&self) -> Option<&Reject> {
+        self.reject.as_ref()
+    }
+
+    fn size(&self) -> (u32, u32) {
+        self.regions.iter().find_map(|it| it.size).unwrap_or_default()
+    }
+
+    fn paint(&self, map: &mut LabelMap) -> Result<(), Reject> {
         for region in &self.regions {
-            region.paint(&mut map).map_err(|problem| {
+            region.paint(map).map_err(|problem| {
                 let is_of_category = region.category.is_err() && !matches!(region.shape, Shape::Unusable(_));
                 let reason = if is_of_category { reason::CATEGORY_INVALID } else { reason::ANNOTATION_INVALID };
                 Reject::new(&self.file_name, reason, format!("region {}: {problem}", region.id.escape_debug()))
             })?;
         }
-        Ok(map)
-    }
-}
-
-impl Format for LabelStudio {
-    fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    fn annotation(&self, index: usize) -> Result<Result<Annotation, Reject>> {
-        let entry = &self.entries[index];
-        if self.splits.get(index) == Some(&None) {
-            return Ok(Err(format::in_no_part(&entry.file_name)));
-        }
-        Ok(entry.label_map().map(|map| format::by_regions(entry.file_name.clone(), &map)))
-    }
-
-    fn photo_path(&self, file_name: &str) -> PathBuf {
-        self.folder.join(IMAGES).join(file_name)
-    }
-
-    fn listed(&self) -> &[Reject] {
-        &self.listed
-    }
-
-    fn split(&self, index: usize) -> Option<Split> {
-        self.splits.get(index).copied().flatten()
-    }
-
-    fn pixels(&self, index: usize) -> u64 {
-        let size = self.entries[index].regions.iter().find_map(|it| it.size);
-        size.map_or(0, |(width, height)| u64::from(width) * u64::from(height))
+        Ok(())
     }
 }

@@ -13,7 +13,7 @@ use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 use rayon::prelude::*;
 use walkdir::WalkDir;
 
-use super::format::{self, Format};
+use super::format::{self, Format, Parts};
 use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::files;
@@ -46,9 +46,8 @@ const HEADER_BYTES: u64 = 24;
 /// An opened folder.
 pub(super) struct Masks {
     folder: PathBuf,
-    photos: &'static str,
     entries: Vec<Entry>,
-    splits: Vec<Option<Split>>,
+    parts: Option<Parts>,
     unlabelled: Vec<Reject>,
     categories: Categories,
 }
@@ -94,10 +93,10 @@ impl Masks {
         let lists = part_lists(folder)?;
         let split = |entry: &Entry| match &lists {
             Some(lists) => lists.get(stem(&entry.file_name)).copied(),
-            None => entry.file_name.split_once('/').and_then(|(first, _)| format::split_named(first)),
+            None => format::split_of_folder(&entry.file_name),
         };
-        let splits = format::apart(entries.iter().map(split).collect());
-        Ok(Self { folder: folder.to_owned(), photos, entries, splits, unlabelled, categories })
+        let parts = Parts::new(entries.iter().map(split));
+        Ok(Self { folder: folder.to_owned(), entries, parts, unlabelled, categories })
     }
 }
 
@@ -108,8 +107,8 @@ impl Format for Masks {
 
     fn annotation(&self, index: usize) -> Result<Result<Annotation, Reject>> {
         let Entry { file_name, mask } = &self.entries[index];
-        if self.splits.get(index) == Some(&None) {
-            return Ok(Err(format::in_no_part(file_name)));
+        if let Some(Err(reject)) = self.parts.as_ref().map(|it| it.check(index, file_name)) {
+            return Ok(Err(reject));
         }
         let path = match mask {
             Ok(path) => path,
@@ -132,16 +131,12 @@ impl Format for Masks {
         }))
     }
 
-    fn photo_path(&self, file_name: &str) -> PathBuf {
-        self.folder.join(self.photos).join(file_name)
-    }
-
     fn listed(&self) -> &[Reject] {
         &self.unlabelled
     }
 
-    fn split(&self, index: usize) -> Option<Split> {
-        self.splits.get(index).copied().flatten()
+    fn parts(&self) -> Option<&Parts> {
+        self.parts.as_ref()
     }
 
     fn pixels(&self, index: usize) -> u64 {
@@ -421,7 +416,7 @@ impl Picture {
         let info = reader.info();
         let (width_px, height_px, depth, kind) = (info.width, info.height, info.bit_depth, info.color_type);
         let palette = info.palette.as_ref().map(|it| it.as_chunks::<3>().0.to_vec());
-        if let Err(reject) = format::blank(file_name, width_px, height_px) {
+        if let Err(reject) = format::blank(file_name, (width_px, height_px)) {
             return Ok(Err(reject));
         }
         if depth == BitDepth::Sixteen {

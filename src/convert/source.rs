@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::coco::{self, Coco};
-use super::format::Format;
-use super::label_studio::{self, LabelStudio};
+use super::format::{Format, IMAGES};
 use super::masks::Masks;
+use super::{coco, label_studio};
 use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::fold::Fold;
@@ -51,13 +50,13 @@ impl Layout {
         if folder.join(ccp::LABEL_LIST).exists() {
             return Ok(Self::Ccp);
         }
-        if !Coco::files(folder)?.is_empty() {
+        if !coco::files(folder)?.is_empty() {
             return Ok(Self::Coco);
         }
         if Masks::folders(folder).is_some() {
             return Ok(Self::Masks);
         }
-        if !LabelStudio::files(folder)?.is_empty() {
+        if !label_studio::files(folder)?.is_empty() {
             return Ok(Self::LabelStudio);
         }
         Err(Error::input(
@@ -90,6 +89,7 @@ impl Layout {
 pub(super) struct Source {
     pub(super) layout: Layout,
     folder: PathBuf,
+    photos: PathBuf,
     format: Box<dyn Format>,
 }
 
@@ -100,22 +100,21 @@ impl Source {
         let photos = match layout {
             Layout::Cfpd => cfpd::IMAGES,
             Layout::Ccp => ccp::PHOTOS,
-            Layout::Coco => coco::IMAGES,
+            Layout::Coco | Layout::LabelStudio => IMAGES,
             Layout::Masks => Masks::folders(folder).map_or("photos", |(photos, _)| photos),
-            Layout::LabelStudio => label_studio::IMAGES,
         };
         let photos = folder.join(photos);
         if !photos.is_dir() {
             return Err(Error::input(&photos, "is not a folder; the photos of the data set are expected there"));
         }
         let format: Box<dyn Format> = match layout {
-            Layout::Cfpd => Box::new(OfCfpd { cfpd: Cfpd::open(&folder.join(cfpd::FILE))?, photos }),
-            Layout::Ccp => Box::new(OfCcp { ccp: Ccp::open(folder, fold)?, photos }),
-            Layout::Coco => Box::new(Coco::open(folder, &Fold::open(fold)?)?),
+            Layout::Cfpd => Box::new(Cfpd::open(&folder.join(cfpd::FILE))?),
+            Layout::Ccp => Box::new(Ccp::open(folder, fold)?),
+            Layout::Coco => Box::new(coco::open(folder, &Fold::open(fold)?)?),
             Layout::Masks => Box::new(Masks::open(folder, &Fold::open(fold)?)?),
-            Layout::LabelStudio => Box::new(LabelStudio::open(folder, &Fold::open(fold)?)?),
+            Layout::LabelStudio => Box::new(label_studio::open(folder, &Fold::open(fold)?)?),
         };
-        Ok(Self { layout, folder: folder.to_owned(), format })
+        Ok(Self { layout, folder: folder.to_owned(), photos, format })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -129,17 +128,17 @@ impl Source {
 
     /// The path of the photo of that name.
     pub(super) fn photo_path(&self, file_name: &str) -> PathBuf {
-        self.format.photo_path(file_name)
+        self.photos.join(file_name)
     }
 
     /// The part of an entry, if the source has parts of its own.
     pub(super) fn split(&self, index: usize) -> Option<Split> {
-        self.format.split(index)
+        self.format.parts().and_then(|it| it.of(index))
     }
 
     /// Whether the source has parts of its own.
     pub(super) fn has_parts(&self) -> bool {
-        (0..self.len()).any(|index| self.split(index).is_some())
+        self.format.parts().is_some()
     }
 
     /// Number of pixels of an entry, 0 if it is not known before it is read.
@@ -172,44 +171,26 @@ impl Source {
     }
 }
 
-struct OfCfpd {
-    cfpd: Cfpd,
-    photos: PathBuf,
-}
-
-impl Format for OfCfpd {
+impl Format for Cfpd {
     fn len(&self) -> usize {
-        self.cfpd.len()
+        self.len()
     }
 
     fn annotation(&self, index: usize) -> Result<Result<Annotation, Reject>> {
-        self.cfpd.annotation(index)
-    }
-
-    fn photo_path(&self, file_name: &str) -> PathBuf {
-        self.photos.join(file_name)
+        self.annotation(index)
     }
 }
 
-struct OfCcp {
-    ccp: Ccp,
-    photos: PathBuf,
-}
-
-impl Format for OfCcp {
+impl Format for Ccp {
     fn len(&self) -> usize {
-        self.ccp.len()
+        self.len()
     }
 
     fn annotation(&self, index: usize) -> Result<Result<Annotation, Reject>> {
-        self.ccp.annotation(index)
-    }
-
-    fn photo_path(&self, file_name: &str) -> PathBuf {
-        self.photos.join(file_name)
+        self.annotation(index)
     }
 
     fn listed(&self) -> &[Reject] {
-        self.ccp.unlabelled()
+        self.unlabelled()
     }
 }
