@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::labels::{BACKGROUND, CATEGORIES};
+use crate::labels::{BACKGROUND, CATEGORIES, category_named};
 
 /// The name that labelling tools give to what has no label.
 const BACKGROUND_NAME: &str = "background";
@@ -48,7 +48,7 @@ impl Fold {
         let File { fold } = toml::from_str(text).map_err(|cause| invalid(cause.to_string()))?;
         let (known, unknown): (BTreeMap<_, _>, BTreeMap<_, _>) = fold
             .into_iter()
-            .map(|(from, to)| (from, (own(&to), to)))
+            .map(|(from, to)| (from, (category_named(&to), to)))
             .partition(|(_, (category, _))| category.is_some());
         if !unknown.is_empty() {
             let lines: Vec<_> = unknown.iter().map(|(from, (_, to))| format!("'{to}' of '{from}'")).collect();
@@ -61,7 +61,7 @@ impl Fold {
     /// The category of a name: by the table, else by our own names, of which `background` is another for `bk`.
     pub(crate) fn category(&self, name: &str) -> Option<u8> {
         let background = || (name == BACKGROUND_NAME).then_some(BACKGROUND);
-        self.categories.get(name).copied().or_else(|| own(name)).or_else(background)
+        self.categories.get(name).copied().or_else(|| category_named(name)).or_else(background)
     }
 
     /// The category of each name of the list in `source`.
@@ -91,10 +91,6 @@ impl Fold {
         );
         Err(Error::config(SETTING, problem))
     }
-}
-
-fn own(name: &str) -> Option<u8> {
-    CATEGORIES.iter().position(|known| *known == name).map(|id| id as u8)
 }
 
 #[cfg(test)]

@@ -80,6 +80,12 @@ pub fn is_apparel(category: u8) -> bool {
     !matches!(CATEGORIES.get(usize::from(category)), None | Some(&("bk" | "face" | "hair" | "skin")))
 }
 
+/// The id of the category of that name.
+#[must_use]
+pub fn category_named(name: &str) -> Option<u8> {
+    CATEGORIES.iter().position(|it| *it == name).map(|id| id as u8)
+}
+
 /// The ids of the 19 apparel categories, ascending.
 pub fn apparel_categories() -> impl Iterator<Item = u8> {
     (0..CATEGORY_COUNT as u8).filter(|&category| is_apparel(category))

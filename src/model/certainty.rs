@@ -1,57 +1,15 @@
-//! How sure a network is: the probability of each pixel's category, for pictures of a few photos.
+//! How sure a network of ours is: the probability of each category, pixel by pixel.
 
 use ort::session::Session;
 use ort::value::Tensor;
 
 use super::files::PREDICT_FILE;
-pub use super::layout::CERTAIN;
-use super::predictor::Predictor;
-use super::published::Model;
-use crate::canvas::Canvas;
-use crate::engine::{DialectChoice, Engine, PrecisionChoice};
+use super::layout::CERTAIN;
+use crate::engine::{DialectChoice, Engine};
 use crate::error::{Error, Result};
 use crate::graph::{self, Spec};
 use crate::labels::CATEGORY_COUNT;
-use crate::photo::Photo;
 use crate::runtime::{self, failed};
-
-/// How sure a model of ours or a parser is.
-#[derive(Debug)]
-pub enum Sureness {
-    /// Ours.
-    Own(Certainty),
-    /// A parser's; 1 everywhere if it gives no scores.
-    Parser(Predictor),
-}
-
-impl Sureness {
-    /// Loads the network of an opened folder.
-    ///
-    /// # Errors
-    /// As [`Certainty::new`] and [`Model::predictor`].
-    pub fn of(model: &Model, engine: Engine) -> Result<Self> {
-        match model.parser() {
-            None => Certainty::new(model.predict()?, engine).map(Self::Own),
-            Some(_) => model.predictor(engine, PrecisionChoice::F32).map(Self::Parser),
-        }
-    }
-
-    /// The probability of the category of each pixel of a photo, `[height, width]`: 0 to 1 as 0 to [`CERTAIN`].
-    ///
-    /// # Errors
-    /// [`Error::Runtime`], with the photo's `name` if a parser's answer for it is invalid.
-    pub fn map(&mut self, photo: &Photo, name: &str) -> Result<Vec<u8>> {
-        match self {
-            Self::Own(certainty) => certainty.map(photo),
-            Self::Parser(predictor) => {
-                let laid = predictor.layout().lay(photo);
-                let answer = predictor.run(std::iter::once(&laid))?.swap_remove(0);
-                let certainties = predictor.layout().certainties(&laid, &answer, None, photo.size(), name)?;
-                Ok(certainties.unwrap_or_default())
-            }
-        }
-    }
-}
 
 /// A loaded `predict.onnx` whose probabilities are read. Its operators are the standard ones, slower than those of
 /// [`Predictor`], which gives label maps alone.
@@ -74,28 +32,35 @@ impl Certainty {
         Ok(Self { session, spec })
     }
 
-    /// The largest probability of each pixel of a photo, `[height, width]`: 0 to 1 as 0 to [`CERTAIN`].
+    /// The network's specification, which defines the canvas that photos are placed on.
+    #[must_use]
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The probability of each category for the pixels of canvases, one after the other: `[photos, 23, map rows, map
+    /// columns]`, 0 to 1.
     ///
     /// # Errors
     /// [`Error::Runtime`].
-    pub fn map(&mut self, photo: &Photo) -> Result<Vec<u8>> {
-        let canvas = Canvas::new(&self.spec, photo);
-        let on_canvas = self.on_canvas(canvas.pixels.clone())?;
-        Ok(canvas.label_map(&self.spec, &on_canvas, photo.size()))
+    pub fn probabilities(&mut self, pixels: Vec<u8>) -> Result<Vec<f32>> {
+        let (rows, columns) = (self.spec.rows(), self.spec.columns());
+        let dims = [pixels.len() / (rows * columns * 3), rows, columns, 3];
+        let input = Tensor::from_array((dims, pixels)).map_err(failed(PREDICT_FILE))?;
+        let outputs = self.session.run(ort::inputs! { "photos" => input }).map_err(failed(PREDICT_FILE))?;
+        let probabilities = outputs["probabilities"].try_extract_tensor::<f32>().map_err(failed(PREDICT_FILE))?;
+        Ok(probabilities.1.to_vec())
     }
 
-    /// The same for the pixels of a canvas, of the size of its label map: `[label map rows, label map columns]`.
+    /// The largest probability of each pixel of a canvas, at the size of its label map, `[label map rows, label map
+    /// columns]`: 0 to 1 as 0 to [`CERTAIN`].
     ///
     /// # Errors
     /// [`Error::Runtime`].
     pub fn on_canvas(&mut self, pixels: Vec<u8>) -> Result<Vec<u8>> {
         let (rows, columns) = (self.spec.label_map_rows(), self.spec.label_map_columns());
-        let dims = [1, self.spec.rows(), self.spec.columns(), 3];
-        let input = Tensor::from_array((dims, pixels)).map_err(failed(PREDICT_FILE))?;
-        let outputs = self.session.run(ort::inputs! { "photos" => input }).map_err(failed(PREDICT_FILE))?;
-        let probabilities = outputs["probabilities"].try_extract_tensor::<f32>().map_err(failed(PREDICT_FILE))?;
         let (map_rows, map_columns) = (self.spec.map_rows(), self.spec.map_columns());
-        let largest = largest(probabilities.1, map_rows * map_columns);
+        let largest = largest(&self.probabilities(pixels)?, map_rows * map_columns);
         let of_pixel =
             |row: usize, column: usize| largest[row * map_rows / rows * map_columns + column * map_columns / columns];
         Ok((0..rows)
@@ -115,9 +80,11 @@ fn largest(probabilities: &[f32], pixels: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::canvas::Canvas;
     use crate::engine::Engine;
     use crate::graph::Loss;
     use crate::graph::parameters;
+    use crate::photo::Photo;
 
     #[test]
     fn the_largest_of_all_maps_is_taken() {
@@ -131,7 +98,9 @@ mod tests {
         let spec = Spec::seed(20, 30, Loss::Softmax);
         let predict = graph::predict(&spec, &vec![0.0; parameters::parameter_count(&spec)]);
         let photo = Photo { width_px: 40, height_px: 60, rgb: vec![90; 40 * 60 * 3] };
-        let map = Certainty::new(&predict, Engine::default())?.map(&photo)?;
+        let canvas = Canvas::new(&spec, &photo);
+        let on_canvas = Certainty::new(&predict, Engine::default())?.on_canvas(canvas.pixels.clone())?;
+        let map = canvas.label_map(&spec, &on_canvas, photo.size());
         // 255 / 23 = 11.09.
         assert!(map.len() == 40 * 60 && map.iter().all(|&it| it == 11), "{map:?}");
         Ok(())

@@ -33,8 +33,13 @@ pub enum Laid {
 /// A network's answer for one photo.
 #[derive(Debug, Clone)]
 pub enum Answer {
-    /// Ours: `[label map rows, label map columns]`.
-    Own(Vec<u8>),
+    /// Ours.
+    Own {
+        /// `[label map rows, label map columns]`.
+        label_map: Vec<u8>,
+        /// The certainty of each of its pixels, 0 to [`CERTAIN`], if the predictor was asked for it.
+        certainty: Option<Vec<u8>>,
+    },
     /// A parser's.
     Parser(parser::Answer),
 }
@@ -76,7 +81,9 @@ impl Layout {
     /// [`Error::Runtime`] if a parser's answer is invalid, with `name`, the photo's.
     pub fn label_map(&self, laid: &Laid, answer: &Answer, to: (u32, u32), name: &str) -> Result<Vec<u8>> {
         match (self, laid, answer) {
-            (Self::Own(spec), Laid::Own(canvas), Answer::Own(answer)) => Ok(canvas.label_map(spec, answer, to)),
+            (Self::Own(spec), Laid::Own(canvas), Answer::Own { label_map, .. }) => {
+                Ok(canvas.label_map(spec, label_map, to))
+            }
             (Self::Parser(layout), Laid::Parser(canvas), Answer::Parser(answer)) => {
                 layout.label_map(canvas, answer, to).map_err(|problem| Error::runtime(name, problem))
             }
@@ -97,25 +104,24 @@ impl Layout {
         }
     }
 
-    /// How sure a network is of its choice for each pixel of a photo at the size `to` (width, height): `[height, width]`,
-    /// 0 to 1 as 0 to [`CERTAIN`]. `on_canvas` is the certainty of a model of ours (`Certainty::on_canvas`), whose answers
-    /// do not say; without it there is none. A parser's answers say themselves.
+    /// As [`Layout::label_map`], with how sure the network is of each pixel's category: `[height, width]`, 0 to 1 as 0 to
+    /// [`CERTAIN`]; `None` if the answer does not say.
     ///
     /// # Errors
     /// As [`Layout::label_map`].
-    pub fn certainties(
+    pub fn label_map_with_certainty(
         &self,
         laid: &Laid,
         answer: &Answer,
-        on_canvas: Option<&[u8]>,
         to: (u32, u32),
         name: &str,
-    ) -> Result<Option<Vec<u8>>> {
-        if let (Self::Own(spec), Laid::Own(canvas)) = (self, laid) {
-            return Ok(on_canvas.map(|it| canvas.label_map(spec, it, to)));
+    ) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
+        if let (Self::Own(spec), Laid::Own(canvas), Answer::Own { label_map, certainty }) = (self, laid, answer) {
+            let at_size = |map: &Vec<u8>| canvas.label_map(spec, map, to);
+            return Ok((at_size(label_map), certainty.as_ref().map(at_size)));
         }
-        let decided = self.decide(laid, answer, to, name)?;
+        let decided = self.decide(laid, answer, to, name)?.expect("a parser decides");
         let byte = |certainty: f32| (certainty * f32::from(CERTAIN)).round() as u8;
-        Ok(decided.map(|it| it.certainty.into_iter().map(byte).collect()))
+        Ok((decided.label_map, Some(decided.certainty.into_iter().map(byte).collect())))
     }
 }

@@ -7,6 +7,7 @@ use ort::session::Session;
 use ort::value::Tensor;
 use rayon::prelude::*;
 
+use super::certainty::Certainty;
 use super::files::{PREDICT_FILE, id_of};
 use super::layout::{Answer, Laid, Layout};
 use crate::engine::{Backend, Engine, PrecisionChoice};
@@ -31,7 +32,8 @@ pub struct Predictor {
 
 #[derive(Debug)]
 enum Network {
-    Own(Session, Arc<Spec>),
+    /// With what tells how sure it is, if that was asked for.
+    Own(Session, Arc<Spec>, Option<Certainty>),
     Parser(parser::Network),
 }
 
@@ -48,7 +50,7 @@ impl Predictor {
         let graph = |dialect| graph::label_maps(dialect, precision, &spec, &weights);
         let (session, backend) = runtime::session(&name, graph, engine)?;
         let spec = Arc::new(spec);
-        let (network, layout) = (Network::Own(session, spec.clone()), Layout::Own(spec));
+        let (network, layout) = (Network::Own(session, spec.clone(), None), Layout::Own(spec));
         Ok(Self { network, backend, precision, layout, model_id: id_of(predict) })
     }
 
@@ -61,6 +63,18 @@ impl Predictor {
         let (backend, layout) = (network.backend(), Layout::Parser(network.layout().clone()));
         let model_id = parser.id();
         Ok(Self { network: Network::Parser(network), backend, precision: Precision::F32, layout, model_id })
+    }
+
+    /// From now on answers say how sure the network is, if `certainty` is some; a parser's always do.
+    pub(super) fn tell_certainty(&mut self, of_network: Option<Certainty>) {
+        if let Network::Own(_, _, certainty) = &mut self.network {
+            *certainty = of_network;
+        }
+    }
+
+    /// From now on answers no longer say how sure the network is; a parser's always do.
+    pub fn without_certainty(&mut self) {
+        self.tell_certainty(None);
     }
 
     /// Identity of the model: the first 16 hexadecimal digits of the SHA-256 of `predict.onnx`, or of the parser.
@@ -125,13 +139,18 @@ impl Predictor {
     /// [`Error::Runtime`].
     pub fn run<'a>(&mut self, laid: impl Iterator<Item = &'a Laid>) -> Result<Vec<Answer>> {
         match &mut self.network {
-            Network::Own(session, spec) => {
+            Network::Own(session, spec, certainty) => {
                 let pixels = laid.map(|it| match it {
                     Laid::Own(canvas) => &canvas.pixels[..],
                     Laid::Parser(_) => unreachable!("photos are laid by the network's own layout"),
                 });
-                let answers = run_own(session, spec, pixels.collect::<Vec<_>>().concat())?;
-                Ok(answers.into_iter().map(Answer::Own).collect())
+                let pixels: Vec<_> = pixels.collect();
+                let label_maps = run_own(session, spec, pixels.concat())?;
+                let answer = |(label_map, pixels): (Vec<u8>, &[u8])| {
+                    let certainty = certainty.as_mut().map(|it| it.on_canvas(pixels.to_vec())).transpose()?;
+                    Ok(Answer::Own { label_map, certainty })
+                };
+                label_maps.into_iter().zip(pixels).map(answer).collect()
             }
             Network::Parser(network) => {
                 let canvases = laid.map(|it| match it {

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::certainty::Certainty;
 use super::files::{PREDICT_FILE, WEIGHTS_FILE, id_of};
 use super::predictor::Predictor;
 use super::weights;
@@ -65,8 +66,16 @@ impl Model {
     /// As [`Model::open`] and [`Parser::check_license`].
     pub fn open_allowed(name: &Path, gates: &Gates) -> Result<Self> {
         let model = Self::open(name)?;
-        model.parser().map_or(Ok(()), |it| it.check_license(gates))?;
+        model.check_license(gates)?;
         Ok(model)
+    }
+
+    /// Checks that the gates allow the licence, if it is a parser.
+    ///
+    /// # Errors
+    /// As [`Parser::check_license`].
+    pub fn check_license(&self, gates: &Gates) -> Result<()> {
+        self.parser().map_or(Ok(()), |it| it.check_license(gates))
     }
 
     /// Whether a folder is a model's or a parser's, by the names of its files.
@@ -162,6 +171,18 @@ impl Model {
                 Predictor::of_parser(parser, engine)
             }
         }
+    }
+
+    /// The network, ready to run, whose answers also say how sure it is.
+    ///
+    /// # Errors
+    /// As [`Model::predictor`] and [`Certainty::new`].
+    pub fn predictor_with_certainty(&self, engine: Engine, precision: PrecisionChoice) -> Result<Predictor> {
+        let mut predictor = self.predictor(engine, precision)?;
+        if let Network::Own(predict) = &self.network {
+            predictor.tell_certainty(Some(Certainty::new(predict, engine)?));
+        }
+        Ok(predictor)
     }
 
     /// The network's weights.

@@ -9,7 +9,6 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::folder::Parser;
-use super::network::Network;
 use crate::engine::Device;
 use crate::error::{Error, Result};
 use crate::files::OpenFolder;
@@ -88,19 +87,9 @@ pub fn run(request: &Request, common: &Common) -> Result<Report> {
         let expected = request.expect.as_deref().map(|it| expected(it, &parser, shown.size())).transpose()?;
         Ok(OfPhoto { path, shares: shares(&label_map), equal_share: expected.map(|it| equal_share(&label_map, &it)) })
     });
-    let report = Report {
-        answer_px: [answer.rows, answer.columns],
-        network_secs,
-        photo: of_photo.transpose()?,
-        ..described(&parser, &network)
-    };
-    Ok(report)
-}
-
-fn described(parser: &Parser, network: &Network) -> Report {
     let declaration = parser.declaration();
     let category = |(label, category): (&String, &u8)| (label.clone(), CATEGORIES[usize::from(*category)].to_owned());
-    Report {
+    Ok(Report {
         name: declaration.name.clone(),
         license: declaration.license.clone(),
         model_id: parser.id(),
@@ -108,10 +97,10 @@ fn described(parser: &Parser, network: &Network) -> Report {
         execution_provider: network.backend().provider.name().to_owned(),
         batch: network.batch(),
         labels: declaration.output.labels.iter().zip(parser.categories()).map(category).collect(),
-        answer_px: [0; 2],
-        network_secs: 0.0,
-        photo: None,
-    }
+        answer_px: [answer.rows, answer.columns],
+        network_secs,
+        photo: of_photo.transpose()?,
+    })
 }
 
 fn read_photo(path: &Path) -> Result<Photo> {

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::labels::CATEGORIES;
+use crate::labels::{CATEGORIES, category_named};
 use crate::photo::Resample;
 
 /// File name of the declaration.
@@ -275,15 +275,14 @@ impl Declaration {
         if let Some(unknown) = fold.keys().find(|it| !labels.contains(it)) {
             return Err(format!("{place} names '{unknown}', which is not in output.labels"));
         }
-        let category = |name: &str| CATEGORIES.iter().position(|it| *it == name).map(|it| it as u8);
         let mut missing = Vec::new();
         let mut categories = Vec::with_capacity(labels.len());
         for label in labels {
             match fold.get(label) {
-                Some(name) => categories.push(category(name).ok_or_else(|| {
+                Some(name) => categories.push(category_named(name).ok_or_else(|| {
                     format!("{place}: '{label}' = '{name}' is not a category; they are {}", CATEGORIES.join(", "))
                 })?),
-                None => match category(label) {
+                None => match category_named(label) {
                     Some(category) => categories.push(category),
                     None => missing.push(format!("'{label}'")),
                 },

@@ -11,7 +11,6 @@ use crate::dataset::{Dataset, PhotoEntry, PhotoRecord, Split};
 use crate::engine::PrecisionChoice;
 use crate::error::Result;
 use crate::labels::CATEGORY_COUNT;
-use crate::model::certainty::Sureness;
 use crate::model::confusion::Confusion;
 use crate::model::evaluation::{self, Evaluation, PhotoEvaluation};
 use crate::model::{Model, Predictor};
@@ -40,8 +39,7 @@ pub(super) fn add(page: &mut Page, run: &Run, config: &Config, common: &Common, 
     let engine = common.engine(config.device);
     let mut painter = Painter {
         dataset: &dataset,
-        predictor: model.predictor(engine, PrecisionChoice::F32)?,
-        certainty: Sureness::of(&model, engine)?,
+        predictor: model.predictor_with_certainty(engine, PrecisionChoice::F32)?,
         seen: BTreeSet::new(),
         tiles: Vec::new(),
     };
@@ -101,7 +99,6 @@ impl Chosen {
 struct Painter<'a> {
     dataset: &'a Dataset,
     predictor: Predictor,
-    certainty: Sureness,
     /// The categories in them.
     seen: BTreeSet<u8>,
     /// All pictures, for the sheet.
@@ -115,7 +112,7 @@ impl Painter<'_> {
     }
 
     fn paint_photo(&mut self, record: &PhotoRecord) -> Result<SegmentedPhoto> {
-        let compared = Compared::new(self.dataset, &mut self.predictor, &mut self.certainty, record)?;
+        let compared = Compared::new(self.dataset, &mut self.predictor, record)?;
         self.seen.extend(compared.label_maps.iter().flatten().copied());
         let (accuracy, unsure) = (percent(compared.confusion.pixel_accuracy()), percent(compared.unsure_share()));
         let mean_iou = percent(compared.confusion.mean_iou());
@@ -153,16 +150,14 @@ struct Compared {
 }
 
 impl Compared {
-    fn new(
-        dataset: &Dataset,
-        predictor: &mut Predictor,
-        certainty: &mut Sureness,
-        record: &PhotoRecord,
-    ) -> Result<Self> {
+    fn new(dataset: &Dataset, predictor: &mut Predictor, record: &PhotoRecord) -> Result<Self> {
         let photo = record.decode(&dataset.photos_path())?;
         let truth = record.category_map();
-        let prediction = predictor.label_maps_of(&[(&photo, &record.file_name)])?.swap_remove(0);
-        let certainty = certainty.map(&photo, &record.file_name)?;
+        let laid = predictor.layout().lay(&photo);
+        let answer = predictor.run(std::iter::once(&laid))?.swap_remove(0);
+        let (prediction, certainty) =
+            predictor.layout().label_map_with_certainty(&laid, &answer, photo.size(), &record.file_name)?;
+        let certainty = certainty.expect("the predictor tells it");
         let mut confusion = Confusion::default();
         confusion.add(&truth, &prediction);
         Ok(Self { photo, label_maps: [truth, prediction], certainty, confusion })

@@ -4,7 +4,6 @@ use super::config::Config;
 use crate::color::ColorTable;
 use crate::error::Result;
 use crate::features::CellRule;
-use crate::model::certainty::Certainty;
 use crate::model::{Colors, Model, Predictor};
 use crate::stage::{Common, Stage};
 
@@ -14,8 +13,6 @@ pub(super) struct Counter {
     /// The learnt table; typical values if the labels of a source are used.
     pub(super) colors: ColorTable,
     pub(super) predictor: Option<Predictor>,
-    /// Tells how sure the network is, if that is needed.
-    pub(super) certainty: Option<Certainty>,
     pub(super) made_by: MadeBy,
 }
 
@@ -29,25 +26,16 @@ impl Counter {
     ) -> Result<Self> {
         let rule = config.cell_rule();
         let Some((model, colors)) = model else {
-            return Ok(Self {
-                rule,
-                colors: ColorTable::typical(),
-                predictor: None,
-                certainty: None,
-                made_by: MadeBy::Labels,
-            });
+            return Ok(Self { rule, colors: ColorTable::typical(), predictor: None, made_by: MadeBy::Labels });
         };
         model.record(&colors, stage);
-        let predictor = model.predictor(common.engine(config.device), config.precision)?;
+        let load = if config.needs_certainty() { Model::predictor_with_certainty } else { Model::predictor };
+        let predictor = load(&model, common.engine(config.device), config.precision)?;
         let precision = predictor.precision().name();
         stage.backend(predictor.backend());
         stage.count("precision", precision);
         let made_by = MadeBy::Model { checksums: model.checksums(&colors), precision };
-        let certainty = match model.parser() {
-            None if config.needs_certainty() => Some(Certainty::new(model.predict()?, common.engine(config.device))?),
-            _ => None,
-        };
-        Ok(Self { rule, colors: colors.table, predictor: Some(predictor), certainty, made_by })
+        Ok(Self { rule, colors: colors.table, predictor: Some(predictor), made_by })
     }
 }
 

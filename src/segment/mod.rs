@@ -129,7 +129,7 @@ fn by_reason(rejects: &[Reject]) -> serde_json::Value {
 /// Segments what is new, reuses earlier results for the rest, and writes the parts.
 fn segment(config: &Config, common: &Common, model: Option<(Model, Colors)>, stage: &mut Stage) -> Result<Written> {
     let mut counter = Counter::load(config, common, model, stage)?;
-    let (mut predictor, mut certainty) = (counter.predictor.take(), counter.certainty.take());
+    let mut predictor = counter.predictor.take();
     let plan = Plan::new(config, &counter.made_by)?;
     tell_passed_over(&plan.catalogue);
     let wanted = plan.wanted;
@@ -155,8 +155,7 @@ fn segment(config: &Config, common: &Common, model: Option<(Model, Colors)>, sta
     let mut parts = plan.parts(config, stage)?;
     let mut writer = Writer::new(&mut parts);
     let progress = Progress::new(STAGE, todo.len() as u64, "photos");
-    let networks = (predictor.as_mut(), certainty.as_mut());
-    stream::run(&work, networks, plan.catalogue.items(&todo)?, common.threads, |outcome| {
+    stream::run(&work, predictor.as_mut(), plan.catalogue.items(&todo)?, common.threads, |outcome| {
         progress.inc(1);
         writer.push(outcome)
     })?;

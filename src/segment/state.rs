@@ -26,7 +26,7 @@ use arrow::datatypes::{DataType, Field, TimeUnit};
 
 use crate::error::Result;
 use crate::labels::CATEGORY_COUNT;
-use crate::model::certainty::CERTAIN;
+use crate::model::layout::CERTAIN;
 use crate::stage::{Digest, Stat};
 use crate::table::{column, read_table, schema, write_table};
 

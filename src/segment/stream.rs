@@ -21,7 +21,6 @@ use crate::error::Result;
 use crate::features::PixelCounts;
 use crate::features::rows::FeatureRow;
 use crate::files::hexadecimal;
-use crate::model::certainty::Certainty;
 use crate::model::layout::{Answer, Laid, Layout};
 use crate::model::predictor::{BATCH_SIZE, Predictor};
 use crate::photo::{self, Decoded, PhotoProblem};
@@ -67,8 +66,8 @@ enum Prepared {
 /// The output of the network step.
 enum Answered {
     Done(PhotoOutcome),
-    /// With the network's answer, and with its certainty of the canvas if that is needed.
-    OnCanvas(Box<OnCanvas>, Answer, Option<Vec<u8>>),
+    /// With the network's answer.
+    OnCanvas(Box<OnCanvas>, Answer),
 }
 
 type Items<'a> = Box<dyn Iterator<Item = Result<Item>> + Send + 'a>;
@@ -76,7 +75,7 @@ type Items<'a> = Box<dyn Iterator<Item = Result<Item>> + Send + 'a>;
 /// Processes all items with `workers` threads and passes each outcome to `sink`, in any order.
 pub(super) fn run(
     work: &Work,
-    networks: (Option<&mut Predictor>, Option<&mut Certainty>),
+    predictor: Option<&mut Predictor>,
     items: Items,
     workers: usize,
     sink: impl FnMut(PhotoOutcome) -> Result<()> + Send,
@@ -91,7 +90,7 @@ pub(super) fn run(
         }
         drop(prepared);
         let counting = threads::spawn_in(scope, move || count_all(work, to_count, sink))?;
-        let predicted = predict_all(networks, &to_answer, &answered);
+        let predicted = predict_all(predictor, &to_answer, &answered);
         drop((to_answer, answered));
         let counted = counting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // If counting failed, the network only noticed that its receiver was gone, so report the former.
@@ -112,7 +111,7 @@ fn prepare_all(work: &Work, items: &Mutex<Items>, prepared: &SyncSender<Result<P
 
 /// Runs the network on the incoming photos, in batches.
 fn predict_all(
-    (mut predictor, mut certainty): (Option<&mut Predictor>, Option<&mut Certainty>),
+    mut predictor: Option<&mut Predictor>,
     prepared: &Receiver<Result<Prepared>>,
     answered: &SyncSender<Vec<Answered>>,
 ) -> Result<()> {
@@ -130,13 +129,7 @@ fn predict_all(
         if batch.len() == BATCH_SIZE || (at_end && !batch.is_empty()) {
             let predictor = predictor.as_mut().expect("photos are laid out for a network");
             let answers = predictor.run(batch.iter().map(|it| &it.laid))?;
-            for (photo, answer) in batch.drain(..).zip(answers) {
-                let certainty = match (certainty.as_mut(), &photo.laid) {
-                    (Some(certainty), Laid::Own(canvas)) => Some(certainty.on_canvas(canvas.pixels.clone())?),
-                    _ => None,
-                };
-                ready.push(Answered::OnCanvas(photo, answer, certainty));
-            }
+            ready.extend(batch.drain(..).zip(answers).map(|(photo, answer)| Answered::OnCanvas(photo, answer)));
         }
         if (!ready.is_empty() && answered.send(ready).is_err()) || at_end {
             return Ok(());
@@ -153,7 +146,7 @@ fn count_all(
     for batch in answered {
         let outcomes = batch.into_par_iter().map(|it| match it {
             Answered::Done(outcome) => Ok(outcome),
-            Answered::OnCanvas(photo, answer, certainty) => work.count(&photo, &answer, certainty.as_deref()),
+            Answered::OnCanvas(photo, answer) => work.count(&photo, &answer),
         });
         outcomes.collect::<Result<Vec<_>>>()?.into_iter().try_for_each(&mut sink)?;
     }
@@ -198,17 +191,14 @@ impl Work<'_> {
         let entry = &self.catalogue.entries[index as usize];
         let not_its_fault = [reason::NO_PERMISSION, reason::IO_ERROR].contains(&problem.reason);
         let before = self.earlier.in_published(&entry.name).filter(|&it| self.earlier.photo(it).row.is_some());
-        match before {
+        let (stat, content, made) = match before {
             Some(place) if not_its_fault => {
                 let state = &self.earlier.photo(place).state;
-                let made = Made::Stays(place, problem);
-                PhotoOutcome { index, stat: state.stat, content: state.content, certainty: None, made }
+                (state.stat, state.content, Made::Stays(place, problem))
             }
-            _ => {
-                let made = Made::Rejected(problem);
-                PhotoOutcome { index, stat: None, content: None, certainty: None, made }
-            }
-        }
+            _ => (None, None, Made::Rejected(problem)),
+        };
+        PhotoOutcome { index, stat, content, certainty: None, made }
     }
 
     /// Counts a photo of a dataset by its labels.
@@ -237,19 +227,18 @@ impl Work<'_> {
     }
 
     /// Counts a photo's pixels by the network's answer.
-    fn count(&self, it: &OnCanvas, answer: &Answer, certainty: Option<&[u8]>) -> Result<PhotoOutcome> {
+    fn count(&self, it: &OnCanvas, answer: &Answer) -> Result<PhotoOutcome> {
         let layout = self.layout.as_ref().expect("photos are laid out for a network");
         let entry = &self.catalogue.entries[it.index as usize];
         let Decoded { photo, own_width_px, own_height_px } = &it.decoded;
         let own = (*own_width_px, *own_height_px);
         let label_map = |size| layout.label_map(&it.laid, answer, size, &entry.name);
-        let fitted = label_map(photo.size())?;
-        let certainty = if self.wanted.certainty {
-            let of_pixels = layout.certainties(&it.laid, answer, certainty, photo.size(), &entry.name)?;
-            of_pixels.map(|it| Box::new(PhotoCertainty::of(&fitted, &it)))
+        let (fitted, of_pixels) = if self.wanted.certainty {
+            layout.label_map_with_certainty(&it.laid, answer, photo.size(), &entry.name)?
         } else {
-            None
+            (label_map(photo.size())?, None)
         };
+        let certainty = of_pixels.map(|it| Box::new(PhotoCertainty::of(&fitted, &it)));
         let counts = self.counter.colors.count(photo, &fitted, self.counter.rule);
         if let Some(folder) = &self.masks {
             masks::write(folder, &it.content, &label_map(own)?, own.0)?;

@@ -40,7 +40,7 @@ pub(super) fn choose(config: &Config, stage: &Stage, parts: usize) -> Result<Cho
 pub(super) fn write_masks(
     chosen: &Chosen,
     work: &stream::Work,
-    predictor: Option<&mut Predictor>,
+    mut predictor: Option<&mut Predictor>,
     stage: &Stage,
     common: &Common,
 ) -> Result<()> {
@@ -49,10 +49,13 @@ pub(super) fn write_masks(
     let indices: Vec<u32> = chosen.photo_ids.iter().filter_map(|id| by_id.get(id).copied()).collect();
     let work = stream::Work {
         earlier: &Earlier::default(),
-        wanted: Wanted { mask: true, ..work.wanted },
+        wanted: Wanted { mask: true, certainty: false, ..work.wanted },
         masks: Some(stage.path(masks::FOLDER)),
         layout: work.layout.clone(),
         ..*work
     };
-    stream::run(&work, (predictor, None), work.catalogue.items(&indices)?, common.threads, |_| Ok(()))
+    if let Some(predictor) = &mut predictor {
+        predictor.without_certainty();
+    }
+    stream::run(&work, predictor, work.catalogue.items(&indices)?, common.threads, |_| Ok(()))
 }

@@ -183,7 +183,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     let started = Instant::now();
     config.check_values()?;
     let network = Network::open(config)?;
-    network.unlabelled.as_ref().map_or(Ok(()), |it| it.check_license(&common.gates))?;
+    network.unlabelled.as_ref().map_or(Ok(()), |it| it.model.check_license(&common.gates))?;
     let dataset = Dataset::open(&config.dataset)?;
     let photos = photos_by_split(&dataset)?;
     if common.dry_run {

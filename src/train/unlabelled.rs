@@ -3,8 +3,6 @@
 
 use std::collections::HashSet;
 
-use ort::session::Session;
-use ort::value::Tensor;
 use rayon::prelude::*;
 
 use super::config::Config;
@@ -12,18 +10,15 @@ use super::examples::PseudoLabelled;
 use crate::canvas::Canvas;
 use crate::catalogue::{Catalogue, Item, Numbering};
 use crate::dataset::Dataset;
-use crate::engine::{DialectChoice, Engine, PrecisionChoice};
+use crate::engine::{Engine, PrecisionChoice};
 use crate::error::Result;
 use crate::files;
-use crate::gates::Gates;
-use crate::graph::{self, Spec};
 use crate::labels::{CATEGORY_COUNT, IGNORED};
-use crate::model::files::PREDICT_FILE;
+use crate::model::certainty::Certainty;
 use crate::model::predictor::BATCH_SIZE;
 use crate::model::{Model, Predictor};
 use crate::photo::{self, FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo, PhotoProblem};
 use crate::progress::Progress;
-use crate::runtime::{self, failed};
 use crate::stop;
 
 /// The photos and the model that labels them, opened.
@@ -61,14 +56,9 @@ impl Unlabelled {
         Ok(Some(Self { catalogue, model, confidence: config.unlabelled_confidence }))
     }
 
-    /// Checks the gate `allowed_licenses`, if the model is a parser.
-    pub(super) fn check_license(&self, gates: &Gates) -> Result<()> {
-        self.model.parser().map_or(Ok(()), |it| it.check_license(gates))
-    }
-
     /// Labels the photos that are not in `dataset`, in order.
     pub(super) fn label(&self, dataset: &Dataset, engine: Engine) -> Result<PseudoLabels> {
-        let mut teacher = Teacher::new(&self.model, self.confidence, engine)?;
+        let mut teacher = Teacher::new(&self.model, engine)?;
         let digests = dataset.photos(None)?.map(|record| Ok(files::digest_of(&record?.encoded)));
         let known = digests.collect::<Result<HashSet<_>>>()?;
         let count = self.catalogue.entries.len() as u32;
@@ -94,7 +84,7 @@ impl Unlabelled {
                     }
                 }
             }
-            found.photos.extend(teacher.label(batch)?);
+            found.photos.extend(teacher.label(batch, self.confidence)?);
         }
     }
 
@@ -111,37 +101,27 @@ impl Unlabelled {
 
 /// The network that labels photos.
 enum Teacher {
-    Own(Own),
-    Parser(Box<Predictor>, f32),
-}
-
-/// A model of ours: the probabilities of `predict.onnx` as it is published, in portable operators.
-struct Own {
-    session: Session,
-    spec: Spec,
-    confidence: f32,
+    Own(Certainty),
+    Parser(Box<Predictor>),
 }
 
 /// A photo with its name and its file.
 type Named = (String, Vec<u8>, Photo);
 
 impl Teacher {
-    fn new(model: &Model, confidence: f32, engine: Engine) -> Result<Self> {
-        if model.parser().is_some() {
-            let predictor = model.predictor(engine, PrecisionChoice::F32)?;
-            return Ok(Self::Parser(Box::new(predictor), confidence));
-        }
-        let (spec, weights) = model.weights()?;
-        let engine = Engine { dialect: DialectChoice::Portable, ..engine };
-        let (session, _) = runtime::session(PREDICT_FILE, |_| graph::predict(&spec, &weights), engine)?;
-        Ok(Self::Own(Own { session, spec, confidence }))
+    fn new(model: &Model, engine: Engine) -> Result<Self> {
+        Ok(match model.parser() {
+            None => Self::Own(Certainty::new(model.predict()?, engine)?),
+            Some(_) => Self::Parser(Box::new(model.predictor(engine, PrecisionChoice::F32)?)),
+        })
     }
 
-    fn label(&mut self, photos: Vec<Named>) -> Result<Vec<PseudoLabelled>> {
+    /// Labels the pixels whose category is at least as probable as `confidence`.
+    fn label(&mut self, photos: Vec<Named>, confidence: f32) -> Result<Vec<PseudoLabelled>> {
         match self {
             _ if photos.is_empty() => Ok(Vec::new()),
-            Self::Own(own) => own.label(photos),
-            Self::Parser(predictor, confidence) => label_by_parser(predictor, *confidence, photos),
+            Self::Own(network) => label_by_model(network, confidence, photos),
+            Self::Parser(predictor) => label_by_parser(predictor, confidence, photos),
         }
     }
 }
@@ -161,24 +141,18 @@ fn label_by_parser(predictor: &mut Predictor, confidence: f32, photos: Vec<Named
     labelled.collect()
 }
 
-impl Own {
-    fn label(&mut self, photos: Vec<Named>) -> Result<Vec<PseudoLabelled>> {
-        let spec = &self.spec;
-        let canvases: Vec<_> = photos.par_iter().map(|(_, _, photo)| Canvas::new(spec, photo)).collect();
-        let pixels: Vec<u8> = canvases.iter().flat_map(|it| &it.pixels).copied().collect();
-        let input = Tensor::from_array(([photos.len(), spec.rows(), spec.columns(), 3], pixels));
-        let input = input.map_err(failed(PREDICT_FILE))?;
-        let outputs = self.session.run(ort::inputs! { "photos" => input }).map_err(failed(PREDICT_FILE))?;
-        let (_, all) = outputs["probabilities"].try_extract_tensor::<f32>().map_err(failed(PREDICT_FILE))?;
-        let of_photos = all.par_chunks_exact(CATEGORY_COUNT * spec.map_rows() * spec.map_columns());
-        let labelled =
-            photos.into_par_iter().zip(canvases).zip(of_photos).map(|(((name, encoded, _), canvas), maps)| {
-                let size = [canvas.width_px, canvas.height_px].map(|side| side.div_ceil(spec.stride));
-                let labels = sure_labels(maps, spec.map_columns(), size, self.confidence);
-                PseudoLabelled { file_name: name, encoded, labels, size: (size[0] as u32, size[1] as u32) }
-            });
-        Ok(labelled.collect())
-    }
+/// Labels photos at the size of the network's maps.
+fn label_by_model(network: &mut Certainty, confidence: f32, photos: Vec<Named>) -> Result<Vec<PseudoLabelled>> {
+    let canvases: Vec<_> = photos.par_iter().map(|(_, _, photo)| Canvas::new(network.spec(), photo)).collect();
+    let all = network.probabilities(canvases.iter().flat_map(|it| &it.pixels).copied().collect())?;
+    let spec = network.spec();
+    let of_photos = all.par_chunks_exact(CATEGORY_COUNT * spec.map_rows() * spec.map_columns());
+    let labelled = photos.into_par_iter().zip(canvases).zip(of_photos).map(|(((name, encoded, _), canvas), maps)| {
+        let size = [canvas.width_px, canvas.height_px].map(|side| side.div_ceil(spec.stride));
+        let labels = sure_labels(maps, spec.map_columns(), size, confidence);
+        PseudoLabelled { file_name: name, encoded, labels, size: (size[0] as u32, size[1] as u32) }
+    });
+    Ok(labelled.collect())
 }
 
 /// The most probable category of each pixel of a photo of `size` (width, height) at the top left of maps
