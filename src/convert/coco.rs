@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::format::{self, IMAGES, Painted, Paintings, Parts};
+use super::format::{self, Entry, IMAGES, Label, Painted, Parts};
 use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::fold::Fold;
@@ -74,16 +74,8 @@ enum Segmentation {
     Other(IgnoredAny),
 }
 
-/// A photo and what is to be painted on it.
-pub(super) struct Entry {
-    file_name: String,
-    size: (u32, u32),
-    /// What is wrong with the entry itself.
-    reject: Option<Reject>,
-    layers: Vec<Layer>,
-}
-
-struct Layer {
+/// An annotation on its photo.
+pub(super) struct Layer {
     id: i64,
     /// The category, or what is wrong with it.
     category: Result<u8, String>,
@@ -107,7 +99,7 @@ pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// [`Error::Input`] if one cannot be read or none has a labelled photo, [`Error::Config`] if the fold does not know
 /// all categories, [`Error::Io`].
-pub(super) fn open(folder: &Path, fold: &Fold) -> Result<Paintings<Entry>> {
+pub(super) fn open(folder: &Path, fold: &Fold) -> Result<Painted<Layer>> {
     let (mut all, mut listed, mut splits) = (Vec::new(), Vec::new(), Vec::new());
     for path in files(folder)? {
         crate::stop::check()?;
@@ -118,7 +110,7 @@ pub(super) fn open(folder: &Path, fold: &Fold) -> Result<Paintings<Entry>> {
     }
     let (mut entries, mut own) = (Vec::new(), Vec::new());
     for (entry, split) in all.into_iter().zip(splits) {
-        if entry.layers.is_empty() && entry.reject.is_none() {
+        if entry.labels.is_empty() && entry.reject.is_none() {
             listed.push(Reject::new(entry.file_name, reason::NO_PIXEL_LABELS, "has no annotations"));
         } else {
             entries.push(entry);
@@ -129,11 +121,11 @@ pub(super) fn open(folder: &Path, fold: &Fold) -> Result<Paintings<Entry>> {
         let problem = "has no photo with annotations; expected the lists 'images' and 'annotations' of COCO";
         return Err(Error::input(folder.join(ANNOTATIONS), problem));
     }
-    Ok(Paintings { entries, parts: Parts::new(own.into_iter()), listed })
+    Ok(Painted { entries, parts: Parts::new(own.into_iter()), listed })
 }
 
 /// The entries of a file, with the annotations of no photo among `listed`.
-fn read(folder: &Path, path: &Path, fold: &Fold, listed: &mut Vec<Reject>) -> Result<Vec<Entry>> {
+fn read(folder: &Path, path: &Path, fold: &Fold, listed: &mut Vec<Reject>) -> Result<Vec<Entry<Layer>>> {
     let File { images, categories, annotations } =
         format::read_json(folder, path, "the lists 'images', 'categories' and 'annotations' of COCO")?;
     let names = categories.iter().map(|it| it.name.as_str());
@@ -149,11 +141,11 @@ fn read(folder: &Path, path: &Path, fold: &Fold, listed: &mut Vec<Reject>) -> Re
     for (index, image) in images.into_iter().enumerate() {
         let Lenient::Good(image) = image else {
             let detail = format!("{shown}: has no id, file_name, width and height of an image");
-            entries.push(Entry::rejected(Reject::new(format!("images[{index}]"), reason::ENTRY_UNREADABLE, detail)));
+            entries.push(rejected(Reject::new(format!("images[{index}]"), reason::ENTRY_UNREADABLE, detail)));
             continue;
         };
         let mut entry =
-            Entry { file_name: image.file_name, size: (image.width, image.height), reject: None, layers: Vec::new() };
+            Entry { file_name: image.file_name, size: (image.width, image.height), reject: None, labels: Vec::new() };
         if let Err(reject) = format::check_name(&entry.file_name, &shown) {
             entry.reject = Some(reject);
         } else if by_id.contains_key(&image.id) {
@@ -187,8 +179,8 @@ fn read(folder: &Path, path: &Path, fold: &Fold, listed: &mut Vec<Reject>) -> Re
         let id = id.unwrap_or(index as i64);
         match by_id.get(&image_id) {
             Some(&entry) => {
-                let entry: &mut Entry = &mut entries[entry];
-                entry.layers.push(Layer { id, category, segmentation });
+                let entry: &mut Entry<Layer> = &mut entries[entry];
+                entry.labels.push(Layer { id, category, segmentation });
             }
             None => listed.push(unplaced(id, format!("{shown}: there is no image {image_id}"))),
         }
@@ -234,34 +226,15 @@ fn split_of(path: &Path) -> Option<Split> {
     words(stem).find_map(|word| format::split_named(word.trim_end_matches(|it: char| it.is_ascii_digit())))
 }
 
-impl Entry {
-    fn rejected(reject: Reject) -> Self {
-        Self { file_name: reject.item.clone(), size: (0, 0), reject: Some(reject), layers: Vec::new() }
-    }
+fn rejected(reject: Reject) -> Entry<Layer> {
+    Entry { file_name: reject.item.clone(), size: (0, 0), reject: Some(reject), labels: Vec::new() }
 }
 
-impl Painted for Entry {
-    fn file_name(&self) -> &str {
-        &self.file_name
-    }
-
-    fn reject(&self) -> Option<&Reject> {
-        self.reject.as_ref()
-    }
-
-    fn size(&self) -> (u32, u32) {
-        self.size
-    }
-
-    fn paint(&self, map: &mut LabelMap) -> Result<(), Reject> {
-        for Layer { id, category, segmentation } in &self.layers {
-            let invalid =
-                |reason, problem: String| Reject::new(&self.file_name, reason, format!("annotation {id}: {problem}"));
-            let category = category.as_ref().map_err(|problem| invalid(reason::CATEGORY_INVALID, problem.clone()))?;
-            paint(map, segmentation.as_ref(), *category)
-                .map_err(|problem| invalid(reason::ANNOTATION_INVALID, problem))?;
-        }
-        Ok(())
+impl Label for Layer {
+    fn paint(&self, map: &mut LabelMap) -> Result<(), (&'static str, String)> {
+        let invalid = |reason| move |problem: String| (reason, format!("annotation {}: {problem}", self.id));
+        let category = self.category.clone().map_err(invalid(reason::CATEGORY_INVALID))?;
+        paint(map, self.segmentation.as_ref(), category).map_err(invalid(reason::ANNOTATION_INVALID))
     }
 }
 

@@ -67,46 +67,52 @@ impl Parts {
     }
 }
 
-/// An entry whose labels are painted onto its label map.
-pub(super) trait Painted: Send + Sync {
-    /// The photo's name.
-    fn file_name(&self) -> &str;
+/// A label that is painted onto the label map of its photo.
+pub(super) trait Label: Send + Sync {
+    /// Paints it.
+    ///
+    /// # Errors
+    /// The reason and the detail of a reject.
+    fn paint(&self, map: &mut LabelMap) -> Result<(), (&'static str, String)>;
+}
 
-    /// What is wrong with the entry itself.
-    fn reject(&self) -> Option<&Reject>;
-
+/// A photo and what is to be painted on its label map; later labels over earlier ones.
+pub(super) struct Entry<L> {
+    pub(super) file_name: String,
     /// Width and height.
-    fn size(&self) -> (u32, u32);
-
-    /// Paints its labels onto a map of its size.
-    fn paint(&self, map: &mut LabelMap) -> Result<(), Reject>;
+    pub(super) size: (u32, u32),
+    /// What is wrong with the entry itself.
+    pub(super) reject: Option<Reject>,
+    pub(super) labels: Vec<L>,
 }
 
 /// A source whose label maps are painted when they are asked for.
-pub(super) struct Paintings<Entry> {
-    pub(super) entries: Vec<Entry>,
+pub(super) struct Painted<L> {
+    pub(super) entries: Vec<Entry<L>>,
     pub(super) parts: Option<Parts>,
     pub(super) listed: Vec<Reject>,
 }
 
-impl<Entry: Painted> Paintings<Entry> {
+impl<L: Label> Painted<L> {
     fn label_map(&self, index: usize) -> Result<LabelMap, Reject> {
-        let entry = &self.entries[index];
-        self.parts.as_ref().map_or(Ok(()), |it| it.check(index, entry.file_name()))?;
-        entry.reject().map_or(Ok(()), |it| Err(it.clone()))?;
-        let mut map = blank(entry.file_name(), entry.size())?;
-        entry.paint(&mut map)?;
+        let Entry { file_name, size, reject, labels } = &self.entries[index];
+        self.parts.as_ref().map_or(Ok(()), |it| it.check(index, file_name))?;
+        reject.as_ref().map_or(Ok(()), |it| Err(it.clone()))?;
+        let mut map = blank(file_name, *size)?;
+        for label in labels {
+            label.paint(&mut map).map_err(|(reason, detail)| Reject::new(file_name, reason, detail))?;
+        }
         Ok(map)
     }
 }
 
-impl<Entry: Painted> Format for Paintings<Entry> {
+impl<L: Label> Format for Painted<L> {
     fn len(&self) -> usize {
         self.entries.len()
     }
 
     fn annotation(&self, index: usize) -> Result<Result<Annotation, Reject>> {
-        let file_name = self.entries[index].file_name().to_owned();
+        let file_name = self.entries[index].file_name.clone();
         Ok(self.label_map(index).map(|map| by_regions(file_name, &map)))
     }
 
@@ -119,7 +125,7 @@ impl<Entry: Painted> Format for Paintings<Entry> {
     }
 
     fn pixels(&self, index: usize) -> u64 {
-        let (width, height) = self.entries[index].size();
+        let (width, height) = self.entries[index].size;
         u64::from(width) * u64::from(height)
     }
 }

@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::format::{self, IMAGES, Painted, Paintings, Parts};
+use super::format::{self, Entry, IMAGES, Label, Painted, Parts};
 use crate::error::{Error, Result};
 use crate::fold::Fold;
 use crate::mask::{LabelMap, brush, polygon};
@@ -83,15 +83,8 @@ struct Value {
     points: Option<Vec<[f64; 2]>>,
 }
 
-/// A photo and what is to be painted on it.
-pub(super) struct Entry {
-    file_name: String,
-    /// What is wrong with the task itself.
-    reject: Option<Reject>,
-    regions: Vec<Region>,
-}
-
-struct Region {
+/// A region on its photo.
+pub(super) struct Region {
     id: String,
     size: Option<(u32, u32)>,
     category: Result<u8, String>,
@@ -117,7 +110,7 @@ pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// [`Error::Input`] if one cannot be read or none has a labelled photo, [`Error::Config`] if the fold does not know
 /// all labels, [`Error::Io`].
-pub(super) fn open(folder: &Path, fold: &Fold) -> Result<Paintings<Entry>> {
+pub(super) fn open(folder: &Path, fold: &Fold) -> Result<Painted<Region>> {
     let (mut entries, mut listed) = (Vec::new(), Vec::new());
     for path in files(folder)? {
         crate::stop::check()?;
@@ -128,7 +121,7 @@ pub(super) fn open(folder: &Path, fold: &Fold) -> Result<Paintings<Entry>> {
         return Err(Error::input(folder, "has no Label Studio task with regions of the brush or polygons"));
     }
     let parts = Parts::new(entries.iter().map(|it| format::split_of_folder(&it.file_name)));
-    Ok(Paintings { entries, parts, listed })
+    Ok(Painted { entries, parts, listed })
 }
 
 /// Adds the entries of a file, and what has no labels to `listed`.
@@ -137,7 +130,7 @@ fn read(
     path: &Path,
     tasks: Vec<Task>,
     fold: &Fold,
-    entries: &mut Vec<Entry>,
+    entries: &mut Vec<Entry<Region>>,
     listed: &mut Vec<Reject>,
 ) -> Result<()> {
     let is_annotated = tasks.iter().any(|it| !it.annotations.is_empty());
@@ -163,7 +156,8 @@ fn read(
             continue;
         }
         let reject = format::check_name(&file_name, &shown).err();
-        entries.push(Entry { file_name, reject, regions });
+        let size = regions.iter().find_map(|it| it.size).unwrap_or_default();
+        entries.push(Entry { file_name, size, reject, labels: regions });
     }
     Ok(())
 }
@@ -186,11 +180,10 @@ fn answer(task: Task, is_annotated: bool) -> Option<Answer> {
 fn photo_name(folder: &Path, data: &BTreeMap<String, serde_json::Value>) -> Option<String> {
     let texts = || data.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)));
     let is_photo = |text: &str| {
-        let name = text.split(['#']).next().unwrap_or_default();
-        photo::EXTENSIONS.iter().any(|ending| {
-            let name = name.to_ascii_lowercase();
-            name.ends_with(&format!(".{ending}")) || name.contains(&format!(".{ending}?"))
-        })
+        let name = text.split('#').next().unwrap_or_default().to_ascii_lowercase();
+        photo::EXTENSIONS
+            .iter()
+            .any(|ending| name.ends_with(&format!(".{ending}")) || name.contains(&format!(".{ending}?")))
     };
     let named = texts().find(|(key, text)| *key == "image" && !text.is_empty());
     let (_, text) = named.or_else(|| texts().find(|(_, text)| is_photo(text)))?;
@@ -259,7 +252,7 @@ impl Region {
         Some(Self { id: id.unwrap_or_default(), size, category, shape })
     }
 
-    fn paint(&self, map: &mut LabelMap) -> Result<(), String> {
+    fn paint_on(&self, map: &mut LabelMap) -> Result<(), String> {
         if let Shape::Unusable(problem) = &self.shape {
             return Err(problem.clone());
         }
@@ -279,27 +272,12 @@ impl Region {
     }
 }
 
-impl Painted for Entry {
-    fn file_name(&self) -> &str {
-        &self.file_name
-    }
-
-    fn reject(&self) -> Option<&Reject> {
-        self.reject.as_ref()
-    }
-
-    fn size(&self) -> (u32, u32) {
-        self.regions.iter().find_map(|it| it.size).unwrap_or_default()
-    }
-
-    fn paint(&self, map: &mut LabelMap) -> Result<(), Reject> {
-        for region in &self.regions {
-            region.paint(map).map_err(|problem| {
-                let is_of_category = region.category.is_err() && !matches!(region.shape, Shape::Unusable(_));
-                let reason = if is_of_category { reason::CATEGORY_INVALID } else { reason::ANNOTATION_INVALID };
-                Reject::new(&self.file_name, reason, format!("region {}: {problem}", region.id.escape_debug()))
-            })?;
-        }
-        Ok(())
+impl Label for Region {
+    fn paint(&self, map: &mut LabelMap) -> Result<(), (&'static str, String)> {
+        self.paint_on(map).map_err(|problem| {
+            let is_of_category = self.category.is_err() && !matches!(self.shape, Shape::Unusable(_));
+            let reason = if is_of_category { reason::CATEGORY_INVALID } else { reason::ANNOTATION_INVALID };
+            (reason, format!("region {}: {problem}", self.id.escape_debug()))
+        })
     }
 }

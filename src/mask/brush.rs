@@ -122,15 +122,9 @@ mod tests {
 
     #[test]
     fn a_mask_of_any_shape_comes_back() -> Result<(), String> {
-        let mut random = 1_u32;
         for (width, height) in [(1, 1), (1, 9), (13, 7), (300, 300)] {
             for run in [1, 3, 40_000] {
-                let label_map: Vec<u8> = (0..width * height)
-                    .map(|pixel| {
-                        random = if pixel % run == 0 { random.wrapping_mul(1_664_525).wrapping_add(7) } else { random };
-                        (random >> 30) as u8
-                    })
-                    .collect();
+                let label_map = super::super::any_label_map(width, height, run);
                 let mut map = LabelMap::new(width as u32, height as u32);
                 for category in 1..4 {
                     if let Some(bytes) = encode(&label_map, category) {

@@ -39,3 +39,14 @@ impl LabelMap {
         }
     }
 }
+
+/// A label map of four categories in runs of about `run` pixels, for tests.
+#[cfg(test)]
+fn any_label_map(width: usize, height: usize, run: usize) -> Vec<u8> {
+    let mut random = 1_u32;
+    let label = |pixel: usize| {
+        random = if pixel.is_multiple_of(run) { random.wrapping_mul(1_664_525).wrapping_add(7) } else { random };
+        (random >> 30) as u8
+    };
+    (0..width * height).map(label).collect()
+}

@@ -109,15 +109,9 @@ mod tests {
 
     #[test]
     fn a_mask_of_any_shape_comes_back() -> Result<(), String> {
-        let mut random = 1_u32;
         for (width, height) in [(1, 1), (1, 9), (9, 1), (13, 7), (100, 150)] {
             for run in [1, 3, 50] {
-                let label_map: Vec<u8> = (0..width * height)
-                    .map(|pixel| {
-                        random = if pixel % run == 0 { random.wrapping_mul(1_664_525).wrapping_add(7) } else { random };
-                        (random >> 30) as u8
-                    })
-                    .collect();
+                let label_map = super::super::any_label_map(width, height, run);
                 let mut map = LabelMap::new(width as u32, height as u32);
                 for category in 1..4 {
                     if let Some(text) = encode(&label_map, width, category) {

@@ -10,7 +10,7 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use crate::model::{striped_jpeg, write_flat_model};
-use crate::shared::library;
+use crate::shared::{drawn_sample, library};
 use lookbook::engine::{Engine, PrecisionChoice};
 use lookbook::graph::builder::{Builder, Dim};
 use lookbook::graph::onnx::{self, Attribute, FLOAT, UINT8};
@@ -20,7 +20,7 @@ use lookbook::model::files::{PREDICT_FILE, WEIGHTS_FILE};
 use lookbook::model::weights::write_weights;
 use lookbook::runtime::{self, operators};
 use lookbook::stage::{Common, Summary};
-use lookbook::{convert, evaluate, export, files, recommend, sample, segment};
+use lookbook::{convert, evaluate, export, files, recommend, segment};
 
 fn seed() -> Spec {
     Spec::seed(48, 64, Loss::Bce)
@@ -176,10 +176,7 @@ fn every_command_that_takes_a_model_says_what_is_wrong_with_it() {
         ..Default::default()
     };
     segment::run(&segment, &common).unwrap().published().expect("it is published");
-    sample::run(&sample::Config { output: source.clone(), photos: 6 }, &common)
-        .unwrap()
-        .published()
-        .expect("it is published");
+    drawn_sample(&source, 6);
     convert::run(&convert::Config { source, output: dataset.clone(), ..Default::default() }, &common)
         .unwrap()
         .published()

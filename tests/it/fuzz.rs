@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::model::write_flat_model;
 use crate::parser;
+use crate::shared::drawn_sample;
 use lookbook::dataset::Dataset;
 use lookbook::features::{FeatureStatistics, FeatureTable};
 use lookbook::graph::{Loss, Spec, parameters};
@@ -26,7 +27,7 @@ use lookbook::settings::Settings;
 use lookbook::stage::{Common, Summary};
 use lookbook::train::checkpoint::Checkpoint;
 use lookbook::train::tensorboard::EventFile;
-use lookbook::{convert, model, sample, similarity};
+use lookbook::{convert, model, similarity};
 
 /// Mutated files of each kind in `make test`.
 const TRIES: u64 = 150;
@@ -80,7 +81,7 @@ fn read_settings(folder: &Path) -> Result<(), String> {
 fn kinds(place: &Path) -> Vec<Kind> {
     let [source, dataset, model] = ["source", "dataset", "model"].map(|name| place.join(name));
     let common = Common::default();
-    sample::run(&sample::Config { output: source.clone(), photos: 2 }, &common).unwrap().published().unwrap();
+    drawn_sample(&source, 2);
     let config = convert::Config { source, output: dataset.clone(), ..convert::Config::default() };
     convert::run(&config, &common).unwrap().published().unwrap();
     let [features, similarities] = ["features", "similarity"].map(|name| place.join(name));

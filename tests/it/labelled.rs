@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::shared::{library, shared};
+use crate::shared::{drawn_sample, library, shared};
+use lookbook::Error;
 use lookbook::color::{self, ColorTable};
 use lookbook::convert::{self, Config};
 use lookbook::dataset::{Dataset, PhotoRecord, Split};
@@ -19,7 +20,6 @@ use lookbook::rejects;
 use lookbook::segment::{self, LabelSource, Masks, state};
 use lookbook::shard::Shard;
 use lookbook::stage::{Common, Outcome, Summary};
-use lookbook::{Error, sample};
 
 const DATA: &str = "tests/data/masks";
 
@@ -132,8 +132,7 @@ fn cvat_is_as_mat(source: &Path) {
 fn the_sample_as_masks_of_cvat_has_the_same_labels() {
     let place = tempfile::tempdir().expect("a temporary folder");
     let source = place.path().join("sample");
-    let config = sample::Config { output: source.clone(), photos: 12 };
-    sample::run(&config, &Common::default()).expect("a sample").published().expect("it is published");
+    drawn_sample(&source, 12);
     cvat_is_as_mat(&source);
 }
 
@@ -472,8 +471,7 @@ fn comes_back(source: &Path) {
 fn labels_of_the_sample_that_were_written_for_any_tool_come_back() {
     let place = tempfile::tempdir().expect("a temporary folder");
     let source = place.path().join("sample");
-    let config = sample::Config { output: source.clone(), photos: 12 };
-    sample::run(&config, &Common::default()).expect("a sample").published().expect("it is published");
+    drawn_sample(&source, 12);
     comes_back(&source);
 }
 

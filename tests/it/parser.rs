@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::model::striped_jpeg;
 use crate::python::python;
-use crate::shared::{library, shared};
+use crate::shared::{drawn_sample, library, shared};
 use lookbook::engine::{Engine, PrecisionChoice};
 use lookbook::gates::Gates;
 use lookbook::graph::builder::{Builder, Dim};
@@ -20,7 +20,7 @@ use lookbook::parser::{Parser, Values, check};
 use lookbook::photo::{self, Photo};
 use lookbook::settings::Settings;
 use lookbook::stage::{Common, Summary};
-use lookbook::{convert, evaluate, export, files, recommend, report, run, sample, segment};
+use lookbook::{convert, evaluate, export, files, recommend, report, run, segment};
 
 /// Labels with their colours (ids) and categories.
 const LABELS: [(&str, u8, &str); 6] = [
@@ -213,8 +213,7 @@ fn write_png(path: &Path, photo: &Photo) {
 fn write_photos(folder: &Path) {
     fs::create_dir_all(folder).unwrap();
     let source = folder.join("sample");
-    let config = sample::Config { output: source.clone(), photos: 2 };
-    sample::run(&config, &Common::default()).unwrap().published().expect("a sample has no gates");
+    drawn_sample(&source, 2);
     let drawn = files::entries(&source.join("image")).unwrap();
     assert_eq!(drawn.len(), 2);
     // Small, for they are labelled in every form, twice.
@@ -457,32 +456,35 @@ fn networks_of_other_shapes_and_broken_files_are_refused_by_name() {
     assert!(problem(folder).contains("'pixels', 'size'; only one can be fed"));
 }
 
-/// A small shop, a data set and its features by the labels, in `place`.
-fn small_place(place: &Path) -> [PathBuf; 3] {
-    let [shop, source, dataset] = ["shop", "source", "dataset"].map(|it| place.join(it));
+/// Places for a parser to work in: two photos, a data set, the parser's folder, and where features go.
+struct SmallPlace {
+    place: tempfile::TempDir,
+    shop: PathBuf,
+    dataset: PathBuf,
+    parser: PathBuf,
+    features: PathBuf,
+}
+
+/// `None`, said aloud, without the library.
+fn small_place() -> Option<SmallPlace> {
+    library()?;
+    let place = tempfile::tempdir().unwrap();
+    let [shop, source, dataset, parser, features] =
+        ["shop", "source", "dataset", "colours", "features"].map(|it| place.path().join(it));
     fs::create_dir(&shop).unwrap();
     for (name, colors) in [("a.jpg", [2, 10]), ("b.jpg", [3, 10])] {
         fs::write(shop.join(name), striped_jpeg(400, 600, &colors)).unwrap();
     }
-    let common = Common::default();
-    sample::run(&sample::Config { output: source.clone(), photos: 24 }, &common)
-        .unwrap()
-        .published()
-        .expect("published");
+    drawn_sample(&source, 24);
     let config = convert::Config { source, output: dataset.clone(), ..Default::default() };
-    convert::run(&config, &common).unwrap().published().expect("published");
-    [shop, dataset, place.join("features")]
+    convert::run(&config, &Common::default()).unwrap().published().expect("published");
+    write_parser(&parser, FORM);
+    Some(SmallPlace { place, shop, dataset, parser, features })
 }
 
 #[test]
 fn every_command_takes_a_parser_and_its_rows_know_all_of_it() {
-    if library().is_none() {
-        return;
-    }
-    let place = tempfile::tempdir().unwrap();
-    let [shop, dataset, features] = small_place(place.path());
-    let parser = place.path().join("colours");
-    write_parser(&parser, FORM);
+    let Some(SmallPlace { place, shop, dataset, parser, features }) = small_place() else { return };
     let common = Common::default();
     let config = segment::Config {
         catalogue: shop.clone(),
@@ -551,13 +553,7 @@ fn every_command_takes_a_parser_and_its_rows_know_all_of_it() {
 
 #[test]
 fn what_only_our_models_have_and_licences_that_a_gate_excludes_are_refused_by_name() {
-    if library().is_none() {
-        return;
-    }
-    let place = tempfile::tempdir().unwrap();
-    let [shop, dataset, features] = small_place(place.path());
-    let parser = place.path().join("colours");
-    write_parser(&parser, FORM);
+    let Some(SmallPlace { place, shop, dataset, parser, features }) = small_place() else { return };
     let common = Common::default();
     let export = export::Config { model: parser.clone(), output: place.path().join("export") };
     let bf16 = segment::Config {
@@ -612,12 +608,7 @@ fn what_only_our_models_have_and_licences_that_a_gate_excludes_are_refused_by_na
 
 #[test]
 fn answers_that_are_none_end_with_the_name_of_the_photo() {
-    if library().is_none() {
-        return;
-    }
-    let place = tempfile::tempdir().unwrap();
-    let [shop, _, features] = small_place(place.path());
-    let parser = place.path().join("colours");
+    let Some(SmallPlace { place: _place, shop, parser, features, .. }) = small_place() else { return };
     let mut broken = Builder::default();
     let dims = [Dim::Batch, Dim::Fixed(3), Dim::Fixed(64), Dim::Fixed(48)];
     let x = broken.input("pixels", FLOAT, &dims);
@@ -654,13 +645,7 @@ fn answers_that_are_none_end_with_the_name_of_the_photo() {
 
 #[test]
 fn a_night_segments_with_the_parser_of_its_settings() {
-    if library().is_none() {
-        return;
-    }
-    let place = tempfile::tempdir().unwrap();
-    small_place(place.path());
-    let parser = place.path().join("colours");
-    write_parser(&parser, FORM);
+    let Some(SmallPlace { place, parser, .. }) = small_place() else { return };
     let file = place.path().join("night.toml");
     fs::write(&file, format!("[segment]\nmodel = \"{}\"\n", parser.display())).unwrap();
     let night = || {

@@ -2,17 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::shared::drawn_sample;
 use lookbook::stage::Common;
-use lookbook::{convert, report, sample, segment, similarity};
+use lookbook::{convert, report, segment, similarity};
 
 /// Sample, convert, segment from the labels, similarity.
 fn run_up_to_similarity(place: &Path) {
     let common = Common::default();
     let source = place.join("sample");
-    sample::run(&sample::Config { output: source.clone(), photos: 12 }, &common)
-        .unwrap()
-        .published()
-        .expect("it is published");
+    drawn_sample(&source, 12);
     let dataset = convert::Config { source, output: place.join("dataset"), ..Default::default() };
     convert::run(&dataset, &common).unwrap().published().expect("it is published");
     let features = segment::Config {

@@ -38,3 +38,9 @@ pub(crate) fn install(program: &Path, to: &Path) {
     let installed = Command::new("install").args(["-D", "-m", "755"]).args([program, to]).status().unwrap();
     assert!(installed.success(), "{}", to.display());
 }
+
+/// Draws the built-in sample into `folder`.
+pub(crate) fn drawn_sample(folder: &Path, photos: u32) {
+    let config = lookbook::sample::Config { output: folder.to_owned(), photos };
+    lookbook::sample::run(&config, &lookbook::stage::Common::default()).unwrap().published().expect("it is published");
+}
