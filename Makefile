@@ -64,7 +64,7 @@ test-airflow: build runtime
 
 ## test-parsers: exports networks of other programs, untrained, and compares labels; gets PyTorch and others into .parsers/
 test-parsers: build runtime
-	scripts/install_parsers.sh
+	scripts/install_environment.sh parsers
 	scripts/test_parsers.sh $(LOOKBOOK)
 
 ## bench: every stage over the sample from nothing, seconds each

@@ -5,6 +5,6 @@ set -eu
 cd -- "$(dirname -- "$0")/.."
 
 scripts/install_onnxruntime.sh
-scripts/install_peers.sh
+scripts/install_environment.sh peers
 "${CARGO:-cargo}" build --release --locked --bin lookbook --example bench_worker --example similarity_worker
 exec .peers/bin/python scripts/peers/bench.py "$@"

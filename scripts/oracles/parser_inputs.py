@@ -3,7 +3,7 @@ networks for a few real photos, at some places.
 
     parser_inputs.py DATA > tests/data/parser_inputs.json
 
-DATA is the folder of real photos (ccp/photos, cfpd/image). Run it in the environment of scripts/install_parsers.sh.
+DATA is the folder of real photos (ccp/photos, cfpd/image). Run it in the environment of `scripts/install_environment.sh parsers`.
 """
 
 import json

@@ -128,15 +128,21 @@ std = [0.229, 0.224, 0.225]
     expect(folder, scores[0].argmax(0))
 
 
+def letterboxed(photo, side, fill):
+    """The photo in its own shape in the middle of a square, with its size and its left and upper edge there."""
+    scale = side / max(photo.size)
+    size = tuple(round(it * scale) for it in photo.size)
+    left, top = [(side - it) // 2 for it in size]
+    picture = Image.new("RGB", (side, side), fill)
+    picture.paste(photo.resize(size, Image.BILINEAR), (left, top))
+    return picture, size, left, top
+
+
 def schp(folder, photo):
     """In the form of SCHP: blue, green, red, a photo in its own shape on black, and an answer of a quarter of the size."""
     side = 473
     model = torchvision.models.segmentation.fcn_resnet50(weights=None, weights_backbone=None, num_classes=len(LIP)).eval()
-    scale = side / max(photo.size)
-    size = tuple(round(it * scale) for it in photo.size)
-    left, top = [(side - it) // 2 for it in size]
-    picture = Image.new("RGB", (side, side))
-    picture.paste(photo.resize(size, Image.BILINEAR), (left, top))
+    picture, size, left, top = letterboxed(photo, side, (0, 0, 0))
     values = numpy.asarray(picture, numpy.float32)[:, :, ::-1] / 255
     values = (values - [0.406, 0.456, 0.485]) / [0.225, 0.224, 0.229]
     pixels = torch.from_numpy(values.astype(numpy.float32).transpose(2, 0, 1))[None]
@@ -180,11 +186,7 @@ class LabelMap(torch.nn.Module):
 
 def yolo(folder, photo):
     side = 640
-    scale = side / max(photo.size)
-    size = tuple(round(it * scale) for it in photo.size)
-    left, top = [(side - it) // 2 for it in size]
-    picture = Image.new("RGB", (side, side), (114, 114, 114))
-    picture.paste(photo.resize(size, Image.BILINEAR), (left, top))
+    picture, size, left, top = letterboxed(photo, side, (114, 114, 114))
     pixels = torch.from_numpy(numpy.array(picture))[None]
     network = LabelMap(len(MODANET)).eval()
     with torch.no_grad():

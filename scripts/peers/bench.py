@@ -36,84 +36,53 @@ PAUSE_SECS = 0.1
 LOSS_TOLERANCE, AGREEMENT = 0.01, 0.999
 BF16_AGREEMENT = {"seed": 0.98, "pretrained": 0.85}
 
-# Recipe, task, photos, contestants by what the tables call them; the first is what the others are compared with.
+# Contestants by what the tables call them; the first is what the others are compared with.
+STEP = {
+    "**lookbook, native**": "native",
+    "**lookbook, portable**": "portable",
+    "Keras / TensorFlow": "keras-step",
+    "PyTorch": "torch-eager-step",
+    "PyTorch, torch.compile": "torch-compile-step",
+    "PyTorch, bf16": "torch-bf16-step",
+    "PyTorch, torch.compile, bf16": "torch-compile-bf16-step",
+}
+PREDICTION = {
+    "**lookbook, native**": "native",
+    "**lookbook, native, bf16**": "native-bf16",
+    "**lookbook, portable**": "portable",
+    "OpenVINO": "openvino-f32-prediction",
+    "OpenVINO, bf16": "openvino-bf16-prediction",
+    "ONNX Runtime": "onnxruntime-prediction",
+    "Keras / TensorFlow": "keras-prediction",
+    "PyTorch": "torch-eager-prediction",
+    "PyTorch, bf16": "torch-bf16-prediction",
+    "PyTorch, torch.compile, bf16": "torch-compile-bf16-prediction",
+}
+# A step of so many photos takes too long for the other forms.
+FORMS_OF_16 = ("native", "portable", "keras-step", "torch-eager-step")
+# The machine's own rate, measured beside them.
+SGEMM = {"SGEMM": "sgemm"}
+
+
+def those(contestants, is_wanted):
+    return {label: name for label, name in contestants.items() if is_wanted(name)}
+
+
+def without_keras(contestants):
+    return those(contestants, lambda name: not name.startswith("keras"))
+
+
+# Recipe, task, photos, contestants.
 SECTIONS = {
-    "step-4": (
-        "seed",
-        "step",
-        4,
-        {
-            "**lookbook, native**": "native",
-            "**lookbook, portable**": "portable",
-            "Keras / TensorFlow": "keras-step",
-            "PyTorch": "torch-eager-step",
-            "PyTorch, torch.compile": "torch-compile-step",
-            "PyTorch, bf16": "torch-bf16-step",
-            "PyTorch, torch.compile, bf16": "torch-compile-bf16-step",
-            "SGEMM": "sgemm",
-        },
-    ),
-    "step-16": (
-        "seed",
-        "step",
-        16,
-        {
-            "**lookbook, native**": "native",
-            "**lookbook, portable**": "portable",
-            "Keras / TensorFlow": "keras-step",
-            "PyTorch": "torch-eager-step",
-            "SGEMM": "sgemm",
-        },
-    ),
-    "prediction-4": (
-        "seed",
-        "prediction",
-        4,
-        {
-            "**lookbook, native**": "native",
-            "**lookbook, native, bf16**": "native-bf16",
-            "**lookbook, portable**": "portable",
-            "OpenVINO": "openvino-f32-prediction",
-            "OpenVINO, bf16": "openvino-bf16-prediction",
-            "ONNX Runtime": "onnxruntime-prediction",
-            "Keras / TensorFlow": "keras-prediction",
-            "PyTorch": "torch-eager-prediction",
-            "PyTorch, bf16": "torch-bf16-prediction",
-            "PyTorch, torch.compile, bf16": "torch-compile-bf16-prediction",
-            "SGEMM": "sgemm",
-        },
-    ),
-    "pretrained-step-4": (
-        "pretrained",
-        "step",
-        4,
-        {
-            "**lookbook, native**": "native",
-            "**lookbook, portable**": "portable",
-            "PyTorch": "torch-eager-step",
-            "PyTorch, torch.compile": "torch-compile-step",
-            "PyTorch, bf16": "torch-bf16-step",
-            "PyTorch, torch.compile, bf16": "torch-compile-bf16-step",
-            "SGEMM": "sgemm",
-        },
-    ),
+    "step-4": ("seed", "step", 4, STEP),
+    "step-16": ("seed", "step", 16, those(STEP, FORMS_OF_16.__contains__)),
+    "prediction-4": ("seed", "prediction", 4, PREDICTION),
+    "pretrained-step-4": ("pretrained", "step", 4, without_keras(STEP)),
     "pretrained-prediction-4": (
         "pretrained",
         "prediction",
         4,
-        {
-            "**lookbook, native**": "native",
-            "**lookbook, native, bf16**": "native-bf16",
-            "**lookbook, portable**": "portable",
-            "OpenVINO": "openvino-f32-prediction",
-            "OpenVINO, bf16": "openvino-bf16-prediction",
-            "ONNX Runtime": "onnxruntime-prediction",
-            "PyTorch": "torch-eager-prediction",
-            "PyTorch, torch.compile": "torch-compile-prediction",
-            "PyTorch, bf16": "torch-bf16-prediction",
-            "PyTorch, torch.compile, bf16": "torch-compile-bf16-prediction",
-            "SGEMM": "sgemm",
-        },
+        without_keras(PREDICTION) | {"PyTorch, torch.compile": "torch-compile-prediction"},
     ),
 }
 # What scripts of their own measure.
@@ -165,7 +134,7 @@ class Worker:
 def commands(section, folder):
     recipe, task, batch, contestants = SECTIONS[section]
     tail = [str(it) for it in (folder, batch, THREADS)]
-    for label, name in contestants.items():
+    for label, name in (contestants | SGEMM).items():
         program = [WORKER, task] if name in OURS else [sys.executable, HERE / "worker.py", recipe]
         yield label, [*program, name, *tail]
 
@@ -236,7 +205,7 @@ def table(section, workers, others, folder):
 
 
 def conditions():
-    """Date, machine, versions, load: what the figures hang on."""
+    """Date, machine, versions, load: what the figures depend on."""
     processor = pathlib.Path("/proc/cpuinfo").read_text()
     model = processor.split("model name\t: ")[1].split("\n")[0]
     extensions = [it for it in ("avx2", "avx512f", "avx512_bf16") if f" {it} " in processor]

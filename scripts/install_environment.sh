@@ -1,0 +1,19 @@
+#!/bin/sh
+# Creates the virtual environment .NAME/ with the packages of scripts/NAME/requirements.txt, or updates it if they have changed;
+# otherwise does nothing. install_environment.sh NAME, of:
+#   peers     what lookbook is benchmarked against (a download of about 3 GB); torch.compile also needs a C++ compiler and the
+#             Python headers
+#   parsers   what exports networks of another make (about 3 GB)
+set -eu
+cd -- "$(dirname -- "$0")/.."
+
+name=$1
+wanted=scripts/$name/requirements.txt
+if cmp -s "$wanted" ".$name/requirements.txt"; then
+    exit 0
+fi
+echo "install_environment: installing the packages in $wanted" >&2
+[ -x ".$name/bin/python" ] || python3 -m venv ".$name"
+".$name/bin/python" -m pip install --quiet --disable-pip-version-check -r "$wanted"
+cp "$wanted" ".$name/requirements.txt"
+echo "install_environment: .$name/ is ready" >&2
