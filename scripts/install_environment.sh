@@ -3,7 +3,7 @@
 # otherwise does nothing. install_environment.sh NAME, of:
 #   peers     what lookbook is benchmarked against (a download of about 3 GB); torch.compile also needs a C++ compiler and the
 #             Python headers
-#   parsers   what exports networks of another make (about 3 GB)
+#   parsers   what exports third-party networks (about 3 GB)
 set -eu
 cd -- "$(dirname -- "$0")/.."
 

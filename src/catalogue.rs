@@ -72,7 +72,7 @@ impl Form {
     /// Tells by the path what a catalogue is, without reading it.
     ///
     /// # Errors
-    /// [`Error::Input`] if it is not there, or is none of these.
+    /// [`Error::Input`] if it is missing, or not one of these.
     pub(crate) fn of(path: &Path) -> Result<Self> {
         let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         match extension.as_str() {
@@ -110,7 +110,7 @@ impl Catalogue {
     /// (relative paths are relative to the list).
     ///
     /// # Errors
-    /// [`Error::Input`] if it is none of these, is empty, or lists an id twice.
+    /// [`Error::Input`] if it is not one of these, is empty, or lists an id twice.
     pub(crate) fn open(path: &Path, numbering: &Numbering) -> Result<Self> {
         let mut catalogue = Self {
             path: path.to_owned(),

@@ -113,7 +113,7 @@ enum Command {
     Status(StatusFlags),
     /// Restore the previous version of a published folder; run it again to undo
     Rollback(RollbackFlags),
-    /// Work with parsers: ONNX networks of another make (docs/parsers.md)
+    /// Work with parsers: ONNX third-party networks (docs/parsers.md)
     #[command(subcommand)]
     Parser(ParserCommand),
     /// Check this machine for everything the stages need, and say how to fix what is missing
@@ -307,7 +307,7 @@ struct SegmentFlags {
     /// for labelling tools as well [default: none]
     #[arg(long, value_parser = ["none", "png", "coco", "label-studio"])]
     masks: Option<String>,
-    /// Write the masks of the N photos alone of which the network is least certain; 0 for all [default: 0]
+    /// Write masks only for the N photos that the network is least certain of; 0 for all [default: 0]
     #[arg(long, value_name = "N")]
     uncertain: Option<u32>,
     /// Reject photos larger than N megapixels [default: 100]

@@ -34,7 +34,7 @@ pub struct Gates {
     pub max_vanished_share: f64,
     /// `segment`: maximum population stability index of the categories' shares against the published table.
     pub max_category_psi: Option<f64>,
-    /// The licences that parsers of another make may have; any if it is not set. It holds in every command that takes one,
+    /// The licences that third-party parsers may have; any if it is not set. It holds in every command that takes one,
     /// before anything is done.
     pub allowed_licenses: Option<Vec<String>>,
 }

@@ -15,7 +15,7 @@ use crate::photo::{self, Photo};
 
 /// Weight of the palette's colour in a coloured pixel of an overlay; the rest is the photo.
 pub const OVERLAY_STRENGTH: f32 = 0.55;
-/// The colour of pixels of which a model is unsure.
+/// The colour of pixels that a model is unsure of.
 pub const UNSURE_RGB: [u8; 3] = [255, 60, 0];
 /// Largest width and height of a picture on a contact sheet.
 pub const TILE_PX: (u32, u32) = (200, 300);

@@ -36,7 +36,7 @@ impl Reject {
     }
 }
 
-/// Writes the table of a stage's rejects, even if there are none.
+/// Writes the table of a stage's rejects, which may be empty.
 ///
 /// # Errors
 /// As [`table::write_table`].

@@ -29,7 +29,7 @@ pub struct AdamInputs<'a> {
     pub weights: &'a [f32],
     /// First and second moment.
     pub moments: [&'a [f32]; 2],
-    /// Factor of the learning rate, and decay, of each weight; 1 and 0 if there are none.
+    /// Factor of the learning rate, and decay, of each weight; 1 and 0 without them.
     pub of_weights: Option<[&'a [f32]; 2]>,
 }
 

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A request above this is none of a limit: a library asked for what a damaged file declares, and is told that it is refused.
+/// A larger request is not due to a limit: a library asked for what a damaged file declares, and is told no.
 const ABSURD_BYTES: usize = 1 << 36;
 
 unsafe extern "C" {

@@ -135,7 +135,7 @@ macro_rules! arithmetic {
         }
         #[inline(always)]
         fn prefetch<T>(_: $token, from: *const T) {
-            // SAFETY: every x86-64 has the instruction, and it reads nothing: an address that is none does no harm.
+            // SAFETY: every x86-64 has the instruction, and it reads nothing: an invalid address does no harm.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
         }
         #[inline(always)]

@@ -56,7 +56,7 @@ def confusion(truth, predicted):
 
 
 def metrics(counts):
-    """The metrics of lookbook's evaluation.json that hang on the counts."""
+    """The metrics of lookbook's evaluation.json that depend on the counts."""
     right, truth = np.diag(counts), counts.sum(axis=1)
     iou = right[truth > 0] / (truth + counts.sum(axis=0) - right)[truth > 0]
     return {

@@ -172,7 +172,7 @@ fn read(folder: &Path, path: &Path, fold: &Fold, listed: &mut Vec<Reject>) -> Re
                 continue;
             }
             Lenient::Other(_) => {
-                listed.push(unplaced(index as i64, format!("{shown}: annotations[{index}] is no annotation")));
+                listed.push(unplaced(index as i64, format!("{shown}: annotations[{index}] is not an annotation")));
                 continue;
             }
         };

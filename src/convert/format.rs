@@ -152,8 +152,7 @@ pub(super) fn by_regions(file_name: String, map: &LabelMap) -> Annotation {
 pub(super) fn blank(file_name: &str, (width_px, height_px): (u32, u32)) -> Result<LabelMap, Reject> {
     let pixels = u64::from(width_px) * u64::from(height_px);
     if pixels == 0 || pixels > MAX_LABELLED_PIXELS {
-        let detail =
-            format!("its labels are of {width_px} x {height_px} pixels; 1 to {MAX_LABELLED_PIXELS} are allowed");
+        let detail = format!("its labels have {width_px} x {height_px} pixels; 1 to {MAX_LABELLED_PIXELS} are allowed");
         let reason = if pixels == 0 { reason::ENTRY_UNREADABLE } else { reason::TOO_LARGE };
         return Err(Reject::new(file_name, reason, detail));
     }

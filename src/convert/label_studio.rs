@@ -235,7 +235,7 @@ impl Region {
             // A region of the tags Brush or Polygon is exported twice: once without its label.
             _ if !is_labelled => return None,
             _ if image_rotation.is_some_and(|it| it != 0.0) => {
-                Shape::Unusable("is of a rotated picture; rotate the photo itself".to_owned())
+                Shape::Unusable("was drawn on a rotated picture; rotate the photo itself".to_owned())
             }
             (Some(rle), _) => Shape::Brush(rle),
             (None, Some(points)) => Shape::Polygon(points),
@@ -259,7 +259,7 @@ impl Region {
         let category = self.category.clone()?;
         let (width, height) = (map.width_px, map.height_px);
         if self.size.is_none_or(|it| (it.0 as usize, it.1 as usize) != (width, height)) {
-            return Err(format!("is of a picture of another size than {width} x {height}"));
+            return Err(format!("was not drawn on a picture of {width} x {height} pixels"));
         }
         match &self.shape {
             Shape::Brush(bytes) => brush::paint(map, bytes, category),

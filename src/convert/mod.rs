@@ -183,7 +183,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     let without_labels = source.listed().iter().filter(|it| it.reason == reason::NO_PIXEL_LABELS).count();
     let unplaced = source.listed().len() - without_labels;
     if unplaced > 0 {
-        tracing::warn!(unplaced, "annotations are of no photo; {} lists them", rejects::FILE);
+        tracing::warn!(unplaced, "annotations belong to no photo; {} lists them", rejects::FILE);
     }
     rejects.extend_from_slice(source.listed());
     rejects::write(&stage.path(rejects::FILE), STAGE, &rejects)?;

@@ -1,4 +1,4 @@
-//! `evaluate`: compares a model, or a parser of another make, with the labels of one split and writes `evaluation.json` into its
+//! `evaluate`: compares a model, or a third-party parser, with the labels of one split and writes `evaluation.json` into its
 //! folder or another.
 
 use std::path::{Path, PathBuf};

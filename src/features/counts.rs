@@ -24,7 +24,7 @@ pub const DEFAULT_MIN_REGION: f64 = 0.05;
 
 /// When a cell is present in a photo: what is smaller is more often a mistaken patch than something worn. Both settings are
 /// fractions of the [usual share](labels::USUAL_SHARE) of the cell's category, because a coat that covers as little as
-/// sunglasses is none. A category is present if any of its cells is.
+/// sunglasses is not worn. A category is present if any of its cells is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Presence {
     /// Minimum share of the photo's apparel pixels, as a fraction of the category's usual share, 0 to 1

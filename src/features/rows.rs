@@ -10,7 +10,7 @@
 //! | `photo_width_px`, `photo_height_px` | u32 | size of the upright photo; its pixel (x, y) is the label map's (x `width_px` / `photo_width_px`, y `height_px` / `photo_height_px`), rounded down |
 //! | `px_<category>` | u32 | pixels of each of the 23 categories; their sum is `width_px * height_px` |
 //! | `apparel_px` | u32 | pixels of the 19 apparel categories |
-//! | `<category>_<color>` | f32, 228 of them | share of the apparel pixels with that category and colour; null if there are none |
+//! | `<category>_<color>` | f32, 228 of them | share of the apparel pixels with that category and colour; null if no pixel has them |
 
 use std::fs::File;
 use std::io::BufWriter;

@@ -20,7 +20,7 @@ pub(crate) fn paint(map: &mut LabelMap, bytes: &[u8], category: u8) -> Result<()
     let (values, wanted) = (bits.read(32)?, map.categories.len() as u64 * CHANNELS);
     if values != wanted {
         let (width, height) = (map.width_px, map.height_px);
-        return Err(format!("its run lengths are of {values} values, but {width} x {height} pixels have {wanted}"));
+        return Err(format!("its run lengths cover {values} values, but {width} x {height} pixels have {wanted}"));
     }
     let value_bits = bits.read(5)? as u32 + 1;
     let mut lengths = [0; 4];

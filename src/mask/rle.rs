@@ -21,7 +21,7 @@ pub(crate) fn paint(map: &mut LabelMap, counts: &[u32], category: u8) -> Result<
     let (sum, pixels) = (counts.iter().map(|&it| u64::from(it)).sum::<u64>(), map.categories.len() as u64);
     if sum != pixels {
         let (width, height) = (map.width_px, map.height_px);
-        return Err(format!("its run lengths are of {sum} pixels, but {width} x {height} are {pixels}"));
+        return Err(format!("its run lengths cover {sum} pixels, but {width} x {height} are {pixels}"));
     }
     let mut place = 0;
     for (turn, &count) in counts.iter().enumerate() {
@@ -46,7 +46,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<u32>, String> {
         loop {
             let bits = letter.wrapping_sub(ZERO);
             if bits >= MORE << 1 || shift > 30 {
-                return Err(format!("its run lengths are no text of COCO's, at character {}", start + 1));
+                return Err(format!("its run lengths are invalid at character {}", start + 1));
             }
             number |= i64::from(bits & (MORE - 1)) << shift;
             shift += BITS;

@@ -68,7 +68,7 @@ impl Ccp {
         self.stems.len()
     }
 
-    /// Whether there are none; never true for an opened folder.
+    /// Whether the folder is empty; never true once it is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.stems.is_empty()

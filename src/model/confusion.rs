@@ -59,7 +59,7 @@ impl Confusion {
         share(self.right_px(0..CATEGORY_COUNT), self.total_px()).unwrap_or(0.0)
     }
 
-    /// Pixel accuracy over the pixels whose true category is not background; `None` if there are none.
+    /// Pixel accuracy over the pixels whose true category is not background; `None` if every pixel is background.
     #[must_use]
     pub fn foreground_accuracy(&self) -> Option<f64> {
         let foreground = usize::from(BACKGROUND) + 1..CATEGORY_COUNT;
@@ -74,7 +74,7 @@ impl Confusion {
         if truth == 0 { None } else { share(right, truth + self.predicted_px(category) - right) }
     }
 
-    /// Mean of [`Confusion::iou`] over the categories that occur in the truth; 0 if there are none.
+    /// Mean of [`Confusion::iou`] over the categories that occur in the truth; 0 without pixels.
     #[must_use]
     pub fn mean_iou(&self) -> f64 {
         let ious: Vec<f64> = (0..CATEGORY_COUNT).filter_map(|it| self.iou(it)).collect();

@@ -25,7 +25,7 @@ pub struct Evaluation {
     pub model_id: String,
     /// Share of pixels whose category is predicted correctly.
     pub pixel_accuracy: f64,
-    /// Pixel accuracy over the pixels whose true category is not background; null if there are none.
+    /// Pixel accuracy over the pixels whose true category is not background; null if every pixel is background.
     pub foreground_accuracy: Option<f64>,
     /// Mean of `iou` over the categories that occur in the truth.
     pub mean_iou: f64,
@@ -39,7 +39,7 @@ pub struct Evaluation {
     pub seed_mean_iou_of_background: f64,
     /// Why `seed_mean_iou` is flattering.
     pub seed_mean_iou_note: String,
-    /// Mean binary cross-entropy over all pixels and maps, at the network's resolution; null for parsers of another make.
+    /// Mean binary cross-entropy over all pixels and maps, at the network's resolution; null for third-party parsers.
     pub bce: Option<f64>,
     /// Intersection over union by category name; null if the category does not occur in the truth.
     pub iou: BTreeMap<String, Option<f64>>,
@@ -129,7 +129,7 @@ pub struct PhotoEvaluation {
     pub file_name: String,
     /// Share of pixels whose category is predicted correctly.
     pub pixel_accuracy: f64,
-    /// The same over the pixels whose true category is not background; null if there are none.
+    /// The same over the pixels whose true category is not background; null if every pixel is background.
     pub foreground_accuracy: Option<f64>,
     /// Mean IoU over the categories that occur in the photo's labels.
     pub mean_iou: f64,

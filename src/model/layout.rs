@@ -1,4 +1,4 @@
-//! From a photo to a network's input, and from its answer to a label map: for models of ours and parsers of another make
+//! From a photo to a network's input, and from its answer to a label map: for models of ours and third-party parsers
 //! alike. Cheap to clone, for the workers that prepare photos while the network runs.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Published models: their files, and how they are loaded and run; parsers of another make beside them.
+//! Published models: their files, and how they are loaded and run; third-party parsers beside them.
 
 pub mod certainty;
 pub mod confusion;

@@ -1,4 +1,4 @@
-//! A folder with a network that labels photos, opened once: a model that `train` published, or a parser of another make. Even
+//! A folder with a network that labels photos, opened once: a model that `train` published, or a third-party parser. Even
 //! if a new one is published meanwhile, everything is read from one version, and what is recorded describes the bytes that
 //! were loaded.
 
@@ -150,7 +150,7 @@ impl Model {
             Network::Own(_) => runtime::precision(choice, engine),
             Network::Parser(parser) if choice == PrecisionChoice::Bf16 => {
                 let problem = format!(
-                    "bf16 is for models of this program, and '{}' is none; use 'auto'",
+                    "bf16 is only for models of this program, which '{}' is not; use 'auto'",
                     parser.declaration().name
                 );
                 Err(Error::config("precision", problem))
@@ -257,7 +257,7 @@ impl Model {
 
     /// For what only models of ours have.
     fn foreign(&self) -> Error {
-        let problem = "declares a parser of another make, which this program can run, but neither train nor export; name a \
+        let problem = "declares a third-party parser, which this program can run, but neither train nor export; name a \
                        model that `lookbook train` published";
         Error::input(self.folder.name().join(DECLARATION_FILE), problem)
     }

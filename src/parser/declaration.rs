@@ -292,7 +292,7 @@ impl Declaration {
             return Ok(categories);
         }
         let missing = missing.join(", ");
-        Err(format!("{place} has no category for {missing}; add each of them, to 'bk' if it is none of ours"))
+        Err(format!("{place} has no category for {missing}; add each of them; use 'bk' if no category fits"))
     }
 
     /// The table of a file of folds, `text` of the file `path`.
@@ -321,7 +321,7 @@ impl Input {
         }
         if self.fit != Fit::Letterbox && (self.fill.is_some() || self.place.is_some()) {
             let setting = if self.fill.is_some() { "input.fill" } else { "input.place" };
-            return Err(format!("{setting} has a meaning with input.fit = \"letterbox\" alone; leave it out"));
+            return Err(format!("{setting} only applies to input.fit = \"letterbox\"; leave it out"));
         }
         let named = [
             ("input.scale", self.scale.map(|it| vec![it as f32])),

@@ -1,4 +1,4 @@
-//! Parsers of another make: any ONNX network that names the pixels of a photo, described by a `parser.toml` beside it.
+//! Third-party parsers: any ONNX network that names the pixels of a photo, described by a `parser.toml` beside it.
 //!
 //! In: a folder with both. Out: photos on the network's input ([`Layout::lay`]), its answers ([`Network::run`]) and, from
 //! these, label maps of our categories ([`Layout::label_map`]). `docs/parsers.md` says how to declare one.

@@ -170,7 +170,7 @@ fn on_cuda(name: &str, engine: Engine, create: impl FnOnce() -> ort::Result<Sess
     }
 }
 
-/// Creates a session for a network of another make, an ONNX file with the files of its weights (name and content). What CUDA
+/// Creates a session for a third-party network, an ONNX file with the files of its weights (name and content). What CUDA
 /// does not support of it runs on the CPU.
 ///
 /// # Errors
@@ -201,7 +201,7 @@ pub fn foreign_session(
     }
     let session = builder(loaded, engine.threads).map_err(failed(name))?;
     let session = with_weights(session)
-        .map_err(|cause| Error::input(name, "is not a network that ONNX Runtime runs").because(cause))?;
+        .map_err(|cause| Error::input(name, "is not a network that ONNX Runtime can run").because(cause))?;
     Ok((session, Backend { provider: Provider::Cpu, dialect: Dialect::Portable }))
 }
 

@@ -414,7 +414,7 @@ fn depthwise_of(call: &Call<'_>, maps: &ValueRef<'_>, weight: &ValueRef<'_>) -> 
     let layer = Depthwise { shape, kernel, stride: *stride, pads: [top, left] };
     if !layer.is_valid() {
         return Err(ort::Error::new(format!(
-            "a kernel of side {kernel} with the attributes 'stride' {stride} and 'pads' {pads:?} is none of side 3 or 5 \
+            "a kernel of side {kernel} with the attributes 'stride' {stride} and 'pads' {pads:?} is not one of side 3 or 5 \
              with stride 1 or 2 and fewer pads than its side"
         )));
     }

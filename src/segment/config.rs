@@ -82,7 +82,7 @@ pub struct Config {
     pub format: Format,
     /// How to write the photos' label maps for people and labelling tools.
     pub masks: Masks,
-    /// Write the masks of this many photos alone, those of which the network is least certain; 0 for all.
+    /// Write masks only for this many photos, those that the network is least certain of; 0 for all.
     pub uncertain: u32,
     /// Reject photos with more than this many million pixels ([`DEFAULT_MAX_MEGAPIXELS`]).
     pub max_megapixels: u32,
@@ -179,7 +179,7 @@ pub(super) fn check_values(config: &Config) -> Result<()> {
     if config.uncertain > 0 && config.masks == Masks::None {
         return Err(Error::config(
             "segment.uncertain",
-            "is of masks, and none are written; set masks, e.g. to \"coco\"",
+            "selects masks, but none are written; set masks, e.g. to \"coco\"",
         ));
     }
     if config.uncertain > 0 && config.from == LabelSource::Labels {

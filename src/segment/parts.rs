@@ -127,7 +127,7 @@ pub(super) struct Written {
     pub(super) listing: Listing,
     /// Contents of the photos that have masks, if masks are written.
     pub(super) masks: HashSet<Digest>,
-    /// Contents of the photos of which the network is least certain, if only these have masks.
+    /// Contents of the photos that the network is least certain of, if only these have masks.
     pub(super) uncertain: Option<HashSet<Digest>>,
     /// Identity of the model, unless shards are merged.
     pub(super) model_id: Option<String>,

@@ -39,7 +39,7 @@ const TIME_ZONE: &str = "UTC";
 pub struct PhotoCertainty {
     /// Over all pixels.
     pub mean: f32,
-    /// Over the pixels of each category, 0 if there are none.
+    /// Over the pixels of each category; 0 if the photo has no such pixels.
     pub by_category: [f32; CATEGORY_COUNT],
 }
 

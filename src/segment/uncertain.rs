@@ -1,4 +1,4 @@
-//! The photos of which the network is least certain: what helps most when people label it.
+//! The photos that the network is least certain of: labelling them helps most.
 
 use std::collections::{HashMap, HashSet};
 

@@ -157,7 +157,7 @@ pub struct Config {
     pub photo_width_px: usize,
     /// Height in pixels that photos are scaled to fit for the network, 16 to 4096.
     pub photo_height_px: usize,
-    /// The first so many epochs are trained, and validated, on smaller photos, which takes less time: fewer than
+    /// Number of epochs at the beginning that train and validate on smaller photos, to save time: fewer than
     /// `epochs`. `patience` and the best epoch count the others alone.
     pub small_epochs: u32,
     /// With `small_epochs`: the sides of smaller photos as a fraction of `photo_width_px` and `photo_height_px`,

@@ -1,4 +1,4 @@
-//! Model folders of another make, operators with shapes that they do not expect, and ids at their limit: all are
+//! Foreign model folders, operators with shapes that they do not expect, and ids at their limit: all are
 //! refused by an error that names the thing.
 
 use std::collections::HashMap;

@@ -122,7 +122,7 @@ fn only_what_is_new_or_changed_is_done_again() -> Result<()> {
     let dry = segment::run(&place.config(), &Common { dry_run: true, ..Common::default() })?;
     let dry = dry.published().expect("a plan");
     let told = counts(&dry, &["photos", "known", "new", "changed", "outdated", "vanished"]);
-    assert_eq!(told, [5, 2, 2, 1, 0, 2], "the photo that is none is known too");
+    assert_eq!(told, [5, 2, 2, 1, 0, 2], "the invalid photo is known too");
     assert_eq!(counts(&place.run(|_| {})?, &ways), [1, 2, 1, 2, 1, 2, 0]);
     let expected = [
         row("b/1.jpg", 1, "Tshirt_yellow"),
@@ -384,7 +384,7 @@ fn masks_have_the_photos_own_size_and_stay_with_their_photos() -> Result<()> {
     Ok(())
 }
 
-/// The program over the shop of `place`, with so many photos put down at a time.
+/// The program over the shop of `place`, which saves its progress every so many photos.
 pub(crate) fn program(place: &Place, output: &str, library: &Path, keep_every_photos: u32) -> Command {
     let settings = format!("threads = 2\n[segment]\nkeep_every_photos = {keep_every_photos}\n");
     fs::write(place.path("segment.toml"), settings).unwrap();

@@ -1,4 +1,4 @@
-//! Parsers of another make: networks that name a pixel by its colour, in every declared form, beside a second reading of the
+//! Third-party parsers: networks that name a pixel by its colour, in every declared form, beside a second reading of the
 //! declaration in Python; the numbers that other programs feed their networks; and what is refused.
 
 use std::fmt::Write as _;
@@ -570,13 +570,10 @@ fn what_only_our_models_have_and_licences_that_a_gate_excludes_are_refused_by_na
         ..Default::default()
     };
     for (said, named) in [
-        (
-            export::run(&export, &common).expect_err("export").to_string(),
-            "parser.toml: declares a parser of another make",
-        ),
+        (export::run(&export, &common).expect_err("export").to_string(), "parser.toml: declares a third-party parser"),
         (
             lookbook::train::run(&start, &common).expect_err("train").to_string(),
-            "parser.toml: declares a parser of another make",
+            "parser.toml: declares a third-party parser",
         ),
         (
             segment::run(&bf16, &common).expect_err("bf16").to_string(),
