@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use lookbook_ops::process::Memory;
+use lookbook_ops::process::{Memory, limit_heaps};
 
 mod cli;
 
@@ -13,6 +13,7 @@ mod cli;
 static MEMORY: Memory = Memory;
 
 fn main() -> ExitCode {
+    limit_heaps();
     let cli = cli::Cli::parse();
     cli.start_logging();
     match lookbook::stop::listen().and_then(|()| cli.run()) {

@@ -1,5 +1,5 @@
-//! What a program of this workspace can only do with `unsafe`: end with a message if it gets no memory, and know whether its
-//! standard output was closed before it began.
+//! What a program of this workspace can only do with `unsafe`: end with a message if it gets no memory, waste none where it is
+//! limited, and know whether its standard output was closed before it began.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Write;
@@ -65,6 +65,29 @@ fn refused(bytes: usize) -> ! {
     let _ = rustix::io::write(standard(2), &text[..len]);
     _exit(1)
 }
+
+/// If the process has a limit of its address space (`ulimit -v`): one heap for each of so many bytes at most, where the C
+/// library would give every thread its own, and 64 MiB to each, until nothing is left for what threads need.
+#[cfg(target_env = "gnu")]
+const BYTES_PER_HEAP: u64 = 1 << 30;
+
+/// Limits the number of heaps, to be called before any thread is started.
+#[cfg(target_env = "gnu")]
+pub fn limit_heaps() {
+    unsafe extern "C" {
+        /// `mallopt(3)`: sets a parameter of the allocator.
+        safe fn mallopt(parameter: i32, value: i32) -> i32;
+    }
+    /// `M_ARENA_MAX` of `malloc.h`.
+    const ARENA_MAX: i32 = -8;
+    if let Some(bytes) = rustix::process::getrlimit(rustix::process::Resource::As).current {
+        mallopt(ARENA_MAX, i32::try_from(bytes / BYTES_PER_HEAP).unwrap_or(i32::MAX).max(1));
+    }
+}
+
+/// Other C libraries have no such parameter.
+#[cfg(not(target_env = "gnu"))]
+pub fn limit_heaps() {}
 
 static STDOUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
 

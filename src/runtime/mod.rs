@@ -24,8 +24,10 @@ pub const LIBRARY_FOLDER: &str = ".runtime";
 pub const LIBRARY_FILE: &str = "libonnxruntime.so";
 /// Folder beside the library into which `scripts/install_onnxruntime.sh` puts NVIDIA's libraries.
 const NVIDIA_FOLDER: &str = "nvidia";
-/// Memory that the library takes once it is loaded, in sizes of its file, at most.
-const ROOM_OF_LIBRARY: usize = 4;
+/// Memory that has to be free before the library is loaded, in sizes of its file: it takes four, and the smallest network
+/// with its threads as much again. Short of memory later, the C library may end the whole process as a thread first calls
+/// the library.
+const ROOM_OF_LIBRARY: usize = 16;
 /// The command that installs the library.
 const INSTALL: &str = "run 'scripts/install_onnxruntime.sh' in the project's folder, or set ORT_DYLIB_PATH to an ONNX \
                        Runtime library";
@@ -256,24 +258,22 @@ fn loaded() -> Result<&'static Loaded> {
 
 fn load() -> Result<Loaded> {
     let path = find_library()?;
-    let builder = ort::init_from(&path).or_else(|cause| {
+    check_room(&path)?;
+    let builder = ort::init_from(&path).map_err(|cause| {
         let problem = match cause {
             ort::LoadDynamicError::BadVersion { version_str, .. } => {
                 format!("version {version_str} is too old, 1.{} or newer is needed; {INSTALL}", ort::MINOR_VERSION)
             }
-            other => {
-                check_room(&path)?;
-                format!("is not a usable ONNX Runtime library ({other}); {INSTALL}")
-            }
+            other => format!("is not a usable ONNX Runtime library ({other}); {INSTALL}"),
         };
-        Err(Error::runtime(path.display().to_string(), problem))
+        Error::runtime(path.display().to_string(), problem)
     })?;
     let environment = builder.with_name("lookbook").with_telemetry(false).build().map_err(failed("ONNX Runtime"))?;
     let version = library_version(&path);
     Ok(Loaded { environment, path, version })
 }
 
-/// Checks that there is memory to load the library at `path`: its loader does not say why it failed.
+/// Checks that there is memory to load the library at `path` and to work with it: its loader does not say why it failed.
 fn check_room(path: &Path) -> Result<()> {
     let bytes = path.metadata().map_or(0, |it| it.len() as usize);
     let room = Vec::<u8>::new().try_reserve_exact(ROOM_OF_LIBRARY * bytes);

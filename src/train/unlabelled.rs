@@ -1,5 +1,6 @@
-//! Photos without labels: a published model, or a third-party parser, labels the pixels that it is sure of, and training ignores the others
-//! (pseudo-labels: Lee, 2013; with a threshold as in Sohn et al., 2020, <https://arxiv.org/abs/2001.07685>).
+//! Photos without labels: a published model, or a third-party parser, labels the pixels that it is sure of, and training
+//! ignores the others (pseudo-labels: Lee, 2013; with a threshold as in Sohn et al., 2020,
+//! <https://arxiv.org/abs/2001.07685>).
 
 use std::collections::HashSet;
 

@@ -577,7 +577,7 @@ fn what_only_our_models_have_and_licences_that_a_gate_excludes_are_refused_by_na
         ),
         (
             segment::run(&bf16, &common).expect_err("bf16").to_string(),
-            "bf16 is for models of this program, and 'colours'",
+            "bf16 is only for models of this program, which 'colours' is not",
         ),
     ] {
         assert!(said.contains(named), "{said}");

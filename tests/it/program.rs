@@ -307,13 +307,15 @@ fn little_memory_is_named_and_costs_no_photo() {
     for arguments in [convert, segment, similarity] {
         // What is good is there for the next stage whatever the limits of this one did.
         assert_eq!(limited(4000, arguments).0, 0);
-        let mut refused = 0;
+        let (mut refused, mut enough) = (0, None);
         for megabytes in (110..400).step_by(30).chain([700, 4000]) {
             let (code, text) = limited(megabytes, arguments);
             if code == 0 {
+                enough = enough.or(Some(megabytes));
                 continue;
             }
             refused += 1;
+            assert_eq!(enough, None, "{arguments}: less than {megabytes} MB was enough");
             assert!(code == 1 && text.contains("ulimit -v"), "{arguments} with {megabytes} MB: {code}, {text}");
         }
         assert!((1..12).contains(&refused), "{arguments}: {refused} of 12 limits are too small");
