@@ -12,7 +12,7 @@ use crate::labels::CATEGORY_COUNT;
 use crate::runtime::{self, failed};
 
 /// A loaded `predict.onnx` whose probabilities are read. Its operators are the standard ones, slower than those of
-/// [`Predictor`], which gives label maps alone.
+/// [`Predictor`](super::Predictor), which gives label maps alone.
 #[derive(Debug)]
 pub struct Certainty {
     session: Session,
