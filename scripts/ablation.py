@@ -29,6 +29,7 @@ CHOICES = {
     "`augment_light` 0.2": {"augment_light": 0.2},
     "`augment_scale` 0.25, `augment_shift` 0.1": {"augment_scale": 0.25, "augment_shift": 0.1},
     "`augment_erase` 0.3": {"augment_erase": 0.3},
+    "`label_smoothing` 0.1": {"label_smoothing": 0.1},
     "`rare_sampling` 0.5": {"rare_sampling": 0.5},
     "`small_epochs` 4": {"small_epochs": 4},
     "`start_from` --model": {"start_from": "{model}"},

@@ -201,6 +201,9 @@ struct TrainFlags {
     /// Model folder to start from: its published weights, of the same network [default: none]
     #[arg(long, value_name = "DIR")]
     start_from: Option<PathBuf>,
+    /// Model folder, or a parser's, that labels the photos of the train part in place of their own labels [default: none]
+    #[arg(long, value_name = "DIR")]
+    labels_from: Option<PathBuf>,
     /// Passes over the train split [default: 25]
     #[arg(long)]
     epochs: Option<u32>,

@@ -35,6 +35,9 @@ pub enum HeadLoss<'a> {
         weights: &'a [f32],
         /// Weight of the Dice term, 0 or more.
         dice: f32,
+        /// Share of each label that the cross-entropy spreads evenly over all maps, 0 to 1 (Szegedy et al., 2016,
+        /// <https://arxiv.org/abs/1512.00567>).
+        smoothing: f32,
     },
 }
 
@@ -462,6 +465,17 @@ fn cross_entropy<V: Vector>(probabilities: &[V; MAPS], label: V) -> V {
     of_truth.all(0.0).minus(of_truth.larger(of_truth.all(LEAST)).ln())
 }
 
+/// Cross-entropy against labels of which `spread` was given to each map, from that against the labels themselves.
+#[inline(always)]
+fn smoothed<V: Vector>(of_label: V, probabilities: &[V; MAPS], spread: f32) -> V {
+    let mut product = Product::new(of_label.token());
+    for &probability in probabilities {
+        product.times(probability);
+    }
+    let [kept, spread] = [1.0 - spread * MAPS as f32, spread].map(|it| of_label.all(it));
+    product.minus_log().times_plus(spread, of_label.times(kept))
+}
+
 /// The Dice term of a loss.
 struct Dice {
     loss: f64,
@@ -587,6 +601,10 @@ impl<const C: usize> Job for Learn<'_, C> {
         let (map_gradients, turned) = scratch.split_at_mut(MAPS * CHUNK);
         let lanes = S::Wide::LANES;
         let count = pixels.labels.len();
+        let smoothing = if let HeadLoss::Softmax { smoothing, .. } = loss { smoothing } else { 0.0 };
+        // What the loss takes for the truth: in maps other than the label's, and in that.
+        let spread = smoothing / MAPS as f32;
+        let [of_any, of_label] = [spread, 1.0 - smoothing + spread].map(|it| S::Wide::splat(wide, it));
         for first in (0..count).step_by(lanes) {
             let x = channels::<S::Wide, C>(wide, pixels.input, first);
             let mut maps = head.maps(&x);
@@ -603,17 +621,18 @@ impl<const C: usize> Job for Learn<'_, C> {
                 HeadLoss::Bce => sigmoid_and_loss(&mut maps, label),
                 HeadLoss::Softmax { .. } => {
                     softmax(&mut maps, top);
-                    cross_entropy(&maps, label)
+                    let of_label = cross_entropy(&maps, label);
+                    if spread == 0.0 { of_label } else { smoothed(of_label, &maps, spread) }
                 }
             };
             sums.loss += f64::from(of_pixels.times(weight).sum());
             let share = weight.times(S::Wide::splat(wide, scale));
-            let [zero, one] = [0.0, 1.0].map(|it| S::Wide::splat(wide, it));
+            let zero = S::Wide::splat(wide, 0.0);
             let there: S::Wide = by_label(wide, pixels.labels, first, is_labelled);
             let of_dice = dice.map_or([zero; MAPS], |it| it.gradient(&maps, label));
             let mut back = [S::Wide::splat(wide, 0.0); C];
             for (category, map) in maps.into_iter().enumerate() {
-                let hit = label.if_equal(S::Wide::splat(wide, category as f32), map.minus(one), map);
+                let hit = label.if_equal(S::Wide::splat(wide, category as f32), map.minus(of_label), map.minus(of_any));
                 let of_map = hit.times_plus(share, of_dice[category].times(there));
                 of_map.put(&mut map_gradients[category * CHUNK + first..]);
                 for (back, weight) in back.iter_mut().zip(&weights[category]) {

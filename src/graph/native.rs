@@ -83,8 +83,10 @@ pub(super) fn learn(
     let [weight, bias] = head_parameters(builder, weights, presence.as_ref());
     let mut inputs = vec![&features, &weight, &bias, labels];
     let presence_weight = loss_weights.presence;
-    let loss_weights = (spec.loss == Loss::Softmax)
-        .then(|| [builder.floats(&loss_weights.categories), builder.floats(&[loss_weights.dice])]);
+    let loss_weights = (spec.loss == Loss::Softmax).then(|| {
+        let LossWeights { categories, dice, smoothing, .. } = loss_weights;
+        [builder.floats(categories), builder.floats(&[*dice]), builder.floats(&[*smoothing])]
+    });
     inputs.extend(loss_weights.iter().flatten());
     let head = builder.native("HeadLoss", &inputs, vec![photo(spec)], 6);
     let [mut loss, pixel_accuracy, weight, mut bias, gradient, present] =

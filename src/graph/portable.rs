@@ -223,12 +223,13 @@ fn binary_cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth) ->
 }
 
 /// Mean cross-entropy over all pixels, each weighted by its category; its gradient with respect to the logits is
-/// w (p - y) / count. The Dice term is added to it.
+/// w (p - y) / count, where y are labels of which a share is spread over all categories. The Dice term is added to it.
 fn cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth, weights: &LossWeights) -> Lost {
     let probabilities = activation(builder, Loss::Softmax, logits);
     let right = right_part(builder, &probabilities, truth);
     let of_truth = builder.reduce("ReduceSum", &right, &[1], true);
-    let mut logit_gradient = difference(builder, &probabilities, truth);
+    let smooth = (weights.smoothing > 0.0).then(|| smooth(builder, truth, weights.smoothing));
+    let mut logit_gradient = builder.node("Sub", &[&probabilities, smooth.as_ref().unwrap_or(&truth.hit)], vec![]);
     // By label: a pixel without one (255) weighs nothing.
     let mut by_label = [0.0; 1 << u8::BITS];
     by_label[..CATEGORY_COUNT].copy_from_slice(&weights.categories);
@@ -236,6 +237,12 @@ fn cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth, weights: 
     let of_pixels = builder.node("Gather", &[&by_label, &truth.labels], vec![]);
     logit_gradient = builder.node("Mul", &[&logit_gradient, &of_pixels], vec![]);
     let mut loss = mean_negative_log(builder, &of_truth, Some(&of_pixels));
+    if weights.smoothing > 0.0 {
+        let of_all = mean_negative_log(builder, &probabilities, Some(&of_pixels));
+        let [kept, spread] = [1.0 - weights.smoothing, weights.smoothing].map(|it| builder.scalar(it));
+        let parts = [(&loss, &kept), (&of_all, &spread)].map(|(it, share)| builder.node("Mul", &[it, share], vec![]));
+        loss = builder.node("Add", &[&parts[0], &parts[1]], vec![]);
+    }
     if weights.dice > 0.0 {
         let [of_dice, gradient] = dice(builder, [&probabilities, &right], truth, weights.dice);
         loss = builder.node("Add", &[&loss, &of_dice], vec![]);
@@ -287,6 +294,13 @@ fn dice(builder: &mut Builder, [probabilities, right]: [&Value; 2], truth: &Trut
     let sum = builder.reduce("ReduceSum", &gradient, &[1], true);
     let along = builder.node("Mul", &[probabilities, &sum], vec![]);
     [loss, builder.node("Sub", &[&gradient, &along], vec![])]
+}
+
+/// Labels of which `share` is spread evenly over all categories.
+fn smooth(builder: &mut Builder, truth: &Truth, share: f32) -> Value {
+    let [kept, spread] = [1.0 - share, share / CATEGORY_COUNT as f32].map(|it| builder.scalar(it));
+    let kept = builder.node("Mul", &[&truth.hit, &kept], vec![]);
+    builder.node("Add", &[&kept, &spread], vec![])
 }
 
 /// p - y.

@@ -119,13 +119,16 @@ pub struct LossWeights {
     /// pixels of the batch, averaged over the categories present (Milletari et al., 2016,
     /// <https://arxiv.org/abs/1606.04797>).
     pub dice: f32,
+    /// Share of each label that the cross-entropy spreads evenly over all categories, 0 to 1: label smoothing (Szegedy et
+    /// al., 2016, <https://arxiv.org/abs/1512.00567>).
+    pub smoothing: f32,
     /// Weight of the presence head's binary cross-entropy, the mean over photos and categories; 0 or more.
     pub presence: f32,
 }
 
 impl LossWeights {
     /// All categories weighted equally, cross-entropy only.
-    pub const PLAIN: Self = Self { categories: [1.0; CATEGORY_COUNT], dice: 0.0, presence: 0.0 };
+    pub const PLAIN: Self = Self { categories: [1.0; CATEGORY_COUNT], dice: 0.0, smoothing: 0.0, presence: 0.0 };
 }
 
 /// How steps differ between weights (Loshchilov and Hutter, 2019, <https://arxiv.org/abs/1711.05101>).

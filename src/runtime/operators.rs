@@ -15,7 +15,7 @@
 //! | `MaxPoolGradient` | maps, gradient of the output, gradient through the skip connection | gradient of the maps |
 //! | `UpConvolution` | maps, weight, bias | maps |
 //! | `UpConvolutionGradient` | maps, gradient of the output, weight | gradients of weight, bias, maps |
-//! | `HeadLoss` | maps, weight, bias, labels u8, optional weights of the categories and of the Dice term | loss, pixel accuracy, gradients of weight, bias, maps, categories present f32 `[batch, 23]` |
+//! | `HeadLoss` | maps, weight, bias, labels u8, optional weights of the categories and of the Dice term, and the share of a label that is spread over all | loss, pixel accuracy, gradients of weight, bias, maps, categories present f32 `[batch, 23]` |
 //! | `HeadEvaluation` | maps, weight, bias, labels | loss, binary cross-entropy, label map u8 |
 //! | `HeadLabels` | maps, weight, bias | label map u8, pixels of each category i32 `[batch, 23]` |
 //! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16PointwiseConvolution`, `Bf16DepthwiseConvolution`, `Bf16MaxPool`, `Bf16UpConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
@@ -159,7 +159,7 @@ const OPERATORS: [Signature; 18] = [
     Signature { name: "UpConvolutionGradient", inputs: &[F32; 3], outputs: &[F32; 3], compute: up_back },
     Signature {
         name: "HeadLoss",
-        inputs: &[F32, F32, F32, U8, Optional, Optional],
+        inputs: &[F32, F32, F32, U8, Optional, Optional, Optional],
         outputs: &[F32; 6],
         compute: learn,
     },
@@ -694,15 +694,16 @@ fn up_back(call: &Call<'_>) -> ort::Result<()> {
 
 fn learn(call: &Call<'_>) -> ort::Result<()> {
     let [maps, weight, bias, labels] = [call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?];
-    let (weights, dice) = (call.context.input(4)?, call.context.input(5)?);
+    let [weights, dice, smoothing] = [call.context.input(4)?, call.context.input(5)?, call.context.input(6)?];
     let shape = shape_of(&maps)?;
     let head = head(call, shape, [&maps, &weight, &bias])?;
     expect(&labels, "labels", [shape.batch, shape.rows, shape.columns])?;
     let dice = dice.as_ref().map_or(Ok(0.0), |it| number(it, "weight of the Dice term"))?;
+    let smoothing = smoothing.as_ref().map_or(Ok(0.0), |it| number(it, "share of a label that is spread"))?;
     let mut loss = HeadLoss::Bce;
     if let Some(weights) = &weights {
         expect(weights, "weights of the categories", [MAPS])?;
-        loss = HeadLoss::Softmax { weights: floats(weights)?, dice };
+        loss = HeadLoss::Softmax { weights: floats(weights)?, dice, smoothing };
     }
     let mut gradient = call.output(4, dims(shape))?;
     let learnt = head.learn(call.workers, loss, bytes(&labels)?, floats_mut(&mut gradient)?);

@@ -60,6 +60,8 @@ pub(super) struct Training<'a> {
     pub(super) seed: u64,
     /// Identity of the model that training started from; null if it started from scratch or from a pretrained encoder.
     pub(super) started_from: Option<String>,
+    /// Identity of the model or parser that labelled the train part; null if its photos have their own labels.
+    pub(super) labels_from: Option<String>,
     pub(super) execution_provider: &'static str,
     pub(super) dialect: &'static str,
     pub(super) precision: &'static str,

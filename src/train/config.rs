@@ -103,6 +103,9 @@ pub struct Config {
     /// category differ, and weights all categories in the batch (in its part, with `micro_batch_size`) equally. Only
     /// with `loss = "softmax"`.
     pub dice: f32,
+    /// Share of each label that the loss spreads evenly over all categories, 0 or more and below 1, so that the network learns
+    /// to be less sure (Szegedy et al., 2016, <https://arxiv.org/abs/1512.00567>). Only with `loss = "softmax"`.
+    pub label_smoothing: f32,
     /// The file of a pretrained encoder ([`EncoderFile`]) that takes the place of the network's way down; the recipe
     /// `pretrained` has the installed one, the others none. Only with `batch_norm = true` and `stride = 2`.
     pub encoder: Option<PathBuf>,
@@ -146,11 +149,14 @@ pub struct Config {
     /// nothing rare, as often as the share of the photos that have its rarest category, to the power of minus this. 0
     /// draws each photo once an epoch.
     pub rare_sampling: f32,
+    /// The folder of a model, or of a third-party parser, that labels the photos of the train part in place of their own
+    /// labels: training learns what it says. Validation and test keep their labels.
+    pub labels_from: Option<PathBuf>,
     /// Photos without labels that training learns from, too: a catalogue. Those that are in the data set are left out.
     pub unlabelled: Option<PathBuf>,
     /// With `unlabelled`: the folder of the model that labels them.
     pub unlabelled_model: Option<PathBuf>,
-    /// With `unlabelled`: the lowest probability at which that model's category is taken as a pixel's label, 0 to 1;
+    /// With `unlabelled` or `labels_from`: the lowest probability at which the model's category is taken as a pixel's label, 0 to 1;
     /// the other pixels are ignored.
     pub unlabelled_confidence: f32,
     /// Width in pixels that photos are scaled to fit for the network, 16 to 4096.
@@ -199,6 +205,7 @@ impl Config {
             loss: Loss::Bce,
             category_balance: 0.0,
             dice: 0.0,
+            label_smoothing: 0.0,
             encoder: None,
             encoder_rate: 1.0,
             weight_decay: 0.0,
@@ -215,6 +222,7 @@ impl Config {
             augment_light: 0.0,
             augment_erase: 0.0,
             rare_sampling: 0.0,
+            labels_from: None,
             unlabelled: None,
             unlabelled_model: None,
             unlabelled_confidence: 0.9,
@@ -270,6 +278,8 @@ impl Config {
             |model: &Option<PathBuf>| model.as_ref().is_none_or(|it| absolute(it) != absolute(&self.output));
         let in_order = [
             ("train.start_from", is_elsewhere(&self.start_from), REPLACED),
+            ("train.labels_from", is_elsewhere(&self.labels_from), REPLACED),
+            ("train.labels_from", self.labels_from.is_none() || self.loss == Loss::Softmax, IGNORES_PIXELS),
             ("train.unlabelled_model", is_elsewhere(&self.unlabelled_model), REPLACED),
             (
                 "train.unlabelled_model",
@@ -281,11 +291,7 @@ impl Config {
                 self.unlabelled.is_some() || self.unlabelled_model.is_none(),
                 "is missing, but unlabelled_model names a model; name the photos that it labels",
             ),
-            (
-                "train.unlabelled",
-                self.unlabelled.is_none() || self.loss == Loss::Softmax,
-                "requires loss = \"softmax\", which can ignore pixels",
-            ),
+            ("train.unlabelled", self.unlabelled.is_none() || self.loss == Loss::Softmax, IGNORES_PIXELS),
             ("train.unlabelled_confidence", share(self.unlabelled_confidence), "is not between 0 and 1"),
             ("train.epochs", self.epochs > 0, "is 0; at least one epoch is needed"),
             ("train.batch_size", self.batch_size > 0, "is 0; at least one photo per step is needed"),
@@ -315,6 +321,12 @@ impl Config {
             ),
             ("train.dice", self.dice >= 0.0 && self.dice.is_finite(), "is not 0 or more"),
             ("train.dice", self.dice == 0.0 || self.loss == Loss::Softmax, "requires loss = \"softmax\"; set it to 0"),
+            ("train.label_smoothing", (0.0..1.0).contains(&self.label_smoothing), "is not 0 or more and below 1"),
+            (
+                "train.label_smoothing",
+                self.label_smoothing == 0.0 || self.loss == Loss::Softmax,
+                "requires loss = \"softmax\"; set it to 0",
+            ),
             ("train.encoder_rate", self.encoder_rate > 0.0 && self.encoder_rate <= 1.0, "is not above 0 and at most 1"),
             ("train.weight_decay", self.weight_decay >= 0.0 && self.weight_decay.is_finite(), "is not 0 or more"),
             (
@@ -423,6 +435,7 @@ impl Config {
 
 /// Why a run cannot read the model folder that it writes.
 const REPLACED: &str = "is the folder that this run replaces, so it would never be up to date; name another output";
+const IGNORES_PIXELS: &str = "requires loss = \"softmax\", which can ignore pixels";
 
 /// Minimum number of steps that the statistics of normalised maps are averaged over.
 const STATISTICS_STEPS: f32 = 50.0;
@@ -492,6 +505,8 @@ mod tests {
             (Config { unlabelled_model: Some("teacher".into()), ..Config::default() }, "train.unlabelled"),
             (Config { unlabelled_confidence: 1.5, ..Config::default() }, "train.unlabelled_confidence"),
             (Config { dice: -1.0, ..Config::default() }, "train.dice"),
+            (Config { label_smoothing: 1.0, ..Config::default() }, "train.label_smoothing"),
+            (Config { label_smoothing: 0.1, ..Config::of(Recipe::Seed) }, "train.label_smoothing"),
             (Config { rare_sampling: f32::NAN, ..Config::default() }, "train.rare_sampling"),
             (Config { channels: vec![40, 48], ..Config::default() }, "train.channels"),
             (Config { stride: 3, ..Config::default() }, "train.stride"),

@@ -191,13 +191,14 @@ impl Course<'_> {
         step: &TrainingStep,
         ending: Ending,
         published: &EpochRecord,
-        started_from: Option<String>,
+        [started_from, labels_from]: [Option<String>; 2],
     ) -> card::Training<'_> {
         let backend = step.backend();
         card::Training {
             settings: self.config(),
             seed: self.seed,
             started_from,
+            labels_from,
             execution_provider: backend.provider.name(),
             dialect: backend.dialect.name(),
             precision: step.precision().name(),

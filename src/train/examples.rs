@@ -91,21 +91,26 @@ pub struct BatchPlan<'a> {
 }
 
 impl Examples {
+    /// No examples yet.
+    pub(super) fn none(spec: &Spec) -> Self {
+        Self { spec: spec.clone(), examples: Vec::new() }
+    }
+
     /// Reads a split and scales its photos and labels to the network's resolution.
     ///
     /// # Errors
     /// As [`Dataset::photos`]; a photo that cannot be decoded.
     pub fn load(dataset: &Dataset, split: Split, spec: &Spec) -> Result<Self> {
         let mut records = dataset.photos(Some(split))?;
-        let mut examples = Vec::new();
+        let mut found = Self::none(spec);
         loop {
             let chunk = records.by_ref().take(CHUNK).collect::<Result<Vec<_>>>()?;
             if chunk.is_empty() {
-                return Ok(Self { spec: spec.clone(), examples });
+                return Ok(found);
             }
             stop::check()?;
             let chunk: Result<Vec<_>> = chunk.par_iter().map(|it| held(dataset, spec, it)).collect();
-            examples.extend(chunk?);
+            found.examples.extend(chunk?);
         }
     }
 

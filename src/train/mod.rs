@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::graph::{self, Dialect, Precision, Spec, parameters};
 use crate::labels::CATEGORIES;
+use crate::model::Model;
 use crate::model::encoder::EncoderFile;
 use crate::model::epochs::{self, EpochRecord};
 use crate::model::files::{HISTORY_FILE, LOSS_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
@@ -36,6 +37,7 @@ pub use config::{Config, Publish, Recipe, Schedule};
 use card::ModelCard;
 use checkpoint::{Checkpoint, Checkpoints, Identity};
 use course::Course;
+use examples::PseudoLabelled;
 use phase::{Material, Phase};
 use start::Start;
 use tensorboard::EventFile;
@@ -44,11 +46,12 @@ use unlabelled::{PseudoLabels, Unlabelled};
 const STAGE: &str = "train";
 /// Settings that may differ between a run and the one that resumes it: paths, the device, when to stop and what to
 /// publish.
-const MAY_CHANGE: [&str; 11] = [
+const MAY_CHANGE: [&str; 12] = [
     "dataset",
     "output",
     "start_from",
     "encoder",
+    "labels_from",
     "unlabelled",
     "unlabelled_model",
     "device",
@@ -59,11 +62,12 @@ const MAY_CHANGE: [&str; 11] = [
 ];
 
 /// What is trained: the network, the file of its encoder if it has one, the model that it starts from if there is one,
-/// and the photos without labels if it learns from some.
+/// the model that labels its photos if one does, and the photos without labels if it learns from some.
 struct Network {
     spec: Spec,
     encoder: Option<EncoderFile>,
     start: Option<Start>,
+    teacher: Option<Model>,
     unlabelled: Option<Unlabelled>,
 }
 
@@ -73,7 +77,13 @@ impl Network {
         let spec = config.network(encoder.as_ref())?;
         let start = config.start_from.as_deref().map(Start::open).transpose()?;
         start.iter().try_for_each(|it| it.check(&spec))?;
-        Ok(Self { spec, encoder, start, unlabelled: Unlabelled::open(config)? })
+        let teacher = config.labels_from.as_deref().map(Model::open).transpose()?;
+        Ok(Self { spec, encoder, start, teacher, unlabelled: Unlabelled::open(config)? })
+    }
+
+    /// Identities of the model that it starts from and of the one that labels its photos.
+    fn origins(&self) -> [Option<String>; 2] {
+        [self.start.as_ref().map(Start::model), self.teacher.as_ref()].map(|it| it.map(Model::id))
     }
 
     /// What training starts from, in the order of [`Spec::state`].
@@ -119,6 +129,9 @@ fn identity(
     if let Some(start) = &network.start {
         identity.insert("the model to start from".to_owned(), start.model().id());
     }
+    if let Some(teacher) = &network.teacher {
+        identity.insert("the model that labels the photos".to_owned(), teacher.id());
+    }
     if let Some(Unlabelled { model, .. }) = &network.unlabelled {
         let checksums: Vec<_> = unlabelled.iter().map(|it| it.sha256.as_str()).collect();
         identity.insert("the photos without labels (SHA-256)".to_owned(), checksums.join(","));
@@ -136,7 +149,7 @@ impl StageConfig for Config {
     const NAME: &'static str = STAGE;
     const SEEDED: bool = true;
     const WITHOUT_EFFECT: &'static [&'static str] =
-        &["dataset", "output", "start_from", "encoder", "unlabelled", "unlabelled_model", "device"];
+        &["dataset", "output", "start_from", "encoder", "labels_from", "unlabelled", "unlabelled_model", "device"];
 
     fn folder(&self) -> PathBuf {
         self.output.clone()
@@ -154,10 +167,12 @@ impl StageConfig for Config {
         let photos = self.dataset.join(photos::FILE);
         let start = self.start_from.as_ref().map(|it| it.join(PREDICT_FILE));
         let mut reads: Vec<_> = [photos].into_iter().chain(self.encoder.clone()).chain(start).map(Read::File).collect();
+        let mut teachers: Vec<_> = self.labels_from.as_deref().map(Model::open).transpose()?.into_iter().collect();
         if let Some(Unlabelled { catalogue, model, .. }) = Unlabelled::open(self)? {
             reads.extend(catalogue.reads());
-            reads.extend(model.network_files().into_iter().map(|(path, _)| Read::File(path)));
+            teachers.push(model);
         }
+        reads.extend(teachers.iter().flat_map(Model::network_files).map(|(path, _)| Read::File(path)));
         Ok(reads)
     }
 
@@ -183,7 +198,8 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     let started = Instant::now();
     config.check_values()?;
     let network = Network::open(config)?;
-    network.unlabelled.as_ref().map_or(Ok(()), |it| it.model.check_license(&common.gates))?;
+    let teachers = network.teacher.iter().chain(network.unlabelled.iter().map(|it| &it.model));
+    teachers.into_iter().try_for_each(|it| it.check_license(&common.gates))?;
     let dataset = Dataset::open(&config.dataset)?;
     let photos = photos_by_split(&dataset)?;
     if common.dry_run {
@@ -194,14 +210,16 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     let source = dataset.record(&mut stage)?;
     network.encoder.iter().for_each(|it| stage.record(it.record().clone()));
     network.start.iter().for_each(|it| it.model().record_network(&mut stage));
+    network.teacher.iter().for_each(|it| it.record_network(&mut stage));
     let unlabelled = record_unlabelled(&mut stage, &network, config)?;
     let identity = identity(config, &network, common.seed, &source, &unlabelled);
     let resumed = checkpoint::find(&stage.create_folder(checkpoint::FOLDER)?, resume, &identity)?;
     let resumed_after = resumed.as_ref().map(Checkpoint::epoch);
 
     let engine = common.engine(config.device);
+    let relabelled = relabel(&mut stage, &network, config, &dataset, engine)?;
     let pseudo_labels = label(&mut stage, &network, &dataset, engine)?;
-    let material = Material { config, spec: &network.spec, dataset: &dataset, pseudo_labels, engine };
+    let material = Material { config, spec: &network.spec, dataset: &dataset, relabelled, pseudo_labels, engine };
     let (mut course, phase) = prepare(&mut stage, material, &network, common.seed, identity, resumed)?;
     course.deadline = config.max_minutes.map(|minutes| started + Duration::from_secs_f64(minutes * 60.0));
     stage.keep_unfinished();
@@ -227,7 +245,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
             categories: CATEGORIES,
             encoder,
         },
-        training: course.on_card(&phase.step, ending, &published, network.start.as_ref().map(|it| it.model().id())),
+        training: course.on_card(&phase.step, ending, &published, network.origins()),
         dataset: card::Data::new(source.sha256, photos, card::licence(&stage, &dataset)?),
         metrics: card::Metrics::new(&published, evaluation.as_ref()),
     };
@@ -245,6 +263,20 @@ fn record_unlabelled(stage: &mut Stage, network: &Network, config: &Config) -> R
     records
 }
 
+/// Labels the photos of the train part if a model does so, and says how many of their pixels.
+fn relabel(
+    stage: &mut Stage,
+    network: &Network,
+    config: &Config,
+    dataset: &Dataset,
+    engine: Engine,
+) -> Result<Option<Vec<PseudoLabelled>>> {
+    let Some(teacher) = &network.teacher else { return Ok(None) };
+    let photos = unlabelled::relabel(dataset, teacher, config.unlabelled_confidence, engine)?;
+    stage.count("relabelled_share", unlabelled::labelled_share(&photos));
+    Ok(Some(photos))
+}
+
 /// Labels the photos without labels, and counts them.
 fn label(stage: &mut Stage, network: &Network, dataset: &Dataset, engine: Engine) -> Result<PseudoLabels> {
     let Some(unlabelled) = &network.unlabelled else { return Ok(PseudoLabels::default()) };
@@ -252,7 +284,7 @@ fn label(stage: &mut Stage, network: &Network, dataset: &Dataset, engine: Engine
     stage.count("unlabelled_photos", labels.photos.len());
     stage.count("unlabelled_in_dataset", labels.in_dataset);
     stage.count("unlabelled_unreadable", labels.unreadable);
-    stage.count("pseudo_labelled_share", labels.labelled_share());
+    stage.count("pseudo_labelled_share", unlabelled::labelled_share(&labels.photos));
     Ok(labels)
 }
 
@@ -343,6 +375,7 @@ fn count(stage: &mut Stage, card: &ModelCard<'_>, last: Option<&EpochRecord>, re
     stage.count("parameters", card.network.parameters);
     stage.count("model_id", card.model_id.as_str());
     stage.count("started_from", card.training.started_from.as_deref());
+    stage.count("labels_from", card.training.labels_from.as_deref());
     stage.count("precision", card.training.precision);
     stage.count("epochs", card.training.epochs);
     stage.count("steps", card.training.steps);

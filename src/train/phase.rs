@@ -1,7 +1,7 @@
 //! The part of a run at one photo size: the photos at that size, and the sessions for them.
 
 use super::config::Config;
-use super::examples::Examples;
+use super::examples::{Examples, PseudoLabelled};
 use super::sampling;
 use super::step::{Task, TrainingStep};
 use super::unlabelled::PseudoLabels;
@@ -19,6 +19,8 @@ pub(super) struct Material<'a> {
     /// The network at the full photo size.
     pub(super) spec: &'a Spec,
     pub(super) dataset: &'a Dataset,
+    /// The photos of the train part, if a model labels them.
+    pub(super) relabelled: Option<Vec<PseudoLabelled>>,
     /// The photos without labels of their own; they join the train part.
     pub(super) pseudo_labels: PseudoLabels,
     pub(super) engine: Engine,
@@ -56,11 +58,16 @@ impl Material<'_> {
             let (width, height) = (spec.photo_width_px, spec.photo_height_px);
             tracing::info!("training and validating on photos of {width} x {height} pixels up to epoch {last}");
         }
-        let mut train = Examples::load(self.dataset, Split::Train, &spec)?;
+        let mut train = match &self.relabelled {
+            Some(_) => Examples::none(&spec),
+            None => Examples::load(self.dataset, Split::Train, &spec)?,
+        };
+        self.relabelled.iter().try_for_each(|photos| train.extend(photos))?;
         train.extend(&self.pseudo_labels.photos)?;
         let validation = Examples::load(self.dataset, Split::Validation, &spec)?;
         let categories = category_weights(&train, config.category_balance);
-        let loss_weights = LossWeights { categories, dice: config.dice, presence: config.presence };
+        let Config { dice, label_smoothing: smoothing, presence, .. } = *config;
+        let loss_weights = LossWeights { categories, dice, smoothing, presence };
         let batch_size = config.batch_size.min(train.len());
         let micro_batch_size = if config.micro_batch_size == 0 { batch_size } else { config.micro_batch_size };
         let precision = if config.mixed_precision { Precision::F16 } else { Precision::F32 };

@@ -10,7 +10,7 @@ use super::config::Config;
 use super::examples::PseudoLabelled;
 use crate::canvas::Canvas;
 use crate::catalogue::{Catalogue, Item, Numbering};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Split};
 use crate::engine::{Engine, PrecisionChoice};
 use crate::error::Result;
 use crate::files;
@@ -40,12 +40,34 @@ pub(super) struct PseudoLabels {
     pub(super) unreadable: usize,
 }
 
-impl PseudoLabels {
-    /// The share of pixels that have a label, 0 to 1; `None` without pixels.
-    pub(super) fn labelled_share(&self) -> Option<f64> {
-        let labels = || self.photos.iter().flat_map(|it| &it.labels);
-        let (all, ignored) = (labels().count(), labels().filter(|it| **it == IGNORED).count());
-        (all > 0).then(|| 1.0 - ignored as f64 / all as f64)
+/// The share of the photos' pixels that have a label, 0 to 1; `None` without pixels.
+pub(super) fn labelled_share(photos: &[PseudoLabelled]) -> Option<f64> {
+    let labels = || photos.iter().flat_map(|it| &it.labels);
+    let (all, ignored) = (labels().count(), labels().filter(|it| **it == IGNORED).count());
+    (all > 0).then(|| 1.0 - ignored as f64 / all as f64)
+}
+
+/// Labels the photos of the train part by `model`, in order.
+pub(super) fn relabel(
+    dataset: &Dataset,
+    model: &Model,
+    confidence: f32,
+    engine: Engine,
+) -> Result<Vec<PseudoLabelled>> {
+    let mut teacher = Teacher::new(model, engine)?;
+    let (mut records, mut found) = (dataset.photos(Some(Split::Train))?, Vec::new());
+    let count = dataset.index()?.iter().filter(|it| it.split == Split::Train).count();
+    let progress = Progress::new("labelling", count as u64, "photos");
+    loop {
+        let records = records.by_ref().take(BATCH_SIZE).collect::<Result<Vec<_>>>()?;
+        if records.is_empty() {
+            return Ok(found);
+        }
+        stop::check()?;
+        progress.inc(records.len() as u64);
+        let photos = records.par_iter().map(|it| it.decode(&dataset.photos_path())).collect::<Result<Vec<_>>>()?;
+        let named = records.into_iter().zip(photos).map(|(it, photo)| (it.file_name, it.encoded, photo));
+        found.extend(teacher.label(named.collect(), confidence)?);
     }
 }
 

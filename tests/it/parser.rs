@@ -662,3 +662,41 @@ fn a_night_segments_with_the_parser_of_its_settings() {
     let said = night().expect_err("it is refused").to_string();
     assert!(said.contains("input.width_px is 0"), "{said}");
 }
+
+#[test]
+fn a_parser_teaches_a_network() {
+    let Some(SmallPlace { place, dataset, parser, .. }) = small_place() else { return };
+    let config = lookbook::train::Config {
+        dataset: dataset.clone(),
+        output: place.path().join("model"),
+        labels_from: Some(parser.clone()),
+        unlabelled_confidence: 0.0,
+        epochs: 40,
+        photo_width_px: 48,
+        photo_height_px: 64,
+        channels: vec![8, 16],
+        ..lookbook::train::Config::of(lookbook::train::Recipe::Best)
+    };
+    let learn = || lookbook::train::run(&config, &Common::default()).unwrap().published().expect("it is published");
+    let made = learn();
+    assert_eq!((made.counts["relabelled_share"].as_f64(), made.counts["train_photos"].as_u64()), (Some(1.0), Some(19)));
+    let model = Model::open(&parser).unwrap();
+    assert_eq!(made.counts["labels_from"].as_str(), Some(&*model.id()));
+    // It has learnt the categories that the parser knows, and no other, whatever the data set's labels say.
+    let judged = evaluate::Config { dataset, model: config.output.clone(), ..Default::default() };
+    let (evaluation, _) = evaluate::run(&judged, &Common::default()).unwrap();
+    let found = |category: u8| -> u64 { evaluation.confusion.iter().map(|row| row[usize::from(category)]).sum() };
+    let known = LABELS.map(|(.., category)| lookbook::labels::category_named(category).unwrap());
+    let others: u64 = (0..23).filter(|it| !known.contains(it)).map(found).sum();
+    assert_eq!(others, 0);
+    assert!(known.into_iter().filter(|&it| found(it) > 0).count() > 1, "more than the background");
+    // Another parser makes it stale.
+    let reasons = || lookbook::stage::reasons(&config, &Common::default(), lookbook::stage::Depth::Contents).unwrap();
+    assert_eq!(reasons(), Vec::<String>::new());
+    write_parser(&parser, Form { kind: "probabilities", ..FORM });
+    assert!(!reasons().is_empty());
+    let strict = Gates { allowed_licenses: Some(vec!["Apache-2.0".to_owned()]), ..Gates::default() };
+    let common = Common { gates: strict, ..Common::default() };
+    let said = lookbook::train::run(&config, &common).expect_err("its licence is not allowed").to_string();
+    assert!(said.contains("'colours' has the licence MIT"), "{said}");
+}

@@ -190,7 +190,7 @@ fn both_dialects_give_the_same() {
     for spec in specs() {
         let weights = parameters::initial_weights(&spec.folded(), 3);
         let categories = std::array::from_fn(|category| 0.5 + category as f32 / 10.0);
-        let loss_weights = LossWeights { categories, dice: 0.7, presence: 0.3 };
+        let loss_weights = LossWeights { categories, dice: 0.7, smoothing: 0.1, presence: 0.3 };
         let mut inputs = photos_and_labels(&spec, random_batch(&spec, BATCH));
         inputs.extend([("step", 2.0), ("learning_rate", 1e-3)].map(|(name, value)| (name, scalar(value))));
         inputs.extend(spec.rates().iter().map(|&name| (name, scalar(0.1))));
@@ -255,7 +255,7 @@ fn pixels_without_a_label_teach_nothing() {
     }
     let spec = Spec { channels: vec![8, 16], stride: 2, batch_norm: true, ..Spec::seed(32, 32, Loss::Softmax) };
     let states = |labels: &dyn Fn(usize) -> u8, categories| {
-        let loss_weights = LossWeights { categories, dice: 1.0, presence: 0.0 };
+        let loss_weights = LossWeights { categories, dice: 1.0, smoothing: 0.0, presence: 0.0 };
         [Dialect::Portable, Dialect::Native].map(|dialect| {
             let task = Task { loss_weights: &loss_weights, ..Task::plain(&spec) };
             let state = parameters::initial_state(&spec, 1);
@@ -286,7 +286,7 @@ fn pixels_without_a_label_teach_nothing() {
     let mut without = even;
     without[22] = 0.0;
     let plain = |label: u8, categories| {
-        let loss_weights = LossWeights { categories, dice: 0.0, presence: 0.0 };
+        let loss_weights = LossWeights { categories, dice: 0.0, smoothing: 0.0, presence: 0.0 };
         let task = Task { loss_weights: &loss_weights, ..Task::plain(&spec) };
         let state = parameters::initial_state(&spec, 1);
         let mut step = TrainingStep::new(task, BATCH, state, 0, Engine::cpu(Dialect::Portable, 2)).expect("a session");
@@ -333,7 +333,7 @@ fn half_precision_learns_what_single_does() {
     let whole = (Spec::seed(400, 600, Loss::Bce), 1, usize::MAX);
     for (spec, size, micro_batch_size) in small.into_iter().chain([whole]) {
         let categories = std::array::from_fn(|category| 0.5 + category as f32 / 10.0);
-        let loss_weights = LossWeights { categories, dice: 1.0, presence: 0.3 };
+        let loss_weights = LossWeights { categories, dice: 1.0, smoothing: 0.2, presence: 0.3 };
         let [single, half] = [Precision::F32, Precision::F16].map(|precision| {
             let task = Task { loss_weights: &loss_weights, micro_batch_size, precision, ..Task::plain(&spec) };
             let state = parameters::initial_state(&spec, 2);

@@ -228,7 +228,7 @@ fn the_head_stays_within_its_buffers() {
         });
         check(inputs, [shape.len()], |workers, [input, weight, bias, of_categories], [of_input]| {
             let head = Head { shape, input, weight, bias, photo: [shape.rows, shape.columns] };
-            let loss = HeadLoss::Softmax { weights: of_categories, dice: 1.0 };
+            let loss = HeadLoss::Softmax { weights: of_categories, dice: 1.0, smoothing: 0.1 };
             assert!(head.learn(workers, loss, &labels, of_input).loss.is_finite());
         });
         check(inputs, [2], |workers, [input, weight, bias, _], [losses]| {

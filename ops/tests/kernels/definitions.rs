@@ -458,7 +458,7 @@ fn check_pool(shape: Shape) {
 }
 
 /// Loss, binary cross-entropy, gradient with respect to the maps, and category of a pixel.
-fn naive_pixel(maps: &[f64], label: usize, weights: Option<&[f32]>) -> (f64, f64, Vec<f64>, usize) {
+fn naive_pixel(maps: &[f64], label: usize, weights: Option<&[f32]>, smoothing: f64) -> (f64, f64, Vec<f64>, usize) {
     let top = maps.iter().copied().fold(f64::MIN, f64::max);
     let sum: f64 = maps.iter().map(|it| (it - top).exp()).sum();
     let probability = |it: &f64| if weights.is_some() { (it - top).exp() / sum } else { 1.0 / (1.0 + (-it).exp()) };
@@ -466,8 +466,11 @@ fn naive_pixel(maps: &[f64], label: usize, weights: Option<&[f32]>) -> (f64, f64
     let weight = weights.map_or(1.0, |weights| f64::from(weights[label]));
     let right = |(map, p): (usize, &f64)| -(if map == label { *p } else { 1.0 - p }).max(1e-7).ln();
     let bce: f64 = probabilities.iter().enumerate().map(right).sum();
-    let loss = if weights.is_some() { -weight * probabilities[label].max(1e-7).ln() } else { bce };
-    let gradient = probabilities.iter().enumerate().map(|(map, p)| weight * (p - f64::from(u8::from(map == label))));
+    let smoothing = if weights.is_some() { smoothing } else { 0.0 };
+    let truth = |map| f64::from(u8::from(map == label)) * (1.0 - smoothing) + smoothing / maps.len() as f64;
+    let entropy: f64 = probabilities.iter().enumerate().map(|(map, p)| -truth(map) * p.max(1e-7).ln()).sum();
+    let loss = if weights.is_some() { weight * entropy } else { bce };
+    let gradient = probabilities.iter().enumerate().map(|(map, p)| weight * (p - truth(map)));
     let category = (0..maps.len()).fold(0, |best, at| if maps[at] > maps[best] { at } else { best });
     (loss, bce, gradient.collect(), category)
 }
@@ -503,7 +506,7 @@ fn naive_dice(maps: &[Vec<f64>], labels: &[u8]) -> (f64, Vec<Vec<f64>>) {
     (loss, probabilities.iter().zip(&by_probability).map(through).collect())
 }
 
-fn check_head([batch, rows, columns]: [usize; 3], channels: usize, weights: Option<&[f32]>) {
+fn check_head([batch, rows, columns]: [usize; 3], channels: usize, weights: Option<&[f32]>, smoothing: f32) {
     let shape = Shape { batch, rows, columns, channels };
     let photo = [rows.div_ceil(2), columns];
     let mut rng = ChaCha8Rng::seed_from_u64(shape.len() as u64);
@@ -527,7 +530,7 @@ fn check_head([batch, rows, columns]: [usize; 3], channels: usize, weights: Opti
     for (at, [photo_index, row, column]) in pixels(shape).enumerate() {
         let (x, maps) = (&input[at * channels..][..channels], &all_maps[at]);
         let label = usize::from(labels[at]);
-        let (of_pixel, _, mut gradient, category) = naive_pixel(maps, label, weights);
+        let (of_pixel, _, mut gradient, category) = naive_pixel(maps, label, weights, f64::from(smoothing));
         if weights.is_some() {
             gradient.iter_mut().zip(&dice_gradient[at]).for_each(|(sum, of_dice)| *sum += of_dice / scale);
         }
@@ -535,7 +538,7 @@ fn check_head([batch, rows, columns]: [usize; 3], channels: usize, weights: Opti
         loss += of_pixel * scale;
         if row < photo[0] && column < photo[1] {
             let plain = weights.map(|_| [1.0; MAPS]);
-            let (of_own, bce, ..) = naive_pixel(maps, label, plain.as_ref().map(|it| &it[..]));
+            let (of_own, bce, ..) = naive_pixel(maps, label, plain.as_ref().map(|it| &it[..]), 0.0);
             let share = 1.0 / (batch * photo[0] * photo[1]) as f64;
             own_loss += of_own * share / if weights.is_some() { 1.0 } else { MAPS as f64 };
             own_bce += bce * share / MAPS as f64;
@@ -555,7 +558,7 @@ fn check_head([batch, rows, columns]: [usize; 3], channels: usize, weights: Opti
     loss += weights.map_or(0.0, |_| of_dice);
     let head = Head { shape, input: &input, weight: &weight, bias: &bias, photo };
     every_instructions(|workers| {
-        let kind = weights.map_or(HeadLoss::Bce, |weights| HeadLoss::Softmax { weights, dice: DICE });
+        let kind = weights.map_or(HeadLoss::Bce, |weights| HeadLoss::Softmax { weights, dice: DICE, smoothing });
         let mut input_gradient = vec![f32::NAN; shape.len()];
         let learnt = head.learn(workers, kind, &labels, &mut input_gradient);
         assert_close("loss and accuracy", &[learnt.loss, learnt.pixel_accuracy], &[loss, right]);
@@ -576,8 +579,9 @@ fn check_head([batch, rows, columns]: [usize; 3], channels: usize, weights: Opti
 fn the_head_is_as_defined() {
     let weights: Vec<f32> = (0..MAPS).map(|it| 0.5 + it as f32 * 0.1).collect();
     for (size, channels) in SIZES.into_iter().flat_map(|size| HEAD_CHANNELS.map(|channels| (size, channels))) {
-        check_head(size, channels, None);
-        check_head(size, channels, Some(&weights));
+        check_head(size, channels, None, 0.0);
+        check_head(size, channels, Some(&weights), 0.0);
+        check_head(size, channels, Some(&weights), 0.2);
     }
 }
 
@@ -719,7 +723,7 @@ fn shapes_that_were_drawn_give_what_is_defined() {
         check_depthwise(Shape { channels: 8 * rng.random_range(1..=4), ..shape }, &mut rng);
         check_up(shape, out);
         check_pool(Shape { rows: 2 * rows, columns: 2 * columns, ..shape });
-        check_head([batch, rows, columns], HEAD_CHANNELS[columns % HEAD_CHANNELS.len()], None);
+        check_head([batch, rows, columns], HEAD_CHANNELS[columns % HEAD_CHANNELS.len()], None, 0.0);
         check_batch_norm([batch + 1, rows, columns], channels);
     }
 }
