@@ -34,14 +34,14 @@ build:
 runtime:
 	@scripts/install_onnxruntime.sh
 
-## encoder: the pretrained encoder into .encoder/ (make all gets it if the settings train with it)
+## encoder: the pretrained encoders into .encoder/ (make all gets them if the settings train with one)
 encoder:
 	@scripts/install_encoder.sh
 
-# If the settings train with the installed encoder: gets it, to where the program looks for it.
+# If the settings train with an installed encoder: gets it, to where they look for it.
 encoder-of-settings: build
 	@folder=$$($(LOOKBOOK) settings train $(call quoted,--config,$(CONFIG)) 2>/dev/null | \
-	  sed -n 's|^ *"encoder": "\(.*/\.encoder\)/efficientnet-lite0\.safetensors",$$|\1|p'); \
+	  sed -n 's|^ *"encoder": "\(.*\.encoder\)/efficientnet-lite[02]\.safetensors",$$|\1|p'); \
 	[ -z "$$folder" ] || scripts/install_encoder.sh "$$folder"
 
 ## test: formatting, lints, tests and documentation, the cheapest first (what .ci/run calls)

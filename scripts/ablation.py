@@ -37,7 +37,7 @@ CHOICES = {
 }
 PRETRAINED = {
     "no `presence`": {"presence": 0.0},
-    "`encoder_rate` 0.3": {"encoder_rate": 0.3},
+    "`encoder_rate` 0.1": {"encoder_rate": 0.1},
     "`channels` 32, 96, 128, 192": {"channels": [32, 96, 128, 192]},
     "`encoder` --other-encoder": {"encoder": "{other_encoder}"},
 }

