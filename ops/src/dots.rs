@@ -9,6 +9,7 @@ const LANES: usize = 8;
 
 /// Vectors of one length, in the order in which their products with others are computed. This takes no more memory than
 /// the vectors themselves.
+#[derive(Debug, PartialEq)]
 pub struct Vectors {
     instructions: Instructions,
     packed: Packed,

@@ -11,6 +11,7 @@ use super::activation::Finish;
 use super::simd::{Job, Simd, Vector};
 
 /// A matrix of weights in the order in which [`RowProduct`] reads it: one tile of columns after another.
+#[derive(Debug, PartialEq)]
 pub(super) struct Packed {
     weights: Vec<f32>,
     depth: usize,
