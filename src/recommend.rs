@@ -186,7 +186,8 @@ fn open_embedder(config: &Config, features: &FeatureTable, gates: &Gates) -> Res
         return Ok(Some(embedder));
     }
     let features = config.features.display();
-    let problem = format!("is the embedder {found}, but {features} was made with {wanted}; name that, or run segment again");
+    let problem =
+        format!("is the embedder {found}, but {features} was made with {wanted}; name that, or run segment again");
     Err(Error::input(folder, problem))
 }
 

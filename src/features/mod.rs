@@ -52,19 +52,8 @@ impl FeatureTable {
     /// [`crate::Error::Input`], [`crate::Error::Schema`].
     pub fn open(folder: &Path) -> Result<Self> {
         let parts = table::parts(folder)?;
-        let rows = parts.iter().map(|it| Ok(table::count_rows(it)? as usize)).collect::<Result<Vec<_>>>()?;
-        let mut table = Self::unnamed(vec![0.0; rows.iter().sum::<usize>() * CELL_COUNT]);
-        let mut rest = &mut table.cells[..];
-        let of_part = |(part, rows): (&std::path::PathBuf, usize)| {
-            let (cells, others) = std::mem::take(&mut rest).split_at_mut(rows * CELL_COUNT);
-            rest = others;
-            (part.clone(), cells)
-        };
-        let work: Vec<_> = parts.iter().zip(rows).map(of_part).collect();
-        let read = work.into_par_iter().map(|(part, cells)| Columns::read(&part, cells));
-        let columns = read.collect::<Result<Vec<_>>>()?.into_iter().reduce(Columns::then).unwrap_or_default();
-        let Columns { photo_ids, file_names, paths, content_sha256, apparel_px } = columns;
-        let table = Self { photo_ids, file_names, paths, content_sha256, apparel_px, ..table };
+        let read = parts.par_iter().map(|part| Self::read(part)).collect::<Result<Vec<_>>>()?;
+        let table = read.into_iter().reduce(Self::then).expect("there are parts");
         table.check(folder)?;
         Ok(table)
     }
@@ -111,6 +100,47 @@ impl FeatureTable {
         &self.cells[row * CELL_COUNT..(row + 1) * CELL_COUNT]
     }
 
+    /// Reads a part.
+    fn read(part: &Path) -> Result<Self> {
+        let names = labels::cell_names();
+        let mut columns = vec!["photo_id", "file_name", "path", "content_sha256", "apparel_px"];
+        columns.extend(names.iter().map(String::as_str));
+        let mut read = Self::unnamed(Vec::new());
+        for batch in table::read_table(part, rows::TABLE, &columns, BATCH_ROWS)? {
+            let batch = batch?;
+            let numbers = |name| Ok::<_, Error>(column::<UInt32Array>(part, &batch, name)?.values().iter().copied());
+            let texts = |name| {
+                let texts = column::<StringArray>(part, &batch, name)?.iter();
+                Ok::<_, Error>(texts.map(|text| text.unwrap_or_default().to_owned()))
+            };
+            read.photo_ids.extend(numbers("photo_id")?);
+            read.file_names.extend(texts("file_name")?);
+            read.paths.extend(texts("path")?);
+            read.content_sha256.extend(texts("content_sha256")?);
+            read.apparel_px.extend(numbers("apparel_px")?.map(u64::from));
+            let first = read.cells.len();
+            read.cells.resize(first + batch.num_rows() * CELL_COUNT, 0.0);
+            for (cell, name) in names.iter().enumerate() {
+                let shares = column::<Float32Array>(part, &batch, name)?.iter();
+                for (row, share) in read.cells[first..].chunks_exact_mut(CELL_COUNT).zip(shares) {
+                    row[cell] = share.unwrap_or(0.0);
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    /// Appends the rows of the next part.
+    fn then(mut self, mut next: Self) -> Self {
+        self.photo_ids.append(&mut next.photo_ids);
+        self.file_names.append(&mut next.file_names);
+        self.paths.append(&mut next.paths);
+        self.content_sha256.append(&mut next.content_sha256);
+        self.apparel_px.append(&mut next.apparel_px);
+        self.cells.append(&mut next.cells);
+        self
+    }
+
     fn check(&self, folder: &Path) -> Result<()> {
         let mut seen = HashSet::new();
         if let Some(twice) = self.photo_ids.iter().find(|&id| !seen.insert(id)) {
@@ -125,61 +155,6 @@ impl FeatureTable {
             ));
         }
         Ok(())
-    }
-}
-
-/// All columns of a part but the cells.
-#[derive(Default)]
-struct Columns {
-    photo_ids: Vec<u32>,
-    file_names: Vec<String>,
-    paths: Vec<String>,
-    content_sha256: Vec<String>,
-    apparel_px: Vec<u64>,
-}
-
-impl Columns {
-    /// Reads a part, and its cells into `cells`, `[rows, 228]` of zeros.
-    fn read(part: &Path, cells: &mut [f32]) -> Result<Self> {
-        let names = labels::cell_names();
-        let mut columns = vec!["photo_id", "file_name", "path", "content_sha256", "apparel_px"];
-        columns.extend(names.iter().map(String::as_str));
-        let mut read = Self::default();
-        for batch in table::read_table(part, rows::TABLE, &columns, BATCH_ROWS)? {
-            let batch = batch?;
-            let first = read.photo_ids.len();
-            let cells = cells.get_mut(first * CELL_COUNT..(first + batch.num_rows()) * CELL_COUNT);
-            let Some(cells) = cells else { break };
-            let number = |name| column::<UInt32Array>(part, &batch, name);
-            let texts = |name| {
-                let texts = column::<StringArray>(part, &batch, name)?.iter();
-                Ok::<_, Error>(texts.map(|text| text.unwrap_or_default().to_owned()).collect::<Vec<_>>())
-            };
-            read.photo_ids.extend(number("photo_id")?.values());
-            read.file_names.extend(texts("file_name")?);
-            read.paths.extend(texts("path")?);
-            read.content_sha256.extend(texts("content_sha256")?);
-            read.apparel_px.extend(number("apparel_px")?.values().iter().map(|&it| u64::from(it)));
-            for (cell, name) in names.iter().enumerate() {
-                let shares = column::<Float32Array>(part, &batch, name)?.iter();
-                for (row, share) in cells.chunks_exact_mut(CELL_COUNT).zip(shares) {
-                    row[cell] = share.unwrap_or(0.0);
-                }
-            }
-        }
-        if read.photo_ids.len() * CELL_COUNT == cells.len() {
-            return Ok(read);
-        }
-        Err(Error::input(part, "was changed while it was read"))
-    }
-
-    fn then(mut self, mut next: Self) -> Self {
-        self.photo_ids.append(&mut next.photo_ids);
-        self.file_names.append(&mut next.file_names);
-        self.paths.append(&mut next.paths);
-        self.content_sha256.append(&mut next.content_sha256);
-        self.apparel_px.append(&mut next.apparel_px);
-        self
     }
 }
 

@@ -41,6 +41,8 @@ pub const TABLE: &str = "features";
 pub const PART_ROWS: usize = 8192;
 /// Name of the column of embeddings.
 pub const EMBEDDING_COLUMN: &str = "embedding";
+/// The largest number of dimensions of an embedding.
+pub const MAX_DIMENSIONS: usize = 4096;
 /// Metadata key of that column: the embedder's id.
 const EMBEDDER_KEY: &str = "lookbook.embedder";
 /// Extension of the Arrow IPC file next to a part.
@@ -94,13 +96,14 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// Those of a table of this schema, if it has the column.
+    /// Those of a table of this schema, if it has the column, with 1 to [`MAX_DIMENSIONS`] numbers each.
     #[must_use]
     pub fn of(schema: &Schema) -> Option<Self> {
         let field = schema.field_with_name(EMBEDDING_COLUMN).ok()?;
         let DataType::FixedSizeList(_, dimensions) = field.data_type() else { return None };
+        let dimensions = usize::try_from(*dimensions).ok().filter(|it| (1..=MAX_DIMENSIONS).contains(it))?;
         let embedder = field.metadata().get(EMBEDDER_KEY).cloned().unwrap_or_default();
-        Some(Self { dimensions: usize::try_from(*dimensions).ok()?, embedder })
+        Some(Self { dimensions, embedder })
     }
 
     fn item() -> FieldRef {
@@ -178,7 +181,8 @@ pub fn with_embedding(rows: RecordBatch, embedding: Option<&Embedding>) -> Recor
         return rows;
     }
     let schema = schema_of(embedding);
-    let kept = rows.schema().fields().iter().zip(rows.columns()).filter(|(field, _)| field.name() != EMBEDDING_COLUMN);
+    let own = rows.schema();
+    let kept = own.fields().iter().zip(rows.columns()).filter(|(field, _)| field.name() != EMBEDDING_COLUMN);
     let mut columns: Vec<ArrayRef> = kept.map(|(_, column)| column.clone()).collect();
     columns.extend(embedding.map(|it| new_null_array(it.field().data_type(), rows.num_rows())));
     RecordBatch::try_new(schema, columns).expect("only one column differs")

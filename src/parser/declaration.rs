@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::features::rows::MAX_DIMENSIONS;
 use crate::labels::{CATEGORIES, category_named};
 use crate::photo::Resample;
 
@@ -16,7 +17,7 @@ const MAX_SIDE_PX: u32 = 4096;
 /// The largest number of labels: they are counted in bytes.
 const MAX_LABELS: usize = 255;
 /// The smallest and the largest number of dimensions of an embedding.
-pub(super) const DIMENSIONS: [usize; 2] = [2, 4096];
+pub(super) const DIMENSIONS: [usize; 2] = [2, MAX_DIMENSIONS];
 
 /// The content of `parser.toml`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -182,7 +182,9 @@ impl Parser {
             (true, false) => {
                 "output.kind is \"embedding\", which names no pixels; it can only be an embedder ([segment] embedder)"
             }
-            (false, true) => "output.kind is not \"embedding\": it names pixels; it can only be a model ([segment] model)",
+            (false, true) => {
+                "output.kind is not \"embedding\": it names pixels; it can only be a model ([segment] model)"
+            }
             _ => return Ok(()),
         };
         Err(Error::input(self.name.join(DECLARATION_FILE), problem))

@@ -191,7 +191,10 @@ pub(super) fn check_values(config: &Config) -> Result<()> {
         return Err(Error::config("segment.uncertain", "needs a network; labels are certain"));
     }
     if config.embedder.is_some() && config.from == LabelSource::Labels {
-        return Err(Error::config("segment.embedder", "needs decoded photos, and labels are counted without; use --from model"));
+        return Err(Error::config(
+            "segment.embedder",
+            "needs decoded photos, and labels are counted without; use --from model",
+        ));
     }
     if config.masks != Masks::None && output.starts_with(&catalogue) {
         let problem = "lies within the catalogue: its masks would be mistaken for photos; choose a folder outside";

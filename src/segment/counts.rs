@@ -41,7 +41,9 @@ pub(super) fn count_statistics(config: &Config, common: &Common, written: &Writt
     if let Some(without) = statistics.photos_without_embedding {
         stage.count("photos_without_embedding", without);
         if without > 0 {
-            tracing::warn!("{without} of {photos} photos have no embedding: the embedder gave no finite vector for them");
+            tracing::warn!(
+                "{without} of {photos} photos have no embedding: the embedder gave no finite vector for them"
+            );
         }
     }
     stage.count("mean_cells_per_photo", statistics.mean_cells_per_photo);

@@ -312,8 +312,7 @@ impl Parts<'_> {
         let has_format =
             self.format == Format::Parquet || folder.part_path(part).with_extension(IPC_EXTENSION).is_file();
         let has_embeddings = folder.embedding(part) == self.embedding.as_ref();
-        let same =
-            in_order && range.zip(states).all(named) && has_format && has_embeddings && folder.has_same_paths();
+        let same = in_order && range.zip(states).all(named) && has_format && has_embeddings && folder.has_same_paths();
         same.then_some((first.folder, part))
     }
 

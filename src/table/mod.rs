@@ -247,7 +247,8 @@ impl Footer {
     #[must_use]
     pub fn nulls(&self, column: &str) -> Option<u64> {
         let of_column = |group: &RowGroupMetaData| {
-            let chunk = group.columns().iter().find(|it| it.column_path().parts().first().is_some_and(|it| it == column));
+            let chunk =
+                group.columns().iter().find(|it| it.column_path().parts().first().is_some_and(|it| it == column));
             chunk?.statistics()?.null_count_opt()
         };
         self.metadata.row_groups().iter().map(of_column).sum()

@@ -44,7 +44,11 @@ fn network(element: i32, batch: Dim, keep: bool) -> Vec<u8> {
     let mut builder = Builder::default();
     let [three, side, one] = [3, 8, 1].map(Dim::Fixed);
     let mut x = builder.input("pixels", FLOAT, &[batch, three, side, side]);
-    x = builder.node("ReduceMean", &[&x], vec![Attribute::ints("axes", &[2, 3]), Attribute::int("keepdims", keep.into())]);
+    x = builder.node(
+        "ReduceMean",
+        &[&x],
+        vec![Attribute::ints("axes", &[2, 3]), Attribute::int("keepdims", keep.into())],
+    );
     if element == FLOAT16 {
         x = builder.cast(&x, FLOAT16);
     }
@@ -54,7 +58,8 @@ fn network(element: i32, batch: Dim, keep: bool) -> Vec<u8> {
 }
 
 fn declaration(name: &str) -> String {
-    let mut text = format!("name = \"{name}\"\nlicense = \"MIT\"\nnetwork = \"network.onnx\"\n[input]\nlayout = \"nchw\"\n");
+    let mut text =
+        format!("name = \"{name}\"\nlicense = \"MIT\"\nnetwork = \"network.onnx\"\n[input]\nlayout = \"nchw\"\n");
     let _ = write!(text, "type = \"f32\"\nwidth_px = 8\nheight_px = 8\nfit = \"crop\"\nscale = 0.00392156862745098\n");
     text + "[output]\nkind = \"embedding\"\n"
 }
@@ -183,7 +188,8 @@ fn rows_have_the_embeddings_worked_out_by_hand_and_neighbours_are_by_them() {
     image::RgbImage::from_pixel(7, 90, image::Rgb([0, 40, 30])).save(&asked).unwrap();
     let answers = recommend::run(&query, &[asked, place.path("shop/red.png"), place.path("shop/black.png")], &common);
     let answers = answers.unwrap();
-    let named = |at: usize| answers[at].neighbours.iter().map(|it| (&it.file_name[..], it.correlation)).collect::<Vec<_>>();
+    let named =
+        |at: usize| answers[at].neighbours.iter().map(|it| (&it.file_name[..], it.correlation)).collect::<Vec<_>>();
     // (0, 0.8, 0.6) by (0, 0.6, 0.8) is 0.96.
     let [(first, cosine), (second, _), (third, _)] = named(0)[..] else { panic!("three have an embedding") };
     assert_eq!([first, second, third], ["teal.png", "violet.png", "red.png"]);
@@ -192,12 +198,7 @@ fn rows_have_the_embeddings_worked_out_by_hand_and_neighbours_are_by_them() {
     assert!(answers[2].neighbours.is_empty() && answers[2].to_string().contains("no photo of the catalogue"));
 
     // The report compares it with the other measures.
-    let page = report::Config {
-        run: place.path(""),
-        output: place.path("report"),
-        photos: 1,
-        ..Default::default()
-    };
+    let page = report::Config { run: place.path(""), output: place.path("report"), photos: 1, ..Default::default() };
     report::run(&page, &common).unwrap().published().expect("it is published");
     let measures: Value = serde_json::from_slice(&fs::read(place.path("report/measures.json")).unwrap()).unwrap();
     let row = measures.as_array().unwrap().iter().find(|it| it["measure"] == "embedding").expect("its row");
@@ -305,7 +306,11 @@ fn what_is_no_embedder_and_what_has_no_embeddings_is_refused_by_name() {
     let said = |config: &Config| segment::run(config, &common).expect_err("it is refused").with_causes();
     let embedder = place.path("embedder");
     let elsewhere = Config { embedder: Some(place.path("model")), ..place.config() };
-    assert!(said(&elsewhere).contains("model/parser.toml") && said(&elsewhere).contains("is missing"), "{}", said(&elsewhere));
+    assert!(
+        said(&elsewhere).contains("model/parser.toml") && said(&elsewhere).contains("is missing"),
+        "{}",
+        said(&elsewhere)
+    );
     let labels = Config { from: LabelSource::Labels, ..config(&place) };
     assert!(said(&labels).contains("segment.embedder"), "{}", said(&labels));
     fs::write(embedder.join("parser.toml"), parser::declared()).unwrap();
@@ -363,8 +368,7 @@ fn an_embedder_is_checked_and_its_network_compared_with_its_declaration() {
     let refused = run(&expecting).expect_err("there are no labels").to_string();
     assert!(refused.starts_with("expect") && refused.contains("embedder"), "{refused}");
 
-    let [batch, three, side, one, many] =
-        [Dim::Batch, Dim::Fixed(3), Dim::Fixed(8), Dim::Fixed(1), Dim::Fixed(4097)];
+    let [batch, three, side, one, many] = [Dim::Batch, Dim::Fixed(3), Dim::Fixed(8), Dim::Fixed(1), Dim::Fixed(4097)];
     let pixels = [batch, three, side, side];
     for (dims, named) in [
         (&[batch, one][..], "2 to 4096 numbers as [batch, numbers] or [batch, numbers, 1, 1], but 'y' is [?, 1]"),
@@ -380,7 +384,7 @@ fn an_embedder_is_checked_and_its_network_compared_with_its_declaration() {
 }
 
 /// A features folder of photos with drawn embeddings; every seventh has none.
-fn write_drawn(folder: &Path, photos: u32, dimensions: usize) -> Vec<Option<Vec<f32>>> {
+pub(crate) fn write_drawn(folder: &Path, photos: u32, dimensions: usize) -> Vec<Option<Vec<f32>>> {
     let mut random = ChaCha8Rng::seed_from_u64(3);
     let mut vectors = Vec::new();
     let rows = (0..photos).map(|photo_id| {

@@ -317,9 +317,8 @@ fn dot_products_are_as_defined_whatever_else_is_computed() {
             let vectors = Vectors::new(workers.instructions, all.clone(), dimensions);
             assert_eq!(vectors.len(), len);
             let row = |index: usize| &all[index * dimensions..][..dimensions];
-            let expected = |a: usize, b: usize| {
-                row(a).iter().zip(row(b)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
-            };
+            let expected =
+                |a: usize, b: usize| row(a).iter().zip(row(b)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
             let whole = vectors.products(&all);
             let rows: Vec<&[f32]> = whole.rows().collect();
             assert_eq!(rows.len(), len);
