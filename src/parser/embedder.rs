@@ -73,7 +73,7 @@ impl Embedder {
 }
 
 /// What a network of the kind `embedding` gives.
-pub(super) fn vector_of(answer: Answer) -> Vec<f32> {
+fn vector_of(answer: Answer) -> Vec<f32> {
     match answer.values {
         Answered::Embedding(vector) => vector,
         Answered::Scores(_) | Answered::Classes(_) => unreachable!("its kind is embedding"),

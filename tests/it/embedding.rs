@@ -21,7 +21,7 @@ use lookbook::features::FeatureTable;
 use lookbook::features::rows::{self, EMBEDDING_COLUMN, Embedding, FeatureRow, Format};
 use lookbook::gates::Gates;
 use lookbook::graph::builder::{Builder, Dim};
-use lookbook::graph::onnx::{Attribute, FLOAT, FLOAT16};
+use lookbook::graph::onnx::{FLOAT, FLOAT16};
 use lookbook::labels::CELL_COUNT;
 use lookbook::model::Model;
 use lookbook::parser::check;
@@ -44,11 +44,7 @@ fn network(element: i32, batch: Dim, keep: bool) -> Vec<u8> {
     let mut builder = Builder::default();
     let [three, side, one] = [3, 8, 1].map(Dim::Fixed);
     let mut x = builder.input("pixels", FLOAT, &[batch, three, side, side]);
-    x = builder.node(
-        "ReduceMean",
-        &[&x],
-        vec![Attribute::ints("axes", &[2, 3]), Attribute::int("keepdims", keep.into())],
-    );
+    x = builder.reduce("ReduceMean", &x, &[2, 3], keep);
     if element == FLOAT16 {
         x = builder.cast(&x, FLOAT16);
     }
@@ -205,6 +201,24 @@ fn rows_have_the_embeddings_worked_out_by_hand_and_neighbours_are_by_them() {
     // Each of the three with an embedding and with something worn has the two others.
     assert_eq!(row["pairs"], 6);
     assert!(fs::read_to_string(place.path("report/index.html")).unwrap().contains("<td>embedding</td>"));
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_no_embedding() {
+    let Some(place) = place() else { return };
+    let mut builder = Builder::default();
+    let [three, side] = [3, 8].map(Dim::Fixed);
+    let x = builder.input("pixels", FLOAT, &[Dim::Batch, three, side, side]);
+    let y = builder.reduce("ReduceMean", &x, &[2, 3], false);
+    // Each photo has a channel without light, and the root of a negative number is NaN.
+    let y = builder.node("Sqrt", &[&y], vec![]);
+    builder.output("embedding", &y, FLOAT, &[Dim::Batch, three]);
+    fs::write(place.path("embedder/network.onnx"), builder.finish("roots", "", &[])).unwrap();
+    let text = declaration("roots").replace("[output]", "mean = [0.1, 0.1, 0.1]\n[output]");
+    fs::write(place.path("embedder/parser.toml"), text).unwrap();
+    assert_eq!(count(&segment(&config(&place)), &["photos", "rejects", "photos_without_embedding"]), [4, 0, 4]);
+    assert!(embeddings(&place.path("features")).values().all(Option::is_none));
+    assert!(neighbours(&place, Measure::Embedding).is_empty() && neighbours(&place, Measure::Cosine).len() == 12);
 }
 
 #[test]
@@ -368,16 +382,19 @@ fn an_embedder_is_checked_and_its_network_compared_with_its_declaration() {
     let refused = run(&expecting).expect_err("there are no labels").to_string();
     assert!(refused.starts_with("expect") && refused.contains("embedder"), "{refused}");
 
-    let [batch, three, side, one, many] = [Dim::Batch, Dim::Fixed(3), Dim::Fixed(8), Dim::Fixed(1), Dim::Fixed(4097)];
-    let pixels = [batch, three, side, side];
-    for (dims, named) in [
-        (&[batch, one][..], "2 to 4096 numbers as [batch, numbers] or [batch, numbers, 1, 1], but 'y' is [?, 1]"),
-        (&[batch, many], "but 'y' is [?, 4097]"),
-        (&[batch, three, side, side], "but 'y' is [?, 3, 8, 8]"),
-        (&[batch, three, one], "but 'y' is [?, 3, 1]"),
+    for (shape, named) in [
+        (&[-1, 1][..], "2 to 4096 numbers as [batch, numbers] or [batch, numbers, 1, 1], but 'y' is [?, 1]"),
+        (&[-1, 4097], "but 'y' is [?, 4097]"),
+        (&[-1, 3, 8, 8], "but 'y' is [?, 3, 8, 8]"),
+        (&[-1, 3, 1], "but 'y' is [?, 3, 1]"),
     ] {
-        let network = parser::passing(&[("pixels", FLOAT, &pixels)], &[("y", FLOAT, dims)]);
-        fs::write(folder.join("network.onnx"), network).unwrap();
+        let mut builder = Builder::default();
+        let [three, side] = [3, 8].map(Dim::Fixed);
+        let x = builder.input("pixels", FLOAT, &[Dim::Batch, three, side, side]);
+        let y = builder.reshape(&x, shape);
+        let fixed = shape[1..].iter().map(|&it| Dim::Fixed(it as usize));
+        builder.output("y", &y, FLOAT, &[Dim::Batch].into_iter().chain(fixed).collect::<Vec<_>>());
+        fs::write(folder.join("network.onnx"), builder.finish("other", "", &[])).unwrap();
         let refused = run(&request(None)).expect_err(named).with_causes();
         assert!(refused.contains(named) && refused.contains("network.onnx"), "{refused}");
     }

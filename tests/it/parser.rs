@@ -376,7 +376,7 @@ fn a_network_that_does_not_fit_its_declaration_is_refused_with_both_values() {
 }
 
 /// A network with the given inputs and outputs that does nothing else.
-pub(crate) fn passing(inputs: &[(&str, i32, &[Dim])], outputs: &[(&str, i32, &[Dim])]) -> Vec<u8> {
+fn passing(inputs: &[(&str, i32, &[Dim])], outputs: &[(&str, i32, &[Dim])]) -> Vec<u8> {
     let mut builder = Builder::default();
     let values: Vec<_> = inputs.iter().map(|(name, element, dims)| builder.input(name, *element, dims)).collect();
     for (name, element, dims) in outputs {
