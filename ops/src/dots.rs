@@ -66,13 +66,13 @@ impl Vectors {
                 outputs: [&mut products, &mut []],
             });
         }
-        Products { products, stride: self.bias.len(), len: self.len }
+        Products { all: products, stride: self.bias.len(), len: self.len }
     }
 }
 
 /// The result of [`Vectors::products`].
 pub struct Products {
-    products: Vec<f32>,
+    all: Vec<f32>,
     stride: usize,
     len: usize,
 }
@@ -80,6 +80,6 @@ pub struct Products {
 impl Products {
     /// For each of the others, its products with all vectors.
     pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
-        self.products.chunks_exact(self.stride).map(|it| &it[..self.len])
+        self.all.chunks_exact(self.stride).map(|it| &it[..self.len])
     }
 }

@@ -25,7 +25,6 @@ LIP = ["Background", "Hat", "Hair", "Glove", "Sunglasses", "Upper-clothes", "Dre
        "Scarf", "Skirt", "Face", "Left-arm", "Right-arm", "Left-leg", "Right-leg", "Left-shoe", "Right-shoe"]
 MODANET = ["background", "bag", "belt", "boots", "footwear", "outer", "dress", "sunglasses", "pants", "top", "shorts", "skirt",
            "headwear", "scarf/tie"]
-PATCH_SCALE = 1
 FOLDS = Path(__file__).resolve().parents[2] / "pipelines/folds"
 
 
@@ -215,8 +214,6 @@ def clip(folder, photos):
     """CLIP's image tower, ViT-B/32: the shorter side scaled to 224 pixels, and the middle of it."""
     processor = transformers.CLIPImageProcessor()
     model = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig()).eval()
-    # Drawn as they are, the weights hardly tell one photo from another.
-    model.vision_model.embeddings.patch_embedding.weight.data *= PATCH_SCALE
     network = Output(model, lambda it: it.image_embeds)
     pixels = {path.name: processor(Image.open(path).convert("RGB"), return_tensors="pt")["pixel_values"] for path in photos}
     export(network, next(iter(pixels.values())), folder)

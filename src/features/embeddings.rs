@@ -40,7 +40,7 @@ impl Embeddings {
         for part in &parts[1..] {
             let other = of(part)?;
             if other != first {
-                let [other, first] = [&other, &first].map(described);
+                let [other, first] = [&other, &first].map(|it| described(it.as_ref()));
                 let problem = format!("has {other}, but {} has {first}; run segment again", table::part_name(0));
                 return Err(Error::input(part, problem));
             }
@@ -92,8 +92,8 @@ impl Embeddings {
     }
 }
 
-fn described(of: &Option<Embedding>) -> String {
-    of.as_ref().map_or("no embeddings".to_owned(), |it| {
+fn described(of: Option<&Embedding>) -> String {
+    of.map_or("no embeddings".to_owned(), |it| {
         format!("embeddings of {} numbers by the embedder {}", it.dimensions, it.embedder)
     })
 }
@@ -119,8 +119,7 @@ impl Reading {
             } else {
                 let vector = &values.values()[row * dimensions..][..dimensions];
                 let square: f32 = vector.iter().map(|it| it * it).sum();
-                // NaN is not near to anything.
-                if !((square - 1.0).abs() <= LENGTH_TOLERANCE) {
+                if !(1.0 - LENGTH_TOLERANCE..=1.0 + LENGTH_TOLERANCE).contains(&square) {
                     let (id, length) = (ids.value(row), square.sqrt());
                     let problem = format!("photo_id {id}, column {EMBEDDING_COLUMN}: its length is {length}, not 1");
                     return Err(Error::input(part, problem));

@@ -124,7 +124,7 @@ impl Embedding {
                 None => values.extend(repeat_n(0.0, self.dimensions)),
             }
         }
-        let valid = NullBuffer::from_iter(rows.iter().map(|row| row.embedding.is_some()));
+        let valid: NullBuffer = rows.iter().map(|row| row.embedding.is_some()).collect();
         let values = Arc::new(Float32Array::from(values));
         let list = FixedSizeListArray::try_new(Self::item(), self.dimensions as i32, values, Some(valid));
         Arc::new(list.expect("each embedding has all numbers"))

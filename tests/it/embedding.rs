@@ -31,8 +31,10 @@ use lookbook::similarity::{self, Matrix, Measure, Neighbour};
 use lookbook::stage::{Common, Depth, Summary};
 use lookbook::{features, recommend, report, table};
 
+type Colored = (&'static str, [u8; 3], Option<[f32; 3]>);
+
 /// Red, green and blue of photos, and their embeddings: the mean colour, scaled to length 1. Black has none.
-const PHOTOS: [(&str, [u8; 3], Option<[f32; 3]>); 4] = [
+const PHOTOS: [Colored; 4] = [
     ("black.png", [0, 0, 0], None),
     ("red.png", [200, 0, 0], Some([1.0, 0.0, 0.0])),
     ("teal.png", [0, 90, 120], Some([0.0, 0.6, 0.8])),
@@ -73,7 +75,9 @@ fn write_photo(place: &Place, name: &str, rgb: [u8; 3]) {
 /// A place with the photos, a model and an embedder; `None`, said aloud, without the library.
 fn place() -> Option<Place> {
     let place = Place::new()?;
-    PHOTOS.iter().for_each(|(name, rgb, _)| write_photo(&place, name, *rgb));
+    for (name, rgb, _) in PHOTOS {
+        write_photo(&place, name, rgb);
+    }
     write_embedder(&place.path("embedder"), "mean");
     Some(place)
 }
@@ -294,7 +298,9 @@ fn shards_make_the_table_of_one_run_and_those_of_unlike_embedders_are_not_merged
     segment(&whole);
     let shard = |number| segment(&Config { shard: Shard::new(number, 2), ..config(&place) });
     let merge = || segment::run(&Config { merge: true, ..config(&place) }, &Common::default());
-    [1, 2].into_iter().for_each(|number| drop(shard(number)));
+    for number in [1, 2] {
+        shard(number);
+    }
     let merged = merge().unwrap().published().expect("it is published");
     assert_eq!(count(&merged, &["photos", "photos_without_embedding"]), [4, 1]);
     assert_by_hand(&place.path("features"));
