@@ -96,9 +96,16 @@ fn covering_size(own: (u32, u32), size: (u32, u32)) -> (u32, u32) {
     }
 }
 
+/// The part of a photo with these bounds (left, top, width, height) at the size `to`: its width first, then its height, as by
+/// Pillow and torchvision. In between pixels are bytes, so the other order gives others, by up to seven steps.
 fn resized(photo: &Photo, part: [f64; 4], to: (u32, u32), input: &Input) -> Photo {
-    let is_whole = part == [0.0, 0.0, f64::from(photo.width_px), f64::from(photo.height_px)];
-    if is_whole && photo.size() == to { photo.clone() } else { photo::resize_part(photo, part, to, input.resample) }
+    let own_height = f64::from(photo.height_px);
+    if part == [0.0, 0.0, f64::from(photo.width_px), own_height] && photo.size() == to {
+        return photo.clone();
+    }
+    let [left, top, width, height] = part;
+    let narrowed = photo::resize_part(photo, [left, 0.0, width, own_height], (to.0, photo.height_px), input.resample);
+    photo::resize_part(&narrowed, [0.0, top, f64::from(to.0), height], to, input.resample)
 }
 
 /// The declared numbers for pixels `[height, width, 3]`.
