@@ -3,9 +3,9 @@
 PROGRAM is target/release/lookbook, with `cargo build --release --example similarity_worker` beside it. Sections: matrix,
 neighbours, co_rated, embedding, agreement; all of them where none is named. Every contestant does its work once a
 round, in a process of its own, two threads each, one at a time; the tables have the medians of the rounds and the largest
-resident memory. lookbook's time is that of the whole command: it starts, reads the feature table, computes, writes, flushes
-to disk, checks and publishes. A peer's time is the work alone: its imports and the reading of the table are left out, and
-nothing is flushed.
+resident memory. Processor seconds are those of the whole process, imports and reading included. lookbook's time is that of
+the whole command: it starts, reads the feature table, computes, writes, flushes to disk, checks and publishes. A peer's time
+is the work alone: its imports and the reading of the table are left out, and nothing is flushed.
 """
 
 import argparse
@@ -128,12 +128,7 @@ def numpy_neighbours(cells):
     """The f32 product and `argpartition` over it, a thousand rows at a time."""
     import numpy
 
-    return numpy_nearest(unit_rows(cells))
-
-
-def numpy_nearest(rows):
-    import numpy
-
+    rows = unit_rows(cells)
     product = rows @ rows.T
     numpy.fill_diagonal(product, -2)
     nearest = [numpy.argpartition(product[first : first + 1000], -TOP)[:, -TOP:] for first in range(0, len(rows), 1000)]
@@ -191,7 +186,6 @@ PEERS = {
     "faiss": lambda cells, _: faiss_neighbours(unit_rows(cells)),
     "faiss-embedding": lambda vectors, _: faiss_neighbours(vectors),
     "faiss-parquet-embedding": lambda vectors, _: faiss_neighbours(vectors),
-    "numpy-embedding": lambda vectors, _: numpy_nearest(vectors),
     "pandas": lambda cells, _: pandas_co_rated(cells),
     "loop": lambda cells, _: loop_co_rated(cells),
 }
@@ -221,7 +215,7 @@ def work(peer, features, place):
 
 
 def run(command):
-    """Seconds (those that the process prints, where it does) and largest resident memory in MB."""
+    """Seconds (those that the process prints, where it does), its processor seconds, and largest resident memory in MB."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     output = process.stdout.read()
@@ -230,7 +224,7 @@ def run(command):
     if status:
         raise SystemExit(f"{' '.join(map(str, command))} failed")
     own = json.loads(output)["secs"] if output.startswith('{"secs"') else elapsed
-    return own, usage.ru_maxrss / 1000
+    return own, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
 
 
 class Bench:
@@ -264,12 +258,12 @@ class Bench:
             for name, command in contestants.items():
                 shutil.rmtree(self.place / "similarity", ignore_errors=True)
                 results[name].append(run(command))
-        print(f"\n{title}\n\n| | median s | ratio | memory MB |\n| --- | --- | --- | --- |")
-        ours = statistics.median(secs for secs, _ in next(iter(results.values())))
+        print(f"\n{title}\n\n| | median s | ratio | processor s | memory MB |\n| --- | --- | --- | --- | --- |")
+        ours = statistics.median(secs for secs, *_ in next(iter(results.values())))
         for name, measured in results.items():
-            secs = statistics.median(secs for secs, _ in measured)
-            memory = max(memory for _, memory in measured)
-            print(f"| {name} | {secs:.3g} | {secs / ours:.2g} | {memory:.0f} |", flush=True)
+            secs, processor = [statistics.median(it[at] for it in measured) for at in (0, 1)]
+            memory = max(memory for *_, memory in measured)
+            print(f"| {name} | {secs:.3g} | {secs / ours:.2g} | {processor:.3g} | {memory:.0f} |", flush=True)
 
     def matrix(self):
         contestants = {"lookbook": self.ours(20_000), "numpy, pyarrow": self.peer(20_000, "numpy-matrix")}
@@ -304,7 +298,6 @@ class Bench:
             "lookbook": self.ours(20_000, "--measure", "embedding", "--matrix", "none"),
             "faiss.IndexFlatIP, from the same Parquet by pyarrow": self.peer(20_000, "faiss-parquet-embedding"),
             "faiss.IndexFlatIP, from a .npy file": self.peer(20_000, "faiss-embedding"),
-            "numpy, from a .npy file": self.peer(20_000, "numpy-embedding"),
         }
         self.measure(f"`embedding` of {DIMENSIONS} dimensions, 20,000 photos: top 10 alone", contestants)
 
