@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use lookbook::features::rows::{self, FeatureRow, Format, PART_ROWS};
+use lookbook::features::rows::{self, Embedding, FeatureRow, Format, PART_ROWS};
 use lookbook::features::{FeatureTable, PixelCounts};
 use lookbook::labels::{CATEGORY_COUNT, CELL_COUNT};
 use lookbook::similarity::{self, Comparison, Config, Correlator, Matrix, Measure};
@@ -14,9 +14,18 @@ use rand_chacha::ChaCha8Rng;
 
 const PHOTOS: usize = 100_000;
 const NEAREST_PHOTOS: usize = 5_000;
+/// Of the embeddings.
+const DIMENSIONS: usize = 512;
+
+/// A drawn embedding of length 1.
+fn unit(random: &mut ChaCha8Rng) -> Vec<f32> {
+    let vector: Vec<f32> = (0..DIMENSIONS).map(|_| random.random_range(-1.0..1.0)).collect();
+    let length = vector.iter().map(|it| it * it).sum::<f32>().sqrt();
+    vector.into_iter().map(|it| it / length).collect()
+}
 
 /// A feature table of `photos` photos in `folder`: nine cells each on average, some of them common to most photos.
-fn write_features(folder: &Path, photos: usize) {
+fn write_features(folder: &Path, photos: usize, embedding: Option<&Embedding>) {
     let mut random = ChaCha8Rng::seed_from_u64(0);
     let mut rows = Vec::with_capacity(PART_ROWS);
     for photo_id in 0..photos as u32 {
@@ -35,11 +44,13 @@ fn write_features(folder: &Path, photos: usize) {
             photo_width_px: 400,
             photo_height_px: 600,
             counts: PixelCounts { category_px: [0; CATEGORY_COUNT], apparel_px, cell_px },
+            embedding: embedding.is_some().then(|| unit(&mut random)),
         };
         rows.push(row);
         if rows.len() == PART_ROWS || photo_id as usize == photos - 1 {
             let part = folder.join(lookbook::table::part_name(photo_id as usize / PART_ROWS));
-            rows::write_part(&part, &rows::batch_of(&rows), Format::Parquet).expect("the part is written");
+            let batch = rows::batch_of(&rows, embedding);
+            rows::write_part(&part, &batch, Format::Parquet).expect("the part is written");
             rows.clear();
         }
     }
@@ -53,10 +64,10 @@ fn comparisons() -> Vec<(String, Comparison)> {
 
 fn one_photo(criterion: &mut Criterion) {
     let place = tempfile::tempdir().expect("a temporary folder");
-    write_features(place.path(), PHOTOS);
+    write_features(place.path(), PHOTOS, None);
     let features = FeatureTable::open(place.path()).expect("the table opens");
     let mut group = criterion.benchmark_group("one photo against 100,000");
-    for (name, comparison) in comparisons() {
+    for (name, comparison) in comparisons().into_iter().filter(|(_, it)| it.measure != Measure::Embedding) {
         let correlator = Correlator::new(&features, comparison);
         let itself = correlator.correlate(features.row(7))[7];
         assert!((itself - 1.0).abs() < 1e-5, "{name}: a photo correlates with itself by {itself}");
@@ -68,7 +79,8 @@ fn nearest_of_all(criterion: &mut Criterion) {
     let place = tempfile::tempdir().expect("a temporary folder");
     let (features, output) = (place.path().join("features"), place.path().join("similarity"));
     std::fs::create_dir(&features).expect("a folder");
-    write_features(&features, NEAREST_PHOTOS);
+    let embedding = Embedding { dimensions: DIMENSIONS, embedder: "drawn".to_owned() };
+    write_features(&features, NEAREST_PHOTOS, Some(&embedding));
     let mut group = criterion.benchmark_group("ten nearest of 5,000, the whole stage");
     group.sample_size(10);
     for (name, Comparison { measure, min_common, latent_dimensions }) in comparisons() {

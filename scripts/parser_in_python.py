@@ -28,11 +28,11 @@ def laid(photo, declared):
     if declared["fit"] == "stretch":
         return photo.resize(size, resample), (0, 0, width, height)
     if declared["fit"] == "crop":
-        scale = max(width / photo.width, height / photo.height)
-        part = min(width / scale, photo.width), min(height / scale, photo.height)
-        left, top = (photo.width - part[0]) / 2, (photo.height - part[1]) / 2
-        picture = photo.resize(size, resample, box=(left, top, left + part[0], top + part[1]))
-        return picture, (-left * scale, -top * scale, photo.width * scale, photo.height * scale)
+        wide = width * photo.height >= height * photo.width
+        covering = (width, width * photo.height // photo.width) if wide else (height * photo.width // photo.height, height)
+        left, top = (covering[0] - width) // 2, (covering[1] - height) // 2
+        picture = photo.resize(covering, resample).crop((left, top, left + width, top + height))
+        return picture, (-left, -top, *covering)
     scale = min(width / photo.width, height / photo.height)
     fitted = tuple(min(max(int(side * scale + 0.5), 1), limit) for side, limit in zip(photo.size, size))
     picture = Image.new("RGB", size, tuple(declared.get("fill", (0, 0, 0))))

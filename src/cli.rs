@@ -113,7 +113,7 @@ enum Command {
     Status(StatusFlags),
     /// Restore the previous version of a published folder; run it again to undo
     Rollback(RollbackFlags),
-    /// Work with parsers: ONNX third-party networks (docs/parsers.md)
+    /// Work with parsers and embedders: ONNX third-party networks (docs/parsers.md)
     #[command(subcommand)]
     Parser(ParserCommand),
     /// Check this machine for everything the stages need, and say how to fix what is missing
@@ -129,7 +129,7 @@ impl Command {
     }
 }
 
-const MEASURES: [&str; 4] = ["pearson", "co_rated", "cosine", "latent"];
+const MEASURES: [&str; 5] = ["pearson", "co_rated", "cosine", "latent", "embedding"];
 
 // A stage's flags have the same names as its settings; a flag that is not given leaves the value to the settings file.
 
@@ -287,6 +287,9 @@ struct SegmentFlags {
     /// Model folder, or a parser's
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// Embedder folder: also write a vector for each photo, for the similarity measure `embedding` [default: none]
+    #[arg(long, value_name = "DIR")]
+    embedder: Option<PathBuf>,
     /// Folder to write the feature table to
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -385,6 +388,9 @@ struct RecommendFlags {
     /// Model folder, or a parser's
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// Embedder that the features were made with, for the measure `embedding`
+    #[arg(long, value_name = "DIR")]
+    embedder: Option<PathBuf>,
     /// Folder with the feature table
     #[arg(long, value_name = "DIR")]
     features: Option<PathBuf>,

@@ -1,6 +1,7 @@
 //! `recommend`: finds the photos of a catalogue with the outfits most similar to a given photo.
 //!
-//! In: photos of any size and orientation, a model and the features of a catalogue. Out: for each photo, what is worn
+//! In: photos of any size and orientation, a model, the features of a catalogue and, for the measure `embedding`, the
+//! embedder that they were made with. Out: for each photo, what is worn
 //! in it and its nearest neighbours with the cells that they share, as text or JSON, and a contact sheet if an output
 //! folder is given.
 
@@ -16,13 +17,15 @@ use crate::engine::{Device, PrecisionChoice};
 use crate::error::{Error, Result};
 use crate::features::{CellRule, FeatureTable, Presence};
 use crate::files::{self, OpenFolder};
+use crate::gates::Gates;
 use crate::model::Model;
 use crate::model::predictor::Predictor;
+use crate::parser::{Embedder, Parser};
 use crate::photo::{self, Decoding, FIT_HEIGHT_PX, FIT_WIDTH_PX, MAX_PIXELS, Photo, PhotoProblem};
 use crate::picture::{self, Panel};
 use crate::similarity::{Comparison, Correlator, DEFAULT_LATENT_DIMENSIONS, DEFAULT_MIN_COMMON, Measure, SharedCell};
 use crate::stage::{Common, Summary};
-use crate::{catalogue, labels};
+use crate::{catalogue, labels, similarity};
 
 /// Default of `top`.
 pub const DEFAULT_TOP: u32 = 5;
@@ -50,6 +53,8 @@ pub enum Format {
 pub struct Config {
     /// The model folder, or a parser's.
     pub model: PathBuf,
+    /// For the measure `embedding`: the folder of the embedder that the features were made with.
+    pub embedder: Option<PathBuf>,
     /// The features folder of the catalogue.
     pub features: PathBuf,
     /// Number of neighbours per photo ([`DEFAULT_TOP`]).
@@ -72,6 +77,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             model: PathBuf::from("output/model"),
+            embedder: None,
             features: PathBuf::from("output/features"),
             top: DEFAULT_TOP,
             measure: Measure::default(),
@@ -139,16 +145,19 @@ pub struct Recommendation {
 pub fn run(config: &Config, photos: &[PathBuf], common: &Common) -> Result<Vec<Recommendation>> {
     let paths = check(config, photos)?;
     let folder = OpenFolder::open(&config.features)?;
-    let features = FeatureTable::open(folder.root())?;
+    let features = similarity::open_features(&folder, config.measure)?;
     let model = Model::open_allowed(&config.model, &common.gates)?;
+    let embedder = open_embedder(config, &features, &common.gates)?;
     let colors = model.colors()?.table;
     if common.dry_run {
         return Ok(paths.into_iter().map(|path| Recommendation::without_neighbours(path, None)).collect());
     }
-    let predictor = model.predictor(common.engine(config.device), PrecisionChoice::F32)?;
+    let engine = common.engine(config.device);
+    let predictor = model.predictor(engine, PrecisionChoice::F32)?;
+    let embedder = embedder.map(|it| it.embedder(engine)).transpose()?;
     let correlator = Correlator::new(&features, config.comparison());
     let rule = cell_rule(&folder)?;
-    let mut adviser = Adviser { config, rule, features, colors, predictor, correlator };
+    let mut adviser = Adviser { config, rule, features, colors, predictor, embedder, correlator };
     let mut answers = Vec::with_capacity(paths.len());
     for path in paths {
         answers.push(adviser.advise(path)?);
@@ -162,6 +171,24 @@ pub fn run(config: &Config, photos: &[PathBuf], common: &Common) -> Result<Vec<R
         draw_sheets(&folder, output, &mut answers)?;
     }
     Ok(answers.into_iter().map(|(answer, _)| answer).collect())
+}
+
+/// The embedder, for the measure `embedding`: the one that the features were made with.
+fn open_embedder(config: &Config, features: &FeatureTable, gates: &Gates) -> Result<Option<Parser>> {
+    let Some(embeddings) = &features.embeddings else { return Ok(None) };
+    let Some(folder) = &config.embedder else {
+        let problem = "is not set, but the measure is 'embedding'; name the embedder that the features were made with";
+        return Err(Error::config("recommend.embedder", problem));
+    };
+    let embedder = Parser::read_embedder(folder, gates)?;
+    let (found, wanted) = (embedder.id(), &embeddings.of().embedder);
+    if found == *wanted {
+        return Ok(Some(embedder));
+    }
+    let features = config.features.display();
+    let problem =
+        format!("is the embedder {found}, but {features} was made with {wanted}; name that, or run segment again");
+    Err(Error::input(folder, problem))
 }
 
 fn check(config: &Config, photos: &[PathBuf]) -> Result<Vec<PathBuf>> {
@@ -196,15 +223,19 @@ struct Adviser<'a> {
     features: FeatureTable,
     colors: ColorTable,
     predictor: Predictor,
+    /// For the measure `embedding`.
+    embedder: Option<Embedder>,
     correlator: Correlator,
 }
 
 impl Adviser<'_> {
     /// The recommendation for one photo, and the photo as processed if it is valid.
     fn advise(&mut self, path: PathBuf) -> Result<(Recommendation, Option<Photo>)> {
-        let read = photo::read_bytes(&path)
-            .and_then(|bytes| Ok((self.predictor.layout().read(&bytes, MAX_PIXELS)?, files::digest_of(&bytes))));
-        let ((decoded, laid), digest) = match read {
+        let for_embedder = self.embedder.as_ref().map(|it| &**it.layout());
+        let read = photo::read_bytes(&path).and_then(|bytes| {
+            Ok((self.predictor.layout().read_for(&bytes, MAX_PIXELS, for_embedder)?, files::digest_of(&bytes)))
+        });
+        let ((decoded, laid, for_embedder), digest) = match read {
             Ok(read) => read,
             Err(problem) => {
                 let problem = format!("{}: {}", problem.reason, problem.detail);
@@ -219,17 +250,23 @@ impl Adviser<'_> {
         let cells: Vec<f32> = counts.shares().into_iter().map(Option::unwrap_or_default).collect();
         let mut answer = Recommendation::without_neighbours(path, None);
         answer.worn = worn(&cells);
-        if !answer.worn.is_empty() {
-            answer.neighbours = self.neighbours(&cells, &digest);
+        let correlations = match (&mut self.embedder, &for_embedder) {
+            (Some(embedder), Some(canvas)) => {
+                let embedding = embedder.run(&[canvas])?.swap_remove(0);
+                embedding.map(|it| self.correlator.correlate_embedding(&it))
+            }
+            _ => (!answer.worn.is_empty()).then(|| self.correlator.correlate(&cells)),
+        };
+        if let Some(correlations) = correlations {
+            answer.neighbours = self.neighbours(&cells, &correlations, &digest);
         }
         Ok((answer, Some(photo)))
     }
 
-    fn neighbours(&self, cells: &[f32], digest: &str) -> Vec<Recommended> {
-        let correlations = self.correlator.correlate(cells);
+    fn neighbours(&self, cells: &[f32], correlations: &[f32], digest: &str) -> Vec<Recommended> {
         // Do not recommend the query photo itself if it is in the catalogue.
         let other = |row: usize| self.features.content_sha256[row] != digest;
-        let nearest = self.correlator.nearest(&correlations, self.config.top as usize, other);
+        let nearest = self.correlator.nearest(correlations, self.config.top as usize, other);
         let recommended = |((row, correlation), rank): ((usize, f32), u32)| Recommended {
             rank,
             photo_id: self.features.photo_ids[row],
@@ -275,11 +312,15 @@ impl fmt::Display for Recommendation {
             return writeln!(f, "{}: invalid: {problem}", self.photo.display());
         }
         if self.worn.is_empty() {
-            return writeln!(f, "{}: nothing is worn in it as far as the model can tell", self.photo.display());
+            writeln!(f, "{}: nothing is worn in it as far as the model can tell", self.photo.display())?;
+        } else {
+            let worn = self.worn.iter().take(TEXT_CELLS).map(|cell| percent(&cell.name, cell.share));
+            writeln!(f, "{}: {}", self.photo.display(), worn.collect::<Vec<_>>().join(", "))?;
         }
-        let worn = self.worn.iter().take(TEXT_CELLS).map(|cell| percent(&cell.name, cell.share));
-        writeln!(f, "{}: {}", self.photo.display(), worn.collect::<Vec<_>>().join(", "))?;
         if self.neighbours.is_empty() {
+            if self.worn.is_empty() {
+                return Ok(());
+            }
             return writeln!(f, "  no photo of the catalogue can be compared with it");
         }
         let width = self.neighbours.iter().map(|it| it.file_name.chars().count()).fold("photo".len(), usize::max);

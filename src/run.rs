@@ -268,6 +268,7 @@ impl<'a> Night<'a> {
         if !model.starts_with(&output) {
             segment::open_model(config, &self.common.gates)?;
         }
+        segment::open_embedder(config, &self.common.gates)?;
         if catalogue.starts_with(output) { Ok(()) } else { segment::check_catalogue(config) }
     }
 }

@@ -15,6 +15,7 @@ pub mod adam;
 pub mod bf16;
 pub mod convolution;
 pub mod depthwise;
+pub mod dots;
 pub mod head;
 mod instructions;
 pub mod maps;

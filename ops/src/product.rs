@@ -11,12 +11,30 @@ use super::activation::Finish;
 use super::simd::{Job, Simd, Vector};
 
 /// A matrix of weights in the order in which [`RowProduct`] reads it: one tile of columns after another.
+#[derive(Debug, PartialEq)]
 pub(super) struct Packed {
     weights: Vec<f32>,
     depth: usize,
     outputs: usize,
     /// Columns of each tile.
     widths: Vec<usize>,
+}
+
+impl Packed {
+    /// A column of the matrix.
+    pub(super) fn column(&self, mut column: usize) -> impl Iterator<Item = f32> {
+        let mut tile = &self.weights[..];
+        let mut width = 1;
+        for &it in &self.widths {
+            width = it;
+            if column < it {
+                break;
+            }
+            column -= it;
+            tile = &tile[self.depth * it..];
+        }
+        tile[column..].iter().step_by(width).take(self.depth).copied()
+    }
 }
 
 /// Positions of a matrix's elements in a tensor of weights: row k, column n is at `rows[k] + columns[n]`.

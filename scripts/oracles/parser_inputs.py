@@ -21,11 +21,12 @@ SAMPLES = 120
 SCALE = "scale = 0.00392156862745098"
 IMAGENET = "mean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]"
 HALVES = "mean = [0.5, 0.5, 0.5]\nstd = [0.5, 0.5, 0.5]"
+CLIP = "mean = [0.48145466, 0.4578275, 0.40821073]\nstd = [0.26862954, 0.26130258, 0.27577711]"
 
 
-def declared(values, numbers, resample="bilinear"):
+def declared(values, numbers, resample="bilinear", fit="stretch"):
     _, height, width = values.shape
-    form = f'layout = "nchw"\ntype = "f32"\nwidth_px = {width}\nheight_px = {height}\nfit = "stretch"'
+    form = f'layout = "nchw"\ntype = "f32"\nwidth_px = {width}\nheight_px = {height}\nfit = "{fit}"'
     return f'{form}\nresample = "{resample}"\n{SCALE}\n{numbers}'
 
 
@@ -50,6 +51,7 @@ MAKERS = {
     # Its shorter side is 520 pixels long, whatever the photo's shape.
     "torchvision DeepLab, PIL": (deeplab(False), IMAGENET, "bilinear"),
     "torchvision DeepLab, tensor": (deeplab(True), IMAGENET, "bilinear"),
+    "transformers CLIPImageProcessor": (processor("CLIPImageProcessor"), CLIP, "bicubic", "crop"),
 }
 
 
@@ -60,9 +62,9 @@ def main(data):
     cases = []
     for photo in photos:
         picture = Image.open(data / photo).convert("RGB")
-        for name, (make, numbers, resample) in MAKERS.items():
+        for name, (make, *declaration) in MAKERS.items():
             values = make(picture)
-            text = declared(values, numbers, resample)
+            text = declared(values, *declaration)
             places = [[int(random.integers(side)) for side in values.shape] for _ in range(SAMPLES)]
             samples = [[*place, round(float(values[tuple(place)]), 5)] for place in places]
             cases.append({"made_by": name, "photo": photo, "input": text, "samples": samples})

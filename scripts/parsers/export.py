@@ -1,9 +1,11 @@
-"""Exports the networks of docs/parsers.md, untrained, as parser folders, with what their own programs say of a photo.
+"""Exports the networks of docs/parsers.md, untrained, as parser folders, with what their own programs say of photos.
 
-    export.py PLACE PHOTO
+    export.py PLACE
 
-Writes PLACE/photo.png and PLACE/parsers/NAME/ (network.onnx, parser.toml, fold, expected.png). For weights of your own, call
-the `export` of your network with a trained model in place of the one that it makes.
+PLACE/photos/ holds the photos. Writes the first of them as PLACE/photo.png; for each parser PLACE/parsers/NAME/ (network.onnx,
+parser.toml, fold, and expected.png of that photo); for each embedder PLACE/embedders/NAME/ (network.onnx, parser.toml, and
+expected.npz with the embedding of each photo by its file name). For weights of your own, call the `export` of your network
+with a trained model in place of the one that it makes.
 """
 
 import shutil
@@ -208,13 +210,43 @@ fill = [114, 114, 114]
     expect(folder, labels[numpy.ix_(row, column)])
 
 
-def main(place, photo):
+def clip(folder, photos):
+    """CLIP's image tower, ViT-B/32: the shorter side scaled to 224 pixels, and the middle of it."""
+    processor = transformers.CLIPImageProcessor()
+    model = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig()).eval()
+    network = Output(model, lambda it: it.image_embeds)
+    pixels = {path.name: processor(Image.open(path).convert("RGB"), return_tensors="pt")["pixel_values"] for path in photos}
+    export(network, next(iter(pixels.values())), folder)
+    (folder / "parser.toml").write_text(f'''name = "clip-vit-b-32"
+license = "MIT"
+network = "network.onnx"
+[input]
+layout = "nchw"
+type = "f32"
+width_px = 224
+height_px = 224
+fit = "crop"
+resample = "bicubic"
+scale = 0.00392156862745098
+mean = {list(processor.image_mean)}
+std = {list(processor.image_std)}
+[output]
+kind = "embedding"
+''')
+    with torch.no_grad():
+        embeddings = {name: functional.normalize(network(pixels))[0].numpy() for name, pixels in pixels.items()}
+    numpy.savez(folder / "expected.npz", **embeddings)
+
+
+def main(place):
     torch.manual_seed(0)
-    picture = Image.open(photo).convert("RGB")
+    photos = sorted((place / "photos").iterdir())
+    picture = Image.open(photos[0]).convert("RGB")
     picture.save(place / "photo.png")
     for name, make in {"segformer-atr": segformer, "deeplab-modanet": deeplab, "schp-lip": schp, "yolo-modanet": yolo}.items():
         make(place / "parsers" / name, picture)
+    clip(place / "embedders/clip-vit-b-32", photos)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

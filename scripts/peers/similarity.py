@@ -1,11 +1,11 @@
 """Measures `lookbook similarity` beside numpy, faiss, pandas and a plain loop: similarity.py --lookbook PROGRAM [SECTION ...]
 
 PROGRAM is target/release/lookbook, with `cargo build --release --example similarity_worker` beside it. Sections: matrix,
-neighbours, co_rated, agreement; all of them where none is named. Every contestant does its work once a
+neighbours, co_rated, embedding, agreement; all of them where none is named. Every contestant does its work once a
 round, in a process of its own, two threads each, one at a time; the tables have the medians of the rounds and the largest
-resident memory. lookbook's time is that of the whole command: it starts, reads the feature table, computes, writes, flushes
-to disk, checks and publishes. A peer's time is the work alone: its imports and the reading of the table are left out, and
-nothing is flushed.
+resident memory. Processor seconds are those of the whole process, imports and reading included. lookbook's time is that of
+the whole command: it starts, reads the feature table, computes, writes, flushes to disk, checks and publishes. A peer's time
+is the work alone: its imports and the reading of the table are left out, and nothing is flushed.
 """
 
 import argparse
@@ -26,6 +26,10 @@ os.environ["POLARS_MAX_THREADS"] = THREADS
 
 TOP = 10
 MIN_COMMON = 3
+DIMENSIONS = 512
+VECTORS = "embeddings.npy"
+# Of a part that `lookbook segment` writes.
+PART_ROWS = 8192
 CATEGORIES = {
     "bk": 0, "Tshirt": 0.25, "bag": 0.7, "belt": 0.2, "blazer": 0.2, "blouse": 0.35, "coat": 0.3, "dress": 0.3,
     "face": 0, "hair": 0, "hat": 0.1, "jeans": 0.2, "legging": 0.08, "pants": 0.3, "scarf": 0.1, "shoe": 0.95,
@@ -50,7 +54,7 @@ def pixel_counts(photos, seed=0):
     return numpy.where(present, pixels, 0).astype(numpy.uint32)
 
 
-def write_features(folder, photos):
+def write_features(folder, photos, with_embeddings):
     """A features folder as `lookbook segment` writes it; see docs/tables.md."""
     import numpy
     import pyarrow
@@ -75,7 +79,30 @@ def write_features(folder, photos):
     metadata = {"lookbook.table": "features", "lookbook.schema_version": "1"}
     table = table.cast(pyarrow.schema(fields, metadata))
     folder.mkdir(parents=True)
-    pyarrow.parquet.write_table(table, folder / "part-00000.parquet", compression="zstd")
+    if with_embeddings:
+        table, vectors = add_embeddings(table)
+        # For the peers, which need nothing else.
+        numpy.save(folder / VECTORS, vectors)
+    for number, first in enumerate(range(0, photos, PART_ROWS)):
+        part = table.slice(first, PART_ROWS)
+        pyarrow.parquet.write_table(part, folder / f"part-{number:05}.parquet", compression="zstd")
+
+
+def drawn_embeddings(photos, seed=0):
+    """Drawn vectors of length 1, `[photos, DIMENSIONS]` f32."""
+    import numpy
+
+    vectors = numpy.random.default_rng(seed).standard_normal((photos, DIMENSIONS), numpy.float32)
+    return vectors / numpy.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def add_embeddings(table):
+    import pyarrow
+
+    vectors = drawn_embeddings(len(table))
+    lists = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(vectors.ravel()), DIMENSIONS)
+    field = pyarrow.field("embedding", lists.type, metadata={"lookbook.embedder": "drawn"})
+    return table.append_column(field, lists), vectors
 
 
 def read_cells(features):
@@ -83,7 +110,8 @@ def read_cells(features):
     import polars
 
     frame = polars.read_parquet(features / "part-*.parquet")
-    return frame.select(frame.columns[frame.columns.index("apparel_px") + 1 :]).to_numpy()
+    first = frame.columns.index("apparel_px") + 1
+    return frame.select(frame.columns[first : first + 228]).to_numpy()
 
 
 def unit_rows(cells):
@@ -120,12 +148,11 @@ def numpy_matrix(cells, place):
     pyarrow.parquet.write_table(table, place / "matrix.parquet")
 
 
-def faiss_neighbours(cells):
+def faiss_neighbours(rows):
     """The exact index for inner products; one more than asked for, the photo itself."""
     import faiss
 
     faiss.omp_set_num_threads(int(THREADS))
-    rows = unit_rows(cells)
     index = faiss.IndexFlatIP(rows.shape[1])
     index.add(rows)
     return index.search(rows, TOP + 1)
@@ -156,7 +183,9 @@ def loop_co_rated(cells):
 PEERS = {
     "numpy-matrix": numpy_matrix,
     "numpy-neighbours": lambda cells, _: numpy_neighbours(cells),
-    "faiss": lambda cells, _: faiss_neighbours(cells),
+    "faiss": lambda cells, _: faiss_neighbours(unit_rows(cells)),
+    "faiss-embedding": lambda vectors, _: faiss_neighbours(vectors),
+    "faiss-parquet-embedding": lambda vectors, _: faiss_neighbours(vectors),
     "pandas": lambda cells, _: pandas_co_rated(cells),
     "loop": lambda cells, _: loop_co_rated(cells),
 }
@@ -164,18 +193,29 @@ PEERS = {
 
 def work(peer, features, place):
     """A peer's round, in its own process: the seconds go to stdout."""
-    import numpy, pandas, pyarrow.parquet  # noqa: E401, F401: not part of the time
+    import numpy
 
-    if peer == "faiss":
+    # What a peer imports and reads is not part of its time, but of its memory: so no more than it needs.
+    if peer.startswith("faiss"):
         import faiss  # noqa: F401
-    cells = read_cells(features)
+    if peer == "faiss-parquet-embedding":
+        import pyarrow.parquet
+
+        column = pyarrow.parquet.read_table(sorted(features.glob("part-*.parquet")), columns=["embedding"])["embedding"]
+        cells = column.combine_chunks().flatten().to_numpy().reshape(-1, DIMENSIONS)
+    elif peer.endswith("-embedding"):
+        cells = numpy.load(features / VECTORS)
+    else:
+        import pandas, pyarrow.parquet  # noqa: E401, F401
+
+        cells = read_cells(features)
     start = time.perf_counter()
     PEERS[peer](cells, place)
     print(json.dumps({"secs": time.perf_counter() - start}))
 
 
 def run(command):
-    """Seconds (those that the process prints, where it does) and largest resident memory in MB."""
+    """Seconds (those that the process prints, where it does), its processor seconds, and largest resident memory in MB."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     output = process.stdout.read()
@@ -184,22 +224,23 @@ def run(command):
     if status:
         raise SystemExit(f"{' '.join(map(str, command))} failed")
     own = json.loads(output)["secs"] if output.startswith('{"secs"') else elapsed
-    return own, usage.ru_maxrss / 1000
+    return own, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
 
 
 class Bench:
     def __init__(self, lookbook, place, rounds):
         self.lookbook, self.place, self.rounds = lookbook, place, rounds
 
-    def features(self, photos):
-        folder = self.place / f"features-{photos}"
+    def features(self, photos, with_embeddings=False):
+        folder = self.place / f"features-{photos}{'-embedding' * with_embeddings}"
         if not folder.exists():
             # In another process: what this one holds would count as memory of those that it starts.
-            subprocess.run([sys.executable, __file__, "--write", str(photos), folder], check=True)
+            command = [sys.executable, __file__, "--write", str(photos), folder]
+            subprocess.run(command + ["--embeddings"] * with_embeddings, check=True)
         return folder
 
     def ours(self, photos, *flags):
-        paths = ["--features", self.features(photos), "--output", self.place / "similarity", "--threads", THREADS]
+        paths = ["--features", self.features(photos, "embedding" in flags), "--output", self.place / "similarity", "--threads", THREADS]
         return [self.lookbook, "similarity", *paths, *flags]
 
     def in_memory(self, photos, measure):
@@ -208,7 +249,7 @@ class Bench:
         return ["env", f"RAYON_NUM_THREADS={THREADS}", worker, self.features(photos), measure]
 
     def peer(self, photos, name):
-        return [sys.executable, __file__, "--work", name, self.features(photos), self.place]
+        return [sys.executable, __file__, "--work", name, self.features(photos, name.endswith("-embedding")), self.place]
 
     def measure(self, title, contestants, rounds=None):
         """Interleaved rounds; the first contestant is lookbook."""
@@ -217,12 +258,12 @@ class Bench:
             for name, command in contestants.items():
                 shutil.rmtree(self.place / "similarity", ignore_errors=True)
                 results[name].append(run(command))
-        print(f"\n{title}\n\n| | median s | ratio | memory MB |\n| --- | --- | --- | --- |")
-        ours = statistics.median(secs for secs, _ in next(iter(results.values())))
+        print(f"\n{title}\n\n| | median s | ratio | processor s | memory MB |\n| --- | --- | --- | --- | --- |")
+        ours = statistics.median(secs for secs, *_ in next(iter(results.values())))
         for name, measured in results.items():
-            secs = statistics.median(secs for secs, _ in measured)
-            memory = max(memory for _, memory in measured)
-            print(f"| {name} | {secs:.3g} | {secs / ours:.2g} | {memory:.0f} |", flush=True)
+            secs, processor = [statistics.median(it[at] for it in measured) for at in (0, 1)]
+            memory = max(memory for *_, memory in measured)
+            print(f"| {name} | {secs:.3g} | {secs / ours:.2g} | {processor:.3g} | {memory:.0f} |", flush=True)
 
     def matrix(self):
         contestants = {"lookbook": self.ours(20_000), "numpy, pyarrow": self.peer(20_000, "numpy-matrix")}
@@ -252,6 +293,14 @@ class Bench:
         self.measure("`co_rated`, 2,682 photos, once", ours(2_682) | loop, rounds=1)
         self.measure("`co_rated`, 20,000 photos", ours(20_000))
 
+    def embedding(self):
+        contestants = {
+            "lookbook": self.ours(20_000, "--measure", "embedding", "--matrix", "none"),
+            "faiss.IndexFlatIP, from the same Parquet by pyarrow": self.peer(20_000, "faiss-parquet-embedding"),
+            "faiss.IndexFlatIP, from a .npy file": self.peer(20_000, "faiss-embedding"),
+        }
+        self.measure(f"`embedding` of {DIMENSIONS} dimensions, 20,000 photos: top 10 alone", contestants)
+
     def agreement(self):
         """Largest differences from numpy and pandas, and whether the same are undefined."""
         import numpy
@@ -264,6 +313,8 @@ class Bench:
                 "pearson": ("numpy.corrcoef", numpy.corrcoef(numpy.nan_to_num(cells))),
                 "co_rated": ("pandas", pandas_co_rated(cells)),
             }
+        vectors = drawn_embeddings(2_682).astype(numpy.float64)
+        oracles["embedding"] = ("numpy, in f64", vectors @ vectors.T)
         for measure, (name, expected) in oracles.items():
             run(self.ours(2_682, "--measure", measure))
             frame = polars.read_parquet(self.place / "similarity" / "matrix" / "part-*.parquet")
@@ -272,7 +323,7 @@ class Bench:
             print(f"| `{measure}` | {name} | {numpy.nanmax(abs(found - expected)):.1e}, same nulls: {same} |")
 
 
-SECTIONS = ["matrix", "neighbours", "co_rated", "agreement"]
+SECTIONS = ["matrix", "neighbours", "co_rated", "embedding", "agreement"]
 
 
 def main():
@@ -281,12 +332,13 @@ def main():
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--work", nargs=3, metavar=("PEER", "FEATURES", "PLACE"), help=argparse.SUPPRESS)
     arguments.add_argument("--write", nargs=2, metavar=("PHOTOS", "FEATURES"), help=argparse.SUPPRESS)
+    arguments.add_argument("--embeddings", action="store_true", help=argparse.SUPPRESS)
     arguments.add_argument("sections", nargs="*", metavar="SECTION", default=SECTIONS)
     given = arguments.parse_args()
     if given.work:
         return work(given.work[0], pathlib.Path(given.work[1]), pathlib.Path(given.work[2]))
     if given.write:
-        return write_features(pathlib.Path(given.write[1]), int(given.write[0]))
+        return write_features(pathlib.Path(given.write[1]), int(given.write[0]), given.embeddings)
     unknown = set(given.sections) - set(SECTIONS)
     if unknown or not given.lookbook:
         arguments.error(f"name --lookbook and sections of {', '.join(SECTIONS)}")

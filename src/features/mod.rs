@@ -2,27 +2,29 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
-use polars::prelude::{
-    DataFrame, DataType, Expr, IntoColumn, LazyFrame, PlRefPath, PolarsError, ScanArgsParquet, all_horizontal, col,
-};
+use arrow::array::{Array, Float32Array, StringArray, UInt32Array};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::labels::{self, CELL_COUNT};
-use crate::{frames, table};
+use crate::table::{self, Footer, column};
 
 mod counts;
+mod embeddings;
 pub mod layout;
 mod regions;
 pub mod rows;
 
 pub use counts::{CellRule, ColorRule, DEFAULT_MIN_REGION, DEFAULT_MIN_SHARE, PixelCounts, Presence};
+pub(crate) use embeddings::BLOCK;
+pub use embeddings::Embeddings;
 pub(crate) use regions::regions;
 
-/// Rows that are checked at once.
-const CHECKED_ROWS: usize = 1024;
+/// Rows that are read at once.
+const BATCH_ROWS: usize = 1024;
 
 /// The feature table in memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,19 +41,30 @@ pub struct FeatureTable {
     pub apparel_px: Vec<u64>,
     /// `[photos, 228]`, row-major; 0 for empty cells.
     pub cells: Vec<f32>,
+    /// The embeddings, if they were asked for ([`FeatureTable::read_embeddings`]) and the table has some.
+    pub embeddings: Option<Arc<Embeddings>>,
 }
 
 impl FeatureTable {
-    /// Scans the parts of a features folder with Polars.
+    /// Reads the parts of a features folder, without the embeddings.
     ///
     /// # Errors
     /// [`crate::Error::Input`], [`crate::Error::Schema`].
     pub fn open(folder: &Path) -> Result<Self> {
-        let mut columns: Vec<Expr> = ["photo_id", "file_name", "path", "content_sha256", "apparel_px"].map(col).into();
-        columns.extend(labels::cell_names().into_iter().map(col));
-        let table = query(folder, |scan| Self::from_frame(&scan.select(columns).collect()?))?;
+        let parts = table::parts(folder)?;
+        let read = parts.par_iter().map(|part| Self::read(part)).collect::<Result<Vec<_>>>()?;
+        let table = read.into_iter().reduce(Self::then).expect("there are parts");
         table.check(folder)?;
         Ok(table)
+    }
+
+    /// Reads the embeddings of the same folder, if it has some.
+    ///
+    /// # Errors
+    /// As [`Embeddings::read`].
+    pub fn read_embeddings(&mut self, folder: &Path) -> Result<()> {
+        self.embeddings = Embeddings::read(folder)?.map(Arc::new);
+        Ok(())
     }
 
     /// Rows of 228 cells each, with nothing else known about the photos.
@@ -65,6 +78,7 @@ impl FeatureTable {
             content_sha256: texts,
             apparel_px: vec![0; photos],
             cells,
+            embeddings: None,
         }
     }
 
@@ -86,29 +100,45 @@ impl FeatureTable {
         &self.cells[row * CELL_COUNT..(row + 1) * CELL_COUNT]
     }
 
-    fn from_frame(frame: &DataFrame) -> Result<Self, PolarsError> {
-        let numbers = |name: &str| {
-            let values = frame.column(name)?.u32()?;
-            Ok::<_, PolarsError>(values.iter().map(Option::unwrap_or_default).collect::<Vec<_>>())
-        };
-        let texts = |name: &str| {
-            let values = frame.column(name)?.str()?;
-            Ok::<_, PolarsError>(values.iter().map(|text| text.unwrap_or_default().to_owned()).collect::<Vec<_>>())
-        };
-        let mut cells = vec![0.0; frame.height() * CELL_COUNT];
-        for (cell, name) in labels::cell_names().iter().enumerate() {
-            for (row, value) in frame.column(name)?.f32()?.iter().enumerate() {
-                cells[row * CELL_COUNT + cell] = value.unwrap_or(0.0);
+    /// Reads a part.
+    fn read(part: &Path) -> Result<Self> {
+        let names = labels::cell_names();
+        let mut columns = vec!["photo_id", "file_name", "path", "content_sha256", "apparel_px"];
+        columns.extend(names.iter().map(String::as_str));
+        let mut read = Self::unnamed(Vec::new());
+        for batch in table::read_table(part, rows::TABLE, &columns, BATCH_ROWS)? {
+            let batch = batch?;
+            let numbers = |name| Ok::<_, Error>(column::<UInt32Array>(part, &batch, name)?.values().iter().copied());
+            let texts = |name| {
+                let texts = column::<StringArray>(part, &batch, name)?.iter();
+                Ok::<_, Error>(texts.map(|text| text.unwrap_or_default().to_owned()))
+            };
+            read.photo_ids.extend(numbers("photo_id")?);
+            read.file_names.extend(texts("file_name")?);
+            read.paths.extend(texts("path")?);
+            read.content_sha256.extend(texts("content_sha256")?);
+            read.apparel_px.extend(numbers("apparel_px")?.map(u64::from));
+            let first = read.cells.len();
+            read.cells.resize(first + batch.num_rows() * CELL_COUNT, 0.0);
+            for (cell, name) in names.iter().enumerate() {
+                let shares = column::<Float32Array>(part, &batch, name)?.iter();
+                for (row, share) in read.cells[first..].chunks_exact_mut(CELL_COUNT).zip(shares) {
+                    row[cell] = share.unwrap_or(0.0);
+                }
             }
         }
-        Ok(Self {
-            photo_ids: numbers("photo_id")?,
-            file_names: texts("file_name")?,
-            paths: texts("path")?,
-            content_sha256: texts("content_sha256")?,
-            apparel_px: numbers("apparel_px")?.into_iter().map(u64::from).collect(),
-            cells,
-        })
+        Ok(read)
+    }
+
+    /// Appends the rows of the next part.
+    fn then(mut self, mut next: Self) -> Self {
+        self.photo_ids.append(&mut next.photo_ids);
+        self.file_names.append(&mut next.file_names);
+        self.paths.append(&mut next.paths);
+        self.content_sha256.append(&mut next.content_sha256);
+        self.apparel_px.append(&mut next.apparel_px);
+        self.cells.append(&mut next.cells);
+        self
     }
 
     fn check(&self, folder: &Path) -> Result<()> {
@@ -128,13 +158,15 @@ impl FeatureTable {
     }
 }
 
-/// Statistics of a feature table, computed with Polars.
+/// Statistics of a feature table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FeatureStatistics {
     /// Photos.
     pub photos: u64,
     /// Photos in which no cell is present.
     pub photos_without_apparel: u64,
+    /// Photos without an embedding; `None` if the table has no embeddings.
+    pub photos_without_embedding: Option<u64>,
     /// Pixels of each of the 19 apparel categories, ascending by id.
     pub apparel_category_px: Vec<u64>,
     /// Mean number of non-empty cells per photo; 0 if there are no photos.
@@ -150,48 +182,65 @@ impl FeatureStatistics {
     /// # Errors
     /// As [`FeatureTable::open`].
     pub fn scan(folder: &Path) -> Result<Self> {
-        let names = labels::cell_names();
-        let mut figures: Vec<Expr> = names.iter().map(|name| col(name.as_str()).count()).collect();
-        figures.push(col("apparel_px").count().alias("photos"));
-        let pixels: Vec<_> = labels::apparel_categories().map(|it| format!("px_{}", labels::column_name(it))).collect();
-        figures.extend(pixels.iter().map(|name| col(name.as_str()).cast(DataType::UInt64).sum()));
-        let absent: Vec<Expr> = names.iter().map(|name| col(name.as_str()).is_null()).collect();
-        query(folder, |scan| {
-            figures.push(all_horizontal(absent)?.sum().alias("without_apparel"));
-            let frame = scan.select(figures).collect()?;
-            let figure = |name: &str| {
-                let column = frame.column(name)?.cast(&DataType::UInt64)?.into_column();
-                Ok::<_, PolarsError>(column.u64()?.get(0).unwrap_or(0))
-            };
-            let counts = names.iter().map(|name| Ok((name.clone(), figure(name)?)));
-            let mut counts = counts.collect::<Result<Vec<_>, PolarsError>>()?;
-            let cells: u64 = counts.iter().map(|(_, count)| count).sum();
-            let photos = figure("photos")?;
-            counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-            counts.truncate(5);
-            Ok(Self {
-                photos,
-                apparel_category_px: pixels.iter().map(|name| figure(name)).collect::<Result<_, _>>()?,
-                photos_without_apparel: figure("without_apparel")?,
-                mean_cells_per_photo: cells as f64 / photos.max(1) as f64,
-                commonest_cells: counts,
-            })
+        let parts = table::parts(folder)?;
+        let sums = parts.par_iter().map(|part| Sums::of(part)).collect::<Result<Vec<_>>>()?;
+        let sum = |of: &dyn Fn(&Sums) -> u64| sums.iter().map(of).sum::<u64>();
+        let cells = labels::cell_names().into_iter().enumerate();
+        let mut counts: Vec<(String, u64)> = cells.map(|(cell, name)| (name, sum(&|it| it.cells[cell]))).collect();
+        let present: u64 = counts.iter().map(|(_, count)| count).sum();
+        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        counts.truncate(5);
+        let photos = sum(&|it| it.photos);
+        Ok(Self {
+            photos,
+            photos_without_apparel: sum(&|it| it.without_apparel),
+            photos_without_embedding: sums.iter().map(|it| it.without_embedding).sum(),
+            apparel_category_px: (0..labels::apparel_categories().count()).map(|it| sum(&|of| of.px[it])).collect(),
+            mean_cells_per_photo: present as f64 / photos.max(1) as f64,
+            commonest_cells: counts,
         })
     }
 }
 
-/// Runs a query of all parts of a features folder.
-fn query<T>(folder: &Path, query: impl FnOnce(LazyFrame) -> Result<T, PolarsError>) -> Result<T> {
-    let parts = table::parts(folder)?;
-    // Polars panics, hangs or asks for any amount of memory on some damaged files: our own reader sees them first.
-    parts.par_iter().try_for_each(|part| {
-        table::read_table(part, rows::TABLE, &[], CHECKED_ROWS)?.try_for_each(|rows| rows.map(drop))
-    })?;
-    frames::run(folder, "is not a valid feature table; run segment again", || {
-        let paths = parts.iter().map(|part| PlRefPath::try_from_path(part)).collect::<Result<Vec<_>, _>>()?;
-        let arguments = ScanArgsParquet { glob: false, ..ScanArgsParquet::default() };
-        query(LazyFrame::scan_parquet_files(paths.into(), arguments)?)
-    })
+/// What is summed over the rows of a part.
+struct Sums {
+    photos: u64,
+    without_apparel: u64,
+    without_embedding: Option<u64>,
+    /// Pixels of each apparel category.
+    px: Vec<u64>,
+    /// Number of photos in which each cell is present.
+    cells: Vec<u64>,
+}
+
+impl Sums {
+    fn of(part: &Path) -> Result<Self> {
+        let cells = labels::cell_names();
+        let px: Vec<_> = labels::apparel_categories().map(|it| format!("px_{}", labels::column_name(it))).collect();
+        let columns: Vec<&str> = px.iter().chain(&cells).map(String::as_str).collect();
+        let without_embedding = Footer::read(part)?.nulls(rows::EMBEDDING_COLUMN);
+        let (px_sums, cell_sums) = (vec![0; px.len()], vec![0; cells.len()]);
+        let mut sums = Self { photos: 0, without_apparel: 0, without_embedding, px: px_sums, cells: cell_sums };
+        for batch in table::read_table(part, rows::TABLE, &columns, BATCH_ROWS)? {
+            let batch = batch?;
+            for (sum, name) in sums.px.iter_mut().zip(&px) {
+                let of_photos = column::<UInt32Array>(part, &batch, name)?.values();
+                *sum += of_photos.iter().map(|&it| u64::from(it)).sum::<u64>();
+            }
+            let mut bare = vec![true; batch.num_rows()];
+            for (sum, name) in sums.cells.iter_mut().zip(&cells) {
+                let shares = column::<Float32Array>(part, &batch, name)?;
+                *sum += (shares.len() - shares.null_count()) as u64;
+                match shares.nulls() {
+                    Some(nulls) => nulls.valid_indices().for_each(|row| bare[row] = false),
+                    None => bare.fill(false),
+                }
+            }
+            sums.photos += batch.num_rows() as u64;
+            sums.without_apparel += bare.into_iter().filter(|it| *it).count() as u64;
+        }
+        Ok(sums)
+    }
 }
 
 #[cfg(test)]

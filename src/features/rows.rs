@@ -11,16 +11,23 @@
 //! | `px_<category>` | u32 | pixels of each of the 23 categories; their sum is `width_px * height_px` |
 //! | `apparel_px` | u32 | pixels of the 19 apparel categories |
 //! | `<category>_<color>` | f32, 228 of them | share of the apparel pixels with that category and colour; null if no pixel has them |
+//! | `embedding` | fixed-size list of f32 | only with an embedder, see [`Embedding`]: a vector of length 1; null if the embedder gave none |
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::BufWriter;
+use std::iter::repeat_n;
 use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float32Array, StringArray, UInt32Array};
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, StringArray, UInt32Array, new_null_array};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::ipc::writer::FileWriter;
 use arrow::record_batch::RecordBatch;
+use parquet::basic::Compression;
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
+use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 
 use super::counts::PixelCounts;
@@ -32,6 +39,12 @@ use crate::table::{TableWriter, schema};
 pub const TABLE: &str = "features";
 /// Maximum number of rows of a part, which is a single row group.
 pub const PART_ROWS: usize = 8192;
+/// Name of the column of embeddings.
+pub const EMBEDDING_COLUMN: &str = "embedding";
+/// The largest number of dimensions of an embedding.
+pub const MAX_DIMENSIONS: usize = 4096;
+/// Metadata key of that column: the embedder's id.
+const EMBEDDER_KEY: &str = "lookbook.embedder";
 /// Extension of the Arrow IPC file next to a part.
 pub const IPC_EXTENSION: &str = "arrow";
 
@@ -69,10 +82,57 @@ pub struct FeatureRow {
     pub photo_height_px: u32,
     /// Its pixel counts.
     pub counts: PixelCounts,
+    /// Its embedding, of length 1; `None` without an embedder, or if that gave none.
+    pub embedding: Option<Vec<f32>>,
 }
 
-/// The schema of the table.
-static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+/// What the embeddings of a table are. Those of another embedder cannot be compared with them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Embedding {
+    /// Numbers of each.
+    pub dimensions: usize,
+    /// Identity of the embedder.
+    pub embedder: String,
+}
+
+impl Embedding {
+    /// Those of a table of this schema, if it has the column, with 1 to [`MAX_DIMENSIONS`] numbers each.
+    #[must_use]
+    pub fn of(schema: &Schema) -> Option<Self> {
+        let field = schema.field_with_name(EMBEDDING_COLUMN).ok()?;
+        let DataType::FixedSizeList(_, dimensions) = field.data_type() else { return None };
+        let dimensions = usize::try_from(*dimensions).ok().filter(|it| (1..=MAX_DIMENSIONS).contains(it))?;
+        let embedder = field.metadata().get(EMBEDDER_KEY).cloned().unwrap_or_default();
+        Some(Self { dimensions, embedder })
+    }
+
+    fn item() -> FieldRef {
+        Arc::new(Field::new("item", DataType::Float32, true))
+    }
+
+    fn field(&self) -> Field {
+        let list = DataType::FixedSizeList(Self::item(), self.dimensions as i32);
+        let metadata = HashMap::from([(EMBEDDER_KEY.to_owned(), self.embedder.clone())]);
+        Field::new(EMBEDDING_COLUMN, list, true).with_metadata(metadata)
+    }
+
+    fn column(&self, rows: &[FeatureRow]) -> ArrayRef {
+        let mut values = Vec::with_capacity(rows.len() * self.dimensions);
+        for row in rows {
+            match &row.embedding {
+                Some(embedding) => values.extend_from_slice(embedding),
+                None => values.extend(repeat_n(0.0, self.dimensions)),
+            }
+        }
+        let valid: NullBuffer = rows.iter().map(|row| row.embedding.is_some()).collect();
+        let values = Arc::new(Float32Array::from(values));
+        let list = FixedSizeListArray::try_new(Self::item(), self.dimensions as i32, values, Some(valid));
+        Arc::new(list.expect("each embedding has all numbers"))
+    }
+}
+
+/// The schema of a table with these embeddings.
+fn schema_of(embedding: Option<&Embedding>) -> SchemaRef {
     let text = |name| Field::new(name, DataType::Utf8, false);
     let number = |name: String| Field::new(name, DataType::UInt32, false);
     let mut fields = vec![number("photo_id".to_owned())];
@@ -82,12 +142,13 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     fields.extend((0..CATEGORY_COUNT as u8).map(|category| number(format!("px_{}", labels::column_name(category)))));
     fields.push(number("apparel_px".to_owned()));
     fields.extend(labels::cell_names().into_iter().map(|name| Field::new(name, DataType::Float32, true)));
+    fields.extend(embedding.map(Embedding::field));
     schema(TABLE, fields)
-});
+}
 
-/// Converts rows to a batch.
+/// Converts rows to a batch of a table with these embeddings.
 #[must_use]
-pub fn batch_of(rows: &[FeatureRow]) -> RecordBatch {
+pub fn batch_of(rows: &[FeatureRow], embedding: Option<&Embedding>) -> RecordBatch {
     let text = |of: fn(&FeatureRow) -> &str| Arc::new(StringArray::from_iter_values(rows.iter().map(of))) as ArrayRef;
     let number =
         |of: &dyn Fn(&FeatureRow) -> u32| Arc::new(UInt32Array::from_iter_values(rows.iter().map(of))) as ArrayRef;
@@ -109,7 +170,22 @@ pub fn batch_of(rows: &[FeatureRow]) -> RecordBatch {
         let column: Float32Array = shares.iter().map(|row| row[cell]).collect();
         Arc::new(column) as ArrayRef
     }));
-    RecordBatch::try_new(SCHEMA.clone(), columns).expect("the columns match the schema")
+    columns.extend(embedding.map(|it| it.column(rows)));
+    RecordBatch::try_new(schema_of(embedding), columns).expect("the columns match the schema")
+}
+
+/// The same rows in a table with these embeddings; if they have others, or none, they have null there.
+#[must_use]
+pub fn with_embedding(rows: RecordBatch, embedding: Option<&Embedding>) -> RecordBatch {
+    if Embedding::of(&rows.schema()).as_ref() == embedding {
+        return rows;
+    }
+    let schema = schema_of(embedding);
+    let own = rows.schema();
+    let kept = own.fields().iter().zip(rows.columns()).filter(|(field, _)| field.name() != EMBEDDING_COLUMN);
+    let mut columns: Vec<ArrayRef> = kept.map(|(_, column)| column.clone()).collect();
+    columns.extend(embedding.map(|it| new_null_array(it.field().data_type(), rows.num_rows())));
+    RecordBatch::try_new(schema, columns).expect("only one column differs")
 }
 
 /// The same rows with other ids, file names and paths.
@@ -119,7 +195,7 @@ pub fn renamed(rows: &RecordBatch, names: &[(u32, String, String)]) -> RecordBat
     columns[0] = Arc::new(UInt32Array::from_iter_values(names.iter().map(|it| it.0)));
     columns[1] = Arc::new(StringArray::from_iter_values(names.iter().map(|it| &it.1)));
     columns[2] = Arc::new(StringArray::from_iter_values(names.iter().map(|it| &it.2)));
-    RecordBatch::try_new(SCHEMA.clone(), columns).expect("only the values of three columns change")
+    RecordBatch::try_new(rows.schema(), columns).expect("only the values of three columns change")
 }
 
 /// Writes a part, with an `.arrow` file next to it if the format includes one.
@@ -127,10 +203,18 @@ pub fn renamed(rows: &RecordBatch, names: &[(u32, String, String)]) -> RecordBat
 /// # Errors
 /// As [`TableWriter`].
 pub fn write_part(path: &Path, rows: &RecordBatch, format: Format) -> Result<()> {
-    let mut writer = TableWriter::create(path, SCHEMA.clone(), PART_ROWS)?;
+    let mut writer = TableWriter::create_with(path, rows.schema(), PART_ROWS, properties())?;
     writer.write(rows)?;
     writer.close()?;
     if format == Format::Arrow { write_ipc(&path.with_extension(IPC_EXTENSION), rows) } else { Ok(()) }
+}
+
+/// Embeddings look like noise to a compressor.
+fn properties() -> WriterPropertiesBuilder {
+    let column = ColumnPath::from([EMBEDDING_COLUMN, "list", "item"].map(str::to_owned).to_vec());
+    WriterProperties::builder()
+        .set_column_compression(column.clone(), Compression::UNCOMPRESSED)
+        .set_column_dictionary_enabled(column, false)
 }
 
 fn write_ipc(path: &Path, batch: &RecordBatch) -> Result<()> {

@@ -51,17 +51,39 @@ impl Layout {
     /// # Errors
     /// [`PhotoProblem`] if the photo is invalid.
     pub fn read(&self, encoded: &[u8], max_pixels: u64) -> Result<(Decoded, Laid), PhotoProblem> {
+        self.read_for(encoded, max_pixels, None).map(|(decoded, laid, _)| (decoded, laid))
+    }
+
+    /// As [`Layout::read`]; also lays the photo onto the input of an embedder, if there is one, from its own size as well. What
+    /// is counted does not depend on the embedder.
+    ///
+    /// # Errors
+    /// As [`Layout::read`].
+    pub fn read_for(
+        &self,
+        encoded: &[u8],
+        max_pixels: u64,
+        embedder: Option<&parser::Layout>,
+    ) -> Result<(Decoded, Laid, Option<parser::Canvas>), PhotoProblem> {
+        let whole = || photo::decode_with(encoded, Decoding { max_pixels, fit: None });
         match self {
             Self::Own(spec) => {
                 let decoded = photo::decode_with(encoded, Decoding::fitted(max_pixels))?;
                 let canvas = Canvas::new(spec, &decoded.photo);
-                Ok((decoded, Laid::Own(canvas)))
+                let is_whole = decoded.photo.size() == (decoded.own_width_px, decoded.own_height_px);
+                let for_embedder = match embedder {
+                    Some(embedder) if is_whole => Some(embedder.lay(&decoded.photo)),
+                    Some(embedder) => Some(embedder.lay(&whole()?.photo)),
+                    None => None,
+                };
+                Ok((decoded, Laid::Own(canvas), for_embedder))
             }
             Self::Parser(layout) => {
-                let whole = photo::decode_with(encoded, Decoding { max_pixels, fit: None })?;
+                let whole = whole()?;
                 let canvas = layout.lay(&whole.photo);
+                let for_embedder = embedder.map(|it| it.lay(&whole.photo));
                 let fitted = photo::fit(&whole.photo, FIT_WIDTH_PX, FIT_HEIGHT_PX);
-                Ok((Decoded { photo: fitted, ..whole }, Laid::Parser(canvas)))
+                Ok((Decoded { photo: fitted, ..whole }, Laid::Parser(canvas), for_embedder))
             }
         }
     }

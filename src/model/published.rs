@@ -45,12 +45,13 @@ impl Model {
     /// Opens the folder `name` and reads its network.
     ///
     /// # Errors
-    /// [`Error::Input`] if it is neither a model folder nor a parser's, [`Error::Io`]; as [`Parser::read`].
+    /// [`Error::Input`] if it is neither a model folder nor a parser's, [`Error::Io`]; as [`Parser::read`] and [`Parser::check_kind`].
     pub fn open(name: &Path) -> Result<Self> {
         if Parser::is_in(name) {
             let folder = OpenFolder::open(name)?;
-            let network = Network::Parser(Parser::read(&folder)?);
-            return Ok(Self { folder, network });
+            let parser = Parser::read(&folder)?;
+            parser.check_kind(false)?;
+            return Ok(Self { folder, network: Network::Parser(parser) });
         }
         if !name.join(PREDICT_FILE).is_file() {
             return Err(missing(&name.join(PREDICT_FILE)));
@@ -225,9 +226,7 @@ impl Model {
     pub fn network_files(&self) -> Vec<(PathBuf, &[u8])> {
         match &self.network {
             Network::Own(predict) => vec![(self.network_path(), &predict[..])],
-            Network::Parser(parser) => {
-                parser.files().iter().map(|it| (self.folder.name().join(&it.name), &it.content[..])).collect()
-            }
+            Network::Parser(parser) => parser.files_with_paths().collect(),
         }
     }
 

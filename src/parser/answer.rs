@@ -18,4 +18,6 @@ pub enum Answered {
     Scores(Vec<f32>),
     /// Classes, `[rows, columns]`.
     Classes(Vec<i64>),
+    /// The photo's embedding, as the network gives it; rows and columns are 1.
+    Embedding(Vec<f32>),
 }

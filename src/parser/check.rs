@@ -1,5 +1,5 @@
-//! `parser check`: says what was understood of a parser's folder, runs the network, and compares its label map with one that
-//! another program made.
+//! `parser check`: says what was understood of the folder of a parser or an embedder, runs the network, and compares its label
+//! map with one that another program made.
 
 use std::fmt;
 use std::io::Cursor;
@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::answer::{Answer, Answered};
+use super::embedder;
 use super::folder::Parser;
 use crate::engine::Device;
 use crate::error::{Error, Result};
@@ -44,14 +46,25 @@ pub struct Report {
     pub execution_provider: String,
     /// Photos that the network takes at once; null for any number.
     pub batch: Option<usize>,
-    /// Each label and the category that it is here, in the network's order.
+    /// Each label and the category that it is here, in the network's order; none of an embedder.
     pub labels: Vec<(String, String)>,
-    /// Height and width of the network's answer.
+    /// Height and width of the network's answer; 1 of an embedder.
     pub answer_px: [usize; 2],
+    /// The embedding; null if it is no embedder.
+    pub embedding: Option<OfEmbedding>,
     /// Seconds that the network took.
     pub network_secs: f64,
     /// The photo, if one was given.
     pub photo: Option<OfPhoto>,
+}
+
+/// What an embedder gives.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct OfEmbedding {
+    /// Number of dimensions.
+    pub dimensions: usize,
+    /// Its length, before it is scaled to 1; null if one of its numbers is not finite.
+    pub length: Option<f64>,
 }
 
 /// What the parser says of the photo.
@@ -59,7 +72,7 @@ pub struct Report {
 pub struct OfPhoto {
     /// The file.
     pub path: PathBuf,
-    /// Share of the pixels by category, the largest first; those without pixels are left out.
+    /// Share of the pixels by category, the largest first; those without pixels are left out. None by an embedder.
     pub shares: Vec<(String, f64)>,
     /// Share of the pixels whose category is the expected one; null if nothing was expected.
     pub equal_share: Option<f64>,
@@ -72,6 +85,9 @@ pub struct OfPhoto {
 pub fn run(request: &Request, common: &Common) -> Result<Report> {
     let parser = Parser::read(&OpenFolder::open(&request.folder)?)?;
     parser.check_license(&common.gates)?;
+    if request.expect.is_some() && parser.is_embedder() {
+        return Err(Error::config("expect", "compares labels, but an embedder names no pixels; leave it out"));
+    }
     let photo = request.photo.as_deref().map(read_photo).transpose()?;
     let mut network = parser.network(common.engine(request.device))?;
     let shown = photo.clone().unwrap_or_else(|| Photo { width_px: 40, height_px: 60, rgb: vec![128; 40 * 60 * 3] });
@@ -79,7 +95,11 @@ pub fn run(request: &Request, common: &Common) -> Result<Report> {
     let begun = Instant::now();
     let answer = network.run(&[&canvas])?.swap_remove(0);
     let network_secs = begun.elapsed().as_secs_f64();
-    let label_map = network.layout().label_map(&canvas, &answer, shown.size());
+    let (answer_px, embedding) = ([answer.rows, answer.columns], OfEmbedding::of(&answer));
+    let label_map = match embedding {
+        Some(_) => Ok(Vec::new()),
+        None => network.layout().label_map(&canvas, &answer, shown.size()),
+    };
     let of = request.photo.as_deref().unwrap_or(Path::new("a grey picture"));
     let label_map =
         label_map.map_err(|problem| Error::runtime(network.name(), format!("{}: {problem}", of.display())))?;
@@ -97,10 +117,18 @@ pub fn run(request: &Request, common: &Common) -> Result<Report> {
         execution_provider: network.backend().provider.name().to_owned(),
         batch: network.batch(),
         labels: declaration.output.labels.iter().zip(parser.categories()).map(category).collect(),
-        answer_px: [answer.rows, answer.columns],
+        answer_px,
+        embedding,
         network_secs,
         photo: of_photo.transpose()?,
     })
+}
+
+impl OfEmbedding {
+    fn of(answer: &Answer) -> Option<Self> {
+        let Answered::Embedding(vector) = &answer.values else { return None };
+        Some(Self { dimensions: vector.len(), length: Some(embedder::length(vector)).filter(|it| it.is_finite()) })
+    }
 }
 
 fn read_photo(path: &Path) -> Result<Photo> {
@@ -157,6 +185,12 @@ impl fmt::Display for Report {
         let batch = self.batch.map_or("any number".to_owned(), |it| it.to_string());
         writeln!(f, "{}, licence {}, model id {}", self.name, self.license, self.model_id)?;
         writeln!(f, "  {} runs on {}; photos at once: {batch}", self.network.display(), self.execution_provider)?;
+        if let Some(OfEmbedding { dimensions, length }) = self.embedding {
+            let length = length.map_or("not finite".to_owned(), |it| format!("{it:.6}"));
+            writeln!(f, "  its embedding has {dimensions} dimensions; it took {:.3} s", self.network_secs)?;
+            let of = self.photo.as_ref().map_or("a grey picture".to_owned(), |it| it.path.display().to_string());
+            return writeln!(f, "  {of}: its length is {length}; it is scaled to 1");
+        }
         let [rows, columns] = self.answer_px;
         writeln!(f, "  its answer has {columns} x {rows} pixels; it took {:.3} s", self.network_secs)?;
         writeln!(f, "  labels and their categories:")?;

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::features::rows::MAX_DIMENSIONS;
 use crate::labels::{CATEGORIES, category_named};
 use crate::photo::Resample;
 
@@ -15,6 +16,8 @@ pub const DECLARATION_FILE: &str = "parser.toml";
 const MAX_SIDE_PX: u32 = 4096;
 /// The largest number of labels: they are counted in bytes.
 const MAX_LABELS: usize = 255;
+/// The smallest and the largest number of dimensions of an embedding.
+pub(super) const DIMENSIONS: [usize; 2] = [2, MAX_DIMENSIONS];
 
 /// The content of `parser.toml`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -90,7 +93,8 @@ pub struct Output {
     pub layout: Order,
     /// How it gets to the photo's size: `logits`, or `labels` for a `label_map`, by default.
     pub resize: Option<Resize>,
-    /// The names of the classes, in the order of the network.
+    /// The names of the classes, in the order of the network; none of an embedding.
+    #[serde(default)]
     pub labels: Vec<String>,
 }
 
@@ -169,7 +173,7 @@ pub enum Fit {
     Stretch,
     /// The whole photo in its own shape, with a colour around it.
     Letterbox,
-    /// The largest part of the photo in the shape of the input, from its middle; what lies outside is background.
+    /// The photo in its own shape, just covering the input, and of that the middle; what lies outside is background.
     Crop,
 }
 
@@ -205,6 +209,8 @@ pub enum Kind {
     Probabilities,
     /// The class of each pixel.
     LabelMap,
+    /// A vector for each photo, by which photos are compared; it names no pixels.
+    Embedding,
 }
 
 /// How an answer gets to the photo's size.
@@ -266,7 +272,24 @@ impl Declaration {
             check_inside("colors.file", &colors.file)?;
         }
         self.input.check()?;
-        self.output.check()
+        self.output.check()?;
+        self.check_embedding()
+    }
+
+    /// What only label maps have.
+    fn check_embedding(&self) -> Result<(), String> {
+        let settings = [
+            ("output.labels", !self.output.labels.is_empty()),
+            ("output.resize", self.output.resize.is_some()),
+            ("fold", self.fold != Fold::default()),
+            ("colors", self.colors.is_some()),
+        ];
+        match settings.iter().find(|(_, is_set)| *is_set) {
+            Some((setting, _)) if self.output.kind == Kind::Embedding => {
+                Err(format!("{setting} is set, but output.kind is \"embedding\", which names no pixels; leave it out"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The category of each label, by the table `fold`, which `place` holds.
@@ -362,6 +385,9 @@ impl Input {
 impl Output {
     fn check(&self) -> Result<(), String> {
         let labels = &self.labels;
+        if self.kind == Kind::Embedding {
+            return Ok(());
+        }
         if labels.is_empty() || labels.len() > MAX_LABELS {
             return Err(format!("output.labels has {} names; use 1 to {MAX_LABELS}", labels.len()));
         }
@@ -456,6 +482,23 @@ mod tests {
         let many: Vec<_> = (0..256).map(|it| format!("\"{it}\"")).collect();
         let problem = parse(&GOOD.replace("\"nothing\", \"hat\", \"shirt\"", &many.join(", "))).expect_err("too many");
         assert!(problem.to_string().contains("output.labels has 256 names"), "{problem}");
+    }
+
+    #[test]
+    fn an_embedding_has_nothing_of_label_maps() {
+        let (head, _) = GOOD.split_once("kind = ").expect("it has a kind");
+        let good = format!("{head}kind = \"embedding\"\n");
+        assert!(parse(&good).expect("it is good").output.labels.is_empty());
+        for (more, named) in [
+            ("labels = [\"hat\"]", "output.labels is set"),
+            ("resize = \"labels\"", "output.resize is set"),
+            ("[fold]\nhat = \"hat\"", "fold is set"),
+            ("[colors]\nfile = \"colors.parquet\"", "colors is set"),
+        ] {
+            let problem = parse(&format!("{good}{more}\n")).expect_err(more).to_string();
+            assert!(problem.contains(named) && problem.contains("embedding"), "{problem}");
+        }
+        assert!(parse(&format!("{head}kind = \"logits\"\n")).is_err(), "the others have labels");
     }
 
     #[test]

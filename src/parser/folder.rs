@@ -4,7 +4,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::declaration::{DECLARATION_FILE, Declaration, Fold, check_inside};
+use super::declaration::{DECLARATION_FILE, Declaration, Fold, Kind, check_inside};
+use super::embedder::Embedder;
 use super::external;
 use super::layout::Layout;
 use super::network::Network;
@@ -80,6 +81,30 @@ impl Parser {
         Ok(Self { name, layout: Arc::new(Layout { declaration, categories }), files, external, colors })
     }
 
+    /// The paths of the files of [`Parser::files`] in the folder `name`.
+    ///
+    /// # Errors
+    /// As [`Parser::read`].
+    pub fn reads(name: &Path) -> Result<Vec<PathBuf>> {
+        let parser = Self::read(&OpenFolder::open(name)?)?;
+        Ok(parser.files_with_paths().map(|(path, _)| path).collect())
+    }
+
+    /// Reads the folder `name` of an embedder, if the gates allow its licence.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it is none; as [`Parser::read`] and [`Parser::check_license`].
+    pub fn read_embedder(name: &Path, gates: &Gates) -> Result<Self> {
+        if !Self::is_in(name) {
+            let problem = "is missing; an embedder is a folder with a network and this declaration (docs/parsers.md)";
+            return Err(Error::input(name.join(DECLARATION_FILE), problem));
+        }
+        let embedder = Self::read(&OpenFolder::open(name)?)?;
+        embedder.check_kind(true)?;
+        embedder.check_license(gates)?;
+        Ok(embedder)
+    }
+
     /// How photos are laid onto the input, and answers read.
     #[must_use]
     pub fn layout(&self) -> &Layout {
@@ -108,6 +133,11 @@ impl Parser {
     #[must_use]
     pub fn files(&self) -> &[ParserFile] {
         &self.files
+    }
+
+    /// The same with their paths.
+    pub fn files_with_paths(&self) -> impl Iterator<Item = (PathBuf, &[u8])> {
+        self.files.iter().map(|it| (self.name.join(&it.name), &it.content[..]))
     }
 
     /// The file of the colour table, if the declaration names one.
@@ -141,6 +171,38 @@ impl Parser {
     /// [`Error::Config`] if the gate is set and does not name the parser's licence.
     pub fn check_license(&self, gates: &Gates) -> Result<()> {
         gates.allow(&self.declaration().license, &format!("the parser '{}'", self.declaration().name))
+    }
+
+    /// Checks that it names the pixels of photos, or that it gives embeddings.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it does the other.
+    pub fn check_kind(&self, embedding: bool) -> Result<()> {
+        let problem = match (self.is_embedder(), embedding) {
+            (true, false) => {
+                "output.kind is \"embedding\", which names no pixels; it can only be an embedder ([segment] embedder)"
+            }
+            (false, true) => {
+                "output.kind is not \"embedding\": it names pixels; it can only be a model ([segment] model)"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::input(self.name.join(DECLARATION_FILE), problem))
+    }
+
+    /// Whether it gives embeddings.
+    #[must_use]
+    pub fn is_embedder(&self) -> bool {
+        self.declaration().output.kind == Kind::Embedding
+    }
+
+    /// Opens the network of an embedder.
+    ///
+    /// # Errors
+    /// As [`Parser::check_kind`] and [`Network::open`]; [`Error::Runtime`] if it cannot be run.
+    pub fn embedder(&self, engine: Engine) -> Result<Embedder> {
+        self.check_kind(true)?;
+        Embedder::new(self.network(engine)?, self.id())
     }
 
     /// Opens the network and compares it with the declaration.

@@ -56,12 +56,15 @@ fn place(input: &Input, photo: &Photo) -> (Photo, Placed) {
     match input.fit {
         Fit::Stretch => (resized(photo, whole, size, input), Placed { left: 0.0, top: 0.0, width, height }),
         Fit::Crop => {
-            let scale = (width / own_width).max(height / own_height);
-            let [part_width, part_height] = [(width / scale).min(own_width), (height / scale).min(own_height)];
-            let [left, top] = [(own_width - part_width) / 2.0, (own_height - part_height) / 2.0];
-            let placed =
-                Placed { left: -left * scale, top: -top * scale, width: own_width * scale, height: own_height * scale };
-            (resized(photo, [left, top, part_width, part_height], size, input), placed)
+            let covering = covering_size(photo.size(), size);
+            let [left, top] = [(covering.0 - size.0) / 2, (covering.1 - size.1) / 2].map(f64::from);
+            let [across, down] = [own_width / f64::from(covering.0), own_height / f64::from(covering.1)];
+            let [part_left, part_top] = [left * across, top * down];
+            let part_size = [(width * across).min(own_width - part_left), (height * down).min(own_height - part_top)];
+            let part = [part_left, part_top, part_size[0], part_size[1]];
+            let [covering_width, covering_height] = [covering.0, covering.1].map(f64::from);
+            let placed = Placed { left: -left, top: -top, width: covering_width, height: covering_height };
+            (resized(photo, part, size, input), placed)
         }
         Fit::Letterbox => {
             let fitted = photo::fitted_size(photo.size(), size);
@@ -82,9 +85,27 @@ fn place(input: &Input, photo: &Photo) -> (Photo, Placed) {
     }
 }
 
+/// The size (width, height) of a photo scaled in its own shape until it just covers `size`: whole pixels, rounded down, as by
+/// torchvision's `Resize` of the shorter side.
+fn covering_size(own: (u32, u32), size: (u32, u32)) -> (u32, u32) {
+    let [own_width, own_height, width, height] = [own.0, own.1, size.0, size.1].map(u64::from);
+    if width * own_height >= height * own_width {
+        (size.0, (width * own_height / own_width) as u32)
+    } else {
+        ((height * own_width / own_height) as u32, size.1)
+    }
+}
+
+/// The part of a photo with these bounds (left, top, width, height) at the size `to`: its width first, then its height, as by
+/// Pillow and torchvision. In between pixels are bytes, so the other order gives others, by up to seven steps.
 fn resized(photo: &Photo, part: [f64; 4], to: (u32, u32), input: &Input) -> Photo {
-    let is_whole = part == [0.0, 0.0, f64::from(photo.width_px), f64::from(photo.height_px)];
-    if is_whole && photo.size() == to { photo.clone() } else { photo::resize_part(photo, part, to, input.resample) }
+    let own_height = f64::from(photo.height_px);
+    if part == [0.0, 0.0, f64::from(photo.width_px), own_height] && photo.size() == to {
+        return photo.clone();
+    }
+    let [left, top, width, height] = part;
+    let narrowed = photo::resize_part(photo, [left, 0.0, width, own_height], (to.0, photo.height_px), input.resample);
+    photo::resize_part(&narrowed, [0.0, top, f64::from(to.0), height], to, input.resample)
 }
 
 /// The declared numbers for pixels `[height, width, 3]`.
@@ -168,6 +189,8 @@ mod tests {
         assert_eq!(laid.rgb[13 * 96..34 * 96], photo(32, 21).rgb);
         assert!(laid.rgb[..13 * 96].chunks_exact(3).all(|it| it == [9, 8, 7]));
         assert_eq!(bounds(Fit::Crop, (96, 96)).1, [-8.0, 0.0, 48.0, 48.0]);
+        // 48 / 67 x 97 is 69.49, and 37 are cut off: 18 at the left, 19 at the right.
+        assert_eq!(bounds(Fit::Crop, (97, 67)).1, [-18.0, 0.0, 69.0, 48.0]);
         assert_eq!(bounds(Fit::Crop, (32, 48)).0, photo(32, 48));
         // A strip of one pixel does not make a canvas of millions.
         for own in [(1, 5000), (5000, 1)] {

@@ -77,6 +77,7 @@ impl Layout {
                 let certainty = if SURE { vec![1.0; label_map.len()] } else { Vec::new() };
                 Ok(picked(&Decided { label_map, certainty }, answer.columns, &down.nearest(), &across.nearest()))
             }
+            Answered::Embedding(_) => Err("the network gave an embedding, which names no pixels".to_owned()),
             Answered::Scores(scores) => {
                 if let Some(score) = scores.iter().find(|it| !it.is_finite()) {
                     return Err(format!("the network gave a score of {score}"));

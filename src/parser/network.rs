@@ -8,7 +8,7 @@ use ort::session::Session;
 use ort::value::{DynValue, Outlet, Tensor, TensorElementType, ValueType};
 
 use super::answer::{Answer, Answered};
-use super::declaration::{Declaration, Element, Kind, Order};
+use super::declaration::{DIMENSIONS, Declaration, Element, Kind, Order};
 use super::input::{Canvas, Values};
 use super::layout::Layout;
 use crate::engine::{Backend, Engine};
@@ -167,6 +167,7 @@ impl Fitted {
             Kind::Probabilities => {
                 (&[TensorElementType::Float32, TensorElementType::Float16], "probabilities, of f32 or f16")
             }
+            Kind::Embedding => (&[TensorElementType::Float32, TensorElementType::Float16], "embedding, of f32 or f16"),
             Kind::LabelMap => (
                 &[TensorElementType::Uint8, TensorElementType::Int32, TensorElementType::Int64],
                 "label_map, of u8, i32 or i64",
@@ -196,6 +197,22 @@ fn shape_of(declaration: &Declaration, shape: &[i64]) -> Result<[i64; 2], String
     let output = &declaration.output;
     let [classes, rows, columns] = output.layout.axes();
     let layout = output.layout.name();
+    if output.kind == Kind::Embedding {
+        let [least, most] = DIMENSIONS;
+        let is_one = |it: &i64| *it == 1 || *it < 0;
+        return match shape {
+            [_, found, rest @ ..]
+                if (*found < 0 || (least as i64..=most as i64).contains(found))
+                    && [0, 2].contains(&rest.len())
+                    && rest.iter().all(is_one) =>
+            {
+                Ok([1, 1])
+            }
+            _ => Err(format!(
+                "output.kind is embedding, {least} to {most} numbers as [batch, numbers] or [batch, numbers, 1, 1]"
+            )),
+        };
+    }
     if output.kind == Kind::LabelMap {
         return match shape {
             [_, rows, columns] => Ok([*rows, *columns]),
@@ -231,6 +248,7 @@ fn answers_of(declaration: &Declaration, output: &DynValue, size: usize) -> Resu
         }};
     }
     let planar = |values: Vec<f32>| match declaration.output.layout {
+        _ if declaration.output.kind == Kind::Embedding => answer(Answered::Embedding(values)),
         Order::Nchw => answer(Answered::Scores(values)),
         Order::Nhwc => {
             let classes = values.len() / (rows * columns);

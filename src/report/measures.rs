@@ -42,7 +42,8 @@ struct Row {
 /// Compares the measures; `None` if there is no feature table, or nothing in it to compare.
 pub(super) fn compare(run: &Run, common: &Common, stage: &Stage) -> Result<Option<Measures>> {
     let Some(folder) = run.folder("features") else { return Ok(None) };
-    let features = FeatureTable::open(folder)?;
+    let mut features = FeatureTable::open(folder)?;
+    features.read_embeddings(folder)?;
     let nearests = nearest_by_measure(&features, DEFAULT_TOP as usize, common.seed);
     let likeness = likeness(&features, &nearests);
     if likeness.iter().all(|it| it.pairs == 0) {

@@ -11,6 +11,7 @@ use crate::features::rows::Format;
 use crate::features::{CellRule, ColorRule, DEFAULT_MIN_REGION, DEFAULT_MIN_SHARE, Presence};
 use crate::gates::Gates;
 use crate::model::{Colors, Model};
+use crate::parser::Parser;
 use crate::photo;
 use crate::rejects::DEFAULT_MAX_REJECT_FRACTION;
 use crate::shard::Shard;
@@ -63,6 +64,9 @@ pub struct Config {
     pub catalogue: PathBuf,
     /// The model folder, or a parser's; not read if `from` is `labels`.
     pub model: PathBuf,
+    /// The folder of an embedder: a parser's, whose network gives a vector for each photo. Without one, the table has no
+    /// embeddings.
+    pub embedder: Option<PathBuf>,
     /// The folder of the feature table.
     pub output: PathBuf,
     /// Where label maps come from.
@@ -104,6 +108,7 @@ impl Default for Config {
         Self {
             catalogue: PathBuf::from("output/dataset"),
             model: PathBuf::from("output/model"),
+            embedder: None,
             output: PathBuf::from("output/features"),
             from: LabelSource::default(),
             color_rule: ColorRule::default(),
@@ -185,6 +190,12 @@ pub(super) fn check_values(config: &Config) -> Result<()> {
     if config.uncertain > 0 && config.from == LabelSource::Labels {
         return Err(Error::config("segment.uncertain", "needs a network; labels are certain"));
     }
+    if config.embedder.is_some() && config.from == LabelSource::Labels {
+        return Err(Error::config(
+            "segment.embedder",
+            "needs decoded photos, and labels are counted without; use --from model",
+        ));
+    }
     if config.masks != Masks::None && output.starts_with(&catalogue) {
         let problem = "lies within the catalogue: its masks would be mistaken for photos; choose a folder outside";
         return Err(Error::config("output", problem));
@@ -218,4 +229,12 @@ pub fn open_model(config: &Config, gates: &Gates) -> Result<Option<(Model, Color
         }
         LabelSource::Model => Ok(None),
     }
+}
+
+/// Opens the embedder, if there is one: likewise. `None` for a merge, which embeds nothing.
+///
+/// # Errors
+/// As [`Parser::read_embedder`].
+pub fn open_embedder(config: &Config, gates: &Gates) -> Result<Option<Parser>> {
+    config.embedder.as_ref().filter(|_| !config.merge).map(|it| Parser::read_embedder(it, gates)).transpose()
 }

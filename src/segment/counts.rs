@@ -38,6 +38,14 @@ pub(super) fn count_statistics(config: &Config, common: &Common, written: &Writt
     stage.count("photos", photos);
     stage.count("rejects", rejects);
     stage.count("photos_without_apparel", statistics.photos_without_apparel);
+    if let Some(without) = statistics.photos_without_embedding {
+        stage.count("photos_without_embedding", without);
+        if without > 0 {
+            tracing::warn!(
+                "{without} of {photos} photos have no embedding: the embedder gave no finite vector for them"
+            );
+        }
+    }
     stage.count("mean_cells_per_photo", statistics.mean_cells_per_photo);
     stage.count(CATEGORY_PX, named_px(&statistics.apparel_category_px));
     if config.shard.is_none() {

@@ -14,9 +14,10 @@ use super::state::{self, StateRow};
 use crate::catalogue::Numbering;
 use crate::error::{Error, Result};
 use crate::features::layout;
-use crate::features::rows::{PART_ROWS, TABLE};
+use crate::features::rows::{Embedding, PART_ROWS, TABLE};
 use crate::files::{self, OpenFolder};
 use crate::stage::{Digest, Listing, Stat, Summary};
+use crate::table::Footer;
 use crate::{reason, table};
 
 /// The folder, in the unfinished one, of the rows saved so far, which the next run reuses if this one is killed.
@@ -66,6 +67,8 @@ pub(super) struct Folder {
     ends: Vec<u32>,
     /// For each part, the file of its state.
     states: Vec<PathBuf>,
+    /// For each part, what its embeddings are, if it has some.
+    embeddings: Vec<Option<Embedding>>,
     by_name: HashMap<Arc<str>, u32>,
     /// Photos with a known content, in order of digest.
     by_content: Vec<u32>,
@@ -98,9 +101,20 @@ impl Folder {
         let recorded = Summary::find(opened.root())?;
         let changed = recorded.as_ref().map(|it| changed_files(it, opened.root())).transpose()?.unwrap_or_default();
         let (photos, ends, by_name, by_content) = <(Vec<EarlierPhoto>, Vec<u32>, HashMap<_, _>, Vec<u32>)>::default();
-        let (is_damaged, same_paths, states) = (false, false, Vec::new());
-        let mut read =
-            Self { opened, masks, recorded, is_damaged, same_paths, photos, ends, states, by_name, by_content };
+        let (is_damaged, same_paths, states, embeddings) = (false, false, Vec::new(), Vec::new());
+        let mut read = Self {
+            opened,
+            masks,
+            recorded,
+            is_damaged,
+            same_paths,
+            photos,
+            ends,
+            states,
+            embeddings,
+            by_name,
+            by_content,
+        };
         for number in 0.. {
             let part = PathBuf::from(table::part_name(number));
             let state = layout::find(read.opened.root(), layout::state_file(number))?;
@@ -117,11 +131,11 @@ impl Folder {
                 other => other.ok().filter(|_| !changed.contains(&state)),
             };
             let rows = states.iter().flatten().filter(|state| state.reject.is_none()).count() as u64;
-            let found = match table::count_rows(&part_path) {
+            let found = match Footer::read(&part_path) {
                 Err(error) if is_whole(&part) => return Err(error),
                 other => other.ok(),
             };
-            let whole = !changed.contains(&part) && found == Some(rows);
+            let whole = !changed.contains(&part) && found.as_ref().is_some_and(|it| it.rows() == rows);
             if states.is_none() {
                 let state = read.opened.name().join(&state);
                 tracing::warn!(
@@ -135,6 +149,7 @@ impl Folder {
             read.is_damaged |= states.is_none() || !whole;
             read.add(number as u32, states.unwrap_or_default(), whole);
             read.states.push(state_path);
+            read.embeddings.push(found.and_then(|it| Embedding::of(&it.schema)));
         }
         read.by_name = read.photos.iter().zip(0..).map(|(it, photo)| (it.state.name.clone(), photo)).collect();
         let content = |photo: &u32| read.photos[*photo as usize].state.content;
@@ -203,6 +218,11 @@ impl Folder {
     /// The file of a part's state.
     pub(super) fn state_path(&self, part: u32) -> &Path {
         &self.states[part as usize]
+    }
+
+    /// What the embeddings of a part are, if it has some.
+    pub(super) fn embedding(&self, part: u32) -> Option<&Embedding> {
+        self.embeddings[part as usize].as_ref()
     }
 
     /// All rows of a part.

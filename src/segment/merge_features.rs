@@ -21,11 +21,13 @@ use crate::{photo, rejects};
 pub(super) fn settings(config: &Config) -> Result<Config> {
     let shards = shard::published::<Config>(&config.output)?;
     let (folder, made) = &shards[0];
-    let precision = |made: &Summary| made.counts.get::<String>("precision");
-    if let Some((other, _)) = shards.iter().find(|(_, it)| precision(it) != precision(made)) {
-        let problem =
-            format!("was computed with another precision than {}; run both with the same one", folder.name().display());
-        return Err(Error::input(other.name(), problem));
+    for (count, what) in [("precision", "precision"), ("embedder_id", "embedder")] {
+        let of = |made: &Summary| made.counts.get::<String>(count);
+        if let Some((other, _)) = shards.iter().find(|(_, it)| of(it) != of(made)) {
+            let than = folder.name().display();
+            let problem = format!("was computed with another {what} than {than}; run both with the same one");
+            return Err(Error::input(other.name(), problem));
+        }
     }
     let of_shards: Config = shard::settings(&shards[0])?;
     let (output, max_reject_fraction) = (config.output.clone(), config.max_reject_fraction);
@@ -76,7 +78,9 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     });
     let fates = fates.collect::<Result<Vec<_>>>()?;
     let wanted = Wanted { row_key: 0, mask: config.keeps_masks(), certainty: false };
-    let plan = Plan { catalogue, earlier, wanted, fates, vanished: 0, next_photo_id };
+    // That of all shards: they read the same embedder.
+    let embedding = earlier.folders[usize::from(first)].embedding(0).cloned();
+    let plan = Plan { catalogue, earlier, wanted, fates, vanished: 0, next_photo_id, embedding };
     let mut parts = plan.parts(config, stage)?;
     let mut written = Writer::new(&mut parts).close()?;
     if config.uncertain > 0 {
@@ -108,7 +112,9 @@ fn count(stage: &mut Stage, shard: &Summary) {
     for name in Tally::default().named().into_iter().map(|(name, _)| name).chain(["vanished"]) {
         stage.add(name, shard.counts.count(name).unwrap_or(0));
     }
-    if let Some(precision) = shard.counts.get::<String>("precision") {
-        stage.count("precision", precision);
+    for name in ["precision", "embedder_id"] {
+        if let Some(value) = shard.counts.get::<String>(name) {
+            stage.count(name, value);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! `segment`: turns a catalogue of photos into the feature table.
 //!
 //! In: a catalogue, and the network and colour table of a model or a parser (or, with `from = "labels"`, the dataset's own
-//! labels).
+//! labels), and an embedder if the table is to have embeddings.
 //! Out: `part-NNNNN.parquet`, in `_state/` a `state-NNNNN.parquet` for each and `rejects.parquet`, `masks/` if
 //! requested, and `run.json`; a shard writes to its own folder until it is merged. Photos are scaled to fit 400 x 600
 //! and their pixels counted at that size; a dataset's own label maps are counted as they are. Results that the previous
@@ -14,7 +14,8 @@ use serde_json::json;
 use crate::catalogue::{Catalogue, Numbering};
 use crate::error::Result;
 use crate::features::layout;
-use crate::model::{Colors, Model, Predictor};
+use crate::model::{Model, Predictor};
+use crate::parser::Parser;
 use crate::progress::Progress;
 use crate::rejects::{self, Reject};
 use crate::stage::{self, Common, Listing, Outcome, Read, RunFolders, Stage, StageConfig, Summary};
@@ -35,9 +36,9 @@ mod vanished;
 
 pub use config::{
     Config, DEFAULT_KEEP_EVERY_PHOTOS, DEFAULT_MAX_MEGAPIXELS, LABELS_MODEL_ID, LabelSource, Masks, STAGE,
-    check_catalogue, open_model,
+    check_catalogue, open_embedder, open_model,
 };
-use counter::{Counter, MadeBy};
+use counter::{Counter, MadeBy, Networks, embedding_of};
 use counts::{count_statistics, count_written};
 pub use earlier::UNFINISHED;
 use parts::{Writer, Written};
@@ -71,7 +72,8 @@ impl StageConfig for Config {
             catalogue.take(shard);
         }
         let model = if config.from == LabelSource::Model { Model::reads(&config.model)? } else { Vec::new() };
-        Ok(model.into_iter().map(Read::File).chain(catalogue.reads()).collect())
+        let embedder = config.embedder.as_deref().map(Parser::reads).transpose()?.unwrap_or_default();
+        Ok(model.into_iter().chain(embedder).map(Read::File).chain(catalogue.reads()).collect())
     }
 
     fn known(folder: &Path) -> Listing {
@@ -90,9 +92,10 @@ impl StageConfig for Config {
 pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config::check_values(config)?;
     let model = config::open_model(config, &common.gates)?;
+    let networks = Networks { model, embedder: config::open_embedder(config, &common.gates)? };
     let config = &if config.merge { merge_features::settings(config)? } else { config.clone() };
     if common.dry_run {
-        return dry_run(config, common, model).map(Outcome::Planned);
+        return dry_run(config, common, networks).map(Outcome::Planned);
     }
     let kept: &[&str] = if config.keeps_masks() { &[UNFINISHED, masks::FOLDER] } else { &[UNFINISHED] };
     let mut stage = Stage::begin_again(STAGE, &config.folder(), common, config, kept)?;
@@ -100,7 +103,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     let written = if config.merge {
         merge_features::merge(config, &mut stage)?
     } else {
-        segment(config, common, model, &mut stage)?
+        segment(config, common, networks, &mut stage)?
     };
     stage.remove_before_publishing(UNFINISHED);
     if config.masks != Masks::None {
@@ -127,10 +130,11 @@ fn by_reason(rejects: &[Reject]) -> serde_json::Value {
 }
 
 /// Segments what is new, reuses earlier results for the rest, and writes the parts.
-fn segment(config: &Config, common: &Common, model: Option<(Model, Colors)>, stage: &mut Stage) -> Result<Written> {
-    let mut counter = Counter::load(config, common, model, stage)?;
-    let mut predictor = counter.predictor.take();
-    let plan = Plan::new(config, &counter.made_by)?;
+fn segment(config: &Config, common: &Common, networks: Networks, stage: &mut Stage) -> Result<Written> {
+    let mut counter = Counter::load(config, common, networks, stage)?;
+    let (mut predictor, mut embedder) = (counter.predictor.take(), counter.embedder.take());
+    let embedding = embedder.as_ref().map(embedding_of);
+    let plan = Plan::new(config, &counter.made_by, embedding)?;
     tell_passed_over(&plan.catalogue);
     let wanted = plan.wanted;
     let reads = plan.catalogue.reads();
@@ -150,12 +154,14 @@ fn segment(config: &Config, common: &Common, model: Option<(Model, Colors)>, sta
         wanted,
         masks: wanted.mask.then(|| stage.path(masks::FOLDER)),
         layout: predictor.as_ref().map(|it| it.layout().clone()),
+        embedder: embedder.as_ref().map(|it| it.layout().clone()),
         model_id: &model_id,
     };
     let mut parts = plan.parts(config, stage)?;
     let mut writer = Writer::new(&mut parts);
     let progress = Progress::new(STAGE, todo.len() as u64, "photos");
-    stream::run(&work, predictor.as_mut(), plan.catalogue.items(&todo)?, common.threads, |outcome| {
+    let networks = (predictor.as_mut(), embedder.as_mut());
+    stream::run(&work, networks, plan.catalogue.items(&todo)?, common.threads, |outcome| {
         progress.inc(1);
         writer.push(outcome)
     })?;
@@ -192,21 +198,19 @@ fn tell_passed_over(catalogue: &Catalogue) {
 }
 
 /// Reports what would be done, judging by names, sizes and times; files are read only if these differ.
-fn dry_run(config: &Config, common: &Common, model: Option<(Model, Colors)>) -> Result<Summary> {
+fn dry_run(config: &Config, common: &Common, networks: Networks) -> Result<Summary> {
     let mut summary = stage::dry_run(STAGE, &config.folder(), common, config)?;
     if config.merge {
         let (catalogue, _) = plan::open_catalogue(config, &plan::published(config)?)?;
         summary.counts.set("photos", catalogue.entries.len());
         return Ok(summary);
     }
-    let made_by = match model {
-        None => MadeBy::Labels,
-        Some((model, colors)) => {
-            let precision = model.precision(config.precision, common.engine(config.device))?.name();
-            MadeBy::Model { checksums: model.checksums(&colors), precision }
-        }
-    };
-    let plan = Plan::new(config, &made_by)?;
+    let model = networks.model.map(|(model, colors)| {
+        let precision = model.precision(config.precision, common.engine(config.device))?.name();
+        Ok((model.checksums(&colors), precision))
+    });
+    let made_by = MadeBy { model: model.transpose()?, embedder: networks.embedder.as_ref().map(Parser::digest) };
+    let plan = Plan::new(config, &made_by, None)?;
     let tally = plan.foretell()?;
     let photos = plan.catalogue.entries.len() as u64;
     let counts = [

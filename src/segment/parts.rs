@@ -9,17 +9,20 @@ use std::path::{Path, PathBuf};
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{interleave_record_batch, take_record_batch};
 
-use super::earlier::{Earlier, PhotoPlace};
+use super::earlier::{Earlier, EarlierPhoto, PhotoPlace};
 use super::masks;
 use super::state::{self, PhotoCertainty, StateRow};
 use crate::catalogue::{Catalogue, Entry};
 use crate::error::Result;
 use crate::features::layout;
-use crate::features::rows::{self, FeatureRow, Format, IPC_EXTENSION, PART_ROWS};
+use crate::features::rows::{self, Embedding, FeatureRow, Format, IPC_EXTENSION, PART_ROWS};
 use crate::photo::PhotoProblem;
 use crate::rejects::Reject;
 use crate::stage::{Digest, Listing, Stat};
 use crate::{files, table};
+
+/// The row key of rows that are never reused.
+const NO_ROW_KEY: u64 = 0;
 
 /// The result for a photo.
 #[derive(Debug)]
@@ -103,6 +106,8 @@ pub(super) struct Parts<'a> {
     pub(super) masks: bool,
     /// The row key of rows made in this run: what they depend on besides the content.
     pub(super) row_key: u64,
+    /// What the embeddings of the table are, if it has some.
+    pub(super) embedding: Option<Embedding>,
     pub(super) unfinished: Unfinished,
 }
 
@@ -181,7 +186,7 @@ impl<'a> Writer<'a> {
             self.write(number, Vec::new())?;
         }
         if self.files.is_empty() {
-            self.write_files(0, &rows::batch_of(&[]), &[])?;
+            self.write_files(0, &rows::batch_of(&[], self.parts.embedding.as_ref()), &[])?;
         }
         for (place, &number) in self.files.iter().enumerate() {
             self.parts.rename(number, place)?;
@@ -243,10 +248,10 @@ impl<'a> Writer<'a> {
         for outcome in outcomes {
             let entry = &self.parts.catalogue.entries[outcome.index as usize];
             let before = match outcome.made {
-                Made::Taken(place) | Made::Stays(place, _) => Some(&self.parts.earlier.photo(place).state),
+                Made::Taken(place) | Made::Stays(place, _) => Some(self.parts.state(place)),
                 Made::Row(_) | Made::Rejected(_) => None,
             };
-            let state = state_of(entry, outcome, self.parts.row_key, before);
+            let state = state_of(entry, outcome, self.parts.row_key, before.as_ref());
             let problem = match &outcome.made {
                 Made::Stays(_, problem) => Some((problem.reason.to_owned(), problem.detail.clone())),
                 _ => state.reject.clone(),
@@ -306,7 +311,8 @@ impl Parts<'_> {
         };
         let has_format =
             self.format == Format::Parquet || folder.part_path(part).with_extension(IPC_EXTENSION).is_file();
-        let same = in_order && range.zip(states).all(named) && has_format && folder.has_same_paths();
+        let has_embeddings = folder.embedding(part) == self.embedding.as_ref();
+        let same = in_order && range.zip(states).all(named) && has_format && has_embeddings && folder.has_same_paths();
         same.then_some((first.folder, part))
     }
 
@@ -331,7 +337,7 @@ impl Parts<'_> {
             from.push(source);
             names.push(self.names(outcome.index));
         }
-        let made = rows::batch_of(&made);
+        let made = rows::batch_of(&made, self.embedding.as_ref());
         if from.iter().all(Option::is_none) {
             return Ok(made);
         }
@@ -350,7 +356,7 @@ impl Parts<'_> {
             let all = self.earlier.folders[usize::from(folder)].rows(part)?;
             let taken = take_record_batch(&all, &UInt32Array::from(rows)).expect("rows that the part has");
             places.insert((folder, part), batches.len());
-            batches.push(taken);
+            batches.push(rows::with_embedding(taken, self.embedding.as_ref()));
         }
         let mut next = vec![0; batches.len()];
         let order = from.iter().map(|source| {
@@ -361,6 +367,15 @@ impl Parts<'_> {
         let order: Vec<_> = order.collect();
         let batches: Vec<&RecordBatch> = batches.iter().collect();
         Ok(interleave_record_batch(&batches, &order).expect("batches of one schema, rows within them"))
+    }
+
+    /// The state of a photo of an earlier run. A row that stays without its embedding, because that is another embedder's, was
+    /// made by nothing that a later run could ask for.
+    pub(super) fn state(&self, place: PhotoPlace) -> StateRow {
+        let EarlierPhoto { state, row } = self.earlier.photo(place);
+        let embedding = row.map(|(part, _)| self.earlier.folder(place).embedding(part));
+        let is_whole = embedding.is_none_or(|it| it == self.embedding.as_ref());
+        StateRow { row_key: if is_whole { state.row_key } else { NO_ROW_KEY }, ..state.clone() }
     }
 
     /// Id, file name and path of a row.
@@ -442,6 +457,7 @@ pub(super) struct Unfinished {
     masks: Option<PathBuf>,
     number: usize,
     every: usize,
+    embedding: Option<Embedding>,
     rows: Vec<FeatureRow>,
     states: Vec<StateRow>,
 }
@@ -449,12 +465,18 @@ pub(super) struct Unfinished {
 impl Unfinished {
     /// Continues after the files already in `folder`, writing one file per `every` rows; the photos' masks are in
     /// `masks`.
-    pub(super) fn new(folder: &Path, masks: Option<PathBuf>, every: usize) -> Result<Self> {
+    pub(super) fn new(
+        folder: &Path,
+        masks: Option<PathBuf>,
+        every: usize,
+        embedding: Option<Embedding>,
+    ) -> Result<Self> {
         let mut number = 0;
         while files::is_there(&folder.join(layout::find(folder, layout::state_file(number))?))? {
             number += 1;
         }
-        Ok(Self { folder: folder.to_owned(), masks, number, every, rows: Vec::new(), states: Vec::new() })
+        let (folder, rows, states) = (folder.to_owned(), Vec::new(), Vec::new());
+        Ok(Self { folder, masks, number, every, embedding, rows, states })
     }
 
     fn push(&mut self, row: &FeatureRow, state: StateRow) -> Result<()> {
@@ -466,7 +488,7 @@ impl Unfinished {
         let states = self.folder.join(layout::STATE_FOLDER);
         files::create_folder(&states)?;
         let path = self.folder.join(table::part_name(self.number));
-        rows::write_part(&path, &rows::batch_of(&self.rows), Format::Parquet)?;
+        rows::write_part(&path, &rows::batch_of(&self.rows, self.embedding.as_ref()), Format::Parquet)?;
         files::flush(&self.folder)?;
         // The state is written last, atomically: a part without one does not count, and it vouches for the masks as
         // well.

@@ -13,6 +13,7 @@ use super::parts::{Fate, Parts, Tally, Unfinished};
 use super::{masks, stream};
 use crate::catalogue::Catalogue;
 use crate::error::Result;
+use crate::features::rows::Embedding;
 use crate::files;
 use crate::stage::{self, Stage};
 
@@ -31,11 +32,13 @@ pub(super) struct Plan {
     /// Number of photos in the published table that are no longer in the catalogue and are dropped.
     pub(super) vanished: u64,
     pub(super) next_photo_id: u64,
+    /// What the embeddings of the new table are, if it has some.
+    pub(super) embedding: Option<Embedding>,
 }
 
 impl Plan {
     /// Opens the catalogue and decides by names, sizes and times which photos to process.
-    pub(super) fn new(config: &Config, made_by: &MadeBy) -> Result<Self> {
+    pub(super) fn new(config: &Config, made_by: &MadeBy, embedding: Option<Embedding>) -> Result<Self> {
         let mut earlier = published(config)?;
         // The results of a killed run, of a run that a gate held back, and of this shard's last run.
         let folder = config.folder();
@@ -66,7 +69,7 @@ impl Plan {
             known.map_or(Fate::Todo, Fate::Take)
         });
         let fates = fates.collect();
-        Ok(Self { catalogue, earlier, wanted, fates, vanished, next_photo_id })
+        Ok(Self { catalogue, earlier, wanted, fates, vanished, next_photo_id, embedding })
     }
 
     /// Indices of the photos to process.
@@ -114,10 +117,12 @@ impl Plan {
             format: config.format,
             masks: self.wanted.mask,
             row_key: self.wanted.row_key,
+            embedding: self.embedding.clone(),
             unfinished: Unfinished::new(
                 &stage.path(UNFINISHED),
                 self.wanted.mask.then(|| stage.path(masks::FOLDER)),
                 config.keep_every_photos,
+                self.embedding.clone(),
             )?,
         })
     }
@@ -154,16 +159,17 @@ impl Plan {
 
 /// Hash of what rows depend on besides the photo's content.
 fn row_key(config: &Config, made_by: &MadeBy, catalogue: &Catalogue) -> Result<u64> {
-    let source = match (made_by, catalogue.dataset()) {
-        (MadeBy::Labels, Some(dataset)) => json!(files::checksum(&dataset.photos_path())?.1),
-        (MadeBy::Labels, None) => return Err(without_labels()),
-        (MadeBy::Model { checksums: [model, colors], precision }, _) => {
-            json!({ "model": model, "colors": colors, "precision": precision })
-        }
+    let source = match (&made_by.model, catalogue.dataset()) {
+        (None, Some(dataset)) => json!(files::checksum(&dataset.photos_path())?.1),
+        (None, None) => return Err(without_labels()),
+        (Some(([model, colors], precision)), _) => json!({ "model": model, "colors": colors, "precision": precision }),
     };
     let Config { color_rule, min_share, min_region, .. } = config;
     let rule = json!({ "color_rule": color_rule, "min_share": min_share, "min_region": min_region });
-    let all = json!({ "version": ROW_VERSION, "source": source, "cell_rule": rule }).to_string();
-    let digest = Sha256::digest(all.as_bytes());
+    let mut all = json!({ "version": ROW_VERSION, "source": source, "cell_rule": rule });
+    if let Some(embedder) = &made_by.embedder {
+        all["embedder"] = json!(embedder);
+    }
+    let digest = Sha256::digest(all.to_string().as_bytes());
     Ok(u64::from_be_bytes(std::array::from_fn(|byte| digest[byte])))
 }

@@ -3,8 +3,8 @@
 //! nothing waits for the slowest photo.
 
 use std::borrow::Cow;
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
@@ -23,6 +23,7 @@ use crate::features::rows::FeatureRow;
 use crate::files::hexadecimal;
 use crate::model::layout::{Answer, Laid, Layout};
 use crate::model::predictor::{BATCH_SIZE, Predictor};
+use crate::parser::{self, Canvas, Embedder};
 use crate::photo::{self, Decoded, PhotoProblem};
 use crate::stage::{Digest, Stat};
 use crate::{reason, stop, threads};
@@ -45,6 +46,8 @@ pub(super) struct Work<'a> {
     pub(super) masks: Option<std::path::PathBuf>,
     /// The network's input, onto which photos are laid; `None` without a network.
     pub(super) layout: Option<Layout>,
+    /// The embedder's input; `None` without an embedder.
+    pub(super) embedder: Option<Arc<parser::Layout>>,
     pub(super) model_id: &'a str,
 }
 
@@ -55,6 +58,8 @@ struct OnCanvas {
     content: Digest,
     decoded: Decoded,
     laid: Laid,
+    /// The photo on the embedder's input, if there is one.
+    for_embedder: Option<Canvas>,
 }
 
 /// The output of a worker.
@@ -66,8 +71,8 @@ enum Prepared {
 /// The output of the network step.
 enum Answered {
     Done(PhotoOutcome),
-    /// With the network's answer.
-    OnCanvas(Box<OnCanvas>, Answer),
+    /// With the network's answer and the embedding.
+    OnCanvas(Box<OnCanvas>, Answer, Option<Vec<f32>>),
 }
 
 type Items<'a> = Box<dyn Iterator<Item = Result<Item>> + Send + 'a>;
@@ -75,7 +80,7 @@ type Items<'a> = Box<dyn Iterator<Item = Result<Item>> + Send + 'a>;
 /// Processes all items with `workers` threads and passes each outcome to `sink`, in any order.
 pub(super) fn run(
     work: &Work,
-    predictor: Option<&mut Predictor>,
+    networks: (Option<&mut Predictor>, Option<&mut Embedder>),
     items: Items,
     workers: usize,
     sink: impl FnMut(PhotoOutcome) -> Result<()> + Send,
@@ -90,7 +95,7 @@ pub(super) fn run(
         }
         drop(prepared);
         let counting = threads::spawn_in(scope, move || count_all(work, to_count, sink))?;
-        let predicted = predict_all(predictor, &to_answer, &answered);
+        let predicted = predict_all(networks, &to_answer, &answered);
         drop((to_answer, answered));
         let counted = counting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // If counting failed, the network only noticed that its receiver was gone, so report the former.
@@ -109,9 +114,9 @@ fn prepare_all(work: &Work, items: &Mutex<Items>, prepared: &SyncSender<Result<P
     }
 }
 
-/// Runs the network on the incoming photos, in batches.
+/// Runs the networks on the incoming photos, in batches.
 fn predict_all(
-    mut predictor: Option<&mut Predictor>,
+    (mut predictor, mut embedder): (Option<&mut Predictor>, Option<&mut Embedder>),
     prepared: &Receiver<Result<Prepared>>,
     answered: &SyncSender<Vec<Answered>>,
 ) -> Result<()> {
@@ -129,7 +134,13 @@ fn predict_all(
         if batch.len() == BATCH_SIZE || (at_end && !batch.is_empty()) {
             let predictor = predictor.as_mut().expect("photos are laid out for a network");
             let answers = predictor.run(batch.iter().map(|it| &it.laid))?;
-            ready.extend(batch.drain(..).zip(answers).map(|(photo, answer)| Answered::OnCanvas(photo, answer)));
+            let canvases: Vec<_> = batch.iter().filter_map(|it| it.for_embedder.as_ref()).collect();
+            let embeddings = match &mut embedder {
+                Some(embedder) => embedder.run(&canvases)?,
+                None => vec![None; batch.len()],
+            };
+            let answered = batch.drain(..).zip(answers).zip(embeddings);
+            ready.extend(answered.map(|((photo, answer), embedding)| Answered::OnCanvas(photo, answer, embedding)));
         }
         if (!ready.is_empty() && answered.send(ready).is_err()) || at_end {
             return Ok(());
@@ -146,7 +157,7 @@ fn count_all(
     for batch in answered {
         let outcomes = batch.into_par_iter().map(|it| match it {
             Answered::Done(outcome) => Ok(outcome),
-            Answered::OnCanvas(photo, answer) => work.count(&photo, &answer),
+            Answered::OnCanvas(photo, answer, embedding) => work.count(&photo, &answer, embedding),
         });
         outcomes.collect::<Result<Vec<_>>>()?.into_iter().try_for_each(&mut sink)?;
     }
@@ -179,8 +190,10 @@ impl Work<'_> {
             let record = item.record.as_ref().expect("labels come with a dataset's photos");
             return done(self.labelled(entry, record, &content)?);
         };
-        match layout.read(&bytes, self.config.max_pixels()) {
-            Ok((decoded, laid)) => Ok(Prepared::OnCanvas(Box::new(OnCanvas { index, stat, content, decoded, laid }))),
+        match layout.read_for(&bytes, self.config.max_pixels(), self.embedder.as_deref()) {
+            Ok((decoded, laid, for_embedder)) => {
+                Ok(Prepared::OnCanvas(Box::new(OnCanvas { index, stat, content, decoded, laid, for_embedder })))
+            }
             Err(problem) => done(Made::Rejected(problem)),
         }
     }
@@ -223,11 +236,11 @@ impl Work<'_> {
         if let Some(folder) = &self.masks {
             masks::write(folder, content, &label_map, record.width_px)?;
         }
-        Ok(Made::Row(Box::new(self.row(entry, content, LABELS_MODEL_ID, size, size, counts))))
+        Ok(Made::Row(Box::new(self.row(entry, content, LABELS_MODEL_ID, [size; 2], counts))))
     }
 
     /// Counts a photo's pixels by the network's answer.
-    fn count(&self, it: &OnCanvas, answer: &Answer) -> Result<PhotoOutcome> {
+    fn count(&self, it: &OnCanvas, answer: &Answer, embedding: Option<Vec<f32>>) -> Result<PhotoOutcome> {
         let layout = self.layout.as_ref().expect("photos are laid out for a network");
         let entry = &self.catalogue.entries[it.index as usize];
         let Decoded { photo, own_width_px, own_height_px } = &it.decoded;
@@ -243,8 +256,8 @@ impl Work<'_> {
         if let Some(folder) = &self.masks {
             masks::write(folder, &it.content, &label_map(own)?, own.0)?;
         }
-        let row = self.row(entry, &it.content, self.model_id, photo.size(), own, counts);
-        let made = Made::Row(Box::new(row));
+        let row = self.row(entry, &it.content, self.model_id, [photo.size(), own], counts);
+        let made = Made::Row(Box::new(FeatureRow { embedding, ..row }));
         Ok(PhotoOutcome { index: it.index, stat: it.stat, content: Some(it.content), certainty, made })
     }
 
@@ -253,8 +266,7 @@ impl Work<'_> {
         entry: &Entry,
         content: &Digest,
         model_id: &str,
-        size: (u32, u32),
-        own_size: (u32, u32),
+        [size, own_size]: [(u32, u32); 2],
         counts: PixelCounts,
     ) -> FeatureRow {
         let (photo_id, file_name, path) = names_of(self.catalogue, entry);
@@ -269,6 +281,7 @@ impl Work<'_> {
             photo_width_px: own_size.0,
             photo_height_px: own_size.1,
             counts,
+            embedding: None,
         }
     }
 }

@@ -52,10 +52,11 @@ pub(super) fn write_masks(
         wanted: Wanted { mask: true, certainty: false, ..work.wanted },
         masks: Some(stage.path(masks::FOLDER)),
         layout: work.layout.clone(),
+        embedder: None,
         ..*work
     };
     if let Some(predictor) = &mut predictor {
         predictor.without_certainty();
     }
-    stream::run(&work, predictor, work.catalogue.items(&indices)?, common.threads, |_| Ok(()))
+    stream::run(&work, (predictor, None), work.catalogue.items(&indices)?, common.threads, |_| Ok(()))
 }

@@ -22,7 +22,7 @@ pub const DEFAULT_MEMORY: ByteSize = ByteSize(1 << 30);
 /// Name of this stage.
 pub const STAGE: &str = "similarity";
 
-/// Measure of how similar two photos are. All are undefined for photos in which nothing is worn.
+/// Measure of how similar two photos are. All but `embedding` are undefined for photos in which nothing is worn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {
@@ -35,11 +35,13 @@ pub enum Measure {
     Cosine,
     /// Pearson correlation between the rows of a truncated SVD of the centred table.
     Latent,
+    /// Cosine of the photos' embeddings; undefined for photos without one.
+    Embedding,
 }
 
 impl Measure {
     /// All measures.
-    pub const ALL: [Self; 4] = [Self::Pearson, Self::CoRated, Self::Cosine, Self::Latent];
+    pub const ALL: [Self; 5] = [Self::Pearson, Self::CoRated, Self::Cosine, Self::Latent, Self::Embedding];
 
     /// The name used in settings and flags.
     #[must_use]
@@ -49,6 +51,7 @@ impl Measure {
             Self::CoRated => "co_rated",
             Self::Cosine => "cosine",
             Self::Latent => "latent",
+            Self::Embedding => "embedding",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The photos of a feature table, prepared for comparison with each other and with other photos.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -10,7 +11,7 @@ use super::latent::Latent;
 use super::nearest::Nearest;
 use super::pearson::Centred;
 use super::sparse::{BLOCK, SparseRow, SparseRows};
-use crate::features::FeatureTable;
+use crate::features::{Embeddings, FeatureTable};
 use crate::labels;
 
 /// A measure with its settings.
@@ -53,17 +54,13 @@ struct PreparedPhotos {
     vectors: Vec<f32>,
 }
 
-impl PreparedPhotos {
-    fn vectors(&self, rows: Range<usize>, dimensions: usize) -> &[f32] {
-        &self.vectors[rows.start * dimensions..rows.end * dimensions]
-    }
-}
-
 #[derive(Debug)]
 enum Kernel {
     Centred(Centred),
     CoRated(CoRated),
     Latent(Latent),
+    /// `None` if the table has no embeddings: nothing is defined.
+    Embedding(Option<Arc<Embeddings>>),
 }
 
 /// A cell that two photos share.
@@ -75,8 +72,8 @@ pub struct SharedCell {
     pub share: f32,
     /// Share of the neighbour's apparel pixels.
     pub neighbour_share: f32,
-    /// The cell's term in the sum that makes up the correlation, -1 to 1. For `latent`, whose own dimensions have no
-    /// names, it is the term of `pearson`.
+    /// The cell's term in the sum that makes up the correlation, -1 to 1. For `latent` and `embedding`, whose own
+    /// dimensions have no names, it is the term of `pearson`.
     pub contribution: f32,
 }
 
@@ -90,6 +87,7 @@ impl Correlator {
             Measure::Cosine => Kernel::Centred(Centred::new(&rows, false)),
             Measure::CoRated => Kernel::CoRated(CoRated::new(&rows, comparison.min_common)),
             Measure::Latent => Kernel::Latent(Latent::new(&rows, comparison.latent_dimensions)),
+            Measure::Embedding => Kernel::Embedding(features.embeddings.clone()),
         };
         Self { photo_ids: features.photo_ids.clone(), photos: kernel.photos(rows), kernel }
     }
@@ -127,10 +125,29 @@ impl Correlator {
         self.all_blocks(&self.photos, row)
     }
 
-    /// The correlations of another photo's 228 cells (absent = 0) with all photos of the table; NaN if undefined.
+    /// The correlations of another photo's 228 cells (absent = 0) with all photos of the table; NaN if undefined, which all
+    /// are for the measure `embedding`.
     #[must_use]
     pub fn correlate(&self, cells: &[f32]) -> Vec<f32> {
+        if matches!(self.kernel, Kernel::Embedding(_)) {
+            return vec![f32::NAN; self.len()];
+        }
         self.all_blocks(&self.kernel.photos(SparseRows::new(cells)), 0)
+    }
+
+    /// The cosines of another photo's embedding (of length 1) with those of all photos of the table; NaN if undefined, which
+    /// all are for other measures, and for an embedding of another length.
+    #[must_use]
+    pub fn correlate_embedding(&self, embedding: &[f32]) -> Vec<f32> {
+        let mut cosines = vec![f32::NAN; self.len()];
+        if let Kernel::Embedding(Some(embeddings)) = &self.kernel
+            && embeddings.of().dimensions == embedding.len()
+        {
+            for (block, cosines) in cosines.chunks_mut(BLOCK).enumerate() {
+                write_cosines(embeddings, embedding, block, cosines, BLOCK);
+            }
+        }
+        cosines
     }
 
     fn all_blocks(&self, photos: &PreparedPhotos, row: usize) -> Vec<f32> {
@@ -154,16 +171,23 @@ impl Correlator {
 
     fn tile_of(&self, photos: &PreparedPhotos, rows: Range<usize>, block: usize, tile: &mut [f32], stride: usize) {
         let columns = self.block(block);
-        if let Kernel::Latent(latent) = &self.kernel {
-            let d = latent.dimensions();
-            return latent.correlate(photos.vectors(rows, d), columns, tile, stride);
+        match &self.kernel {
+            Kernel::Latent(latent) => {
+                let d = latent.dimensions();
+                return latent.correlate(&photos.vectors[rows.start * d..rows.end * d], columns, tile, stride);
+            }
+            Kernel::Embedding(Some(embeddings)) => {
+                return write_cosines(embeddings, &embeddings.vectors(rows), block, tile, stride);
+            }
+            _ => {}
         }
         for (row, line) in rows.zip(tile.chunks_mut(stride)) {
             let (row, line) = (photos.rows.row(row), &mut line[..columns.len()]);
             match &self.kernel {
                 Kernel::Centred(centred) => centred.correlate(row, &self.photos.rows, block, line),
                 Kernel::CoRated(co_rated) => co_rated.correlate(row, &self.photos.rows, block, line),
-                Kernel::Latent(_) => {}
+                Kernel::Embedding(None) => line.fill(f32::NAN),
+                Kernel::Latent(_) | Kernel::Embedding(Some(_)) => {}
             }
         }
     }
@@ -204,6 +228,16 @@ impl Correlator {
     }
 }
 
+/// The cosines of `vectors`, `[vectors, dimensions]`, with the embeddings of a block, one row every `stride` elements.
+fn write_cosines(embeddings: &Embeddings, vectors: &[f32], block: usize, cosines: &mut [f32], stride: usize) {
+    let products = embeddings.products(vectors, block);
+    for (line, products) in cosines.chunks_mut(stride).zip(products.rows()) {
+        for (cosine, product) in line.iter_mut().zip(products) {
+            *cosine = product.clamp(-1.0, 1.0);
+        }
+    }
+}
+
 impl Kernel {
     fn photos(&self, rows: SparseRows) -> PreparedPhotos {
         let vectors = if let Self::Latent(latent) = self { latent.vectors(&rows) } else { Vec::new() };
@@ -215,7 +249,7 @@ impl Kernel {
         match self {
             Self::Centred(centred) => centred.terms(a, b),
             Self::CoRated(_) => super::co_rated::terms(a, b),
-            Self::Latent(_) => super::pearson::terms(a, b, true),
+            Self::Latent(_) | Self::Embedding(_) => super::pearson::terms(a, b, true),
         }
     }
 }

@@ -2,24 +2,32 @@
 
 use std::path::Path;
 
+use super::correlator::Correlator;
 use super::tables::{NEIGHBOURS_FILE, read_neighbours};
 use crate::error::Result;
 use crate::features::FeatureStatistics;
 use crate::stage::Stage;
 
 /// The figures that describe the feature table and so do not depend on which rows a shard processes.
-pub(super) const FEATURE_COUNTS: [&str; 4] =
-    ["photos_without_apparel", "mean_cells_per_photo", "commonest_cells", "latent_variance_share"];
+pub(super) const FEATURE_COUNTS: [&str; 5] = [
+    "photos_without_apparel",
+    "photos_without_embedding",
+    "mean_cells_per_photo",
+    "commonest_cells",
+    "latent_variance_share",
+];
 
-pub(super) fn count_features(features: &Path, variance_share: Option<f64>, stage: &mut Stage) -> Result<()> {
+pub(super) fn count_features(features: &Path, correlator: &Correlator, stage: &mut Stage) -> Result<()> {
     let statistics = FeatureStatistics::scan(features)?;
-    let counts: [serde_json::Value; 4] = [
+    let counts: [serde_json::Value; 5] = [
         statistics.photos_without_apparel.into(),
+        statistics.photos_without_embedding.into(),
         statistics.mean_cells_per_photo.into(),
         serde_json::json!(statistics.commonest_cells),
-        variance_share.into(),
+        correlator.variance_share().into(),
     ];
-    FEATURE_COUNTS.into_iter().zip(counts).for_each(|(name, value)| stage.count(name, value));
+    let known = FEATURE_COUNTS.into_iter().zip(counts).filter(|(_, value)| !value.is_null());
+    known.for_each(|(name, value)| stage.count(name, value));
     Ok(())
 }
 

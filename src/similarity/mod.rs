@@ -106,7 +106,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
         return merge_matrix::merge(&config.output, common);
     }
     let folder = OpenFolder::open(&config.features)?;
-    let features = FeatureTable::open(folder.root())?;
+    let features = open_features(&folder, config.measure)?;
     if features.is_empty() {
         return Err(Error::input(&config.features, "holds no photos; there is nothing to compare"));
     }
@@ -128,9 +128,36 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     write_neighbours(&stage.path(NEIGHBOURS_FILE), &neighbours)?;
     stage.count("photos", cut.rows());
     stage.count("neighbours", neighbours.len());
-    count_features(folder.root(), correlator.variance_share(), &mut stage)?;
+    count_features(folder.root(), &correlator, &mut stage)?;
     count_nearest(&mut stage)?;
     stage.publish()
+}
+
+/// Opens the feature table in `folder` with what `measure` compares.
+///
+/// # Errors
+/// As [`FeatureTable::open`]; [`Error::Input`] if it has no embeddings, but `measure` needs them.
+pub fn open_features(folder: &OpenFolder, measure: Measure) -> Result<FeatureTable> {
+    let mut features = FeatureTable::open(folder.root())?;
+    if measure != Measure::Embedding {
+        return Ok(features);
+    }
+    features.read_embeddings(folder.root())?;
+    match &features.embeddings {
+        None => {
+            let problem = "has no column 'embedding', which the measure 'embedding' compares; set [segment] embedder (or \
+                           --embedder) and run `lookbook segment` again";
+            return Err(Error::input(folder.name(), problem));
+        }
+        Some(embeddings) if embeddings.missing() > 0 => tracing::info!(
+            "{}: {} of {} photos have no embedding and are nobody's neighbours",
+            folder.name().display(),
+            embeddings.missing(),
+            embeddings.len()
+        ),
+        Some(_) => {}
+    }
+    Ok(features)
 }
 
 /// The matrix hardly compresses, so there must be room for all of it before the first row is computed.

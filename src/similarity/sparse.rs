@@ -2,8 +2,9 @@
 
 use crate::labels::CELL_COUNT;
 
-/// Photos per block of [`Postings`]: the sums of a block fit in the first-level cache.
-pub(super) const BLOCK: usize = 2048;
+/// Photos per block of [`Postings`] as of [`Embeddings`](crate::features::Embeddings): the sums of a block fit in the
+/// first-level cache.
+pub(super) const BLOCK: usize = crate::features::BLOCK;
 
 /// The cells of each photo (compressed sparse rows), 5 bytes per cell.
 #[derive(Debug, Default)]

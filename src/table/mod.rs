@@ -15,7 +15,7 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
+use parquet::file::metadata::{KeyValue, ParquetMetaData, RowGroupMetaData};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use parquet::file::reader::ChunkReader;
 
@@ -215,16 +215,52 @@ fn reader<T: ChunkReader + 'static>(
     Ok(TableReader { path: path.to_owned(), rows, reader })
 }
 
+/// What the footer of a table says.
+#[derive(Debug, Clone)]
+pub struct Footer {
+    /// Its columns.
+    pub schema: SchemaRef,
+    metadata: Arc<ParquetMetaData>,
+}
+
+impl Footer {
+    /// Of any table of this program.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it is not a complete Parquet file, [`Error::Schema`] if it is not a table of this schema
+    /// version.
+    pub fn read(path: &Path) -> Result<Self> {
+        let builder = open(path)?;
+        let name = builder.schema().metadata().get(TABLE_KEY).cloned().unwrap_or_default();
+        check_identity(path, &name, builder.schema())?;
+        Ok(Self { schema: builder.schema().clone(), metadata: builder.metadata().clone() })
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.metadata.file_metadata().num_rows() as u64
+    }
+
+    /// Number of nulls in a column of plain values, or of lists whose values are never null; `None` if the footer does not
+    /// say, or there is no such column.
+    #[must_use]
+    pub fn nulls(&self, column: &str) -> Option<u64> {
+        let of_column = |group: &RowGroupMetaData| {
+            let chunk =
+                group.columns().iter().find(|it| it.column_path().parts().first().is_some_and(|it| it == column));
+            chunk?.statistics()?.null_count_opt()
+        };
+        self.metadata.row_groups().iter().map(of_column).sum()
+    }
+}
+
 /// Number of rows of any table of this program, from its footer.
 ///
 /// # Errors
-/// [`Error::Input`] if it is not a complete Parquet file, [`Error::Schema`] if it is not a table of this schema
-/// version.
+/// As [`Footer::read`].
 pub fn count_rows(path: &Path) -> Result<u64> {
-    let builder = open(path)?;
-    let name = builder.schema().metadata().get(TABLE_KEY).cloned().unwrap_or_default();
-    check_identity(path, &name, builder.schema())?;
-    Ok(builder.metadata().file_metadata().num_rows() as u64)
+    Footer::read(path).map(|it| it.rows())
 }
 
 /// The batches of a table; created by [`read_table`].

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::embedding::write_drawn;
 use crate::model::write_flat_model;
 use crate::parser;
 use crate::shared::drawn_sample;
 use lookbook::dataset::Dataset;
-use lookbook::features::{FeatureStatistics, FeatureTable};
+use lookbook::features::{Embeddings, FeatureStatistics, FeatureTable};
 use lookbook::graph::{Loss, Spec, parameters};
 use lookbook::mat::ccp::Ccp;
 use lookbook::mat::cfpd::Cfpd;
@@ -98,6 +99,8 @@ fn kinds(place: &Path) -> Vec<Kind> {
     let weights = parameters::initial_weights(&spec, 0);
     let weights_file = place.join("weights.safetensors");
     model::weights::write_weights(&weights_file, &spec, &weights).unwrap();
+    let drawn = place.join("embeddings");
+    write_drawn(&drawn, 5, 7);
     let bytes = |path: PathBuf| fs::read(&path).unwrap_or_else(|cause| panic!("{}: {cause}", path.display()));
     let photos =
         ["baseline_420.jpg", "progressive_422.jpg", "restarts.jpg", "palette.png", "lossy.webp", "orientation_6.jpg"];
@@ -130,6 +133,9 @@ fn kinds(place: &Path) -> Vec<Kind> {
         }),
         kind("features", "part-00000.parquet", vec![bytes(features.join("part-00000.parquet"))], |folder| {
             said(FeatureTable::open(folder)).and_then(|()| said(FeatureStatistics::scan(folder)))
+        }),
+        kind("embeddings", "part-00000.parquet", vec![bytes(drawn.join("part-00000.parquet"))], |folder| {
+            said(Embeddings::read(folder)).and_then(|()| said(FeatureStatistics::scan(folder)))
         }),
         kind("neighbours", "neighbours.parquet", vec![bytes(neighbours)], |folder| {
             said(similarity::read_neighbours(folder))

@@ -6,6 +6,7 @@
 mod architecture;
 mod browser;
 mod convert;
+mod embedding;
 mod encoder;
 mod encoder_steps;
 mod faults;

@@ -89,7 +89,7 @@ fn exported_graphs_give_the_same_numbers_in_python() {
 }
 
 /// Whether Python has the engines that read tables; said aloud if not.
-fn has_engines() -> bool {
+pub(crate) fn has_engines() -> bool {
     let has = Path::new(env!("CARGO_MANIFEST_DIR")).join(".python/duckdb").exists();
     if !has {
         crate::shared::not_installed("there is no DuckDB in .python (scripts/install_python_packages.sh gets it)");

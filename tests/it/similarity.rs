@@ -24,7 +24,7 @@ const MEASURES: [(Measure, &str); 4] = [
 ];
 
 /// A feature row of photo `photo_id` with so many pixels in each cell.
-fn row(photo_id: u32, cells: &[(usize, u32)]) -> FeatureRow {
+pub(crate) fn row(photo_id: u32, cells: &[(usize, u32)]) -> FeatureRow {
     let mut cell_px = vec![0; CELL_COUNT];
     for &(cell, count) in cells {
         cell_px[cell] = count;
@@ -43,6 +43,7 @@ fn row(photo_id: u32, cells: &[(usize, u32)]) -> FeatureRow {
         photo_width_px: 400,
         photo_height_px: 600,
         counts: PixelCounts { category_px, apparel_px, cell_px },
+        embedding: None,
     }
 }
 
@@ -52,7 +53,7 @@ fn write_features(folder: &Path, rows: impl IntoIterator<Item = FeatureRow>) -> 
     // A table without rows has one part.
     let parts = rows.chunks(PART_ROWS).chain(rows.is_empty().then_some(&rows[..]));
     parts.enumerate().try_for_each(|(number, rows)| {
-        rows::write_part(&folder.join(table::part_name(number)), &rows::batch_of(rows), Format::Parquet)
+        rows::write_part(&folder.join(table::part_name(number)), &rows::batch_of(rows, None), Format::Parquet)
     })
 }
 

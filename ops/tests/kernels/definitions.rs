@@ -4,6 +4,7 @@
 use lookbook_ops::adam::{Adam, AdamInputs};
 use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
 use lookbook_ops::depthwise::Depthwise;
+use lookbook_ops::dots::Vectors;
 use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadLoss, MAPS};
 use lookbook_ops::maps::{Maps, Shape};
 use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
@@ -305,6 +306,31 @@ fn pointwise_convolutions_and_their_gradients_are_as_defined() {
     // Several chunks of a band, and as many weights as the last layers have.
     check_pointwise(Shape { batch: 1, rows: 8, columns: 104, channels: 144 }, 24);
     check_pointwise(Shape { batch: 1, rows: 2, columns: 13, channels: 1152 }, 320);
+}
+
+#[test]
+fn dot_products_are_as_defined_whatever_else_is_computed() {
+    every_instructions(|workers| {
+        for (len, dimensions) in [(1, 2), (7, 3), (8, 768), (65, 5), (203, 64), (130, 513)] {
+            let mut rng = ChaCha8Rng::seed_from_u64(len as u64);
+            let all = random(&mut rng, len * dimensions);
+            let vectors = Vectors::new(workers.instructions, all.clone(), dimensions);
+            assert_eq!(vectors.len(), len);
+            let row = |index: usize| &all[index * dimensions..][..dimensions];
+            let expected =
+                |a: usize, b: usize| row(a).iter().zip(row(b)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+            let whole = vectors.products(&all);
+            let rows: Vec<&[f32]> = whole.rows().collect();
+            assert_eq!(rows.len(), len);
+            for (a, found) in rows.iter().enumerate() {
+                let expected: Vec<f64> = (0..len).map(|b| expected(a, b)).collect();
+                assert_close(&format!("{len} x {dimensions}"), found, &expected);
+                assert!((0..len).all(|b| found[b] == rows[b][a]), "whichever comes first");
+                assert_eq!(vectors.vector(a).collect::<Vec<_>>(), row(a));
+                assert_eq!(vectors.products(row(a)).rows().next(), Some(*found), "alone");
+            }
+        }
+    });
 }
 
 /// A depthwise convolution with drawn kernel, stride and padding, by its definition.
