@@ -66,12 +66,12 @@ fn refused(bytes: usize) -> ! {
     _exit(1)
 }
 
-/// If the process has a limit of its address space (`ulimit -v`): one heap for each of so many bytes at most, where the C
-/// library would give every thread its own, and 64 MiB to each, until nothing is left for what threads need.
+/// Address space for each heap where it is limited.
 #[cfg(target_env = "gnu")]
 const BYTES_PER_HEAP: u64 = 1 << 30;
 
-/// Limits the number of heaps, to be called before any thread is started.
+/// Lets threads share heaps if the address space is limited (`ulimit -v`), to be called before any is started: the C library
+/// would give each a heap of its own, 64 MiB, until nothing is left for what else threads need.
 #[cfg(target_env = "gnu")]
 pub fn limit_heaps() {
     unsafe extern "C" {

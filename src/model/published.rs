@@ -97,6 +97,14 @@ impl Model {
         Ok(parser.files().iter().chain(parser.color_file()).map(|it| name.join(&it.name)).collect())
     }
 
+    /// The paths of the files that [`Model::record_network`] records, likewise.
+    ///
+    /// # Errors
+    /// As [`Parser::read`].
+    pub fn network_reads(name: &Path) -> Result<Vec<PathBuf>> {
+        if Parser::is_in(name) { Parser::reads(name) } else { Ok(vec![name.join(PREDICT_FILE)]) }
+    }
+
     /// The folder.
     #[must_use]
     pub fn folder(&self) -> &OpenFolder {

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::catalogue::{Catalogue, Numbering};
 use crate::color::{self, ColorTable};
 use crate::dataset::{Dataset, Split, photos};
 use crate::engine::Engine;
@@ -167,12 +168,12 @@ impl StageConfig for Config {
         let photos = self.dataset.join(photos::FILE);
         let start = self.start_from.as_ref().map(|it| it.join(PREDICT_FILE));
         let mut reads: Vec<_> = [photos].into_iter().chain(self.encoder.clone()).chain(start).map(Read::File).collect();
-        let mut teachers: Vec<_> = self.labels_from.as_deref().map(Model::open).transpose()?.into_iter().collect();
-        if let Some(Unlabelled { catalogue, model, .. }) = Unlabelled::open(self)? {
-            reads.extend(catalogue.reads());
-            teachers.push(model);
+        if let Some(photos) = &self.unlabelled {
+            reads.extend(Catalogue::open(photos, &Numbering::default())?.reads());
         }
-        reads.extend(teachers.iter().flat_map(Model::network_files).map(|(path, _)| Read::File(path)));
+        for teacher in self.labels_from.iter().chain(&self.unlabelled_model) {
+            reads.extend(Model::network_reads(teacher)?.into_iter().map(Read::File));
+        }
         Ok(reads)
     }
 

@@ -54,20 +54,32 @@ pub(super) fn relabel(
     confidence: f32,
     engine: Engine,
 ) -> Result<Vec<PseudoLabelled>> {
-    let mut teacher = Teacher::new(model, engine)?;
-    let (mut records, mut found) = (dataset.photos(Some(Split::Train))?, Vec::new());
+    let (mut teacher, mut found) = (Teacher::new(model, engine)?, Vec::new());
     let count = dataset.index()?.iter().filter(|it| it.split == Split::Train).count();
-    let progress = Progress::new("labelling", count as u64, "photos");
-    loop {
-        let records = records.by_ref().take(BATCH_SIZE).collect::<Result<Vec<_>>>()?;
-        if records.is_empty() {
-            return Ok(found);
-        }
-        stop::check()?;
-        progress.inc(records.len() as u64);
+    in_batches(dataset.photos(Some(Split::Train))?, count, |records| {
         let photos = records.par_iter().map(|it| it.decode(&dataset.photos_path())).collect::<Result<Vec<_>>>()?;
         let named = records.into_iter().zip(photos).map(|(it, photo)| (it.file_name, it.encoded, photo));
         found.extend(teacher.label(named.collect(), confidence)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Hands `count` photos on in batches for the network, until told to stop.
+fn in_batches<T>(
+    mut photos: impl Iterator<Item = Result<T>>,
+    count: usize,
+    mut label: impl FnMut(Vec<T>) -> Result<()>,
+) -> Result<()> {
+    let progress = Progress::new("labelling", count as u64, "photos");
+    loop {
+        let batch = photos.by_ref().take(BATCH_SIZE).collect::<Result<Vec<_>>>()?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        stop::check()?;
+        progress.inc(batch.len() as u64);
+        label(batch)?;
     }
 }
 
@@ -84,17 +96,9 @@ impl Unlabelled {
         let mut teacher = Teacher::new(&self.model, engine)?;
         let digests = dataset.photos(None)?.map(|record| Ok(files::digest_of(&record?.encoded)));
         let known = digests.collect::<Result<HashSet<_>>>()?;
-        let count = self.catalogue.entries.len() as u32;
-        let (all, mut found) = ((0..count).collect::<Vec<u32>>(), PseudoLabels::default());
-        let progress = Progress::new("labelling", u64::from(count), "photos");
-        let mut items = self.catalogue.items(&all)?;
-        loop {
-            let items = items.by_ref().take(BATCH_SIZE).collect::<Result<Vec<_>>>()?;
-            if items.is_empty() {
-                return Ok(found);
-            }
-            stop::check()?;
-            progress.inc(items.len() as u64);
+        let all: Vec<u32> = (0..self.catalogue.entries.len() as u32).collect();
+        let mut found = PseudoLabels::default();
+        in_batches(self.catalogue.items(&all)?, all.len(), |items| {
             let mut batch = Vec::with_capacity(items.len());
             for item in items {
                 let name = self.catalogue.entries[item.index as usize].name.to_string();
@@ -108,7 +112,9 @@ impl Unlabelled {
                 }
             }
             found.photos.extend(teacher.label(batch, self.confidence)?);
-        }
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     fn read(&self, item: Item) -> Result<(Vec<u8>, Photo), PhotoProblem> {
