@@ -199,6 +199,7 @@ fn reader<T: ChunkReader + 'static>(
     batch_rows: usize,
 ) -> Result<TableReader> {
     check_identity(path, name, builder.schema())?;
+    check_compression(path, builder.metadata())?;
     let found = builder.schema().fields();
     if let Some(missing) = columns.iter().find(|column| found.find(column).is_none()) {
         let found = found.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
@@ -325,6 +326,23 @@ fn check_identity(path: &Path, name: &str, schema: &Schema) -> Result<()> {
         format!("the table '{name}' of schema version {SCHEMA_VERSION}"),
         format!("'{}' of version {}; recreate it with this version of lookbook", found[0], found[1]),
     ))
+}
+
+/// Refuses a table that another program wrote with a compression that is not built in.
+fn check_compression(path: &Path, metadata: &ParquetMetaData) -> Result<()> {
+    let built_in =
+        |it: Compression| matches!(it, Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::ZSTD(_));
+    let columns = metadata.row_groups().iter().flat_map(|group| group.columns());
+    match columns.map(|it| (it, it.compression())).find(|(_, compression)| !built_in(*compression)) {
+        None => Ok(()),
+        Some((column, compression)) => {
+            let column = column.column_path().string();
+            Err(Error::input(
+                path,
+                format!("holds '{column}' compressed with {compression}; write it with ZSTD or SNAPPY"),
+            ))
+        }
+    }
 }
 
 /// Runs a step of the writer, which panics if zstd gets no memory.

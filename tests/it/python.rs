@@ -148,6 +148,42 @@ fn the_plain_glob_of_a_features_folder_gives_the_rows_alone() {
     assert_eq!(text, rows.concat());
 }
 
+/// Writes a part of the features again with a compression.
+const REWRITE_FEATURES: &str = r#"
+import sys, pyarrow.parquet
+part = "output/features/part-00000.parquet"
+pyarrow.parquet.write_table(pyarrow.parquet.read_table(part), part, compression=sys.argv[1])
+"#;
+
+#[test]
+fn tables_that_were_written_with_another_compression_are_read_or_refused_by_its_name() {
+    if python().is_none() || !has_engines() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    lookbook(
+        place.path(),
+        &[
+            &["sample", "--photos", "10", "--output", "output/sample"],
+            &["convert", "--source", "output/sample", "--output", "output/dataset"],
+            &["segment", "--from", "labels"],
+        ],
+    );
+    for (compression, answer) in [("snappy", None), ("gzip", Some("holds 'photo_id' compressed with GZIP"))] {
+        let mut rewrite = python().unwrap();
+        assert!(
+            rewrite.current_dir(place.path()).args(["-c", REWRITE_FEATURES, compression]).status().unwrap().success()
+        );
+        let mut similarity = Command::new(env!("CARGO_BIN_EXE_lookbook"));
+        let ran = similarity.env_clear().current_dir(place.path()).arg("similarity").output().unwrap();
+        let error = String::from_utf8_lossy(&ran.stderr);
+        match answer {
+            None => assert!(ran.status.success(), "{error}"),
+            Some(answer) => assert!(ran.status.code() == Some(1) && error.contains(answer), "{error}"),
+        }
+    }
+}
+
 #[test]
 fn the_examples_of_the_tables_document_run() {
     let Some(mut python) = python() else { return };
