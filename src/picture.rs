@@ -10,7 +10,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::error::{Error, Result};
-use crate::labels::{BACKGROUND, CATEGORIES, CATEGORY_PALETTE};
+use crate::labels::{BACKGROUND, LabelSet, category_rgb};
 use crate::photo::{self, Photo};
 
 /// Weight of the palette's colour in a coloured pixel of an overlay; the rest is the photo.
@@ -97,8 +97,7 @@ pub fn overlay(photo: &Photo, label_map: &[u8]) -> Photo {
         if label == BACKGROUND && !border {
             continue;
         }
-        let color = CATEGORY_PALETTE.get(usize::from(label)).unwrap_or(&CATEGORY_PALETTE[0]);
-        for (value, &of_palette) in pixel.iter_mut().zip(color) {
+        for (value, of_palette) in pixel.iter_mut().zip(category_rgb(label)) {
             let mixed = f32::from(of_palette) * OVERLAY_STRENGTH + f32::from(*value) * (1.0 - OVERLAY_STRENGTH);
             *value = if border { mixed * 0.35 } else { mixed }.round() as u8;
         }
@@ -127,22 +126,22 @@ pub fn certainty(photo: &Photo, certainty: &[u8]) -> Photo {
     drawn
 }
 
-/// Swatches with the names of `categories` (ids), in rows of at most `width_px`.
+/// Swatches with the names of `categories` (ids of `labels`), in rows of at most `width_px`.
 ///
 /// # Errors
 /// [`Error::Input`] if drawing fails.
-pub fn legend(categories: &[u8], width_px: u32) -> Result<Photo> {
+pub fn legend(labels: &LabelSet, categories: &[u8], width_px: u32) -> Result<Photo> {
     const SWATCH_PX: i32 = 14;
     const ROW_PX: i32 = 24;
     let mut entries = Vec::new();
     let (mut x, mut y) = (GAP_PX, GAP_PX / 2);
-    for &category in categories.iter().filter(|&&category| usize::from(category) < CATEGORIES.len()) {
-        let name = CATEGORIES[usize::from(category)];
+    for &category in categories.iter().filter(|&&category| usize::from(category) < labels.category_count()) {
+        let name = labels.category_name(category);
         let entry_width = SWATCH_PX + 6 + text_width(name) as i32 + GAP_PX;
         if x + entry_width > width_px as i32 && x > GAP_PX {
             (x, y) = (GAP_PX, y + ROW_PX);
         }
-        entries.push((x, y, name, CATEGORY_PALETTE[usize::from(category)]));
+        entries.push((x, y, name, category_rgb(category)));
         x += entry_width;
     }
     draw(width_px, (y + ROW_PX + GAP_PX / 2) as u32, |area| {

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::labels::{self, CELL_COUNT};
+use crate::labels::LabelSet;
 use crate::{frames, table};
 
 mod counts;
@@ -37,8 +37,10 @@ pub struct FeatureTable {
     pub content_sha256: Vec<String>,
     /// Number of apparel pixels.
     pub apparel_px: Vec<u64>,
-    /// `[photos, 228]`, row-major; 0 for empty cells.
+    /// `[photos, cells]`, row-major; 0 for empty cells.
     pub cells: Vec<f32>,
+    /// The categories and colours that the cells are of.
+    pub labels: LabelSet,
 }
 
 impl FeatureTable {
@@ -47,16 +49,17 @@ impl FeatureTable {
     /// # Errors
     /// [`crate::Error::Input`], [`crate::Error::Schema`].
     pub fn open(folder: &Path) -> Result<Self> {
+        let labels = labels_of(folder)?;
         let mut columns: Vec<Expr> = ["photo_id", "file_name", "path", "content_sha256", "apparel_px"].map(col).into();
-        columns.extend(labels::cell_names().into_iter().map(col));
-        let table = query(folder, |scan| Self::from_frame(&scan.select(columns).collect()?))?;
+        columns.extend(labels.cell_names().iter().map(|name| col(name.as_str())));
+        let table = query(folder, |scan| Self::from_frame(&scan.select(columns).collect()?, labels))?;
         table.check(folder)?;
         Ok(table)
     }
 
-    /// Rows of 228 cells each, with nothing else known about the photos.
-    pub(crate) fn unnamed(cells: Vec<f32>) -> Self {
-        let photos = cells.len() / CELL_COUNT;
+    /// Rows of the cells of `labels`, with nothing else known about the photos.
+    pub(crate) fn unnamed(cells: Vec<f32>, labels: LabelSet) -> Self {
+        let photos = cells.len() / labels.cell_count();
         let texts = vec![String::new(); photos];
         Self {
             photo_ids: (0..photos as u32).collect(),
@@ -65,6 +68,7 @@ impl FeatureTable {
             content_sha256: texts,
             apparel_px: vec![0; photos],
             cells,
+            labels,
         }
     }
 
@@ -80,13 +84,14 @@ impl FeatureTable {
         self.photo_ids.is_empty()
     }
 
-    /// The 228 cells of the photo in row `row`.
+    /// The cells of the photo in row `row`.
     #[must_use]
     pub fn row(&self, row: usize) -> &[f32] {
-        &self.cells[row * CELL_COUNT..(row + 1) * CELL_COUNT]
+        let count = self.labels.cell_count();
+        &self.cells[row * count..(row + 1) * count]
     }
 
-    fn from_frame(frame: &DataFrame) -> Result<Self, PolarsError> {
+    fn from_frame(frame: &DataFrame, labels: LabelSet) -> Result<Self, PolarsError> {
         let numbers = |name: &str| {
             let values = frame.column(name)?.u32()?;
             Ok::<_, PolarsError>(values.iter().map(Option::unwrap_or_default).collect::<Vec<_>>())
@@ -95,10 +100,11 @@ impl FeatureTable {
             let values = frame.column(name)?.str()?;
             Ok::<_, PolarsError>(values.iter().map(|text| text.unwrap_or_default().to_owned()).collect::<Vec<_>>())
         };
-        let mut cells = vec![0.0; frame.height() * CELL_COUNT];
-        for (cell, name) in labels::cell_names().iter().enumerate() {
+        let count = labels.cell_count();
+        let mut cells = vec![0.0; frame.height() * count];
+        for (cell, name) in labels.cell_names().iter().enumerate() {
             for (row, value) in frame.column(name)?.f32()?.iter().enumerate() {
-                cells[row * CELL_COUNT + cell] = value.unwrap_or(0.0);
+                cells[row * count + cell] = value.unwrap_or(0.0);
             }
         }
         Ok(Self {
@@ -108,6 +114,7 @@ impl FeatureTable {
             content_sha256: texts("content_sha256")?,
             apparel_px: numbers("apparel_px")?.into_iter().map(u64::from).collect(),
             cells,
+            labels,
         })
     }
 
@@ -117,7 +124,8 @@ impl FeatureTable {
             return Err(Error::input(folder, format!("photo_id {twice} occurs twice; ids must be unique")));
         }
         if let Some(at) = self.cells.iter().position(|share| !(0.0..=1.0).contains(share)) {
-            let (row, cell) = (at / CELL_COUNT, &labels::cell_names()[at % CELL_COUNT]);
+            let count = self.labels.cell_count();
+            let (row, cell) = (at / count, &self.labels.cell_names()[at % count]);
             let (id, value) = (self.photo_ids[row], self.cells[at]);
             return Err(Error::input(
                 folder,
@@ -135,7 +143,7 @@ pub struct FeatureStatistics {
     pub photos: u64,
     /// Photos in which no cell is present.
     pub photos_without_apparel: u64,
-    /// Pixels of each of the 19 apparel categories, ascending by id.
+    /// Pixels of each apparel category, ascending by id.
     pub apparel_category_px: Vec<u64>,
     /// Mean number of non-empty cells per photo; 0 if there are no photos.
     pub mean_cells_per_photo: f64,
@@ -150,10 +158,11 @@ impl FeatureStatistics {
     /// # Errors
     /// As [`FeatureTable::open`].
     pub fn scan(folder: &Path) -> Result<Self> {
-        let names = labels::cell_names();
+        let labels = labels_of(folder)?;
+        let names = labels.cell_names();
         let mut figures: Vec<Expr> = names.iter().map(|name| col(name.as_str()).count()).collect();
         figures.push(col("apparel_px").count().alias("photos"));
-        let pixels: Vec<_> = labels::apparel_categories().map(|it| format!("px_{}", labels::column_name(it))).collect();
+        let pixels: Vec<_> = labels.apparel_categories().map(|it| format!("px_{}", labels.column_name(it))).collect();
         figures.extend(pixels.iter().map(|name| col(name.as_str()).cast(DataType::UInt64).sum()));
         let absent: Vec<Expr> = names.iter().map(|name| col(name.as_str()).is_null()).collect();
         query(folder, |scan| {
@@ -178,6 +187,20 @@ impl FeatureStatistics {
             })
         })
     }
+}
+
+/// The label set of the parts of a features folder.
+///
+/// # Errors
+/// As [`rows::labels_of`]; [`Error::Input`] if a part has another one than the first.
+pub fn labels_of(folder: &Path) -> Result<LabelSet> {
+    let parts = table::parts(folder)?;
+    let labels = rows::labels_of(&parts[0])?;
+    for part in &parts[1..] {
+        let like = labels.check_like(&rows::labels_of(part)?, "the first part", "this one");
+        like.map_err(|problem| Error::input(part, format!("{problem}; run segment again")))?;
+    }
+    Ok(labels)
 }
 
 /// Runs a query of all parts of a features folder.
@@ -216,7 +239,8 @@ mod tests {
     }
 
     fn cells(counts: &PixelCounts) -> Vec<(String, f32)> {
-        let names = labels::cell_names();
+        let labels = LabelSet::cfpd();
+        let names = labels.cell_names().iter().cloned();
         counts.shares().into_iter().zip(names).filter_map(|(share, name)| Some((name, share?))).collect()
     }
 
@@ -226,7 +250,7 @@ mod tests {
 
     #[test]
     fn every_pixel_counts_under_its_own_colour() {
-        let counts = PixelCounts::of(&LABELS, 4, all_of(ColorRule::PerPixel), |pixel| COLORS[pixel]);
+        let counts = PixelCounts::of(&LabelSet::cfpd(), &LABELS, 4, all_of(ColorRule::PerPixel), |pixel| COLORS[pixel]);
         assert_eq!(counts.apparel_px, 7);
         assert_eq!(counts.category_px.iter().sum::<u32>(), 12);
         assert_eq!((counts.category_px[0], counts.category_px[8], counts.category_px[10]), (4, 1, 1));
@@ -238,10 +262,10 @@ mod tests {
 
     #[test]
     fn the_first_pixel_of_a_category_is_taken_columns_first() {
-        let counts = PixelCounts::of(&LABELS, 4, all_of(ColorRule::FirstPixel), |pixel| COLORS[pixel]);
+        let counts = PixelCounts::of(&LabelSet::cfpd(), &LABELS, 4, all_of(ColorRule::FirstPixel), |pixel| COLORS[pixel]);
         assert_eq!(cells(&counts), named(&[("Tshirt_blue", 4.0 / 7.0), ("shoe_black", 2.0 / 7.0)]));
         // The T-shirt's first pixel is at (1, 0) in row-major order, at (0, 1) in column-major order.
-        let counts = PixelCounts::of(&[0, 1, 1, 1], 2, all_of(ColorRule::FirstPixel), |pixel| [0, 3, 10, 10][pixel]);
+        let counts = PixelCounts::of(&LabelSet::cfpd(), &[0, 1, 1, 1], 2, all_of(ColorRule::FirstPixel), |pixel| [0, 3, 10, 10][pixel]);
         assert_eq!(cells(&counts), named(&[("Tshirt_red", 1.0)]));
     }
 
@@ -263,7 +287,7 @@ mod tests {
         };
         let present = |min_share, min_region| {
             let rule = CellRule { color: ColorRule::PerPixel, presence: Presence { min_share, min_region } };
-            let counts = PixelCounts::of(&labels, 10, rule, color);
+            let counts = PixelCounts::of(&LabelSet::cfpd(), &labels, 10, rule, color);
             assert_eq!((counts.apparel_px, counts.category_px[15]), (40, 4), "pixels are counted whatever is present");
             cells(&counts)
         };
@@ -284,7 +308,7 @@ mod tests {
         let mut labels = vec![7; 593];
         labels.resize(1000, 6);
         let rule = CellRule { color: ColorRule::PerPixel, presence: Presence { min_share: 1.0, min_region: 1.0 } };
-        let present = |labels: &[u8]| cells(&PixelCounts::of(labels, 1000, rule, |_| 11));
+        let present = |labels: &[u8]| cells(&PixelCounts::of(&LabelSet::cfpd(), labels, 1000, rule, |_| 11));
         assert_eq!(present(&labels), named(&[("dress_white", 0.593)]), "the coat lacks 0.049");
         labels[592] = 6;
         assert_eq!(present(&labels), []);
@@ -301,8 +325,19 @@ mod tests {
     }
 
     #[test]
+    fn more_cells_than_a_byte_counts_are_counted_alike() {
+        let names: Vec<String> = (1..64).map(|it| format!("c{it}")).collect();
+        let labels = LabelSet::of_names(names.iter().map(String::as_str)).expect("64 categories");
+        assert_eq!(labels.cell_count(), 63 * 12);
+        let counts = PixelCounts::of(&labels, &[0, 63, 63, 1], 4, all_of(ColorRule::PerPixel), |pixel| [1, 12, 12, 1][pixel]);
+        assert_eq!((counts.apparel_px, counts.cell_px.len()), (3, 63 * 12));
+        let there: Vec<_> = labels.cell_names().iter().zip(counts.cell_px).filter(|(_, px)| *px > 0).collect();
+        assert_eq!(there, [(&"c1_beige".to_owned(), 1), (&"c63_yellow".to_owned(), 2)]);
+    }
+
+    #[test]
     fn nothing_worn_is_no_cell_at_all() {
-        let counts = PixelCounts::of(&[0, 8, 9, 17], 2, all_of(ColorRule::PerPixel), |_| 5);
+        let counts = PixelCounts::of(&LabelSet::cfpd(), &[0, 8, 9, 17], 2, all_of(ColorRule::PerPixel), |_| 5);
         assert_eq!(counts.apparel_px, 0);
         assert!(counts.shares().iter().all(Option::is_none));
     }

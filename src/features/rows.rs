@@ -8,30 +8,36 @@
 //! | `model_id` | text | the model that made the label map; `labels` if it comes from the source's own labels |
 //! | `width_px`, `height_px` | u32 | size of the label map, whose pixels are counted below |
 //! | `photo_width_px`, `photo_height_px` | u32 | size of the upright photo; its pixel (x, y) is the label map's (x `width_px` / `photo_width_px`, y `height_px` / `photo_height_px`), rounded down |
-//! | `px_<category>` | u32 | pixels of each of the 23 categories; their sum is `width_px * height_px` |
-//! | `apparel_px` | u32 | pixels of the 19 apparel categories |
-//! | `<category>_<color>` | f32, 228 of them | share of the apparel pixels with that category and colour; null if no pixel has them |
+//! | `px_<category>` | u32 | pixels of each category; their sum is `width_px * height_px` |
+//! | `apparel_px` | u32 | pixels of the apparel categories |
+//! | `<category>_<color>` | f32 | share of the apparel pixels with that category and colour; null if no pixel has them |
+//!
+//! The label set is in the table's metadata ([`LABELS_KEY`]) unless it is the default one, whose columns are 23 categories
+//! and 228 cells.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, Float32Array, StringArray, UInt32Array};
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::ipc::writer::FileWriter;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use super::counts::PixelCounts;
 use crate::error::{Error, Result};
-use crate::labels::{self, CATEGORY_COUNT};
-use crate::table::{TableWriter, schema};
+use crate::labels::LabelSet;
+use crate::table::{TableWriter, read_table, schema};
 
 /// Name of the table in its metadata.
 pub const TABLE: &str = "features";
 /// Maximum number of rows of a part, which is a single row group.
 pub const PART_ROWS: usize = 8192;
+/// Metadata key of the label set as JSON, in tables of another one than the default.
+pub const LABELS_KEY: &str = "lookbook.labels";
 /// Extension of the Arrow IPC file next to a part.
 pub const IPC_EXTENSION: &str = "arrow";
 
@@ -71,23 +77,51 @@ pub struct FeatureRow {
     pub counts: PixelCounts,
 }
 
-/// The schema of the table.
-static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+/// The schema of the table of the default label set.
+static CFPD_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| made_schema(&LabelSet::cfpd()));
+
+/// The schema of the table of a label set.
+#[must_use]
+pub fn schema_of(labels: &LabelSet) -> SchemaRef {
+    if labels.is_cfpd() {
+        return CFPD_SCHEMA.clone();
+    }
+    let made = made_schema(labels);
+    let mut metadata: HashMap<_, _> = made.metadata().clone().into();
+    metadata.insert(LABELS_KEY.to_owned(), serde_json::to_string(labels).expect("a label set is plain data"));
+    Arc::new(Schema::new_with_metadata(made.fields().clone(), metadata))
+}
+
+fn made_schema(labels: &LabelSet) -> SchemaRef {
     let text = |name| Field::new(name, DataType::Utf8, false);
     let number = |name: String| Field::new(name, DataType::UInt32, false);
     let mut fields = vec![number("photo_id".to_owned())];
     fields.extend(["file_name", "path", "content_sha256", "model_id"].map(text));
     let sizes = ["width_px", "height_px", "photo_width_px", "photo_height_px"];
     fields.extend(sizes.map(|name| number(name.to_owned())));
-    fields.extend((0..CATEGORY_COUNT as u8).map(|category| number(format!("px_{}", labels::column_name(category)))));
+    let categories = 0..labels.category_count() as u8;
+    fields.extend(categories.map(|category| number(format!("px_{}", labels.column_name(category)))));
     fields.push(number("apparel_px".to_owned()));
-    fields.extend(labels::cell_names().into_iter().map(|name| Field::new(name, DataType::Float32, true)));
+    fields.extend(labels.cell_names().iter().map(|name| Field::new(name, DataType::Float32, true)));
     schema(TABLE, fields)
-});
+}
+
+/// The label set of the part at `path`.
+///
+/// # Errors
+/// As [`read_table`]; [`Error::Input`] if its metadata is damaged.
+pub fn labels_of(path: &Path) -> Result<LabelSet> {
+    let part = read_table(path, TABLE, &[], 1)?;
+    let Some(text) = part.metadata(LABELS_KEY) else { return Ok(LabelSet::cfpd()) };
+    let damaged = |cause: serde_json::Error| {
+        Error::input(path, format!("its '{LABELS_KEY}' is invalid ({cause}); run segment again"))
+    };
+    serde_json::from_str(text).map_err(damaged)
+}
 
 /// Converts rows to a batch.
 #[must_use]
-pub fn batch_of(rows: &[FeatureRow]) -> RecordBatch {
+pub fn batch_of(labels: &LabelSet, rows: &[FeatureRow]) -> RecordBatch {
     let text = |of: fn(&FeatureRow) -> &str| Arc::new(StringArray::from_iter_values(rows.iter().map(of))) as ArrayRef;
     let number =
         |of: &dyn Fn(&FeatureRow) -> u32| Arc::new(UInt32Array::from_iter_values(rows.iter().map(of))) as ArrayRef;
@@ -102,14 +136,14 @@ pub fn batch_of(rows: &[FeatureRow]) -> RecordBatch {
         number(&|row| row.photo_width_px),
         number(&|row| row.photo_height_px),
     ];
-    columns.extend((0..CATEGORY_COUNT).map(|category| number(&|row| row.counts.category_px[category])));
+    columns.extend((0..labels.category_count()).map(|category| number(&|row| row.counts.category_px[category])));
     columns.push(number(&|row| row.counts.apparel_px));
     let shares: Vec<_> = rows.iter().map(|row| row.counts.shares()).collect();
-    columns.extend((0..labels::CELL_COUNT).map(|cell| {
+    columns.extend((0..labels.cell_count()).map(|cell| {
         let column: Float32Array = shares.iter().map(|row| row[cell]).collect();
         Arc::new(column) as ArrayRef
     }));
-    RecordBatch::try_new(SCHEMA.clone(), columns).expect("the columns match the schema")
+    RecordBatch::try_new(schema_of(labels), columns).expect("the columns match the schema")
 }
 
 /// The same rows with other ids, file names and paths.
@@ -119,7 +153,7 @@ pub fn renamed(rows: &RecordBatch, names: &[(u32, String, String)]) -> RecordBat
     columns[0] = Arc::new(UInt32Array::from_iter_values(names.iter().map(|it| it.0)));
     columns[1] = Arc::new(StringArray::from_iter_values(names.iter().map(|it| &it.1)));
     columns[2] = Arc::new(StringArray::from_iter_values(names.iter().map(|it| &it.2)));
-    RecordBatch::try_new(SCHEMA.clone(), columns).expect("only the values of three columns change")
+    RecordBatch::try_new(rows.schema(), columns).expect("only the values of three columns change")
 }
 
 /// Writes a part, with an `.arrow` file next to it if the format includes one.
@@ -127,7 +161,7 @@ pub fn renamed(rows: &RecordBatch, names: &[(u32, String, String)]) -> RecordBat
 /// # Errors
 /// As [`TableWriter`].
 pub fn write_part(path: &Path, rows: &RecordBatch, format: Format) -> Result<()> {
-    let mut writer = TableWriter::create(path, SCHEMA.clone(), PART_ROWS)?;
+    let mut writer = TableWriter::create(path, rows.schema(), PART_ROWS)?;
     writer.write(rows)?;
     writer.close()?;
     if format == Format::Arrow { write_ipc(&path.with_extension(IPC_EXTENSION), rows) } else { Ok(()) }

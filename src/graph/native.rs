@@ -15,7 +15,6 @@ use super::parameters;
 use super::presence::{Presence, PresenceTruth};
 use super::spec::{Loss, LossWeights, PRESENCE, Precision, Spec};
 use super::unet::LossGradients;
-use crate::labels::CATEGORY_COUNT;
 
 /// A layer that the forward pass went through.
 enum Layer {
@@ -84,7 +83,7 @@ pub(super) fn learn(
     let mut inputs = vec![&features, &weight, &bias, labels];
     let presence_weight = loss_weights.presence;
     let loss_weights = (spec.loss == Loss::Softmax)
-        .then(|| [builder.floats(&loss_weights.categories), builder.floats(&[loss_weights.dice])]);
+        .then(|| [builder.floats(&loss_weights.of_categories(spec.maps())), builder.floats(&[loss_weights.dice])]);
     inputs.extend(loss_weights.iter().flatten());
     let head = builder.native("HeadLoss", &inputs, vec![photo(spec)], 6);
     let [mut loss, pixel_accuracy, weight, mut bias, gradient, present] =
@@ -103,7 +102,7 @@ pub(super) fn learn(
             present: &present,
             of_gate: &of_gate,
             weight,
-            gradient_share: weight / CATEGORY_COUNT as f32,
+            gradient_share: weight / spec.maps() as f32,
         };
         let found = presence.learn(builder, &truth);
         loss = builder.node("Add", &[&loss, &found.loss], vec![]);
@@ -169,7 +168,7 @@ fn predicted(
     let features = spec.mean_with_mirror_images(builder, &features, &dims, Some(1));
     let [weight, bias] = head_parameters(builder, weights, presence.as_ref());
     let bias =
-        if presence.is_some() { spec.mean_with_mirror_images(builder, &bias, &[CATEGORY_COUNT], None) } else { bias };
+        if presence.is_some() { spec.mean_with_mirror_images(builder, &bias, &[spec.maps()], None) } else { bias };
     [features, weight, bias]
 }
 
@@ -240,7 +239,7 @@ fn forward(
         Some(encoder) => (pass.encode(encoder, &photos), Activation::None),
     };
     let mut x = maps.pop().expect("there is a lowest level");
-    let presence = spec.presence.then(|| (pass.presence(&x), x.clone()));
+    let presence = spec.presence.then(|| (pass.presence(&x, spec.maps()), x.clone()));
     for (level, skip) in (1..).zip(maps.into_iter().rev()) {
         x = pass.up(&format!("up{level}t"), x, activation);
         x = pass.convolution(&format!("up{level}a"), vec![x, skip], false);
@@ -386,11 +385,11 @@ impl NativePass<'_> {
         output
     }
 
-    fn presence(&mut self, lowest: &Value) -> Presence {
+    fn presence(&mut self, lowest: &Value, maps: usize) -> Presence {
         self.builder.scope(PRESENCE);
         let wide = if self.precision == Precision::Bf16 { self.builder.wide_bf16(lowest) } else { lowest.clone() };
         let pooled = self.builder.reduce("ReduceMean", &wide, &[1, 2], false);
-        Presence::new(self.builder, pooled, self.weights)
+        Presence::new(self.builder, pooled, self.weights, maps)
     }
 
     fn pool(&mut self, level: usize, input: Value) -> Value {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::Form;
+use crate::dataset::Dataset;
 use crate::engine::{Device, PrecisionChoice};
 use crate::error::{Error, Result};
 use crate::features::rows::Format;
@@ -70,7 +71,7 @@ pub struct Config {
     /// How a category's colour is chosen.
     pub color_rule: ColorRule,
     /// Minimum share of the photo's apparel pixels for a cell to be present, as a fraction of its category's
-    /// [usual share](crate::labels::USUAL_SHARE), 0 to 1 ([`DEFAULT_MIN_SHARE`]).
+    /// [usual share](crate::labels::Category::usual_share), 0 to 1 ([`DEFAULT_MIN_SHARE`]).
     pub min_share: f64,
     /// Minimum share of the largest connected region of a cell for it to be present, likewise ([`DEFAULT_MIN_REGION`]).
     pub min_region: f64,
@@ -203,6 +204,14 @@ pub fn check_catalogue(config: &Config) -> Result<()> {
     }
 }
 
+/// Checks that the model labels photos as the catalogue is labelled, if that is a dataset.
+fn check_labels(config: &Config, model: &Model) -> Result<()> {
+    if Form::of(&config.catalogue)? != Form::Dataset {
+        return Ok(());
+    }
+    Dataset::open(&config.catalogue)?.check_labels(&model.labels()?, "segment.model", &config.model)
+}
+
 /// Opens the model, or checks that there are labels instead: before the lock is taken, and long before the photos are
 /// read. `None` for labels and for a merge, which segments nothing.
 ///
@@ -213,6 +222,7 @@ pub fn open_model(config: &Config, gates: &Gates) -> Result<Option<(Model, Color
         LabelSource::Labels => check_catalogue(config).map(|()| None),
         LabelSource::Model if !config.merge => {
             let model = Model::open_allowed(&config.model, gates)?;
+            check_labels(config, &model)?;
             let colors = model.colors()?;
             Ok(Some((model, colors)))
         }

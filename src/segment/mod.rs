@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::catalogue::{Catalogue, Numbering};
+use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::features::layout;
 use crate::model::{Colors, Model, Predictor};
@@ -195,15 +196,16 @@ fn tell_passed_over(catalogue: &Catalogue) {
 fn dry_run(config: &Config, common: &Common, model: Option<(Model, Colors)>) -> Result<Summary> {
     let mut summary = stage::dry_run(STAGE, &config.folder(), common, config)?;
     if config.merge {
-        let (catalogue, _) = plan::open_catalogue(config, &plan::published(config)?)?;
+        let earlier = plan::published(config, &merge_features::labels(config)?)?;
+        let (catalogue, _) = plan::open_catalogue(config, &earlier)?;
         summary.counts.set("photos", catalogue.entries.len());
         return Ok(summary);
     }
     let made_by = match model {
-        None => MadeBy::Labels,
+        None => MadeBy::Labels { labels: Dataset::open(&config.catalogue)?.labels().clone() },
         Some((model, colors)) => {
             let precision = model.precision(config.precision, common.engine(config.device))?.name();
-            MadeBy::Model { checksums: model.checksums(&colors), precision }
+            MadeBy::model(&model, &colors, precision)?
         }
     };
     let plan = Plan::new(config, &made_by)?;

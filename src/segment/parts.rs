@@ -16,6 +16,7 @@ use crate::catalogue::{Catalogue, Entry};
 use crate::error::Result;
 use crate::features::layout;
 use crate::features::rows::{self, FeatureRow, Format, IPC_EXTENSION, PART_ROWS};
+use crate::labels::LabelSet;
 use crate::photo::PhotoProblem;
 use crate::rejects::Reject;
 use crate::stage::{Digest, Listing, Stat};
@@ -94,6 +95,8 @@ impl Tally {
 
 /// What the parts are made from and where they are written.
 pub(super) struct Parts<'a> {
+    /// The categories and colours of the rows.
+    pub(super) labels: &'a LabelSet,
     pub(super) catalogue: &'a Catalogue,
     pub(super) earlier: &'a Earlier,
     pub(super) fates: &'a [Fate],
@@ -181,7 +184,7 @@ impl<'a> Writer<'a> {
             self.write(number, Vec::new())?;
         }
         if self.files.is_empty() {
-            self.write_files(0, &rows::batch_of(&[]), &[])?;
+            self.write_files(0, &rows::batch_of(self.parts.labels, &[]), &[])?;
         }
         for (place, &number) in self.files.iter().enumerate() {
             self.parts.rename(number, place)?;
@@ -331,7 +334,7 @@ impl Parts<'_> {
             from.push(source);
             names.push(self.names(outcome.index));
         }
-        let made = rows::batch_of(&made);
+        let made = rows::batch_of(self.labels, &made);
         if from.iter().all(Option::is_none) {
             return Ok(made);
         }
@@ -438,6 +441,7 @@ fn state_of(entry: &Entry, outcome: &PhotoOutcome, row_key: u64, before: Option<
 
 /// Rows made in this run, saved in the layout of a features folder.
 pub(super) struct Unfinished {
+    labels: LabelSet,
     folder: PathBuf,
     masks: Option<PathBuf>,
     number: usize,
@@ -449,12 +453,13 @@ pub(super) struct Unfinished {
 impl Unfinished {
     /// Continues after the files already in `folder`, writing one file per `every` rows; the photos' masks are in
     /// `masks`.
-    pub(super) fn new(folder: &Path, masks: Option<PathBuf>, every: usize) -> Result<Self> {
+    pub(super) fn new(labels: &LabelSet, folder: &Path, masks: Option<PathBuf>, every: usize) -> Result<Self> {
         let mut number = 0;
         while files::is_there(&folder.join(layout::find(folder, layout::state_file(number))?))? {
             number += 1;
         }
-        Ok(Self { folder: folder.to_owned(), masks, number, every, rows: Vec::new(), states: Vec::new() })
+        let (labels, folder) = (labels.clone(), folder.to_owned());
+        Ok(Self { labels, folder, masks, number, every, rows: Vec::new(), states: Vec::new() })
     }
 
     fn push(&mut self, row: &FeatureRow, state: StateRow) -> Result<()> {
@@ -466,7 +471,7 @@ impl Unfinished {
         let states = self.folder.join(layout::STATE_FOLDER);
         files::create_folder(&states)?;
         let path = self.folder.join(table::part_name(self.number));
-        rows::write_part(&path, &rows::batch_of(&self.rows), Format::Parquet)?;
+        rows::write_part(&path, &rows::batch_of(&self.labels, &self.rows), Format::Parquet)?;
         files::flush(&self.folder)?;
         // The state is written last, atomically: a part without one does not count, and it vouches for the masks as
         // well.

@@ -14,6 +14,7 @@ use super::{masks, stream};
 use crate::catalogue::Catalogue;
 use crate::error::Result;
 use crate::files;
+use crate::labels::LabelSet;
 use crate::stage::{self, Stage};
 
 /// Raise this whenever the same photo, model and settings give a different row.
@@ -24,6 +25,8 @@ pub(super) const NEXT_PHOTO_ID: &str = "next_photo_id";
 
 /// The catalogue, what earlier runs recorded about it, and what to do with each photo.
 pub(super) struct Plan {
+    /// The categories and colours of the rows.
+    pub(super) labels: LabelSet,
     pub(super) catalogue: Catalogue,
     pub(super) earlier: Earlier,
     pub(super) wanted: Wanted,
@@ -36,14 +39,15 @@ pub(super) struct Plan {
 impl Plan {
     /// Opens the catalogue and decides by names, sizes and times which photos to process.
     pub(super) fn new(config: &Config, made_by: &MadeBy) -> Result<Self> {
-        let mut earlier = published(config)?;
+        let labels = made_by.labels();
+        let mut earlier = published(config, labels)?;
         // The results of a killed run, of a run that a gate held back, and of this shard's last run.
         let folder = config.folder();
         let versions = stage::Versions::of(&folder)?;
-        earlier.folders.extend(Folder::unfinished(&versions.partial())?);
-        earlier.folders.extend(Folder::open(&versions.rejected())?);
+        earlier.folders.extend(Folder::unfinished(&versions.partial(), labels)?);
+        earlier.folders.extend(Folder::open(&versions.rejected(), labels)?);
         if config.shard.is_some() {
-            earlier.folders.extend(Folder::open(&folder)?);
+            earlier.folders.extend(Folder::open(&folder, labels)?);
         }
         let (mut catalogue, next_photo_id) = open_catalogue(config, &earlier)?;
         let row_key = row_key(config, made_by, &catalogue)?;
@@ -66,7 +70,7 @@ impl Plan {
             known.map_or(Fate::Todo, Fate::Take)
         });
         let fates = fates.collect();
-        Ok(Self { catalogue, earlier, wanted, fates, vanished, next_photo_id })
+        Ok(Self { labels: labels.clone(), catalogue, earlier, wanted, fates, vanished, next_photo_id })
     }
 
     /// Indices of the photos to process.
@@ -77,11 +81,11 @@ impl Plan {
 }
 
 /// The published table, if it has states, and its vanished photos.
-pub(super) fn published(config: &Config) -> Result<Earlier> {
+pub(super) fn published(config: &Config, labels: &LabelSet) -> Result<Earlier> {
     let mut earlier = Earlier::default();
-    if let Some(mut folder) = Folder::open(&config.output)? {
+    if let Some(mut folder) = Folder::open(&config.output, labels)? {
         folder.compare_paths(&config.catalogue);
-        let vanished = folder.vanished()?;
+        let vanished = folder.vanished(labels)?;
         earlier.published = Some(0);
         earlier.folders.push(folder);
         earlier.vanished = vanished.as_ref().map(|_| 1);
@@ -107,6 +111,7 @@ pub(super) fn open_catalogue(config: &Config, earlier: &Earlier) -> Result<(Cata
 impl Plan {
     pub(super) fn parts<'a>(&'a self, config: &Config, stage: &Stage) -> Result<Parts<'a>> {
         Ok(Parts {
+            labels: &self.labels,
             catalogue: &self.catalogue,
             earlier: &self.earlier,
             fates: &self.fates,
@@ -115,6 +120,7 @@ impl Plan {
             masks: self.wanted.mask,
             row_key: self.wanted.row_key,
             unfinished: Unfinished::new(
+                &self.labels,
                 &stage.path(UNFINISHED),
                 self.wanted.mask.then(|| stage.path(masks::FOLDER)),
                 config.keep_every_photos,
@@ -155,15 +161,19 @@ impl Plan {
 /// Hash of what rows depend on besides the photo's content.
 fn row_key(config: &Config, made_by: &MadeBy, catalogue: &Catalogue) -> Result<u64> {
     let source = match (made_by, catalogue.dataset()) {
-        (MadeBy::Labels, Some(dataset)) => json!(files::checksum(&dataset.photos_path())?.1),
-        (MadeBy::Labels, None) => return Err(without_labels()),
-        (MadeBy::Model { checksums: [model, colors], precision }, _) => {
+        (MadeBy::Labels { .. }, Some(dataset)) => json!(files::checksum(&dataset.photos_path())?.1),
+        (MadeBy::Labels { .. }, None) => return Err(without_labels()),
+        (MadeBy::Model { checksums: [model, colors], precision, .. }, _) => {
             json!({ "model": model, "colors": colors, "precision": precision })
         }
     };
     let Config { color_rule, min_share, min_region, .. } = config;
     let rule = json!({ "color_rule": color_rule, "min_share": min_share, "min_region": min_region });
-    let all = json!({ "version": ROW_VERSION, "source": source, "cell_rule": rule }).to_string();
+    let mut all = json!({ "version": ROW_VERSION, "source": source, "cell_rule": rule });
+    if !made_by.labels().is_cfpd() {
+        all["labels"] = json!(made_by.labels());
+    }
+    let all = all.to_string();
     let digest = Sha256::digest(all.as_bytes());
     Ok(u64::from_be_bytes(std::array::from_fn(|byte| digest[byte])))
 }

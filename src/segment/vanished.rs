@@ -44,7 +44,7 @@ pub(super) fn write(parts: &Parts, earlier: &Earlier, stage: &Stage) -> Result<[
         let photos = || places.iter().map(|&place| (place, earlier.photo(place)));
         let from: Vec<_> =
             photos().map(|(place, photo)| photo.row.map(|(part, row)| (place.folder, part, row))).collect();
-        let rows = parts.gathered(rows::batch_of(&[]), &from)?;
+        let rows = parts.gathered(rows::batch_of(parts.labels, &[]), &from)?;
         rows::write_part(&folder.join(table::part_name(number)), &rows, Format::Parquet)?;
         let states: Vec<_> = photos().map(|(_, photo)| photo.state.clone()).collect();
         state::write(&folder.join(layout::state_file(number)), &states)?;

@@ -211,8 +211,9 @@ fn reader<T: ChunkReader + 'static>(
         ProjectionMask::roots(builder.parquet_schema(), roots.map(|(index, _)| index))
     };
     let rows = builder.metadata().file_metadata().num_rows() as usize;
+    let metadata = builder.schema().metadata().clone().into();
     let reader = builder.with_projection(mask).with_batch_size(batch_rows).build().map_err(failed("read", path))?;
-    Ok(TableReader { path: path.to_owned(), rows, reader })
+    Ok(TableReader { path: path.to_owned(), rows, metadata, reader })
 }
 
 /// Number of rows of any table of this program, from its footer.
@@ -232,6 +233,7 @@ pub fn count_rows(path: &Path) -> Result<u64> {
 pub struct TableReader {
     path: PathBuf,
     rows: usize,
+    metadata: HashMap<String, String>,
     reader: ParquetRecordBatchReader,
 }
 
@@ -240,6 +242,12 @@ impl TableReader {
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// A value of the table's metadata.
+    #[must_use]
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
     }
 }
 

@@ -8,6 +8,7 @@ use super::augment::Augmentation;
 use super::step::Rates;
 use crate::engine::Device;
 use crate::error::{Error, Result};
+use crate::labels::LabelSet;
 use crate::graph::{Descent, Loss, SEED_CHANNELS, Spec};
 use crate::model::encoder::{self, EncoderFile};
 
@@ -387,6 +388,7 @@ impl Config {
             presence: self.presence > 0.0,
             mirror: false,
             encoder: encoder.map(|it| it.encoder().clone()),
+            labels: LabelSet::cfpd(),
         }
     }
 

@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::color::{self, ColorTable};
-use crate::dataset::{Dataset, Split, photos};
+use crate::dataset::{Dataset, Split, names, photos};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::graph::{self, Dialect, Precision, Spec, parameters};
-use crate::labels::CATEGORIES;
 use crate::model::encoder::EncoderFile;
 use crate::model::epochs::{self, EpochRecord};
 use crate::model::files::{HISTORY_FILE, LOSS_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
@@ -76,6 +75,15 @@ impl Network {
         Ok(Self { spec, encoder, start, unlabelled: Unlabelled::open(config)? })
     }
 
+    /// The network for the label set of the data set, which the other models must have as well.
+    fn for_labels(self, dataset: &Dataset) -> Result<Self> {
+        self.start.as_ref().map_or(Ok(()), |it| it.check_labels(dataset))?;
+        if let Some(Unlabelled { model, .. }) = &self.unlabelled {
+            dataset.check_labels(&model.labels()?, "train.unlabelled_model", model.folder().name())?;
+        }
+        Ok(Self { spec: Spec { labels: dataset.labels().clone(), ..self.spec }, ..self })
+    }
+
     /// What training starts from, in the order of [`Spec::state`].
     fn initial_state(&self, seed: u64) -> Vec<Vec<f32>> {
         match (&self.start, &self.encoder) {
@@ -109,7 +117,7 @@ fn identity(
     let mut identity = Identity::from([
         ("the version of lookbook".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         ("the data set (SHA-256 of photos.parquet)".to_owned(), photos.sha256.clone()),
-        ("the label list".to_owned(), CATEGORIES.join(",")),
+        ("the label list".to_owned(), category_names(&network.spec).join(",")),
         ("the network".to_owned(), json(serde_json::to_string(&network.spec)).to_string()),
         ("seed".to_owned(), seed.to_string()),
     ]);
@@ -151,9 +159,10 @@ impl StageConfig for Config {
     }
 
     fn reads(&self) -> Result<Vec<Read>> {
+        let labels = names::reads(&self.dataset);
         let photos = self.dataset.join(photos::FILE);
         let start = self.start_from.as_ref().map(|it| it.join(PREDICT_FILE));
-        let mut reads: Vec<_> = [photos].into_iter().chain(self.encoder.clone()).chain(start).map(Read::File).collect();
+        let mut reads: Vec<_> = [photos].into_iter().chain(labels).chain(self.encoder.clone()).chain(start).map(Read::File).collect();
         if let Some(Unlabelled { catalogue, model, .. }) = Unlabelled::open(self)? {
             reads.extend(catalogue.reads());
             reads.extend(model.network_files().into_iter().map(|(path, _)| Read::File(path)));
@@ -185,6 +194,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     let network = Network::open(config)?;
     network.unlabelled.as_ref().map_or(Ok(()), |it| it.model.check_license(&common.gates))?;
     let dataset = Dataset::open(&config.dataset)?;
+    let network = network.for_labels(&dataset)?;
     let photos = photos_by_split(&dataset)?;
     if common.dry_run {
         return planned(config, &network, resume, common, &dataset, photos).map(Outcome::Planned);
@@ -192,6 +202,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     let kept = [checkpoint::FOLDER, tensorboard::FOLDER, LOSS_FILE];
     let mut stage = Stage::begin_again(STAGE, &config.output, common, config, &kept)?;
     let source = dataset.record(&mut stage)?;
+    dataset.record_labels(&mut stage)?;
     network.encoder.iter().for_each(|it| stage.record(it.record().clone()));
     network.start.iter().for_each(|it| it.model().record_network(&mut stage));
     let unlabelled = record_unlabelled(&mut stage, &network, config)?;
@@ -224,7 +235,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
         network: card::Network {
             spec: &spec,
             parameters: parameters::parameter_count(&spec),
-            categories: CATEGORIES,
+            categories: category_names(&spec),
             encoder,
         },
         training: course.on_card(&phase.step, ending, &published, network.start.as_ref().map(|it| it.model().id())),
@@ -234,6 +245,11 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     files::write_json(&stage.path(MODEL_CARD_FILE), &card)?;
     count(&mut stage, &card, course.history.last(), resumed_after);
     stage.publish()
+}
+
+/// The names of a network's categories.
+fn category_names(spec: &Spec) -> Vec<&str> {
+    spec.labels.categories().iter().map(|it| it.name.as_str()).collect()
 }
 
 /// Records the photos without labels, and the model that labels them; returns the records of the photos.
