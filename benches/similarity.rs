@@ -39,7 +39,8 @@ fn write_features(folder: &Path, photos: usize) {
         rows.push(row);
         if rows.len() == PART_ROWS || photo_id as usize == photos - 1 {
             let part = folder.join(lookbook::table::part_name(photo_id as usize / PART_ROWS));
-            rows::write_part(&part, &rows::batch_of(&LabelSet::cfpd(), &rows), Format::Parquet).expect("the part is written");
+            rows::write_part(&part, &rows::batch_of(&LabelSet::cfpd(), &rows), Format::Parquet)
+                .expect("the part is written");
             rows.clear();
         }
     }

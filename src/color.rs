@@ -8,7 +8,7 @@
 //!
 //! A label names a superpixel, not a pixel, so colours are learnt from means and assigned to means: those of the pixels
 //! of one category within a tile. Single pixels are affected by grain, folds and reflections. `docs/tables.md` has the
-//! measurements. The table of another label set than the default one has its colours in the metadata ([`COLORS_KEY`]).
+//! measurements. The table of another label set than the default one has its colours in the metadata (`lookbook.colors`).
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -72,11 +72,7 @@ impl ColorTable {
         Self { labels: labels.clone(), colors, confidence: vec![None; CELLS], pixels: vec![0; CELLS] }
     }
 
-    fn learn_from(
-        labels: &LabelSet,
-        photos: impl Iterator<Item = Result<PhotoRecord>>,
-        source: &Path,
-    ) -> Result<Self> {
+    fn learn_from(labels: &LabelSet, photos: impl Iterator<Item = Result<PhotoRecord>>, source: &Path) -> Result<Self> {
         let mut counts = vec![0; CELLS * labels.color_count()];
         for_labelled_photos(photos, source, |record, photo| {
             for it in labelled_superpixels(labels, record, photo) {
@@ -91,7 +87,8 @@ impl ColorTable {
         let of_cell = |cell: usize| &counts[cell * labels.color_count()..][..labels.color_count()];
         let learnt = |cell: usize| {
             let most = *of_cell(cell).iter().max().expect("there is at least one colour");
-            let color = of_cell(cell).iter().position(|&count| count == most).expect("the maximum is one of the counts");
+            let color =
+                of_cell(cell).iter().position(|&count| count == most).expect("the maximum is one of the counts");
             (most > 0).then_some((color as u8, most))
         };
         let known: Vec<_> = (0..CELLS).filter_map(|cell| Some((lab(center(cell)), learnt(cell)?.0))).collect();
@@ -123,8 +120,7 @@ impl ColorTable {
     /// # Errors
     /// As [`ColorTable::read`].
     pub fn parse(path: &Path, encoded: &[u8], labels: &LabelSet) -> Result<Self> {
-        let mut read =
-            Self { labels: labels.clone(), colors: Vec::new(), confidence: Vec::new(), pixels: Vec::new() };
+        let mut read = Self { labels: labels.clone(), colors: Vec::new(), confidence: Vec::new(), pixels: Vec::new() };
         let rows = table::parse_table(path, encoded, TABLE, &[], CELLS)?;
         let [of_table, expected] = [rows.metadata(COLORS_KEY).map(str::to_owned), other_colors(labels)];
         if of_table != expected {

@@ -421,8 +421,7 @@ impl LabelSet {
         let worn = |it: &Category| format!("'{}'{}", it.name, if it.is_apparel { "" } else { " (not worn)" });
         let categories = |of: &Self| of.0.categories.iter().map(worn).collect::<Vec<_>>();
         let colors = |of: &Self| of.0.colors.iter().map(|it| format!("'{}'", it.name)).collect::<Vec<_>>();
-        let lists =
-            [("category", categories(self), categories(other)), ("colour", colors(self), colors(other))];
+        let lists = [("category", categories(self), categories(other)), ("colour", colors(self), colors(other))];
         for (kind, own, of_other) in lists {
             let longest = own.len().max(of_other.len());
             if let Some(at) = (0..longest).find(|&at| own.get(at) != of_other.get(at)) {
@@ -620,7 +619,8 @@ mod tests {
         let many = |count: usize, letter: char| (0..count).map(|it| format!("{letter}{it}")).collect::<Vec<_>>();
         let sized = |categories: usize, colors: usize| {
             let (categories, colors) = (many(categories, 'k'), many(colors, 'c'));
-            let [categories, colors] = [&categories, &colors].map(|it| it.iter().map(String::as_str).collect::<Vec<_>>());
+            let [categories, colors] =
+                [&categories, &colors].map(|it| it.iter().map(String::as_str).collect::<Vec<_>>());
             set(&categories, &colors)
         };
         assert_eq!(sized(64, 24).expect("the largest").cell_count(), MAX_CELLS);
@@ -704,7 +704,9 @@ mod tests {
         let problem = a.check_like(&b, "the model", "the data set").expect_err("they differ");
         assert!(problem.contains("category 2 is 'shoe' in the model, and 'boot' in the data set"), "{problem}");
         let fewer = set(&["none", "hat"], &["red"]).expect("small");
-        assert!(a.check_like(&fewer, "a", "b").expect_err("fewer").contains("category 2 is 'shoe' in a, and none in b"));
+        assert!(
+            a.check_like(&fewer, "a", "b").expect_err("fewer").contains("category 2 is 'shoe' in a, and none in b")
+        );
         let other = set(&["none", "hat", "shoe"], &["blue"]).expect("small");
         assert!(a.check_like(&other, "a", "b").expect_err("colours").contains("colour 1 is 'red' in a"));
     }

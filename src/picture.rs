@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn encoded_pictures_read_back() -> Result<()> {
-        let sheet = stacked(&[plain(30, 10, [9, 8, 7]), legend(&[1, 2, 22, 99], 300)?]);
+        let sheet = stacked(&[plain(30, 10, [9, 8, 7]), legend(&LabelSet::cfpd(), &[1, 2, 22, 99], 300)?]);
         let read = image::load_from_memory(&png(&sheet)).expect("a PNG").to_rgb8();
         assert_eq!(read.as_raw(), &sheet.rgb);
         let read = image::load_from_memory(&jpeg(&sheet, 90)).expect("a JPEG").to_rgb8();
@@ -356,7 +356,7 @@ mod tests {
         let tiles: Vec<Panel> =
             captions.iter().map(|caption| Panel { photo: shown.clone(), caption: (*caption).to_owned() }).collect();
         let all: Vec<u8> = (0..23).collect();
-        let sheet = stacked(&[contact_sheet(&tiles, 3)?, legend(&all, 650)?]);
+        let sheet = stacked(&[contact_sheet(&tiles, 3)?, legend(&LabelSet::cfpd(), &all, 650)?]);
         assert!(sheet.rgb.iter().any(|&value| value < 100), "something is drawn");
         if let Some(folder) = std::env::var_os("LOOKBOOK_PICTURES") {
             crate::files::write(&std::path::Path::new(&folder).join("sheet.png"), &png(&sheet))?;

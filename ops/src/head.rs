@@ -214,7 +214,9 @@ impl<'a> Head<'a> {
             }
         }
         let total = |of: usize, category: usize| sums.iter().map(|it| it[of][category]).sum::<f64>();
-        Dice::new(f64::from(weight), self.count::<M>(), |category| [total(0, category), total(1, category), pixels[category] as f64])
+        Dice::new(f64::from(weight), self.count::<M>(), |category| {
+            [total(0, category), total(1, category), pixels[category] as f64]
+        })
     }
 
     /// Mean loss and mean binary cross-entropy over the photos' own pixels, and the category of each pixel.
@@ -270,13 +272,7 @@ impl<'a> Head<'a> {
         Head { weight, bias, ..*self }.label_maps::<MAX_MAPS>(workers, scale, label_map, counts);
     }
 
-    fn label_maps<const M: usize>(
-        &self,
-        workers: Workers<'_>,
-        scale: usize,
-        label_map: &mut [u8],
-        counts: &mut [i32],
-    ) {
+    fn label_maps<const M: usize>(&self, workers: Workers<'_>, scale: usize, label_map: &mut [u8], counts: &mut [i32]) {
         let area = scale * scale;
         let count = self.count::<M>();
         assert!(LABEL_SCALES.contains(&scale));

@@ -125,7 +125,7 @@ impl StageConfig for Config {
             let problem = format!("{} is not a fraction from 0 to 1", self.max_reject_fraction);
             return Err(Error::config("convert.max_reject_fraction", problem));
         }
-        Ok(())
+        self.labels.check()
     }
 
     fn reads(&self) -> Result<Vec<Read>> {

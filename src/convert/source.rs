@@ -122,15 +122,19 @@ impl From<Labels> for PathBuf {
 }
 
 impl Labels {
+    /// Checks the file, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming what is wrong with it; [`Error::Io`].
+    pub(super) fn check(&self) -> Result<()> {
+        if let Self::File(path) = self { read_labels(path).map(drop) } else { Ok(()) }
+    }
+
     /// The label set for a source of that layout, folded or not.
     fn open(&self, layout: Layout, folder: &Path, is_folded: bool) -> Result<LabelSet> {
         match self {
             Self::Cfpd => Ok(LabelSet::cfpd()),
-            Self::File(path) => {
-                let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-                let invalid = |problem| Error::config(LABELS, format!("{}: {problem}", path.display()));
-                LabelSet::parse_toml(&text).map_err(invalid)
-            }
+            Self::File(path) => read_labels(path),
             Self::Source if is_folded => {
                 let problem = "is \"source\", but convert.fold folds the source's names; use one of them";
                 Err(Error::config(LABELS, problem))
@@ -154,6 +158,12 @@ impl Labels {
             }
         }
     }
+}
+
+/// The label set of a `labels.toml`.
+fn read_labels(path: &Path) -> Result<LabelSet> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    LabelSet::parse_toml(&text).map_err(|problem| Error::config(LABELS, format!("{}: {problem}", path.display())))
 }
 
 /// An opened source: entries by number, read from several threads at once.

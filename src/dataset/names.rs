@@ -45,12 +45,7 @@ pub fn write(categories: &Path, colors: &Path, labels: &LabelSet) -> Result<()> 
     write_names(colors, COLORS_TABLE, &names, more.unwrap_or_default())
 }
 
-fn write_names(
-    path: &Path,
-    table: &str,
-    names: &[(&str, Option<bool>)],
-    more: Vec<(Field, ArrayRef)>,
-) -> Result<()> {
+fn write_names(path: &Path, table: &str, names: &[(&str, Option<bool>)], more: Vec<(Field, ArrayRef)>) -> Result<()> {
     let mut fields = vec![
         Field::new("id", DataType::UInt8, false),
         Field::new("name", DataType::Utf8, false),

@@ -280,7 +280,11 @@ pub fn usual_shares(path: &Path, labels: &LabelSet) -> Result<Vec<f64>> {
     let median = |mut of: Vec<f64>| {
         of.sort_by(f64::total_cmp);
         let middle = of.len() / 2;
-        let median = if of.is_empty() || of.len() % 2 == 1 { of.get(middle).copied() } else { Some((of[middle - 1] + of[middle]) / 2.0) };
+        let median = if of.is_empty() || of.len() % 2 == 1 {
+            of.get(middle).copied()
+        } else {
+            Some((of[middle - 1] + of[middle]) / 2.0)
+        };
         median.map_or(0.0, |share| (share * 1e4).round() / 1e4)
     };
     Ok(shares.into_iter().map(median).collect())
@@ -314,12 +318,7 @@ fn entry(path: &Path, rows: &RecordBatch, row: usize) -> Result<PhotoEntry> {
     })
 }
 
-fn from_rows(
-    path: &Path,
-    rows: &RecordBatch,
-    split: Option<Split>,
-    counts: [usize; 2],
-) -> Result<Vec<PhotoRecord>> {
+fn from_rows(path: &Path, rows: &RecordBatch, split: Option<Split>, counts: [usize; 2]) -> Result<Vec<PhotoRecord>> {
     let mut records = Vec::new();
     for row in 0..rows.num_rows() {
         let entry = entry(path, rows, row)?;

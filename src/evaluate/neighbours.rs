@@ -42,7 +42,8 @@ impl Neighbourhood {
         let ids: Vec<u32> = photos.iter().map(|(id, _)| *id).collect();
         let row = |id: &u32| ids.binary_search(id).expect("the queries are among the photos");
         let nearest = queries.par_iter().map(row);
-        let nearest = nearest.map(|row| Nearest { by_labels: of(&by_labels, row), by_model: of(&by_model, row) }).collect();
+        let nearest =
+            nearest.map(|row| Nearest { by_labels: of(&by_labels, row), by_model: of(&by_model, row) }).collect();
         Self { ids, nearest }
     }
 
@@ -103,7 +104,11 @@ mod tests {
 
     fn shares(photos: &[Cells], queries: &[u32]) -> Vec<Option<f64>> {
         let photos = photos.iter().zip(0..).map(|(cells, id)| (id, cells)).collect();
-        Neighbourhood::new(&LabelSet::cfpd(), photos, queries).found(Among::Part).iter().map(|it| it.true_neighbours_found).collect()
+        Neighbourhood::new(&LabelSet::cfpd(), photos, queries)
+            .found(Among::Part)
+            .iter()
+            .map(|it| it.true_neighbours_found)
+            .collect()
     }
 
     #[test]

@@ -262,10 +262,13 @@ mod tests {
 
     #[test]
     fn the_first_pixel_of_a_category_is_taken_columns_first() {
-        let counts = PixelCounts::of(&LabelSet::cfpd(), &LABELS, 4, all_of(ColorRule::FirstPixel), |pixel| COLORS[pixel]);
+        let counts =
+            PixelCounts::of(&LabelSet::cfpd(), &LABELS, 4, all_of(ColorRule::FirstPixel), |pixel| COLORS[pixel]);
         assert_eq!(cells(&counts), named(&[("Tshirt_blue", 4.0 / 7.0), ("shoe_black", 2.0 / 7.0)]));
         // The T-shirt's first pixel is at (1, 0) in row-major order, at (0, 1) in column-major order.
-        let counts = PixelCounts::of(&LabelSet::cfpd(), &[0, 1, 1, 1], 2, all_of(ColorRule::FirstPixel), |pixel| [0, 3, 10, 10][pixel]);
+        let counts = PixelCounts::of(&LabelSet::cfpd(), &[0, 1, 1, 1], 2, all_of(ColorRule::FirstPixel), |pixel| {
+            [0, 3, 10, 10][pixel]
+        });
         assert_eq!(cells(&counts), named(&[("Tshirt_red", 1.0)]));
     }
 
@@ -329,7 +332,8 @@ mod tests {
         let names: Vec<String> = (1..64).map(|it| format!("c{it}")).collect();
         let labels = LabelSet::of_names(names.iter().map(String::as_str)).expect("64 categories");
         assert_eq!(labels.cell_count(), 63 * 12);
-        let counts = PixelCounts::of(&labels, &[0, 63, 63, 1], 4, all_of(ColorRule::PerPixel), |pixel| [1, 12, 12, 1][pixel]);
+        let counts =
+            PixelCounts::of(&labels, &[0, 63, 63, 1], 4, all_of(ColorRule::PerPixel), |pixel| [1, 12, 12, 1][pixel]);
         assert_eq!((counts.apparel_px, counts.cell_px.len()), (3, 63 * 12));
         let there: Vec<_> = labels.cell_names().iter().zip(counts.cell_px).filter(|(_, px)| *px > 0).collect();
         assert_eq!(there, [(&"c1_beige".to_owned(), 1), (&"c63_yellow".to_owned(), 2)]);

@@ -242,7 +242,8 @@ mod tests {
                 })
                 .collect();
             assert_eq!(extents(&map, width, COUNT), flooded(&map, width), "{width} x {height}, {labels} labels");
-            let words: Vec<u16> = map.iter().map(|&it| if it == NO_LABEL { u16::NO_LABEL } else { it.into() }).collect();
+            let words: Vec<u16> =
+                map.iter().map(|&it| if it == NO_LABEL { u16::NO_LABEL } else { it.into() }).collect();
             assert_eq!(extents(&words, width, COUNT), flooded(&map, width), "as words");
         }
     }

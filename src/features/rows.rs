@@ -174,3 +174,29 @@ fn write_ipc(path: &Path, batch: &RecordBatch) -> Result<()> {
     writer.write(batch).map_err(failed)?;
     writer.finish().map_err(failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::labels::OTHER_COLUMNS;
+
+    #[test]
+    fn no_label_set_has_a_cell_that_is_called_like_another_column() {
+        let schema = schema_of(&LabelSet::cfpd());
+        let others = schema.fields().iter().map(|it| it.name().as_str()).filter(|name| !name.starts_with("px_"));
+        let others: Vec<&str> = others.take_while(|name| *name != "Tshirt_beige").collect();
+        assert_eq!(others.last(), Some(&"apparel_px"));
+        assert!(others.iter().all(|name| OTHER_COLUMNS.contains(name)), "{others:?}");
+    }
+
+    #[test]
+    fn a_table_says_which_labels_it_has_unless_they_are_the_default_ones() {
+        let own = LabelSet::of_names(["none", "hat"]).expect("a small set");
+        assert_eq!(schema_of(&LabelSet::cfpd()).metadata().get(LABELS_KEY), None);
+        let schema = schema_of(&own);
+        let text = schema.metadata().get(LABELS_KEY).expect("it says so");
+        assert_eq!(serde_json::from_str::<LabelSet>(text).expect("a label set"), own);
+        assert_eq!(schema.field(schema.fields().len() - 1).name(), "hat_yellow");
+        assert_eq!(batch_of(&own, &[]).schema(), schema);
+    }
+}

@@ -27,7 +27,6 @@ use std::collections::HashMap;
 
 use prost::Message;
 
-
 pub mod builder;
 pub mod encoder;
 mod layout;

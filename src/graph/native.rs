@@ -98,12 +98,8 @@ pub(super) fn learn(
         // Of each photo's own loss.
         let of_gate = builder.node("Mul", &[&bias, &batch], vec![]);
         let weight = presence_weight;
-        let truth = PresenceTruth {
-            present: &present,
-            of_gate: &of_gate,
-            weight,
-            gradient_share: weight / spec.maps() as f32,
-        };
+        let truth =
+            PresenceTruth { present: &present, of_gate: &of_gate, weight, gradient_share: weight / spec.maps() as f32 };
         let found = presence.learn(builder, &truth);
         loss = builder.node("Add", &[&loss, &found.loss], vec![]);
         let of_weight = builder.reduce("ReduceMean", &found.weight, &[0], false);

@@ -28,7 +28,9 @@ pub(super) fn learn(
     let wide = builder.wide(&logits);
     let lost = match spec.loss {
         Loss::Bce => binary_cross_entropy(builder, &wide, &truth, spec.maps()),
-        Loss::Softmax => cross_entropy(builder, &wide, &truth, &loss_weights.of_categories(spec.maps()), loss_weights.dice),
+        Loss::Softmax => {
+            cross_entropy(builder, &wide, &truth, &loss_weights.of_categories(spec.maps()), loss_weights.dice)
+        }
     };
     let pixel_accuracy = pixel_accuracy(builder, spec, &wide, &truth);
     // The gradients are already means over the batch; the remaining divisor is the same for all of them.

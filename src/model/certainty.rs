@@ -79,11 +79,11 @@ fn largest(probabilities: &[f32], pixels: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::labels::CATEGORY_COUNT;
     use crate::canvas::Canvas;
     use crate::engine::Engine;
     use crate::graph::Loss;
     use crate::graph::parameters;
+    use crate::labels::CATEGORY_COUNT;
     use crate::photo::Photo;
 
     #[test]

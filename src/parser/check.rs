@@ -85,10 +85,15 @@ pub fn run(request: &Request, common: &Common) -> Result<Report> {
         label_map.map_err(|problem| Error::runtime(network.name(), format!("{}: {problem}", of.display())))?;
     let of_photo = request.photo.clone().map(|path| -> Result<OfPhoto> {
         let expected = request.expect.as_deref().map(|it| expected(it, &parser, shown.size())).transpose()?;
-        Ok(OfPhoto { path, shares: shares(parser.labels(), &label_map), equal_share: expected.map(|it| equal_share(&label_map, &it)) })
+        Ok(OfPhoto {
+            path,
+            shares: shares(parser.labels(), &label_map),
+            equal_share: expected.map(|it| equal_share(&label_map, &it)),
+        })
     });
     let declaration = parser.declaration();
-    let category = |(label, category): (&String, &u8)| (label.clone(), parser.labels().category_name(*category).to_owned());
+    let category =
+        |(label, category): (&String, &u8)| (label.clone(), parser.labels().category_name(*category).to_owned());
     Ok(Report {
         name: declaration.name.clone(),
         license: declaration.license.clone(),

@@ -456,9 +456,12 @@ impl Shares {
             let share = mean(&|cell| cell / colors_per_category == rank);
             (labels.category_name(category), category_rgb(category), share)
         });
-        let colors = labels.colors().iter().enumerate().skip(1).map(|(color, it)| {
-            (it.name.as_str(), it.rgb, mean(&|cell| cell % colors_per_category + 1 == color))
-        });
+        let colors = labels
+            .colors()
+            .iter()
+            .enumerate()
+            .skip(1)
+            .map(|(color, it)| (it.name.as_str(), it.rgb, mean(&|cell| cell % colors_per_category + 1 == color)));
         Self {
             photos: grouped(dressed.len() as u64),
             rule,

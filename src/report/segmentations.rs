@@ -56,8 +56,7 @@ pub(super) fn add(page: &mut Page, run: &Run, config: &Config, common: &Common, 
         return Ok(());
     }
     let labels: &LabelSet = dataset.labels();
-    let worn: Vec<u8> =
-        painter.seen.into_iter().filter(|it| (1..labels.category_count() as u8).contains(it)).collect();
+    let worn: Vec<u8> = painter.seen.into_iter().filter(|it| (1..labels.category_count() as u8).contains(it)).collect();
     let sheet = picture::contact_sheet(&painter.tiles, PICTURES)?;
     let sheet = picture::stacked(&[sheet, picture::legend(labels, &worn, LEGEND_PX)?]);
     files::write(&stage.path("segmentations.png"), &picture::png(&sheet))?;

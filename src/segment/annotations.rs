@@ -193,7 +193,8 @@ fn write_tasks(path: &Path, labels: &LabelSet, photos: &[Masked], model_id: &str
             }
             Some(region)
         };
-        let regions: Vec<_> = labelled(&label_map, width, labels.category_count()).into_iter().filter_map(region).collect();
+        let regions: Vec<_> =
+            labelled(&label_map, width, labels.category_count()).into_iter().filter_map(region).collect();
         let mut prediction = json!({ "model_version": model_id, "result": regions });
         if let Some(certainty) = &it.certainty {
             prediction["score"] = json!(certainty.mean);

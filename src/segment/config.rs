@@ -205,7 +205,10 @@ pub fn check_catalogue(config: &Config) -> Result<()> {
 }
 
 /// Checks that the model labels photos as the catalogue is labelled, if that is a dataset.
-fn check_labels(config: &Config, model: &Model) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Config`] with the first difference; as [`Dataset::open`] and [`Model::labels`].
+pub fn check_labels(config: &Config, model: &Model) -> Result<()> {
     if Form::of(&config.catalogue)? != Form::Dataset {
         return Ok(());
     }
@@ -222,7 +225,6 @@ pub fn open_model(config: &Config, gates: &Gates) -> Result<Option<(Model, Color
         LabelSource::Labels => check_catalogue(config).map(|()| None),
         LabelSource::Model if !config.merge => {
             let model = Model::open_allowed(&config.model, gates)?;
-            check_labels(config, &model)?;
             let colors = model.colors()?;
             Ok(Some((model, colors)))
         }

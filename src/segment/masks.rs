@@ -42,13 +42,7 @@ pub(super) fn flush(folder: &Path, content: &Digest) -> Result<()> {
 }
 
 /// Writes a label map of `labels`, `[height, width]`, below `folder`.
-pub(super) fn write(
-    folder: &Path,
-    content: &Digest,
-    labels: &LabelSet,
-    label_map: &[u8],
-    width_px: u32,
-) -> Result<()> {
+pub(super) fn write(folder: &Path, content: &Digest, labels: &LabelSet, label_map: &[u8], width_px: u32) -> Result<()> {
     let path = folder.join(name(content));
     files::create_folder(&files::parent_of(&path))?;
     let png = encode(labels, label_map, width_px).map_err(|cause| Error::io("encode", &path)(cause.into()))?;

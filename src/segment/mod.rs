@@ -36,7 +36,7 @@ mod vanished;
 
 pub use config::{
     Config, DEFAULT_KEEP_EVERY_PHOTOS, DEFAULT_MAX_MEGAPIXELS, LABELS_MODEL_ID, LabelSource, Masks, STAGE,
-    check_catalogue, open_model,
+    check_catalogue, check_labels, open_model,
 };
 use counter::{Counter, MadeBy};
 use counts::{count_statistics, count_written};
@@ -91,6 +91,7 @@ impl StageConfig for Config {
 pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config::check_values(config)?;
     let model = config::open_model(config, &common.gates)?;
+    model.as_ref().map_or(Ok(()), |(model, _)| config::check_labels(config, model))?;
     let config = &if config.merge { merge_features::settings(config)? } else { config.clone() };
     if common.dry_run {
         return dry_run(config, common, model).map(Outcome::Planned);

@@ -8,8 +8,8 @@ use super::augment::Augmentation;
 use super::step::Rates;
 use crate::engine::Device;
 use crate::error::{Error, Result};
-use crate::labels::LabelSet;
 use crate::graph::{Descent, Loss, SEED_CHANNELS, Spec};
+use crate::labels::LabelSet;
 use crate::model::encoder::{self, EncoderFile};
 
 /// A named set of defaults for the settings that neither a file nor a flag gives.

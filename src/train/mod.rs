@@ -162,7 +162,8 @@ impl StageConfig for Config {
         let labels = names::reads(&self.dataset);
         let photos = self.dataset.join(photos::FILE);
         let start = self.start_from.as_ref().map(|it| it.join(PREDICT_FILE));
-        let mut reads: Vec<_> = [photos].into_iter().chain(labels).chain(self.encoder.clone()).chain(start).map(Read::File).collect();
+        let mut reads: Vec<_> =
+            [photos].into_iter().chain(labels).chain(self.encoder.clone()).chain(start).map(Read::File).collect();
         if let Some(Unlabelled { catalogue, model, .. }) = Unlabelled::open(self)? {
             reads.extend(catalogue.reads());
             reads.extend(model.network_files().into_iter().map(|(path, _)| Read::File(path)));

@@ -4,7 +4,6 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-
 /// One use of a photo in an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Turn {

@@ -169,7 +169,8 @@ fn a_data_set_folded_to_six_categories_goes_to_the_report() {
         fold: None,
         ..config.clone()
     });
-    let target = |name: &str| FOLD.lines().find_map(|it| it.strip_prefix(&format!("{name} = "))).map(|it| it.trim_matches('"'));
+    let target =
+        |name: &str| FOLD.lines().find_map(|it| it.strip_prefix(&format!("{name} = "))).map(|it| it.trim_matches('"'));
     let to: Vec<u8> = CATEGORIES.iter().map(|it| labels.category_named(target(it).unwrap()).unwrap()).collect();
     for (folded, plain) in photos(&dataset).iter().zip(photos(&plain)) {
         let expected: Vec<u8> = plain.category_map().iter().map(|&it| to[usize::from(it)]).collect();
@@ -205,7 +206,8 @@ fn a_data_set_folded_to_six_categories_goes_to_the_report() {
     let batch = table::read_table(&part, rows::TABLE, &[], 100).unwrap().next().unwrap().unwrap();
     let schema = batch.schema();
     let names: Vec<&str> = schema.fields().iter().map(|it| it.name().as_str()).collect();
-    let own = ["px_none", "px_body", "px_top", "px_bottom", "px_whole", "px_extra", "apparel_px", "top_dark", "top_light"];
+    let own =
+        ["px_none", "px_body", "px_top", "px_bottom", "px_whole", "px_extra", "apparel_px", "top_dark", "top_light"];
     assert_eq!((names.len(), &names[9..18]), (9 + 6 + 1 + 12, &own[..]));
     assert_eq!(rows::labels_of(&part).unwrap(), *labels);
     let of_labels = FeatureTable::open(&place.join("features")).unwrap();
@@ -243,7 +245,8 @@ fn unlike_label_sets_are_refused_by_name() {
     let place = place.path();
     let (six, common) = (folded(place, "six"), common());
     converted(&six);
-    let dataset = converted(&convert::Config { output: place.join("dataset"), labels: convert::Labels::Cfpd, fold: None, ..six });
+    let dataset =
+        converted(&convert::Config { output: place.join("dataset"), labels: convert::Labels::Cfpd, fold: None, ..six });
     assert!(dataset.labels().is_cfpd());
     let training = train::Config { epochs: 1, ..training(place) };
     train::run(&training, &common).unwrap().published().expect("it is published");
@@ -258,7 +261,12 @@ fn unlike_label_sets_are_refused_by_name() {
     let by_model = segment::Config { from: segment::LabelSource::Model, model: model.clone(), ..features };
     let judged = evaluate::Config { dataset: six.clone(), model: model.clone(), ..Default::default() };
     let query = recommend::Config { model: model.clone(), features: place.join("features"), ..Default::default() };
-    let start = train::Config { dataset: six.clone(), start_from: Some(model.clone()), output: place.join("next"), ..training.clone() };
+    let start = train::Config {
+        dataset: six.clone(),
+        start_from: Some(model.clone()),
+        output: place.join("next"),
+        ..training.clone()
+    };
     let taught = train::Config {
         dataset: six,
         unlabelled: Some(place.join("sample/image")),
@@ -394,9 +402,8 @@ fn a_parser_with_labels_of_its_own_goes_to_the_report() {
     let interface = fs::read_to_string(place.join("features/label-studio/interface.xml")).unwrap();
     assert!(interface.contains("<Label value=\"berry\""), "{interface}");
     let features = FeatureTable::open(&place.join("features")).unwrap();
-    let share = |photo: usize, cell: &str| {
-        features.row(photo)[labels.cell_names().iter().position(|it| it == cell).unwrap()]
-    };
+    let share =
+        |photo: usize, cell: &str| features.row(photo)[labels.cell_names().iter().position(|it| it == cell).unwrap()];
     assert!((share(0, "ink_black") - 0.5).abs() < 0.02 && (share(0, "berry_red") - 0.5).abs() < 0.02);
     assert!((share(1, "sea_blue") - 0.5).abs() < 0.02 && features.labels == labels);
     let html = to_the_report(place, &parser, &shop.join("a.jpg"));

@@ -52,7 +52,11 @@ fn write_features(folder: &Path, rows: impl IntoIterator<Item = FeatureRow>) -> 
     // A table without rows has one part.
     let parts = rows.chunks(PART_ROWS).chain(rows.is_empty().then_some(&rows[..]));
     parts.enumerate().try_for_each(|(number, rows)| {
-        rows::write_part(&folder.join(table::part_name(number)), &rows::batch_of(&LabelSet::cfpd(), rows), Format::Parquet)
+        rows::write_part(
+            &folder.join(table::part_name(number)),
+            &rows::batch_of(&LabelSet::cfpd(), rows),
+            Format::Parquet,
+        )
     })
 }
 
