@@ -6,7 +6,7 @@ use std::path::Path;
 use criterion::{Criterion, criterion_group, criterion_main};
 use lookbook::features::rows::{self, Embedding, FeatureRow, Format, PART_ROWS};
 use lookbook::features::{FeatureTable, PixelCounts};
-use lookbook::labels::{CATEGORY_COUNT, CELL_COUNT};
+use lookbook::labels::{CATEGORY_COUNT, CELL_COUNT, LabelSet};
 use lookbook::similarity::{self, Comparison, Config, Correlator, Matrix, Measure};
 use lookbook::stage::Common;
 use rand::{RngExt, SeedableRng};
@@ -43,13 +43,13 @@ fn write_features(folder: &Path, photos: usize, embedding: Option<&Embedding>) {
             height_px: 600,
             photo_width_px: 400,
             photo_height_px: 600,
-            counts: PixelCounts { category_px: [0; CATEGORY_COUNT], apparel_px, cell_px },
+            counts: PixelCounts { category_px: vec![0; CATEGORY_COUNT], apparel_px, cell_px },
             embedding: embedding.is_some().then(|| unit(&mut random)),
         };
         rows.push(row);
         if rows.len() == PART_ROWS || photo_id as usize == photos - 1 {
             let part = folder.join(lookbook::table::part_name(photo_id as usize / PART_ROWS));
-            let batch = rows::batch_of(&rows, embedding);
+            let batch = rows::batch_of(&LabelSet::cfpd(), &rows, embedding);
             rows::write_part(&part, &batch, Format::Parquet).expect("the part is written");
             rows.clear();
         }

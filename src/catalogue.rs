@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use polars::prelude::{DataType, LazyFrame, PlRefPath, PolarsError, ScanArgsParquet, col};
 
-use crate::dataset::{Dataset, PhotoRecord, photos};
+use crate::dataset::{Dataset, PhotoRecord, names, photos};
 use crate::error::{Error, Result};
 use crate::rejects::Reject;
 use crate::shard::Shard;
@@ -188,7 +188,10 @@ impl Catalogue {
             Read::Files { path: self.path.clone(), files }
         };
         match &self.source {
-            Kind::Dataset(dataset) => vec![Read::File(dataset.name().join(photos::FILE))],
+            Kind::Dataset(dataset) => {
+                let labels = names::reads(dataset.name());
+                [dataset.name().join(photos::FILE)].into_iter().chain(labels).map(Read::File).collect()
+            }
             Kind::Folder => vec![photos()],
             Kind::List => vec![Read::File(self.path.clone()), photos()],
         }

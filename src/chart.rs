@@ -309,7 +309,7 @@ fn text(svg: &mut String, x: f64, y: f64, anchor: &str, class: &str, content: &s
     let _ = write!(svg, "{}</text>", escaped(content));
 }
 
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

@@ -176,7 +176,11 @@ struct ConvertFlags {
     /// Folder to write the dataset tables to
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Settings file whose table `[fold]` maps the source's category names to ours [default: none, but that of CCP]
+    /// Categories and colours of the data set: `cfpd`, `source` (those that the source names) or a labels.toml
+    /// [default: cfpd]
+    #[arg(long, value_name = "LABELS")]
+    labels: Option<PathBuf>,
+    /// Settings file whose table `[fold]` maps the source's category names to them [default: none, but that of CCP]
     #[arg(long, value_name = "FILE")]
     fold: Option<PathBuf>,
     /// Fail if more than this fraction of the photos is rejected [default: 0.05]

@@ -2,32 +2,35 @@
 //! of a photo according to it.
 //!
 //! The table has a row for each of the 32 x 32 x 32 cells of the sRGB cube, red outermost, blue innermost: `r`, `g`,
-//! `b` (u8, the centre of the cell), `color` (u8, 1 to 12: the most frequent label, by pixels, of the superpixels whose
+//! `b` (u8, the centre of the cell), `color` (u8, from 1: the most frequent label, by pixels, of the superpixels whose
 //! mean lies in the cell), `confidence` (f32, the share of pixels with that label; null if the cell had none and takes
 //! the colour of the nearest cell that had, in CIELAB) and `pixels` (u64, the number of labelled pixels).
 //!
 //! A label names a superpixel, not a pixel, so colours are learnt from means and assigned to means: those of the pixels
 //! of one category within a tile. Single pixels are affected by grain, folds and reflections. `docs/tables.md` has the
-//! measurements.
+//! measurements. The table of another label set than the default one has its colours in the metadata (`lookbook.colors`).
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, Float32Array, UInt8Array, UInt64Array};
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use rayon::prelude::*;
 
 use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::error::{Error, Result};
 use crate::features::{CellRule, PixelCounts};
-use crate::labels::{self, BACKGROUND, COLOR_COUNT, COLOR_RGB};
+use crate::labels::{BACKGROUND, COLORS, LabelSet, MAX_CATEGORIES};
 use crate::photo::Photo;
 use crate::{stop, table};
 
 /// File name of the table in a model folder.
 pub const FILE: &str = "color_table.parquet";
 const TABLE: &str = "color_table";
+/// Metadata key of the colours' names as a JSON list, the background first.
+const COLORS_KEY: &str = "lookbook.colors";
 /// Bits of the cell's index on each axis.
 const CELL_BITS: u32 = 5;
 const CELLS: usize = 1 << (3 * CELL_BITS);
@@ -40,7 +43,9 @@ const TILE_PX: usize = 24;
 /// The learnt table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ColorTable {
-    /// By cell: 1 to 12.
+    /// What the colours are of.
+    labels: LabelSet,
+    /// By cell: 1 and above.
     colors: Vec<u8>,
     /// By cell: share of its pixels that have this colour; `None` if it had none.
     confidence: Vec<Option<f32>>,
@@ -55,71 +60,85 @@ impl ColorTable {
     /// # Errors
     /// As [`Dataset::photos`].
     pub fn learn(dataset: &Dataset) -> Result<Self> {
-        Self::learn_from(dataset.photos(Some(Split::Train))?, &dataset.photos_path())
+        Self::learn_from(dataset.labels(), dataset.photos(Some(Split::Train))?, &dataset.photos_path())
     }
 
     /// Assigns to each cell the colour name whose typical value is nearest in CIELAB.
     #[must_use]
-    pub fn typical() -> Self {
-        let named: Vec<_> = (1..COLOR_COUNT as u8).map(|color| (lab(COLOR_RGB[usize::from(color)]), color)).collect();
+    pub fn typical(labels: &LabelSet) -> Self {
+        let named = labels.colors().iter().zip(0..).skip(1).map(|(it, color)| (lab(it.rgb), color));
+        let named: Vec<([f32; 3], u8)> = named.collect();
         let colors = (0..CELLS).map(|cell| nearest(lab(center(cell)), &named)).collect();
-        Self { colors, confidence: vec![None; CELLS], pixels: vec![0; CELLS] }
+        Self { labels: labels.clone(), colors, confidence: vec![None; CELLS], pixels: vec![0; CELLS] }
     }
 
-    fn learn_from(photos: impl Iterator<Item = Result<PhotoRecord>>, source: &Path) -> Result<Self> {
-        let mut counts = vec![[0_u64; COLOR_COUNT]; CELLS];
+    fn learn_from(labels: &LabelSet, photos: impl Iterator<Item = Result<PhotoRecord>>, source: &Path) -> Result<Self> {
+        let mut counts = vec![0; CELLS * labels.color_count()];
         for_labelled_photos(photos, source, |record, photo| {
-            for it in labelled_superpixels(record, photo) {
-                counts[cell_of(it.mean)][usize::from(it.color)] += it.pixels;
+            for it in labelled_superpixels(labels, record, photo) {
+                counts[cell_of(it.mean) * labels.color_count() + usize::from(it.color)] += it.pixels;
             }
         })?;
-        Ok(Self::from_counts(&counts))
+        Ok(Self::from_counts(labels, &counts))
     }
 
-    /// The most frequent colour of each cell, the lower id on a tie.
-    fn from_counts(counts: &[[u64; COLOR_COUNT]]) -> Self {
+    /// The most frequent colour of each cell, the lower id on a tie; `counts` is `[cells, colours]`.
+    fn from_counts(labels: &LabelSet, counts: &[u64]) -> Self {
+        let of_cell = |cell: usize| &counts[cell * labels.color_count()..][..labels.color_count()];
         let learnt = |cell: usize| {
-            let most = *counts[cell].iter().max().expect("there is at least one colour");
-            let color = counts[cell].iter().position(|&count| count == most).expect("the maximum is one of the counts");
+            let most = *of_cell(cell).iter().max().expect("there is at least one colour");
+            let color =
+                of_cell(cell).iter().position(|&count| count == most).expect("the maximum is one of the counts");
             (most > 0).then_some((color as u8, most))
         };
         let known: Vec<_> = (0..CELLS).filter_map(|cell| Some((lab(center(cell)), learnt(cell)?.0))).collect();
         if known.is_empty() {
-            return Self::typical();
+            return Self::typical(labels);
         }
-        let pixels: Vec<u64> = counts.iter().map(|of| of.iter().sum()).collect();
+        let pixels: Vec<u64> = (0..CELLS).map(|cell| of_cell(cell).iter().sum()).collect();
         let color = |cell| learnt(cell).map_or_else(|| nearest(lab(center(cell)), &known), |(color, _)| color);
         let confidence = |cell| learnt(cell).map(|(_, most): (u8, u64)| most as f32 / pixels[cell] as f32);
         Self {
+            labels: labels.clone(),
             colors: (0..CELLS).into_par_iter().map(color).collect(),
             confidence: (0..CELLS).map(confidence).collect(),
             pixels,
         }
     }
 
-    /// Reads `color_table.parquet`.
+    /// Reads a `color_table.parquet` of the colours of `labels`.
     ///
     /// # Errors
-    /// As [`crate::table::read_table`]; [`Error::Input`] if it does not contain each cell in its place.
-    pub fn read(path: &Path) -> Result<Self> {
-        Self::parse(path, &std::fs::read(path).map_err(Error::io("read", path))?)
+    /// As [`crate::table::read_table`]; [`Error::Input`] if it does not contain each cell in its place, or is of other
+    /// colours.
+    pub fn read(path: &Path, labels: &LabelSet) -> Result<Self> {
+        Self::parse(path, &std::fs::read(path).map_err(Error::io("read", path))?, labels)
     }
 
     /// Like [`ColorTable::read`], from `encoded`, the content of the file at `path`.
     ///
     /// # Errors
     /// As [`ColorTable::read`].
-    pub fn parse(path: &Path, encoded: &[u8]) -> Result<Self> {
-        let mut read = Self { colors: Vec::new(), confidence: Vec::new(), pixels: Vec::new() };
-        for batch in table::parse_table(path, encoded, TABLE, &[], CELLS)? {
+    pub fn parse(path: &Path, encoded: &[u8], labels: &LabelSet) -> Result<Self> {
+        let mut read = Self { labels: labels.clone(), colors: Vec::new(), confidence: Vec::new(), pixels: Vec::new() };
+        let rows = table::parse_table(path, encoded, TABLE, &[], CELLS)?;
+        let [of_table, expected] = [rows.metadata(COLORS_KEY).map(str::to_owned), other_colors(labels)];
+        if of_table != expected {
+            let shown = |names: Option<String>| names.unwrap_or_else(|| "those of Colorful Fashion Parsing".to_owned());
+            let problem = format!("names the colours {}; expected {}", shown(of_table), shown(expected));
+            return Err(Error::input(path, problem));
+        }
+        for batch in rows {
             let batch = batch?;
             read.colors.extend_from_slice(table::column::<UInt8Array>(path, &batch, "color")?.values());
             read.confidence.extend(table::column::<Float32Array>(path, &batch, "confidence")?.iter());
             read.pixels.extend_from_slice(table::column::<UInt64Array>(path, &batch, "pixels")?.values());
         }
-        let named = |&color: &u8| color != BACKGROUND && usize::from(color) < COLOR_COUNT;
+        let named = |&color: &u8| color != BACKGROUND && usize::from(color) < labels.color_count();
         if read.colors.len() != CELLS || !read.colors.iter().all(named) {
-            let problem = format!("is not a colour table of {CELLS} cells with colours 1 to 12; train the model again");
+            let last = labels.color_count() - 1;
+            let problem =
+                format!("is not a colour table of {CELLS} cells with colours 1 to {last}; train the model again");
             return Err(Error::input(path, problem));
         }
         Ok(read)
@@ -129,7 +148,7 @@ impl ColorTable {
     #[must_use]
     pub fn count(&self, photo: &Photo, label_map: &[u8], rule: CellRule) -> PixelCounts {
         let colors = self.name_pixels(photo, label_map);
-        PixelCounts::of(label_map, photo.width_px, rule, |pixel| colors[pixel])
+        PixelCounts::of(&self.labels, label_map, photo.width_px, rule, |pixel| colors[pixel])
     }
 
     /// Writes `color_table.parquet`.
@@ -151,44 +170,66 @@ impl ColorTable {
             Arc::new(Float32Array::from(self.confidence.clone())),
             Arc::new(UInt64Array::from(self.pixels.clone())),
         ];
-        let rows = RecordBatch::try_new(table::schema(TABLE, fields), columns).expect("the columns match the schema");
+        let mut schema = table::schema(TABLE, fields);
+        if let Some(names) = other_colors(&self.labels) {
+            let mut metadata: HashMap<_, _> = schema.metadata().clone().into();
+            metadata.insert(COLORS_KEY.to_owned(), names);
+            schema = Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata));
+        }
+        let rows = RecordBatch::try_new(schema, columns).expect("the columns match the schema");
         table::write_table(path, &rows)
     }
 
-    /// The colour of an sRGB value, 1 to 12 (never `bk`).
+    /// The categories and colours that it is of.
+    #[must_use]
+    pub fn labels(&self) -> &LabelSet {
+        &self.labels
+    }
+
+    /// The colour of an sRGB value, 1 or above (never `bk`).
     #[must_use]
     pub fn color_of(&self, rgb: [u8; 3]) -> u8 {
         self.colors[cell_of(rgb)]
     }
 
-    /// The colour of each pixel of a photo with its label map (of the same size): `[height, width]`, 1 to 12, or 0
-    /// where nothing is worn.
+    /// The colour of each pixel of a photo with its label map (of the same size): `[height, width]`, 1 or above, or
+    /// 0 where nothing is worn.
     #[must_use]
     pub fn name_pixels(&self, photo: &Photo, label_map: &[u8]) -> Vec<u8> {
         let width = photo.width_px as usize;
         let across = width.div_ceil(TILE_PX);
         let tiles = across * (photo.height_px as usize).div_ceil(TILE_PX);
-        let worn: [bool; labels::CATEGORY_COUNT] = std::array::from_fn(|category| labels::is_apparel(category as u8));
-        let mut means = vec![[Mean::default(); labels::CATEGORY_COUNT]; tiles];
+        let categories = self.labels.category_count();
+        let worn: [bool; MAX_CATEGORIES] = std::array::from_fn(|category| self.labels.is_apparel(category as u8));
+        // `[tiles, categories]`.
+        let mut means = vec![Mean::default(); tiles * categories];
         let lines = || label_map.chunks_exact(width).enumerate();
         for ((row, line), rgb) in lines().zip(photo.rgb.chunks_exact(3 * width)) {
             let first = row / TILE_PX * across;
             for ((column, &category), rgb) in line.iter().enumerate().zip(rgb.chunks_exact(3)) {
                 if worn[usize::from(category)] {
-                    means[first + column / TILE_PX][usize::from(category)].add(rgb);
+                    means[(first + column / TILE_PX) * categories + usize::from(category)].add(rgb);
                 }
             }
         }
         let name = |mean: Mean| mean.rgb().map_or(BACKGROUND, |rgb| self.color_of(rgb));
-        let named: Vec<_> = means.iter().map(|tile| tile.map(name)).collect();
+        let named: Vec<_> = means.into_iter().map(name).collect();
         let mut names = Vec::with_capacity(label_map.len());
         for (row, line) in lines() {
             let first = row / TILE_PX * across;
-            let name = |(column, &category): (usize, &u8)| named[first + column / TILE_PX][usize::from(category)];
+            let name = |(column, &category): (usize, &u8)| {
+                named[(first + column / TILE_PX) * categories + usize::from(category)]
+            };
             names.extend(line.iter().enumerate().map(name));
         }
         names
     }
+}
+
+/// The names of the colours as the metadata has them; `None` for the default ones.
+fn other_colors(labels: &LabelSet) -> Option<String> {
+    let names: Vec<&str> = labels.colors().iter().map(|it| it.name.as_str()).collect();
+    (names != COLORS).then(|| serde_json::json!(names).to_string())
 }
 
 /// The mean of RGB values.
@@ -215,20 +256,20 @@ impl Mean {
 pub(crate) struct Superpixel {
     /// Mean of its pixels, sRGB.
     pub(crate) mean: [u8; 3],
-    /// 1 to 12.
+    /// 1 or above.
     pub(crate) color: u8,
     pub(crate) pixels: u64,
 }
 
 /// The apparel superpixels of a photo that have a named colour and at least one pixel.
-pub(crate) fn labelled_superpixels(record: &PhotoRecord, photo: &Photo) -> Vec<Superpixel> {
+pub(crate) fn labelled_superpixels(labels: &LabelSet, record: &PhotoRecord, photo: &Photo) -> Vec<Superpixel> {
     let Some(colors) = &record.superpixel_color else { return Vec::new() };
     let mut means = vec![Mean::default(); colors.len()];
     for (&superpixel, rgb) in record.superpixels.iter().zip(photo.rgb.chunks_exact(3)) {
         means[usize::from(superpixel)].add(rgb);
     }
     let named = means.iter().zip(colors).zip(&record.superpixel_category);
-    let named = named.filter(|((_, color), category)| **color != BACKGROUND && labels::is_apparel(**category));
+    let named = named.filter(|((_, color), category)| **color != BACKGROUND && labels.is_apparel(**category));
     let superpixel = |((mean, &color), _): ((&Mean, &u8), &u8)| {
         Some(Superpixel { mean: mean.rgb()?, color, pixels: u64::from(mean.pixels) })
     };
@@ -290,6 +331,7 @@ fn lab(rgb: [u8; 3]) -> [f32; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::labels::COLOR_RGB;
 
     /// Two pixels of T-shirt, one of face, and one without a named colour.
     fn record() -> PhotoRecord {
@@ -310,7 +352,7 @@ mod tests {
     }
 
     fn learn(records: Vec<PhotoRecord>) -> Result<ColorTable> {
-        ColorTable::learn_from(records.into_iter().map(Ok), Path::new("photos.parquet"))
+        ColorTable::learn_from(&LabelSet::cfpd(), records.into_iter().map(Ok), Path::new("photos.parquet"))
     }
 
     #[test]
@@ -328,7 +370,7 @@ mod tests {
 
     #[test]
     fn pixels_of_a_category_have_one_colour_within_a_tile() {
-        let table = ColorTable::typical();
+        let table = ColorTable::typical(&LabelSet::cfpd());
         let (red, white, blue) = (COLOR_RGB[10], COLOR_RGB[11], COLOR_RGB[3]);
         // Two tiles: in the first a red T-shirt, one pixel of it blue, and white shoes; in the second a blue T-shirt.
         let mut rgb = [red; 24].concat();
@@ -348,9 +390,9 @@ mod tests {
         let mut without = record();
         without.superpixel_color = None;
         let table = learn(vec![without])?;
-        assert_eq!(table, ColorTable::typical());
+        assert_eq!(table, ColorTable::typical(&LabelSet::cfpd()));
         for (color, rgb) in COLOR_RGB.iter().enumerate().skip(1) {
-            assert_eq!(usize::from(table.color_of(*rgb)), color, "{}", labels::COLORS[color]);
+            assert_eq!(usize::from(table.color_of(*rgb)), color, "{}", COLORS[color]);
         }
         Ok(())
     }
@@ -361,10 +403,10 @@ mod tests {
         let path = place.path().join(FILE);
         let table = learn(vec![record()])?;
         table.write(&path)?;
-        assert_eq!(ColorTable::read(&path)?, table);
+        assert_eq!(ColorTable::read(&path, &LabelSet::cfpd())?, table);
         let rejects = place.path().join("rejects.parquet");
         crate::rejects::write(&rejects, "test", &[])?;
-        assert!(matches!(ColorTable::read(&rejects), Err(Error::Schema { .. })));
+        assert!(matches!(ColorTable::read(&rejects, &LabelSet::cfpd()), Err(Error::Schema { .. })));
         Ok(())
     }
 

@@ -225,7 +225,7 @@ fn system_error(cause: &(dyn std::error::Error + 'static)) -> Option<i32> {
 }
 
 /// A path through a descriptor of this process, translated to the path that users know; other paths are unchanged.
-fn shown(path: &Path) -> PathBuf {
+pub(crate) fn shown(path: &Path) -> PathBuf {
     let through = || {
         let (number, rest) = path.to_str()?.strip_prefix(DESCRIPTORS)?.split_once('/').unwrap_or_default();
         let folder = std::fs::read_link(format!("{DESCRIPTORS}{number}")).ok().filter(|_| !number.is_empty())?;

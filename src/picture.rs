@@ -10,7 +10,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::error::{Error, Result};
-use crate::labels::{BACKGROUND, CATEGORIES, CATEGORY_PALETTE};
+use crate::labels::{BACKGROUND, LabelSet, category_rgb};
 use crate::photo::{self, Photo};
 
 /// Weight of the palette's colour in a coloured pixel of an overlay; the rest is the photo.
@@ -97,8 +97,7 @@ pub fn overlay(photo: &Photo, label_map: &[u8]) -> Photo {
         if label == BACKGROUND && !border {
             continue;
         }
-        let color = CATEGORY_PALETTE.get(usize::from(label)).unwrap_or(&CATEGORY_PALETTE[0]);
-        for (value, &of_palette) in pixel.iter_mut().zip(color) {
+        for (value, of_palette) in pixel.iter_mut().zip(category_rgb(label)) {
             let mixed = f32::from(of_palette) * OVERLAY_STRENGTH + f32::from(*value) * (1.0 - OVERLAY_STRENGTH);
             *value = if border { mixed * 0.35 } else { mixed }.round() as u8;
         }
@@ -127,22 +126,22 @@ pub fn certainty(photo: &Photo, certainty: &[u8]) -> Photo {
     drawn
 }
 
-/// Swatches with the names of `categories` (ids), in rows of at most `width_px`.
+/// Swatches with the names of `categories` (ids of `labels`), in rows of at most `width_px`.
 ///
 /// # Errors
 /// [`Error::Input`] if drawing fails.
-pub fn legend(categories: &[u8], width_px: u32) -> Result<Photo> {
+pub fn legend(labels: &LabelSet, categories: &[u8], width_px: u32) -> Result<Photo> {
     const SWATCH_PX: i32 = 14;
     const ROW_PX: i32 = 24;
     let mut entries = Vec::new();
     let (mut x, mut y) = (GAP_PX, GAP_PX / 2);
-    for &category in categories.iter().filter(|&&category| usize::from(category) < CATEGORIES.len()) {
-        let name = CATEGORIES[usize::from(category)];
+    for &category in categories.iter().filter(|&&category| usize::from(category) < labels.category_count()) {
+        let name = labels.category_name(category);
         let entry_width = SWATCH_PX + 6 + text_width(name) as i32 + GAP_PX;
         if x + entry_width > width_px as i32 && x > GAP_PX {
             (x, y) = (GAP_PX, y + ROW_PX);
         }
-        entries.push((x, y, name, CATEGORY_PALETTE[usize::from(category)]));
+        entries.push((x, y, name, category_rgb(category)));
         x += entry_width;
     }
     draw(width_px, (y + ROW_PX + GAP_PX / 2) as u32, |area| {
@@ -339,7 +338,7 @@ mod tests {
 
     #[test]
     fn encoded_pictures_read_back() -> Result<()> {
-        let sheet = stacked(&[plain(30, 10, [9, 8, 7]), legend(&[1, 2, 22, 99], 300)?]);
+        let sheet = stacked(&[plain(30, 10, [9, 8, 7]), legend(&LabelSet::cfpd(), &[1, 2, 22, 99], 300)?]);
         let read = image::load_from_memory(&png(&sheet)).expect("a PNG").to_rgb8();
         assert_eq!(read.as_raw(), &sheet.rgb);
         let read = image::load_from_memory(&jpeg(&sheet, 90)).expect("a JPEG").to_rgb8();
@@ -357,7 +356,7 @@ mod tests {
         let tiles: Vec<Panel> =
             captions.iter().map(|caption| Panel { photo: shown.clone(), caption: (*caption).to_owned() }).collect();
         let all: Vec<u8> = (0..23).collect();
-        let sheet = stacked(&[contact_sheet(&tiles, 3)?, legend(&all, 650)?]);
+        let sheet = stacked(&[contact_sheet(&tiles, 3)?, legend(&LabelSet::cfpd(), &all, 650)?]);
         assert!(sheet.rgb.iter().any(|&value| value < 100), "something is drawn");
         if let Some(folder) = std::env::var_os("LOOKBOOK_PICTURES") {
             crate::files::write(&std::path::Path::new(&folder).join("sheet.png"), &png(&sheet))?;

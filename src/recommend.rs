@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::catalogue;
 use crate::color::ColorTable;
 use crate::dataset::Dataset;
 use crate::engine::{Device, PrecisionChoice};
@@ -18,14 +19,15 @@ use crate::error::{Error, Result};
 use crate::features::{CellRule, FeatureTable, Presence};
 use crate::files::{self, OpenFolder};
 use crate::gates::Gates;
+use crate::labels::LabelSet;
 use crate::model::Model;
 use crate::model::predictor::Predictor;
 use crate::parser::{Embedder, Parser};
 use crate::photo::{self, Decoding, FIT_HEIGHT_PX, FIT_WIDTH_PX, MAX_PIXELS, Photo, PhotoProblem};
 use crate::picture::{self, Panel};
+use crate::similarity;
 use crate::similarity::{Comparison, Correlator, DEFAULT_LATENT_DIMENSIONS, DEFAULT_MIN_COMMON, Measure, SharedCell};
 use crate::stage::{Common, Summary};
-use crate::{catalogue, labels, similarity};
 
 /// Default of `top`.
 pub const DEFAULT_TOP: u32 = 5;
@@ -149,6 +151,7 @@ pub fn run(config: &Config, photos: &[PathBuf], common: &Common) -> Result<Vec<R
     let model = Model::open_allowed(&config.model, &common.gates)?;
     let embedder = open_embedder(config, &features, &common.gates)?;
     let colors = model.colors()?.table;
+    check_labels(config, &features.labels, colors.labels())?;
     if common.dry_run {
         return Ok(paths.into_iter().map(|path| Recommendation::without_neighbours(path, None)).collect());
     }
@@ -216,6 +219,13 @@ fn check(config: &Config, photos: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// Checks that the photos are labelled as those of the catalogue were.
+fn check_labels(config: &Config, of_features: &LabelSet, of_model: &LabelSet) -> Result<()> {
+    let [model, features] = [&config.model, &config.features].map(|it| it.display().to_string());
+    let like = of_model.check_like(of_features, &model, &features);
+    like.map_err(|problem| Error::config("recommend.model", problem))
+}
+
 /// Everything needed to make recommendations.
 struct Adviser<'a> {
     config: &'a Config,
@@ -249,7 +259,7 @@ impl Adviser<'_> {
         let counts = self.colors.count(&photo, &label_map, self.rule);
         let cells: Vec<f32> = counts.shares().into_iter().map(Option::unwrap_or_default).collect();
         let mut answer = Recommendation::without_neighbours(path, None);
-        answer.worn = worn(&cells);
+        answer.worn = worn(self.colors.labels(), &cells);
         let correlations = match (&mut self.embedder, &for_embedder) {
             (Some(embedder), Some(canvas)) => {
                 let embedding = embedder.run(&[canvas])?.swap_remove(0);
@@ -293,8 +303,8 @@ fn fitted(encoded: &[u8]) -> Result<Photo, PhotoProblem> {
     photo::decode_with(encoded, Decoding::fitted(MAX_PIXELS)).map(|it| it.photo)
 }
 
-fn worn(cells: &[f32]) -> Vec<WornCell> {
-    let present = labels::cell_names().into_iter().zip(cells).filter(|(_, share)| **share > 0.0);
+fn worn(labels: &LabelSet, cells: &[f32]) -> Vec<WornCell> {
+    let present = labels.cell_names().iter().cloned().zip(cells).filter(|(_, share)| **share > 0.0);
     let mut worn: Vec<_> = present.map(|(name, &share)| WornCell { name, share }).collect();
     worn.sort_by(|a, b| b.share.total_cmp(&a.share));
     worn
@@ -439,9 +449,9 @@ mod tests {
 
     #[test]
     fn what_is_worn_comes_most_first() {
-        let mut cells = vec![0.0; labels::CELL_COUNT];
+        let mut cells = vec![0.0; crate::labels::CELL_COUNT];
         (cells[0], cells[30], cells[200]) = (0.2, 0.5, 0.3);
-        let shares: Vec<f32> = worn(&cells).iter().map(|cell| cell.share).collect();
+        let shares: Vec<f32> = worn(&LabelSet::cfpd(), &cells).iter().map(|cell| cell.share).collect();
         assert_eq!(shares, [0.5, 0.3, 0.2]);
     }
 }

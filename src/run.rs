@@ -265,11 +265,14 @@ impl<'a> Night<'a> {
         }
         let [catalogue, model, output] =
             [&config.catalogue, &config.model, &self.output].map(|it| std::path::absolute(it).unwrap_or_default());
-        if !model.starts_with(&output) {
-            segment::open_model(config, &self.common.gates)?;
-        }
+        let is_made = model.starts_with(&output);
+        let model = if is_made { None } else { segment::open_model(config, &self.common.gates)? };
         segment::open_embedder(config, &self.common.gates)?;
-        if catalogue.starts_with(output) { Ok(()) } else { segment::check_catalogue(config) }
+        if catalogue.starts_with(output) {
+            return Ok(());
+        }
+        segment::check_catalogue(config)?;
+        model.map_or(Ok(()), |(model, _)| segment::check_labels(config, &model))
     }
 }
 

@@ -620,7 +620,7 @@ fn head(criterion: &mut Criterion) {
     let shape = maps_of(0, CHANNELS[0]);
     let (input, weight, bias) = (random(shape.len()), random(MAPS * shape.channels), random(MAPS));
     let labels: Vec<u8> = (0..shape.pixels()).map(|pixel| (pixel / 7 % MAPS) as u8).collect();
-    let head = Head { shape, input: &input, weight: &weight, bias: &bias, photo: [ROWS, COLUMNS] };
+    let head = Head { maps: MAPS, shape, input: &input, weight: &weight, bias: &bias, photo: [ROWS, COLUMNS] };
     let logit = |pixel: usize, map: usize| {
         let weights = weight[map * shape.channels..].iter();
         let terms = input[pixel * shape.channels..][..shape.channels].iter().zip(weights);

@@ -1,7 +1,8 @@
-//! The network's head: the 1x1 convolution from 8 to 32 channels to the 23 category maps, fused with the use of the
-//! maps, so that they are never written to memory: the loss with its gradients, or the category of each pixel.
+//! The network's head: the 1x1 convolution from 8 to 32 channels to the category maps, fused with the use of the maps, so
+//! that they are never written to memory: the loss with its gradients, or the category of each pixel.
 //!
-//! Here a vector holds one map of several pixels, so that nothing has to be summed across its lanes.
+//! Here a vector holds one map of several pixels, so that nothing has to be summed across its lanes. The kernels are
+//! compiled twice: for exactly [`MAPS`] maps, which then stay in registers, and for any number up to [`MAX_MAPS`].
 
 use super::maps::{Band, Shape, cut};
 use super::simd::{Job, Simd, Vector};
@@ -12,8 +13,10 @@ use super::{Instructions, Workers};
 pub const HEAD_CHANNELS: [usize; 4] = [8, 16, 24, 32];
 /// Times that maps can be enlarged for a label map.
 pub const LABEL_SCALES: [usize; 3] = [1, 2, 4];
-/// Maps: categories.
+/// The number of maps that the fast kernels are compiled for: the categories of Colorful Fashion Parsing.
 pub const MAPS: usize = 23;
+/// The largest number of maps.
+pub const MAX_MAPS: usize = 64;
 /// Pixels processed at once: their intermediate results stay in the first-level cache.
 const CHUNK: usize = 128;
 /// Lower bound of a probability before its logarithm is taken, as Keras clips.
@@ -26,8 +29,8 @@ const FACTORS: usize = 4;
 pub enum HeadLoss<'a> {
     /// Sigmoid maps, binary cross-entropy.
     Bce,
-    /// Softmax over the maps with cross-entropy; each pixel is weighted by its category's weight, `[23]`. Added to this
-    /// is `dice` times (1 minus the mean Dice coefficient), where the Dice coefficient is 2 sum(p y) / (sum(p) +
+    /// Softmax over the maps with cross-entropy; each pixel is weighted by its category's weight, `[maps]`. Added to
+    /// this is `dice` times (1 minus the mean Dice coefficient), where the Dice coefficient is 2 sum(p y) / (sum(p) +
     /// sum(y)) over all pixels of the batch, and the mean is over the categories present (Milletari et al., 2016,
     /// <https://arxiv.org/abs/1606.04797>).
     Softmax {
@@ -46,11 +49,13 @@ pub enum HeadLoss<'a> {
 pub struct Head<'a> {
     /// Shape of `input`; its number of channels is one of [`HEAD_CHANNELS`].
     pub shape: Shape,
+    /// Number of category maps, 1 to [`MAX_MAPS`].
+    pub maps: usize,
     /// Feature maps, `[batch, rows, columns, channels]`.
     pub input: &'a [f32],
-    /// Weight, `[23, channels, 1, 1]`.
+    /// Weight, `[maps, channels, 1, 1]`.
     pub weight: &'a [f32],
-    /// Bias, `[23]`, or one for each photo, `[batch, 23]`.
+    /// Bias, `[maps]`, or one for each photo, `[batch, maps]`.
     pub bias: &'a [f32],
     /// Rows and columns that belong to the photo: the rest is padding and does not count in any metric.
     pub photo: [usize; 2],
@@ -63,11 +68,11 @@ pub struct HeadGradients {
     pub loss: f32,
     /// Share of the photos' own pixels that were classified correctly.
     pub pixel_accuracy: f32,
-    /// Gradient of the weight, `[23, channels, 1, 1]`.
+    /// Gradient of the weight, `[maps, channels, 1, 1]`.
     pub weight: Vec<f32>,
     /// Gradient of the bias, in its shape.
     pub bias: Vec<f32>,
-    /// 1 if a category occurs among a photo's labels, else 0: `[batch, 23]`.
+    /// 1 if a category occurs among a photo's labels, else 0: `[batch, maps]`.
     pub present: Vec<f32>,
 }
 
@@ -75,14 +80,32 @@ impl<'a> Head<'a> {
     fn check(&self) {
         assert!(HEAD_CHANNELS.contains(&self.shape.channels));
         assert_eq!(self.input.len(), self.shape.len());
-        assert!(self.weight.len() == MAPS * self.shape.channels);
-        assert!(self.bias.len() == MAPS || self.bias.len() == MAPS * self.shape.batch);
+        assert!((1..=MAX_MAPS).contains(&self.maps));
+        assert!(self.weight.len() == self.maps * self.shape.channels);
+        assert!(self.bias.len() == self.maps || self.bias.len() == self.maps * self.shape.batch);
         assert!(self.photo[0] <= self.shape.rows && self.photo[1] <= self.shape.columns);
     }
 
+    /// Weight and bias filled up with zeros to [`MAX_MAPS`] maps, as the kernels for any number take them.
+    fn filled_up(&self) -> [Vec<f32>; 2] {
+        let mut weight = self.weight.to_vec();
+        weight.resize(MAX_MAPS * self.shape.channels, 0.0);
+        let mut bias = vec![0.0; self.bias.len() / self.maps * MAX_MAPS];
+        for (to, from) in bias.chunks_exact_mut(MAX_MAPS).zip(self.bias.chunks_exact(self.maps)) {
+            to[..self.maps].copy_from_slice(from);
+        }
+        [weight, bias]
+    }
+
+    /// Number of maps in the kernels for `M`: a constant in those for [`MAPS`].
+    #[inline(always)]
+    fn count<const M: usize>(&self) -> usize {
+        if M == MAPS { MAPS } else { self.maps.min(M) }
+    }
+
     /// The head with the bias of one photo.
-    fn of_photo(&self, photo: usize) -> Head<'a> {
-        let bias = if self.bias.len() == MAPS { self.bias } else { &self.bias[photo * MAPS..][..MAPS] };
+    fn of_photo<const M: usize>(&self, photo: usize) -> Head<'a> {
+        let bias = if self.bias.len() == M { self.bias } else { &self.bias[photo * M..][..M] };
         Head { bias, ..*self }
     }
 
@@ -102,15 +125,29 @@ impl<'a> Head<'a> {
         input_gradient: &mut [f32],
     ) -> HeadGradients {
         self.check();
+        if self.maps == MAPS {
+            return self.learn_maps::<MAPS>(workers, loss, labels, input_gradient);
+        }
+        let [weight, bias] = &self.filled_up();
+        Head { weight, bias, ..*self }.learn_maps::<MAX_MAPS>(workers, loss, labels, input_gradient)
+    }
+
+    fn learn_maps<const M: usize>(
+        &self,
+        workers: Workers<'_>,
+        loss: HeadLoss<'_>,
+        labels: &[u8],
+        input_gradient: &mut [f32],
+    ) -> HeadGradients {
         match self.shape.channels {
-            8 => self.learn_from::<8>(workers, loss, labels, input_gradient),
-            16 => self.learn_from::<16>(workers, loss, labels, input_gradient),
-            24 => self.learn_from::<24>(workers, loss, labels, input_gradient),
-            _ => self.learn_from::<32>(workers, loss, labels, input_gradient),
+            8 => self.learn_from::<8, M>(workers, loss, labels, input_gradient),
+            16 => self.learn_from::<16, M>(workers, loss, labels, input_gradient),
+            24 => self.learn_from::<24, M>(workers, loss, labels, input_gradient),
+            _ => self.learn_from::<32, M>(workers, loss, labels, input_gradient),
         }
     }
 
-    fn learn_from<const C: usize>(
+    fn learn_from<const C: usize, const M: usize>(
         &self,
         workers: Workers<'_>,
         loss: HeadLoss<'_>,
@@ -119,20 +156,21 @@ impl<'a> Head<'a> {
     ) -> HeadGradients {
         let instructions = workers.instructions;
         assert!(labels.len() == self.shape.pixels() && input_gradient.len() == self.input.len());
-        let maps = if matches!(loss, HeadLoss::Bce) { MAPS } else { 1 };
+        let count = self.count::<M>();
+        let maps = if matches!(loss, HeadLoss::Bce) { count } else { 1 };
         let scale = 1.0 / (self.shape.pixels() * maps) as f32;
         let dice = match loss {
-            HeadLoss::Softmax { dice, .. } if dice > 0.0 => Some(self.dice::<C>(workers, dice, labels)),
+            HeadLoss::Softmax { dice, .. } if dice > 0.0 => Some(self.dice::<C, M>(workers, dice, labels)),
             _ => None,
         };
         let bands = Band::all(self.shape, workers.spread.threads());
-        let mut sums = vec![Sums::<C>::default(); bands.len()];
+        let mut sums = vec![Sums::<C, M>::default(); bands.len()];
         let parts = cut(&bands, self.shape, input_gradient).into_iter().zip(&mut sums).collect();
-        spread_items(workers.spread, parts, |index, (gradient, sums): (&mut [f32], &mut Sums<C>)| {
+        spread_items(workers.spread, parts, |index, (gradient, sums): (&mut [f32], &mut Sums<C, M>)| {
             let gradients = gradient.chunks_mut(CHUNK * C);
-            with_scratch(CHUNK * (MAPS + C), |scratch: &mut [f32]| {
-                let mut products = [[[0.0; 16]; C]; MAPS];
-                let head = self.of_photo(bands[index].photo);
+            with_scratch(CHUNK * (M + C), |scratch: &mut [f32]| {
+                let mut products = [[[0.0; 16]; C]; M];
+                let head = self.of_photo::<M>(bands[index].photo);
                 for (chunk, gradient) in self.chunks(bands[index]).zip(gradients) {
                     let (pixels, products, dice) = (self.pixels(chunk, labels), &mut products, dice.as_ref());
                     instructions.run(Learn { head, loss, dice, scale, pixels, gradient, sums, products, scratch });
@@ -142,64 +180,80 @@ impl<'a> Head<'a> {
                 }
             });
         });
-        let mut total = Sums::<C>::default();
-        let mut bias = vec![0.0; self.bias.len()];
+        let mut total = Sums::<C, M>::default();
+        let mut bias = vec![0.0; self.bias.len() / M * count];
         for (it, band) in sums.iter().zip(&bands) {
             total.add(it);
-            let photo = band.photo * MAPS % bias.len();
-            bias[photo..].iter_mut().zip(it.bias).for_each(|(sum, it)| *sum += it);
+            let photo = band.photo * count % bias.len();
+            bias[photo..].iter_mut().zip(&it.bias[..count]).for_each(|(sum, it)| *sum += it);
         }
         HeadGradients {
             loss: (total.loss * f64::from(scale) + dice.map_or(0.0, |it| it.loss)) as f32,
             pixel_accuracy: (total.right / self.own_pixels() as f64) as f32,
-            weight: total.weight.as_flattened().to_vec(),
+            weight: total.weight[..count].as_flattened().to_vec(),
             bias,
-            present: present(labels, self.shape.batch),
+            present: present(labels, self.shape.batch, count),
         }
     }
 
     /// The Dice term of the loss, multiplied by `weight`.
-    fn dice<const C: usize>(&self, workers: Workers<'_>, weight: f32, labels: &[u8]) -> Dice {
+    fn dice<const C: usize, const M: usize>(&self, workers: Workers<'_>, weight: f32, labels: &[u8]) -> Dice<M> {
         let bands = Band::all(self.shape, workers.spread.threads());
-        let mut sums = vec![[[0.0_f64; MAPS]; 2]; bands.len()];
-        spread_items(workers.spread, sums.iter_mut().collect(), |index, sums: &mut [[f64; MAPS]; 2]| {
-            let head = self.of_photo(bands[index].photo);
+        let mut sums = vec![[[0.0_f64; M]; 2]; bands.len()];
+        spread_items(workers.spread, sums.iter_mut().collect(), |index, sums: &mut [[f64; M]; 2]| {
+            let head = self.of_photo::<M>(bands[index].photo);
             for chunk in self.chunks(bands[index]) {
                 let pixels = self.pixels(chunk, labels);
-                let found = workers.instructions.run(Overlap::<C> { head, pixels });
+                let found = workers.instructions.run(Overlap::<C, M> { head, pixels });
                 for (sum, found) in sums.as_flattened_mut().iter_mut().zip(found.as_flattened()) {
                     *sum += f64::from(*found);
                 }
             }
         });
-        let mut pixels = [0_usize; MAPS];
+        let mut pixels = [0_usize; M];
         for &label in labels {
             if let Some(count) = pixels.get_mut(usize::from(label)) {
                 *count += 1;
             }
         }
         let total = |of: usize, category: usize| sums.iter().map(|it| it[of][category]).sum::<f64>();
-        Dice::new(f64::from(weight), |category| [total(0, category), total(1, category), pixels[category] as f64])
+        Dice::new(f64::from(weight), self.count::<M>(), |category| {
+            [total(0, category), total(1, category), pixels[category] as f64]
+        })
     }
 
     /// Mean loss and mean binary cross-entropy over the photos' own pixels, and the category of each pixel.
     #[must_use]
     pub fn evaluate(&self, workers: Workers<'_>, softmax: bool, labels: &[u8], label_map: &mut [u8]) -> [f32; 2] {
         self.check();
+        if self.maps == MAPS {
+            return self.evaluate_maps::<MAPS>(workers, softmax, labels, label_map);
+        }
+        let [weight, bias] = &self.filled_up();
+        Head { weight, bias, ..*self }.evaluate_maps::<MAX_MAPS>(workers, softmax, labels, label_map)
+    }
+
+    fn evaluate_maps<const M: usize>(
+        &self,
+        workers: Workers<'_>,
+        softmax: bool,
+        labels: &[u8],
+        label_map: &mut [u8],
+    ) -> [f32; 2] {
         let instructions = workers.instructions;
         assert!(labels.len() == self.shape.pixels() && label_map.len() == labels.len());
         let bands = Band::all(self.shape, workers.spread.threads());
         let mut sums = vec![[0.0_f64; 2]; bands.len()];
         let parts = cut(&bands, self.shape.with_channels(1), label_map).into_iter().zip(&mut sums).collect();
         spread_items(workers.spread, parts, |index, (map, sums): (&mut [u8], &mut [f64; 2])| {
-            let head = self.of_photo(bands[index].photo);
+            let head = self.of_photo::<M>(bands[index].photo);
             for (chunk, map) in self.chunks(bands[index]).zip(map.chunks_mut(CHUNK)) {
                 let pixels = self.pixels(chunk, labels);
                 let found = match self.shape.channels {
-                    8 => instructions.run(Evaluate::<8> { head, softmax, pixels, map }),
-                    16 => instructions.run(Evaluate::<16> { head, softmax, pixels, map }),
-                    24 => instructions.run(Evaluate::<24> { head, softmax, pixels, map }),
-                    _ => instructions.run(Evaluate::<32> { head, softmax, pixels, map }),
+                    8 => instructions.run(Evaluate::<8, M> { head, softmax, pixels, map }),
+                    16 => instructions.run(Evaluate::<16, M> { head, softmax, pixels, map }),
+                    24 => instructions.run(Evaluate::<24, M> { head, softmax, pixels, map }),
+                    _ => instructions.run(Evaluate::<32, M> { head, softmax, pixels, map }),
                 };
                 (0..2).for_each(|at| sums[at] += found[at]);
             }
@@ -210,23 +264,32 @@ impl<'a> Head<'a> {
     }
 
     /// Writes the category of each pixel, `[batch, scale x rows, scale x columns]`, and the number of the photo's own
-    /// pixels of each category, `[batch, 23]`. `scale` is one of [`LABEL_SCALES`]: the maps are enlarged so many times in
+    /// pixels of each category, `[batch, maps]`. `scale` is one of [`LABEL_SCALES`]: the maps are enlarged so many times in
     /// each direction, by bilinear interpolation between the centres of pixels, before the highest is taken.
     pub fn label(&self, workers: Workers<'_>, scale: usize, label_map: &mut [u8], counts: &mut [i32]) {
         self.check();
+        if self.maps == MAPS {
+            return self.label_maps::<MAPS>(workers, scale, label_map, counts);
+        }
+        let [weight, bias] = &self.filled_up();
+        Head { weight, bias, ..*self }.label_maps::<MAX_MAPS>(workers, scale, label_map, counts);
+    }
+
+    fn label_maps<const M: usize>(&self, workers: Workers<'_>, scale: usize, label_map: &mut [u8], counts: &mut [i32]) {
         let area = scale * scale;
+        let count = self.count::<M>();
         assert!(LABEL_SCALES.contains(&scale));
-        assert!(label_map.len() == area * self.shape.pixels() && counts.len() == self.shape.batch * MAPS);
+        assert!(label_map.len() == area * self.shape.pixels() && counts.len() == self.shape.batch * count);
         let bands = Band::all(self.shape, workers.spread.threads());
-        let mut of_bands = vec![[0; MAPS]; bands.len()];
+        let mut of_bands = vec![[0; M]; bands.len()];
         let parts = cut(&bands, self.shape.with_channels(area), label_map).into_iter().zip(&mut of_bands).collect();
-        spread_items(workers.spread, parts, |index, (map, counts): (&mut [u8], &mut [i32; MAPS])| {
+        spread_items(workers.spread, parts, |index, (map, counts): (&mut [u8], &mut [i32; M])| {
             let band = bands[index];
-            let head = self.of_photo(band.photo);
+            let head = self.of_photo::<M>(band.photo);
             match scale {
-                1 => head.label_band(workers.instructions, band, map),
-                2 => head.label_enlarged::<2>(workers.instructions, band, map),
-                _ => head.label_enlarged::<4>(workers.instructions, band, map),
+                1 => head.label_band::<M>(workers.instructions, band, map),
+                2 => head.label_enlarged::<2, M>(workers.instructions, band, map),
+                _ => head.label_enlarged::<4, M>(workers.instructions, band, map),
             }
             let rows = map.chunks_exact(scale * self.shape.columns).zip(scale * band.first_row..);
             for (row, _) in rows.take_while(|(_, at)| *at < scale * self.photo[0]) {
@@ -235,43 +298,44 @@ impl<'a> Head<'a> {
         });
         counts.fill(0);
         for (band, found) in bands.iter().zip(of_bands) {
-            let counts = &mut counts[band.photo * MAPS..][..MAPS];
+            let counts = &mut counts[band.photo * count..][..count];
             counts.iter_mut().zip(found).for_each(|(sum, count)| *sum += count);
         }
     }
 
     /// The label map of a band.
-    fn label_band(&self, instructions: Instructions, band: Band, map: &mut [u8]) {
+    fn label_band<const M: usize>(&self, instructions: Instructions, band: Band, map: &mut [u8]) {
         for (chunk, map) in self.chunks(band).zip(map.chunks_mut(CHUNK)) {
             let input = self.input_of(&chunk);
             match self.shape.channels {
-                8 => instructions.run(Label::<8> { head: *self, input, map }),
-                16 => instructions.run(Label::<16> { head: *self, input, map }),
-                24 => instructions.run(Label::<24> { head: *self, input, map }),
-                _ => instructions.run(Label::<32> { head: *self, input, map }),
+                8 => instructions.run(Label::<8, M> { head: *self, input, map }),
+                16 => instructions.run(Label::<16, M> { head: *self, input, map }),
+                24 => instructions.run(Label::<24, M> { head: *self, input, map }),
+                _ => instructions.run(Label::<32, M> { head: *self, input, map }),
             }
         }
     }
 
     /// The label map of a band from maps that are enlarged: those of the band's rows and of the rows around it.
-    fn label_enlarged<const S: usize>(&self, instructions: Instructions, band: Band, map: &mut [u8]) {
+    fn label_enlarged<const S: usize, const M: usize>(&self, instructions: Instructions, band: Band, map: &mut [u8]) {
         let columns = self.shape.columns;
-        let width = Enlarged::<S>::width(columns);
-        with_scratch((band.rows + 2) * MAPS * width, |planes: &mut [f32]| {
-            for (at, planes) in planes.chunks_exact_mut(MAPS * width).enumerate() {
+        let width = Enlarged::<S, M>::width(columns);
+        let maps = self.count::<M>();
+        with_scratch((band.rows + 2) * maps * width, |planes: &mut [f32]| {
+            for (at, planes) in planes.chunks_exact_mut(maps * width).enumerate() {
                 let row = (band.first_row + at).saturating_sub(1).min(self.shape.rows - 1);
                 let first = (band.photo * self.shape.rows + row) * columns;
                 let input = self.input_of(&(first..first + columns));
                 match self.shape.channels {
-                    8 => instructions.run(Planes::<8> { head: *self, input, width, to: planes }),
-                    16 => instructions.run(Planes::<16> { head: *self, input, width, to: planes }),
-                    24 => instructions.run(Planes::<24> { head: *self, input, width, to: planes }),
-                    _ => instructions.run(Planes::<32> { head: *self, input, width, to: planes }),
+                    8 => instructions.run(Planes::<8, M> { head: *self, input, width, to: planes }),
+                    16 => instructions.run(Planes::<16, M> { head: *self, input, width, to: planes }),
+                    24 => instructions.run(Planes::<24, M> { head: *self, input, width, to: planes }),
+                    _ => instructions.run(Planes::<32, M> { head: *self, input, width, to: planes }),
                 }
             }
-            let around = planes.windows(3 * MAPS * width).step_by(MAPS * width);
+            let around = planes.windows(3 * maps * width).step_by(maps * width);
             for (rows, map) in around.zip(map.chunks_exact_mut(S * S * columns)) {
-                instructions.run(Enlarged::<S> { rows, columns, map });
+                instructions.run(Enlarged::<S, M> { maps, rows, columns, map });
             }
         });
     }
@@ -300,16 +364,17 @@ impl<'a> Head<'a> {
         Pixels { input: self.input_of(&chunk), labels: &labels[chunk], own }
     }
 
-    /// Computes the 23 maps of some pixels from their channels.
+    /// Computes the maps of some pixels from their channels; beyond their number there are zeros.
     #[inline(always)]
-    fn maps<V: Vector, const C: usize>(&self, channels: &[V; C]) -> [V; MAPS] {
-        let (weight, bias) = self.parameters::<C>();
-        let mut maps = [channels[0].all(0.0); MAPS];
-        for (map, bias) in maps.iter_mut().zip(bias) {
+    fn maps<V: Vector, const C: usize, const M: usize>(&self, channels: &[V; C]) -> [V; M] {
+        let (weight, bias) = self.parameters::<C, M>();
+        let count = self.count::<M>();
+        let mut maps = [channels[0].all(0.0); M];
+        for (map, bias) in maps[..count].iter_mut().zip(bias) {
             *map = channels[0].all(*bias);
         }
         for (channel, x) in channels.iter().enumerate() {
-            for (map, weight) in maps.iter_mut().zip(weight) {
+            for (map, weight) in maps[..count].iter_mut().zip(weight) {
                 *map = x.times_plus(x.all(weight[channel]), *map);
             }
         }
@@ -318,16 +383,16 @@ impl<'a> Head<'a> {
 
     /// Weight and bias as arrays, so that no index can be out of bounds.
     #[inline(always)]
-    fn parameters<const C: usize>(&self) -> (&[[f32; C]; MAPS], &[f32; MAPS]) {
+    fn parameters<const C: usize, const M: usize>(&self) -> (&[[f32; C]; M], &[f32; M]) {
         let weight = self.weight.as_chunks().0.try_into();
         (weight.expect("its size was checked"), self.bias.try_into().expect("its size was checked"))
     }
 }
 
-/// 1 if a category occurs among a photo's labels, else 0: `[batch, 23]`.
-fn present(labels: &[u8], batch: usize) -> Vec<f32> {
-    let mut present = vec![0.0; batch * MAPS];
-    for (labels, present) in labels.chunks_exact(labels.len() / batch).zip(present.chunks_exact_mut(MAPS)) {
+/// 1 if a category occurs among a photo's labels, else 0: `[batch, maps]`.
+fn present(labels: &[u8], batch: usize, maps: usize) -> Vec<f32> {
+    let mut present = vec![0.0; batch * maps];
+    for (labels, present) in labels.chunks_exact(labels.len() / batch).zip(present.chunks_exact_mut(maps)) {
         for &label in labels {
             if let Some(present) = present.get_mut(usize::from(label)) {
                 *present = 1.0;
@@ -372,14 +437,14 @@ fn by_label<V: Vector>(token: V::Token, labels: &[u8], first: usize, of: impl Fn
     V::of(token, &values)
 }
 
-/// 1 if the label is a category, 0 if it says that the pixel has none: the Dice term leaves it out.
-fn is_labelled(label: u8) -> f32 {
-    f32::from(u8::from(usize::from(label) < MAPS))
+/// 1 if the label is one of `count` categories, 0 if it says that the pixel has none: the Dice term leaves it out.
+fn is_labelled(label: u8, count: usize) -> f32 {
+    f32::from(u8::from(usize::from(label) < count))
 }
 
 /// The highest map of each pixel (the first one on a tie), and its value.
 #[inline(always)]
-fn highest<V: Vector>(maps: &[V; MAPS]) -> [V; 2] {
+fn highest<V: Vector>(maps: &[V]) -> [V; 2] {
     let mut best = [maps[0], maps[0].all(0.0)];
     for (category, map) in maps.iter().enumerate().skip(1) {
         let index = map.if_greater(best[0], map.all(category as f32), best[1]);
@@ -392,7 +457,7 @@ fn highest<V: Vector>(maps: &[V; MAPS]) -> [V; 2] {
 /// if the label is the map's category, otherwise 1 - p, computed as e^-x p to avoid the cancellation of the
 /// subtraction.
 #[inline(always)]
-fn sigmoid_and_loss<V: Vector>(maps: &mut [V; MAPS], label: V) -> V {
+fn sigmoid_and_loss<V: Vector>(maps: &mut [V], label: V) -> V {
     let (one, mut product) = (label.all(1.0), Product::new(label.token()));
     for (category, map) in maps.iter_mut().enumerate() {
         let power = label.all(0.0).minus(*map).exp();
@@ -433,7 +498,7 @@ impl<V: Vector> Product<V> {
 
 /// Softmax in place, given the value of the highest map.
 #[inline(always)]
-fn softmax<V: Vector>(maps: &mut [V; MAPS], highest: V) {
+fn softmax<V: Vector>(maps: &mut [V], highest: V) {
     let mut sum = highest.all(0.0);
     for map in maps.iter_mut() {
         *map = map.minus(highest).exp();
@@ -447,7 +512,7 @@ fn softmax<V: Vector>(maps: &mut [V; MAPS], highest: V) {
 
 /// Minus the sum of the logarithms of the probability that each map assigns to the truth, from probabilities.
 #[inline(always)]
-fn binary_cross_entropy<V: Vector>(probabilities: &[V; MAPS], label: V) -> V {
+fn binary_cross_entropy<V: Vector>(probabilities: &[V], label: V) -> V {
     let mut product = Product::new(label.token());
     for (category, map) in probabilities.iter().enumerate() {
         product.times(label.if_equal(label.all(category as f32), *map, label.all(1.0).minus(*map)));
@@ -457,7 +522,7 @@ fn binary_cross_entropy<V: Vector>(probabilities: &[V; MAPS], label: V) -> V {
 
 /// Minus the logarithm of the probability of the true category.
 #[inline(always)]
-fn cross_entropy<V: Vector>(probabilities: &[V; MAPS], label: V) -> V {
+fn cross_entropy<V: Vector>(probabilities: &[V], label: V) -> V {
     let mut of_truth = label.all(0.0);
     for (category, map) in probabilities.iter().enumerate() {
         of_truth = label.if_equal(label.all(category as f32), *map, of_truth);
@@ -467,30 +532,30 @@ fn cross_entropy<V: Vector>(probabilities: &[V; MAPS], label: V) -> V {
 
 /// Cross-entropy against labels of which `spread` was given to each map, from that against the labels themselves.
 #[inline(always)]
-fn smoothed<V: Vector>(of_label: V, probabilities: &[V; MAPS], spread: f32) -> V {
+fn smoothed<V: Vector>(of_label: V, probabilities: &[V], spread: f32) -> V {
     let mut product = Product::new(of_label.token());
     for &probability in probabilities {
         product.times(probability);
     }
-    let [kept, spread] = [1.0 - spread * MAPS as f32, spread].map(|it| of_label.all(it));
+    let [kept, spread] = [1.0 - spread * probabilities.len() as f32, spread].map(|it| of_label.all(it));
     product.minus_log().times_plus(spread, of_label.times(kept))
 }
 
 /// The Dice term of a loss.
-struct Dice {
+struct Dice<const M: usize> {
     loss: f64,
     /// Its gradient with respect to the probability of each category, at every pixel.
-    of_all: [f32; MAPS],
+    of_all: [f32; M],
     /// Subtracted from `of_all` at the pixels of the category itself.
-    of_truth: [f32; MAPS],
+    of_truth: [f32; M],
 }
 
-impl Dice {
-    /// Computes the term from the sums of p y, p and y over all pixels, by category.
-    fn new(weight: f64, sums: impl Fn(usize) -> [f64; 3]) -> Self {
-        let sums: Vec<[f64; 3]> = (0..MAPS).map(sums).collect();
+impl<const M: usize> Dice<M> {
+    /// Computes the term from the sums of p y, p and y over all pixels, by category, of which there are `count`.
+    fn new(weight: f64, count: usize, sums: impl Fn(usize) -> [f64; 3]) -> Self {
+        let sums: Vec<[f64; 3]> = (0..count).map(sums).collect();
         let there = sums.iter().filter(|[.., pixels]| *pixels > 0.0).count().max(1) as f64;
-        let mut dice = Self { loss: 0.0, of_all: [0.0; MAPS], of_truth: [0.0; MAPS] };
+        let mut dice = Self { loss: 0.0, of_all: [0.0; M], of_truth: [0.0; M] };
         for (category, [both, probability, pixels]) in sums.into_iter().enumerate().filter(|(_, it)| it[2] > 0.0) {
             let (share, all) = (weight / there, probability + pixels);
             dice.loss += share * (1.0 - 2.0 * both / all);
@@ -502,8 +567,8 @@ impl Dice {
 
     /// Its gradient with respect to the maps, given their softmax.
     #[inline(always)]
-    fn gradient<V: Vector>(&self, probabilities: &[V; MAPS], label: V) -> [V; MAPS] {
-        let mut gradient = [label.all(0.0); MAPS];
+    fn gradient<V: Vector>(&self, probabilities: &[V], label: V) -> [V; M] {
+        let mut gradient = [label.all(0.0); M];
         let mut mean = label.all(0.0);
         for (category, (gradient, p)) in gradient.iter_mut().zip(probabilities).enumerate() {
             let all = label.all(self.of_all[category]);
@@ -519,26 +584,28 @@ impl Dice {
 }
 
 /// Sums over a chunk, by category: of its probability at its own pixels, and at all pixels.
-struct Overlap<'a, const C: usize> {
+struct Overlap<'a, const C: usize, const M: usize> {
     head: Head<'a>,
     pixels: Pixels<'a>,
 }
 
-impl<const C: usize> Job for Overlap<'_, C> {
-    type Output = [[f32; MAPS]; 2];
+impl<const C: usize, const M: usize> Job for Overlap<'_, C, M> {
+    type Output = [[f32; M]; 2];
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> [[f32; MAPS]; 2] {
+    fn run<S: Simd>(self, simd: S) -> [[f32; M]; 2] {
         let wide = simd.wide();
+        let count = self.head.count::<M>();
         let zero = S::Wide::splat(wide, 0.0);
-        let mut sums = [[zero; MAPS]; 2];
+        let mut sums = [[zero; M]; 2];
         for first in (0..self.pixels.labels.len()).step_by(S::Wide::LANES) {
-            let mut maps = self.head.maps(&channels::<S::Wide, C>(wide, self.pixels.input, first));
+            let mut maps: [S::Wide; M] = self.head.maps(&channels::<S::Wide, C>(wide, self.pixels.input, first));
+            let maps = &mut maps[..count];
             let label: S::Wide = by_label(wide, self.pixels.labels, first, f32::from);
-            let there: S::Wide = by_label(wide, self.pixels.labels, first, is_labelled);
-            let [top, _] = highest(&maps);
-            softmax(&mut maps, top);
-            for (category, map) in maps.into_iter().enumerate() {
+            let there: S::Wide = by_label(wide, self.pixels.labels, first, |label| is_labelled(label, count));
+            let [top, _] = highest(maps);
+            softmax(maps, top);
+            for (category, map) in maps.iter().enumerate() {
                 let map = map.times(there);
                 sums[0][category] =
                     sums[0][category].plus(label.if_equal(S::Wide::splat(wide, category as f32), map, zero));
@@ -551,20 +618,20 @@ impl<const C: usize> Job for Overlap<'_, C> {
 
 /// Sums over pixels.
 #[derive(Clone)]
-struct Sums<const C: usize> {
+struct Sums<const C: usize, const M: usize> {
     loss: f64,
     right: f64,
-    weight: [[f32; C]; MAPS],
-    bias: [f32; MAPS],
+    weight: [[f32; C]; M],
+    bias: [f32; M],
 }
 
-impl<const C: usize> Default for Sums<C> {
+impl<const C: usize, const M: usize> Default for Sums<C, M> {
     fn default() -> Self {
-        Self { loss: 0.0, right: 0.0, weight: [[0.0; C]; MAPS], bias: [0.0; MAPS] }
+        Self { loss: 0.0, right: 0.0, weight: [[0.0; C]; M], bias: [0.0; M] }
     }
 }
 
-impl<const C: usize> Sums<C> {
+impl<const C: usize, const M: usize> Sums<C, M> {
     fn add(&mut self, other: &Self) {
         self.loss += other.loss;
         self.right += other.right;
@@ -574,42 +641,44 @@ impl<const C: usize> Sums<C> {
 }
 
 /// Loss and gradients of a chunk.
-struct Learn<'a, const C: usize> {
+struct Learn<'a, const C: usize, const M: usize> {
     head: Head<'a>,
     loss: HeadLoss<'a>,
-    dice: Option<&'a Dice>,
+    dice: Option<&'a Dice<M>>,
     /// Factor of each pixel's gradient.
     scale: f32,
     pixels: Pixels<'a>,
     /// Gradient of the input, `[pixels, channels]`.
     gradient: &'a mut [f32],
-    sums: &'a mut Sums<C>,
+    sums: &'a mut Sums<C, M>,
     /// Per-lane sums for the gradient of the weight.
-    products: &'a mut [[[f32; 16]; C]; MAPS],
-    /// `[23, CHUNK]` for the gradients of the maps, then `[channels, CHUNK]` for the channels.
+    products: &'a mut [[[f32; 16]; C]; M],
+    /// `[M, CHUNK]` for the gradients of the maps, then `[channels, CHUNK]` for the channels.
     scratch: &'a mut [f32],
 }
 
-impl<const C: usize> Job for Learn<'_, C> {
+impl<const C: usize, const M: usize> Job for Learn<'_, C, M> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let wide = simd.wide();
         let Self { head, loss, dice, scale, pixels, gradient, sums, products, scratch } = self;
-        let (weights, _) = head.parameters::<C>();
-        let (map_gradients, turned) = scratch.split_at_mut(MAPS * CHUNK);
+        let (weights, _) = head.parameters::<C, M>();
+        let categories = head.count::<M>();
+        let (map_gradients, turned) = scratch.split_at_mut(M * CHUNK);
         let lanes = S::Wide::LANES;
         let count = pixels.labels.len();
         let smoothing = if let HeadLoss::Softmax { smoothing, .. } = loss { smoothing } else { 0.0 };
         // What the loss takes for the truth: in maps other than the label's, and in that.
-        let spread = smoothing / MAPS as f32;
+        let spread = smoothing / categories as f32;
         let [of_any, of_label] = [spread, 1.0 - smoothing + spread].map(|it| S::Wide::splat(wide, it));
         for first in (0..count).step_by(lanes) {
             let x = channels::<S::Wide, C>(wide, pixels.input, first);
-            let mut maps = head.maps(&x);
+            let mut maps: [S::Wide; M] = head.maps(&x);
+            let maps = &mut maps[..categories];
             let label: S::Wide = by_label(wide, pixels.labels, first, f32::from);
-            let [top, category] = highest(&maps);
+            let [top, category] = highest(maps);
             let right = category.if_equal(label, S::Wide::of(wide, &pixels.own[first..]), S::Wide::splat(wide, 0.0));
             sums.right += f64::from(right.sum());
             // Lanes past the end get weight zero.
@@ -618,20 +687,20 @@ impl<const C: usize> Job for Learn<'_, C> {
                 HeadLoss::Softmax { weights, .. } => weights.get(usize::from(label)).copied().unwrap_or(0.0),
             });
             let of_pixels = match loss {
-                HeadLoss::Bce => sigmoid_and_loss(&mut maps, label),
+                HeadLoss::Bce => sigmoid_and_loss(maps, label),
                 HeadLoss::Softmax { .. } => {
-                    softmax(&mut maps, top);
-                    let of_label = cross_entropy(&maps, label);
-                    if spread == 0.0 { of_label } else { smoothed(of_label, &maps, spread) }
+                    softmax(maps, top);
+                    let of_label = cross_entropy(maps, label);
+                    if spread == 0.0 { of_label } else { smoothed(of_label, maps, spread) }
                 }
             };
             sums.loss += f64::from(of_pixels.times(weight).sum());
             let share = weight.times(S::Wide::splat(wide, scale));
             let zero = S::Wide::splat(wide, 0.0);
-            let there: S::Wide = by_label(wide, pixels.labels, first, is_labelled);
-            let of_dice = dice.map_or([zero; MAPS], |it| it.gradient(&maps, label));
+            let there: S::Wide = by_label(wide, pixels.labels, first, |label| is_labelled(label, categories));
+            let of_dice = dice.map_or([zero; M], |it| it.gradient(maps, label));
             let mut back = [S::Wide::splat(wide, 0.0); C];
-            for (category, map) in maps.into_iter().enumerate() {
+            for (category, &map) in maps.iter().enumerate() {
                 let hit = label.if_equal(S::Wide::splat(wide, category as f32), map.minus(of_label), map.minus(of_any));
                 let of_map = hit.times_plus(share, of_dice[category].times(there));
                 of_map.put(&mut map_gradients[category * CHUNK + first..]);
@@ -650,11 +719,12 @@ impl<const C: usize> Job for Learn<'_, C> {
             }
         }
         let count = count.next_multiple_of(lanes);
-        add_products::<S::Wide, C>(wide, map_gradients, turned, count, products, &mut sums.bias);
+        let (products, bias) = (&mut products[..categories], &mut sums.bias[..categories]);
+        add_products::<S::Wide, C>(wide, map_gradients, turned, count, products, bias);
     }
 }
 
-/// Adds the gradients of weight and bias: products of the maps' gradients, `[23, CHUNK]`, with the channels,
+/// Adds the gradients of weight and bias: products of the maps' gradients, `[maps, CHUNK]`, with the channels,
 /// `[channels, CHUNK]`, over `count` pixels.
 #[inline(always)]
 fn add_products<V: Vector, const C: usize>(
@@ -662,8 +732,8 @@ fn add_products<V: Vector, const C: usize>(
     map_gradients: &[f32],
     turned: &[f32],
     count: usize,
-    products: &mut [[[f32; 16]; C]; MAPS],
-    bias: &mut [f32; MAPS],
+    products: &mut [[[f32; 16]; C]],
+    bias: &mut [f32],
 ) {
     let of_maps = map_gradients.chunks_exact(CHUNK).zip(products);
     for ((of_map, products), bias) in of_maps.zip(bias) {
@@ -684,34 +754,36 @@ fn add_products<V: Vector, const C: usize>(
 }
 
 /// Sums of loss and binary cross-entropy over a chunk's own pixels, and the chunk's label map.
-struct Evaluate<'a, const C: usize> {
+struct Evaluate<'a, const C: usize, const M: usize> {
     head: Head<'a>,
     softmax: bool,
     pixels: Pixels<'a>,
     map: &'a mut [u8],
 }
 
-impl<const C: usize> Job for Evaluate<'_, C> {
+impl<const C: usize, const M: usize> Job for Evaluate<'_, C, M> {
     type Output = [f64; 2];
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> [f64; 2] {
         let wide = simd.wide();
         let Self { head, pixels, map, .. } = self;
+        let count = head.count::<M>();
         let mut sums = [0.0; 2];
         for first in (0..pixels.labels.len()).step_by(S::Wide::LANES) {
-            let mut maps = head.maps(&channels::<S::Wide, C>(wide, pixels.input, first));
+            let mut maps: [S::Wide; M] = head.maps(&channels::<S::Wide, C>(wide, pixels.input, first));
+            let maps = &mut maps[..count];
             let label: S::Wide = by_label(wide, pixels.labels, first, f32::from);
-            let [top, category] = highest(&maps);
+            let [top, category] = highest(maps);
             put_categories(category, &mut map[first..]);
             let bce = if self.softmax {
-                softmax(&mut maps, top);
-                binary_cross_entropy(&maps, label)
+                softmax(maps, top);
+                binary_cross_entropy(maps, label)
             } else {
-                sigmoid_and_loss(&mut maps, label)
+                sigmoid_and_loss(maps, label)
             };
-            let bce = bce.times(S::Wide::splat(wide, 1.0 / MAPS as f32));
-            let loss = if self.softmax { cross_entropy(&maps, label) } else { bce };
+            let bce = bce.times(S::Wide::splat(wide, 1.0 / count as f32));
+            let loss = if self.softmax { cross_entropy(maps, label) } else { bce };
             let own = S::Wide::of(wide, &pixels.own[first..]);
             sums[0] += f64::from(loss.times(own).sum());
             sums[1] += f64::from(bce.times(own).sum());
@@ -721,27 +793,27 @@ impl<const C: usize> Job for Evaluate<'_, C> {
 }
 
 /// The label map of a chunk.
-struct Label<'a, const C: usize> {
+struct Label<'a, const C: usize, const M: usize> {
     head: Head<'a>,
     input: &'a [f32],
     map: &'a mut [u8],
 }
 
-impl<const C: usize> Job for Label<'_, C> {
+impl<const C: usize, const M: usize> Job for Label<'_, C, M> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let wide = simd.wide();
+        let (wide, count) = (simd.wide(), self.head.count::<M>());
         for first in (0..self.map.len()).step_by(S::Wide::LANES) {
-            let maps = self.head.maps(&channels::<S::Wide, C>(wide, self.input, first));
-            put_categories(highest(&maps)[1], &mut self.map[first..]);
+            let maps: [S::Wide; M] = self.head.maps(&channels::<S::Wide, C>(wide, self.input, first));
+            put_categories(highest(&maps[..count])[1], &mut self.map[first..]);
         }
     }
 }
 
-/// The maps of a row, `[23, width]`: its pixels begin at 1, and the first and the last are repeated at the ends.
-struct Planes<'a, const C: usize> {
+/// The maps of a row, `[maps, width]`: its pixels begin at 1, and the first and the last are repeated at the ends.
+struct Planes<'a, const C: usize, const M: usize> {
     head: Head<'a>,
     /// `[columns, channels]`.
     input: &'a [f32],
@@ -749,14 +821,14 @@ struct Planes<'a, const C: usize> {
     to: &'a mut [f32],
 }
 
-impl<const C: usize> Job for Planes<'_, C> {
+impl<const C: usize, const M: usize> Job for Planes<'_, C, M> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let columns = self.input.len() / C;
         for first in (0..columns).step_by(S::Wide::LANES) {
-            let maps = self.head.maps(&channels::<S::Wide, C>(simd.wide(), self.input, first));
+            let maps: [S::Wide; M] = self.head.maps(&channels::<S::Wide, C>(simd.wide(), self.input, first));
             for (map, plane) in maps.into_iter().zip(self.to.chunks_exact_mut(self.width)) {
                 map.put(&mut plane[1 + first..]);
             }
@@ -768,7 +840,8 @@ impl<const C: usize> Job for Planes<'_, C> {
 }
 
 /// The label map of a row of maps, enlarged `N` times in each direction.
-struct Enlarged<'a, const N: usize> {
+struct Enlarged<'a, const N: usize, const M: usize> {
+    maps: usize,
     /// The [`Planes`] of the row above, of the row, and of the row below.
     rows: &'a [f32],
     columns: usize,
@@ -776,7 +849,7 @@ struct Enlarged<'a, const N: usize> {
     map: &'a mut [u8],
 }
 
-impl<const N: usize> Enlarged<'_, N> {
+impl<const N: usize, const M: usize> Enlarged<'_, N, M> {
     /// Width of the planes: vectors of up to 16 lanes are read one pixel to the right of the last multiple of 16.
     fn width(columns: usize) -> usize {
         columns.next_multiple_of(16) + 2
@@ -791,20 +864,21 @@ impl<const N: usize> Enlarged<'_, N> {
     }
 }
 
-impl<const N: usize> Job for Enlarged<'_, N> {
+impl<const N: usize, const M: usize> Job for Enlarged<'_, N, M> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let (wide, lanes, width) = (simd.wide(), S::Wide::LANES, Self::width(self.columns));
         let zero = S::Wide::splat(wide, 0.0);
+        let maps = if M == MAPS { MAPS } else { self.maps };
         for (position, map) in self.map.chunks_exact_mut(N * self.columns).enumerate() {
             let (row, share) = Self::place(position);
-            let (upper, share) = (&self.rows[row * MAPS * width..], S::Wide::splat(wide, share));
+            let (upper, share) = (&self.rows[row * maps * width..], S::Wide::splat(wide, share));
             for first in (0..self.columns).step_by(lanes) {
                 let mut best = [[zero; 2]; N];
-                for category in 0..MAPS {
-                    let (upper, lower) = (&upper[category * width..], &upper[(MAPS + category) * width..]);
+                for category in 0..maps {
+                    let (upper, lower) = (&upper[category * width..], &upper[(maps + category) * width..]);
                     let mut near = [zero; 3];
                     for (column, near) in near.iter_mut().enumerate() {
                         let upper = S::Wide::of(wide, &upper[first + column..]);

@@ -121,7 +121,29 @@ pub(super) fn open(folder: &Path, fold: &Fold) -> Result<Painted<Layer>> {
         let problem = "has no photo with annotations; expected the lists 'images' and 'annotations' of COCO";
         return Err(Error::input(folder.join(ANNOTATIONS), problem));
     }
-    Ok(Painted { entries, parts: Parts::new(own.into_iter()), listed })
+    let categories = fold.labels().category_count();
+    Ok(Painted { entries, parts: Parts::new(own.into_iter()), listed, categories })
+}
+
+/// The names of the categories of all annotation files, each once.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn names(folder: &Path) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Named {
+        categories: Vec<Category>,
+    }
+    let mut names: Vec<String> = Vec::new();
+    for path in files(folder)? {
+        let Named { categories } = format::read_json(folder, &path, "the list 'categories' of COCO")?;
+        for Category { name, .. } in categories {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    Ok(names)
 }
 
 /// The entries of a file, with the annotations of no photo among `listed`.

@@ -5,7 +5,6 @@ use std::path::{Component, Path, PathBuf};
 use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::features;
-use crate::labels::CATEGORY_COUNT;
 use crate::mask::LabelMap;
 use crate::mat::Annotation;
 use crate::reason;
@@ -91,6 +90,8 @@ pub(super) struct Painted<L> {
     pub(super) entries: Vec<Entry<L>>,
     pub(super) parts: Option<Parts>,
     pub(super) listed: Vec<Reject>,
+    /// Number of categories.
+    pub(super) categories: usize,
 }
 
 impl<L: Label> Painted<L> {
@@ -113,7 +114,7 @@ impl<L: Label> Format for Painted<L> {
 
     fn annotation(&self, index: usize) -> Result<Result<Annotation, Reject>> {
         let file_name = self.entries[index].file_name.clone();
-        Ok(self.label_map(index).map(|map| by_regions(file_name, &map)))
+        Ok(self.label_map(index).map(|map| by_regions(file_name, &map, self.categories)))
     }
 
     fn listed(&self) -> &[Reject] {
@@ -130,13 +131,13 @@ impl<L: Label> Format for Painted<L> {
     }
 }
 
-/// The labels of a photo by their regions: the connected pixels of one category, or all of a category if there are too
-/// many.
-pub(super) fn by_regions(file_name: String, map: &LabelMap) -> Annotation {
+/// The labels of a photo by their regions: the connected pixels of one of `categories`, or all of a category if there are
+/// too many.
+pub(super) fn by_regions(file_name: String, map: &LabelMap, categories: usize) -> Annotation {
     let regions = features::regions(&map.categories, map.width_px, MAX_REGIONS);
     let (superpixels, superpixel_category) = regions.unwrap_or_else(|| {
         let numbers = map.categories.iter().map(|&it| u16::from(it)).collect();
-        (numbers, (0..CATEGORY_COUNT as u8).collect())
+        (numbers, (0..categories as u8).collect())
     });
     Annotation {
         file_name,

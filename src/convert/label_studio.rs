@@ -121,7 +121,23 @@ pub(super) fn open(folder: &Path, fold: &Fold) -> Result<Painted<Region>> {
         return Err(Error::input(folder, "has no Label Studio task with regions of the brush or polygons"));
     }
     let parts = Parts::new(entries.iter().map(|it| format::split_of_folder(&it.file_name)));
-    Ok(Painted { entries, parts, listed })
+    Ok(Painted { entries, parts, listed, categories: fold.labels().category_count() })
+}
+
+/// The labels of all regions, sorted: the files do not list those that could be used.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn names(folder: &Path) -> Result<Vec<String>> {
+    let mut names = std::collections::BTreeSet::new();
+    for path in files(folder)? {
+        let tasks: Vec<Task> = format::read_json(folder, &path, "a list of tasks, as Label Studio exports JSON")?;
+        let is_annotated = tasks.iter().any(|it| !it.annotations.is_empty());
+        let answers = tasks.into_iter().filter_map(|task| answer(task, is_annotated));
+        let regions = answers.flat_map(|it| it.result);
+        names.extend(regions.flat_map(|it| it.labels().cloned().unwrap_or_default()));
+    }
+    Ok(names.into_iter().collect())
 }
 
 /// Adds the entries of a file, and what has no labels to `listed`.

@@ -18,7 +18,7 @@ use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::fold::Fold;
-use crate::labels::{CATEGORIES, CATEGORY_PALETTE};
+use crate::labels::{LabelSet, category_rgb};
 use crate::mask::LabelMap;
 use crate::mat::Annotation;
 use crate::photo;
@@ -127,7 +127,7 @@ impl Format for Masks {
             let map = self.categories.label_map(picture).map_err(|problem| {
                 Reject::new(file_name, reason::CATEGORY_INVALID, format!("{}: {problem}", path.display()))
             })?;
-            Ok(format::by_regions(file_name.clone(), &map))
+            Ok(format::by_regions(file_name.clone(), &map, self.categories.count))
         }))
     }
 
@@ -260,6 +260,8 @@ fn text(folder: &Path, path: &Path) -> Result<String> {
 
 /// What indices and colours mean.
 struct Categories {
+    /// Number of categories.
+    count: usize,
     by_index: Vec<u8>,
     by_color: HashMap<[u8; 3], u8>,
     /// Whether a palette's colours count, and not its indices.
@@ -269,10 +271,10 @@ struct Categories {
 
 impl Categories {
     fn read(folder: &Path, fold: &Fold) -> Result<Self> {
-        let void = fold.category(VOID_NAME);
+        let (void, count) = (fold.category(VOID_NAME), fold.labels().category_count());
         let (map, labels) = (folder.join(LABEL_MAP), folder.join(LABELS));
         if map.is_file() {
-            let lines = parse_label_map(&text(folder, &map)?).map_err(|problem| Error::input(&map, problem))?;
+            let lines = label_map_lines(folder)?;
             let by_index = fold.categories(lines.iter().map(|(name, _)| name.as_str()), &map)?;
             let mut by_color: HashMap<[u8; 3], u8> = HashMap::new();
             for ((name, color), &category) in lines.iter().zip(&by_index) {
@@ -281,20 +283,18 @@ impl Categories {
                     return Err(Error::input(&map, problem));
                 }
             }
-            return Ok(Self { by_index, by_color, palette_counts: true, void });
+            return Ok(Self { count, by_index, by_color, palette_counts: true, void });
         }
         if labels.is_file() {
-            let text = text(folder, &labels)?;
-            let names: Vec<&str> = text.trim_end().lines().map(str::trim).collect();
-            let by_index = fold.categories(names.iter().copied(), &labels)?;
-            return Ok(Self { by_index, by_color: HashMap::new(), palette_counts: false, void });
+            let by_index = fold.categories(label_lines(folder)?.iter().map(String::as_str), &labels)?;
+            return Ok(Self { count, by_index, by_color: HashMap::new(), palette_counts: false, void });
         }
         if folder.join("SegmentationClass").is_dir() {
             return Err(Error::input(map, "is not there; it has a line for each category, 'name:r,g,b::'"));
         }
-        let by_index: Vec<u8> = (0..CATEGORIES.len() as u8).collect();
-        let by_color = CATEGORY_PALETTE.into_iter().zip(by_index.iter().copied()).collect();
-        Ok(Self { by_index, by_color, palette_counts: false, void })
+        let by_index: Vec<u8> = (0..count as u8).collect();
+        let by_color = by_index.iter().map(|&it| (category_rgb(it), it)).collect();
+        Ok(Self { count, by_index, by_color, palette_counts: false, void })
     }
 
     /// The label map of a picture.
@@ -342,6 +342,31 @@ impl Categories {
     fn of_color(&self, color: [u8; 3]) -> Option<u8> {
         self.by_color.get(&color).copied().or(self.void.filter(|_| color == VOID.1))
     }
+}
+
+/// The names of the categories of a folder, in order; those of the default label set if it does not say.
+///
+/// # Errors
+/// As [`Masks::open`].
+pub(super) fn own_labels(folder: &Path) -> Result<Result<LabelSet, String>> {
+    let names: Vec<String> = if folder.join(LABEL_MAP).is_file() {
+        label_map_lines(folder)?.into_iter().map(|(name, _)| name).collect()
+    } else if folder.join(LABELS).is_file() {
+        label_lines(folder)?
+    } else {
+        return Ok(Ok(LabelSet::cfpd()));
+    };
+    Ok(LabelSet::of_names(names.iter().map(String::as_str)))
+}
+
+fn label_map_lines(folder: &Path) -> Result<Vec<(String, [u8; 3])>> {
+    let path = folder.join(LABEL_MAP);
+    parse_label_map(&text(folder, &path)?).map_err(|problem| Error::input(&path, problem))
+}
+
+fn label_lines(folder: &Path) -> Result<Vec<String>> {
+    let text = text(folder, &folder.join(LABELS))?;
+    Ok(text.trim_end().lines().map(|line| line.trim().to_owned()).collect())
 }
 
 /// Names and colours; without any colour, those of Pascal VOC in order of the lines.

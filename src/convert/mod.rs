@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::{LICENSE_FILE, PhotoRecord, Split, names, photos};
 use crate::error::{Error, Result};
-use crate::labels::{CATEGORIES, COLORS};
+use crate::labels::LabelSet;
 use crate::mat::Annotation;
 use crate::photo::PhotoProblem;
 use crate::progress::Progress;
@@ -28,8 +28,8 @@ mod masks;
 mod source;
 
 use format::MAX_LABELLED_PIXELS;
-pub use source::Layout;
 use source::Source;
+pub use source::{Labels, Layout};
 
 /// Name of this stage.
 pub const STAGE: &str = "convert";
@@ -55,8 +55,11 @@ pub struct Config {
     pub split: [u32; 3],
     /// The largest fraction of entries that may be rejected, 0 to 1.
     pub max_reject_fraction: f64,
-    /// The settings file whose table `[fold]` maps the source's category names to ours; those that are ours need no line.
-    /// If none is given, Clothing Co-Parsing is folded by the built-in one (`pipelines/ccp_fold.toml`).
+    /// The categories and colours of the data set: `cfpd`, `source` for those that the source names, or a `labels.toml`.
+    pub labels: Labels,
+    /// The settings file whose table `[fold]` maps the source's category names to those of `labels`, and `[colors]` its colour
+    /// names; those that are the same need no line. If none is given, Clothing Co-Parsing is folded by the built-in one
+    /// (`pipelines/ccp_fold.toml`) for `cfpd`.
     pub fold: Option<PathBuf>,
 }
 
@@ -67,6 +70,7 @@ impl Default for Config {
             output: PathBuf::from("output/dataset"),
             split: DEFAULT_SPLIT,
             max_reject_fraction: DEFAULT_MAX_REJECT_FRACTION,
+            labels: Labels::default(),
             fold: None,
         }
     }
@@ -121,12 +125,13 @@ impl StageConfig for Config {
             let problem = format!("{} is not a fraction from 0 to 1", self.max_reject_fraction);
             return Err(Error::config("convert.max_reject_fraction", problem));
         }
-        Ok(())
+        self.labels.check()
     }
 
     fn reads(&self) -> Result<Vec<Read>> {
         let source = Read::below(&self.source)?;
-        Ok(std::iter::once(source).chain(self.fold.clone().map(Read::File)).collect())
+        let labels = if let Labels::File(path) = &self.labels { Some(path.clone()) } else { None };
+        Ok(std::iter::once(source).chain(labels.into_iter().chain(self.fold.clone()).map(Read::File)).collect())
     }
 
     fn run(&self, common: &Common) -> Result<Outcome> {
@@ -140,7 +145,7 @@ impl StageConfig for Config {
 /// Invalid sources, by name.
 pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config.check()?;
-    let source = Source::open(&config.source, config.fold.as_deref())?;
+    let source = Source::open(&config.source, &config.labels, config.fold.as_deref())?;
     // An entry's place in the source is its photo_id.
     if u32::try_from(source.len()).is_err() {
         let problem = format!("has {} entries, but photo_id ends at {}; split it", source.len(), u32::MAX);
@@ -159,8 +164,6 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
         let content = std::fs::read(&license).map_err(Error::io("read", &license))?;
         files::write(&stage.path(LICENSE_FILE), &content)?;
     }
-    names::write(&stage.path(names::CATEGORIES_FILE), names::CATEGORIES_TABLE, &CATEGORIES)?;
-    names::write(&stage.path(names::COLORS_FILE), names::COLORS_TABLE, &COLORS)?;
     let (mut rejects, mut splits) = write_photos(config, common, &source, &stage.path(photos::FILE))?;
     stop::check()?;
     let (total, rejected) = (source.len(), rejects.len());
@@ -180,6 +183,8 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
             first.detail
         );
     }
+    let [categories, colors] = [names::CATEGORIES_FILE, names::COLORS_FILE].map(|name| stage.path(name));
+    names::write(&categories, &colors, &with_usual_shares(&source.labels, &stage.path(photos::FILE))?)?;
     let without_labels = source.listed().iter().filter(|it| it.reason == reason::NO_PIXEL_LABELS).count();
     let unplaced = source.listed().len() - without_labels;
     if unplaced > 0 {
@@ -198,6 +203,14 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
         stage.count(split.name(), count);
     }
     stage.publish_with_rejects(rejected as u64, total as u64, config.max_reject_fraction, rejects::FILE)
+}
+
+/// The label set with the usual shares that the photos have, where they are not known; those of the default set are.
+fn with_usual_shares(labels: &LabelSet, photos: &Path) -> Result<LabelSet> {
+    if labels.is_cfpd() {
+        return Ok(labels.clone());
+    }
+    Ok(labels.with_usual_shares(&photos::usual_shares(photos, labels)?))
 }
 
 /// Rejects, and the number of photos in each split.

@@ -1,20 +1,23 @@
-//! The layouts of source data, detected by the files and folders they contain.
+//! The layouts of source data, detected by the files and folders they contain, and the label sets that they get.
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::format::{Format, IMAGES};
 use super::masks::Masks;
-use super::{coco, label_studio};
+use super::{coco, label_studio, masks};
 use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::fold::Fold;
+use crate::labels::{CATEGORIES, COLORS, LabelSet};
 use crate::mat::ccp::{self, Ccp};
 use crate::mat::cfpd::{self, Cfpd};
 use crate::mat::{self, Annotation};
 use crate::rejects::Reject;
 
+/// The setting of the label set.
+const LABELS: &str = "convert.labels";
 /// Possible names of a source's licence file.
 const LICENSE_FILES: [&str; 7] =
     ["LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "LICENCE.txt", "LICENCE.md", "COPYING"];
@@ -85,17 +88,96 @@ impl Layout {
     }
 }
 
+/// Which label set a data set gets.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "PathBuf", into = "PathBuf")]
+pub enum Labels {
+    /// That of Colorful Fashion Parsing: `cfpd`.
+    #[default]
+    Cfpd,
+    /// The source's own names: `source`.
+    Source,
+    /// That of a `labels.toml`.
+    File(PathBuf),
+}
+
+impl From<PathBuf> for Labels {
+    fn from(path: PathBuf) -> Self {
+        match path.to_str() {
+            Some("cfpd") => Self::Cfpd,
+            Some("source") => Self::Source,
+            _ => Self::File(path),
+        }
+    }
+}
+
+impl From<Labels> for PathBuf {
+    fn from(labels: Labels) -> Self {
+        match labels {
+            Labels::Cfpd => "cfpd".into(),
+            Labels::Source => "source".into(),
+            Labels::File(path) => path,
+        }
+    }
+}
+
+impl Labels {
+    /// Checks the file, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming what is wrong with it; [`Error::Io`].
+    pub(super) fn check(&self) -> Result<()> {
+        if let Self::File(path) = self { read_labels(path).map(drop) } else { Ok(()) }
+    }
+
+    /// The label set for a source of that layout, folded or not.
+    fn open(&self, layout: Layout, folder: &Path, is_folded: bool) -> Result<LabelSet> {
+        match self {
+            Self::Cfpd => Ok(LabelSet::cfpd()),
+            Self::File(path) => read_labels(path),
+            Self::Source if is_folded => {
+                let problem = "is \"source\", but convert.fold folds the source's names; use one of them";
+                Err(Error::config(LABELS, problem))
+            }
+            Self::Source => {
+                let of_names = |names: Vec<String>| LabelSet::of_names(names.iter().map(String::as_str));
+                let found = match layout {
+                    Layout::Cfpd => Ok(LabelSet::cfpd()),
+                    Layout::Ccp => of_names(ccp::tags(folder)?),
+                    Layout::Coco => of_names(coco::names(folder)?),
+                    Layout::Masks => masks::own_labels(folder)?,
+                    Layout::LabelStudio => of_names(label_studio::names(folder)?),
+                };
+                found.map_err(|problem| {
+                    let problem = format!(
+                        "the source's own names cannot be a label set: {problem}; or name another set in a labels.toml and \
+                         fold the source's names to it"
+                    );
+                    Error::config(LABELS, problem)
+                })
+            }
+        }
+    }
+}
+
+/// The label set of a `labels.toml`.
+fn read_labels(path: &Path) -> Result<LabelSet> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    LabelSet::parse_toml(&text).map_err(|problem| Error::config(LABELS, format!("{}: {problem}", path.display())))
+}
+
 /// An opened source: entries by number, read from several threads at once.
 pub(super) struct Source {
     pub(super) layout: Layout,
+    pub(super) labels: LabelSet,
     folder: PathBuf,
     photos: PathBuf,
     format: Box<dyn Format>,
 }
 
 impl Source {
-    /// Opens the source and checks everything that concerns all of its entries. `fold` maps its names to categories.
-    pub(super) fn open(folder: &Path, fold: Option<&Path>) -> Result<Self> {
+    /// Opens the source and checks everything that concerns all of its entries. `fold` maps its names to those of `labels`.
+    pub(super) fn open(folder: &Path, labels: &Labels, fold: Option<&Path>) -> Result<Self> {
         let layout = Layout::detect(folder)?;
         let photos = match layout {
             Layout::Cfpd => cfpd::IMAGES,
@@ -107,14 +189,20 @@ impl Source {
         if !photos.is_dir() {
             return Err(Error::input(&photos, "is not a folder; the photos of the data set are expected there"));
         }
-        let format: Box<dyn Format> = match layout {
-            Layout::Cfpd => Box::new(Cfpd::open(&folder.join(cfpd::FILE))?),
-            Layout::Ccp => Box::new(Ccp::open(folder, fold)?),
-            Layout::Coco => Box::new(coco::open(folder, &Fold::open(fold)?)?),
-            Layout::Masks => Box::new(Masks::open(folder, &Fold::open(fold)?)?),
-            Layout::LabelStudio => Box::new(label_studio::open(folder, &Fold::open(fold)?)?),
+        let labels = labels.open(layout, folder, fold.is_some())?;
+        let fold = if layout == Layout::Ccp && fold.is_none() && labels.is_cfpd() {
+            ccp::built_in_fold()?
+        } else {
+            Fold::open(fold, &labels)?
         };
-        Ok(Self { layout, folder: folder.to_owned(), photos, format })
+        let format: Box<dyn Format> = match layout {
+            Layout::Cfpd => Box::new(FoldedCfpd::open(&folder.join(cfpd::FILE), &fold)?),
+            Layout::Ccp => Box::new(Ccp::open_with(folder, &fold)?),
+            Layout::Coco => Box::new(coco::open(folder, &fold)?),
+            Layout::Masks => Box::new(Masks::open(folder, &fold)?),
+            Layout::LabelStudio => Box::new(label_studio::open(folder, &fold)?),
+        };
+        Ok(Self { layout, labels, folder: folder.to_owned(), photos, format })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -171,13 +259,34 @@ impl Source {
     }
 }
 
-impl Format for Cfpd {
+/// The entries of the `.mat` file, with its categories and colours folded.
+struct FoldedCfpd {
+    mat: Cfpd,
+    /// Category and colour by those of the file.
+    categories: Vec<u8>,
+    colors: Vec<u8>,
+}
+
+impl FoldedCfpd {
+    fn open(path: &Path, fold: &Fold) -> Result<Self> {
+        let mat = Cfpd::open(path)?;
+        Ok(Self { mat, categories: fold.categories(CATEGORIES, path)?, colors: fold.colors(&COLORS)? })
+    }
+}
+
+impl Format for FoldedCfpd {
     fn len(&self) -> usize {
-        self.len()
+        self.mat.len()
     }
 
     fn annotation(&self, index: usize) -> Result<Result<Annotation, Reject>> {
-        self.annotation(index)
+        let fold = |ids: &mut [u8], to: &[u8]| ids.iter_mut().for_each(|id| *id = to[usize::from(*id)]);
+        let mut labels = self.mat.annotation(index)?;
+        if let Ok(labels) = &mut labels {
+            fold(&mut labels.superpixel_category, &self.categories);
+            labels.superpixel_color.iter_mut().for_each(|colors| fold(colors, &self.colors));
+        }
+        Ok(labels)
     }
 }
 

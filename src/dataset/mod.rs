@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::files::OpenFolder;
-use crate::labels::{CATEGORIES, COLORS};
+use crate::labels::LabelSet;
 use crate::stage::{InputRecord, Stage};
 use crate::table;
 
@@ -30,11 +30,12 @@ pub struct Licence {
 #[derive(Debug)]
 pub struct Dataset {
     folder: OpenFolder,
+    labels: LabelSet,
     photos: usize,
 }
 
 impl Dataset {
-    /// Opens a dataset folder and checks that its tables exist and have this program's schema and label lists.
+    /// Opens a dataset folder and checks that its tables exist and have this program's schema.
     ///
     /// # Errors
     /// As [`crate::table::read_table`].
@@ -43,10 +44,9 @@ impl Dataset {
             return Err(Error::input(folder, "is not a dataset folder: it has no photos.parquet; run convert first"));
         }
         let folder = OpenFolder::open(folder)?;
-        names::check(&folder.path(names::CATEGORIES_FILE), names::CATEGORIES_TABLE, &CATEGORIES)?;
-        names::check(&folder.path(names::COLORS_FILE), names::COLORS_TABLE, &COLORS)?;
+        let labels = names::read(&folder.path(names::CATEGORIES_FILE), &folder.path(names::COLORS_FILE))?;
         let reader = table::read_table(&folder.path(photos::FILE), photos::TABLE, &photos::COLUMNS, 1)?;
-        Ok(Self { folder, photos: reader.rows() })
+        Ok(Self { folder, labels, photos: reader.rows() })
     }
 
     /// The folder's path.
@@ -55,12 +55,36 @@ impl Dataset {
         self.folder.name()
     }
 
+    /// The categories and colours of its labels.
+    #[must_use]
+    pub fn labels(&self) -> &LabelSet {
+        &self.labels
+    }
+
+    /// Checks that a model labels photos with the same categories and colours.
+    ///
+    /// # Errors
+    /// [`Error::Config`] of the setting `setting` that names the model, with the first difference.
+    pub fn check_labels(&self, labels: &LabelSet, setting: &str, model: &Path) -> Result<()> {
+        let [ours, theirs] = [model, self.name()].map(|it| error::shown(it).display().to_string());
+        labels.check_like(&self.labels, &ours, &theirs).map_err(|problem| Error::config(setting, problem))
+    }
+
     /// Records the table of photos as an input of a stage.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn record(&self, stage: &mut Stage) -> Result<InputRecord> {
         stage.input_of(&self.folder, photos::FILE)
+    }
+
+    /// Records the tables of the label set as inputs of a stage, unless it is the default one.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn record_labels(&self, stage: &mut Stage) -> Result<()> {
+        let files = if self.labels.is_cfpd() { &[][..] } else { &[names::CATEGORIES_FILE, names::COLORS_FILE] };
+        files.iter().try_for_each(|file| stage.input_of(&self.folder, file).map(drop))
     }
 
     /// Number of photos in all splits.
@@ -80,7 +104,7 @@ impl Dataset {
     /// # Errors
     /// As [`crate::table::read_table`]; a damaged row is an error item.
     pub fn photos(&self, split: Option<Split>) -> Result<Box<dyn Iterator<Item = Result<PhotoRecord>> + Send>> {
-        photos::read(&self.photos_path(), split)
+        photos::read(&self.photos_path(), split, &self.labels)
     }
 
     /// The photos with these ids, in the order of `ids`; those that do not exist are left out.

@@ -14,7 +14,7 @@ use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, Fields, Schema, Sche
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::labels::{CATEGORY_COUNT, COLOR_COUNT};
+use crate::labels::LabelSet;
 use crate::photo::{self, Photo};
 use crate::table::{self, TableReader, column, read_table};
 
@@ -68,9 +68,9 @@ pub struct PhotoRecord {
     pub encoded: Vec<u8>,
     /// `[height, width]`, 0-based superpixel numbers.
     pub superpixels: Vec<u16>,
-    /// Category of each superpixel, 0 to 22.
+    /// Category of each superpixel.
     pub superpixel_category: Vec<u8>,
-    /// Colour of each superpixel, 0 to 12; `None` if the source has no colours.
+    /// Colour of each superpixel; `None` if the source has no colours.
     pub superpixel_color: Option<Vec<u8>>,
 }
 
@@ -215,19 +215,26 @@ pub fn with_splits(rows: &RecordBatch, splits: &[Split]) -> RecordBatch {
     RecordBatch::try_new(schema(), columns).expect("only the values of one column change")
 }
 
-/// Streams the photos of the table at `path`, only those of `split` if it is given.
+/// Streams the photos of the table at `path` with labels of `labels`, only those of `split` if it is given.
 ///
 /// # Errors
 /// As [`read_table`]; a damaged row is an error item.
-pub fn read(path: &Path, split: Option<Split>) -> Result<Box<dyn Iterator<Item = Result<PhotoRecord>> + Send>> {
+pub fn read(
+    path: &Path,
+    split: Option<Split>,
+    labels: &LabelSet,
+) -> Result<Box<dyn Iterator<Item = Result<PhotoRecord>> + Send>> {
     let reader = read_table(path, TABLE, &COLUMNS, ROW_GROUP_ROWS)?;
-    Ok(Box::new(PhotoReader { path: path.to_owned(), reader, split, ready: Vec::new().into_iter() }))
+    let counts = [labels.category_count(), labels.color_count()];
+    Ok(Box::new(PhotoReader { path: path.to_owned(), reader, split, counts, ready: Vec::new().into_iter() }))
 }
 
 struct PhotoReader {
     path: PathBuf,
     reader: TableReader,
     split: Option<Split>,
+    /// Numbers of categories and colours.
+    counts: [usize; 2],
     ready: std::vec::IntoIter<PhotoRecord>,
 }
 
@@ -239,12 +246,48 @@ impl Iterator for PhotoReader {
             if let Some(record) = self.ready.next() {
                 return Some(Ok(record));
             }
-            match self.reader.next()?.and_then(|rows| from_rows(&self.path, &rows, self.split)) {
+            match self.reader.next()?.and_then(|rows| from_rows(&self.path, &rows, self.split, self.counts)) {
                 Ok(records) => self.ready = records.into_iter(),
                 Err(error) => return Some(Err(error)),
             }
         }
     }
+}
+
+/// The median share of a photo's apparel pixels that each category of `labels` has, over the train photos of the table at
+/// `path` in which it occurs, rounded to 4 digits; 0 for a category that occurs in none.
+///
+/// # Errors
+/// As [`read_table`].
+pub fn usual_shares(path: &Path, labels: &LabelSet) -> Result<Vec<f64>> {
+    let mut shares = vec![Vec::new(); labels.category_count()];
+    let columns = ["split", "superpixels", "superpixel_category"];
+    for rows in read_table(path, TABLE, &columns, ROW_GROUP_ROWS)? {
+        let rows = rows?;
+        let splits: &StringArray = column(path, &rows, "split")?;
+        for row in (0..rows.num_rows()).filter(|&row| splits.value(row) == Split::Train.name()) {
+            let categories = values::<UInt8Array>(path, &rows, "superpixel_category", row)?;
+            let mut pixels = vec![0_u64; labels.category_count()];
+            for &superpixel in values::<UInt16Array>(path, &rows, "superpixels", row)?.values() {
+                pixels[usize::from(categories.value(usize::from(superpixel)))] += 1;
+            }
+            let worn: u64 = labels.apparel_categories().map(|it| pixels[usize::from(it)]).sum();
+            for category in labels.apparel_categories().map(usize::from).filter(|&it| pixels[it] > 0) {
+                shares[category].push(pixels[category] as f64 / worn as f64);
+            }
+        }
+    }
+    let median = |mut of: Vec<f64>| {
+        of.sort_by(f64::total_cmp);
+        let middle = of.len() / 2;
+        let median = if of.is_empty() || of.len() % 2 == 1 {
+            of.get(middle).copied()
+        } else {
+            Some(f64::midpoint(of[middle - 1], of[middle]))
+        };
+        median.map_or(0.0, |share| (share * 1e4).round() / 1e4)
+    };
+    Ok(shares.into_iter().map(median).collect())
 }
 
 /// Reads the table without its pixels.
@@ -275,18 +318,23 @@ fn entry(path: &Path, rows: &RecordBatch, row: usize) -> Result<PhotoEntry> {
     })
 }
 
-fn from_rows(path: &Path, rows: &RecordBatch, split: Option<Split>) -> Result<Vec<PhotoRecord>> {
+fn from_rows(path: &Path, rows: &RecordBatch, split: Option<Split>, counts: [usize; 2]) -> Result<Vec<PhotoRecord>> {
     let mut records = Vec::new();
     for row in 0..rows.num_rows() {
         let entry = entry(path, rows, row)?;
         if split.is_none_or(|wanted| wanted == entry.split) {
-            records.push(record(path, rows, row, &entry)?);
+            records.push(record(path, rows, (row, &entry), counts)?);
         }
     }
     Ok(records)
 }
 
-fn record(path: &Path, rows: &RecordBatch, row: usize, entry: &PhotoEntry) -> Result<PhotoRecord> {
+fn record(
+    path: &Path,
+    rows: &RecordBatch,
+    (row, entry): (usize, &PhotoEntry),
+    [categories, colors]: [usize; 2],
+) -> Result<PhotoRecord> {
     let photo: &StructArray = column(path, rows, "photo")?;
     let bytes = photo.column_by_name("bytes").and_then(|array| array.as_any().downcast_ref::<BinaryArray>());
     let damaged = |what: &str| Error::input(path, format!("{}: {what}; run convert again", entry.file_name));
@@ -310,8 +358,8 @@ fn record(path: &Path, rows: &RecordBatch, row: usize, entry: &PhotoEntry) -> Re
     let below = |labels: &[u8], count: usize| labels.iter().all(|&label| usize::from(label) < count);
     let whole = record.superpixels.len() == record.width_px as usize * record.height_px as usize
         && record.superpixels.iter().all(|&number| usize::from(number) < labels)
-        && below(&record.superpixel_category, CATEGORY_COUNT)
-        && record.superpixel_color.as_ref().is_none_or(|colors| below(colors, COLOR_COUNT));
+        && below(&record.superpixel_category, categories)
+        && record.superpixel_color.as_ref().is_none_or(|of| below(of, colors));
     if whole { Ok(record) } else { Err(damaged("its superpixels, labels and size don't fit together")) }
 }
 

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use crate::color::ColorTable;
 use crate::dataset::PhotoRecord;
 use crate::features::{CellRule, ColorRule, PixelCounts, Presence};
-use crate::labels::{self, CATEGORIES, CELL_COUNT, COLOR_COUNT};
+use crate::labels::LabelSet;
 use crate::model::evaluation::{CategoryPresence, FeatureComparison, PresenceEvaluation};
 use crate::photo::Photo;
 
 /// The colour rules that are compared.
 pub(super) const COLOR_RULES: [ColorRule; 2] = [ColorRule::PerPixel, ColorRule::FirstPixel];
 
-/// The 228 cells of a photo, absent = 0, by its labels and by the model.
+/// The cells of a photo, absent = 0, by its labels and by the model.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Cells {
     pub(super) by_labels: Vec<f32>,
@@ -32,29 +32,35 @@ pub(super) fn cells(
     let named = named.unwrap_or_else(|| table.name_pixels(photo, &truth));
     COLOR_RULES.map(|color| {
         let rule = CellRule { color, presence };
-        let by_labels = PixelCounts::of(&truth, record.width_px, rule, |pixel| named[pixel]);
+        let by_labels = PixelCounts::of(table.labels(), &truth, record.width_px, rule, |pixel| named[pixel]);
         let shares = |counts: PixelCounts| counts.shares().into_iter().map(Option::unwrap_or_default).collect();
         Cells { by_labels: shares(by_labels), by_model: shares(table.count(photo, predicted, rule)) }
     })
 }
 
 /// Compares the cells of the photos of a split.
-pub(super) fn compare(color_rule: ColorRule, presence: Presence, photos: &[&Cells]) -> FeatureComparison {
+pub(super) fn compare(
+    labels: &LabelSet,
+    color_rule: ColorRule,
+    presence: Presence,
+    photos: &[&Cells],
+) -> FeatureComparison {
+    let count = labels.cell_count();
     let difference = |cell: usize| {
         photos.iter().map(|it| f64::from((it.by_labels[cell] - it.by_model[cell]).abs())).sum::<f64>()
             / photos.len() as f64
     };
-    let cells: Vec<f64> = (0..CELL_COUNT).map(difference).collect();
+    let cells: Vec<f64> = (0..count).map(difference).collect();
     let there: f64 = photos.iter().flat_map(|it| &it.by_labels).map(|&share| f64::from(share)).sum();
     FeatureComparison {
         color_rule,
-        mean_absolute_difference: cells.iter().sum::<f64>() / CELL_COUNT as f64,
-        mean_absolute_difference_of_nothing: there / photos.len() as f64 / CELL_COUNT as f64,
-        cells: labels::cell_names().into_iter().zip(cells).collect(),
+        mean_absolute_difference: cells.iter().sum::<f64>() / count as f64,
+        mean_absolute_difference_of_nothing: there / photos.len() as f64 / count as f64,
+        cells: labels.cell_names().iter().cloned().zip(cells).collect(),
         true_neighbours_found: None,
         true_neighbours_found_at_random: None,
         neighbours: Vec::new(),
-        presence: Some(compare_presence(presence, photos)),
+        presence: Some(compare_presence(labels, presence, photos)),
     }
 }
 
@@ -63,19 +69,21 @@ pub(super) fn count_present(cells: &[f32]) -> usize {
     cells.iter().filter(|&&share| share > 0.0).count()
 }
 
-fn compare_presence(rule: Presence, photos: &[&Cells]) -> PresenceEvaluation {
+fn compare_presence(labels: &LabelSet, rule: Presence, photos: &[&Cells]) -> PresenceEvaluation {
     let mean =
         |count: &dyn Fn(&Cells) -> usize| photos.iter().map(|it| count(it)).sum::<usize>() as f64 / photos.len() as f64;
-    let worn: Vec<[Vec<bool>; 2]> = photos.iter().map(|it| [&it.by_labels, &it.by_model].map(|it| worn(it))).collect();
+    let colors = labels.cells_per_category();
+    let worn: Vec<[Vec<bool>; 2]> =
+        photos.iter().map(|it| [&it.by_labels, &it.by_model].map(|it| worn(it, colors))).collect();
     let category = |(rank, category): (usize, u8)| {
         let count = |wanted: &dyn Fn(bool, bool) -> bool| {
-            worn.iter().filter(|[labels, model]| wanted(labels[rank], model[rank])).count() as u64
+            worn.iter().filter(|[by_labels, model]| wanted(by_labels[rank], model[rank])).count() as u64
         };
-        let counts = [count(&|labels, _| labels), count(&|_, model| model), count(&|labels, model| labels && model)];
-        (CATEGORIES[usize::from(category)].to_owned(), CategoryPresence::new(counts))
+        let counts = [count(&|by_labels, _| by_labels), count(&|_, model| model), count(&|a, b| a && b)];
+        (labels.category_name(category).to_owned(), CategoryPresence::new(counts))
     };
     let categories: BTreeMap<String, CategoryPresence> =
-        labels::apparel_categories().enumerate().map(category).collect();
+        labels.apparel_categories().enumerate().map(category).collect();
     let all = CategoryPresence::new([
         categories.values().map(|it| it.photos_by_labels).sum(),
         categories.values().map(|it| it.photos_by_model).sum(),
@@ -100,14 +108,15 @@ fn compare_presence(rule: Presence, photos: &[&Cells]) -> PresenceEvaluation {
     }
 }
 
-/// Which of the 19 apparel categories are present.
-fn worn(cells: &[f32]) -> Vec<bool> {
-    cells.chunks_exact(COLOR_COUNT - 1).map(|colors| colors.iter().any(|&share| share > 0.0)).collect()
+/// Which of the apparel categories are present; each has `colors` cells.
+fn worn(cells: &[f32], colors: usize) -> Vec<bool> {
+    cells.chunks_exact(colors).map(|colors| colors.iter().any(|&share| share > 0.0)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::labels::CELL_COUNT;
 
     /// The 228 cells with these shares.
     fn row(cells: &[(usize, f32)]) -> Vec<f32> {
@@ -123,7 +132,7 @@ mod tests {
         let labels = row(&[(0, 0.75), (5, 0.25)]);
         let one = Cells { by_labels: labels.clone(), by_model: row(&[(0, 0.5), (7, 0.5)]) };
         let same = Cells { by_labels: labels.clone(), by_model: labels };
-        let found = compare(ColorRule::PerPixel, Presence::EVERYTHING, &[&one, &same]);
+        let found = compare(&LabelSet::cfpd(), ColorRule::PerPixel, Presence::EVERYTHING, &[&one, &same]);
         let cells = f64::from(CELL_COUNT as u32);
         assert!((found.mean_absolute_difference - (0.25 + 0.25 + 0.5) / 2.0 / cells).abs() < 1e-12);
         assert!((found.mean_absolute_difference_of_nothing - 1.0 / cells).abs() < 1e-12);
@@ -139,7 +148,7 @@ mod tests {
             Cells { by_labels, by_model }
         };
         let photos = [photo(&[0, 1, 12], &[2, 36]), photo(&[0, 24], &[0, 12]), photo(&[13], &[14])];
-        let found = compare_presence(Presence::EVERYTHING, &photos.iter().collect::<Vec<_>>());
+        let found = compare_presence(&LabelSet::cfpd(), Presence::EVERYTHING, &photos.iter().collect::<Vec<_>>());
         assert_eq!((found.cells_by_labels, found.cells_by_model), (2.0, 5.0 / 3.0));
         let of = |name: &str| {
             let it = &found.categories[name];
@@ -157,7 +166,7 @@ mod tests {
     #[test]
     fn without_apparel_nothing_is_divided_by_zero() {
         let nothing = Cells { by_labels: row(&[]), by_model: row(&[]) };
-        let found = compare_presence(Presence::default(), &[&nothing]);
+        let found = compare_presence(&LabelSet::cfpd(), Presence::default(), &[&nothing]);
         assert_eq!((found.micro_precision, found.macro_recall, found.cells_by_model), (None, None, 0.0));
     }
 }

@@ -13,7 +13,7 @@ use crate::engine::{Backend, Device, Engine, PrecisionChoice};
 use crate::error::{Error, Result};
 use crate::features::{ColorRule, DEFAULT_MIN_REGION, DEFAULT_MIN_SHARE, Presence};
 use crate::graph::Spec;
-use crate::labels::{CATEGORIES, CATEGORY_COUNT};
+use crate::labels::{BACKGROUND, Category, LabelSet};
 use crate::model::confusion::Confusion;
 use crate::model::evaluation::{Among, EVALUATION_FILE, Evaluation, FeatureComparison, PhotoEvaluation};
 use crate::model::evaluator::Evaluator;
@@ -34,11 +34,6 @@ use features::{COLOR_RULES, Cells, count_present};
 use neighbours::Neighbourhood;
 
 const STAGE: &str = "evaluate";
-/// Why [`Evaluation::seed_mean_iou`] is flattering.
-const SEED_MEAN_IOU_NOTE: &str = "the seed's metric: per photo, the mean over all 23 categories, with 1 for each \
-                                  that is neither present nor predicted; on street photos, predicting bk everywhere \
-                                  scores 0.64";
-
 /// Settings of `evaluate`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -98,6 +93,7 @@ pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
     }
     let started = std::time::Instant::now();
     let model = Model::open_allowed(&config.model, &common.gates)?;
+    dataset.check_labels(&model.labels()?, "evaluate.model", &config.model)?;
     let (evaluation, backend) = evaluate(&dataset, &model, config, common.engine(config.device))?;
     if !common.dry_run {
         write(&evaluation, &model, config, common)?;
@@ -146,7 +142,7 @@ fn evaluate(dataset: &Dataset, model: &Model, config: &Config, engine: Engine) -
     let (totals, backend) = evaluate_split(dataset, model, config, &colors, engine)?;
     let others =
         if config.whole_dataset { predict_others(dataset, model, config, &colors, engine)? } else { Vec::new() };
-    Ok((totals.evaluation(config, model.id(), &others), backend))
+    Ok((totals.evaluation(config, (model.id(), colors.labels()), &others), backend))
 }
 
 /// Compares the network's output for the photos of the split with their labels.
@@ -158,7 +154,7 @@ fn evaluate_split(
     engine: Engine,
 ) -> Result<(Totals, Backend)> {
     let mut labeller = Labeller::new(model, engine)?;
-    let mut totals = Totals::default();
+    let mut totals = Totals::new(table.labels());
     let split = config.split;
     let photos = dataset.index()?.iter().filter(|it| it.split == split).count() as u64;
     let progress = Progress::new(STAGE, photos, "photos");
@@ -289,10 +285,11 @@ fn compare_photos(
     let (bce, labelled) = labeller.label(&dataset.photos_path(), records)?;
     let compare = |(record, labelled): (&PhotoRecord, &Labelled)| {
         let Labelled { photo, truth, predicted } = labelled;
-        let mut confusion = Confusion::default();
+        let categories = table.labels().category_count();
+        let mut confusion = Confusion::new(categories);
         confusion.add(truth, predicted);
-        let mut of_background = Confusion::default();
-        of_background.add(truth, &vec![crate::labels::BACKGROUND; truth.len()]);
+        let mut of_background = Confusion::new(categories);
+        of_background.add(truth, &vec![BACKGROUND; truth.len()]);
         EvaluatedPhoto {
             photo_id: record.photo_id,
             file_name: record.file_name.clone(),
@@ -304,6 +301,16 @@ fn compare_photos(
     };
     let photos = records.par_iter().zip(&labelled).map(compare).collect();
     Ok(Evaluated { bce, photos })
+}
+
+/// Why [`Evaluation::seed_mean_iou`] is flattering.
+fn seed_mean_iou_note(labels: &LabelSet) -> String {
+    let categories = labels.category_count();
+    let of_cfpd = if labels.is_cfpd() { "; on street photos, predicting bk everywhere scores 0.64" } else { "" };
+    format!(
+        "the seed's metric: per photo, the mean over all {categories} categories, with 1 for each that is neither present \
+         nor predicted{of_cfpd}"
+    )
 }
 
 /// A batch compared with its truth: the mean BCE, if the network has one, and each photo.
@@ -325,7 +332,6 @@ struct EvaluatedPhoto {
 }
 
 /// The sums over the split so far.
-#[derive(Default)]
 struct Totals {
     photos: u64,
     confusion: Confusion,
@@ -341,6 +347,20 @@ struct Totals {
 }
 
 impl Totals {
+    fn new(labels: &LabelSet) -> Self {
+        Self {
+            photos: 0,
+            confusion: Confusion::new(labels.category_count()),
+            bce_sum: None,
+            jaccard_sum: 0.0,
+            seed_sum: 0.0,
+            seed_of_background_sum: 0.0,
+            colors: Vec::new(),
+            by_photo: Vec::new(),
+            cells: Vec::new(),
+        }
+    }
+
     fn add(&mut self, batch: Evaluated, photos: usize) {
         self.photos += photos as u64;
         self.bce_sum = batch.bce.map(|it| self.bce_sum.unwrap_or(0.0) + it * photos as f64);
@@ -355,16 +375,23 @@ impl Totals {
         }
     }
 
-    /// `others` are the photos of the other parts, if they were predicted.
-    fn evaluation(mut self, config: &Config, model_id: String, others: &[(u32, [Cells; 2])]) -> Evaluation {
-        let features = self.compare_features(config, others);
-        let colors = colors::summarize(&self.colors);
+    /// The evaluation of the model of this id and label set; `others` are the photos of the other parts, if they were
+    /// predicted.
+    fn evaluation(
+        mut self,
+        config: &Config,
+        (model_id, labels): (String, &LabelSet),
+        others: &[(u32, [Cells; 2])],
+    ) -> Evaluation {
+        let features = self.compare_features(config, labels, others);
+        let colors = colors::summarize(&self.colors, labels.color_count());
         let photos = self.photos as f64;
-        let iou = |category: usize| (CATEGORIES[category].to_owned(), self.confusion.iou(category));
+        let iou = |(category, it): (usize, &Category)| (it.name.clone(), self.confusion.iou(category));
         Evaluation {
             split: config.split,
             photos: self.photos,
             model_id,
+            labels: labels.clone(),
             pixel_accuracy: self.confusion.pixel_accuracy(),
             foreground_accuracy: self.confusion.foreground_accuracy(),
             mean_iou: self.confusion.mean_iou(),
@@ -372,9 +399,9 @@ impl Totals {
             category_set_jaccard: self.jaccard_sum / photos,
             seed_mean_iou: self.seed_sum / photos,
             seed_mean_iou_of_background: self.seed_of_background_sum / photos,
-            seed_mean_iou_note: SEED_MEAN_IOU_NOTE.to_owned(),
+            seed_mean_iou_note: seed_mean_iou_note(labels),
             bce: self.bce_sum.map(|it| it / photos),
-            iou: (0..CATEGORY_COUNT).map(iou).collect(),
+            iou: labels.categories().iter().enumerate().map(iou).collect(),
             confusion: self.confusion.rows(),
             color_pixel_accuracy: colors.as_ref().map(|it| it.pixel_accuracy),
             colors,
@@ -384,19 +411,26 @@ impl Totals {
     }
 
     /// Compares the features by each colour rule, and notes the nearest photos of each photo.
-    fn compare_features(&mut self, config: &Config, others: &[(u32, [Cells; 2])]) -> Vec<FeatureComparison> {
+    fn compare_features(
+        &mut self,
+        config: &Config,
+        labels: &LabelSet,
+        others: &[(u32, [Cells; 2])],
+    ) -> Vec<FeatureComparison> {
         let ids: Vec<u32> = self.by_photo.iter().map(|it| it.photo_id).collect();
         let compare = |(index, color_rule): (usize, ColorRule)| {
             let part: Vec<&Cells> = self.cells.iter().map(|it| &it[index]).collect();
-            let mut features = features::compare(color_rule, config.presence(), &part);
-            let mut nearest = Neighbourhood::new(ids.iter().copied().zip(part.iter().copied()).collect(), &ids);
+            let mut features = features::compare(labels, color_rule, config.presence(), &part);
+            let photos = ids.iter().copied().zip(part.iter().copied()).collect();
+            let mut nearest = Neighbourhood::new(labels, photos, &ids);
             features.neighbours = nearest.found(Among::Part);
             let top = features.neighbours.iter().find(|it| it.top as usize == neighbours::MOST);
             features.true_neighbours_found = top.and_then(|it| it.true_neighbours_found);
             features.true_neighbours_found_at_random = top.and_then(|it| it.at_random);
             if !others.is_empty() {
                 let others = others.iter().map(|(id, cells)| (*id, &cells[index]));
-                nearest = Neighbourhood::new(ids.iter().copied().zip(part).chain(others).collect(), &ids);
+                let photos = ids.iter().copied().zip(part).chain(others).collect();
+                nearest = Neighbourhood::new(labels, photos, &ids);
                 features.neighbours.extend(nearest.found(Among::Dataset));
             }
             (features, nearest)

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::features::Cells;
 use crate::features::FeatureTable;
+use crate::labels::LabelSet;
 use crate::model::evaluation::{Among, NeighboursFound, PhotoEvaluation};
 use crate::similarity::{Correlator, Measure};
 
@@ -27,13 +28,13 @@ pub(super) struct Neighbourhood {
 
 impl Neighbourhood {
     /// Finds the [`MOST`] nearest of each of `queries` (ids) among `photos` (ids with their cells), by `pearson`.
-    pub(super) fn new(mut photos: Vec<(u32, &Cells)>, queries: &[u32]) -> Self {
+    pub(super) fn new(labels: &LabelSet, mut photos: Vec<(u32, &Cells)>, queries: &[u32]) -> Self {
         photos.sort_unstable_by_key(|(id, _)| *id);
         let correlator = |cells: fn(&Cells) -> &[f32]| {
             let cells: Vec<f32> = photos.iter().flat_map(|(_, it)| cells(it)).copied().collect();
-            Correlator::new(&FeatureTable::unnamed(cells), Measure::Pearson.into())
+            Correlator::new(&FeatureTable::unnamed(cells, labels.clone()), Measure::Pearson.into())
         };
-        let [labels, model] = [correlator(|it| &it.by_labels), correlator(|it| &it.by_model)];
+        let [by_labels, by_model] = [correlator(|it| &it.by_labels), correlator(|it| &it.by_model)];
         let of = |correlator: &Correlator, row: usize| {
             let nearest = correlator.nearest(&correlator.row(row), MOST, |other| other != row);
             nearest.into_iter().map(|(other, _)| other).collect()
@@ -41,7 +42,8 @@ impl Neighbourhood {
         let ids: Vec<u32> = photos.iter().map(|(id, _)| *id).collect();
         let row = |id: &u32| ids.binary_search(id).expect("the queries are among the photos");
         let nearest = queries.par_iter().map(row);
-        let nearest = nearest.map(|row| Nearest { by_labels: of(&labels, row), by_model: of(&model, row) }).collect();
+        let nearest =
+            nearest.map(|row| Nearest { by_labels: of(&by_labels, row), by_model: of(&by_model, row) }).collect();
         Self { ids, nearest }
     }
 
@@ -102,7 +104,11 @@ mod tests {
 
     fn shares(photos: &[Cells], queries: &[u32]) -> Vec<Option<f64>> {
         let photos = photos.iter().zip(0..).map(|(cells, id)| (id, cells)).collect();
-        Neighbourhood::new(photos, queries).found(Among::Part).iter().map(|it| it.true_neighbours_found).collect()
+        Neighbourhood::new(&LabelSet::cfpd(), photos, queries)
+            .found(Among::Part)
+            .iter()
+            .map(|it| it.true_neighbours_found)
+            .collect()
     }
 
     #[test]

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::files::{self, OpenFolder};
 use crate::graph::Spec;
-use crate::labels::CATEGORY_COUNT;
 use crate::model::Model;
 use crate::model::files::{
     DATA_LICENSE_FILE, ENCODER_LICENSE_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE,
@@ -124,7 +123,7 @@ fn readme(spec: &Spec, epoch: u32, model_id: &str, names: &[&str]) -> Result<Str
         model_id,
         epoch,
         version => env!("CARGO_PKG_VERSION"),
-        categories => CATEGORY_COUNT,
+        categories => spec.maps(),
         width => spec.photo_width_px,
         height => spec.photo_height_px,
         rows => spec.rows(),

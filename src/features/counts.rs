@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::regions::{Extent, NO_LABEL, extents};
+use super::regions::{Extent, Label, extents};
 use crate::error::{Error, Result};
-use crate::labels::{self, BACKGROUND, CATEGORY_COUNT, COLOR_COUNT};
+use crate::labels::{BACKGROUND, LabelSet, MAX_CATEGORIES, MAX_COLORS};
 
 /// How the pixels of a category are assigned a colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -23,8 +23,8 @@ pub const DEFAULT_MIN_SHARE: f64 = 0.15;
 pub const DEFAULT_MIN_REGION: f64 = 0.05;
 
 /// When a cell is present in a photo: what is smaller is more often a mistaken patch than something worn. Both settings are
-/// fractions of the [usual share](labels::USUAL_SHARE) of the cell's category, because a coat that covers as little as
-/// sunglasses is not worn. A category is present if any of its cells is.
+/// fractions of the [usual share](crate::labels::Category::usual_share) of the cell's category, because a coat that covers as
+/// little as sunglasses is not worn; of a category without one every pixel counts. A category is present if any of its cells is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Presence {
     /// Minimum share of the photo's apparel pixels, as a fraction of the category's usual share, 0 to 1
@@ -77,27 +77,38 @@ pub struct CellRule {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PixelCounts {
     /// Pixels by category.
-    pub category_px: [u32; CATEGORY_COUNT],
-    /// Pixels of the 19 apparel categories.
+    pub category_px: Vec<u32>,
+    /// Pixels of the apparel categories.
     pub apparel_px: u32,
-    /// Pixels by cell, in the order of [`labels::cell_names`]; 0 if the cell is not [present](Presence). Apparel pixels without
-    /// a named colour belong to no cell.
+    /// Pixels by cell, in the order of [`LabelSet::cell_names`]; 0 if the cell is not [present](Presence). Apparel pixels
+    /// without a named colour belong to no cell.
     pub cell_px: Vec<u32>,
 }
 
 impl PixelCounts {
-    /// Counts the pixels of a `label_map` (`[height, width]`, 0 to 22) in which pixel `i` has the colour `color_of(i)`
-    /// (0 to 12).
-    pub fn of(label_map: &[u8], width_px: u32, rule: CellRule, color_of: impl Fn(usize) -> u8) -> Self {
+    /// Counts the pixels of a `label_map` (`[height, width]`, categories of `labels`) in which pixel `i` has the colour
+    /// `color_of(i)`.
+    pub fn of(
+        labels: &LabelSet,
+        label_map: &[u8],
+        width_px: u32,
+        rule: CellRule,
+        color_of: impl Fn(usize) -> u8,
+    ) -> Self {
         let width = width_px as usize;
-        let mut category_px = [0; CATEGORY_COUNT];
+        let mut category_px = vec![0; labels.category_count()];
         for &category in label_map {
             category_px[usize::from(category)] += 1;
         }
-        let apparel_px = labels::apparel_categories().map(|category| category_px[usize::from(category)]).sum();
-        let cells = cell_map(label_map, width, rule.color, color_of);
-        let usual = labels::apparel_categories().flat_map(|it| [labels::USUAL_SHARE[usize::from(it)]; COLOR_COUNT - 1]);
-        let cells = extents(&cells, width).into_iter().zip(usual);
+        let apparel_px = labels.apparel_categories().map(|category| category_px[usize::from(category)]).sum();
+        let cells = if labels.cell_count() <= u8::NO_LABEL.place() {
+            extents(&cell_map::<u8>(labels, label_map, width, rule.color, color_of), width, labels.cell_count())
+        } else {
+            extents(&cell_map::<u16>(labels, label_map, width, rule.color, color_of), width, labels.cell_count())
+        };
+        let usual = labels.apparel_categories().map(|it| labels.usual_share(it));
+        let usual = usual.flat_map(|share| std::iter::repeat_n(share, labels.cells_per_category()));
+        let cells = cells.into_iter().zip(usual);
         let present = |(extent, usual): (Extent, f64)| {
             if rule.presence.holds(usual, extent, apparel_px) { extent.pixels } else { 0 }
         };
@@ -105,7 +116,7 @@ impl PixelCounts {
         Self { category_px, apparel_px, cell_px }
     }
 
-    /// The 228 cells as shares of the apparel pixels; `None` for those that are not present.
+    /// The cells as shares of the apparel pixels; `None` for those that are not present.
     #[must_use]
     pub fn shares(&self) -> Vec<Option<f32>> {
         let share = |&count: &u32| (count > 0).then(|| (f64::from(count) / f64::from(self.apparel_px)) as f32);
@@ -113,19 +124,26 @@ impl PixelCounts {
     }
 }
 
-/// The cell of each pixel, `[height, width]`; [`NO_LABEL`] for pixels without apparel or a named colour.
-fn cell_map(label_map: &[u8], width: usize, rule: ColorRule, color_of: impl Fn(usize) -> u8) -> Vec<u8> {
+/// The cell of each pixel, `[height, width]`; [`Label::NO_LABEL`] for pixels without apparel or a named colour.
+fn cell_map<L: Label>(
+    labels: &LabelSet,
+    label_map: &[u8],
+    width: usize,
+    rule: ColorRule,
+    color_of: impl Fn(usize) -> u8,
+) -> Vec<L> {
     // Looked up once: the loops below run for every pixel of a catalogue.
-    let cell = |category: usize, color: usize| labels::cell_index(category as u8, color as u8);
-    let cells: [[u8; COLOR_COUNT]; CATEGORY_COUNT] = std::array::from_fn(|category| {
-        std::array::from_fn(|color| cell(category, color).map_or(NO_LABEL, |cell| cell as u8))
-    });
-    let worn: [bool; CATEGORY_COUNT] = std::array::from_fn(|category| labels::is_apparel(category as u8));
+    let mut cells = [[L::NO_LABEL; MAX_COLORS + 1]; MAX_CATEGORIES];
+    for (category, first) in labels.apparel_categories().zip((0..).step_by(labels.cells_per_category())) {
+        let colors = cells[usize::from(category)][1..=labels.cells_per_category()].iter_mut();
+        colors.zip(first..).for_each(|(place, cell)| *place = L::of(cell));
+    }
+    let worn: [bool; MAX_CATEGORIES] = std::array::from_fn(|category| labels.is_apparel(category as u8));
     let categories = label_map.iter().map(|&category| usize::from(category));
     match rule {
         ColorRule::PerPixel => {
             let cell_of = |(pixel, category): (usize, usize)| {
-                if worn[category] { cells[category][usize::from(color_of(pixel))] } else { NO_LABEL }
+                if worn[category] { cells[category][usize::from(color_of(pixel))] } else { L::NO_LABEL }
             };
             categories.enumerate().map(cell_of).collect()
         }
@@ -137,8 +155,8 @@ fn cell_map(label_map: &[u8], width: usize, rule: ColorRule, color_of: impl Fn(u
 }
 
 /// The first pixel of each category, in column-major order.
-fn first_pixels(label_map: &[u8], width: usize) -> [Option<usize>; CATEGORY_COUNT] {
-    let mut first: [Option<usize>; CATEGORY_COUNT] = [None; CATEGORY_COUNT];
+fn first_pixels(label_map: &[u8], width: usize) -> [Option<usize>; MAX_CATEGORIES] {
+    let mut first: [Option<usize>; MAX_CATEGORIES] = [None; MAX_CATEGORIES];
     for (y, row) in label_map.chunks_exact(width).enumerate() {
         for (x, &category) in row.iter().enumerate() {
             let known = &mut first[usize::from(category)];

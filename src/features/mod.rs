@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::labels::{self, CELL_COUNT};
+use crate::labels::LabelSet;
 use crate::table::{self, Footer, column};
 
 mod counts;
@@ -39,10 +39,12 @@ pub struct FeatureTable {
     pub content_sha256: Vec<String>,
     /// Number of apparel pixels.
     pub apparel_px: Vec<u64>,
-    /// `[photos, 228]`, row-major; 0 for empty cells.
+    /// `[photos, cells]`, row-major; 0 for empty cells.
     pub cells: Vec<f32>,
     /// The embeddings, if they were asked for ([`FeatureTable::read_embeddings`]) and the table has some.
     pub embeddings: Option<Arc<Embeddings>>,
+    /// The categories and colours that the cells are of.
+    pub labels: LabelSet,
 }
 
 impl FeatureTable {
@@ -52,7 +54,8 @@ impl FeatureTable {
     /// [`crate::Error::Input`], [`crate::Error::Schema`].
     pub fn open(folder: &Path) -> Result<Self> {
         let parts = table::parts(folder)?;
-        let read = parts.par_iter().map(|part| Self::read(part)).collect::<Result<Vec<_>>>()?;
+        let labels = labels_of(folder)?;
+        let read = parts.par_iter().map(|part| Self::read(part, &labels)).collect::<Result<Vec<_>>>()?;
         let table = read.into_iter().reduce(Self::then).expect("there are parts");
         table.check(folder)?;
         Ok(table)
@@ -67,9 +70,9 @@ impl FeatureTable {
         Ok(())
     }
 
-    /// Rows of 228 cells each, with nothing else known about the photos.
-    pub(crate) fn unnamed(cells: Vec<f32>) -> Self {
-        let photos = cells.len() / CELL_COUNT;
+    /// Rows of the cells of `labels`, with nothing else known about the photos.
+    pub(crate) fn unnamed(cells: Vec<f32>, labels: LabelSet) -> Self {
+        let photos = cells.len() / labels.cell_count();
         let texts = vec![String::new(); photos];
         Self {
             photo_ids: (0..photos as u32).collect(),
@@ -79,6 +82,7 @@ impl FeatureTable {
             apparel_px: vec![0; photos],
             cells,
             embeddings: None,
+            labels,
         }
     }
 
@@ -94,18 +98,19 @@ impl FeatureTable {
         self.photo_ids.is_empty()
     }
 
-    /// The 228 cells of the photo in row `row`.
+    /// The cells of the photo in row `row`.
     #[must_use]
     pub fn row(&self, row: usize) -> &[f32] {
-        &self.cells[row * CELL_COUNT..(row + 1) * CELL_COUNT]
+        let count = self.labels.cell_count();
+        &self.cells[row * count..(row + 1) * count]
     }
 
     /// Reads a part.
-    fn read(part: &Path) -> Result<Self> {
-        let names = labels::cell_names();
+    fn read(part: &Path, labels: &LabelSet) -> Result<Self> {
+        let (names, count) = (labels.cell_names(), labels.cell_count());
         let mut columns = vec!["photo_id", "file_name", "path", "content_sha256", "apparel_px"];
         columns.extend(names.iter().map(String::as_str));
-        let mut read = Self::unnamed(Vec::new());
+        let mut read = Self::unnamed(Vec::new(), labels.clone());
         for batch in table::read_table(part, rows::TABLE, &columns, BATCH_ROWS)? {
             let batch = batch?;
             let numbers = |name| Ok::<_, Error>(column::<UInt32Array>(part, &batch, name)?.values().iter().copied());
@@ -119,10 +124,10 @@ impl FeatureTable {
             read.content_sha256.extend(texts("content_sha256")?);
             read.apparel_px.extend(numbers("apparel_px")?.map(u64::from));
             let first = read.cells.len();
-            read.cells.resize(first + batch.num_rows() * CELL_COUNT, 0.0);
+            read.cells.resize(first + batch.num_rows() * count, 0.0);
             for (cell, name) in names.iter().enumerate() {
                 let shares = column::<Float32Array>(part, &batch, name)?.iter();
-                for (row, share) in read.cells[first..].chunks_exact_mut(CELL_COUNT).zip(shares) {
+                for (row, share) in read.cells[first..].chunks_exact_mut(count).zip(shares) {
                     row[cell] = share.unwrap_or(0.0);
                 }
             }
@@ -147,7 +152,8 @@ impl FeatureTable {
             return Err(Error::input(folder, format!("photo_id {twice} occurs twice; ids must be unique")));
         }
         if let Some(at) = self.cells.iter().position(|share| !(0.0..=1.0).contains(share)) {
-            let (row, cell) = (at / CELL_COUNT, &labels::cell_names()[at % CELL_COUNT]);
+            let count = self.labels.cell_count();
+            let (row, cell) = (at / count, &self.labels.cell_names()[at % count]);
             let (id, value) = (self.photo_ids[row], self.cells[at]);
             return Err(Error::input(
                 folder,
@@ -167,7 +173,7 @@ pub struct FeatureStatistics {
     pub photos_without_apparel: u64,
     /// Photos without an embedding; `None` if the table has no embeddings.
     pub photos_without_embedding: Option<u64>,
-    /// Pixels of each of the 19 apparel categories, ascending by id.
+    /// Pixels of each apparel category, ascending by id.
     pub apparel_category_px: Vec<u64>,
     /// Mean number of non-empty cells per photo; 0 if there are no photos.
     pub mean_cells_per_photo: f64,
@@ -183,10 +189,12 @@ impl FeatureStatistics {
     /// As [`FeatureTable::open`].
     pub fn scan(folder: &Path) -> Result<Self> {
         let parts = table::parts(folder)?;
-        let sums = parts.par_iter().map(|part| Sums::of(part)).collect::<Result<Vec<_>>>()?;
+        let labels = labels_of(folder)?;
+        let sums = parts.par_iter().map(|part| Sums::of(part, &labels)).collect::<Result<Vec<_>>>()?;
         let sum = |of: &dyn Fn(&Sums) -> u64| sums.iter().map(of).sum::<u64>();
-        let cells = labels::cell_names().into_iter().enumerate();
-        let mut counts: Vec<(String, u64)> = cells.map(|(cell, name)| (name, sum(&|it| it.cells[cell]))).collect();
+        let cells = labels.cell_names().iter().enumerate();
+        let mut counts: Vec<(String, u64)> =
+            cells.map(|(cell, name)| (name.clone(), sum(&|it| it.cells[cell]))).collect();
         let present: u64 = counts.iter().map(|(_, count)| count).sum();
         counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         counts.truncate(5);
@@ -195,7 +203,7 @@ impl FeatureStatistics {
             photos,
             photos_without_apparel: sum(&|it| it.without_apparel),
             photos_without_embedding: sums.iter().map(|it| it.without_embedding).sum(),
-            apparel_category_px: (0..labels::apparel_categories().count()).map(|it| sum(&|of| of.px[it])).collect(),
+            apparel_category_px: (0..labels.apparel_categories().count()).map(|it| sum(&|of| of.px[it])).collect(),
             mean_cells_per_photo: present as f64 / photos.max(1) as f64,
             commonest_cells: counts,
         })
@@ -214,10 +222,10 @@ struct Sums {
 }
 
 impl Sums {
-    fn of(part: &Path) -> Result<Self> {
-        let cells = labels::cell_names();
-        let px: Vec<_> = labels::apparel_categories().map(|it| format!("px_{}", labels::column_name(it))).collect();
-        let columns: Vec<&str> = px.iter().chain(&cells).map(String::as_str).collect();
+    fn of(part: &Path, labels: &LabelSet) -> Result<Self> {
+        let cells = labels.cell_names();
+        let px: Vec<_> = labels.apparel_categories().map(|it| format!("px_{}", labels.column_name(it))).collect();
+        let columns: Vec<&str> = px.iter().chain(cells).map(String::as_str).collect();
         let without_embedding = Footer::read(part)?.nulls(rows::EMBEDDING_COLUMN);
         let (px_sums, cell_sums) = (vec![0; px.len()], vec![0; cells.len()]);
         let mut sums = Self { photos: 0, without_apparel: 0, without_embedding, px: px_sums, cells: cell_sums };
@@ -228,7 +236,7 @@ impl Sums {
                 *sum += of_photos.iter().map(|&it| u64::from(it)).sum::<u64>();
             }
             let mut bare = vec![true; batch.num_rows()];
-            for (sum, name) in sums.cells.iter_mut().zip(&cells) {
+            for (sum, name) in sums.cells.iter_mut().zip(cells) {
                 let shares = column::<Float32Array>(part, &batch, name)?;
                 *sum += (shares.len() - shares.null_count()) as u64;
                 match shares.nulls() {
@@ -241,6 +249,21 @@ impl Sums {
         }
         Ok(sums)
     }
+}
+
+/// The label set of the parts of a features folder.
+///
+/// # Errors
+/// As [`rows::labels_of`]; [`Error::Input`] if a part has another one than the first.
+pub fn labels_of(folder: &Path) -> Result<LabelSet> {
+    let parts = table::parts(folder)?;
+    let of = |part: &Path| rows::labels_of(part, &Footer::read(part)?.schema);
+    let labels = of(&parts[0])?;
+    for part in &parts[1..] {
+        let like = labels.check_like(&of(part)?, "the first part", "this one");
+        like.map_err(|problem| Error::input(part, format!("{problem}; run segment again")))?;
+    }
+    Ok(labels)
 }
 
 #[cfg(test)]
@@ -265,7 +288,8 @@ mod tests {
     }
 
     fn cells(counts: &PixelCounts) -> Vec<(String, f32)> {
-        let names = labels::cell_names();
+        let labels = LabelSet::cfpd();
+        let names = labels.cell_names().iter().cloned();
         counts.shares().into_iter().zip(names).filter_map(|(share, name)| Some((name, share?))).collect()
     }
 
@@ -275,7 +299,7 @@ mod tests {
 
     #[test]
     fn every_pixel_counts_under_its_own_colour() {
-        let counts = PixelCounts::of(&LABELS, 4, all_of(ColorRule::PerPixel), |pixel| COLORS[pixel]);
+        let counts = PixelCounts::of(&LabelSet::cfpd(), &LABELS, 4, all_of(ColorRule::PerPixel), |pixel| COLORS[pixel]);
         assert_eq!(counts.apparel_px, 7);
         assert_eq!(counts.category_px.iter().sum::<u32>(), 12);
         assert_eq!((counts.category_px[0], counts.category_px[8], counts.category_px[10]), (4, 1, 1));
@@ -287,10 +311,13 @@ mod tests {
 
     #[test]
     fn the_first_pixel_of_a_category_is_taken_columns_first() {
-        let counts = PixelCounts::of(&LABELS, 4, all_of(ColorRule::FirstPixel), |pixel| COLORS[pixel]);
+        let counts =
+            PixelCounts::of(&LabelSet::cfpd(), &LABELS, 4, all_of(ColorRule::FirstPixel), |pixel| COLORS[pixel]);
         assert_eq!(cells(&counts), named(&[("Tshirt_blue", 4.0 / 7.0), ("shoe_black", 2.0 / 7.0)]));
         // The T-shirt's first pixel is at (1, 0) in row-major order, at (0, 1) in column-major order.
-        let counts = PixelCounts::of(&[0, 1, 1, 1], 2, all_of(ColorRule::FirstPixel), |pixel| [0, 3, 10, 10][pixel]);
+        let counts = PixelCounts::of(&LabelSet::cfpd(), &[0, 1, 1, 1], 2, all_of(ColorRule::FirstPixel), |pixel| {
+            [0, 3, 10, 10][pixel]
+        });
         assert_eq!(cells(&counts), named(&[("Tshirt_red", 1.0)]));
     }
 
@@ -312,7 +339,7 @@ mod tests {
         };
         let present = |min_share, min_region| {
             let rule = CellRule { color: ColorRule::PerPixel, presence: Presence { min_share, min_region } };
-            let counts = PixelCounts::of(&labels, 10, rule, color);
+            let counts = PixelCounts::of(&LabelSet::cfpd(), &labels, 10, rule, color);
             assert_eq!((counts.apparel_px, counts.category_px[15]), (40, 4), "pixels are counted whatever is present");
             cells(&counts)
         };
@@ -333,7 +360,7 @@ mod tests {
         let mut labels = vec![7; 593];
         labels.resize(1000, 6);
         let rule = CellRule { color: ColorRule::PerPixel, presence: Presence { min_share: 1.0, min_region: 1.0 } };
-        let present = |labels: &[u8]| cells(&PixelCounts::of(labels, 1000, rule, |_| 11));
+        let present = |labels: &[u8]| cells(&PixelCounts::of(&LabelSet::cfpd(), labels, 1000, rule, |_| 11));
         assert_eq!(present(&labels), named(&[("dress_white", 0.593)]), "the coat lacks 0.049");
         labels[592] = 6;
         assert_eq!(present(&labels), []);
@@ -350,8 +377,20 @@ mod tests {
     }
 
     #[test]
+    fn more_cells_than_a_byte_counts_are_counted_alike() {
+        let names: Vec<String> = (1..64).map(|it| format!("c{it}")).collect();
+        let labels = LabelSet::of_names(names.iter().map(String::as_str)).expect("64 categories");
+        assert_eq!(labels.cell_count(), 63 * 12);
+        let counts =
+            PixelCounts::of(&labels, &[0, 63, 63, 1], 4, all_of(ColorRule::PerPixel), |pixel| [1, 12, 12, 1][pixel]);
+        assert_eq!((counts.apparel_px, counts.cell_px.len()), (3, 63 * 12));
+        let there: Vec<_> = labels.cell_names().iter().zip(counts.cell_px).filter(|(_, px)| *px > 0).collect();
+        assert_eq!(there, [(&"c1_beige".to_owned(), 1), (&"c63_yellow".to_owned(), 2)]);
+    }
+
+    #[test]
     fn nothing_worn_is_no_cell_at_all() {
-        let counts = PixelCounts::of(&[0, 8, 9, 17], 2, all_of(ColorRule::PerPixel), |_| 5);
+        let counts = PixelCounts::of(&LabelSet::cfpd(), &[0, 8, 9, 17], 2, all_of(ColorRule::PerPixel), |_| 5);
         assert_eq!(counts.apparel_px, 0);
         assert!(counts.shares().iter().all(Option::is_none));
     }

@@ -2,11 +2,61 @@
 
 use std::ops::Range;
 
-/// The label of pixels that belong to no region.
-pub(super) const NO_LABEL: u8 = u8::MAX;
+/// The labels of a map: bytes, or words if there are more than bytes can tell apart.
+pub(super) trait Label: Copy + PartialEq {
+    /// The label of pixels that belong to no region.
+    const NO_LABEL: Self;
 
-/// Number of labels, [`NO_LABEL`] included.
-const LABELS: usize = 256;
+    /// The label of that number.
+    fn of(place: usize) -> Self;
+
+    /// Its number.
+    fn place(self) -> usize;
+
+    /// How many of the first pixels are equal.
+    fn run_length(pixels: &[Self]) -> usize;
+}
+
+impl Label for u8 {
+    const NO_LABEL: Self = Self::MAX;
+
+    fn of(place: usize) -> Self {
+        place as Self
+    }
+
+    fn place(self) -> usize {
+        usize::from(self)
+    }
+
+    /// Eight at a time.
+    fn run_length(pixels: &[Self]) -> usize {
+        let (words, rest) = pixels.as_chunks::<8>();
+        let same = u64::from_le_bytes([pixels[0]; 8]);
+        for (place, &word) in words.iter().enumerate() {
+            let differing = u64::from_le_bytes(word) ^ same;
+            if differing != 0 {
+                return 8 * place + differing.trailing_zeros() as usize / 8;
+            }
+        }
+        8 * words.len() + rest.iter().take_while(|&&it| it == pixels[0]).count()
+    }
+}
+
+impl Label for u16 {
+    const NO_LABEL: Self = Self::MAX;
+
+    fn of(place: usize) -> Self {
+        place as Self
+    }
+
+    fn place(self) -> usize {
+        usize::from(self)
+    }
+
+    fn run_length(pixels: &[Self]) -> usize {
+        pixels.iter().take_while(|&&it| it == pixels[0]).count()
+    }
+}
 
 /// How much of a label map has one label, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,15 +67,15 @@ pub(super) struct Extent {
     pub(super) largest: u32,
 }
 
-/// The extent of each label but [`NO_LABEL`], 0 for labels that do not occur. A region is a set of pixels of one label that
-/// are connected through their sides; `labels` is `[height, width]`. A union-find over the runs of equal pixels in each row,
-/// which are few (Rosenfeld and Pfaltz, 1966).
-pub(super) fn extents(labels: &[u8], width: usize) -> [Extent; LABELS] {
-    Regions::of(labels, width).extents()
+/// The extents of the labels below `count`, 0 for those that do not occur. A region is a set of pixels of one label
+/// that are connected through their sides; `labels` is `[height, width]`. A union-find over the runs of equal pixels in each
+/// row, which are few (Rosenfeld and Pfaltz, 1966).
+pub(super) fn extents<L: Label>(labels: &[L], width: usize, count: usize) -> Vec<Extent> {
+    Regions::of(labels, width).extents(count)
 }
 
 /// The region of each pixel, and the label of each region, in order of their first pixels; `None` if there are more than
-/// `most`. `labels` is `[height, width]`, without [`NO_LABEL`].
+/// `most`. `labels` is `[height, width]`, without [`Label::NO_LABEL`].
 pub(crate) fn regions(labels: &[u8], width: usize, most: usize) -> Option<(Vec<u16>, Vec<u8>)> {
     let mut regions = Regions::of(labels, width);
     let (mut numbers, mut region_labels) = (Vec::with_capacity(labels.len()), Vec::new());
@@ -47,22 +97,21 @@ pub(crate) fn regions(labels: &[u8], width: usize, most: usize) -> Option<(Vec<u
 }
 
 /// A run of equal pixels in a row.
-struct Run {
+struct Run<L> {
     columns: Range<u32>,
-    label: u8,
+    label: L,
 }
 
 /// The runs of a label map, and the regions that they form.
-#[derive(Default)]
-struct Regions {
-    runs: Vec<Run>,
+struct Regions<L> {
+    runs: Vec<Run<L>>,
     /// By run: another run of its region, itself for the first of them.
     parents: Vec<u32>,
 }
 
-impl Regions {
-    fn of(labels: &[u8], width: usize) -> Self {
-        let mut regions = Self::default();
+impl<L: Label> Regions<L> {
+    fn of(labels: &[L], width: usize) -> Self {
+        let mut regions = Self { runs: Vec::new(), parents: Vec::new() };
         let mut above = 0..0;
         for row in labels.chunks_exact(width) {
             let here = regions.add_row(row);
@@ -73,12 +122,12 @@ impl Regions {
     }
 
     /// Adds the runs of a row, each a region of its own; returns their indices.
-    fn add_row(&mut self, row: &[u8]) -> Range<usize> {
+    fn add_row(&mut self, row: &[L]) -> Range<usize> {
         let (first, mut column) = (self.runs.len(), 0);
         while column < row.len() {
             let (label, start) = (row[column], column);
-            column += run_length(&row[start..]);
-            if label != NO_LABEL {
+            column += L::run_length(&row[start..]);
+            if label != L::NO_LABEL {
                 self.parents.push(self.runs.len() as u32);
                 self.runs.push(Run { columns: start as u32..column as u32, label });
             }
@@ -109,14 +158,14 @@ impl Regions {
         run
     }
 
-    fn extents(mut self) -> [Extent; LABELS] {
+    fn extents(mut self, count: usize) -> Vec<Extent> {
         let mut regions = vec![0; self.runs.len()];
-        let mut extents = [Extent::default(); LABELS];
+        let mut extents = vec![Extent::default(); count];
         for run in 0..self.runs.len() {
             let pixels = self.runs[run].columns.len() as u32;
             let region = &mut regions[self.first_of(run)];
             *region += pixels;
-            let extent = &mut extents[usize::from(self.runs[run].label)];
+            let extent = &mut extents[self.runs[run].label.place()];
             extent.pixels += pixels;
             extent.largest = extent.largest.max(*region);
         }
@@ -124,26 +173,16 @@ impl Regions {
     }
 }
 
-/// How many of the first pixels are equal, eight at a time.
-fn run_length(pixels: &[u8]) -> usize {
-    let (words, rest) = pixels.as_chunks::<8>();
-    let same = u64::from_le_bytes([pixels[0]; 8]);
-    for (place, &word) in words.iter().enumerate() {
-        let differing = u64::from_le_bytes(word) ^ same;
-        if differing != 0 {
-            return 8 * place + differing.trailing_zeros() as usize / 8;
-        }
-    }
-    8 * words.len() + rest.iter().take_while(|&&it| it == pixels[0]).count()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const NO_LABEL: u8 = u8::NO_LABEL;
+    const COUNT: usize = 255;
+
     /// The extents by another way: from each pixel, everything that can be reached.
-    fn flooded(labels: &[u8], width: usize) -> [Extent; LABELS] {
-        let (mut seen, mut extents) = (vec![false; labels.len()], [Extent::default(); LABELS]);
+    fn flooded(labels: &[u8], width: usize) -> Vec<Extent> {
+        let (mut seen, mut extents) = (vec![false; labels.len()], vec![Extent::default(); COUNT]);
         for start in 0..labels.len() {
             let (mut pixels, mut reached) = (0, vec![start]);
             while let Some(pixel) = reached.pop() {
@@ -175,9 +214,10 @@ mod tests {
             1, 1, 1, 3, 3, 3, 4, 4,
         ]
         .map(|it| if it == 9 { NO_LABEL } else { it });
-        let of = |labels: &[u8], width| extents(labels, width).map(|it| (it.pixels, it.largest));
+        let of = |labels: &[u8], width| {
+            extents(labels, width, COUNT).into_iter().map(|it| (it.pixels, it.largest)).collect::<Vec<_>>()
+        };
         assert_eq!(of(&labels, 8)[..5], [(0, 0), (8, 8), (1, 1), (7, 7), (4, 3)]);
-        assert_eq!(of(&labels, 8)[usize::from(NO_LABEL)], (0, 0));
         assert_eq!(of(&[5, 5, 6, 5], 4)[5..7], [(3, 2), (1, 1)], "one row");
     }
 
@@ -201,7 +241,10 @@ mod tests {
                     if label == 0 { NO_LABEL } else { label as u8 }
                 })
                 .collect();
-            assert_eq!(extents(&map, width), flooded(&map, width), "{width} x {height}, {labels} labels");
+            assert_eq!(extents(&map, width, COUNT), flooded(&map, width), "{width} x {height}, {labels} labels");
+            let words: Vec<u16> =
+                map.iter().map(|&it| if it == NO_LABEL { u16::NO_LABEL } else { it.into() }).collect();
+            assert_eq!(extents(&words, width, COUNT), flooded(&map, width), "as words");
         }
     }
 }

@@ -8,10 +8,13 @@
 //! | `model_id` | text | the model that made the label map; `labels` if it comes from the source's own labels |
 //! | `width_px`, `height_px` | u32 | size of the label map, whose pixels are counted below |
 //! | `photo_width_px`, `photo_height_px` | u32 | size of the upright photo; its pixel (x, y) is the label map's (x `width_px` / `photo_width_px`, y `height_px` / `photo_height_px`), rounded down |
-//! | `px_<category>` | u32 | pixels of each of the 23 categories; their sum is `width_px * height_px` |
-//! | `apparel_px` | u32 | pixels of the 19 apparel categories |
-//! | `<category>_<color>` | f32, 228 of them | share of the apparel pixels with that category and colour; null if no pixel has them |
+//! | `px_<category>` | u32 | pixels of each category; their sum is `width_px * height_px` |
+//! | `apparel_px` | u32 | pixels of the apparel categories |
+//! | `<category>_<color>` | f32 | share of the apparel pixels with that category and colour; null if no pixel has them |
 //! | `embedding` | fixed-size list of f32 | only with an embedder, see [`Embedding`]: a vector of length 1; null if the embedder gave none |
+//!
+//! The label set is in the table's metadata ([`LABELS_KEY`]) unless it is the default one, whose columns are 23 categories
+//! and 228 cells.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -32,7 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use super::counts::PixelCounts;
 use crate::error::{Error, Result};
-use crate::labels::{self, CATEGORY_COUNT};
+use crate::labels::LabelSet;
 use crate::table::{TableWriter, schema};
 
 /// Name of the table in its metadata.
@@ -45,6 +48,8 @@ pub const EMBEDDING_COLUMN: &str = "embedding";
 pub const MAX_DIMENSIONS: usize = 4096;
 /// Metadata key of that column: the embedder's id.
 const EMBEDDER_KEY: &str = "lookbook.embedder";
+/// Metadata key of the label set as JSON, in tables of another one than the default.
+pub const LABELS_KEY: &str = "lookbook.labels";
 /// Extension of the Arrow IPC file next to a part.
 pub const IPC_EXTENSION: &str = "arrow";
 
@@ -131,24 +136,44 @@ impl Embedding {
     }
 }
 
-/// The schema of a table with these embeddings.
-fn schema_of(embedding: Option<&Embedding>) -> SchemaRef {
+/// The schema of the table of a label set, with these embeddings.
+#[must_use]
+pub fn schema_of(labels: &LabelSet, embedding: Option<&Embedding>) -> SchemaRef {
     let text = |name| Field::new(name, DataType::Utf8, false);
     let number = |name: String| Field::new(name, DataType::UInt32, false);
     let mut fields = vec![number("photo_id".to_owned())];
     fields.extend(["file_name", "path", "content_sha256", "model_id"].map(text));
     let sizes = ["width_px", "height_px", "photo_width_px", "photo_height_px"];
     fields.extend(sizes.map(|name| number(name.to_owned())));
-    fields.extend((0..CATEGORY_COUNT as u8).map(|category| number(format!("px_{}", labels::column_name(category)))));
+    let categories = 0..labels.category_count() as u8;
+    fields.extend(categories.map(|category| number(format!("px_{}", labels.column_name(category)))));
     fields.push(number("apparel_px".to_owned()));
-    fields.extend(labels::cell_names().into_iter().map(|name| Field::new(name, DataType::Float32, true)));
+    fields.extend(labels.cell_names().iter().map(|name| Field::new(name, DataType::Float32, true)));
     fields.extend(embedding.map(Embedding::field));
-    schema(TABLE, fields)
+    let made = schema(TABLE, fields);
+    if labels.is_cfpd() {
+        return made;
+    }
+    let mut metadata = made.metadata().clone();
+    metadata.insert(LABELS_KEY.to_owned(), serde_json::to_string(labels).expect("a label set is plain data"));
+    Arc::new(Schema::new_with_metadata(made.fields().clone(), metadata))
+}
+
+/// The label set of a table of this schema; `path` is its part.
+///
+/// # Errors
+/// [`Error::Input`] if the schema's metadata is damaged.
+pub fn labels_of(path: &Path, schema: &Schema) -> Result<LabelSet> {
+    let Some(text) = schema.metadata().get(LABELS_KEY) else { return Ok(LabelSet::cfpd()) };
+    let damaged = |cause: serde_json::Error| {
+        Error::input(path, format!("its '{LABELS_KEY}' is invalid ({cause}); run segment again"))
+    };
+    serde_json::from_str(text).map_err(damaged)
 }
 
 /// Converts rows to a batch of a table with these embeddings.
 #[must_use]
-pub fn batch_of(rows: &[FeatureRow], embedding: Option<&Embedding>) -> RecordBatch {
+pub fn batch_of(labels: &LabelSet, rows: &[FeatureRow], embedding: Option<&Embedding>) -> RecordBatch {
     let text = |of: fn(&FeatureRow) -> &str| Arc::new(StringArray::from_iter_values(rows.iter().map(of))) as ArrayRef;
     let number =
         |of: &dyn Fn(&FeatureRow) -> u32| Arc::new(UInt32Array::from_iter_values(rows.iter().map(of))) as ArrayRef;
@@ -163,29 +188,33 @@ pub fn batch_of(rows: &[FeatureRow], embedding: Option<&Embedding>) -> RecordBat
         number(&|row| row.photo_width_px),
         number(&|row| row.photo_height_px),
     ];
-    columns.extend((0..CATEGORY_COUNT).map(|category| number(&|row| row.counts.category_px[category])));
+    columns.extend((0..labels.category_count()).map(|category| number(&|row| row.counts.category_px[category])));
     columns.push(number(&|row| row.counts.apparel_px));
     let shares: Vec<_> = rows.iter().map(|row| row.counts.shares()).collect();
-    columns.extend((0..labels::CELL_COUNT).map(|cell| {
+    columns.extend((0..labels.cell_count()).map(|cell| {
         let column: Float32Array = shares.iter().map(|row| row[cell]).collect();
         Arc::new(column) as ArrayRef
     }));
     columns.extend(embedding.map(|it| it.column(rows)));
-    RecordBatch::try_new(schema_of(embedding), columns).expect("the columns match the schema")
+    RecordBatch::try_new(schema_of(labels, embedding), columns).expect("the columns match the schema")
 }
 
 /// The same rows in a table with these embeddings; if they have others, or none, they have null there.
 #[must_use]
 pub fn with_embedding(rows: RecordBatch, embedding: Option<&Embedding>) -> RecordBatch {
-    if Embedding::of(&rows.schema()).as_ref() == embedding {
+    let own = rows.schema();
+    if Embedding::of(&own).as_ref() == embedding {
         return rows;
     }
-    let schema = schema_of(embedding);
-    let own = rows.schema();
     let kept = own.fields().iter().zip(rows.columns()).filter(|(field, _)| field.name() != EMBEDDING_COLUMN);
-    let mut columns: Vec<ArrayRef> = kept.map(|(_, column)| column.clone()).collect();
-    columns.extend(embedding.map(|it| new_null_array(it.field().data_type(), rows.num_rows())));
-    RecordBatch::try_new(schema, columns).expect("only one column differs")
+    let (mut fields, mut columns): (Vec<FieldRef>, Vec<ArrayRef>) =
+        kept.map(|(field, column)| (field.clone(), column.clone())).unzip();
+    if let Some(field) = embedding.map(Embedding::field) {
+        columns.push(new_null_array(field.data_type(), rows.num_rows()));
+        fields.push(Arc::new(field));
+    }
+    let schema = Schema::new_with_metadata(fields, own.metadata().clone());
+    RecordBatch::try_new(Arc::new(schema), columns).expect("only one column differs")
 }
 
 /// The same rows with other ids, file names and paths.
@@ -223,4 +252,30 @@ fn write_ipc(path: &Path, batch: &RecordBatch) -> Result<()> {
     let mut writer = FileWriter::try_new(file, &batch.schema()).map_err(failed)?;
     writer.write(batch).map_err(failed)?;
     writer.finish().map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::labels::OTHER_COLUMNS;
+
+    #[test]
+    fn no_label_set_has_a_cell_that_is_called_like_another_column() {
+        let schema = schema_of(&LabelSet::cfpd(), None);
+        let others = schema.fields().iter().map(|it| it.name().as_str()).filter(|name| !name.starts_with("px_"));
+        let others: Vec<&str> = others.take_while(|name| *name != "Tshirt_beige").collect();
+        assert_eq!(others.last(), Some(&"apparel_px"));
+        assert!(others.iter().all(|name| OTHER_COLUMNS.contains(name)), "{others:?}");
+    }
+
+    #[test]
+    fn a_table_says_which_labels_it_has_unless_they_are_the_default_ones() {
+        let own = LabelSet::of_names(["none", "hat"]).expect("a small set");
+        assert_eq!(schema_of(&LabelSet::cfpd(), None).metadata().get(LABELS_KEY), None);
+        let schema = schema_of(&own, None);
+        let text = schema.metadata().get(LABELS_KEY).expect("it says so");
+        assert_eq!(serde_json::from_str::<LabelSet>(text).expect("a label set"), own);
+        assert_eq!(schema.field(schema.fields().len() - 1).name(), "hat_yellow");
+        assert_eq!(batch_of(&own, &[], None).schema(), schema);
+    }
 }

@@ -58,7 +58,7 @@ impl Spec {
         builder.reshape(&squares, &[0, stride * rows, stride * columns])
     }
 
-    /// Logits, `[batch, 23, map rows, map columns]`, enlarged by bilinear interpolation between the centres of pixels.
+    /// Logits, `[batch, maps, map rows, map columns]`, enlarged by bilinear interpolation between the centres of pixels.
     pub(super) fn enlarge_logits(&self, builder: &mut Builder, logits: &Value) -> Value {
         if self.logit_scale == 1 {
             return logits.clone();

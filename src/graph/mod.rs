@@ -7,7 +7,7 @@
 //! | [`update`] | `gradient`, `step`, `learning_rate`, [rates], the state | `loss` (0), the new state |
 //! | [`evaluation`] | `photos`, `labels`, `weights` | `loss`, `bce` f32, `label_map` |
 //! | [`label_maps`] | `photos`; the weights are in the file | `label_map` |
-//! | [`predict`] | the same | `label_map`, `probabilities` f32 `[batch, 23, map rows, map columns]` |
+//! | [`predict`] | the same | `label_map`, `probabilities` f32 `[batch, maps, map rows, map columns]` |
 //!
 //! `photos` are u8 `[batch, rows, columns, 3]`, `label_map` u8 `[batch, label map rows, label map columns]`, `labels` u8
 //! `[batch, map rows, map columns]`. Weights, moments and everything else that is carried from step to step are flat f32 vectors, in the
@@ -26,8 +26,6 @@
 use std::collections::HashMap;
 
 use prost::Message;
-
-use crate::labels::CATEGORY_COUNT;
 
 pub mod builder;
 pub mod encoder;
@@ -288,9 +286,26 @@ pub fn predict(spec: &Spec, weights: &[f32]) -> Vec<u8> {
     let label_map = spec.enlarge(&mut builder, &label_map);
     builder.output("label_map", &label_map, UINT8, &spec.label_map_dims());
     let [batch, rows, columns] = spec.label_dims();
-    builder.output("probabilities", &probabilities, FLOAT, &[batch, Dim::Fixed(CATEGORY_COUNT), rows, columns]);
+    builder.output("probabilities", &probabilities, FLOAT, &[batch, Dim::Fixed(spec.maps()), rows, columns]);
     let doc = "U-Net for fashion parsing: photos u8 [batch, rows, columns, 3] to a category for each pixel.";
     builder.finish("predict", doc, &metadata(spec))
+}
+
+/// Spec of the network in a [`predict`] file.
+///
+/// # Errors
+/// A description of what is wrong with the file.
+pub fn read_spec(file: &[u8]) -> Result<Spec, String> {
+    spec_of(&decoded(file)?)
+}
+
+fn decoded(file: &[u8]) -> Result<onnx::Model, String> {
+    onnx::Model::decode(file).map_err(|cause| format!("is not a complete ONNX file ({cause})"))
+}
+
+fn spec_of(model: &onnx::Model) -> Result<Spec, String> {
+    let spec = model.metadata_props.iter().find(|it| it.key == SPEC_KEY).ok_or("is not a model of lookbook")?;
+    Spec::parse(&spec.value)
 }
 
 /// Spec of the network in a [`predict`] file, and its flat weights.
@@ -298,9 +313,8 @@ pub fn predict(spec: &Spec, weights: &[f32]) -> Vec<u8> {
 /// # Errors
 /// A description of what is wrong with the file.
 pub fn read_predict(file: &[u8]) -> Result<(Spec, Vec<f32>), String> {
-    let model = onnx::Model::decode(file).map_err(|cause| format!("is not a complete ONNX file ({cause})"))?;
-    let spec = model.metadata_props.iter().find(|it| it.key == SPEC_KEY).ok_or("is not a model of lookbook")?;
-    let spec = Spec::parse(&spec.value)?;
+    let model = decoded(file)?;
+    let spec = spec_of(&model)?;
     if spec.batch_norm {
         return Err(format!("its '{SPEC_KEY}' has an invalid 'batch_norm': true, but published weights are folded"));
     }
@@ -348,9 +362,11 @@ fn unpack(builder: &mut Builder, spec: &Spec, weights: &Value) -> HashMap<String
 fn metadata(spec: &Spec) -> Vec<(&'static str, String)> {
     let layout: Vec<_> =
         parameters::parameters(spec).into_iter().map(|it| serde_json::json!([it.name, it.dims])).collect();
+    // A comma within a name would look like one between names.
+    let categories: Vec<String> = spec.labels.categories().iter().map(|it| it.name.replace(',', ";")).collect();
     vec![
         (SPEC_KEY, serde_json::to_string(spec).expect("a spec is plain data")),
         ("lookbook.weights", serde_json::Value::from(layout).to_string()),
-        ("lookbook.categories", crate::labels::CATEGORIES.join(",")),
+        ("lookbook.categories", categories.join(",")),
     ]
 }

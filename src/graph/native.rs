@@ -15,7 +15,6 @@ use super::parameters;
 use super::presence::{Presence, PresenceTruth};
 use super::spec::{Loss, LossWeights, PRESENCE, Precision, Spec};
 use super::unet::LossGradients;
-use crate::labels::CATEGORY_COUNT;
 
 /// A layer that the forward pass went through.
 enum Layer {
@@ -84,8 +83,12 @@ pub(super) fn learn(
     let mut inputs = vec![&features, &weight, &bias, labels];
     let presence_weight = loss_weights.presence;
     let loss_weights = (spec.loss == Loss::Softmax).then(|| {
-        let LossWeights { categories, dice, smoothing, .. } = loss_weights;
-        [builder.floats(categories), builder.floats(&[*dice]), builder.floats(&[*smoothing])]
+        let LossWeights { dice, smoothing, .. } = loss_weights;
+        [
+            builder.floats(&loss_weights.of_categories(spec.maps())),
+            builder.floats(&[*dice]),
+            builder.floats(&[*smoothing]),
+        ]
     });
     inputs.extend(loss_weights.iter().flatten());
     let head = builder.native("HeadLoss", &inputs, vec![photo(spec)], 6);
@@ -101,12 +104,8 @@ pub(super) fn learn(
         // Of each photo's own loss.
         let of_gate = builder.node("Mul", &[&bias, &batch], vec![]);
         let weight = presence_weight;
-        let truth = PresenceTruth {
-            present: &present,
-            of_gate: &of_gate,
-            weight,
-            gradient_share: weight / CATEGORY_COUNT as f32,
-        };
+        let truth =
+            PresenceTruth { present: &present, of_gate: &of_gate, weight, gradient_share: weight / spec.maps() as f32 };
         let found = presence.learn(builder, &truth);
         loss = builder.node("Add", &[&loss, &found.loss], vec![]);
         let of_weight = builder.reduce("ReduceMean", &found.weight, &[0], false);
@@ -171,7 +170,7 @@ fn predicted(
     let features = spec.mean_with_mirror_images(builder, &features, &dims, Some(1));
     let [weight, bias] = head_parameters(builder, weights, presence.as_ref());
     let bias =
-        if presence.is_some() { spec.mean_with_mirror_images(builder, &bias, &[CATEGORY_COUNT], None) } else { bias };
+        if presence.is_some() { spec.mean_with_mirror_images(builder, &bias, &[spec.maps()], None) } else { bias };
     [features, weight, bias]
 }
 
@@ -242,7 +241,7 @@ fn forward(
         Some(encoder) => (pass.encode(encoder, &photos), Activation::None),
     };
     let mut x = maps.pop().expect("there is a lowest level");
-    let presence = spec.presence.then(|| (pass.presence(&x), x.clone()));
+    let presence = spec.presence.then(|| (pass.presence(&x, spec.maps()), x.clone()));
     for (level, skip) in (1..).zip(maps.into_iter().rev()) {
         x = pass.up(&format!("up{level}t"), x, activation);
         x = pass.convolution(&format!("up{level}a"), vec![x, skip], false);
@@ -388,11 +387,11 @@ impl NativePass<'_> {
         output
     }
 
-    fn presence(&mut self, lowest: &Value) -> Presence {
+    fn presence(&mut self, lowest: &Value, maps: usize) -> Presence {
         self.builder.scope(PRESENCE);
         let wide = if self.precision == Precision::Bf16 { self.builder.wide_bf16(lowest) } else { lowest.clone() };
         let pooled = self.builder.reduce("ReduceMean", &wide, &[1, 2], false);
-        Presence::new(self.builder, pooled, self.weights)
+        Presence::new(self.builder, pooled, self.weights, maps)
     }
 
     fn pool(&mut self, level: usize, input: Value) -> Value {

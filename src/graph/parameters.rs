@@ -6,7 +6,6 @@ use rand_chacha::ChaCha8Rng;
 
 use super::encoder::{self, Block, STEM};
 use super::spec::{AVERAGE, GRADIENT, PRESENCE, STATISTICS, Spec, WEIGHTS};
-use crate::labels::CATEGORY_COUNT;
 
 /// Number of trained numbers in the seed's network.
 pub const SEED_PARAMETER_COUNT: usize = 486_015;
@@ -99,9 +98,9 @@ fn layers(spec: &Spec) -> Vec<Layer> {
         add(format!("up{level}b"), [out, out, 3, 3], out, true);
         input = out;
     }
-    add("out".to_owned(), [CATEGORY_COUNT, input, 1, 1], CATEGORY_COUNT, false);
+    add("out".to_owned(), [spec.maps(), input, 1, 1], spec.maps(), false);
     if spec.presence {
-        add(PRESENCE.to_owned(), [CATEGORY_COUNT, lowest, 1, 1], CATEGORY_COUNT, false);
+        add(PRESENCE.to_owned(), [spec.maps(), lowest, 1, 1], spec.maps(), false);
     }
     layers
 }

@@ -8,7 +8,6 @@ use super::onnx::{self, FLOAT, INT32, UINT8};
 use super::presence::PresenceTruth;
 use super::spec::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, Loss, LossWeights, PRESENCE, Spec};
 use super::unet::{self, Forward, LossGradients};
-use crate::labels::CATEGORY_COUNT;
 
 /// Lower bound of a probability before its logarithm is taken, as Keras clips.
 const EPSILON: f32 = 1e-7;
@@ -25,11 +24,11 @@ pub(super) fn learn(
 ) -> LossGradients {
     let layers = layer_weights(builder, spec, weights);
     let Forward { logits, plain, presence, statistics } = forward(builder, spec, photos, &layers);
-    let truth = Truth::new(builder, labels);
+    let truth = Truth::new(builder, labels, spec.maps());
     let wide = builder.wide(&logits);
     let lost = match spec.loss {
-        Loss::Bce => binary_cross_entropy(builder, &wide, &truth),
-        Loss::Softmax => cross_entropy(builder, &wide, &truth, loss_weights),
+        Loss::Bce => binary_cross_entropy(builder, &wide, &truth, spec.maps()),
+        Loss::Softmax => cross_entropy(builder, &wide, &truth, loss_weights, spec.maps()),
     };
     let pixel_accuracy = pixel_accuracy(builder, spec, &wide, &truth);
     // The gradients are already means over the batch; the remaining divisor is the same for all of them.
@@ -42,7 +41,7 @@ pub(super) fn learn(
         let present = builder.reduce("ReduceMax", &truth.hit, &[2, 3], false);
         let of_lines = builder.reduce("ReduceSum", &lost.logit_gradient, &[3], false);
         let of_gate = builder.reduce("ReduceSum", &of_lines, &[2], false);
-        let (weight, count) = (loss_weights.presence, CATEGORY_COUNT as f32);
+        let (weight, count) = (loss_weights.presence, spec.maps() as f32);
         let gradient_share = weight / count / gradient_scale;
         let truth = PresenceTruth { present: &present, of_gate: &of_gate, weight, gradient_share };
         let found = presence.learn(builder, &truth);
@@ -75,7 +74,7 @@ pub(super) fn evaluate(
     weights: &HashMap<String, Value>,
 ) -> [Value; 3] {
     let logits = logits(builder, spec, photos, weights);
-    let truth = Truth::new(builder, labels);
+    let truth = Truth::new(builder, labels, spec.maps());
     let probabilities = activation(builder, spec.loss, &logits);
     let difference = difference(builder, &probabilities, &truth);
     let right = right_probability(builder, &difference);
@@ -115,7 +114,7 @@ fn logits(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap<
     let layers = layer_weights(builder, spec, weights);
     let photos = spec.with_mirror_images(builder, photos);
     let logits = forward(builder, spec, &photos, &layers).logits;
-    let dims = [CATEGORY_COUNT, spec.map_rows(), spec.map_columns()];
+    let dims = [spec.maps(), spec.map_rows(), spec.map_columns()];
     spec.mean_with_mirror_images(builder, &logits, &dims, Some(2))
 }
 
@@ -156,18 +155,18 @@ fn network_input(builder: &mut Builder, spec: &Spec, photos: &Value) -> Value {
 struct Truth {
     /// i32 `[batch, 1, rows, columns]`.
     labels: Value,
-    /// 1 if a pixel belongs to the map's category, else 0: f32 `[batch, 23, rows, columns]`.
+    /// 1 if a pixel belongs to the map's category, else 0: f32 `[batch, maps, rows, columns]`.
     hit: Value,
 }
 
 impl Truth {
-    fn new(builder: &mut Builder, labels: &Value) -> Self {
+    fn new(builder: &mut Builder, labels: &Value, maps: usize) -> Self {
         builder.scope("truth");
         let axis = builder.integers(&[1]);
         let labels = builder.cast(labels, INT32);
         let labels = builder.node("Unsqueeze", &[&labels, &axis], vec![]);
-        let ids: Vec<i32> = (0..CATEGORY_COUNT as i32).collect();
-        let ids = builder.integers_32(&[1, CATEGORY_COUNT as i64, 1, 1], &ids);
+        let ids: Vec<i32> = (0..maps as i32).collect();
+        let ids = builder.integers_32(&[1, maps as i64, 1, 1], &ids);
         let hit = builder.node("Equal", &[&labels, &ids], vec![]);
         Self { labels, hit: builder.cast(&hit, FLOAT) }
     }
@@ -214,25 +213,25 @@ fn softmax(builder: &mut Builder, logits: &Value) -> Value {
 }
 
 /// Mean binary cross-entropy over all pixels and maps; its gradient with respect to the logits is (p - y) / count.
-fn binary_cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth) -> Lost {
+fn binary_cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth, maps: usize) -> Lost {
     let probabilities = activation(builder, Loss::Bce, logits);
     let logit_gradient = difference(builder, &probabilities, truth);
     let right = right_probability(builder, &logit_gradient);
     let loss = mean_negative_log(builder, &right, None);
-    Lost { loss, logit_gradient, gradient_scale: 1.0 / CATEGORY_COUNT as f32 }
+    Lost { loss, logit_gradient, gradient_scale: 1.0 / maps as f32 }
 }
 
 /// Mean cross-entropy over all pixels, each weighted by its category; its gradient with respect to the logits is
 /// w (p - y) / count, where y are labels of which a share is spread over all categories. The Dice term is added to it.
-fn cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth, weights: &LossWeights) -> Lost {
+fn cross_entropy(builder: &mut Builder, logits: &Value, truth: &Truth, weights: &LossWeights, maps: usize) -> Lost {
     let probabilities = activation(builder, Loss::Softmax, logits);
     let right = right_part(builder, &probabilities, truth);
     let of_truth = builder.reduce("ReduceSum", &right, &[1], true);
-    let smooth = (weights.smoothing > 0.0).then(|| smooth(builder, truth, weights.smoothing));
+    let smooth = (weights.smoothing > 0.0).then(|| smooth(builder, truth, weights.smoothing, maps));
     let mut logit_gradient = builder.node("Sub", &[&probabilities, smooth.as_ref().unwrap_or(&truth.hit)], vec![]);
     // By label: a pixel without one (255) weighs nothing.
     let mut by_label = [0.0; 1 << u8::BITS];
-    by_label[..CATEGORY_COUNT].copy_from_slice(&weights.categories);
+    by_label[..maps].copy_from_slice(&weights.of_categories(maps));
     let by_label = builder.floats(&by_label);
     let of_pixels = builder.node("Gather", &[&by_label, &truth.labels], vec![]);
     logit_gradient = builder.node("Mul", &[&logit_gradient, &of_pixels], vec![]);
@@ -296,9 +295,9 @@ fn dice(builder: &mut Builder, [probabilities, right]: [&Value; 2], truth: &Trut
     [loss, builder.node("Sub", &[&gradient, &along], vec![])]
 }
 
-/// Labels of which `share` is spread evenly over all categories.
-fn smooth(builder: &mut Builder, truth: &Truth, share: f32) -> Value {
-    let [kept, spread] = [1.0 - share, share / CATEGORY_COUNT as f32].map(|it| builder.scalar(it));
+/// Labels of which `share` is spread evenly over all `maps` categories.
+fn smooth(builder: &mut Builder, truth: &Truth, share: f32, maps: usize) -> Value {
+    let [kept, spread] = [1.0 - share, share / maps as f32].map(|it| builder.scalar(it));
     let kept = builder.node("Mul", &[&truth.hit, &kept], vec![]);
     builder.node("Add", &[&kept, &spread], vec![])
 }

@@ -9,23 +9,22 @@ use std::collections::HashMap;
 use super::builder::{Builder, Value};
 use super::layout::tensors;
 use super::spec::PRESENCE;
-use crate::labels::CATEGORY_COUNT;
 
 /// The presence head of a batch.
 pub(super) struct Presence {
     /// Means of the lowest maps, `[batch, channels]`.
     pooled: Value,
-    /// `[batch, 23]`.
+    /// `[batch, maps]`.
     logits: Value,
-    /// `[23, channels]`.
+    /// `[maps, channels]`.
     weight: Value,
 }
 
 /// What the presence head learns from.
 pub(super) struct PresenceTruth<'a> {
-    /// 1 if a category occurs in the photo, else 0: `[batch, 23]`.
+    /// 1 if a category occurs in the photo, else 0: `[batch, maps]`.
     pub(super) present: &'a Value,
-    /// Gradient of what is added to the photo's logits, `[batch, 23]`.
+    /// Gradient of what is added to the photo's logits, `[batch, maps]`.
     pub(super) of_gate: &'a Value,
     /// Weight of the binary cross-entropy in the loss.
     pub(super) weight: f32,
@@ -37,9 +36,9 @@ pub(super) struct PresenceTruth<'a> {
 pub(super) struct PresenceGradients {
     /// A scalar.
     pub(super) loss: Value,
-    /// Of the weight, `[batch, 23, channels]`.
+    /// Of the weight, `[batch, maps, channels]`.
     pub(super) weight: Value,
-    /// Of the bias, `[batch, 23]`.
+    /// Of the bias, `[batch, maps]`.
     pub(super) bias: Value,
     /// Of the pooled maps, `[batch, channels]`.
     pub(super) pooled: Value,
@@ -47,16 +46,16 @@ pub(super) struct PresenceGradients {
 
 impl Presence {
     /// The head's logits, from the means of the lowest maps, `[batch, channels]`.
-    pub(super) fn new(builder: &mut Builder, pooled: Value, weights: &HashMap<String, Value>) -> Self {
+    pub(super) fn new(builder: &mut Builder, pooled: Value, weights: &HashMap<String, Value>, maps: usize) -> Self {
         let [weight, bias] = tensors(weights, PRESENCE);
-        let weight = builder.reshape(weight, &[CATEGORY_COUNT as i64, -1]);
+        let weight = builder.reshape(weight, &[maps as i64, -1]);
         let turned = builder.transpose(&weight, &[1, 0]);
         let product = builder.node("MatMul", &[&pooled, &turned], vec![]);
         let logits = builder.node("Add", &[&product, bias], vec![]);
         Self { pooled, logits, weight }
     }
 
-    /// What is added to the logits of a photo's pixels: log sigmoid(z), `[batch, 23]`.
+    /// What is added to the logits of a photo's pixels: log sigmoid(z), `[batch, maps]`.
     pub(super) fn gate(&self, builder: &mut Builder) -> Value {
         let minus = builder.node("Neg", &[&self.logits], vec![]);
         let absence = builder.node("Softplus", &[&minus], vec![]);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::encoder::Encoder;
-use crate::labels::CATEGORY_COUNT;
+use crate::labels::LabelSet;
 
 /// Decay of the first moment (Kingma and Ba, 2015, <https://arxiv.org/abs/1412.6980>).
 pub const ADAM_BETA_1: f32 = 0.9;
@@ -108,13 +108,16 @@ pub struct Spec {
     /// down, `stride` is 2, and the photo is halved once more than there are levels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoder: Option<Encoder>,
+    /// The categories of the maps, with the colours that go with them.
+    #[serde(default, skip_serializing_if = "LabelSet::is_cfpd")]
+    pub labels: LabelSet,
 }
 
 /// Weights of the terms of a softmax loss; a sigmoid loss has none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LossWeights {
-    /// Weight of a pixel of each category in the cross-entropy.
-    pub categories: [f32; CATEGORY_COUNT],
+    /// Weight of a pixel of each category in the cross-entropy; `None` for 1.
+    pub categories: Option<Vec<f32>>,
     /// Weight of the Dice term, 0 or more: 1 minus the mean Dice coefficient, 2 sum(p y) / (sum(p) + sum(y)) over all
     /// pixels of the batch, averaged over the categories present (Milletari et al., 2016,
     /// <https://arxiv.org/abs/1606.04797>).
@@ -128,7 +131,12 @@ pub struct LossWeights {
 
 impl LossWeights {
     /// All categories weighted equally, cross-entropy only.
-    pub const PLAIN: Self = Self { categories: [1.0; CATEGORY_COUNT], dice: 0.0, smoothing: 0.0, presence: 0.0 };
+    pub const PLAIN: Self = Self { categories: None, dice: 0.0, smoothing: 0.0, presence: 0.0 };
+
+    /// Weight of a pixel of each of `maps` categories.
+    pub(super) fn of_categories(&self, maps: usize) -> Vec<f32> {
+        self.categories.clone().unwrap_or_else(|| vec![1.0; maps])
+    }
 }
 
 /// How steps differ between weights (Loshchilov and Hutter, 2019, <https://arxiv.org/abs/1711.05101>).
@@ -162,7 +170,14 @@ impl Spec {
             presence: false,
             mirror: false,
             encoder: None,
+            labels: LabelSet::cfpd(),
         }
+    }
+
+    /// Number of maps: categories.
+    #[must_use]
+    pub fn maps(&self) -> usize {
+        self.labels.category_count()
     }
 
     /// Reads a specification from the metadata of a file, and checks it.

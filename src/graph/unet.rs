@@ -9,10 +9,9 @@ use super::layout::tensors;
 use super::parameters::VARIANCE_EPSILON;
 use super::presence::Presence;
 use super::spec::{PRESENCE, Spec};
-use crate::labels::CATEGORY_COUNT;
 
 /// The forward pass of the portable dialect: takes photos, f32 `[batch, channels, map rows, map columns]`, 0 to 1, and
-/// returns one map of logits per category, `[batch, 23, map rows, map columns]`. `weights` holds all of
+/// returns one map of logits per category, `[batch, maps, map rows, map columns]`. `weights` holds all of
 /// [`parameters`](super::parameters::parameters) by name.
 pub(super) fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap<String, Value>) -> Forward {
     let mut pass = ForwardPass { builder, weights, statistics: HashMap::new() };
@@ -35,7 +34,7 @@ pub(super) fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weight
     }
     pass.builder.scope("out");
     let [weight, bias] = tensors(weights, "out");
-    let plain = pass.builder.convolution(&x, weight, Some(bias), 1, [input, CATEGORY_COUNT]);
+    let plain = pass.builder.convolution(&x, weight, Some(bias), 1, [input, spec.maps()]);
     let statistics = pass.statistics;
     if !spec.presence {
         return Forward { logits: plain.clone(), plain, presence: None, statistics };
@@ -43,7 +42,7 @@ pub(super) fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weight
     builder.scope(PRESENCE);
     let wide = builder.wide(&lowest);
     let pooled = builder.reduce("ReduceMean", &wide, &[2, 3], false);
-    let presence = Presence::new(builder, pooled, weights);
+    let presence = Presence::new(builder, pooled, weights, spec.maps());
     let gate = presence.gate(builder);
     let gate = builder.reshape(&gate, &[0, -1, 1, 1]);
     let gate = builder.narrow(&gate);
@@ -67,7 +66,7 @@ pub(super) struct LossGradients {
 
 /// Result of the forward pass.
 pub(super) struct Forward {
-    /// `[batch, 23, map rows, map columns]`.
+    /// `[batch, maps, map rows, map columns]`.
     pub(super) logits: Value,
     /// The logits before the presence head's were added.
     pub(super) plain: Value,

@@ -1,7 +1,7 @@
 //! The Clothing Co-Parsing layout: `label_list.mat` names the 59 tags, `annotations/pixel-level/NNNN.mat` holds the tag
 //! of each pixel of `photos/NNNN.jpg` (MATLAB v5, `groundtruth`, u8, height x width).
 //!
-//! A table in a settings file folds the tags into the categories of [`crate::labels`]. The layout has neither
+//! A table in a settings file folds the tags into the categories of a label set. The layout has neither
 //! superpixels nor colours: a photo gets one superpixel per category, with the category's id as its number, and no
 //! colour.
 
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::{Annotation, Version, check_header, v5};
 use crate::error::{Error, Result};
 use crate::fold::Fold;
-use crate::labels::CATEGORY_COUNT;
+use crate::labels::LabelSet;
 use crate::reason;
 use crate::rejects::Reject;
 
@@ -38,28 +38,36 @@ pub struct Ccp {
     unlabelled: Vec<Reject>,
     /// Category of each tag.
     categories: Vec<u8>,
+    /// Number of categories.
+    category_count: usize,
 }
 
 impl Ccp {
-    /// Opens the folder, reads its tags and folds them by the table at `fold`, or by the built-in one.
+    /// Opens the folder, reads its tags and folds them by the built-in table into [`LabelSet::cfpd`].
     ///
     /// # Errors
     /// [`Error::Input`] if the tags or the label maps are missing or damaged, [`Error::Config`] if the fold does not
     /// match the tags.
-    pub fn open(folder: &Path, fold: Option<&Path>) -> Result<Self> {
-        let list = folder.join(LABEL_LIST);
-        check_header(&list, Version::V5)?;
-        let bytes = std::fs::read(&list).map_err(Error::io("read", &list))?;
-        let tags = v5::read_texts(&bytes, "label_list").map_err(|problem| Error::input(&list, problem))?;
-        let fold = fold.map_or_else(|| Fold::parse(FOLD_FILE, FOLD), |path| Fold::open(Some(path)))?;
-        let categories = fold.categories(tags.iter().map(String::as_str), &list)?;
+    pub fn open(folder: &Path) -> Result<Self> {
+        Self::open_with(folder, &built_in_fold()?)
+    }
+
+    /// Like [`Ccp::open`], with another fold.
+    ///
+    /// # Errors
+    /// As [`Ccp::open`].
+    pub(crate) fn open_with(folder: &Path, fold: &Fold) -> Result<Self> {
+        let tags = tags(folder)?;
+        let categories = fold.categories(tags.iter().map(String::as_str), &folder.join(LABEL_LIST))?;
         let annotations = folder.join(PIXEL_LEVEL);
         let stems = stems(&annotations, "mat")?;
         if stems.is_empty() {
             return Err(Error::input(&annotations, "contains no .mat file; expected a label map for each photo"));
         }
         let unlabelled = stems_without_labels(&folder.join(PHOTOS), &stems)?;
-        Ok(Self { folder: folder.to_owned(), annotations, stems: stems.into_iter().collect(), unlabelled, categories })
+        let (folder, stems, category_count) =
+            (folder.to_owned(), stems.into_iter().collect(), fold.labels().category_count());
+        Ok(Self { folder, annotations, stems, unlabelled, categories, category_count })
     }
 
     /// Number of photos with pixel labels.
@@ -119,10 +127,29 @@ impl Ccp {
             width_px: width as u32,
             height_px: height as u32,
             superpixels,
-            superpixel_category: (0..CATEGORY_COUNT as u8).collect(),
+            superpixel_category: (0..self.category_count as u8).collect(),
             superpixel_color: None,
         })
     }
+}
+
+/// The table that folds the tags into [`LabelSet::cfpd`].
+///
+/// # Errors
+/// None; it is part of the program.
+pub(crate) fn built_in_fold() -> Result<Fold> {
+    Fold::parse(FOLD_FILE, FOLD, &LabelSet::cfpd())
+}
+
+/// The tags of the folder, by number.
+///
+/// # Errors
+/// [`Error::Input`] if they are missing or damaged.
+pub(crate) fn tags(folder: &Path) -> Result<Vec<String>> {
+    let list = folder.join(LABEL_LIST);
+    check_header(&list, Version::V5)?;
+    let bytes = std::fs::read(&list).map_err(Error::io("read", &list))?;
+    v5::read_texts(&bytes, "label_list").map_err(|problem| Error::input(&list, problem))
 }
 
 /// The bytes of a label file of the source in `folder`.

@@ -8,7 +8,6 @@ use super::layout::CERTAIN;
 use crate::engine::{DialectChoice, Engine};
 use crate::error::{Error, Result};
 use crate::graph::{self, Spec};
-use crate::labels::CATEGORY_COUNT;
 use crate::runtime::{self, failed};
 
 /// A loaded `predict.onnx` whose probabilities are read. Its operators are the standard ones, slower than those of
@@ -38,7 +37,7 @@ impl Certainty {
         &self.spec
     }
 
-    /// The probability of each category for the pixels of canvases, one after the other: `[photos, 23, map rows, map
+    /// The probability of each category for the pixels of canvases, one after the other: `[photos, maps, map rows, map
     /// columns]`, 0 to 1.
     ///
     /// # Errors
@@ -70,9 +69,9 @@ impl Certainty {
     }
 }
 
-/// The largest of the [`CATEGORY_COUNT`] maps, one after the other, of `pixels` probabilities each.
+/// The largest of the maps, one after the other, of `pixels` probabilities each.
 fn largest(probabilities: &[f32], pixels: usize) -> Vec<u8> {
-    let maps = || probabilities.chunks_exact(pixels).take(CATEGORY_COUNT);
+    let maps = || probabilities.chunks_exact(pixels);
     let of_pixel = |pixel: usize| maps().map(|map| map[pixel]).fold(0.0, f32::max);
     (0..pixels).map(|pixel| (of_pixel(pixel) * f32::from(CERTAIN)).round() as u8).collect()
 }
@@ -84,6 +83,7 @@ mod tests {
     use crate::engine::Engine;
     use crate::graph::Loss;
     use crate::graph::parameters;
+    use crate::labels::CATEGORY_COUNT;
     use crate::photo::Photo;
 
     #[test]

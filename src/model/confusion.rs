@@ -2,67 +2,72 @@
 //!
 //! Intersection over union as in the PASCAL VOC segmentation challenge (Everingham et al., 2015).
 
-use crate::labels::{BACKGROUND, CATEGORY_COUNT};
+use crate::labels::BACKGROUND;
 
 /// Pixel counts by truth (rows) and prediction (columns).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confusion {
-    counts: Box<[[u64; CATEGORY_COUNT]; CATEGORY_COUNT]>,
-}
-
-impl Default for Confusion {
-    fn default() -> Self {
-        Self { counts: Box::new([[0; CATEGORY_COUNT]; CATEGORY_COUNT]) }
-    }
+    /// Number of categories.
+    categories: usize,
+    /// `[categories, categories]`.
+    counts: Vec<u64>,
 }
 
 impl Confusion {
-    /// Counts pixels; both slices have the same length and hold categories 0 to 22.
+    /// Without pixels.
+    #[must_use]
+    pub fn new(categories: usize) -> Self {
+        Self { categories, counts: vec![0; categories * categories] }
+    }
+
+    /// Counts pixels; both slices have the same length and hold categories.
     pub fn add(&mut self, truth: &[u8], predicted: &[u8]) {
         for (&truth, &predicted) in truth.iter().zip(predicted) {
-            self.counts[usize::from(truth)][usize::from(predicted)] += 1;
+            self.counts[usize::from(truth) * self.categories + usize::from(predicted)] += 1;
         }
     }
 
     /// Adds the counts of another matrix.
     pub fn merge(&mut self, other: &Self) {
-        for (row, other) in self.counts.iter_mut().zip(other.counts.iter()) {
-            row.iter_mut().zip(other).for_each(|(count, other)| *count += other);
-        }
+        self.counts.iter_mut().zip(&other.counts).for_each(|(count, other)| *count += other);
     }
 
     /// The counts, one row for each true category.
     #[must_use]
     pub fn rows(&self) -> Vec<Vec<u64>> {
-        self.counts.iter().map(|row| row.to_vec()).collect()
+        self.counts.chunks_exact(self.categories).map(<[u64]>::to_vec).collect()
+    }
+
+    fn at(&self, truth: usize, predicted: usize) -> u64 {
+        self.counts[truth * self.categories + predicted]
     }
 
     fn truth_px(&self, category: usize) -> u64 {
-        self.counts[category].iter().sum()
+        self.counts[category * self.categories..][..self.categories].iter().sum()
     }
 
     fn predicted_px(&self, category: usize) -> u64 {
-        self.counts.iter().map(|row| row[category]).sum()
+        self.counts[category..].iter().step_by(self.categories).sum()
     }
 
     fn right_px(&self, categories: impl Iterator<Item = usize>) -> u64 {
-        categories.map(|category| self.counts[category][category]).sum()
+        categories.map(|category| self.at(category, category)).sum()
     }
 
     fn total_px(&self) -> u64 {
-        self.counts.iter().flatten().sum()
+        self.counts.iter().sum()
     }
 
     /// Share of pixels classified correctly, 0 to 1; 0 if there are no pixels.
     #[must_use]
     pub fn pixel_accuracy(&self) -> f64 {
-        share(self.right_px(0..CATEGORY_COUNT), self.total_px()).unwrap_or(0.0)
+        share(self.right_px(0..self.categories), self.total_px()).unwrap_or(0.0)
     }
 
     /// Pixel accuracy over the pixels whose true category is not background; `None` if every pixel is background.
     #[must_use]
     pub fn foreground_accuracy(&self) -> Option<f64> {
-        let foreground = usize::from(BACKGROUND) + 1..CATEGORY_COUNT;
+        let foreground = usize::from(BACKGROUND) + 1..self.categories;
         share(self.right_px(foreground.clone()), foreground.map(|it| self.truth_px(it)).sum())
     }
 
@@ -70,21 +75,21 @@ impl Confusion {
     #[must_use]
     pub fn iou(&self, category: usize) -> Option<f64> {
         let truth = self.truth_px(category);
-        let right = self.counts[category][category];
+        let right = self.at(category, category);
         if truth == 0 { None } else { share(right, truth + self.predicted_px(category) - right) }
     }
 
     /// Mean of [`Confusion::iou`] over the categories that occur in the truth; 0 without pixels.
     #[must_use]
     pub fn mean_iou(&self) -> f64 {
-        let ious: Vec<f64> = (0..CATEGORY_COUNT).filter_map(|it| self.iou(it)).collect();
+        let ious: Vec<f64> = (0..self.categories).filter_map(|it| self.iou(it)).collect();
         ious.iter().sum::<f64>() / (ious.len().max(1) as f64)
     }
 
     /// Mean of [`Confusion::iou`] weighted by each category's number of true pixels.
     #[must_use]
     pub fn frequency_weighted_iou(&self) -> f64 {
-        let weighted = (0..CATEGORY_COUNT).filter_map(|it| Some(self.iou(it)? * self.truth_px(it) as f64));
+        let weighted = (0..self.categories).filter_map(|it| Some(self.iou(it)? * self.truth_px(it) as f64));
         weighted.sum::<f64>() / (self.total_px().max(1) as f64)
     }
 
@@ -92,7 +97,7 @@ impl Confusion {
     #[must_use]
     pub fn category_set_jaccard(&self) -> f64 {
         let (mut both, mut either) = (0, 0);
-        for category in usize::from(BACKGROUND) + 1..CATEGORY_COUNT {
+        for category in usize::from(BACKGROUND) + 1..self.categories {
             let (truth, predicted) = (self.truth_px(category) > 0, self.predicted_px(category) > 0);
             both += u64::from(truth && predicted);
             either += u64::from(truth || predicted);
@@ -100,15 +105,15 @@ impl Confusion {
         share(both, either).unwrap_or(1.0)
     }
 
-    /// The seed's mean IoU of one photo: the mean over all 23 categories, counting 1 for each category that occurs in
+    /// The seed's mean IoU of one photo: the mean over all categories, counting 1 for each category that occurs in
     /// neither truth nor prediction.
     #[must_use]
     pub fn seed_mean_iou(&self) -> f64 {
         let iou = |category: usize| {
-            let right = self.counts[category][category];
+            let right = self.at(category, category);
             share(right, self.truth_px(category) + self.predicted_px(category) - right).unwrap_or(1.0)
         };
-        (0..CATEGORY_COUNT).map(iou).sum::<f64>() / CATEGORY_COUNT as f64
+        (0..self.categories).map(iou).sum::<f64>() / self.categories as f64
     }
 }
 
@@ -119,10 +124,11 @@ fn share(part: u64, whole: u64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::labels::CATEGORY_COUNT;
 
     /// Truth: 4 pixels of background, 4 of category 1, 2 of category 2; one pixel of each is misclassified.
     fn confusion() -> Confusion {
-        let mut confusion = Confusion::default();
+        let mut confusion = Confusion::new(CATEGORY_COUNT);
         confusion.add(&[0, 0, 0, 0, 1, 1, 1, 1, 2, 2], &[0, 0, 0, 1, 1, 1, 1, 0, 2, 3]);
         confusion
     }
@@ -148,18 +154,18 @@ mod tests {
 
     #[test]
     fn a_missed_category_is_0_and_an_absent_one_is_none() {
-        let mut it = Confusion::default();
+        let mut it = Confusion::new(CATEGORY_COUNT);
         it.add(&[0, 5], &[0, 0]);
         assert_eq!(it.iou(5), Some(0.0));
         assert_eq!(it.iou(6), None);
-        assert_eq!(Confusion::default().foreground_accuracy(), None);
+        assert_eq!(Confusion::new(CATEGORY_COUNT).foreground_accuracy(), None);
     }
 
     #[test]
     fn merging_is_counting_together() {
         let (mut twice, mut merged) = (confusion(), confusion());
         twice.add(&[7], &[8]);
-        let mut other = Confusion::default();
+        let mut other = Confusion::new(CATEGORY_COUNT);
         other.add(&[7], &[8]);
         merged.merge(&other);
         assert_eq!(twice, merged);

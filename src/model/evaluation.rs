@@ -10,6 +10,7 @@ use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::features::ColorRule;
 use crate::files;
+use crate::labels::LabelSet;
 
 /// File name of the result, in the model folder or where `evaluate --output` says.
 pub const EVALUATION_FILE: &str = "evaluation.json";
@@ -23,6 +24,9 @@ pub struct Evaluation {
     pub photos: u64,
     /// Identity of the model.
     pub model_id: String,
+    /// The categories and colours of data set and model; left out for the default ones.
+    #[serde(default, skip_serializing_if = "LabelSet::is_cfpd")]
+    pub labels: LabelSet,
     /// Share of pixels whose category is predicted correctly.
     pub pixel_accuracy: f64,
     /// Pixel accuracy over the pixels whose true category is not background; null if every pixel is background.
@@ -43,7 +47,7 @@ pub struct Evaluation {
     pub bce: Option<f64>,
     /// Intersection over union by category name; null if the category does not occur in the truth.
     pub iou: BTreeMap<String, Option<f64>>,
-    /// Pixel counts by truth (rows) and prediction (columns), 23 x 23.
+    /// Pixel counts by truth (rows) and prediction (columns), `[categories, categories]`.
     pub confusion: Vec<Vec<u64>>,
     /// Share of the split's apparel pixels whose colour name agrees with the labels; null without colour labels.
     pub color_pixel_accuracy: Option<f64>,
@@ -115,7 +119,7 @@ pub struct ColorEvaluation {
     pub superpixel_accuracy: f64,
     /// Number of labelled superpixels.
     pub superpixels: u64,
-    /// Pixel counts by the labels' colour (rows) and ours (columns), 12 x 12, both by colour id from 1 (`bk` is not a
+    /// Pixel counts by the labels' colour (rows) and ours (columns), both by colour id from 1 (`bk` is not a
     /// colour of clothing).
     pub confusion: Vec<Vec<u64>>,
 }
@@ -215,7 +219,7 @@ pub struct PresenceEvaluation {
     pub micro_precision: Option<f64>,
     /// Recall over all pairs of a photo and a category.
     pub micro_recall: Option<f64>,
-    /// Each of the 19 apparel categories, by name.
+    /// Each apparel category, by name.
     pub categories: BTreeMap<String, CategoryPresence>,
 }
 

@@ -97,7 +97,7 @@ impl Layout {
         }
     }
 
-    /// The category of each pixel of a photo at the size `to` (width, height): `[height, width]` u8, 0 to 22.
+    /// The category of each pixel of a photo at the size `to` (width, height): `[height, width]` u8.
     ///
     /// # Errors
     /// [`Error::Runtime`] if a parser's answer is invalid, with `name`, the photo's.

@@ -104,7 +104,7 @@ impl Predictor {
         &self.layout
     }
 
-    /// The category of each pixel of each photo: `[height, width]` u8, 0 to 22, at the photo's own size. Takes any
+    /// The category of each pixel of each photo: `[height, width]` u8, at the photo's own size. Takes any
     /// number of photos and runs them in batches of [`BATCH_SIZE`].
     ///
     /// # Errors

@@ -13,7 +13,8 @@ use crate::engine::{Engine, PrecisionChoice};
 use crate::error::{Error, Result};
 use crate::files::{self, OpenFolder};
 use crate::gates::Gates;
-use crate::graph::{Precision, SPEC_KEY, Spec};
+use crate::graph::{self, Precision, SPEC_KEY, Spec};
+use crate::labels::LabelSet;
 use crate::parser::{DECLARATION_FILE, Parser};
 use crate::runtime;
 use crate::stage::Stage;
@@ -150,6 +151,20 @@ impl Model {
         }
     }
 
+    /// The categories and colours that it names.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the network is not one of ours.
+    pub fn labels(&self) -> Result<LabelSet> {
+        match &self.network {
+            Network::Own(predict) => {
+                let invalid = |problem| Error::input(self.network_path(), format!("{problem}; train the model again"));
+                Ok(graph::read_spec(predict).map_err(invalid)?.labels)
+            }
+            Network::Parser(parser) => Ok(parser.labels().clone()),
+        }
+    }
+
     /// The precision that a network of ours would compute in; a parser's has its own, and no choice.
     ///
     /// # Errors
@@ -226,7 +241,7 @@ impl Model {
             return Err(missing(&path));
         }
         let encoded = self.folder.read(color::FILE)?;
-        Ok(Colors { table: ColorTable::parse(&path, &encoded)?, file: Some((path, encoded)) })
+        Ok(Colors { table: ColorTable::parse(&path, &encoded, &self.labels()?)?, file: Some((path, encoded)) })
     }
 
     /// The files that label maps depend on, with their content.

@@ -14,7 +14,7 @@ use super::folder::Parser;
 use crate::engine::Device;
 use crate::error::{Error, Result};
 use crate::files::OpenFolder;
-use crate::labels::{CATEGORIES, CATEGORY_COUNT};
+use crate::labels::{Category, LabelSet};
 use crate::photo::{self, Photo};
 use crate::stage::Common;
 
@@ -105,10 +105,15 @@ pub fn run(request: &Request, common: &Common) -> Result<Report> {
         label_map.map_err(|problem| Error::runtime(network.name(), format!("{}: {problem}", of.display())))?;
     let of_photo = request.photo.clone().map(|path| -> Result<OfPhoto> {
         let expected = request.expect.as_deref().map(|it| expected(it, &parser, shown.size())).transpose()?;
-        Ok(OfPhoto { path, shares: shares(&label_map), equal_share: expected.map(|it| equal_share(&label_map, &it)) })
+        Ok(OfPhoto {
+            path,
+            shares: shares(parser.labels(), &label_map),
+            equal_share: expected.map(|it| equal_share(&label_map, &it)),
+        })
     });
     let declaration = parser.declaration();
-    let category = |(label, category): (&String, &u8)| (label.clone(), CATEGORIES[usize::from(*category)].to_owned());
+    let category =
+        |(label, category): (&String, &u8)| (label.clone(), parser.labels().category_name(*category).to_owned());
     Ok(Report {
         name: declaration.name.clone(),
         license: declaration.license.clone(),
@@ -164,14 +169,14 @@ fn expected(path: &Path, parser: &Parser, size: (u32, u32)) -> Result<Vec<u8>> {
     labels.iter().map(category).collect()
 }
 
-fn shares(label_map: &[u8]) -> Vec<(String, f64)> {
-    let mut counts = [0_u64; CATEGORY_COUNT];
+fn shares(labels: &LabelSet, label_map: &[u8]) -> Vec<(String, f64)> {
+    let mut counts = vec![0_u64; labels.category_count()];
     for category in label_map {
         counts[usize::from(*category)] += 1;
     }
     let share =
-        |(name, count): (&&str, u64)| (count > 0).then(|| ((*name).to_owned(), count as f64 / label_map.len() as f64));
-    let mut shares: Vec<_> = CATEGORIES.iter().zip(counts).filter_map(share).collect();
+        |(it, count): (&Category, u64)| (count > 0).then(|| (it.name.clone(), count as f64 / label_map.len() as f64));
+    let mut shares: Vec<_> = labels.categories().iter().zip(counts).filter_map(share).collect();
     shares.sort_by(|a, b| b.1.total_cmp(&a.1));
     shares
 }

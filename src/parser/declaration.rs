@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::features::rows::MAX_DIMENSIONS;
-use crate::labels::{CATEGORIES, category_named};
+use crate::labels::{BACKGROUND, LabelSet};
 use crate::photo::Resample;
 
 /// File name of the declaration.
@@ -33,10 +33,13 @@ pub struct Declaration {
     pub input: Input,
     /// What it answers.
     pub output: Output,
+    /// The label set that it names the pixels of: a `labels.toml` in the folder. Without it the default one, or, if there is
+    /// no `fold` either and not all labels are called like its categories, the parser's own labels
+    /// ([`LabelSet::of_names`]).
+    pub labels: Option<PathBuf>,
     /// The category of each label, by name: a table, or a file of the folder with the table `[fold]`. Labels that are called
     /// like a category need no entry.
-    #[serde(default)]
-    pub fold: Fold,
+    pub fold: Option<Fold>,
     /// The names of colours; without it those of [`ColorTable::typical`](crate::color::ColorTable::typical).
     pub colors: Option<Colors>,
 }
@@ -233,12 +236,6 @@ pub enum Fold {
     File(PathBuf),
 }
 
-impl Default for Fold {
-    fn default() -> Self {
-        Self::Table(BTreeMap::new())
-    }
-}
-
 /// The content of a file of `pipelines/folds`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -265,8 +262,11 @@ impl Declaration {
             }
         }
         check_inside("network", &self.network)?;
-        if let Fold::File(file) = &self.fold {
+        if let Some(Fold::File(file)) = &self.fold {
             check_inside("fold", file)?;
+        }
+        if let Some(file) = &self.labels {
+            check_inside("labels", file)?;
         }
         if let Some(colors) = &self.colors {
             check_inside("colors.file", &colors.file)?;
@@ -281,7 +281,8 @@ impl Declaration {
         let settings = [
             ("output.labels", !self.output.labels.is_empty()),
             ("output.resize", self.output.resize.is_some()),
-            ("fold", self.fold != Fold::default()),
+            ("fold", self.fold.is_some()),
+            ("labels", self.labels.is_some()),
             ("colors", self.colors.is_some()),
         ];
         match settings.iter().find(|(_, is_set)| *is_set) {
@@ -292,8 +293,32 @@ impl Declaration {
         }
     }
 
-    /// The category of each label, by the table `fold`, which `place` holds.
-    pub(super) fn categories(&self, place: &str, fold: &BTreeMap<String, String>) -> Result<Vec<u8>, String> {
+    /// The label set without a file of one: the default one if the labels are folded or called like its categories, else
+    /// their own.
+    ///
+    /// # Errors
+    /// Why the labels cannot be a label set.
+    pub(super) fn own_labels(&self) -> Result<LabelSet, String> {
+        let usual = LabelSet::cfpd();
+        let names = || self.output.labels.iter().map(String::as_str);
+        if self.fold.is_some() || names().all(|label| usual.category_called(label).is_some()) {
+            return Ok(usual);
+        }
+        LabelSet::of_names(names()).map_err(|problem| {
+            format!(
+                "output.labels cannot be a label set of their own: {problem}; or give a [fold] to the categories of another \
+                 one"
+            )
+        })
+    }
+
+    /// The category in `set` of each label, by the table `fold`, which `place` holds.
+    pub(super) fn categories(
+        &self,
+        set: &LabelSet,
+        place: &str,
+        fold: &BTreeMap<String, String>,
+    ) -> Result<Vec<u8>, String> {
         let labels = &self.output.labels;
         if let Some(unknown) = fold.keys().find(|it| !labels.contains(it)) {
             return Err(format!("{place} names '{unknown}', which is not in output.labels"));
@@ -302,10 +327,10 @@ impl Declaration {
         let mut categories = Vec::with_capacity(labels.len());
         for label in labels {
             match fold.get(label) {
-                Some(name) => categories.push(category_named(name).ok_or_else(|| {
-                    format!("{place}: '{label}' = '{name}' is not a category; they are {}", CATEGORIES.join(", "))
+                Some(name) => categories.push(set.category_named(name).ok_or_else(|| {
+                    format!("{place}: '{label}' = '{name}' is not a category; they are {}", set.category_names())
                 })?),
-                None => match category_named(label) {
+                None => match set.category_called(label) {
                     Some(category) => categories.push(category),
                     None => missing.push(format!("'{label}'")),
                 },
@@ -315,7 +340,8 @@ impl Declaration {
             return Ok(categories);
         }
         let missing = missing.join(", ");
-        Err(format!("{place} has no category for {missing}; add each of them; use 'bk' if no category fits"))
+        let background = set.category_name(BACKGROUND);
+        Err(format!("{place} has no category for {missing}; add each of them; use '{background}' if no category fits"))
     }
 
     /// The table of a file of folds, `text` of the file `path`.
@@ -442,8 +468,10 @@ mod tests {
         let it = parse(GOOD).expect("it is good");
         assert_eq!((it.input.value(0, 10), it.input.value(2, 0)), (8.0, -1.5));
         assert_eq!((it.output.resize(), it.input.resample), (Resize::Logits, Resample::Bilinear));
-        let Fold::Table(fold) = &it.fold else { panic!("it is a table") };
-        assert_eq!(it.categories("fold", fold), Ok(vec![0, 10, 1]));
+        let Some(Fold::Table(fold)) = &it.fold else { panic!("it is a table") };
+        let set = it.own_labels().expect("it has a fold");
+        assert!(set.is_cfpd());
+        assert_eq!(it.categories(&set, "fold", fold), Ok(vec![0, 10, 1]));
     }
 
     #[test]
@@ -502,11 +530,28 @@ mod tests {
     }
 
     #[test]
+    fn without_a_fold_labels_are_a_set_of_their_own_unless_they_are_ours() {
+        let without = |labels: &str| {
+            let (text, _) = GOOD.split_once("[fold]").expect("it has one");
+            parse(&text.replace("\"nothing\", \"hat\", \"shirt\"", labels)).expect("it is good")
+        };
+        let own = without("\"Background\", \"Upper-clothes\", \"Hair\"").own_labels().expect("plain names");
+        assert_eq!(own.category_names(), "Background, Upper-clothes, Hair");
+        assert_eq!(own.apparel_categories().collect::<Vec<_>>(), [1]);
+        assert!(without("\"bk\", \"hat\", \"T-shirt\"").own_labels().expect("our names").is_cfpd());
+        let refused = without("\"bk\", \"2nd\"").own_labels().expect_err("a digit comes first");
+        assert!(refused.contains("'2nd'") && refused.contains("[fold]"), "{refused}");
+        let many: Vec<_> = (0..65).map(|it| format!("\"c{it}\"")).collect();
+        let refused = without(&many.join(", ")).own_labels().expect_err("too many");
+        assert!(refused.contains("66 categories") && refused.contains("2 to 64"), "{refused}");
+    }
+
+    #[test]
     fn a_fold_names_each_label_and_our_categories() {
         let it = parse(GOOD).expect("it is good");
         let fold = |pairs: &[(&str, &str)]| {
             let table = pairs.iter().map(|(label, category)| ((*label).to_owned(), (*category).to_owned())).collect();
-            it.categories("fold", &table)
+            it.categories(&LabelSet::cfpd(), "fold", &table)
         };
         let missing = fold(&[]).expect_err("two are missing");
         assert!(missing.contains("'nothing', 'shirt'") && !missing.contains("'hat'"), "{missing}");

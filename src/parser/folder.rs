@@ -1,5 +1,6 @@
 //! A parser's folder, read once: the declaration, the network and the files that both name.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::files::{self, OpenFolder};
 use crate::gates::Gates;
+use crate::labels::LabelSet;
 
 /// A parser's folder as read.
 #[derive(Debug)]
@@ -21,7 +23,9 @@ pub struct Parser {
     /// The folder's path.
     name: PathBuf,
     layout: Arc<Layout>,
-    /// The declaration, the network, the files of its weights, and that of the fold, in this order.
+    /// What it names the pixels of.
+    labels: LabelSet,
+    /// The declaration, the network, the files of its weights, and those of the label set and the fold, in this order.
     files: Vec<ParserFile>,
     /// Number of files with weights.
     external: usize,
@@ -63,22 +67,33 @@ impl Parser {
             check_inside(&setting, file).map_err(in_network)?;
             files.push(read_file(folder, &folder.name().join(&declaration.network), file, &setting)?);
         }
+        let labels = match &declaration.labels {
+            None => declaration.own_labels().map_err(invalid)?,
+            Some(name) => {
+                let file = read(name, "labels")?;
+                let labels = parse_labels(&folder.name().join(name), &file.content)?;
+                files.push(file);
+                labels
+            }
+        };
         let categories = match &declaration.fold {
-            Fold::Table(table) => declaration.categories("[fold]", table).map_err(invalid)?,
-            Fold::File(name) => {
+            None => declaration.categories(&labels, "[fold]", &BTreeMap::new()).map_err(invalid)?,
+            Some(Fold::Table(table)) => declaration.categories(&labels, "[fold]", table).map_err(invalid)?,
+            Some(Fold::File(name)) => {
                 let file = read(name, "fold")?;
                 let table = Declaration::parse_fold(&folder.name().join(name), &file.content)?;
                 files.push(file);
-                declaration.categories(&format!("fold ('{}')", name.display()), &table).map_err(invalid)?
+                let place = format!("fold ('{}')", name.display());
+                declaration.categories(&labels, &place, &table).map_err(invalid)?
             }
         };
         let colors = declaration.colors.as_ref().map(|it| {
             let file = read(&it.file, "colors.file")?;
-            Ok((ColorTable::parse(&folder.name().join(&it.file), &file.content)?, file))
+            Ok((ColorTable::parse(&folder.name().join(&it.file), &file.content, &labels)?, file))
         });
         let colors = colors.transpose()?;
         let (name, external) = (folder.name().to_owned(), external.len());
-        Ok(Self { name, layout: Arc::new(Layout { declaration, categories }), files, external, colors })
+        Ok(Self { name, layout: Arc::new(Layout { declaration, categories }), labels, files, external, colors })
     }
 
     /// The paths of the files of [`Parser::files`] in the folder `name`.
@@ -117,6 +132,12 @@ impl Parser {
         &self.layout.declaration
     }
 
+    /// The categories and colours that it names.
+    #[must_use]
+    pub fn labels(&self) -> &LabelSet {
+        &self.labels
+    }
+
     /// The category of each label.
     #[must_use]
     pub fn categories(&self) -> &[u8] {
@@ -149,7 +170,7 @@ impl Parser {
     /// The colour table: the declared one, or the typical one.
     #[must_use]
     pub fn colors(&self) -> ColorTable {
-        self.colors.as_ref().map_or_else(ColorTable::typical, |(table, _)| table.clone())
+        self.colors.as_ref().map_or_else(|| ColorTable::typical(&self.labels), |(table, _)| table.clone())
     }
 
     /// SHA-256 over [`Parser::files`] with their names: the identity of what label maps depend on.
@@ -214,6 +235,12 @@ impl Parser {
         let external: Vec<_> = external.collect();
         Network::open(&self.network_path(), &self.files[1].content, &external, self.layout.clone(), engine)
     }
+}
+
+/// The label set of the `labels.toml` at `path`.
+fn parse_labels(path: &Path, text: &[u8]) -> Result<LabelSet> {
+    let text = std::str::from_utf8(text).map_err(|_| Error::input(path, "is not UTF-8"))?;
+    LabelSet::parse_toml(text).map_err(|problem| Error::input(path, problem))
 }
 
 /// Reads a file that the setting `setting` of the file `declared` names.

@@ -18,7 +18,7 @@ pub struct Layout {
 /// The categories of pixels, and how sure the network is of each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decided {
-    /// `[height, width]`, 0 to 22.
+    /// `[height, width]`.
     pub label_map: Vec<u8>,
     /// The probability of each pixel's category, 0 to 1: that of all its labels together; 1 if the network gives classes.
     pub certainty: Vec<f32>,

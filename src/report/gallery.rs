@@ -16,7 +16,7 @@ use crate::features::FeatureTable;
 use crate::photo::{self, Decoding, MAX_PIXELS, Photo};
 use crate::similarity::{self, Neighbour};
 use crate::stage::{Stage, Summary};
-use crate::{files, labels, picture, stop};
+use crate::{files, picture, stop};
 
 /// Size of a thumbnail, and columns and rows of a sheet; a sheet takes about 150 kB.
 const THUMBNAIL_PX: (u32, u32) = (120, 180);
@@ -30,7 +30,7 @@ const SCALE: f32 = 1000.0;
 struct Gallery<'a> {
     thumbnail_px: (u32, u32),
     sheet: (usize, usize),
-    cells: Vec<String>,
+    cells: &'a [String],
     names: &'a [String],
     /// For each photo: cell, share in thousandths, cell, share, ...; the largest share first.
     worn: Vec<Vec<u32>>,
@@ -47,7 +47,7 @@ pub(super) fn write(run: &Run, config: &Config, stage: &Stage) -> Result<Option<
     let gallery = Gallery {
         thumbnail_px: THUMBNAIL_PX,
         sheet: SHEET,
-        cells: labels::cell_names(),
+        cells: table.labels.cell_names(),
         names: &table.file_names[..shown],
         worn: (0..shown).map(|row| worn(table.row(row))).collect(),
         near: near(&table.photo_ids[..shown], &neighbours),

@@ -14,7 +14,7 @@ use super::run::Run;
 use crate::chart::{self, Bar, Cell};
 use crate::error::{Error, Result};
 use crate::features::FeatureTable;
-use crate::labels::{self, CATEGORIES, CATEGORY_PALETTE, COLOR_COUNT, COLOR_RGB, COLORS};
+use crate::labels::{LabelSet, category_rgb};
 use crate::model::epochs;
 use crate::model::evaluation::{self, Among, Evaluation, FeatureComparison, PresenceEvaluation};
 use crate::model::files::HISTORY_FILE;
@@ -112,7 +112,7 @@ pub(super) struct Shares {
     categories: String,
     /// SVG.
     colors: String,
-    /// SVG: the 228 cells.
+    /// SVG: all cells.
     cells: String,
 }
 
@@ -165,15 +165,14 @@ impl GalleryPart {
 /// A colour of a legend.
 #[derive(Debug, Serialize)]
 pub(super) struct Swatch {
-    name: &'static str,
+    name: String,
     /// CSS colour.
     color: String,
 }
 
 impl Swatch {
-    pub(super) fn of(category: u8) -> Self {
-        let category = usize::from(category);
-        Self { name: CATEGORIES[category], color: css(CATEGORY_PALETTE[category]) }
+    pub(super) fn of(labels: &LabelSet, category: u8) -> Self {
+        Self { name: labels.category_name(category).to_owned(), color: css(category_rgb(category)) }
     }
 }
 
@@ -297,8 +296,9 @@ impl EvaluationPart {
                 "mean over photos, by the seed's own definition; flattering",
             ),
         ];
-        let iou = CATEGORIES.iter().enumerate().map(|(category, &name)| iou_bar(category, evaluation.iou.get(name)));
-        let iou: Vec<Bar> = iou.collect();
+        let labels = &evaluation.labels;
+        let categories = 0..labels.category_count() as u8;
+        let iou: Vec<Bar> = categories.map(|it| iou_bar(labels, it, &evaluation.iou)).collect();
         let (left, right) = iou.split_at(iou.len().div_ceil(2));
         Self {
             split: format!("{:?}", evaluation.split).to_lowercase(),
@@ -312,7 +312,7 @@ impl EvaluationPart {
             ),
             worn: evaluation.features.first().and_then(Worn::new),
             iou: [left, right].map(|bars| chart::bar_chart("IoU of each category", bars)),
-            confusion: confusion(&evaluation.confusion),
+            confusion: confusion(labels, &evaluation.confusion),
         }
     }
 }
@@ -374,27 +374,29 @@ fn rate(value: Option<f64>) -> String {
     value.map_or("-".to_owned(), percent)
 }
 
-fn iou_bar(category: usize, iou: Option<&Option<f64>>) -> Bar {
-    let value = iou.copied().flatten();
+fn iou_bar(labels: &LabelSet, category: u8, iou: &BTreeMap<String, Option<f64>>) -> Bar {
+    let name = labels.category_name(category);
+    let value = iou.get(name).copied().flatten();
     Bar {
-        name: CATEGORIES[category].to_owned(),
-        color: css(CATEGORY_PALETTE[category]),
+        name: name.to_owned(),
+        color: css(category_rgb(category)),
         length: value,
         text: value.map_or("absent from the truth".to_owned(), percent),
     }
 }
 
 /// The confusion matrix of the categories that occur, as shares of each true category's pixels.
-fn confusion(counts: &[Vec<u64>]) -> String {
-    let (names, rows) = confusion_cells(counts);
+fn confusion(labels: &LabelSet, counts: &[Vec<u64>]) -> String {
+    let (names, rows) = confusion_cells(labels, counts);
     chart::heat_map("Truth by prediction, as a percentage of the true pixels", &names, &names, &rows, (27.0, 23.0))
 }
 
-fn confusion_cells(counts: &[Vec<u64>]) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
+fn confusion_cells<'a>(labels: &'a LabelSet, counts: &[Vec<u64>]) -> (Vec<&'a str>, Vec<Vec<Cell>>) {
+    let name = |category: usize| labels.category_name(category as u8);
     let count = |truth: usize, predicted: usize| -> u64 {
         counts.get(truth).and_then(|row| row.get(predicted)).copied().unwrap_or(0)
     };
-    let all = 0..CATEGORIES.len();
+    let all = 0..labels.category_count();
     let occurs = |category: usize| all.clone().any(|other| count(category, other) + count(other, category) > 0);
     let present: Vec<usize> = all.clone().filter(|&category| occurs(category)).collect();
     let row = |truth: usize| -> Vec<Cell> {
@@ -402,7 +404,7 @@ fn confusion_cells(counts: &[Vec<u64>]) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
         let cell = |&predicted: &usize| {
             let pixels = count(truth, predicted);
             let share = if total == 0 { 0.0 } else { pixels as f64 / total as f64 };
-            let names = (CATEGORIES[truth], CATEGORIES[predicted]);
+            let names = (name(truth), name(predicted));
             Cell {
                 strength: share,
                 text: if share >= WRITTEN_SHARE { format!("{:.0}", share * 100.0) } else { String::new() },
@@ -418,14 +420,14 @@ fn confusion_cells(counts: &[Vec<u64>]) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
         };
         present.iter().map(cell).collect()
     };
-    (present.iter().map(|&category| CATEGORIES[category]).collect(), present.iter().map(|&truth| row(truth)).collect())
+    (present.iter().map(|&category| name(category)).collect(), present.iter().map(|&truth| row(truth)).collect())
 }
 
 /// Shares of categories and colours in the feature table, if there is one.
 fn shares(run: &Run) -> Result<Option<Shares>> {
     let Some(folder) = run.folder("features") else { return Ok(None) };
     let table = FeatureTable::open(folder)?;
-    Ok(Some(Shares::new(&table.cells, presence_rule(&Summary::read(folder)?))))
+    Ok(Some(Shares::new(&table.labels, &table.cells, presence_rule(&Summary::read(folder)?))))
 }
 
 /// What a cell of a feature table needs to be present, in brackets; empty for tables by versions without a rule.
@@ -437,9 +439,9 @@ fn presence_rule(made: &Summary) -> String {
 }
 
 impl Shares {
-    /// From the cells of a feature table, `[photos, 228]`.
-    fn new(cells: &[f32], rule: String) -> Self {
-        let rows = cells.chunks_exact(labels::CELL_COUNT);
+    /// From the cells of a feature table of `labels`, `[photos, cells]`.
+    fn new(labels: &LabelSet, cells: &[f32], rule: String) -> Self {
+        let rows = cells.chunks_exact(labels.cell_count());
         let dressed: Vec<&[f32]> = rows.filter(|row| row.iter().any(|&cell| cell > 0.0)).collect();
         let mean = |cells: &dyn Fn(usize) -> bool| -> f64 {
             let sum: f64 = dressed
@@ -449,29 +451,33 @@ impl Shares {
                 .sum();
             sum / dressed.len().max(1) as f64
         };
-        let colors_per_category = COLOR_COUNT - 1;
-        let categories = labels::apparel_categories().enumerate().map(|(rank, category)| {
+        let colors_per_category = labels.cells_per_category();
+        let categories = labels.apparel_categories().enumerate().map(|(rank, category)| {
             let share = mean(&|cell| cell / colors_per_category == rank);
-            (CATEGORIES[usize::from(category)], CATEGORY_PALETTE[usize::from(category)], share)
+            (labels.category_name(category), category_rgb(category), share)
         });
-        let colors = (1..COLOR_COUNT)
-            .map(|color| (COLORS[color], COLOR_RGB[color], mean(&|cell| cell % colors_per_category + 1 == color)));
+        let colors = labels
+            .colors()
+            .iter()
+            .enumerate()
+            .skip(1)
+            .map(|(color, it)| (it.name.as_str(), it.rgb, mean(&|cell| cell % colors_per_category + 1 == color)));
         Self {
             photos: grouped(dressed.len() as u64),
             rule,
             categories: chart::bar_chart("Mean share of each category", &ranked(categories.collect())),
             colors: chart::bar_chart("Mean share of each colour", &ranked(colors.collect())),
-            cells: cell_map(&dressed),
+            cells: cell_map(labels, &dressed),
         }
     }
 }
 
-/// The number of photos in which each of the 228 cells is worn.
-fn cell_map(photos: &[&[f32]]) -> String {
+/// The number of photos in which each cell is worn.
+fn cell_map(labels: &LabelSet, photos: &[&[f32]]) -> String {
     let worn = |cell: usize| photos.iter().filter(|row| row[cell] > 0.0).count();
-    let counts: Vec<usize> = (0..labels::CELL_COUNT).map(worn).collect();
+    let counts: Vec<usize> = (0..labels.cell_count()).map(worn).collect();
     let most = counts.iter().copied().max().unwrap_or(0).max(1) as f64;
-    let names = labels::cell_names();
+    let names = labels.cell_names();
     let cell = |index: usize| Cell {
         // The square root makes small counts visible too.
         strength: (counts[index] as f64 / most).sqrt(),
@@ -479,11 +485,12 @@ fn cell_map(photos: &[&[f32]]) -> String {
         title: format!("{}: {} photos", names[index].replace('_', " "), grouped(counts[index] as u64)),
         search: if counts[index] > 0 { names[index].clone() } else { String::new() },
     };
-    let colors = COLOR_COUNT - 1;
+    let colors = labels.cells_per_category();
     let rows: Vec<Vec<Cell>> =
-        (0..labels::CELL_COUNT / colors).map(|row| (row * colors..(row + 1) * colors).map(cell).collect()).collect();
-    let categories: Vec<&str> = labels::apparel_categories().map(|it| CATEGORIES[usize::from(it)]).collect();
-    chart::heat_map("Photos that show each category in each colour", &categories, &COLORS[1..], &rows, (46.0, 24.0))
+        (0..labels.cell_count() / colors).map(|row| (row * colors..(row + 1) * colors).map(cell).collect()).collect();
+    let categories: Vec<&str> = labels.apparel_categories().map(|it| labels.category_name(it)).collect();
+    let colors: Vec<&str> = labels.colors()[1..].iter().map(|it| it.name.as_str()).collect();
+    chart::heat_map("Photos that show each category in each colour", &categories, &colors, &rows, (46.0, 24.0))
 }
 
 /// A count in at most four characters.
@@ -547,7 +554,7 @@ pub(super) mod tests {
     use crate::model::evaluation::{CategoryPresence, NeighboursFound};
 
     pub(in super::super) fn evaluation() -> Evaluation {
-        let mut confusion = vec![vec![0; CATEGORIES.len()]; CATEGORIES.len()];
+        let mut confusion = vec![vec![0; 23]; 23];
         confusion[0][0] = 900;
         confusion[0][7] = 100;
         confusion[7][7] = 3;
@@ -556,6 +563,7 @@ pub(super) mod tests {
             split: Split::Test,
             photos: 1234,
             model_id: "0123456789abcdef".to_owned(),
+            labels: LabelSet::cfpd(),
             pixel_accuracy: 0.9,
             foreground_accuracy: Some(0.75),
             mean_iou: 0.5,
@@ -578,8 +586,8 @@ pub(super) mod tests {
     fn absent_is_told_apart_from_zero() {
         let evaluation = evaluation();
         let bar = |name: &str| {
-            let category = CATEGORIES.iter().position(|it| *it == name).expect("a category");
-            let bar = iou_bar(category, evaluation.iou.get(name));
+            let category = evaluation.labels.category_named(name).expect("a category");
+            let bar = iou_bar(&evaluation.labels, category, &evaluation.iou);
             (bar.length, bar.text)
         };
         assert_eq!(bar("dress"), (Some(0.0), "0.0 %".to_owned()));
@@ -588,7 +596,8 @@ pub(super) mod tests {
 
     #[test]
     fn the_confusion_matrix_holds_the_categories_that_occur_as_shares_of_the_truth() {
-        let (names, rows) = confusion_cells(&evaluation().confusion);
+        let labels = LabelSet::cfpd();
+        let (names, rows) = confusion_cells(&labels, &evaluation().confusion);
         assert_eq!(names, ["bk", "T-shirt", "dress"]);
         let shares: Vec<Vec<f64>> = rows.iter().map(|row| row.iter().map(|cell| cell.strength).collect()).collect();
         assert_eq!(shares, [[0.9, 0.0, 0.1], [0.0, 0.0, 0.0], [0.0, 0.25, 0.75]]);
@@ -597,12 +606,13 @@ pub(super) mod tests {
 
     #[test]
     fn shares_are_means_over_the_photos_that_show_apparel() {
-        let mut cells = vec![0.0; 3 * labels::CELL_COUNT];
-        let cell = |name: &str| labels::cell_names().iter().position(|it| it == name).expect("a cell");
+        let labels = LabelSet::cfpd();
+        let mut cells = vec![0.0; 3 * labels.cell_count()];
+        let cell = |name: &str| labels.cell_names().iter().position(|it| it == name).expect("a cell");
         cells[cell("dress_red")] = 0.75;
         cells[cell("shoe_black")] = 0.25;
-        cells[labels::CELL_COUNT + cell("dress_black")] = 1.0;
-        let shares = Shares::new(&cells, String::new());
+        cells[labels.cell_count() + cell("dress_black")] = 1.0;
+        let shares = Shares::new(&labels, &cells, String::new());
         assert_eq!(shares.photos, "2");
         let in_order = |svg: &str, texts: &[&str]| {
             let places: Vec<_> =

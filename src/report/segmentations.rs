@@ -10,7 +10,7 @@ use super::run::Run;
 use crate::dataset::{Dataset, PhotoEntry, PhotoRecord, Split};
 use crate::engine::PrecisionChoice;
 use crate::error::Result;
-use crate::labels::CATEGORY_COUNT;
+use crate::labels::LabelSet;
 use crate::model::confusion::Confusion;
 use crate::model::evaluation::{self, Evaluation, PhotoEvaluation};
 use crate::model::{Model, Predictor};
@@ -36,6 +36,7 @@ pub(super) fn add(page: &mut Page, run: &Run, config: &Config, common: &Common, 
     let evaluation = evaluation::find(folder)?;
     let chosen = Chosen::new(&dataset.index()?, evaluation.as_ref(), config.photos);
     let model = Model::open_allowed(folder, &common.gates)?;
+    dataset.check_labels(&model.labels()?, "report.model", folder)?;
     let engine = common.engine(config.device);
     let mut painter = Painter {
         dataset: &dataset,
@@ -54,11 +55,12 @@ pub(super) fn add(page: &mut Page, run: &Run, config: &Config, common: &Common, 
     if groups.is_empty() {
         return Ok(());
     }
-    let worn: Vec<u8> = painter.seen.into_iter().filter(|it| (1..CATEGORY_COUNT as u8).contains(it)).collect();
+    let labels: &LabelSet = dataset.labels();
+    let worn: Vec<u8> = painter.seen.into_iter().filter(|it| (1..labels.category_count() as u8).contains(it)).collect();
     let sheet = picture::contact_sheet(&painter.tiles, PICTURES)?;
-    let sheet = picture::stacked(&[sheet, picture::legend(&worn, LEGEND_PX)?]);
+    let sheet = picture::stacked(&[sheet, picture::legend(labels, &worn, LEGEND_PX)?]);
     files::write(&stage.path("segmentations.png"), &picture::png(&sheet))?;
-    let legend = worn.into_iter().map(Swatch::of).collect();
+    let legend = worn.into_iter().map(|it| Swatch::of(labels, it)).collect();
     let split = chosen.split.name();
     page.segmentations = Some(Segmentations { split, groups, legend });
     Ok(())
@@ -158,7 +160,7 @@ impl Compared {
         let (prediction, certainty) =
             predictor.layout().label_map_with_certainty(&laid, &answer, photo.size(), &record.file_name)?;
         let certainty = certainty.expect("the predictor tells it");
-        let mut confusion = Confusion::default();
+        let mut confusion = Confusion::new(dataset.labels().category_count());
         confusion.add(&truth, &prediction);
         Ok(Self { photo, label_maps: [truth, prediction], certainty, confusion })
     }
@@ -193,7 +195,7 @@ mod tests {
         let map = |left| (0..800 * 600).map(|pixel| u8::from(pixel % 800 < left)).collect::<Vec<u8>>();
         let photo = Photo { width_px: 800, height_px: 600, rgb: vec![100; 800 * 600 * 3] };
         let certainty = map(100).into_iter().map(|it| it * 200).collect();
-        let confusion = Confusion::default();
+        let confusion = Confusion::new(2);
         let compared = Compared { photo, label_maps: [map(400), map(200)], certainty, confusion };
         assert_eq!(compared.unsure_share(), 0.875);
         let [photo, truth, prediction, certainty] = compared.pictures();

@@ -15,9 +15,9 @@
 //! | `MaxPoolGradient` | maps, gradient of the output, gradient through the skip connection | gradient of the maps |
 //! | `UpConvolution` | maps, weight, bias | maps |
 //! | `UpConvolutionGradient` | maps, gradient of the output, weight | gradients of weight, bias, maps |
-//! | `HeadLoss` | maps, weight, bias, labels u8, optional weights of the categories and of the Dice term, and the share of a label that is spread over all | loss, pixel accuracy, gradients of weight, bias, maps, categories present f32 `[batch, 23]` |
+//! | `HeadLoss` | maps, weight, bias, labels u8, optional weights of the categories and of the Dice term, and the share of a label that is spread over all | loss, pixel accuracy, gradients of weight, bias, maps, categories present f32 `[batch, maps]` |
 //! | `HeadEvaluation` | maps, weight, bias, labels | loss, binary cross-entropy, label map u8 |
-//! | `HeadLabels` | maps, weight, bias | label map u8, pixels of each category i32 `[batch, 23]` |
+//! | `HeadLabels` | maps, weight, bias | label map u8, pixels of each category i32 `[batch, maps]` |
 //! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16PointwiseConvolution`, `Bf16DepthwiseConvolution`, `Bf16MaxPool`, `Bf16UpConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
 //! | `Bf16LastConvolution` | as `Bf16Convolution` | maps, f32 |
 //! | `Bf16Wide` | maps, bf16 | maps, f32 |
@@ -37,7 +37,7 @@
 //! | `scale` | `HeadLabels` | times that maps are enlarged in each direction: 1, 2 or 4 (1) |
 //! | `softmax` | `HeadEvaluation` | 1: softmax with cross-entropy, instead of sigmoid with binary cross-entropy |
 //!
-//! The bias of a head is `[23]`, or `[batch, 23]` for one of each photo.
+//! The bias of a head is `[maps]`, or `[batch, maps]` for one of each photo; there are up to 64 maps.
 //! The gradients of pooling and head take their maps to be the output of a `ReLU`. A loss with
 //! weights of the categories is softmax with cross-entropy, one without is sigmoid with binary cross-entropy.
 
@@ -52,18 +52,21 @@ use ort::value::{TensorElementType, ValueRef, ValueRefMut};
 use crate::graph::builder::DOMAIN;
 use crate::graph::parameters::VARIANCE_EPSILON;
 use crate::graph::{ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON};
-use crate::labels::CATEGORY_COUNT;
+use crate::labels::{CATEGORY_COUNT, MAX_CATEGORIES};
 use lookbook_ops::adam::{Adam, AdamInputs};
 use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
 use lookbook_ops::depthwise::Depthwise;
-use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadLoss, LABEL_SCALES, MAPS};
+use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadLoss, LABEL_SCALES, MAPS, MAX_MAPS};
 use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
 use lookbook_ops::pointwise::{pointwise, pointwise_input_gradient, pointwise_weight_gradient};
 use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
 use lookbook_ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
 use lookbook_ops::{Activation, Instructions, Maps, Mask, Photos, Shape, Spread, Workers};
 
-const _: () = assert!(MAPS == CATEGORY_COUNT, "the kernels of the head are written for the categories");
+const _: () = assert!(
+    MAPS == CATEGORY_COUNT && MAX_MAPS == MAX_CATEGORIES,
+    "the kernels of the head are compiled for the default label set, and for the largest"
+);
 
 /// All operators, for sessions with `threads` threads.
 ///
@@ -702,7 +705,7 @@ fn learn(call: &Call<'_>) -> ort::Result<()> {
     let smoothing = smoothing.as_ref().map_or(Ok(0.0), |it| number(it, "share of a label that is spread"))?;
     let mut loss = HeadLoss::Bce;
     if let Some(weights) = &weights {
-        expect(weights, "weights of the categories", [MAPS])?;
+        expect(weights, "weights of the categories", [head.maps])?;
         loss = HeadLoss::Softmax { weights: floats(weights)?, dice, smoothing };
     }
     let mut gradient = call.output(4, dims(shape))?;
@@ -711,7 +714,7 @@ fn learn(call: &Call<'_>) -> ort::Result<()> {
     call.scalar_output(1, learnt.pixel_accuracy)?;
     call.output(2, dims_of(&weight))?.try_extract_tensor_mut::<f32>()?.1.copy_from_slice(&learnt.weight);
     call.output(3, dims_of(&bias))?.try_extract_tensor_mut::<f32>()?.1.copy_from_slice(&learnt.bias);
-    let mut present = call.output(5, [shape.batch, MAPS])?;
+    let mut present = call.output(5, [shape.batch, head.maps])?;
     floats_mut(&mut present)?.copy_from_slice(&learnt.present);
     Ok(())
 }
@@ -737,7 +740,7 @@ fn label(call: &Call<'_>) -> ort::Result<()> {
         return Err(ort::Error::new(format!("the attribute 'scale' is {scale}, not one of {LABEL_SCALES:?}")));
     }
     let mut map = call.output(0, [shape.batch, scale * shape.rows, scale * shape.columns])?;
-    let mut counts = call.output(1, [shape.batch, MAPS])?;
+    let mut counts = call.output(1, [shape.batch, head.maps])?;
     let (map, counts) = (map.try_extract_tensor_mut::<u8>()?.1, counts.try_extract_tensor_mut::<i32>()?.1);
     head.label(call.workers, scale, map, counts);
     Ok(())
@@ -750,16 +753,20 @@ fn head<'a>(call: &Call<'_>, shape: Shape, [maps, weight, bias]: [&'a ValueRef<'
             shape.channels
         )));
     }
-    expect(weight, "weight", [MAPS, shape.channels, 1, 1])?;
-    if dims_of(bias) != [shape.batch, MAPS] {
-        expect(bias, "bias", [MAPS])?;
+    let count = dims_of(weight).first().copied().unwrap_or(0);
+    if !(1..=MAX_MAPS).contains(&count) {
+        return Err(ort::Error::new(format!("it has {count} maps; 1 to {MAX_MAPS} are possible")));
+    }
+    expect(weight, "weight", [count, shape.channels, 1, 1])?;
+    if dims_of(bias) != [shape.batch, count] {
+        expect(bias, "bias", [count])?;
     }
     let photo = call.photo()?;
     if !(1..=shape.rows).contains(&photo[0]) || !(1..=shape.columns).contains(&photo[1]) {
         let maps = [shape.rows, shape.columns];
         return Err(ort::Error::new(format!("the attribute 'photo' is {photo:?}, not within maps of {maps:?}")));
     }
-    Ok(Head { shape, input: floats(maps)?, weight: floats(weight)?, bias: floats(bias)?, photo })
+    Ok(Head { shape, maps: count, input: floats(maps)?, weight: floats(weight)?, bias: floats(bias)?, photo })
 }
 
 fn adam(call: &Call<'_>) -> ort::Result<()> {

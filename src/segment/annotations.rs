@@ -14,11 +14,12 @@ use super::config::{Config, Masks};
 use super::masks;
 use super::state::{self, PhotoCertainty, StateRow};
 use crate::error::{Error, Result};
+use crate::features;
 use crate::features::layout;
-use crate::labels::{BACKGROUND, CATEGORIES, CATEGORY_COUNT, CATEGORY_PALETTE};
+use crate::labels::{BACKGROUND, LabelSet, category_rgb};
 use crate::mask::{brush, rle};
 use crate::stage::{Digest, Stage};
-use crate::{files, stop};
+use crate::{chart, files, stop};
 
 /// Photos whose annotations are made at a time.
 const CHUNK: usize = 32;
@@ -48,6 +49,7 @@ pub(super) fn write(
     chosen: Option<&HashSet<Digest>>,
     model_id: &str,
 ) -> Result<u64> {
+    let labels = &features::labels_of(&stage.path(""))?;
     let folder = match config.masks {
         Masks::None | Masks::Png => None,
         Masks::Coco => Some("coco"),
@@ -57,7 +59,7 @@ pub(super) fn write(
         stage.create_folder(folder)?;
     }
     if config.masks == Masks::LabelStudio {
-        files::write(&stage.path("label-studio").join(INTERFACE_FILE), interface().as_bytes())?;
+        files::write(&stage.path("label-studio").join(INTERFACE_FILE), interface(labels).as_bytes())?;
     }
     let mut photos = 0;
     for number in 0..parts {
@@ -67,8 +69,8 @@ pub(super) fn write(
         let Some(folder) = folder else { continue };
         let path = stage.path(folder).join(format!("part-{number:05}.json"));
         let written = match config.masks {
-            Masks::LabelStudio => write_tasks(&path, &masked, model_id),
-            _ => write_coco(&path, &masked),
+            Masks::LabelStudio => write_tasks(&path, labels, &masked, model_id),
+            _ => write_coco(&path, labels, &masked),
         };
         written?;
     }
@@ -128,25 +130,26 @@ impl<'a> Json<'a> {
 }
 
 /// COCO, with compressed run lengths; `score` is the network's certainty.
-fn write_coco(path: &Path, photos: &[Masked]) -> Result<()> {
+fn write_coco(path: &Path, labels: &LabelSet, photos: &[Masked]) -> Result<()> {
     let mut json = Json::create(path)?;
     json.text("{\"images\": [")?;
     json.list(photos, |it| {
         let (width, height) = masks::size(&it.mask)?;
         Ok(vec![json!({ "id": it.photo_id, "file_name": *it.name, "width": width, "height": height })])
     })?;
-    let categories = CATEGORIES.iter().enumerate().map(|(id, name)| json!({ "id": id, "name": name }));
+    let count = labels.category_count() as u64;
+    let categories = labels.categories().iter().enumerate().map(|(id, it)| json!({ "id": id, "name": it.name }));
     json.text("\n], \"categories\": ")?;
     json.text(&categories.collect::<serde_json::Value>().to_string())?;
     json.text(", \"annotations\": [")?;
     json.list(photos, |it| {
-        let (label_map, width) = masks::read(&it.mask)?;
+        let (label_map, width) = masks::read(&it.mask, labels)?;
         let height = label_map.len() / width;
         let annotation = |Extent { category, pixels, columns, rows }: Extent| {
             let counts = rle::encode(&label_map, width, category)?;
             let mut annotation = json!({
                 // Unique, and never 0.
-                "id": u64::from(it.photo_id) * CATEGORY_COUNT as u64 + u64::from(category) + 1,
+                "id": u64::from(it.photo_id) * count + u64::from(category) + 1,
                 "image_id": it.photo_id,
                 "category_id": category,
                 "segmentation": { "size": [height, width], "counts": counts },
@@ -159,17 +162,17 @@ fn write_coco(path: &Path, photos: &[Masked]) -> Result<()> {
             }
             Some(annotation)
         };
-        Ok(labelled(&label_map, width).into_iter().filter_map(annotation).collect())
+        Ok(labelled(&label_map, width, labels.category_count()).into_iter().filter_map(annotation).collect())
     })?;
     json.end("\n]}\n")
 }
 
 /// Label Studio's tasks with pre-annotations; `score` is the network's certainty.
-fn write_tasks(path: &Path, photos: &[Masked], model_id: &str) -> Result<()> {
+fn write_tasks(path: &Path, labels: &LabelSet, photos: &[Masked], model_id: &str) -> Result<()> {
     let mut json = Json::create(path)?;
     json.text("[")?;
     json.list(photos, |it| {
-        let (label_map, width) = masks::read(&it.mask)?;
+        let (label_map, width) = masks::read(&it.mask, labels)?;
         let region = |Extent { category, .. }: Extent| {
             let mut region = json!({
                 "id": format!("{}-{category}", it.photo_id),
@@ -182,7 +185,7 @@ fn write_tasks(path: &Path, photos: &[Masked], model_id: &str) -> Result<()> {
                 "value": {
                     "format": "rle",
                     "rle": brush::encode(&label_map, category)?,
-                    "brushlabels": [CATEGORIES[usize::from(category)]],
+                    "brushlabels": [labels.category_name(category)],
                 },
             });
             if let Some(certainty) = &it.certainty {
@@ -190,7 +193,8 @@ fn write_tasks(path: &Path, photos: &[Masked], model_id: &str) -> Result<()> {
             }
             Some(region)
         };
-        let regions: Vec<_> = labelled(&label_map, width).into_iter().filter_map(region).collect();
+        let regions: Vec<_> =
+            labelled(&label_map, width, labels.category_count()).into_iter().filter_map(region).collect();
         let mut prediction = json!({ "model_version": model_id, "result": regions });
         if let Some(certainty) = &it.certainty {
             prediction["score"] = json!(certainty.mean);
@@ -203,11 +207,12 @@ fn write_tasks(path: &Path, photos: &[Masked], model_id: &str) -> Result<()> {
 }
 
 /// The labelling interface of the pre-annotations.
-fn interface() -> String {
-    let label = |(name, [r, g, b]): (&&str, [u8; 3])| {
+fn interface(labels: &LabelSet) -> String {
+    let label = |category: u8| {
+        let (name, [r, g, b]) = (chart::escaped(labels.category_name(category)), category_rgb(category));
         format!("    <Label value=\"{name}\" background=\"#{r:02x}{g:02x}{b:02x}\"/>\n")
     };
-    let labels: String = CATEGORIES.iter().zip(CATEGORY_PALETTE).map(label).collect();
+    let labels: String = (0..labels.category_count() as u8).map(label).collect();
     format!(
         "<View>\n  <Image name=\"{IMAGE_TAG}\" value=\"${IMAGE_TAG}\" zoom=\"true\"/>\n  \
          <BrushLabels name=\"{LABEL_TAG}\" toName=\"{IMAGE_TAG}\">\n{labels}  </BrushLabels>\n</View>\n"
@@ -225,8 +230,8 @@ struct Extent {
 
 /// The categories of a label map, without the background unless it is all there is: a photo without annotations would be
 /// one without labels.
-fn labelled(label_map: &[u8], width: usize) -> Vec<Extent> {
-    let mut extents: Vec<Extent> = (0..CATEGORY_COUNT as u8)
+fn labelled(label_map: &[u8], width: usize, categories: usize) -> Vec<Extent> {
+    let mut extents: Vec<Extent> = (0..categories as u8)
         .map(|category| Extent { category, pixels: 0, columns: [usize::MAX, 0], rows: [usize::MAX, 0] })
         .collect();
     for (row, labels) in label_map.chunks_exact(width).enumerate() {
@@ -251,8 +256,8 @@ mod tests {
     #[test]
     fn categories_have_their_extents_and_background_alone_is_one() {
         let extent = |category, pixels, columns, rows| Extent { category, pixels, columns, rows };
-        let found = labelled(&[0, 3, 0, 0, 3, 5], 3);
+        let found = labelled(&[0, 3, 0, 0, 3, 5], 3, 6);
         assert_eq!(found, [extent(3, 2, [1, 1], [0, 1]), extent(5, 1, [2, 2], [1, 1])]);
-        assert_eq!(labelled(&[0; 6], 2), [extent(0, 6, [0, 1], [0, 2])]);
+        assert_eq!(labelled(&[0; 6], 2, 6), [extent(0, 6, [0, 1], [0, 2])]);
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::Form;
+use crate::dataset::Dataset;
 use crate::engine::{Device, PrecisionChoice};
 use crate::error::{Error, Result};
 use crate::features::rows::Format;
@@ -74,7 +75,7 @@ pub struct Config {
     /// How a category's colour is chosen.
     pub color_rule: ColorRule,
     /// Minimum share of the photo's apparel pixels for a cell to be present, as a fraction of its category's
-    /// [usual share](crate::labels::USUAL_SHARE), 0 to 1 ([`DEFAULT_MIN_SHARE`]).
+    /// [usual share](crate::labels::Category::usual_share), 0 to 1 ([`DEFAULT_MIN_SHARE`]).
     pub min_share: f64,
     /// Minimum share of the largest connected region of a cell for it to be present, likewise ([`DEFAULT_MIN_REGION`]).
     pub min_region: f64,
@@ -212,6 +213,17 @@ pub fn check_catalogue(config: &Config) -> Result<()> {
         (Form::Dataset, _) | (_, LabelSource::Model) => Ok(()),
         (_, LabelSource::Labels) => Err(without_labels()),
     }
+}
+
+/// Checks that the model labels photos as the catalogue is labelled, if that is a dataset.
+///
+/// # Errors
+/// [`Error::Config`] with the first difference; as [`Dataset::open`] and [`Model::labels`].
+pub fn check_labels(config: &Config, model: &Model) -> Result<()> {
+    if Form::of(&config.catalogue)? != Form::Dataset {
+        return Ok(());
+    }
+    Dataset::open(&config.catalogue)?.check_labels(&model.labels()?, "segment.model", &config.model)
 }
 
 /// Opens the model, or checks that there are labels instead: before the lock is taken, and long before the photos are

@@ -2,9 +2,11 @@
 
 use super::config::Config;
 use crate::color::ColorTable;
+use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::features::CellRule;
 use crate::features::rows::Embedding;
+use crate::labels::LabelSet;
 use crate::model::{Colors, Model, Predictor};
 use crate::parser::{Embedder, Parser};
 use crate::stage::{Common, Stage};
@@ -20,7 +22,8 @@ pub(super) struct Networks {
 /// Turns photos into label maps, and label maps into counts.
 pub(super) struct Counter {
     pub(super) rule: CellRule,
-    /// The learnt table; typical values if the labels of a source are used.
+    /// The learnt table; typical values if the labels of a source are used. It also says which categories and colours
+    /// there are.
     pub(super) colors: ColorTable,
     pub(super) predictor: Option<Predictor>,
     pub(super) embedder: Option<Embedder>,
@@ -32,9 +35,10 @@ impl Counter {
     pub(super) fn load(config: &Config, common: &Common, networks: Networks, stage: &mut Stage) -> Result<Self> {
         let Networks { model, embedder } = networks;
         let rule = config.cell_rule();
-        let made_by = MadeBy { model: None, embedder: embedder.as_ref().map(Parser::digest) };
         let Some((model, colors)) = model else {
-            return Ok(Self { rule, colors: ColorTable::typical(), predictor: None, embedder: None, made_by });
+            let made_by = MadeBy::new(config, None, embedder.as_ref())?;
+            let colors = ColorTable::typical(&made_by.labels);
+            return Ok(Self { rule, colors, predictor: None, embedder: None, made_by });
         };
         model.record(&colors, stage);
         let engine = common.engine(config.device);
@@ -43,22 +47,40 @@ impl Counter {
         let precision = predictor.precision().name();
         stage.backend(predictor.backend());
         stage.count("precision", precision);
+        let made_by = MadeBy::new(config, Some((&model, &colors, precision)), embedder.as_ref())?;
         if let Some(parser) = &embedder {
             parser.files_with_paths().for_each(|(path, content)| stage.input_read(&path, content));
             stage.count("embedder_id", parser.id());
         }
         let embedder = embedder.map(|it| it.embedder(engine)).transpose()?;
-        let made_by = MadeBy { model: Some((model.checksums(&colors), precision)), ..made_by };
         Ok(Self { rule, colors: colors.table, predictor: Some(predictor), embedder, made_by })
     }
 }
 
 /// What the rows are made by.
 pub(super) struct MadeBy {
+    /// Their categories and colours.
+    pub(super) labels: LabelSet,
     /// Checksums of the network and of the colour table, and the precision; `None` for labels.
     pub(super) model: Option<([String; 2], &'static str)>,
     /// Checksum of the embedder.
     pub(super) embedder: Option<String>,
+}
+
+impl MadeBy {
+    /// By a model with its colours in a precision, or by the labels of the catalogue; and by an embedder.
+    pub(super) fn new(
+        config: &Config,
+        model: Option<(&Model, &Colors, &'static str)>,
+        embedder: Option<&Parser>,
+    ) -> Result<Self> {
+        let labels = match model {
+            Some((model, ..)) => model.labels()?,
+            None => Dataset::open(&config.catalogue)?.labels().clone(),
+        };
+        let model = model.map(|(model, colors, precision)| (model.checksums(colors), precision));
+        Ok(Self { labels, model, embedder: embedder.map(Parser::digest) })
+    }
 }
 
 /// What the embeddings of an embedder are.

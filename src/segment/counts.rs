@@ -8,8 +8,8 @@ use super::config::Config;
 use super::parts::Written;
 use super::plan::{NEXT_PHOTO_ID, Plan};
 use crate::error::Result;
-use crate::features::FeatureStatistics;
-use crate::labels;
+use crate::features::{self, FeatureStatistics};
+use crate::labels::LabelSet;
 use crate::stage::{Common, Stage, Summary};
 
 /// Name of the pixel counts by apparel category in `run.json`.
@@ -33,6 +33,7 @@ pub(super) fn count_parts(stage: &mut Stage, written: &Written, plan: &Plan) {
 /// Computes the table's statistics and checks the gates; returns the number of photos.
 pub(super) fn count_statistics(config: &Config, common: &Common, written: &Written, stage: &mut Stage) -> Result<u64> {
     let rejects = written.rejects.len() as u64;
+    let labels = features::labels_of(&stage.path(""))?;
     let statistics = FeatureStatistics::scan(&stage.path(""))?;
     let photos = statistics.photos;
     stage.count("photos", photos);
@@ -47,9 +48,9 @@ pub(super) fn count_statistics(config: &Config, common: &Common, written: &Writt
         }
     }
     stage.count("mean_cells_per_photo", statistics.mean_cells_per_photo);
-    stage.count(CATEGORY_PX, named_px(&statistics.apparel_category_px));
+    stage.count(CATEGORY_PX, named_px(&labels, &statistics.apparel_category_px));
     if config.shard.is_none() {
-        let before = Summary::find(&config.output)?.and_then(|summary| px_of(&summary));
+        let before = Summary::find(&config.output)?.and_then(|summary| px_of(&labels, &summary));
         let nothing_worn_share = statistics.photos_without_apparel as f64 / photos.max(1) as f64;
         stage.gates(common.gates.photos(photos, rejects));
         stage.gates(common.gates.vanished(written.vanished));
@@ -60,13 +61,14 @@ pub(super) fn count_statistics(config: &Config, common: &Common, written: &Writt
 }
 
 /// The pixel counts of the apparel categories, by name.
-fn named_px(pixels: &[u64]) -> serde_json::Value {
-    let names = labels::apparel_categories().map(labels::column_name);
+fn named_px(labels: &LabelSet, pixels: &[u64]) -> serde_json::Value {
+    let names = labels.apparel_categories().map(|it| labels.column_name(it).to_owned());
     names.zip(pixels).map(|(name, &px)| (name, px.into())).collect::<serde_json::Map<_, _>>().into()
 }
 
-/// Reads back what [`named_px`] wrote.
-fn px_of(summary: &Summary) -> Option<Vec<u64>> {
+/// Reads back what [`named_px`] wrote; `None` if it was of another label set, with which there is nothing to compare.
+fn px_of(labels: &LabelSet, summary: &Summary) -> Option<Vec<u64>> {
     let named: BTreeMap<String, u64> = summary.counts.get(CATEGORY_PX)?;
-    labels::apparel_categories().map(|it| named.get(&labels::column_name(it)).copied()).collect()
+    let is_same = named.len() == labels.apparel_categories().count();
+    labels.apparel_categories().map(|it| named.get(labels.column_name(it)).copied().filter(|_| is_same)).collect()
 }

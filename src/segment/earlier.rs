@@ -14,8 +14,9 @@ use super::state::{self, StateRow};
 use crate::catalogue::Numbering;
 use crate::error::{Error, Result};
 use crate::features::layout;
-use crate::features::rows::{Embedding, PART_ROWS, TABLE};
+use crate::features::rows::{self, Embedding, PART_ROWS, TABLE};
 use crate::files::{self, OpenFolder};
+use crate::labels::LabelSet;
 use crate::stage::{Digest, Listing, Stat, Summary};
 use crate::table::Footer;
 use crate::{reason, table};
@@ -75,28 +76,29 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Opens a folder; `None` if it does not exist or has no states. Damaged files in it are logged and ignored.
+    /// Opens a folder; `None` if it does not exist or has no states. Damaged files in it are logged and ignored, and of rows
+    /// of other labels than `labels` only the ids are used.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read: its rows are not discarded because of a disk error.
-    pub(super) fn open(folder: &Path) -> Result<Option<Self>> {
-        if files::is_there(folder)? { Self::read(OpenFolder::open(folder)?) } else { Ok(None) }
+    pub(super) fn open(folder: &Path, labels: &LabelSet) -> Result<Option<Self>> {
+        if files::is_there(folder)? { Self::read(OpenFolder::open(folder)?, labels) } else { Ok(None) }
     }
 
     /// Opens what a killed run left in the stage's unfinished folder.
     ///
     /// # Errors
     /// As [`Folder::open`].
-    pub(super) fn unfinished(partial: &Path) -> Result<Option<Self>> {
+    pub(super) fn unfinished(partial: &Path, labels: &LabelSet) -> Result<Option<Self>> {
         let masks = partial.join(masks::FOLDER);
-        Ok(Self::open(&partial.join(UNFINISHED))?.map(|read| Self { masks, ..read }))
+        Ok(Self::open(&partial.join(UNFINISHED), labels)?.map(|read| Self { masks, ..read }))
     }
 
     /// As [`Folder::open`], for a folder that is already open.
     ///
     /// # Errors
     /// As [`Folder::open`].
-    pub(super) fn read(opened: OpenFolder) -> Result<Option<Self>> {
+    pub(super) fn read(opened: OpenFolder, labels: &LabelSet) -> Result<Option<Self>> {
         let masks = opened.path(masks::FOLDER);
         let recorded = Summary::find(opened.root())?;
         let changed = recorded.as_ref().map(|it| changed_files(it, opened.root())).transpose()?.unwrap_or_default();
@@ -146,8 +148,16 @@ impl Folder {
                 let part = read.opened.name().join(&part);
                 tracing::warn!("{}: is damaged; its photos are processed again", part.display());
             }
+            let is_like = match &found {
+                Some(footer) if whole => rows::labels_of(&part_path, &footer.schema)? == *labels,
+                _ => true,
+            };
+            if !is_like {
+                let part = read.opened.name().join(&part);
+                tracing::info!("{}: has other categories or colours; its photos are processed again", part.display());
+            }
             read.is_damaged |= states.is_none() || !whole;
-            read.add(number as u32, states.unwrap_or_default(), whole);
+            read.add(number as u32, states.unwrap_or_default(), whole && is_like);
             read.states.push(state_path);
             read.embeddings.push(found.and_then(|it| Embedding::of(&it.schema)));
         }
@@ -162,8 +172,8 @@ impl Folder {
     ///
     /// # Errors
     /// As [`Folder::open`].
-    pub(super) fn vanished(&self) -> Result<Option<Self>> {
-        Self::open(&self.opened.path(layout::find(self.opened.root(), layout::VANISHED_FOLDER)?))
+    pub(super) fn vanished(&self, labels: &LabelSet) -> Result<Option<Self>> {
+        Self::open(&self.opened.path(layout::find(self.opened.root(), layout::VANISHED_FOLDER)?), labels)
     }
 
     /// Whether its record lists a file of that name.

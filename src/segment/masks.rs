@@ -9,7 +9,7 @@ use png::{BitDepth, ColorType, Decoder, DeflateCompression, Encoder, EncodingErr
 
 use crate::error::{Error, Result};
 use crate::files::{self, hexadecimal};
-use crate::labels::CATEGORY_PALETTE;
+use crate::labels::{LabelSet, category_rgb};
 use crate::stage::Digest;
 
 /// The folder of the masks in a features folder.
@@ -41,21 +41,21 @@ pub(super) fn flush(folder: &Path, content: &Digest) -> Result<()> {
     files::flush(&files::parent_of(&path))
 }
 
-/// Writes a label map, `[height, width]`, 0 to 22, below `folder`.
-pub(super) fn write(folder: &Path, content: &Digest, label_map: &[u8], width_px: u32) -> Result<()> {
+/// Writes a label map of `labels`, `[height, width]`, below `folder`.
+pub(super) fn write(folder: &Path, content: &Digest, labels: &LabelSet, label_map: &[u8], width_px: u32) -> Result<()> {
     let path = folder.join(name(content));
     files::create_folder(&files::parent_of(&path))?;
-    let png = encode(label_map, width_px).map_err(|cause| Error::io("encode", &path)(cause.into()))?;
+    let png = encode(labels, label_map, width_px).map_err(|cause| Error::io("encode", &path)(cause.into()))?;
     fs::write(&path, png).map_err(Error::io("write", &path))
 }
 
-/// Reads what [`write`] wrote: the label map `[height, width]` and its width.
-pub(super) fn read(path: &Path) -> Result<(Vec<u8>, usize)> {
+/// Reads what [`write`] wrote: the label map of `labels`, `[height, width]`, and its width.
+pub(super) fn read(path: &Path, labels: &LabelSet) -> Result<(Vec<u8>, usize)> {
     let damaged = |cause| Error::input(path, "is damaged; segment the photo again").because(cause);
     let mut reader = opened(path)?;
     let mut label_map = vec![0; reader.output_buffer_size().unwrap_or_default()];
     reader.next_frame(&mut label_map).map_err(damaged)?;
-    if label_map.iter().any(|&it| usize::from(it) >= CATEGORY_PALETTE.len()) {
+    if label_map.iter().any(|&it| usize::from(it) >= labels.category_count()) {
         return Err(Error::input(path, "has labels beyond the categories; segment the photo again"));
     }
     Ok((label_map, reader.info().width as usize))
@@ -75,13 +75,14 @@ fn opened(path: &Path) -> Result<Reader<BufReader<File>>> {
 }
 
 /// A PNG of 8-bit palette indices (ISO/IEC 15948) with the palette of the categories.
-fn encode(label_map: &[u8], width_px: u32) -> std::result::Result<Vec<u8>, EncodingError> {
+fn encode(labels: &LabelSet, label_map: &[u8], width_px: u32) -> std::result::Result<Vec<u8>, EncodingError> {
     let height_px = label_map.len() as u32 / width_px;
     let mut png = Vec::new();
     let mut encoder = Encoder::new(&mut png, width_px, height_px);
     encoder.set_color(ColorType::Indexed);
     encoder.set_depth(BitDepth::Eight);
-    encoder.set_palette(CATEGORY_PALETTE.as_flattened());
+    let palette: Vec<[u8; 3]> = (0..labels.category_count() as u8).map(category_rgb).collect();
+    encoder.set_palette(palette.into_flattened());
     encoder.set_filter(Filter::Up);
     encoder.set_deflate_compression(DeflateCompression::Level(DEFLATE_LEVEL));
     let mut writer = encoder.write_header()?;
@@ -96,10 +97,10 @@ mod tests {
 
     #[test]
     fn a_mask_reads_as_the_colours_of_its_categories() {
-        let png = encode(&[0, 1, 22, 7, 7, 7], 3).expect("6 pixels in rows of 3");
+        let png = encode(&LabelSet::cfpd(), &[0, 1, 22, 7, 7, 7], 3).expect("6 pixels in rows of 3");
         let picture = image::load_from_memory(&png).expect("a PNG").into_rgb8();
         assert_eq!(picture.dimensions(), (3, 2));
         let colors: Vec<_> = picture.pixels().map(|pixel| pixel.0).collect();
-        assert_eq!(colors, [0, 1, 22, 7, 7, 7].map(|it: usize| CATEGORY_PALETTE[it]));
+        assert_eq!(colors, [0, 1, 22, 7, 7, 7].map(category_rgb));
     }
 }

@@ -12,7 +12,8 @@ use super::plan::{Plan, open_catalogue, published};
 use super::state::StateRow;
 use super::{masks, stream, uncertain, vanished};
 use crate::error::{Error, Result};
-use crate::features::layout;
+use crate::features::{self, layout};
+use crate::labels::LabelSet;
 use crate::shard::{self, Shard};
 use crate::stage::{Stage, Summary};
 use crate::{photo, rejects};
@@ -34,11 +35,17 @@ pub(super) fn settings(config: &Config) -> Result<Config> {
     Ok(Config { output, max_reject_fraction, merge: true, ..of_shards })
 }
 
+/// The categories and colours of the shards' rows: all were made from the same model or labels.
+pub(super) fn labels(config: &Config) -> Result<LabelSet> {
+    features::labels_of(shard::published::<Config>(&config.output)?[0].0.root())
+}
+
 /// Merges all shards of the output.
 pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     let shards = shard::published::<Config>(&config.output)?;
     let inputs = shards[0].1.inputs.clone();
-    let mut earlier = published(config)?;
+    let labels = labels(config)?;
+    let mut earlier = published(config, &labels)?;
     let (mut catalogue, next_photo_id) = open_catalogue(config, &earlier)?;
     let first = earlier.folders.len() as u16;
     let mut rejected = Vec::new();
@@ -46,7 +53,7 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     for (folder, made) in shards {
         rejected.extend(rejects::read(&folder.path(layout::find(folder.root(), layout::REJECTS_FILE)?))?);
         let name = folder.name().to_owned();
-        let states = Folder::read(folder)?.filter(|it| !it.is_damaged);
+        let states = Folder::read(folder, &labels)?.filter(|it| !it.is_damaged);
         earlier.folders.push(states.ok_or_else(|| Error::input(name, "is damaged; run the shard again"))?);
         count(stage, &made);
     }
@@ -80,7 +87,7 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     let wanted = Wanted { row_key: 0, mask: config.keeps_masks(), certainty: false };
     // That of all shards: they read the same embedder.
     let embedding = earlier.folders[usize::from(first)].embedding(0).cloned();
-    let plan = Plan { catalogue, earlier, wanted, fates, vanished: 0, next_photo_id, embedding };
+    let plan = Plan { labels, catalogue, earlier, wanted, fates, vanished: 0, next_photo_id, embedding };
     let mut parts = plan.parts(config, stage)?;
     let mut written = Writer::new(&mut parts).close()?;
     if config.uncertain > 0 {

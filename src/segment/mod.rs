@@ -36,7 +36,7 @@ mod vanished;
 
 pub use config::{
     Config, DEFAULT_KEEP_EVERY_PHOTOS, DEFAULT_MAX_MEGAPIXELS, LABELS_MODEL_ID, LabelSource, Masks, STAGE,
-    check_catalogue, open_embedder, open_model,
+    check_catalogue, check_labels, open_embedder, open_model,
 };
 use counter::{Counter, MadeBy, Networks, embedding_of};
 use counts::{count_statistics, count_written};
@@ -92,6 +92,7 @@ impl StageConfig for Config {
 pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config::check_values(config)?;
     let model = config::open_model(config, &common.gates)?;
+    model.as_ref().map_or(Ok(()), |(model, _)| config::check_labels(config, model))?;
     let networks = Networks { model, embedder: config::open_embedder(config, &common.gates)? };
     let config = &if config.merge { merge_features::settings(config)? } else { config.clone() };
     if common.dry_run {
@@ -201,15 +202,17 @@ fn tell_passed_over(catalogue: &Catalogue) {
 fn dry_run(config: &Config, common: &Common, networks: Networks) -> Result<Summary> {
     let mut summary = stage::dry_run(STAGE, &config.folder(), common, config)?;
     if config.merge {
-        let (catalogue, _) = plan::open_catalogue(config, &plan::published(config)?)?;
+        let earlier = plan::published(config, &merge_features::labels(config)?)?;
+        let (catalogue, _) = plan::open_catalogue(config, &earlier)?;
         summary.counts.set("photos", catalogue.entries.len());
         return Ok(summary);
     }
-    let model = networks.model.map(|(model, colors)| {
+    let Networks { model, embedder } = networks;
+    let model = model.as_ref().map(|(model, colors)| {
         let precision = model.precision(config.precision, common.engine(config.device))?.name();
-        Ok((model.checksums(&colors), precision))
+        Ok((model, colors, precision))
     });
-    let made_by = MadeBy { model: model.transpose()?, embedder: networks.embedder.as_ref().map(Parser::digest) };
+    let made_by = MadeBy::new(config, model.transpose()?, embedder.as_ref())?;
     let plan = Plan::new(config, &made_by, None)?;
     let tally = plan.foretell()?;
     let photos = plan.catalogue.entries.len() as u64;

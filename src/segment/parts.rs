@@ -16,6 +16,7 @@ use crate::catalogue::{Catalogue, Entry};
 use crate::error::Result;
 use crate::features::layout;
 use crate::features::rows::{self, Embedding, FeatureRow, Format, IPC_EXTENSION, PART_ROWS};
+use crate::labels::LabelSet;
 use crate::photo::PhotoProblem;
 use crate::rejects::Reject;
 use crate::stage::{Digest, Listing, Stat};
@@ -97,6 +98,8 @@ impl Tally {
 
 /// What the parts are made from and where they are written.
 pub(super) struct Parts<'a> {
+    /// The categories and colours of the rows.
+    pub(super) labels: &'a LabelSet,
     pub(super) catalogue: &'a Catalogue,
     pub(super) earlier: &'a Earlier,
     pub(super) fates: &'a [Fate],
@@ -186,7 +189,7 @@ impl<'a> Writer<'a> {
             self.write(number, Vec::new())?;
         }
         if self.files.is_empty() {
-            self.write_files(0, &rows::batch_of(&[], self.parts.embedding.as_ref()), &[])?;
+            self.write_files(0, &rows::batch_of(self.parts.labels, &[], self.parts.embedding.as_ref()), &[])?;
         }
         for (place, &number) in self.files.iter().enumerate() {
             self.parts.rename(number, place)?;
@@ -337,7 +340,7 @@ impl Parts<'_> {
             from.push(source);
             names.push(self.names(outcome.index));
         }
-        let made = rows::batch_of(&made, self.embedding.as_ref());
+        let made = rows::batch_of(self.labels, &made, self.embedding.as_ref());
         if from.iter().all(Option::is_none) {
             return Ok(made);
         }
@@ -453,6 +456,7 @@ fn state_of(entry: &Entry, outcome: &PhotoOutcome, row_key: u64, before: Option<
 
 /// Rows made in this run, saved in the layout of a features folder.
 pub(super) struct Unfinished {
+    labels: LabelSet,
     folder: PathBuf,
     masks: Option<PathBuf>,
     number: usize,
@@ -466,6 +470,7 @@ impl Unfinished {
     /// Continues after the files already in `folder`, writing one file per `every` rows; the photos' masks are in
     /// `masks`.
     pub(super) fn new(
+        labels: &LabelSet,
         folder: &Path,
         masks: Option<PathBuf>,
         every: usize,
@@ -475,8 +480,8 @@ impl Unfinished {
         while files::is_there(&folder.join(layout::find(folder, layout::state_file(number))?))? {
             number += 1;
         }
-        let (folder, rows, states) = (folder.to_owned(), Vec::new(), Vec::new());
-        Ok(Self { folder, masks, number, every, embedding, rows, states })
+        let (labels, folder, rows, states) = (labels.clone(), folder.to_owned(), Vec::new(), Vec::new());
+        Ok(Self { labels, folder, masks, number, every, embedding, rows, states })
     }
 
     fn push(&mut self, row: &FeatureRow, state: StateRow) -> Result<()> {
@@ -488,7 +493,8 @@ impl Unfinished {
         let states = self.folder.join(layout::STATE_FOLDER);
         files::create_folder(&states)?;
         let path = self.folder.join(table::part_name(self.number));
-        rows::write_part(&path, &rows::batch_of(&self.rows, self.embedding.as_ref()), Format::Parquet)?;
+        let rows = rows::batch_of(&self.labels, &self.rows, self.embedding.as_ref());
+        rows::write_part(&path, &rows, Format::Parquet)?;
         files::flush(&self.folder)?;
         // The state is written last, atomically: a part without one does not count, and it vouches for the masks as
         // well.

@@ -15,16 +15,19 @@ use crate::catalogue::Catalogue;
 use crate::error::Result;
 use crate::features::rows::Embedding;
 use crate::files;
+use crate::labels::LabelSet;
 use crate::stage::{self, Stage};
 
 /// Raise this whenever the same photo, model and settings give a different row.
-const ROW_VERSION: u32 = 3;
+const ROW_VERSION: u32 = 4;
 
 /// Name of the count in `run.json` that holds the next photo id of a folder tree.
 pub(super) const NEXT_PHOTO_ID: &str = "next_photo_id";
 
 /// The catalogue, what earlier runs recorded about it, and what to do with each photo.
 pub(super) struct Plan {
+    /// The categories and colours of the rows.
+    pub(super) labels: LabelSet,
     pub(super) catalogue: Catalogue,
     pub(super) earlier: Earlier,
     pub(super) wanted: Wanted,
@@ -39,14 +42,15 @@ pub(super) struct Plan {
 impl Plan {
     /// Opens the catalogue and decides by names, sizes and times which photos to process.
     pub(super) fn new(config: &Config, made_by: &MadeBy, embedding: Option<Embedding>) -> Result<Self> {
-        let mut earlier = published(config)?;
+        let labels = &made_by.labels;
+        let mut earlier = published(config, labels)?;
         // The results of a killed run, of a run that a gate held back, and of this shard's last run.
         let folder = config.folder();
         let versions = stage::Versions::of(&folder)?;
-        earlier.folders.extend(Folder::unfinished(&versions.partial())?);
-        earlier.folders.extend(Folder::open(&versions.rejected())?);
+        earlier.folders.extend(Folder::unfinished(&versions.partial(), labels)?);
+        earlier.folders.extend(Folder::open(&versions.rejected(), labels)?);
         if config.shard.is_some() {
-            earlier.folders.extend(Folder::open(&folder)?);
+            earlier.folders.extend(Folder::open(&folder, labels)?);
         }
         let (mut catalogue, next_photo_id) = open_catalogue(config, &earlier)?;
         let row_key = row_key(config, made_by, &catalogue)?;
@@ -69,7 +73,8 @@ impl Plan {
             known.map_or(Fate::Todo, Fate::Take)
         });
         let fates = fates.collect();
-        Ok(Self { catalogue, earlier, wanted, fates, vanished, next_photo_id, embedding })
+        let labels = labels.clone();
+        Ok(Self { labels, catalogue, earlier, wanted, fates, vanished, next_photo_id, embedding })
     }
 
     /// Indices of the photos to process.
@@ -80,11 +85,11 @@ impl Plan {
 }
 
 /// The published table, if it has states, and its vanished photos.
-pub(super) fn published(config: &Config) -> Result<Earlier> {
+pub(super) fn published(config: &Config, labels: &LabelSet) -> Result<Earlier> {
     let mut earlier = Earlier::default();
-    if let Some(mut folder) = Folder::open(&config.output)? {
+    if let Some(mut folder) = Folder::open(&config.output, labels)? {
         folder.compare_paths(&config.catalogue);
-        let vanished = folder.vanished()?;
+        let vanished = folder.vanished(labels)?;
         earlier.published = Some(0);
         earlier.folders.push(folder);
         earlier.vanished = vanished.as_ref().map(|_| 1);
@@ -110,6 +115,7 @@ pub(super) fn open_catalogue(config: &Config, earlier: &Earlier) -> Result<(Cata
 impl Plan {
     pub(super) fn parts<'a>(&'a self, config: &Config, stage: &Stage) -> Result<Parts<'a>> {
         Ok(Parts {
+            labels: &self.labels,
             catalogue: &self.catalogue,
             earlier: &self.earlier,
             fates: &self.fates,
@@ -119,6 +125,7 @@ impl Plan {
             row_key: self.wanted.row_key,
             embedding: self.embedding.clone(),
             unfinished: Unfinished::new(
+                &self.labels,
                 &stage.path(UNFINISHED),
                 self.wanted.mask.then(|| stage.path(masks::FOLDER)),
                 config.keep_every_photos,
@@ -169,6 +176,9 @@ fn row_key(config: &Config, made_by: &MadeBy, catalogue: &Catalogue) -> Result<u
     let mut all = json!({ "version": ROW_VERSION, "source": source, "cell_rule": rule });
     if let Some(embedder) = &made_by.embedder {
         all["embedder"] = json!(embedder);
+    }
+    if !made_by.labels.is_cfpd() {
+        all["labels"] = json!(made_by.labels);
     }
     let digest = Sha256::digest(all.to_string().as_bytes());
     Ok(u64::from_be_bytes(std::array::from_fn(|byte| digest[byte])))

@@ -25,7 +25,6 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, TimeUnit};
 
 use crate::error::Result;
-use crate::labels::CATEGORY_COUNT;
 use crate::model::layout::CERTAIN;
 use crate::stage::{Digest, Stat};
 use crate::table::{column, read_table, schema, write_table};
@@ -35,19 +34,19 @@ pub const TABLE: &str = "state";
 const TIME_ZONE: &str = "UTC";
 
 /// How sure the network is of a photo: mean probabilities of its choices, 0 to 1.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PhotoCertainty {
     /// Over all pixels.
     pub mean: f32,
     /// Over the pixels of each category; 0 if the photo has no such pixels.
-    pub by_category: [f32; CATEGORY_COUNT],
+    pub by_category: Vec<f32>,
 }
 
 impl PhotoCertainty {
-    /// From a label map and the certainties of its pixels, 0 to [`CERTAIN`].
+    /// From a label map of so many `categories` and the certainties of its pixels, 0 to [`CERTAIN`].
     #[must_use]
-    pub fn of(label_map: &[u8], certainties: &[u8]) -> Self {
-        let mut sums = [[0_u64; 2]; CATEGORY_COUNT];
+    pub fn of(label_map: &[u8], certainties: &[u8], categories: usize) -> Self {
+        let mut sums = vec![[0_u64; 2]; categories];
         for (&label, &certainty) in label_map.iter().zip(certainties) {
             let [sum, pixels] = &mut sums[usize::from(label)];
             *sum += u64::from(certainty);
@@ -55,7 +54,7 @@ impl PhotoCertainty {
         }
         let mean = |[sum, pixels]: [u64; 2]| (sum as f64 / (pixels.max(1) as f64 * f64::from(CERTAIN))) as f32;
         let all = sums.iter().fold([0; 2], |all, it| [all[0] + it[0], all[1] + it[1]]);
-        Self { mean: mean(all), by_category: sums.map(mean) }
+        Self { mean: mean(all), by_category: sums.into_iter().map(mean).collect() }
     }
 }
 
@@ -127,7 +126,8 @@ pub fn write(path: &Path, rows: &[StateRow]) -> Result<()> {
         fields.push(Field::new_list("category_certainty", Field::new_list_field(DataType::Float32, true), true));
         let mut by_category = ListBuilder::new(Float32Builder::new());
         for row in rows {
-            by_category.append_option(row.certainty.as_ref().map(|it| it.by_category.map(Some)));
+            let of_row = row.certainty.as_ref();
+            by_category.append_option(of_row.map(|it| it.by_category.iter().copied().map(Some).collect::<Vec<_>>()));
         }
         columns
             .push(Arc::new(rows.iter().map(|row| row.certainty.as_ref().map(|it| it.mean)).collect::<Float32Array>()));
@@ -187,7 +187,7 @@ fn certainty_of(batch: &RecordBatch, row: usize) -> Option<PhotoCertainty> {
         return None;
     }
     let list = lists.value(row);
-    let by_category = list.as_any().downcast_ref::<Float32Array>()?.values()[..].try_into().ok()?;
+    let by_category = list.as_any().downcast_ref::<Float32Array>()?.values().to_vec();
     Some(PhotoCertainty { mean: mean.value(row), by_category })
 }
 
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn certainty_is_a_mean_over_the_photo_and_over_each_category() {
-        let found = PhotoCertainty::of(&[0, 0, 3, 3], &[255, 255, 0, 51]);
+        let found = PhotoCertainty::of(&[0, 0, 3, 3], &[255, 255, 0, 51], 4);
         assert_eq!(
             (found.mean, found.by_category[0], found.by_category[3], found.by_category[1]),
             (0.55, 1.0, 0.1, 0.0)
@@ -234,7 +234,7 @@ mod tests {
         write(&path, &rows)?;
         assert_eq!(read(&path)?, rows);
         let mut rows = rows;
-        let by_category = std::array::from_fn(|it| it as f32 / 32.0);
+        let by_category = (0..6_u8).map(|it| f32::from(it) / 32.0).collect();
         rows[1].certainty = Some(Box::new(PhotoCertainty { mean: 0.25, by_category }));
         write(&path, &rows)?;
         assert_eq!(read(&path)?, rows);

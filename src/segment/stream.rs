@@ -220,7 +220,7 @@ impl Work<'_> {
         let counter = self.counter;
         let size = (record.width_px, record.height_px);
         let counts = if let Some(colors) = record.color_map() {
-            PixelCounts::of(&label_map, record.width_px, counter.rule, |pixel| colors[pixel])
+            PixelCounts::of(counter.colors.labels(), &label_map, record.width_px, counter.rule, |pixel| colors[pixel])
         } else {
             let photo = match photo::decode(&record.encoded) {
                 Ok(photo) => photo,
@@ -234,7 +234,7 @@ impl Work<'_> {
             counter.colors.count(&photo, &label_map, counter.rule)
         };
         if let Some(folder) = &self.masks {
-            masks::write(folder, content, &label_map, record.width_px)?;
+            masks::write(folder, content, counter.colors.labels(), &label_map, record.width_px)?;
         }
         Ok(Made::Row(Box::new(self.row(entry, content, LABELS_MODEL_ID, [size; 2], counts))))
     }
@@ -251,10 +251,11 @@ impl Work<'_> {
         } else {
             (label_map(photo.size())?, None)
         };
-        let certainty = of_pixels.map(|it| Box::new(PhotoCertainty::of(&fitted, &it)));
+        let labels = self.counter.colors.labels();
+        let certainty = of_pixels.map(|it| Box::new(PhotoCertainty::of(&fitted, &it, labels.category_count())));
         let counts = self.counter.colors.count(photo, &fitted, self.counter.rule);
         if let Some(folder) = &self.masks {
-            masks::write(folder, &it.content, &label_map(own)?, own.0)?;
+            masks::write(folder, &it.content, labels, &label_map(own)?, own.0)?;
         }
         let row = self.row(entry, &it.content, self.model_id, [photo.size(), own], counts);
         let made = Made::Row(Box::new(FeatureRow { embedding, ..row }));

@@ -44,7 +44,7 @@ pub(super) fn write(parts: &Parts, earlier: &Earlier, stage: &Stage) -> Result<[
         let photos = || places.iter().map(|&place| (place, earlier.photo(place)));
         let from: Vec<_> =
             photos().map(|(place, photo)| photo.row.map(|(part, row)| (place.folder, part, row))).collect();
-        let rows = parts.gathered(rows::batch_of(&[], parts.embedding.as_ref()), &from)?;
+        let rows = parts.gathered(rows::batch_of(parts.labels, &[], parts.embedding.as_ref()), &from)?;
         rows::write_part(&folder.join(table::part_name(number)), &rows, Format::Parquet)?;
         let states: Vec<_> = places.iter().map(|&place| parts.state(place)).collect();
         state::write(&folder.join(layout::state_file(number)), &states)?;

@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn rows_that_hardly_vary_lose_no_digits() {
-        let rows = SparseRows::new(&table());
+        let rows = SparseRows::new(&table(), CELL_COUNT);
         let co_rated = CoRated::new(&rows, 3);
         let mut defined = 0;
         for a in 0..rows.len() {

@@ -26,12 +26,12 @@ pub const STAGE: &str = "similarity";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {
-    /// Pearson correlation over all 228 cells, absent = 0.
+    /// Pearson correlation over all cells, absent = 0.
     #[default]
     Pearson,
     /// Pearson correlation over the cells present in both (the seed's).
     CoRated,
-    /// Cosine over all 228 cells, absent = 0.
+    /// Cosine over all cells, absent = 0.
     Cosine,
     /// Pearson correlation between the rows of a truncated SVD of the centred table.
     Latent,

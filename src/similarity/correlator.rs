@@ -12,7 +12,7 @@ use super::nearest::Nearest;
 use super::pearson::Centred;
 use super::sparse::{BLOCK, SparseRow, SparseRows};
 use crate::features::{Embeddings, FeatureTable};
-use crate::labels;
+use crate::labels::LabelSet;
 
 /// A measure with its settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,7 @@ impl From<Measure> for Comparison {
 /// A feature table prepared for a measure.
 #[derive(Debug)]
 pub struct Correlator {
+    labels: LabelSet,
     photo_ids: Vec<u32>,
     photos: PreparedPhotos,
     kernel: Kernel,
@@ -81,7 +82,8 @@ impl Correlator {
     /// Prepares the rows of `features`.
     #[must_use]
     pub fn new(features: &FeatureTable, comparison: Comparison) -> Self {
-        let rows = SparseRows::new(&features.cells);
+        let labels = features.labels.clone();
+        let rows = SparseRows::new(&features.cells, labels.cell_count());
         let kernel = match comparison.measure {
             Measure::Pearson => Kernel::Centred(Centred::new(&rows, true)),
             Measure::Cosine => Kernel::Centred(Centred::new(&rows, false)),
@@ -89,7 +91,7 @@ impl Correlator {
             Measure::Latent => Kernel::Latent(Latent::new(&rows, comparison.latent_dimensions)),
             Measure::Embedding => Kernel::Embedding(features.embeddings.clone()),
         };
-        Self { photo_ids: features.photo_ids.clone(), photos: kernel.photos(rows), kernel }
+        Self { labels, photo_ids: features.photo_ids.clone(), photos: kernel.photos(rows), kernel }
     }
 
     /// Number of photos.
@@ -125,14 +127,18 @@ impl Correlator {
         self.all_blocks(&self.photos, row)
     }
 
-    /// The correlations of another photo's 228 cells (absent = 0) with all photos of the table; NaN if undefined, which all
+    /// The correlations of another photo's cells (absent = 0) with all photos of the table; NaN if undefined, which all
     /// are for the measure `embedding`.
     #[must_use]
     pub fn correlate(&self, cells: &[f32]) -> Vec<f32> {
         if matches!(self.kernel, Kernel::Embedding(_)) {
             return vec![f32::NAN; self.len()];
         }
-        self.all_blocks(&self.kernel.photos(SparseRows::new(cells)), 0)
+        self.all_blocks(&self.kernel.photos(self.sparse(cells)), 0)
+    }
+
+    fn sparse(&self, cells: &[f32]) -> SparseRows {
+        SparseRows::new(cells, self.labels.cell_count())
     }
 
     /// The cosines of another photo's embedding (of length 1) with those of all photos of the table; NaN if undefined, which
@@ -203,11 +209,11 @@ impl Correlator {
         nearest.lists.into_iter().flatten().map(|(row, correlation)| (row as usize, correlation)).collect()
     }
 
-    /// The cells that a photo's 228 cells share with row `row`, those that contribute most to the correlation first.
+    /// The cells that a photo's cells share with row `row`, those that contribute most to the correlation first.
     #[must_use]
     pub fn shared_cells(&self, cells: &[f32], row: usize) -> Vec<SharedCell> {
-        let names = labels::cell_names();
-        let query = SparseRows::new(cells);
+        let names = self.labels.cell_names();
+        let query = self.sparse(cells);
         let (query, other) = (query.row(0), self.photos.rows.row(row));
         let terms = self.kernel.terms(query, other);
         let named = |((cell, share, neighbour_share), contribution): ((usize, f64, f64), f64)| SharedCell {

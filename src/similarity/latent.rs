@@ -1,18 +1,17 @@
 //! Pearson correlation between the rows of a truncated SVD of the centred table.
 //!
 //! The table minus its column means is replaced by the nearest table of rank d (Eckart and Young, Psychometrika 1936),
-//! whose rows are correlated over their 228 cells. Cells that are related across many photos (a blue and a black shoe
+//! whose rows are correlated over their n cells. Cells that are related across many photos (a blue and a black shoe
 //! of the same person are never both there) then count for each other. With V the d leading eigenvectors of the cells'
-//! covariance, v their means over the cells and c = 228 |v|^2, the coordinates `S V'(x - m)` of a row, where
+//! covariance, v their means over the cells and c = n |v|^2, the coordinates `S V'(x - m)` of a row, where
 //! `S = I - (1 - sqrt(1 - c)) v v' / |v|^2`, have the same dot products as the centred rows. That takes d products per
-//! pair instead of 228.
+//! pair instead of n.
 
 use std::ops::Range;
 
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
 
 use super::sparse::{BLOCK, SparseRow, SparseRows};
-use crate::labels::CELL_COUNT;
 
 /// If a projected row is no longer than this, relative to the row, its direction is nothing but rounding error.
 const LEAST_LENGTH: f64 = 1e-9;
@@ -24,7 +23,7 @@ const LEAST_SIZE: usize = 8;
 /// The projection from a row to its unit vector in the d dimensions, and the vectors of the table.
 #[derive(Debug)]
 pub(super) struct Latent {
-    /// `[d, 228]`.
+    /// `[d, cells]`.
     axes: DMatrix<f64>,
     /// The projected column means, `[d]`.
     offset: DVector<f64>,
@@ -38,15 +37,16 @@ impl Latent {
     /// Decomposes the table `rows` with at most `dimensions` dimensions: fewer if the table has fewer, but at least
     /// one.
     pub(super) fn new(rows: &SparseRows, dimensions: usize) -> Self {
+        let cells = rows.cell_count();
         let (means, covariance) = covariance(rows);
         let SymmetricEigen { eigenvectors, eigenvalues } = SymmetricEigen::new(covariance);
-        let mut order: Vec<usize> = (0..CELL_COUNT).collect();
+        let mut order: Vec<usize> = (0..cells).collect();
         order.sort_by(|&a, &b| eigenvalues[b].total_cmp(&eigenvalues[a]));
         let total: f64 = eigenvalues.iter().map(|value| value.max(0.0)).sum();
-        let held = order.iter().filter(|&&it| eigenvalues[it] > total * f64::EPSILON * CELL_COUNT as f64).count();
+        let held = order.iter().filter(|&&it| eigenvalues[it] > total * f64::EPSILON * cells as f64).count();
         order.truncate(held.clamp(1, dimensions));
         let share = order.iter().map(|&it| eigenvalues[it]).sum::<f64>() / total;
-        let vectors = DMatrix::from_fn(order.len().max(LEAST_SIZE), CELL_COUNT, |row, cell| {
+        let vectors = DMatrix::from_fn(order.len().max(LEAST_SIZE), cells, |row, cell| {
             order.get(row).map_or(0.0, |&column| eigenvectors[(cell, column)])
         });
         let axes = centred(vectors);
@@ -99,8 +99,9 @@ fn filled_up(vectors: &[f32], d: usize) -> DMatrix<f32> {
 
 /// Column means, and the sums of squares and products of the deviations from them.
 fn covariance(rows: &SparseRows) -> (DVector<f64>, DMatrix<f64>) {
-    let mut means = DVector::zeros(CELL_COUNT);
-    let mut products = DMatrix::zeros(CELL_COUNT, CELL_COUNT);
+    let cells = rows.cell_count();
+    let mut means = DVector::zeros(cells);
+    let mut products = DMatrix::zeros(cells, cells);
     for row in (0..rows.len()).map(|row| rows.row(row)) {
         for (a, share) in row.iter() {
             means[a] += share;
@@ -119,7 +120,7 @@ fn centred(vectors: DMatrix<f64>) -> DMatrix<f64> {
     if square == 0.0 {
         return vectors;
     }
-    let shrink = 1.0 - (1.0 - CELL_COUNT as f64 * square).max(0.0).sqrt();
+    let shrink = 1.0 - (1.0 - vectors.ncols() as f64 * square).max(0.0).sqrt();
     let along = means.transpose() * &vectors;
     vectors - &means * along * (shrink / square)
 }

@@ -8,7 +8,6 @@ use serde::Serialize;
 use super::config::Measure;
 use super::correlator::Correlator;
 use crate::features::FeatureTable;
-use crate::labels::{CELL_COUNT, COLOR_COUNT};
 
 /// Maximum number of photos whose neighbours are evaluated, evenly spaced over those in which something is worn.
 pub const MAX_QUERIES: usize = 1000;
@@ -80,6 +79,7 @@ fn drawn(queries: &[usize], worn: &[usize], top: usize, seed: u64) -> Vec<Vec<(u
 /// How similar photos are to their neighbours, by measure; the random ones (`None`) last.
 #[must_use]
 pub fn likeness(features: &FeatureTable, nearests: &Nearests) -> Vec<Likeness> {
+    let worn = |cells: &[f32]| categories(cells, features.labels.cells_per_category());
     let of = |ByMeasure { measure, nearest }: &ByMeasure| {
         let pairs: Vec<(usize, usize)> = nearests
             .queries
@@ -94,32 +94,33 @@ pub fn likeness(features: &FeatureTable, nearests: &Nearests) -> Vec<Likeness> {
         Likeness {
             measure: *measure,
             pairs: pairs.len(),
-            same_categories: mean(&|a, b| f64::from(u8::from(categories(a) == categories(b)))),
-            category_overlap: mean(&|a, b| overlap(categories(a), categories(b))),
+            same_categories: mean(&|a, b| f64::from(u8::from(worn(a) == worn(b)))),
+            category_overlap: mean(&|a, b| overlap(worn(a), worn(b))),
             same_dominant_cell: mean(&|a, b| f64::from(u8::from(dominant_cell(a) == dominant_cell(b)))),
         }
     };
     nearests.by_measure.iter().map(of).collect()
 }
 
-/// The categories that are present, one bit each.
-fn categories(cells: &[f32]) -> u32 {
-    let of_category = cells.chunks_exact(COLOR_COUNT - 1).map(|colors| colors.iter().any(|&share| share > 0.0));
+/// The categories that are present, one bit each; each has `colors` cells.
+fn categories(cells: &[f32], colors: usize) -> u64 {
+    let of_category = cells.chunks_exact(colors).map(|colors| colors.iter().any(|&share| share > 0.0));
     of_category.enumerate().filter(|(_, is_present)| *is_present).fold(0, |set, (rank, _)| set | 1 << rank)
 }
 
-fn overlap(a: u32, b: u32) -> f64 {
+fn overlap(a: u64, b: u64) -> f64 {
     f64::from((a & b).count_ones()) / f64::from((a | b).count_ones().max(1))
 }
 
 /// The cell with the largest share, the first on a tie.
 fn dominant_cell(cells: &[f32]) -> usize {
-    (0..CELL_COUNT).fold(0, |largest, cell| if cells[cell] > cells[largest] { cell } else { largest })
+    (0..cells.len()).fold(0, |largest, cell| if cells[cell] > cells[largest] { cell } else { largest })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::labels::{CELL_COUNT, LabelSet};
 
     /// Photos with shares in some cells; each category has 12 cells.
     fn table(photos: &[&[(usize, f32)]]) -> FeatureTable {
@@ -135,6 +136,7 @@ mod tests {
             apparel_px: vec![100; photos.len()],
             cells,
             embeddings: None,
+            labels: LabelSet::cfpd(),
         }
     }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::features::FeatureTable;
 use crate::files::OpenFolder;
-use crate::labels::CELL_COUNT;
+use crate::labels::MAX_CELLS;
 use crate::stage::{self, Common, Outcome, Read, RunFolders, Stage, StageConfig};
 use crate::table;
 
@@ -73,11 +73,7 @@ impl StageConfig for Config {
         if self.merge && self.shard.is_some() {
             return Err(Error::config("merge", "cannot be used with --shard: it merges all shards"));
         }
-        if self.latent_dimensions > CELL_COUNT {
-            let problem =
-                format!("is {}; a table of {CELL_COUNT} cells has no more dimensions", self.latent_dimensions);
-            return Err(Error::config("similarity.latent_dimensions", problem));
-        }
+        self.check_dimensions(MAX_CELLS)?;
         match self.threshold {
             Some(threshold) if !(-1.0..=1.0).contains(&threshold) => {
                 Err(Error::config("similarity.threshold", format!("{threshold} is not a correlation; use -1 to 1")))
@@ -92,6 +88,17 @@ impl StageConfig for Config {
 
     fn run(&self, common: &Common) -> Result<Outcome> {
         run(self, common)
+    }
+}
+
+impl Config {
+    /// Checks that a table of `cells` cells may have so many dimensions; the default is taken for "at most".
+    fn check_dimensions(&self, cells: usize) -> Result<()> {
+        if self.latent_dimensions <= cells.max(DEFAULT_LATENT_DIMENSIONS) {
+            return Ok(());
+        }
+        let problem = format!("is {}; a table of {cells} cells has no more dimensions", self.latent_dimensions);
+        Err(Error::config("similarity.latent_dimensions", problem))
     }
 }
 
@@ -110,6 +117,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     if features.is_empty() {
         return Err(Error::input(&config.features, "holds no photos; there is nothing to compare"));
     }
+    config.check_dimensions(features.labels.cell_count())?;
     let cut = Cut::new(config, features.len(), rayon::current_num_threads())?;
     check_space(config, &cut, features.len())?;
     if common.dry_run {

@@ -1,11 +1,10 @@
-//! Pearson correlation over all 228 cells, absent = 0, and the cosine.
+//! Pearson correlation over all cells, absent = 0, and the cosine.
 //!
-//! A photo has about 9 of the 228 cells, so the products are sums over the common cells, in double precision. With m
-//! the means and s the norms of the centred rows, `r = (a . b - 228 m_a m_b) / (s_a s_b)`. For rows that hardly vary,
+//! A photo has about 9 of 228 cells, so the products are sums over the common cells, in double precision. With n the number
+//! of cells, m the means and s the norms of the centred rows, `r = (a . b - n m_a m_b) / (s_a s_b)`. For rows that hardly vary,
 //! whose difference would cancel, the centred values are multiplied instead.
 
 use super::sparse::{BLOCK, Postings, SparseRow, SparseRows};
-use crate::labels::CELL_COUNT;
 
 /// Mean of a row, and 1 / norm of the row minus its mean.
 #[derive(Debug, Clone, Copy)]
@@ -16,9 +15,9 @@ struct Moments {
 }
 
 impl Moments {
-    /// How much of the row is its mean: `228 m^2 / s^2`, about 0.01 if it has few cells; NaN if all cells are equal.
-    fn flatness(self) -> f64 {
-        CELL_COUNT as f64 * (self.mean * self.scale).powi(2)
+    /// How much of the row of `cells` is its mean: `cells m^2 / s^2`, about 0.01 if it has few of them; NaN if all are equal.
+    fn flatness(self, cells: f64) -> f64 {
+        cells * (self.mean * self.scale).powi(2)
     }
 }
 
@@ -30,6 +29,8 @@ const MAX_FLATNESS: f64 = 1e12;
 #[derive(Debug)]
 pub(super) struct Centred {
     centre: bool,
+    /// Number of cells.
+    cells: f64,
     /// The moments of the rows, each kind in its own list so that loops over them are vectorized.
     means: Vec<f64>,
     scales: Vec<f64>,
@@ -41,9 +42,10 @@ pub(super) struct Centred {
 impl Centred {
     pub(super) fn new(rows: &SparseRows, centre: bool) -> Self {
         let moments: Vec<_> = (0..rows.len()).map(|row| moments(rows.row(row), centre)).collect();
-        let flattest = moments.iter().map(|it| it.flatness()).fold(0.0, f64::max);
+        let cells = rows.cell_count() as f64;
+        let flattest = moments.iter().map(|it| it.flatness(cells)).fold(0.0, f64::max);
         let (means, scales) = moments.into_iter().map(|it| (it.mean, it.scale)).unzip();
-        Self { centre, means, scales, flattest, postings: Postings::new(rows) }
+        Self { centre, cells, means, scales, flattest, postings: Postings::new(rows) }
     }
 
     /// The correlations of `row` with the photos of `block` of the table `rows`; NaN if undefined.
@@ -53,10 +55,10 @@ impl Centred {
         self.postings.dot_products(row, block, &mut products);
         let (means, scales) = (&self.means[block * BLOCK..], &self.scales[block * BLOCK..]);
         for (((correlation, product), mean), scale) in correlations.iter_mut().zip(&products).zip(means).zip(scales) {
-            let covariance = product - CELL_COUNT as f64 * (own.mean * mean);
+            let covariance = product - self.cells * (own.mean * mean);
             *correlation = (covariance * (own.scale * scale)).clamp(-1.0, 1.0) as f32;
         }
-        if own.flatness() * self.flattest > MAX_FLATNESS {
+        if own.flatness(self.cells) * self.flattest > MAX_FLATNESS {
             self.correct(row, own, rows, block, correlations);
         }
     }
@@ -67,7 +69,7 @@ impl Centred {
         for (place, correlation) in correlations.iter_mut().enumerate() {
             let other = block * BLOCK + place;
             let of_other = Moments { mean: self.means[other], scale: self.scales[other] };
-            if own.flatness() * of_other.flatness() > MAX_FLATNESS {
+            if own.flatness(self.cells) * of_other.flatness(self.cells) > MAX_FLATNESS {
                 let other = self::centred(rows.row(other), of_other.mean);
                 let covariance: f64 = centred.iter().zip(&other).map(|(a, b)| a * b).sum();
                 *correlation = (covariance * (own.scale * of_other.scale)).clamp(-1.0, 1.0) as f32;
@@ -88,16 +90,16 @@ pub(super) fn terms(a: SparseRow, b: SparseRow, centre: bool) -> Vec<f64> {
     a.common(b).map(term).collect()
 }
 
-/// All 228 values of a row, minus its mean.
-fn centred(row: SparseRow, mean: f64) -> [f64; CELL_COUNT] {
-    let mut values = [-mean; CELL_COUNT];
+/// All values of a row, minus its mean.
+fn centred(row: SparseRow, mean: f64) -> Vec<f64> {
+    let mut values = vec![-mean; row.cell_count];
     row.iter().for_each(|(cell, share)| values[cell] = share - mean);
     values
 }
 
 fn moments(row: SparseRow, centre: bool) -> Moments {
-    let absent = CELL_COUNT - row.cells.len();
-    let mean = if centre { row.iter().map(|(_, share)| share).sum::<f64>() / CELL_COUNT as f64 } else { 0.0 };
+    let absent = row.cell_count - row.cells.len();
+    let mean = if centre { row.iter().map(|(_, share)| share).sum::<f64>() / row.cell_count as f64 } else { 0.0 };
     let squares = row.iter().map(|(_, share)| (share - mean).powi(2)).sum::<f64>() + absent as f64 * mean * mean;
     let constant = match row.shares {
         [] => true,
@@ -112,6 +114,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
+    use crate::labels::CELL_COUNT;
 
     /// Pearson's r of two rows in twice the precision of f64, as integers: f32 shares are multiples of 2^-149, those
     /// here of 2^-40.
@@ -135,7 +138,7 @@ mod tests {
                     table[it] = 0.0;
                 }
             });
-            let rows = SparseRows::new(&table);
+            let rows = SparseRows::new(&table, CELL_COUNT);
             let kernel = Centred::new(&rows, true);
             for (row, values) in table.chunks(CELL_COUNT).enumerate() {
                 let mut found = vec![0.0; rows.len()];

@@ -1,33 +1,35 @@
 //! The feature table by rows and by cells, storing only the cells that are present: about 9 of 228 per photo.
 
-use crate::labels::CELL_COUNT;
-
 /// Photos per block of [`Postings`] as of [`Embeddings`](crate::features::Embeddings): the sums of a block fit in the
 /// first-level cache.
 pub(super) const BLOCK: usize = crate::features::BLOCK;
 
-/// The cells of each photo (compressed sparse rows), 5 bytes per cell.
-#[derive(Debug, Default)]
+/// The cells of each photo (compressed sparse rows), 6 bytes per cell.
+#[derive(Debug)]
 pub(super) struct SparseRows {
+    /// Number of cells that a photo may have.
+    cell_count: usize,
     starts: Vec<usize>,
-    cells: Vec<u8>,
+    cells: Vec<u16>,
     shares: Vec<f32>,
 }
 
 /// The cells of one photo in ascending order, with their shares of the apparel pixels.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SparseRow<'a> {
-    pub(super) cells: &'a [u8],
+    pub(super) cells: &'a [u16],
     pub(super) shares: &'a [f32],
+    /// Number of cells that a photo may have.
+    pub(super) cell_count: usize,
 }
 
 impl SparseRows {
-    /// From a table `[photos, 228]`, in which 0 means absent.
-    pub(super) fn new(table: &[f32]) -> Self {
-        let mut rows = Self { starts: vec![0], ..Self::default() };
-        for row in table.chunks_exact(CELL_COUNT) {
+    /// From a table `[photos, cell_count]`, in which 0 means absent.
+    pub(super) fn new(table: &[f32], cell_count: usize) -> Self {
+        let mut rows = Self { cell_count, starts: vec![0], cells: Vec::new(), shares: Vec::new() };
+        for row in table.chunks_exact(cell_count) {
             for (cell, &share) in row.iter().enumerate().filter(|(_, share)| **share != 0.0) {
-                rows.cells.push(cell as u8);
+                rows.cells.push(cell as u16);
                 rows.shares.push(share);
             }
             rows.starts.push(rows.cells.len());
@@ -39,9 +41,13 @@ impl SparseRows {
         self.starts.len() - 1
     }
 
+    pub(super) fn cell_count(&self) -> usize {
+        self.cell_count
+    }
+
     pub(super) fn row(&self, row: usize) -> SparseRow<'_> {
         let range = self.starts[row]..self.starts[row + 1];
-        SparseRow { cells: &self.cells[range.clone()], shares: &self.shares[range] }
+        SparseRow { cells: &self.cells[range.clone()], shares: &self.shares[range], cell_count: self.cell_count }
     }
 }
 
@@ -65,6 +71,7 @@ impl<'a> SparseRow<'a> {
 /// ascending order, with their shares.
 #[derive(Debug)]
 pub(super) struct Postings {
+    cell_count: usize,
     /// Start of each list, by block and cell, and the end of the last one.
     starts: Vec<usize>,
     /// Positions in the block.
@@ -74,8 +81,9 @@ pub(super) struct Postings {
 
 impl Postings {
     pub(super) fn new(rows: &SparseRows) -> Self {
-        let lists = rows.len().div_ceil(BLOCK) * CELL_COUNT;
-        let list_of = |row: usize, cell: usize| row / BLOCK * CELL_COUNT + cell;
+        let cell_count = rows.cell_count;
+        let lists = rows.len().div_ceil(BLOCK) * cell_count;
+        let list_of = |row: usize, cell: usize| row / BLOCK * cell_count + cell;
         let mut starts = vec![0; lists + 1];
         for row in 0..rows.len() {
             rows.row(row).iter().for_each(|(cell, _)| starts[list_of(row, cell) + 1] += 1);
@@ -86,18 +94,18 @@ impl Postings {
         let mut ends = starts.clone();
         let (mut places, mut shares) = (vec![0; starts[lists]], vec![0.0; starts[lists]]);
         for row in 0..rows.len() {
-            let SparseRow { cells, shares: of_row } = rows.row(row);
+            let SparseRow { cells, shares: of_row, .. } = rows.row(row);
             for (&cell, &share) in cells.iter().zip(of_row) {
                 let end = &mut ends[list_of(row, usize::from(cell))];
                 (places[*end], shares[*end]) = ((row % BLOCK) as u16, share);
                 *end += 1;
             }
         }
-        Self { starts, places, shares }
+        Self { cell_count, starts, places, shares }
     }
 
     fn list(&self, block: usize, cell: usize) -> std::ops::Range<usize> {
-        let list = block * CELL_COUNT + cell;
+        let list = block * self.cell_count + cell;
         self.starts[list]..self.starts[list + 1]
     }
 
@@ -153,6 +161,7 @@ impl PairSums {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::labels::CELL_COUNT;
 
     /// Three photos beyond the first block, so that blocks and positions differ.
     fn table() -> Vec<f32> {
@@ -169,7 +178,7 @@ mod tests {
 
     #[test]
     fn products_and_sums_of_a_block_are_those_of_its_photos() {
-        let rows = SparseRows::new(&table());
+        let rows = SparseRows::new(&table(), CELL_COUNT);
         let postings = Postings::new(&rows);
         let (mut products, mut sums) = ([0.0; BLOCK], [PairSums::default(); 3]);
         postings.dot_products(rows.row(0), 1, &mut products);
@@ -181,7 +190,7 @@ mod tests {
 
     #[test]
     fn common_cells_come_with_both_shares() {
-        let rows = SparseRows::new(&table());
+        let rows = SparseRows::new(&table(), CELL_COUNT);
         let common: Vec<_> = rows.row(0).common(rows.row(BLOCK + 2)).collect();
         assert_eq!(common, [(1, 0.5, 0.25), (7, 0.5, 0.75)]);
         assert_eq!(rows.row(0).common(rows.row(5)).count(), 0);

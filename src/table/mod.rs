@@ -212,8 +212,9 @@ fn reader<T: ChunkReader + 'static>(
         ProjectionMask::roots(builder.parquet_schema(), roots.map(|(index, _)| index))
     };
     let rows = builder.metadata().file_metadata().num_rows() as usize;
+    let metadata = builder.schema().metadata().clone().into();
     let reader = builder.with_projection(mask).with_batch_size(batch_rows).build().map_err(failed("read", path))?;
-    Ok(TableReader { path: path.to_owned(), rows, reader })
+    Ok(TableReader { path: path.to_owned(), rows, metadata, reader })
 }
 
 /// What the footer of a table says.
@@ -269,6 +270,7 @@ pub fn count_rows(path: &Path) -> Result<u64> {
 pub struct TableReader {
     path: PathBuf,
     rows: usize,
+    metadata: HashMap<String, String>,
     reader: ParquetRecordBatchReader,
 }
 
@@ -277,6 +279,12 @@ impl TableReader {
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// A value of the table's metadata.
+    #[must_use]
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
     }
 }
 
@@ -332,7 +340,7 @@ fn check_identity(path: &Path, name: &str, schema: &Schema) -> Result<()> {
 fn check_compression(path: &Path, metadata: &ParquetMetaData) -> Result<()> {
     let built_in =
         |it: Compression| matches!(it, Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::ZSTD(_));
-    let columns = metadata.row_groups().iter().flat_map(|group| group.columns());
+    let columns = metadata.row_groups().iter().flat_map(RowGroupMetaData::columns);
     match columns.map(|it| (it, it.compression())).find(|(_, compression)| !built_in(*compression)) {
         None => Ok(()),
         Some((column, compression)) => {

@@ -8,7 +8,6 @@ use crate::dataset::{Dataset, Licence};
 use crate::error::Result;
 use crate::files;
 use crate::graph::Spec;
-use crate::labels::CATEGORIES;
 use crate::model::encoder::EncoderFile;
 use crate::model::epochs::EpochRecord;
 use crate::model::evaluation::Evaluation;
@@ -33,7 +32,7 @@ pub(super) struct ModelCard<'a> {
 pub(super) struct Network<'a> {
     pub(super) spec: &'a Spec,
     pub(super) parameters: usize,
-    pub(super) categories: [&'static str; CATEGORIES.len()],
+    pub(super) categories: Vec<&'a str>,
     /// The pretrained encoder that training started from; null if there was none.
     pub(super) encoder: Option<Encoder>,
 }

@@ -9,6 +9,7 @@ use super::step::Rates;
 use crate::engine::Device;
 use crate::error::{Error, Result};
 use crate::graph::{Descent, Loss, SEED_CHANNELS, Spec};
+use crate::labels::LabelSet;
 use crate::model::encoder::{self, EncoderFile};
 
 /// A named set of defaults for the settings that neither a file nor a flag gives.
@@ -399,6 +400,7 @@ impl Config {
             presence: self.presence > 0.0,
             mirror: false,
             encoder: encoder.map(|it| it.encoder().clone()),
+            labels: LabelSet::cfpd(),
         }
     }
 

@@ -271,7 +271,7 @@ impl Course<'_> {
     /// Loss and confusion over the validation split, at the network's resolution; in some epochs, also writes pictures
     /// of a few photos.
     fn validate(&mut self, phase: &mut Phase, epoch: u32) -> Result<(f64, Confusion)> {
-        let (mut loss, mut confusion) = (0.0, Confusion::default());
+        let (mut loss, mut confusion) = (0.0, Confusion::new(phase.spec.maps()));
         let folded = phase.step.folded_weights()?;
         let mut certainty = self.is_shown(epoch).then(|| phase.certainty(&folded)).transpose()?;
         let weights = runtime::vector(folded)?;

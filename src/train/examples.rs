@@ -11,7 +11,6 @@ use crate::canvas::Canvas;
 use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::error::Result;
 use crate::graph::Spec;
-use crate::labels::CATEGORY_COUNT;
 use crate::model::confusion::Confusion;
 use crate::model::example::Example;
 use crate::photo::{self, Photo};
@@ -148,9 +147,9 @@ impl Examples {
 
     /// Which categories each photo has.
     #[must_use]
-    pub fn occurrences(&self) -> Vec<[bool; CATEGORY_COUNT]> {
+    pub fn occurrences(&self) -> Vec<Vec<bool>> {
         let of_labels = |labels: &[u8]| {
-            let mut occurs = [false; CATEGORY_COUNT];
+            let mut occurs = vec![false; self.spec.maps()];
             for &label in labels {
                 if let Some(it) = occurs.get_mut(usize::from(label)) {
                     *it = true;

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::catalogue::{Catalogue, Numbering};
 use crate::color::{self, ColorTable};
-use crate::dataset::{Dataset, Split, photos};
+use crate::dataset::{Dataset, Split, names, photos};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::graph::{self, Dialect, Precision, Spec, parameters};
-use crate::labels::CATEGORIES;
 use crate::model::Model;
 use crate::model::encoder::EncoderFile;
 use crate::model::epochs::{self, EpochRecord};
@@ -87,6 +86,17 @@ impl Network {
         [self.start.as_ref().map(Start::model), self.teacher.as_ref()].map(|it| it.map(Model::id))
     }
 
+    /// The network for the label set of the data set, which the other models must have as well.
+    fn for_labels(self, dataset: &Dataset) -> Result<Self> {
+        self.start.as_ref().map_or(Ok(()), |it| it.check_labels(dataset))?;
+        let teacher = self.teacher.iter().map(|it| ("train.labels_from", it));
+        let of_unlabelled = self.unlabelled.iter().map(|it| ("train.unlabelled_model", &it.model));
+        for (setting, model) in teacher.chain(of_unlabelled) {
+            dataset.check_labels(&model.labels()?, setting, model.folder().name())?;
+        }
+        Ok(Self { spec: Spec { labels: dataset.labels().clone(), ..self.spec }, ..self })
+    }
+
     /// What training starts from, in the order of [`Spec::state`].
     fn initial_state(&self, seed: u64) -> Vec<Vec<f32>> {
         match (&self.start, &self.encoder) {
@@ -120,7 +130,7 @@ fn identity(
     let mut identity = Identity::from([
         ("the version of lookbook".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         ("the data set (SHA-256 of photos.parquet)".to_owned(), photos.sha256.clone()),
-        ("the label list".to_owned(), CATEGORIES.join(",")),
+        ("the label list".to_owned(), category_names(&network.spec).join(",")),
         ("the network".to_owned(), json(serde_json::to_string(&network.spec)).to_string()),
         ("seed".to_owned(), seed.to_string()),
     ]);
@@ -165,9 +175,11 @@ impl StageConfig for Config {
     }
 
     fn reads(&self) -> Result<Vec<Read>> {
+        let labels = names::reads(&self.dataset);
         let photos = self.dataset.join(photos::FILE);
         let start = self.start_from.as_ref().map(|it| it.join(PREDICT_FILE));
-        let mut reads: Vec<_> = [photos].into_iter().chain(self.encoder.clone()).chain(start).map(Read::File).collect();
+        let files = [photos].into_iter().chain(labels).chain(self.encoder.clone()).chain(start);
+        let mut reads: Vec<_> = files.map(Read::File).collect();
         if let Some(photos) = &self.unlabelled {
             reads.extend(Catalogue::open(photos, &Numbering::default())?.reads());
         }
@@ -202,6 +214,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     let teachers = network.teacher.iter().chain(network.unlabelled.iter().map(|it| &it.model));
     teachers.into_iter().try_for_each(|it| it.check_license(&common.gates))?;
     let dataset = Dataset::open(&config.dataset)?;
+    let network = network.for_labels(&dataset)?;
     let photos = photos_by_split(&dataset)?;
     if common.dry_run {
         return planned(config, &network, resume, common, &dataset, photos).map(Outcome::Planned);
@@ -209,6 +222,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     let kept = [checkpoint::FOLDER, tensorboard::FOLDER, LOSS_FILE];
     let mut stage = Stage::begin_again(STAGE, &config.output, common, config, &kept)?;
     let source = dataset.record(&mut stage)?;
+    dataset.record_labels(&mut stage)?;
     network.encoder.iter().for_each(|it| stage.record(it.record().clone()));
     network.start.iter().for_each(|it| it.model().record_network(&mut stage));
     network.teacher.iter().for_each(|it| it.record_network(&mut stage));
@@ -243,7 +257,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
         network: card::Network {
             spec: &spec,
             parameters: parameters::parameter_count(&spec),
-            categories: CATEGORIES,
+            categories: category_names(&spec),
             encoder,
         },
         training: course.on_card(&phase.step, ending, &published, network.origins()),
@@ -253,6 +267,11 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     files::write_json(&stage.path(MODEL_CARD_FILE), &card)?;
     count(&mut stage, &card, course.history.last(), resumed_after);
     stage.publish()
+}
+
+/// The names of a network's categories.
+fn category_names(spec: &Spec) -> Vec<&str> {
+    spec.labels.categories().iter().map(|it| it.name.as_str()).collect()
 }
 
 /// Records the photos without labels, and the model that labels them; returns the records of the photos.

@@ -9,7 +9,6 @@ use crate::dataset::{Dataset, Split};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::graph::{self, LossWeights, Precision, Spec};
-use crate::labels::CATEGORY_COUNT;
 use crate::model::certainty::Certainty;
 use crate::model::evaluator::Evaluator;
 
@@ -65,9 +64,9 @@ impl Material<'_> {
         self.relabelled.iter().try_for_each(|photos| train.extend(photos))?;
         train.extend(&self.pseudo_labels.photos)?;
         let validation = Examples::load(self.dataset, Split::Validation, &spec)?;
-        let categories = category_weights(&train, config.category_balance);
+        let categories = category_weights(&train, spec.maps(), config.category_balance);
         let Config { dice, label_smoothing: smoothing, presence, .. } = *config;
-        let loss_weights = LossWeights { categories, dice, smoothing, presence };
+        let loss_weights = LossWeights { categories: Some(categories), dice, smoothing, presence };
         let batch_size = config.batch_size.min(train.len());
         let micro_batch_size = if config.micro_batch_size == 0 { batch_size } else { config.micro_batch_size };
         let precision = if config.mixed_precision { Precision::F16 } else { Precision::F32 };
@@ -99,8 +98,8 @@ impl Material<'_> {
 
 /// The weight of a pixel of each category: the category's share of all labelled pixels to the power of -`balance`,
 /// scaled so that the mean over them is 1.
-fn category_weights(train: &Examples, balance: f32) -> [f32; CATEGORY_COUNT] {
-    let mut pixels = [0_u64; CATEGORY_COUNT];
+fn category_weights(train: &Examples, categories: usize, balance: f32) -> Vec<f32> {
+    let mut pixels = vec![0_u64; categories];
     for labels in train.labels() {
         for &label in labels {
             if let Some(count) = pixels.get_mut(usize::from(label)) {
@@ -111,11 +110,12 @@ fn category_weights(train: &Examples, balance: f32) -> [f32; CATEGORY_COUNT] {
     balanced(&pixels, balance)
 }
 
-fn balanced(pixels: &[u64; CATEGORY_COUNT], balance: f32) -> [f32; CATEGORY_COUNT] {
+fn balanced(pixels: &[u64], balance: f32) -> Vec<f32> {
     let total = pixels.iter().sum::<u64>() as f64;
-    let raw = pixels.map(|count| if count == 0 { 0.0 } else { (count as f64 / total).powf(-f64::from(balance)) });
+    let weight = |&count: &u64| if count == 0 { 0.0 } else { (count as f64 / total).powf(-f64::from(balance)) };
+    let raw: Vec<f64> = pixels.iter().map(weight).collect();
     let mean: f64 = raw.iter().zip(pixels).map(|(weight, &count)| weight * count as f64 / total).sum();
-    raw.map(|weight| (weight / mean) as f32)
+    raw.into_iter().map(|weight| (weight / mean) as f32).collect()
 }
 
 #[cfg(test)]
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn balance_gives_rare_categories_their_say() {
-        let mut pixels = [0; CATEGORY_COUNT];
+        let mut pixels = vec![0; 23];
         pixels[0] = 90;
         pixels[1] = 10;
         let plain = balanced(&pixels, 0.0);

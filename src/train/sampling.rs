@@ -4,8 +4,6 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::labels::CATEGORY_COUNT;
-
 /// One use of a photo in an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Turn {
@@ -21,13 +19,14 @@ pub struct Turn {
 /// occurs in the share f of the photos is f to the power of -`strength` (there 0.5, and with a threshold in place of
 /// 1); that of a photo is the largest among its categories. `occurs` says which categories each photo has.
 #[must_use]
-pub fn repeat_factors(occurs: &[[bool; CATEGORY_COUNT]], strength: f32) -> Vec<f64> {
+pub fn repeat_factors(occurs: &[Vec<bool>], strength: f32) -> Vec<f64> {
     let photos = occurs.len() as f64;
-    let of_category: [f64; CATEGORY_COUNT] = std::array::from_fn(|category| {
+    let of_category = |category: usize| {
         let with = occurs.iter().filter(|it| it[category]).count() as f64;
         if with == 0.0 { 1.0 } else { (with / photos).powf(-f64::from(strength)) }
-    });
-    let of_photo = |occurs: &[bool; CATEGORY_COUNT]| {
+    };
+    let of_category: Vec<f64> = (0..occurs.first().map_or(0, Vec::len)).map(of_category).collect();
+    let of_photo = |occurs: &Vec<bool>| {
         let its = of_category.iter().zip(occurs).filter(|(_, occurs)| **occurs).map(|(factor, _)| *factor);
         its.fold(1.0, f64::max)
     };
@@ -68,8 +67,8 @@ fn systematic(order: &[usize], factors: &[f64], start: f64) -> Vec<Turn> {
 mod tests {
     use super::*;
 
-    fn occurs(categories: &[usize]) -> [bool; CATEGORY_COUNT] {
-        std::array::from_fn(|it| categories.contains(&it))
+    fn occurs(categories: &[usize]) -> Vec<bool> {
+        (0..23).map(|it| categories.contains(&it)).collect()
     }
 
     #[test]

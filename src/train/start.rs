@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::checkpoint::{self, Checkpoint};
+use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::graph::{AVERAGE, STATISTICS, Spec, WEIGHTS};
 use crate::model::Model;
@@ -12,7 +13,8 @@ use crate::model::files::PREDICT_FILE;
 use crate::stage::Summary;
 
 /// What may differ between the network of the model and the one to train: no weight depends on it.
-const MAY_DIFFER: [&str; 3] = ["photo_width_px", "photo_height_px", "logit_scale"];
+/// [`Start::check_labels`] compares the label sets.
+const MAY_DIFFER: [&str; 4] = ["photo_width_px", "photo_height_px", "logit_scale", "labels"];
 
 /// A published model with the checkpoint of the epoch that was published.
 pub(super) struct Start {
@@ -70,6 +72,14 @@ impl Start {
             text(&ours[&name])
         );
         Err(Error::config("train.start_from", problem))
+    }
+
+    /// Checks that the model's maps are of the data set's categories.
+    ///
+    /// # Errors
+    /// As [`Dataset::check_labels`].
+    pub(super) fn check_labels(&self, dataset: &Dataset) -> Result<()> {
+        dataset.check_labels(&self.checkpoint.spec.labels, "train.start_from", self.model.folder().name())
     }
 
     /// The state that training starts from, in the order of [`Spec::state`]: the published weights (the average, if

@@ -14,7 +14,7 @@ use crate::dataset::{Dataset, Split};
 use crate::engine::{Engine, PrecisionChoice};
 use crate::error::Result;
 use crate::files;
-use crate::labels::{CATEGORY_COUNT, IGNORED};
+use crate::labels::IGNORED;
 use crate::model::certainty::Certainty;
 use crate::model::predictor::BATCH_SIZE;
 use crate::model::{Model, Predictor};
@@ -175,19 +175,19 @@ fn label_by_model(network: &mut Certainty, confidence: f32, photos: Vec<Named>) 
     let canvases: Vec<_> = photos.par_iter().map(|(_, _, photo)| Canvas::new(network.spec(), photo)).collect();
     let all = network.probabilities(canvases.iter().flat_map(|it| &it.pixels).copied().collect())?;
     let spec = network.spec();
-    let of_photos = all.par_chunks_exact(CATEGORY_COUNT * spec.map_rows() * spec.map_columns());
+    let of_photos = all.par_chunks_exact(spec.maps() * spec.map_rows() * spec.map_columns());
     let labelled = photos.into_par_iter().zip(canvases).zip(of_photos).map(|(((name, encoded, _), canvas), maps)| {
         let size = [canvas.width_px, canvas.height_px].map(|side| side.div_ceil(spec.stride));
-        let labels = sure_labels(maps, spec.map_columns(), size, confidence);
+        let labels = sure_labels(maps, [spec.maps(), spec.map_columns()], size, confidence);
         PseudoLabelled { file_name: name, encoded, labels, size: (size[0] as u32, size[1] as u32) }
     });
     Ok(labelled.collect())
 }
 
 /// The most probable category of each pixel of a photo of `size` (width, height) at the top left of maps
-/// `[23, rows, columns]`, or [`IGNORED`] where its probability is below `confidence`.
-fn sure_labels(maps: &[f32], columns: usize, size: [usize; 2], confidence: f32) -> Vec<u8> {
-    let plane = maps.len() / CATEGORY_COUNT;
+/// `[categories, rows, columns]`, or [`IGNORED`] where its probability is below `confidence`.
+fn sure_labels(maps: &[f32], [categories, columns]: [usize; 2], size: [usize; 2], confidence: f32) -> Vec<u8> {
+    let plane = maps.len() / categories;
     let label = |pixel: usize| {
         let probabilities = maps[pixel..].iter().step_by(plane).zip(0_u8..);
         let best =
@@ -200,6 +200,7 @@ fn sure_labels(maps: &[f32], columns: usize, size: [usize; 2], confidence: f32) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::labels::CATEGORY_COUNT;
 
     #[test]
     fn only_sure_pixels_of_the_photo_have_labels() {
@@ -211,7 +212,7 @@ mod tests {
             maps[category * 6 + pixel] = probability;
             maps[(category + 1) % CATEGORY_COUNT * 6 + pixel] = 1.0 - probability;
         }
-        assert_eq!(sure_labels(&maps, 3, [2, 2], 0.9), [0, 7, IGNORED, 3]);
-        assert_eq!(sure_labels(&maps, 3, [2, 1], 0.95), [0, IGNORED]);
+        assert_eq!(sure_labels(&maps, [CATEGORY_COUNT, 3], [2, 2], 0.9), [0, 7, IGNORED, 3]);
+        assert_eq!(sure_labels(&maps, [CATEGORY_COUNT, 3], [2, 1], 0.95), [0, IGNORED]);
     }
 }

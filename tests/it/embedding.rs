@@ -22,7 +22,7 @@ use lookbook::features::rows::{self, EMBEDDING_COLUMN, Embedding, FeatureRow, Fo
 use lookbook::gates::Gates;
 use lookbook::graph::builder::{Builder, Dim};
 use lookbook::graph::onnx::{FLOAT, FLOAT16};
-use lookbook::labels::CELL_COUNT;
+use lookbook::labels::{CELL_COUNT, LabelSet};
 use lookbook::model::Model;
 use lookbook::parser::check;
 use lookbook::segment::{self, Config, LabelSource};
@@ -424,7 +424,7 @@ pub(crate) fn write_drawn(folder: &Path, photos: u32, dimensions: usize) -> Vec<
     let (first, second) = rows.split_at(rows.len() / 3);
     for (number, rows) in [first, second].into_iter().enumerate() {
         let part = folder.join(table::part_name(number));
-        rows::write_part(&part, &rows::batch_of(rows, Some(&embedding)), Format::Parquet).unwrap();
+        rows::write_part(&part, &rows::batch_of(&LabelSet::cfpd(), rows, Some(&embedding)), Format::Parquet).unwrap();
     }
     vectors
 }

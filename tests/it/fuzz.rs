@@ -62,7 +62,7 @@ fn read_cfpd(folder: &Path) -> Result<(), String> {
 }
 
 fn read_ccp(folder: &Path) -> Result<(), String> {
-    let source = Ccp::open(folder, None).map_err(|error| error.with_causes())?;
+    let source = Ccp::open(folder).map_err(|error| error.with_causes())?;
     (0..source.len()).try_for_each(|entry| said(source.annotation(entry)))
 }
 

@@ -72,7 +72,7 @@ impl Place {
     /// Name below the shop, id and colour of each row.
     pub(crate) fn rows(&self) -> Vec<(String, u32, String)> {
         let table = FeatureTable::open(&self.path("features")).unwrap();
-        let names = lookbook::labels::cell_names();
+        let names = table.labels.cell_names();
         let row = |row: usize| {
             let shown = table.row(row).iter().position(|share| *share > 0.5).map(|cell| names[cell].clone());
             let name = Path::new(&table.paths[row]).strip_prefix(self.path("shop")).unwrap();

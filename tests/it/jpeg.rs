@@ -6,7 +6,7 @@ use lookbook::features::FeatureTable;
 use lookbook::photo::{self, Decoding, Photo, PhotoProblem};
 use lookbook::reason;
 use lookbook::stage::Common;
-use lookbook::{convert, labels, segment};
+use lookbook::{convert, segment};
 
 use crate::python::python;
 use crate::shared::shared;
@@ -106,7 +106,7 @@ fn red_dresses_are_red() {
     let config = segment::Config { catalogue, output: output.clone(), from, ..Default::default() };
     segment::run(&config, &Common::default()).unwrap().published().expect("it is published");
     let table = FeatureTable::open(&output).unwrap();
-    let dress_red = labels::cell_names().iter().position(|name| name == "dress_red").unwrap();
+    let dress_red = table.labels.cell_names().iter().position(|name| name == "dress_red").unwrap();
     assert_eq!((0..table.len()).map(|row| table.row(row)[dress_red]).collect::<Vec<_>>(), [1.0; 5]);
 }
 

@@ -488,7 +488,7 @@ fn write_model(folder: &Path) {
     let weights: Vec<f32> = parameters::initial_weights(&spec, 5).into_iter().map(|it| it * 1.5).collect();
     fs::create_dir_all(folder).expect("a folder");
     fs::write(folder.join("predict.onnx"), graph::predict(&spec, &weights)).expect("a network");
-    ColorTable::typical().write(&folder.join(color::FILE)).expect("a table");
+    ColorTable::typical(&lookbook::labels::LabelSet::cfpd()).write(&folder.join(color::FILE)).expect("a table");
 }
 
 /// Photos of arbitrary pixels in blocks, and a model.

@@ -16,6 +16,7 @@ mod gradient;
 mod incremental;
 mod install;
 mod jpeg;
+mod label_sets;
 mod labelled;
 mod layout;
 mod mat;

@@ -111,7 +111,7 @@ fn jpeg() -> Vec<u8> {
 /// The only label map of a source made of it.
 fn read_map(content: &[u8]) -> Result<Annotation, Reject> {
     let place = ccp_source(&[("a".to_owned(), content.to_owned())]);
-    Ccp::open(place.path(), None).unwrap().annotation(0).unwrap()
+    Ccp::open(place.path()).unwrap().annotation(0).unwrap()
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub(crate) fn write_flat_model(folder: &Path, category: usize) {
     weights[parameters::SEED_PARAMETER_COUNT - last + category] = 4.0;
     std::fs::create_dir_all(folder).unwrap();
     std::fs::write(folder.join("predict.onnx"), graph::predict(&spec, &weights)).unwrap();
-    ColorTable::typical().write(&folder.join(color::FILE)).unwrap();
+    ColorTable::typical(&lookbook::labels::LabelSet::cfpd()).write(&folder.join(color::FILE)).unwrap();
 }
 
 /// A JPEG of vertical stripes of equal width in the typical values of colours (ids of [`lookbook::labels::COLORS`]).

@@ -14,7 +14,7 @@ use lookbook::engine::{Engine, PrecisionChoice};
 use lookbook::gates::Gates;
 use lookbook::graph::builder::{Builder, Dim};
 use lookbook::graph::onnx::{Attribute, FLOAT, FLOAT16, INT32, INT64, UINT8};
-use lookbook::labels::COLOR_RGB;
+use lookbook::labels::{COLOR_RGB, LabelSet};
 use lookbook::model::Model;
 use lookbook::parser::{Parser, Values, check};
 use lookbook::photo::{self, Photo};
@@ -170,6 +170,12 @@ pub(crate) fn declared() -> String {
     declaration(FORM)
 }
 
+/// Writes a good parser with this text as its declaration.
+pub(crate) fn write_declared(folder: &Path, text: &str) {
+    write_parser(folder, FORM);
+    fs::write(folder.join("parser.toml"), text).unwrap();
+}
+
 fn write_parser(folder: &Path, form: Form) {
     fs::create_dir_all(folder).unwrap();
     fs::write(folder.join("network.onnx"), network(form)).unwrap();
@@ -261,7 +267,7 @@ fn every_form_gives_the_labels_that_python_gives() {
                 image::open(folder.join(picture.file_name().unwrap())).unwrap().into_luma8().into_raw()
             };
             let (expected, sure) = (of_python(folder.clone()), of_python(folder.join("sure")));
-            let categories = LABELS.map(|(_, _, name)| lookbook::labels::category_named(name).unwrap());
+            let categories = LABELS.map(|(_, _, name)| LabelSet::cfpd().category_named(name).unwrap());
             // Filters round to bytes, so colours may differ by one: only pixels that this does not rename are compared.
             let is_exact = form.resample == "nearest";
             let compared: Vec<_> = (0..found.len()).filter(|&pixel| is_exact || sure[pixel] > 0).collect();
@@ -499,7 +505,7 @@ fn every_command_takes_a_parser_and_its_rows_know_all_of_it() {
     assert!(first.inputs.iter().any(|it| it.path.ends_with("parser.toml")));
     let table = lookbook::features::FeatureTable::open(&features).unwrap();
     let row = |photo: usize, cell: &str| {
-        let at = lookbook::labels::cell_names().iter().position(|it| it == cell).unwrap();
+        let at = table.labels.cell_names().iter().position(|it| it == cell).unwrap();
         table.row(photo)[at]
     };
     // Half ink, which is a coat, half berry, which is a dress.
@@ -686,7 +692,7 @@ fn a_parser_teaches_a_network() {
     let judged = evaluate::Config { dataset, model: config.output.clone(), ..Default::default() };
     let (evaluation, _) = evaluate::run(&judged, &Common::default()).unwrap();
     let found = |category: u8| -> u64 { evaluation.confusion.iter().map(|row| row[usize::from(category)]).sum() };
-    let known = LABELS.map(|(.., category)| lookbook::labels::category_named(category).unwrap());
+    let known = LABELS.map(|(.., category)| lookbook::labels::LabelSet::cfpd().category_named(category).unwrap());
     let others: u64 = (0..23).filter(|it| !known.contains(it)).map(found).sum();
     assert_eq!(others, 0);
     assert!(known.into_iter().filter(|&it| found(it) > 0).count() > 1, "more than the background");

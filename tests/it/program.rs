@@ -44,7 +44,9 @@ fn model_folder(place: &Path) {
     let weights = lookbook::graph::parameters::initial_weights(&spec, 0);
     fs::create_dir_all(place).unwrap();
     fs::write(place.join("predict.onnx"), lookbook::graph::predict(&spec, &weights)).unwrap();
-    lookbook::color::ColorTable::typical().write(&place.join("color_table.parquet")).unwrap();
+    lookbook::color::ColorTable::typical(&lookbook::labels::LabelSet::cfpd())
+        .write(&place.join("color_table.parquet"))
+        .unwrap();
 }
 
 /// `segment` of one photo with the library at `path`.

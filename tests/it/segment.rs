@@ -8,7 +8,7 @@ use crate::shared::library;
 use lookbook::error::{Error, Result};
 use lookbook::features::rows::Format;
 use lookbook::features::{ColorRule, FeatureTable};
-use lookbook::labels::{self, CELL_COUNT};
+use lookbook::labels::{CELL_COUNT, LabelSet};
 use lookbook::model::Model;
 use lookbook::segment::{self, Config, LabelSource};
 use lookbook::stage::{Common, Outcome};
@@ -55,7 +55,7 @@ pub(crate) fn rejects(folder: &Path) -> Vec<(String, String)> {
 
 /// The cells of a row by name.
 fn cells(table: &FeatureTable, row: usize) -> Vec<(String, f32)> {
-    let named = labels::cell_names().into_iter().zip(table.row(row).iter().copied());
+    let named = table.labels.cell_names().iter().cloned().zip(table.row(row).iter().copied());
     named.filter(|(_, share)| *share > 0.0).collect()
 }
 
@@ -226,17 +226,17 @@ fn labels_are_counted_as_they_are() -> Result<()> {
         let records = dataset::Dataset::open(&dataset)?.photos(None)?.collect::<Result<Vec<_>>>()?;
         assert!(!records.is_empty() && records.len() == table.len());
         for (row, record) in records.iter().enumerate() {
-            let (categories, colors) = (record.category_map(), record.color_map().unwrap());
-            let worn = categories.iter().filter(|&&category| labels::is_apparel(category)).count();
+            let (categories, colors, labels) = (record.category_map(), record.color_map().unwrap(), LabelSet::cfpd());
+            let worn = categories.iter().filter(|&&category| labels.is_apparel(category)).count();
             assert_eq!(table.apparel_px[row], worn as u64, "{}", record.file_name);
             let mut expected = vec![0.0; CELL_COUNT];
-            for category in labels::apparel_categories().filter(|category| categories.contains(category)) {
+            for category in labels.apparel_categories().filter(|category| categories.contains(category)) {
                 let (width, height) = (record.width_px as usize, record.height_px as usize);
                 let column_major = (0..width).flat_map(|x| (0..height).map(move |y| y * width + x));
                 let pixels: Vec<usize> = column_major.filter(|&pixel| categories[pixel] == category).collect();
                 for &pixel in &pixels {
                     let color = colors[if rule == ColorRule::PerPixel { pixel } else { pixels[0] }];
-                    if let Some(cell) = labels::cell_index(category, color) {
+                    if let Some(cell) = labels.cell_index(category, color) {
                         expected[cell] += 1.0 / worn as f64;
                     }
                 }
@@ -264,9 +264,8 @@ fn what_is_too_small_is_not_present_and_another_rule_makes_other_rows() -> Resul
     let (summary, large) = with(0.5, 0.0)?;
     assert_eq!(summary.counts["outdated"], all.len(), "a row depends on the rule");
     assert_eq!(all.apparel_px, large.apparel_px);
-    let usual =
-        labels::apparel_categories().flat_map(|it| [labels::USUAL_SHARE[usize::from(it)]; labels::COLOR_COUNT - 1]);
-    let usual: Vec<f64> = usual.collect();
+    let labels = LabelSet::cfpd();
+    let usual: Vec<f64> = labels.apparel_categories().flat_map(|it| [labels.usual_share(it); 12]).collect();
     let kept =
         |(cell, &share): (usize, &f32)| if f64::from(share) >= 0.5 * usual[cell % CELL_COUNT] { share } else { 0.0 };
     let kept: Vec<f32> = all.cells.iter().enumerate().map(kept).collect();

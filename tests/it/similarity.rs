@@ -9,7 +9,7 @@ use half::f16;
 use lookbook::error::{Error, Result};
 use lookbook::features::rows::{self, FeatureRow, Format, PART_ROWS};
 use lookbook::features::{FeatureTable, PixelCounts};
-use lookbook::labels::{CATEGORY_COUNT, CELL_COUNT};
+use lookbook::labels::{CATEGORY_COUNT, CELL_COUNT, LabelSet, MAX_CELLS};
 use lookbook::shard::Shard;
 use lookbook::similarity::{self, Comparison, Config, Correlator, Matrix, Measure, Neighbour, NumberFormat};
 use lookbook::stage::Common;
@@ -30,7 +30,7 @@ pub(crate) fn row(photo_id: u32, cells: &[(usize, u32)]) -> FeatureRow {
         cell_px[cell] = count;
     }
     let apparel_px = cell_px.iter().sum();
-    let mut category_px = [0; CATEGORY_COUNT];
+    let mut category_px = vec![0; CATEGORY_COUNT];
     category_px[0] = 240_000 - 1;
     FeatureRow {
         photo_id,
@@ -53,7 +53,11 @@ fn write_features(folder: &Path, rows: impl IntoIterator<Item = FeatureRow>) -> 
     // A table without rows has one part.
     let parts = rows.chunks(PART_ROWS).chain(rows.is_empty().then_some(&rows[..]));
     parts.enumerate().try_for_each(|(number, rows)| {
-        rows::write_part(&folder.join(table::part_name(number)), &rows::batch_of(rows, None), Format::Parquet)
+        rows::write_part(
+            &folder.join(table::part_name(number)),
+            &rows::batch_of(&LabelSet::cfpd(), rows, None),
+            Format::Parquet,
+        )
     })
 }
 
@@ -412,9 +416,10 @@ fn bad_features_and_settings_are_refused_by_name() -> Result<()> {
 
     let usage = |change: fn(&mut Config)| run(place.path(), change).expect_err("a bad setting").exit_code();
     assert_eq!(usage(|config| config.top = 0), 2);
-    assert_eq!(usage(|config| config.latent_dimensions = 229), 2);
+    assert_eq!(usage(|config| config.latent_dimensions = MAX_CELLS + 1), 2);
     assert_eq!(usage(|config| config.threshold = Some(1.5)), 2);
     write_features(&features, [row(4, &[(0, 1)])])?;
+    assert_eq!(usage(|config| config.latent_dimensions = CELL_COUNT + 1), 2);
     let memory = run(place.path(), |config| config.memory = ByteSize(7)).expect_err("a row needs 8 bytes");
     assert!(matches!(memory, Error::Limit { .. }) && memory.to_string().contains("--memory"), "{memory}");
     assert!(!place.path().join("similarity").exists(), "nothing was published");

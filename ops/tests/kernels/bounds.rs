@@ -4,7 +4,7 @@
 use lookbook_ops::adam::{Adam, AdamInputs};
 use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
 use lookbook_ops::depthwise::Depthwise;
-use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadLoss, MAPS};
+use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadLoss, MAPS, MAX_MAPS};
 use lookbook_ops::maps::{Maps, Shape};
 use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
 use lookbook_ops::pointwise::{pointwise, pointwise_input_gradient, pointwise_weight_gradient};
@@ -215,34 +215,35 @@ fn batch_norm_stays_within_its_buffers() {
 #[test]
 fn the_head_stays_within_its_buffers() {
     let shapes = HEAD_CHANNELS.into_iter().flat_map(shapes);
-    for (shape, guard) in shapes.flat_map(|shape| Guard::BOTH.map(|guard| (shape, guard))) {
-        let labels: Vec<u8> = (0..shape.pixels()).map(|pixel| (pixel % MAPS) as u8).collect();
+    let cases = shapes.flat_map(|shape| Guard::BOTH.map(|guard| (shape, guard)));
+    for ((shape, guard), maps) in cases.flat_map(|case| [MAPS, 6, MAX_MAPS].map(|maps| (case, maps))) {
+        let labels: Vec<u8> = (0..shape.pixels()).map(|pixel| (pixel % maps) as u8).collect();
         let labels = Guarded::new(&labels, guard);
-        let inputs = [shape.len(), MAPS * shape.channels, MAPS, MAPS];
-        check(inputs, [shape.len(), MAPS * shape.channels, MAPS], |workers, [input, weight, bias, _], results| {
-            let head = Head { shape, input, weight, bias, photo: [shape.rows, shape.columns] };
+        let inputs = [shape.len(), maps * shape.channels, maps, maps];
+        check(inputs, [shape.len(), maps * shape.channels, maps], |workers, [input, weight, bias, _], results| {
+            let head = Head { maps, shape, input, weight, bias, photo: [shape.rows, shape.columns] };
             let [of_input, of_weight, of_bias] = results;
             let learnt = head.learn(workers, HeadLoss::Bce, &labels, of_input);
             of_weight.copy_from_slice(&learnt.weight);
             of_bias.copy_from_slice(&learnt.bias);
         });
         check(inputs, [shape.len()], |workers, [input, weight, bias, of_categories], [of_input]| {
-            let head = Head { shape, input, weight, bias, photo: [shape.rows, shape.columns] };
+            let head = Head { maps, shape, input, weight, bias, photo: [shape.rows, shape.columns] };
             let loss = HeadLoss::Softmax { weights: of_categories, dice: 1.0, smoothing: 0.1 };
             assert!(head.learn(workers, loss, &labels, of_input).loss.is_finite());
         });
         check(inputs, [2], |workers, [input, weight, bias, _], [losses]| {
-            let head = Head { shape, input, weight, bias, photo: [shape.rows, shape.columns] };
+            let head = Head { maps, shape, input, weight, bias, photo: [shape.rows, shape.columns] };
             let mut map = Guarded::new(&vec![99; shape.pixels()], guard);
             losses.copy_from_slice(&head.evaluate(workers, false, &labels, &mut map));
-            let mut counts = vec![0; shape.batch * MAPS];
+            let mut counts = vec![0; shape.batch * maps];
             let mut same = Guarded::new(&vec![98; shape.pixels()], guard);
             head.label(workers, 1, &mut same, &mut counts);
             assert_eq!(map[..], same[..]);
             for scale in [2, 4] {
                 let mut enlarged = Guarded::new(&vec![97; scale * scale * shape.pixels()], guard);
                 head.label(workers, scale, &mut enlarged, &mut counts);
-                assert!(enlarged.iter().all(|&it| usize::from(it) < MAPS));
+                assert!(enlarged.iter().all(|&it| usize::from(it) < maps));
             }
         });
     }

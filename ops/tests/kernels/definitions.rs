@@ -5,7 +5,7 @@ use lookbook_ops::adam::{Adam, AdamInputs};
 use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
 use lookbook_ops::depthwise::Depthwise;
 use lookbook_ops::dots::Vectors;
-use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadLoss, MAPS};
+use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadLoss, MAPS, MAX_MAPS};
 use lookbook_ops::maps::{Maps, Shape};
 use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
 use lookbook_ops::pointwise::{pointwise, pointwise_input_gradient, pointwise_weight_gradient};
@@ -504,6 +504,9 @@ fn naive_pixel(maps: &[f64], label: usize, weights: Option<&[f32]>, smoothing: f
 /// Weight of the Dice term in tests that use one.
 const DICE: f32 = 0.7;
 
+/// Numbers of maps: the fewest, the usual one, and others up to the most.
+const NUMBERS: [usize; 5] = [2, 6, MAPS, 59, MAX_MAPS];
+
 /// The Dice term by its definition, from all pixels' maps, and its gradient with respect to each of them.
 fn naive_dice(maps: &[Vec<f64>], labels: &[u8]) -> (f64, Vec<Vec<f64>>) {
     let softmax = |maps: &Vec<f64>| {
@@ -513,9 +516,9 @@ fn naive_dice(maps: &[Vec<f64>], labels: &[u8]) -> (f64, Vec<Vec<f64>>) {
     let probabilities: Vec<Vec<f64>> = maps.iter().map(softmax).collect();
     let truth = |pixel: usize, map: usize| f64::from(u8::from(usize::from(labels[pixel]) == map));
     let sum = |of: &dyn Fn(usize) -> f64| (0..labels.len()).map(of).sum::<f64>();
-    let there: Vec<usize> = (0..MAPS).filter(|&map| labels.contains(&(map as u8))).collect();
+    let there: Vec<usize> = (0..maps[0].len()).filter(|&map| labels.contains(&(map as u8))).collect();
     let mut loss = f64::from(DICE);
-    let mut by_probability = vec![vec![0.0; MAPS]; labels.len()];
+    let mut by_probability = vec![vec![0.0; maps[0].len()]; labels.len()];
     for &map in &there {
         let both = sum(&|pixel| probabilities[pixel][map] * truth(pixel, map));
         let all = sum(&|pixel| probabilities[pixel][map] + truth(pixel, map));
@@ -527,29 +530,36 @@ fn naive_dice(maps: &[Vec<f64>], labels: &[u8]) -> (f64, Vec<Vec<f64>>) {
     }
     let through = |(p, gradient): (&Vec<f64>, &Vec<f64>)| {
         let part = |to: usize, from: usize| gradient[from] * p[from] * (f64::from(u8::from(to == from)) - p[to]);
-        (0..MAPS).map(|to| (0..MAPS).map(|from| part(to, from)).sum()).collect()
+        (0..maps[0].len()).map(|to| (0..maps[0].len()).map(|from| part(to, from)).sum()).collect()
     };
     (loss, probabilities.iter().zip(&by_probability).map(through).collect())
 }
 
-fn check_head([batch, rows, columns]: [usize; 3], channels: usize, weights: Option<&[f32]>, smoothing: f32) {
+/// Checks a head of `count` maps; `smoothing` as of [`HeadLoss::Softmax`].
+fn check_head(
+    count: usize,
+    [batch, rows, columns]: [usize; 3],
+    channels: usize,
+    weights: Option<&[f32]>,
+    smoothing: f32,
+) {
     let shape = Shape { batch, rows, columns, channels };
     let photo = [rows.div_ceil(2), columns];
     let mut rng = ChaCha8Rng::seed_from_u64(shape.len() as u64);
     let input = random(&mut rng, shape.len());
-    let (weight, bias) = (random(&mut rng, MAPS * channels), random(&mut rng, MAPS));
-    let labels: Vec<u8> = (0..shape.pixels()).map(|_| rng.random_range(0..MAPS as u8)).collect();
-    let scale = 1.0 / (shape.pixels() * if weights.is_some() { 1 } else { MAPS }) as f64;
+    let (weight, bias) = (random(&mut rng, count * channels), random(&mut rng, count));
+    let labels: Vec<u8> = (0..shape.pixels()).map(|_| rng.random_range(0..count as u8)).collect();
+    let scale = 1.0 / (shape.pixels() * if weights.is_some() { 1 } else { count }) as f64;
     let (mut loss, mut own_loss, mut own_bce, mut right) = (0.0, 0.0, 0.0, 0.0);
     let (mut of_input, mut of_weight, mut of_bias) =
-        (vec![0.0; shape.len()], vec![0.0; MAPS * channels], vec![0.0; MAPS]);
+        (vec![0.0; shape.len()], vec![0.0; count * channels], vec![0.0; count]);
     let mut categories = Vec::new();
-    let mut counts = vec![0; batch * MAPS];
+    let mut counts = vec![0; batch * count];
     let maps = |pixel: usize| {
         let x = &input[pixel * channels..][..channels];
         let product = |n: usize, k: usize| f64::from(x[k]) * f64::from(weight[n * channels + k]);
         let map = |n: usize| (0..channels).map(|k| product(n, k)).sum::<f64>() + f64::from(bias[n]);
-        (0..MAPS).map(map).collect::<Vec<f64>>()
+        (0..count).map(map).collect::<Vec<f64>>()
     };
     let all_maps: Vec<Vec<f64>> = (0..shape.pixels()).map(maps).collect();
     let (of_dice, dice_gradient) = naive_dice(&all_maps, &labels);
@@ -563,13 +573,13 @@ fn check_head([batch, rows, columns]: [usize; 3], channels: usize, weights: Opti
         categories.push(category as u8);
         loss += of_pixel * scale;
         if row < photo[0] && column < photo[1] {
-            let plain = weights.map(|_| [1.0; MAPS]);
+            let plain = weights.map(|_| vec![1.0; count]);
             let (of_own, bce, ..) = naive_pixel(maps, label, plain.as_ref().map(|it| &it[..]), 0.0);
             let share = 1.0 / (batch * photo[0] * photo[1]) as f64;
-            own_loss += of_own * share / if weights.is_some() { 1.0 } else { MAPS as f64 };
-            own_bce += bce * share / MAPS as f64;
+            own_loss += of_own * share / if weights.is_some() { 1.0 } else { count as f64 };
+            own_bce += bce * share / count as f64;
             right += f64::from(u8::from(category == label)) * share;
-            counts[photo_index * MAPS + category] += 1;
+            counts[photo_index * count + category] += 1;
         }
         for (n, gradient) in gradient.iter().enumerate() {
             of_bias[n] += gradient * scale;
@@ -582,7 +592,7 @@ fn check_head([batch, rows, columns]: [usize; 3], channels: usize, weights: Opti
         }
     }
     loss += weights.map_or(0.0, |_| of_dice);
-    let head = Head { shape, input: &input, weight: &weight, bias: &bias, photo };
+    let head = Head { maps: count, shape, input: &input, weight: &weight, bias: &bias, photo };
     every_instructions(|workers| {
         let kind = weights.map_or(HeadLoss::Bce, |weights| HeadLoss::Softmax { weights, dice: DICE, smoothing });
         let mut input_gradient = vec![f32::NAN; shape.len()];
@@ -595,7 +605,7 @@ fn check_head([batch, rows, columns]: [usize; 3], channels: usize, weights: Opti
         let losses = head.evaluate(workers, weights.is_some(), &labels, &mut map);
         assert_close("losses", &losses, &[own_loss, own_bce]);
         assert_eq!(map, categories);
-        let (mut map, mut found) = (vec![99; shape.pixels()], vec![99; batch * MAPS]);
+        let (mut map, mut found) = (vec![99; shape.pixels()], vec![99; batch * count]);
         head.label(workers, 1, &mut map, &mut found);
         assert_eq!((map, found), (categories.clone(), counts.clone()));
     });
@@ -603,31 +613,63 @@ fn check_head([batch, rows, columns]: [usize; 3], channels: usize, weights: Opti
 
 #[test]
 fn the_head_is_as_defined() {
-    let weights: Vec<f32> = (0..MAPS).map(|it| 0.5 + it as f32 * 0.1).collect();
+    let weights: Vec<f32> = (0..MAX_MAPS).map(|it| 0.5 + it as f32 * 0.1).collect();
     for (size, channels) in SIZES.into_iter().flat_map(|size| HEAD_CHANNELS.map(|channels| (size, channels))) {
-        check_head(size, channels, None, 0.0);
-        check_head(size, channels, Some(&weights), 0.0);
-        check_head(size, channels, Some(&weights), 0.2);
+        for count in NUMBERS {
+            check_head(count, size, channels, None, 0.0);
+            check_head(count, size, channels, Some(&weights[..count]), 0.0);
+            check_head(count, size, channels, Some(&weights[..count]), 0.2);
+        }
+    }
+}
+
+/// A head's bias may be one for each photo.
+#[test]
+fn a_bias_for_each_photo_is_that_of_the_photo() {
+    let shape = Shape { batch: 2, rows: 3, columns: 5, channels: 8 };
+    for count in NUMBERS {
+        let mut rng = ChaCha8Rng::seed_from_u64(count as u64);
+        let input = random(&mut rng, shape.len() / 2).repeat(2);
+        let (weight, bias) = (random(&mut rng, count * 8), random(&mut rng, 2 * count));
+        let labels: Vec<u8> = (0..15).map(|_| rng.random_range(0..count as u8)).collect::<Vec<_>>().repeat(2);
+        every_instructions(|workers| {
+            let learn = |batch: usize, bias: &[f32]| {
+                let shape = Shape { batch, ..shape };
+                let input = &input[..shape.len()];
+                let head = Head { maps: count, shape, input, weight: &weight, bias, photo: [3, 5] };
+                let mut gradient = vec![0.0; shape.len()];
+                let learnt = head.learn(workers, HeadLoss::Bce, &labels[..shape.pixels()], &mut gradient);
+                (learnt, gradient)
+            };
+            let (both, gradient) = learn(2, &bias);
+            let each = bias.chunks_exact(count).map(|bias| learn(1, bias));
+            for (photo, (learnt, of_input)) in each.enumerate() {
+                let half = |values: &[f32]| values.iter().map(|it| f64::from(*it) / 2.0).collect::<Vec<_>>();
+                assert_close("bias gradient", &both.bias[photo * count..][..count], &half(&learnt.bias));
+                assert_close("input gradient", &gradient[photo * 120..][..120], &half(&of_input));
+                assert_eq!(both.present[photo * count..][..count], learnt.present);
+            }
+        });
     }
 }
 
 /// The label map of enlarged maps by its definition: bilinear interpolation between the centres of pixels, the pixels at the
 /// edge repeated.
-fn check_enlarged([batch, rows, columns]: [usize; 3], channels: usize, scale: usize) {
+fn check_enlarged(count: usize, [batch, rows, columns]: [usize; 3], channels: usize, scale: usize) {
     let shape = Shape { batch, rows, columns, channels };
     let mut rng = ChaCha8Rng::seed_from_u64((shape.len() * scale) as u64);
-    let mut drawn = |count: usize| -> Vec<f32> { (0..count).map(|_| rng.random_range(-1.0..1.0)).collect() };
-    let (input, weight, bias) = (drawn(shape.len()), drawn(MAPS * channels), drawn(MAPS));
+    let mut drawn = |len: usize| -> Vec<f32> { (0..len).map(|_| rng.random_range(-1.0..1.0)).collect() };
+    let (input, weight, bias) = (drawn(shape.len()), drawn(count * channels), drawn(count));
     let map_at = |photo: usize, row: usize, column: usize, category: usize| {
         let pixel = (photo * rows + row) * columns + column;
         let x = &input[pixel * channels..][..channels];
         let products = x.iter().zip(&weight[category * channels..]).map(|(x, w)| f64::from(*x) * f64::from(*w));
         products.sum::<f64>() + f64::from(bias[category])
     };
-    let around = |position: usize, count: usize| {
-        let at = ((position as f64 + 0.5) / scale as f64 - 0.5).clamp(0.0, (count - 1) as f64);
+    let around = |position: usize, side: usize| {
+        let at = ((position as f64 + 0.5) / scale as f64 - 0.5).clamp(0.0, (side - 1) as f64);
         let before = at as usize;
-        (before, (before + 1).min(count - 1), at.fract())
+        (before, (before + 1).min(side - 1), at.fract())
     };
     let mut expected = Vec::new();
     for (photo, row, column) in (0..batch)
@@ -640,14 +682,14 @@ fn check_enlarged([batch, rows, columns]: [usize; 3], channels: usize, scale: us
                 |row| map_at(photo, row, left, category) * (1.0 - along) + map_at(photo, row, right, category) * along;
             of_row(top) * (1.0 - down) + of_row(bottom) * down
         };
-        let values: Vec<f64> = (0..MAPS).map(value).collect();
+        let values: Vec<f64> = (0..count).map(value).collect();
         let highest = values.iter().copied().fold(f64::MIN, f64::max);
-        expected.push((0..MAPS).filter(|&category| values[category] > highest - 1e-5).collect::<Vec<_>>());
+        expected.push((0..count).filter(|&category| values[category] > highest - 1e-5).collect::<Vec<_>>());
     }
     let photo = [rows.div_ceil(2), columns];
-    let head = Head { shape, input: &input, weight: &weight, bias: &bias, photo };
+    let head = Head { maps: count, shape, input: &input, weight: &weight, bias: &bias, photo };
     every_instructions(|workers| {
-        let (mut map, mut counts) = (vec![99; shape.pixels() * scale * scale], vec![99; batch * MAPS]);
+        let (mut map, mut counts) = (vec![99; shape.pixels() * scale * scale], vec![99; batch * count]);
         head.label(workers, scale, &mut map, &mut counts);
         for (at, (found, expected)) in map.iter().zip(&expected).enumerate() {
             assert!(expected.contains(&usize::from(*found)), "pixel {at}: {found}, not one of {expected:?}");
@@ -660,8 +702,10 @@ fn check_enlarged([batch, rows, columns]: [usize; 3], channels: usize, scale: us
 #[test]
 fn enlarged_label_maps_are_as_defined() {
     for (size, channels) in SIZES.into_iter().flat_map(|size| HEAD_CHANNELS.map(|channels| (size, channels))) {
-        check_enlarged(size, channels, 2);
-        check_enlarged(size, channels, 4);
+        for count in NUMBERS {
+            check_enlarged(count, size, channels, 2);
+            check_enlarged(count, size, channels, 4);
+        }
     }
 }
 
@@ -749,7 +793,7 @@ fn shapes_that_were_drawn_give_what_is_defined() {
         check_depthwise(Shape { channels: 8 * rng.random_range(1..=4), ..shape }, &mut rng);
         check_up(shape, out);
         check_pool(Shape { rows: 2 * rows, columns: 2 * columns, ..shape });
-        check_head([batch, rows, columns], HEAD_CHANNELS[columns % HEAD_CHANNELS.len()], None, 0.0);
+        check_head(MAPS, [batch, rows, columns], HEAD_CHANNELS[columns % HEAD_CHANNELS.len()], None, 0.0);
         check_batch_norm([batch + 1, rows, columns], channels);
     }
 }
@@ -761,7 +805,7 @@ fn extreme_maps_are_clipped_as_keras_clips() {
     let mut bias = vec![-100.0; MAPS];
     bias[3] = 100.0;
     let (input, weight) = (vec![0.0; 8], vec![0.0; MAPS * 8]);
-    let head = Head { shape, input: &input, weight: &weight, bias: &bias, photo: [1, 1] };
+    let head = Head { maps: MAPS, shape, input: &input, weight: &weight, bias: &bias, photo: [1, 1] };
     every_instructions(|workers| {
         let mut gradient = vec![0.0; 8];
         let right = head.learn(workers, HeadLoss::Bce, &[3], &mut gradient);
