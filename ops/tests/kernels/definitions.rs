@@ -618,7 +618,7 @@ fn the_head_is_as_defined() {
         for count in NUMBERS {
             check_head(count, size, channels, None, 0.0);
             check_head(count, size, channels, Some(&weights[..count]), 0.0);
-            check_head(count, size, channels, Some(&weights[..count]), 0.2);
+            check_head(count, size, channels, Some(&weights[..count]), 0.3);
         }
     }
 }
