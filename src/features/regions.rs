@@ -182,7 +182,7 @@ mod tests {
 
     /// The extents by another way: from each pixel, everything that can be reached.
     fn flooded(labels: &[u8], width: usize) -> Vec<Extent> {
-        let (mut seen, mut extents) = (vec![false; labels.len()], vec![Extent::default(); COUNT]);
+        let (mut seen, mut extents) = (vec![false; labels.len()], vec![Extent::default(); COUNT + 1]);
         for start in 0..labels.len() {
             let (mut pixels, mut reached) = (0, vec![start]);
             while let Some(pixel) = reached.pop() {
@@ -202,6 +202,7 @@ mod tests {
             extent.pixels += pixels;
             extent.largest = extent.largest.max(pixels);
         }
+        extents.truncate(COUNT);
         extents
     }
 

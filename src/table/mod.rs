@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ pub const SCHEMA_VERSION: &str = "1";
 pub const SCHEMA_VERSION_KEY: &str = "lookbook.schema_version";
 /// Metadata key of the table's name.
 pub const TABLE_KEY: &str = "lookbook.table";
+/// A table of at most so many bytes is read at once: it takes fewer system calls than a few for each of its columns.
+const SMALL_TABLE: u64 = 4 << 20;
 /// Zstandard level of all tables: the best ratio at which writing is still faster than the stages that produce the
 /// rows.
 const ZSTD_LEVEL: i32 = 3;
@@ -174,7 +177,13 @@ pub fn write_table(path: &Path, rows: &RecordBatch) -> Result<()> {
 /// [`Error::Input`] if the file cannot be opened or is not a Parquet file, [`Error::Schema`] if it is another table,
 /// another version, or lacks a column.
 pub fn read_table(path: &Path, name: &str, columns: &[&str], batch_rows: usize) -> Result<TableReader> {
-    reader(path, open(path)?, name, columns, batch_rows)
+    let mut file = File::open(path).map_err(Error::io("open", path))?;
+    if file.metadata().map_err(Error::io("read", path))?.len() > SMALL_TABLE {
+        return reader(path, opened(path, file)?, name, columns, batch_rows);
+    }
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).map_err(Error::io("read", path))?;
+    reader(path, opened(path, Bytes::from(content))?, name, columns, batch_rows)
 }
 
 /// Like [`read_table`], from `encoded`, the content of the file at `path`.

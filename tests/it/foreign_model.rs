@@ -396,9 +396,9 @@ fn operators_refuse_what_agrees_but_has_no_kernel() {
     let mut call = of("HeadLabels", &[&[1, 4, 4, 40], &[23, 40, 1, 1], &[23]], 2);
     call.attributes = vec![Attribute::ints("photo", &[4, 4])];
     assert_refused(&call, "40 channels");
-    let mut call = of("HeadLabels", &[&[1, 4, 4, 8], &[5, 8, 1, 1], &[5]], 2);
+    let mut call = of("HeadLabels", &[&[1, 4, 4, 8], &[65, 8, 1, 1], &[65]], 2);
     call.attributes = vec![Attribute::ints("photo", &[4, 4])];
-    assert_refused(&call, "5 categories");
+    assert_refused(&call, "65 categories");
 }
 
 #[test]
