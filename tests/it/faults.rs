@@ -473,7 +473,12 @@ fn try_all(scenario: &Scenario, each: Option<usize>) -> Tried {
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let work = || {
         let mut tried = Tried::default();
-        while let Some(injection) = injections.get(next.fetch_add(1, Ordering::Relaxed)) {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(injection) = injections.get(at) else { return tried };
+            if at > 0 && at.is_multiple_of(500) {
+                eprintln!("{}: {at} of {} faults", scenario.name, injections.len());
+            }
             let (ended, promises) = try_fault(scenario, &template, injection);
             tried.faults += 1;
             tried.ended += usize::from(ended);
@@ -483,7 +488,6 @@ fn try_all(scenario: &Scenario, each: Option<usize>) -> Tried {
                 tried.broken.push(broken);
             }
         }
-        tried
     };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
