@@ -141,6 +141,16 @@ mod tests {
     }
 
     #[test]
+    fn coordinates_are_read_to_the_last_digit() {
+        // 17 digits, as Python writes them: the nearest number, and not one beside it.
+        for at in 0..10_000_u32 {
+            let text = format!("{:.14}", f64::from(at).sqrt() * std::f64::consts::PI + 100.0);
+            let read: f64 = serde_json::from_str(&text).expect("a number");
+            assert_eq!(Ok(read), text.parse(), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_polygon_is_named() {
         let mut map = LabelMap::new(4, 3);
         for bad in [&[1.0, 1.0, 2.0, 2.0][..], &[0.0; 7], &[f64::NAN; 6], &[f64::INFINITY; 6], &[1e300; 6], &[]] {

@@ -259,6 +259,17 @@ fn only_what_is_new_is_embedded_and_another_embedder_renews_all() {
 }
 
 #[test]
+fn a_table_with_embeddings_is_a_list_of_photos() {
+    let Some(place) = place() else { return };
+    segment(&config(&place));
+    let catalogue = place.path("features").join(table::part_name(0));
+    let listed = Config { catalogue, output: place.path("listed"), ..place.config() };
+    let planned = segment::run(&listed, &Common { dry_run: true, ..Common::default() }).unwrap();
+    let lookbook::stage::Outcome::Planned(planned) = planned else { panic!("it is only planned") };
+    assert_eq!(planned.counts.count("photos"), Some(4));
+}
+
+#[test]
 fn a_row_that_stays_loses_the_embedding_of_another_embedder_and_gets_its_own_when_the_photo_is_back() {
     let Some(place) = place() else { return };
     let config = Config { keep_vanished: true, ..config(&place) };
