@@ -6,7 +6,7 @@
 //! it do not run.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -17,11 +17,11 @@ use crate::settings::Settings;
 use crate::shard::Shard;
 use crate::stage::{self, Common, Depth, Outcome, RunFolders, StageConfig, Summary};
 use crate::stages::{self, OF_A_RUN, Visitor};
-use crate::{doctor, runtime, sample, segment, similarity, train, units};
+use crate::{doctor, report, runtime, sample, segment, similarity, train, units};
 
 /// The setting of `segment` that a run may take from its command line.
 const CATALOGUE: &str = "catalogue";
-/// The setting of `segment` that names the model or parser.
+/// The setting of `segment` and `report` that names the model or parser.
 const MODEL: &str = "model";
 
 /// What to run.
@@ -184,8 +184,33 @@ impl<'a> Night<'a> {
         Ok(night)
     }
 
-    /// The requested range of stages; without the sample if there is a source.
+    /// The requested range of stages; without the sample if there is a source, and without training if nothing would take
+    /// the model.
     fn chosen(&self) -> Result<Vec<&'static str>> {
+        let of_train = |name: &str| name == train::Config::NAME;
+        let is_idle = self.other_model().is_some() && !self.request.force.iter().any(|it| of_train(it));
+        let stages = self.requested()?.into_iter();
+        Ok(stages.filter(|name| !(is_idle && of_train(name))).collect())
+    }
+
+    /// The model or parser that `segment` takes in place of this run's own, if the settings name one and nothing of training.
+    fn other_model(&self) -> Option<PathBuf> {
+        let trains = self.settings.sections().any(|it| it == train::Config::NAME);
+        if trains || !self.settings.names(segment::Config::NAME, MODEL) {
+            return None;
+        }
+        // Settings that are wrong are told by the check.
+        let model = self.config::<segment::Config>().ok()?.model;
+        (!self.makes(&model)).then_some(model)
+    }
+
+    /// Whether a folder is one that this run makes.
+    fn makes(&self, folder: &Path) -> bool {
+        let [folder, output] = [folder, &self.output].map(|it| std::path::absolute(it).unwrap_or_default());
+        folder.starts_with(output)
+    }
+
+    fn requested(&self) -> Result<Vec<&'static str>> {
         let all: Vec<&str> =
             OF_A_RUN.into_iter().filter(|&name| name != sample::Config::NAME || self.source.is_none()).collect();
         let place = |setting: &str, name: &str| {
@@ -223,6 +248,12 @@ impl<'a> Night<'a> {
             if self.settings.names(C::NAME, MODEL) {
                 places.remove(MODEL);
             }
+        }
+        if C::NAME == report::Config::NAME
+            && !self.settings.names(C::NAME, MODEL)
+            && let Some(model) = self.other_model()
+        {
+            places.insert(MODEL.to_owned(), json!(model));
         }
         if [segment::Config::NAME, similarity::Config::NAME].contains(&C::NAME) {
             places.extend(self.request.shard.map(|shard| ("shard".to_owned(), json!(shard))));
@@ -263,12 +294,10 @@ impl<'a> Night<'a> {
             runtime::check(engine)?;
             runtime::precision(config.precision, engine)?;
         }
-        let [catalogue, model, output] =
-            [&config.catalogue, &config.model, &self.output].map(|it| std::path::absolute(it).unwrap_or_default());
-        let is_made = model.starts_with(&output);
+        let is_made = self.makes(&config.model);
         let model = if is_made { None } else { segment::open_model(config, &self.common.gates)? };
         segment::open_embedder(config, &self.common.gates)?;
-        if catalogue.starts_with(output) {
+        if self.makes(&config.catalogue) {
             return Ok(());
         }
         segment::check_catalogue(config)?;

@@ -70,7 +70,7 @@ const SEGMENT: &[&str] = &[
     "small.toml",
 ];
 const SIMILARITY: &[&str] = &["similarity", "--features", "features", "--output", "similarity", "--threshold", "0"];
-const SETTINGS: &str = "[train]\nepochs = 1\nbatch_size = 2\nphoto_width_px = 32\nphoto_height_px = 48\n\
+const SETTINGS: &str = "[train]\nepochs = 1\nbatch_size = 2\nphoto_width_px = 32\nphoto_height_px = 48\nchannels = [8, 16]\n\
                         [segment]\nkeep_every_photos = 2\n";
 
 const SCENARIOS: &[Scenario] = &[

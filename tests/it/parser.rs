@@ -647,6 +647,35 @@ fn answers_that_are_none_end_with_the_name_of_the_photo() {
 }
 
 #[test]
+fn a_night_with_a_parser_trains_nothing_and_reports_the_parser() {
+    let Some(SmallPlace { place, parser, .. }) = small_place() else { return };
+    let [file, source, output] = ["night.toml", "source", "output"].map(|it| place.path().join(it));
+    let settings = format!("[convert]\nsource = '{}'\n[segment]\nmodel = '{}'\n", source.display(), parser.display());
+    let night = |more: &str, force: &[&str], dry_run: bool| {
+        fs::write(&file, format!("{settings}{more}")).unwrap();
+        let force = force.iter().map(|it| (*it).to_owned()).collect();
+        let request = run::Request { output: Some(output.clone()), force, ..Default::default() };
+        let common = Common { dry_run, ..Common::default() };
+        let report = run::run(&request, &Settings::read(Some(&file)).unwrap(), &common).unwrap();
+        report.stages.iter().map(|it| it.stage).collect::<Vec<_>>()
+    };
+    let without = ["convert", "segment", "similarity", "report"];
+    assert_eq!(night("", &[], false), without);
+    assert!(!output.join("model").exists());
+    let report = Summary::read(&output.join("report")).unwrap();
+    assert!(report.inputs.iter().any(|it| it.path.ends_with("parser.toml")), "{:?}", report.inputs);
+    assert!(night("", &["train"], true).contains(&"train"));
+    assert!(night("[train]\nepochs = 1\n", &[], true).contains(&"train"));
+    // The run's own model, by its name.
+    let own = settings.replace(&parser.display().to_string(), &output.join("model").display().to_string());
+    fs::write(&file, own).unwrap();
+    let request = run::Request { output: Some(output.clone()), ..Default::default() };
+    let common = Common { dry_run: true, ..Common::default() };
+    let planned = run::run(&request, &Settings::read(Some(&file)).unwrap(), &common).unwrap();
+    assert!(planned.stages.iter().any(|it| it.stage == "train"));
+}
+
+#[test]
 fn a_night_segments_with_the_parser_of_its_settings() {
     let Some(SmallPlace { place, parser, .. }) = small_place() else { return };
     let file = place.path().join("night.toml");
