@@ -10,12 +10,11 @@
 //! of one category within a tile. Single pixels are affected by grain, folds and reflections. `docs/tables.md` has the
 //! measurements. The table of another label set than the default one has its colours in the metadata (`lookbook.colors`).
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, Float32Array, UInt8Array, UInt64Array};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field};
 use arrow::record_batch::RecordBatch;
 use rayon::prelude::*;
 
@@ -172,9 +171,7 @@ impl ColorTable {
         ];
         let mut schema = table::schema(TABLE, fields);
         if let Some(names) = other_colors(&self.labels) {
-            let mut metadata: HashMap<_, _> = schema.metadata().clone().into();
-            metadata.insert(COLORS_KEY.to_owned(), names);
-            schema = Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata));
+            schema = table::with_metadata(&schema, COLORS_KEY, names);
         }
         let rows = RecordBatch::try_new(schema, columns).expect("the columns match the schema");
         table::write_table(path, &rows)

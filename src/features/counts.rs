@@ -101,7 +101,7 @@ impl PixelCounts {
             category_px[usize::from(category)] += 1;
         }
         let apparel_px = labels.apparel_categories().map(|category| category_px[usize::from(category)]).sum();
-        let cells = if labels.cell_count() <= u8::NO_LABEL.place() {
+        let cells = if labels.cell_count() <= usize::from(u8::NO_LABEL) {
             extents(&cell_map::<u8>(labels, label_map, width, rule.color, color_of), width, labels.cell_count())
         } else {
             extents(&cell_map::<u16>(labels, label_map, width, rule.color, color_of), width, labels.cell_count())

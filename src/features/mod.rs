@@ -1,7 +1,7 @@
 //! The feature table: computed from label maps and colours, and as later stages read it.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{Array, Float32Array, StringArray, UInt32Array};
@@ -54,7 +54,7 @@ impl FeatureTable {
     /// [`crate::Error::Input`], [`crate::Error::Schema`].
     pub fn open(folder: &Path) -> Result<Self> {
         let parts = table::parts(folder)?;
-        let labels = labels_of(folder)?;
+        let labels = common_labels(&parts)?;
         let read = parts.par_iter().map(|part| Self::read(part, &labels)).collect::<Result<Vec<_>>>()?;
         let table = read.into_iter().reduce(Self::then).expect("there are parts");
         table.check(folder)?;
@@ -189,7 +189,7 @@ impl FeatureStatistics {
     /// As [`FeatureTable::open`].
     pub fn scan(folder: &Path) -> Result<Self> {
         let parts = table::parts(folder)?;
-        let labels = labels_of(folder)?;
+        let labels = common_labels(&parts)?;
         let sums = parts.par_iter().map(|part| Sums::of(part, &labels)).collect::<Result<Vec<_>>>()?;
         let sum = |of: &dyn Fn(&Sums) -> u64| sums.iter().map(of).sum::<u64>();
         let cells = labels.cell_names().iter().enumerate();
@@ -256,7 +256,10 @@ impl Sums {
 /// # Errors
 /// As [`rows::labels_of`]; [`Error::Input`] if a part has another one than the first.
 pub fn labels_of(folder: &Path) -> Result<LabelSet> {
-    let parts = table::parts(folder)?;
+    common_labels(&table::parts(folder)?)
+}
+
+fn common_labels(parts: &[PathBuf]) -> Result<LabelSet> {
     let of = |part: &Path| rows::labels_of(part, &Footer::read(part)?.schema);
     let labels = of(&parts[0])?;
     for part in &parts[1..] {

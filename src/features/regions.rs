@@ -3,18 +3,17 @@
 use std::ops::Range;
 
 /// The labels of a map: bytes, or words if there are more than bytes can tell apart.
-pub(super) trait Label: Copy + PartialEq {
+pub(super) trait Label: Copy + PartialEq + Into<usize> {
     /// The label of pixels that belong to no region.
     const NO_LABEL: Self;
 
     /// The label of that number.
     fn of(place: usize) -> Self;
 
-    /// Its number.
-    fn place(self) -> usize;
-
     /// How many of the first pixels are equal.
-    fn run_length(pixels: &[Self]) -> usize;
+    fn run_length(pixels: &[Self]) -> usize {
+        pixels.iter().take_while(|&&it| it == pixels[0]).count()
+    }
 }
 
 impl Label for u8 {
@@ -22,10 +21,6 @@ impl Label for u8 {
 
     fn of(place: usize) -> Self {
         place as Self
-    }
-
-    fn place(self) -> usize {
-        usize::from(self)
     }
 
     /// Eight at a time.
@@ -47,14 +42,6 @@ impl Label for u16 {
 
     fn of(place: usize) -> Self {
         place as Self
-    }
-
-    fn place(self) -> usize {
-        usize::from(self)
-    }
-
-    fn run_length(pixels: &[Self]) -> usize {
-        pixels.iter().take_while(|&&it| it == pixels[0]).count()
     }
 }
 
@@ -165,7 +152,7 @@ impl<L: Label> Regions<L> {
             let pixels = self.runs[run].columns.len() as u32;
             let region = &mut regions[self.first_of(run)];
             *region += pixels;
-            let extent = &mut extents[self.runs[run].label.place()];
+            let extent = &mut extents[self.runs[run].label.into()];
             extent.pixels += pixels;
             extent.largest = extent.largest.max(*region);
         }

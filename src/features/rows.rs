@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 use super::counts::PixelCounts;
 use crate::error::{Error, Result};
 use crate::labels::LabelSet;
-use crate::table::{TableWriter, schema};
+use crate::table::{TableWriter, schema, with_metadata};
 
 /// Name of the table in its metadata.
 pub const TABLE: &str = "features";
@@ -154,9 +154,7 @@ pub fn schema_of(labels: &LabelSet, embedding: Option<&Embedding>) -> SchemaRef 
     if labels.is_cfpd() {
         return made;
     }
-    let mut metadata = made.metadata().clone();
-    metadata.insert(LABELS_KEY.to_owned(), serde_json::to_string(labels).expect("a label set is plain data"));
-    Arc::new(Schema::new_with_metadata(made.fields().clone(), metadata))
+    with_metadata(&made, LABELS_KEY, serde_json::to_string(labels).expect("a label set is plain data"))
 }
 
 /// The label set of a table of this schema; `path` is its part.

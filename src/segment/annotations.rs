@@ -14,7 +14,6 @@ use super::config::{Config, Masks};
 use super::masks;
 use super::state::{self, PhotoCertainty, StateRow};
 use crate::error::{Error, Result};
-use crate::features;
 use crate::features::layout;
 use crate::labels::{BACKGROUND, LabelSet, category_rgb};
 use crate::mask::{brush, rle};
@@ -45,11 +44,11 @@ struct Masked {
 pub(super) fn write(
     config: &Config,
     stage: &Stage,
+    labels: &LabelSet,
     parts: usize,
     chosen: Option<&HashSet<Digest>>,
     model_id: &str,
 ) -> Result<u64> {
-    let labels = &features::labels_of(&stage.path(""))?;
     let folder = match config.masks {
         Masks::None | Masks::Png => None,
         Masks::Coco => Some("coco"),

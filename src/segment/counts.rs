@@ -8,7 +8,7 @@ use super::config::Config;
 use super::parts::Written;
 use super::plan::{NEXT_PHOTO_ID, Plan};
 use crate::error::Result;
-use crate::features::{self, FeatureStatistics};
+use crate::features::FeatureStatistics;
 use crate::labels::LabelSet;
 use crate::stage::{Common, Stage, Summary};
 
@@ -33,7 +33,7 @@ pub(super) fn count_parts(stage: &mut Stage, written: &Written, plan: &Plan) {
 /// Computes the table's statistics and checks the gates; returns the number of photos.
 pub(super) fn count_statistics(config: &Config, common: &Common, written: &Written, stage: &mut Stage) -> Result<u64> {
     let rejects = written.rejects.len() as u64;
-    let labels = features::labels_of(&stage.path(""))?;
+    let labels = &written.labels;
     let statistics = FeatureStatistics::scan(&stage.path(""))?;
     let photos = statistics.photos;
     stage.count("photos", photos);
@@ -48,9 +48,9 @@ pub(super) fn count_statistics(config: &Config, common: &Common, written: &Writt
         }
     }
     stage.count("mean_cells_per_photo", statistics.mean_cells_per_photo);
-    stage.count(CATEGORY_PX, named_px(&labels, &statistics.apparel_category_px));
+    stage.count(CATEGORY_PX, named_px(labels, &statistics.apparel_category_px));
     if config.shard.is_none() {
-        let before = Summary::find(&config.output)?.and_then(|summary| px_of(&labels, &summary));
+        let before = Summary::find(&config.output)?.and_then(|summary| px_of(labels, &summary));
         let nothing_worn_share = statistics.photos_without_apparel as f64 / photos.max(1) as f64;
         stage.gates(common.gates.photos(photos, rejects));
         stage.gates(common.gates.vanished(written.vanished));

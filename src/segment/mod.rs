@@ -109,7 +109,8 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     stage.remove_before_publishing(UNFINISHED);
     if config.masks != Masks::None {
         let model_id = written.model_id.as_deref().unwrap_or("lookbook");
-        let masks = annotations::write(config, &stage, written.parts, written.uncertain.as_ref(), model_id)?;
+        let masks =
+            annotations::write(config, &stage, &written.labels, written.parts, written.uncertain.as_ref(), model_id)?;
         stage.count("masks", masks);
     }
     rejects::write(&stage.path(layout::REJECTS_FILE), STAGE, &written.rejects)?;

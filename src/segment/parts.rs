@@ -139,6 +139,8 @@ pub(super) struct Written {
     pub(super) uncertain: Option<HashSet<Digest>>,
     /// Identity of the model, unless shards are merged.
     pub(super) model_id: Option<String>,
+    /// The categories and colours of the rows.
+    pub(super) labels: LabelSet,
 }
 
 /// Takes outcomes in any order and writes each part once it is complete.
@@ -157,7 +159,8 @@ impl<'a> Writer<'a> {
         for (index, entry) in parts.catalogue.entries.iter().enumerate() {
             ranges.entry(part_of(entry)).or_insert(index..index).end = index + 1;
         }
-        Self { parts, ranges, open: HashMap::new(), files: BTreeSet::new(), written: Written::default() }
+        let written = Written { labels: parts.labels.clone(), ..Written::default() };
+        Self { parts, ranges, open: HashMap::new(), files: BTreeSet::new(), written }
     }
 
     /// Takes the outcome of a processed photo.

@@ -43,6 +43,14 @@ pub fn schema(name: &str, fields: Vec<Field>) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields, metadata))
 }
 
+/// The same schema with another line of metadata.
+#[must_use]
+pub fn with_metadata(schema: &Schema, key: &str, value: String) -> SchemaRef {
+    let mut metadata = schema.metadata().clone();
+    metadata.insert(key.to_owned(), value);
+    Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata))
+}
+
 /// File name of part `number` of a table that is written in parts.
 #[must_use]
 pub fn part_name(number: usize) -> String {
