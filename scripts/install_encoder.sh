@@ -13,6 +13,7 @@ fail() {
 scripts=$(cd -- "$(dirname -- "$0")" && pwd)
 project=$(dirname -- "$scripts")
 encoder=${1:-$project/.encoder}
+. "$scripts/link_for_target.sh"
 python=${PYTHON:-python3}
 requirements=$scripts/encoder.txt
 

@@ -12,6 +12,7 @@ fail() {
 
 scripts=$(cd -- "$(dirname -- "$0")" && pwd)
 runtime=${1:-$(dirname -- "$scripts")/.runtime}
+. "$scripts/link_for_target.sh"
 python=${PYTHON:-python3}
 variant=onnxruntime
 [ "${GPU:-0}" = 0 ] || [ -z "${GPU:-}" ] || variant=onnxruntime-gpu

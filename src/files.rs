@@ -20,6 +20,8 @@ use crate::error::{DESCRIPTORS, Error, Result};
 
 /// Prefix of the names of incomplete files.
 const PARTIAL: &str = ".partial-";
+/// What cargo writes into the folder that it builds in.
+const CARGO_MARK: &str = ".rustc_info.json";
 
 /// Writes a value as indented JSON, as [`write`] does.
 ///
@@ -197,8 +199,9 @@ pub fn parent_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Where `folder`, which a script of the project installed, may lie: beside the program, and, for a program in cargo's
-/// `target/`, in the checkout that holds it. Whoever can write there could replace the program itself.
+/// Where `folder`, which a script of the project installed, may lie: beside the program; for a program in cargo's
+/// `target/`, in the checkout that holds it; and for one in a target folder elsewhere (`CARGO_TARGET_DIR`), in that, where
+/// the scripts leave a link. Whoever can write there could replace the program itself.
 #[must_use]
 pub fn beside_program(folder: &str) -> Vec<PathBuf> {
     beside(&std::env::current_exe().unwrap_or_default(), folder)
@@ -206,8 +209,17 @@ pub fn beside_program(folder: &str) -> Vec<PathBuf> {
 
 fn beside(program: &Path, folder: &str) -> Vec<PathBuf> {
     let beside = program.parent().unwrap_or(program);
-    let target = beside.ancestors().take(3).find(|it| it.file_name().is_some_and(|name| name == "target"));
-    [Some(beside), target.and_then(Path::parent)].into_iter().flatten().map(|it| it.join(folder)).collect()
+    let above = || beside.ancestors().take(3);
+    let target = above().find(|it| it.file_name().is_some_and(|name| name == "target"));
+    let elsewhere = above().find(|it| is_target_of(it, program));
+    let places = [Some(beside), target.and_then(Path::parent), elsewhere];
+    places.into_iter().flatten().map(|it| it.join(folder)).collect()
+}
+
+/// Whether cargo keeps what it builds in `folder`, and the owner of `program` said so.
+fn is_target_of(folder: &Path, program: &Path) -> bool {
+    let owner = |path: &Path| fs::metadata(path).ok().map(|it| it.uid());
+    owner(&folder.join(CARGO_MARK)).is_some_and(|it| Some(it) == owner(program))
 }
 
 /// Size and SHA-256 of a file.
@@ -331,6 +343,19 @@ mod tests {
         let of_checkout = |below: &str| [format!("/src/target/{below}/.runtime"), "/src/.runtime".to_owned()];
         assert_eq!(places("/src/target/release/lookbook"), of_checkout("release"));
         assert_eq!(places("/src/target/release/deps/it-1"), of_checkout("release/deps"));
+    }
+
+    #[test]
+    fn a_target_folder_elsewhere_is_known_by_what_cargo_leaves_there() -> Result<()> {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let program = place.path().join("release/lookbook");
+        create_folder(&parent_of(&program))?;
+        write(&program, b"")?;
+        assert_eq!(beside(&program, ".runtime"), [place.path().join("release/.runtime")]);
+        write(&place.path().join(CARGO_MARK), b"{}")?;
+        let places = ["release/.runtime", ".runtime"].map(|it| place.path().join(it));
+        assert_eq!(beside(&program, ".runtime"), places);
+        Ok(())
     }
 
     #[test]
