@@ -261,6 +261,7 @@ impl Config {
                 encoder: Some(encoder::installed()),
                 encoder_rate: 0.3,
                 weight_decay: 0.01,
+                label_smoothing: 0.1,
                 channels: vec![32, 64, 96, 128],
                 logit_scale: 2,
                 presence: 0.5,
