@@ -17,7 +17,7 @@ quoted     = $(if $(strip $(2)),$(1) '$(subst ','\'',$(2))')
 
 export GPU
 
-.PHONY: all build runtime encoder encoder-of-settings test test-faults fuzz test-airflow test-parsers bench bench-peers clean distclean help
+.PHONY: all build runtime encoder encoder-of-settings test test-faults fuzz test-airflow test-parsers test-store test-ray bench bench-peers clean distclean help
 
 ## all: build, then every stage that is stale, up to the report (make -n all: what would be run, and why)
 all: $(if $(DRY_RUN),,build runtime encoder-of-settings)
@@ -62,6 +62,15 @@ fuzz: runtime
 test-airflow: build runtime
 	scripts/test_airflow.sh $(LOOKBOOK)
 
+## test-store: fails, cuts off, repeats and delays every request of a stage that publishes in an object store (moto's S3 server)
+test-store: runtime
+	scripts/install_environment.sh store
+	LOOKBOOK_FAULTS=all $(CARGO) test --release --locked --test it -- store:: --nocapture
+
+## test-ray: shards on a Ray cluster of three nodes, one of which is killed; gets Ray into .ray/
+test-ray: build
+	scripts/test_ray.sh $(LOOKBOOK)
+
 ## test-parsers: exports networks of other programs, untrained, and compares labels; gets PyTorch and others into .parsers/
 test-parsers: build runtime
 	scripts/install_environment.sh parsers
@@ -85,7 +94,7 @@ clean:
 ## distclean: clean, and the program, the compiled dependencies, ONNX Runtime, the encoder and the peers
 distclean: clean
 	$(CARGO) clean
-	rm -rf .runtime .encoder .peers .parsers
+	rm -rf .runtime .encoder .peers .parsers .store .ray
 
 ## help: this text
 help:

@@ -19,6 +19,7 @@ step scripts/install_onnxruntime.sh
 step scripts/install_encoder.sh
 step scripts/install_python_packages.sh
 step scripts/install_test_tools.sh
+step scripts/install_environment.sh store
 LOOKBOOK_SKIPPED=$(mktemp)
 export LOOKBOOK_SKIPPED
 trap 'rm -f "$LOOKBOOK_SKIPPED"' EXIT

@@ -4,6 +4,7 @@
 #   peers     what lookbook is benchmarked against (a download of about 3 GB); torch.compile also needs a C++ compiler and the
 #             Python headers
 #   parsers   what exports third-party networks (about 3 GB)
+#   store     an S3 server for tests (300 MB)
 set -eu
 cd -- "$(dirname -- "$0")/.."
 

@@ -4,6 +4,7 @@
 set -eu
 program=$(realpath -- "$1")
 cd -- "$(dirname -- "$0")/.."
+scripts/install_environment.sh store
 
 wanted=pipelines/airflow/requirements.txt
 if ! cmp -s "$wanted" .airflow/requirements.txt; then

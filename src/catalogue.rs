@@ -10,8 +10,8 @@ use crate::dataset::{Dataset, PhotoRecord, names, photos};
 use crate::error::{Error, Result};
 use crate::rejects::Reject;
 use crate::shard::Shard;
-use crate::stage::Read;
-use crate::{frames, photo, reason};
+use crate::stage::{Listed, Read, Stat};
+use crate::{frames, photo, reason, store};
 
 /// Longest extension that is counted by itself; longer ones are rather numbers and hashes.
 const MAX_EXTENSION_BYTES: usize = 8;
@@ -22,6 +22,8 @@ pub struct Entry {
     /// The id in the list or dataset; in a folder tree, a photo keeps its id from the previous table, and a new one
     /// gets the next free id.
     pub photo_id: u32,
+    /// What its object store lists of it; `None` for files.
+    pub(crate) stat: Option<Stat>,
     /// Its position among all photos of all shards, which determines its part of the table.
     pub(crate) slot: u32,
     /// Its name within the catalogue: the path below the folder or the list, or the file name in the source.
@@ -32,7 +34,7 @@ pub struct Entry {
 
 impl Entry {
     fn new(photo_id: u32, slot: u32, name: &str) -> Self {
-        Self { photo_id, slot, name: name.into(), kept: false }
+        Self { photo_id, slot, name: name.into(), stat: None, kept: false }
     }
 }
 
@@ -75,7 +77,11 @@ impl Form {
     /// [`Error::Input`] if it is missing, or not one of these.
     pub(crate) fn of(path: &Path) -> Result<Self> {
         let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        let is_url = store::is_url(path);
         match extension.as_str() {
+            "parquet" if is_url => Ok(Self::Parquet),
+            "csv" if is_url => Ok(Self::Csv),
+            _ if is_url => store::Location::parse(path).map(|_| Self::Tree),
             _ if path.join(photos::FILE).is_file() => Ok(Self::Dataset),
             _ if path.is_dir() => Ok(Self::Tree),
             "parquet" if path.is_file() => Ok(Self::Parquet),
@@ -107,7 +113,7 @@ pub struct Catalogue {
 
 impl Catalogue {
     /// Opens a dataset folder, a folder tree of photos, or a Parquet or CSV list with the columns `photo_id` and `path`
-    /// (relative paths are relative to the list).
+    /// (relative paths are relative to the list). A tree or a list may lie in an object store.
     ///
     /// # Errors
     /// [`Error::Input`] if it is not one of these, is empty, or lists an id twice.
@@ -123,8 +129,8 @@ impl Catalogue {
         match Form::of(path)? {
             Form::Dataset => catalogue.open_dataset()?,
             Form::Tree => catalogue.walk(numbering)?,
-            Form::Parquet => catalogue.list(&read_parquet(path)?)?,
-            Form::Csv => catalogue.list(&read_csv(path)?)?,
+            Form::Parquet => catalogue.list(&read_parquet(store::local(path)?.path())?)?,
+            Form::Csv => catalogue.list(&read_csv(store::local(path)?.path())?)?,
         }
         if catalogue.entries.is_empty() && catalogue.rejects.is_empty() {
             let problem = match catalogue.source {
@@ -147,14 +153,15 @@ impl Catalogue {
     fn walk(&mut self, numbering: &Numbering) -> Result<()> {
         self.source = Kind::Folder;
         let mut next = numbering.next;
-        let Walked { names, rejects, unread, passed_over } = walk(&self.path)?;
-        for name in names {
+        let Walked { photos, rejects, unread, passed_over } =
+            if store::is_url(&self.path) { walk_store(&self.path)? } else { walk(&self.path)? };
+        for (name, stat) in photos {
             let photo_id = match numbering.ids.get(name.as_str()) {
                 Some(known) => *known,
                 None => u32::try_from(next).map_err(|_| no_id_left(&self.path, &name))?,
             };
             next = next.max(u64::from(photo_id) + 1);
-            self.entries.push(Entry::new(photo_id, photo_id, &name));
+            self.entries.push(Entry { stat, ..Entry::new(photo_id, photo_id, &name) });
         }
         self.entries.sort_by_key(|entry| entry.photo_id);
         (self.rejects, self.unread, self.passed_over) = (rejects, unread, passed_over);
@@ -184,7 +191,8 @@ impl Catalogue {
     pub fn reads(&self) -> Vec<Read> {
         let photos = || {
             let files = self.entries.iter().filter(|it| !it.kept);
-            let files = files.map(|entry| (entry.name.clone(), self.path_of(entry))).collect();
+            let listed = |it: &Entry| Listed { name: it.name.clone(), path: self.path_of(it), stat: it.stat };
+            let files = files.map(listed).collect();
             Read::Files { path: self.path.clone(), files }
         };
         match &self.source {
@@ -216,7 +224,29 @@ impl Catalogue {
 
     /// The path of a photo; for a dataset's own photos, the name within the source.
     pub(crate) fn path_of(&self, entry: &Entry) -> PathBuf {
-        self.root().join(&*entry.name)
+        let name = Path::new(&*entry.name);
+        if store::is_url(name) { name.to_owned() } else { self.root().join(name) }
+    }
+
+    /// Asks the object stores about the photos of a list that lie in one, if `is_wanted` says so of their names. Those of a
+    /// tree are known by its listing.
+    pub(crate) fn ask_stores(&mut self, is_wanted: impl Fn(&str) -> bool) -> Result<()> {
+        let unknown = |it: &Entry| it.stat.is_none() && !it.kept && is_wanted(&it.name);
+        let asked: Vec<usize> = (0..self.entries.len()).filter(|&index| unknown(&self.entries[index])).collect();
+        let place = |&index: &usize| {
+            let path = self.path_of(&self.entries[index]);
+            store::is_url(&path).then(|| Some((index, store::Location::parse(&path).ok()?))).flatten()
+        };
+        let (indices, places): (Vec<_>, Vec<_>) = asked.iter().filter_map(place).unzip();
+        for (index, object) in indices.into_iter().zip(store::objects(&places)?) {
+            self.entries[index].stat = object.as_ref().map(Stat::of_object);
+        }
+        Ok(())
+    }
+
+    /// What the file system, or its object store, reports about a photo.
+    pub(crate) fn stat_of(&self, entry: &Entry) -> Option<Stat> {
+        entry.stat.or_else(|| photo::stat(&self.path_of(entry)).ok().map(|it| Stat::of(&it)))
     }
 
     /// Adds photos of the previous version that are missing from the catalogue but stay in the table: all of them if
@@ -235,7 +265,7 @@ impl Catalogue {
             }
             let of_folder = matches!(self.source, Kind::Folder);
             let slot = if of_folder { photo_id } else { slots.next().unwrap_or(u32::MAX) };
-            self.entries.push(Entry { photo_id, slot, name, kept: true });
+            self.entries.push(Entry { photo_id, slot, name, stat: None, kept: true });
         }
         self.entries.sort_by_key(|entry| entry.slot);
         dropped
@@ -277,7 +307,7 @@ pub(crate) fn photo_files(folder: &Path) -> Result<Vec<PathBuf>> {
     if let Some(reject) = walked.rejects.first() {
         tracing::warn!("{}: {} ({}), and {} more", reject.item, reject.detail, reject.reason, walked.rejects.len() - 1);
     }
-    Ok(walked.names.iter().map(|name| folder.join(name)).collect())
+    Ok(walked.photos.iter().map(|(name, _)| folder.join(name)).collect())
 }
 
 /// A photo for which there is no id: no id is ever given twice within an output folder.
@@ -295,8 +325,8 @@ fn no_id_left(folder: &Path, name: &str) -> Error {
 /// The content of a folder tree.
 #[derive(Debug, Default)]
 struct Walked {
-    /// Paths of photo files below the folder, sorted.
-    names: Vec<String>,
+    /// Paths of photo files below the folder, sorted, with what an object store lists of each.
+    photos: Vec<(String, Option<Stat>)>,
     rejects: Vec<Reject>,
     /// Folders below the folder that could not be read.
     unread: Vec<PathBuf>,
@@ -322,11 +352,24 @@ fn walk(folder: &Path) -> Result<Walked> {
     Ok(walked)
 }
 
+/// The content of a prefix of an object store.
+fn walk_store(url: &Path) -> Result<Walked> {
+    let mut walked = Walked::default();
+    for (name, object) in store::list(&store::Location::parse(url)?)? {
+        if is_photo(Path::new(&name)) {
+            walked.photos.push((name, Some(Stat::of_object(&object))));
+        } else {
+            *walked.passed_over.entry(counted_extension(Path::new(&name))).or_default() += 1;
+        }
+    }
+    Ok(walked)
+}
+
 impl Walked {
     fn add(&mut self, folder: &Path, path: &Path, is_file: bool) {
         let name = path.strip_prefix(folder).unwrap_or(path);
         match (name.to_str(), is_file) {
-            (Some(name), true) => self.names.push(name.to_owned()),
+            (Some(name), true) => self.photos.push((name.to_owned(), None)),
             (None, _) => {
                 let detail = format!("the name {} is not UTF-8; rename it", name.as_os_str().display());
                 self.reject(path, reason::NAME_NOT_UTF8, detail);

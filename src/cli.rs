@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use lookbook::engine::Device;
-use lookbook::error::{Error, Result};
+use lookbook::error::{Error, Result, shown};
+use lookbook::mirror::Mirror;
 use lookbook::runs::{Destination, Recorder};
 use lookbook::settings::Settings;
 use lookbook::shard::Shard;
 use lookbook::stage::{self, Common, Depth, Outcome, StageConfig, Summary};
 use lookbook::train::Resume;
 use lookbook::{
-    convert, doctor, evaluate, export, parser, recommend, report, run, sample, segment, similarity, status, threads,
-    train, units,
+    convert, doctor, evaluate, export, parser, recommend, report, run, sample, segment, similarity, status, store,
+    threads, train, units,
 };
 use lookbook_ops::process::stdout_was_closed;
 use serde::Serialize;
@@ -150,7 +151,8 @@ struct RunFlags {
     /// Run a stage even if it is up to date; may be given several times
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
-    /// Process one shard of segment or similarity, e.g. 2/8, into its own folder; requires --only
+    /// Process one shard of segment or similarity, e.g. 2/8, into its own folder (env: the one that an array job says); requires
+    /// --only
     #[arg(long, value_name = "I/N", requires = "only")]
     shard: Option<Shard>,
     /// Merge the shards of segment or similarity; requires --only
@@ -313,6 +315,9 @@ struct SegmentFlags {
     /// Write Parquet only, or Arrow IPC as well
     #[arg(long, value_parser = ["parquet", "arrow"])]
     format: Option<String>,
+    /// Commit the table as a Delta table as well, beside the output [default: folder]
+    #[arg(long, value_parser = ["folder", "delta"])]
+    table: Option<String>,
     /// Also write each photo's label map, at the photo's size: as a palette PNG, and with `coco` or `label-studio` in files
     /// for labelling tools as well [default: none]
     #[arg(long, value_parser = ["none", "png", "coco", "label-studio"])]
@@ -335,7 +340,7 @@ struct SegmentFlags {
     /// Fail if more than this fraction of the photos is rejected [default: 0.05]
     #[arg(long)]
     max_reject_fraction: Option<f64>,
-    /// Segment only the photos of shard I of N, e.g. 2/8, into the shard's own folder
+    /// Segment only the photos of shard I of N, e.g. 2/8, into the shard's own folder; env: the shard that an array job says
     #[arg(long, value_name = "I/N")]
     shard: Option<String>,
     /// Merge the folders of all shards into one table
@@ -372,10 +377,16 @@ struct SimilarityFlags {
     /// Also write a long table of the pairs with at least this correlation
     #[arg(long, value_name = "CORRELATION", allow_negative_numbers = true)]
     threshold: Option<f32>,
+    /// Commit the neighbours as a Delta table as well, beside the output [default: folder]
+    #[arg(long, value_parser = ["folder", "delta"])]
+    table: Option<String>,
+    /// Take the neighbours of more than N photos from an approximate index (with --matrix none) [default: 1000000]
+    #[arg(long, value_name = "N")]
+    exact_up_to: Option<usize>,
     /// Maximum memory for correlations, e.g. 512MiB [default: 1GiB]
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
-    /// Compute only shard I of N of the rows, into its own folder beside the output
+    /// Compute only shard I of N of the rows, into its own folder beside the output; env: the shard that an array job says
     #[arg(long, value_name = "I/N")]
     shard: Option<String>,
     /// Merge the folders of all shards into one, using the settings they were made with
@@ -525,6 +536,7 @@ impl Cli {
         }
         let settings = Settings::read(self.common.config.as_deref())?;
         let common = self.common.resolve(&settings)?;
+        store::configure(settings.store()?);
         if self.command.works() {
             threads::set_global(common.threads)?;
         }
@@ -545,11 +557,15 @@ impl Cli {
             Command::Parser(ParserCommand::Check(flags)) => {
                 let ParserCheckFlags { folder, photo, expect, device } = flags;
                 let [photo, expect] = [photo, expect].map(Clone::clone);
-                let request = parser::check::Request { folder: folder.clone(), photo, expect, device: *device };
+                let folder = Mirror::new().bring(folder)?;
+                let request = parser::check::Request { folder, photo, expect, device: *device };
                 self.show(&parser::check::run(&request, &common)?)?;
             }
             Command::Settings(flags) => print_json(&settings.resolved(&flags.stage)?)?,
-            Command::Status(flags) => self.show(&status::run(&flags.run, &settings, flags.verify)?)?,
+            Command::Status(flags) => {
+                let run = Mirror::new().bring_run(&flags.run)?;
+                self.show(&status::run(&run, &settings, flags.verify)?)?;
+            }
             Command::Rollback(flags) => roll_back(&flags.folder, common.dry_run)?,
             Command::Doctor(_) => {}
         }
@@ -599,24 +615,29 @@ impl Cli {
         common: &Common,
         run: impl FnOnce(&C, &Common) -> Result<Outcome>,
     ) -> Result<u8> {
-        let config: C = settings.resolve(C::NAME, flags)?;
+        let mut mirror = Mirror::new();
+        let config: C = mirror.here(settings.resolve(C::NAME, flags)?)?;
         config.check()?;
         if common.if_changed && stage::reasons(&config, common, Depth::Contents)?.is_empty() {
+            mirror.catch_up(&config.folder(), common)?;
             return self.end(&run::nothing_to_do(&config, settings, common)?);
         }
         let outcome = if common.dry_run {
             run(&config, common)
         } else {
-            run::recorded(&config, settings, common, |config| run(config, common))
+            run::recorded(&config, settings, common, |config| {
+                run::run_and_deliver(config, &mut mirror, common, |config| run(config, common))
+            })
         };
         self.end(&outcome?)
     }
 
     fn evaluate(&self, flags: &EvaluateFlags, settings: &Settings, common: &Common) -> Result<()> {
-        let config: evaluate::Config = settings.resolve("evaluate", flags)?;
+        let mut mirror = Mirror::new();
+        let config: evaluate::Config = mirror.settings(settings.resolve("evaluate", flags)?)?;
         let output = config.output.as_ref().unwrap_or(&config.model);
         let recorder = Recorder::start(settings.runs()?, "evaluate", &Destination::new(output, output.clone()), common);
-        let result = evaluate::run(&config, common);
+        let result = mirror.around(output, common, || evaluate::run(&config, common), |_| true);
         let outcome = result.as_ref().map(|(_, summary)| Outcome::Published(summary.clone()));
         recorder.end(outcome.as_ref().map_err(|error| *error));
         let (evaluation, summary) = result?;
@@ -672,13 +693,21 @@ impl std::fmt::Display for Nothing {
 }
 
 fn roll_back(folder: &Path, dry_run: bool) -> Result<()> {
-    let (summary, verb) =
-        if dry_run { (stage::previous(folder)?, "would become") } else { (stage::roll_back(folder)?, "is now") };
+    let verb = if dry_run { "would become" } else { "is now" };
+    let mut mirror = Mirror::new();
+    let local = mirror.local(folder)?;
+    let summary = if local != *folder && store::is_url(folder) {
+        mirror.roll_back(folder, dry_run)?
+    } else if dry_run {
+        stage::previous(&local)?
+    } else {
+        stage::roll_back(&local)?
+    };
     print(&format!("{} {verb} the version of {}", folder.display(), summary.started_at))
 }
 
 fn recommend(settings: &Settings, flags: &RecommendFlags, common: &Common) -> Result<()> {
-    let config: recommend::Config = settings.resolve("recommend", flags)?;
+    let config: recommend::Config = Mirror::new().settings(settings.resolve("recommend", flags)?)?;
     let recommendations = recommend::run(&config, &flags.photos, common)?;
     match config.format {
         recommend::Format::Json => print_json(&recommendations),
@@ -688,7 +717,7 @@ fn recommend(settings: &Settings, flags: &RecommendFlags, common: &Common) -> Re
 
 fn print_summary(summary: &Summary) -> Result<()> {
     let verb = if summary.dry_run { "would write" } else { "wrote" };
-    let mut lines = vec![format!("{}: {verb} {}", summary.stage, summary.output.display())];
+    let mut lines = vec![format!("{}: {verb} {}", summary.stage, shown(&summary.output).display())];
     lines.extend(summary.counts.single().map(|(name, value)| format!("  {name}: {value}")));
     if !summary.dry_run {
         lines.push(format!("  seconds: {:.1}", summary.elapsed_secs));

@@ -1,6 +1,7 @@
 //! Errors, grouped by who must act, and the exit code of each group.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::io::Errno;
 
@@ -224,14 +225,33 @@ fn system_error(cause: &(dyn std::error::Error + 'static)) -> Option<i32> {
     causes().find_map(|it| code(it.downcast_ref()?)).or_else(|| causes().find_map(|it| code_in(&it.to_string())))
 }
 
-/// A path through a descriptor of this process, translated to the path that users know; other paths are unchanged.
-pub(crate) fn shown(path: &Path) -> PathBuf {
+/// The folder of the copies of what lies in object stores: below it, `s3/BUCKET/KEY` stands for `s3://BUCKET/KEY`.
+static COPIES: OnceLock<PathBuf> = OnceLock::new();
+
+/// Makes paths below `folder`, which holds copies of what lies in object stores, be shown as URLs.
+pub fn show_as_urls(folder: PathBuf) {
+    let _ = COPIES.set(folder);
+}
+
+/// The URL of what a path below [`show_as_urls`]' folder is a copy of.
+fn url_of(path: &Path) -> Option<PathBuf> {
+    let (scheme, rest) = path.strip_prefix(COPIES.get()?).ok()?.to_str()?.split_once('/')?;
+    // What lies hidden beside a copy is of this machine alone.
+    let is_hidden = rest.split('/').any(|it| it.starts_with('.'));
+    (!is_hidden).then(|| format!("{scheme}://{rest}").into())
+}
+
+/// A path through a descriptor of this process, or of the copy of what lies in an object store, translated to what users
+/// know; other paths are unchanged.
+#[must_use]
+pub fn shown(path: &Path) -> PathBuf {
     let through = || {
         let (number, rest) = path.to_str()?.strip_prefix(DESCRIPTORS)?.split_once('/').unwrap_or_default();
         let folder = std::fs::read_link(format!("{DESCRIPTORS}{number}")).ok().filter(|_| !number.is_empty())?;
         Some(if rest.is_empty() { folder } else { folder.join(rest) })
     };
-    through().unwrap_or_else(|| path.to_owned())
+    let known = through().unwrap_or_else(|| path.to_owned());
+    url_of(&known).unwrap_or(known)
 }
 
 #[cfg(test)]

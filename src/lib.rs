@@ -111,6 +111,8 @@ pub mod color;
 #[doc(hidden)]
 pub mod dataset;
 #[doc(hidden)]
+pub mod delta;
+#[doc(hidden)]
 pub mod doctor;
 #[doc(hidden)]
 pub mod files;
@@ -126,6 +128,8 @@ pub mod labels;
 mod mask;
 #[doc(hidden)]
 pub mod mat;
+#[doc(hidden)]
+pub mod mirror;
 #[doc(hidden)]
 pub mod parser;
 #[doc(hidden)]
@@ -152,6 +156,8 @@ pub mod stages;
 pub mod status;
 #[doc(hidden)]
 pub mod stop;
+#[doc(hidden)]
+pub mod store;
 #[doc(hidden)]
 pub mod table;
 #[doc(hidden)]

@@ -5,19 +5,21 @@
 //! turn comes, by [`stage::reasons`](crate::stage::reasons): if a stage produced the same bytes again, the stages after
 //! it do not run.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
+use crate::mirror::Mirror;
 use crate::runs::{Destination, Recorder};
 use crate::settings::Settings;
 use crate::shard::Shard;
 use crate::stage::{self, Common, Depth, Outcome, RunFolders, StageConfig, Summary};
 use crate::stages::{self, OF_A_RUN, Visitor};
-use crate::{doctor, report, runtime, sample, segment, similarity, train, units};
+use crate::{delta, doctor, report, runtime, sample, segment, similarity, train, units};
 
 /// The setting of `segment` that a run may take from its command line.
 const CATALOGUE: &str = "catalogue";
@@ -103,7 +105,7 @@ impl fmt::Display for Report {
             } else {
                 format!("{} ran", units::counted(ran as u64, "stages"))
             };
-            return write!(f, "{what}; the report is {}", self.output.join("report/index.html").display());
+            return write!(f, "{what}; the report is {}", shown(&self.output.join("report/index.html")).display());
         }
         for (index, it) in self.stages.iter().enumerate() {
             let end = if index + 1 < self.stages.len() { "\n" } else { "" };
@@ -162,9 +164,11 @@ struct Night<'a> {
     request: &'a Request,
     settings: &'a Settings,
     common: &'a Common,
+    /// The folder that holds the stages' folders, which may be a URL.
     output: PathBuf,
     source: Option<PathBuf>,
     stages: Vec<&'static str>,
+    mirror: RefCell<Mirror>,
 }
 
 impl<'a> Night<'a> {
@@ -179,7 +183,9 @@ impl<'a> Night<'a> {
             Some(source) => Some(source),
             None => of_settings().transpose()?.map(|it| it.source),
         };
-        let mut night = Self { request, settings, common, output, source, stages: Vec::new() };
+        let mut mirror = Mirror::new();
+        let source = source.map(|it| mirror.bring(&it)).transpose()?;
+        let mut night = Self { request, settings, common, output, source, stages: Vec::new(), mirror: mirror.into() };
         night.stages = night.chosen()?;
         Ok(night)
     }
@@ -206,8 +212,10 @@ impl<'a> Night<'a> {
 
     /// Whether a folder is one that this run makes.
     fn makes(&self, folder: &Path) -> bool {
-        let [folder, output] = [folder, &self.output].map(|it| std::path::absolute(it).unwrap_or_default());
-        folder.starts_with(output)
+        let local = |it: &Path| {
+            self.mirror.borrow().local(it).and_then(|it| std::path::absolute(&it).map_err(Error::io("find", it)))
+        };
+        matches!((local(folder), local(&self.output)), (Ok(folder), Ok(output)) if folder.starts_with(&output))
     }
 
     fn requested(&self) -> Result<Vec<&'static str>> {
@@ -259,7 +267,8 @@ impl<'a> Night<'a> {
             places.extend(self.request.shard.map(|shard| ("shard".to_owned(), json!(shard))));
             places.insert("merge".to_owned(), self.request.merge.into());
         }
-        self.settings.resolve(C::NAME, &places)
+        let config: C = self.settings.resolve(C::NAME, &places)?;
+        self.mirror.borrow_mut().here(config)
     }
 
     /// Checks everything that can be checked before the first stage.
@@ -284,7 +293,7 @@ impl<'a> Night<'a> {
         if needs(segment::Config::NAME) {
             self.check_segment(&self.config()?)?;
         }
-        doctor::enough_space(&self.output)
+        doctor::enough_space(&self.mirror.borrow().local(&self.output)?)
     }
 
     /// Checks what `segment` will run on, and its catalogue, unless this run makes it.
@@ -350,6 +359,7 @@ impl Visitor for Turn<'_> {
     fn visit<C: StageConfig>(self) -> Self::Output {
         let (night, common) = (self.night, self.night.common);
         let config: C = night.config()?;
+        let mut mirror = night.mirror.borrow_mut();
         let mut reasons = stage::reasons(&config, common, Depth::Contents)?;
         if night.request.force.iter().any(|it| it == C::NAME) {
             reasons.insert(0, "it is forced".to_owned());
@@ -359,6 +369,7 @@ impl Visitor for Turn<'_> {
             (true, true) if self.some_run => report(Did::MayRun, reasons, None),
             (true, true) => report(Did::Nothing, reasons, None),
             (true, false) => {
+                mirror.catch_up(&config.folder(), common)?;
                 tracing::info!("{}: up to date", C::NAME);
                 let outcome = nothing_to_do(&config, night.settings, common)?;
                 report(Did::Nothing, reasons, Some(outcome))
@@ -366,7 +377,9 @@ impl Visitor for Turn<'_> {
             (false, true) => report(Did::Run, reasons, None),
             (false, false) => {
                 tracing::info!("{}: begins ({})", C::NAME, brief(&reasons));
-                let outcome = recorded(&config, night.settings, common, |config| config.run(common))?;
+                let outcome = recorded(&config, night.settings, common, |config| {
+                    run_and_deliver(config, &mut mirror, common, |config| config.run(common))
+                })?;
                 if let Outcome::Published(summary) = &outcome {
                     tracing::info!("{}: {}", C::NAME, done(summary));
                 }
@@ -376,14 +389,41 @@ impl Visitor for Turn<'_> {
     }
 }
 
-/// Records that a stage was up to date.
+/// Runs a stage, which may publish in an object store, and commits its table as a Delta table if its settings say so.
 ///
 /// # Errors
-/// [`Error::Config`] if the settings of the run records are invalid.
-pub fn nothing_to_do<C: StageConfig>(config: &C, settings: &Settings, common: &Common) -> Result<Outcome> {
-    let outcome = Outcome::NothingToDo { output: config.folder() };
-    Recorder::new(settings.runs()?, C::NAME, &Destination::of(config), common).end(Ok(&outcome));
+/// Those of the stage, of [`Mirror::around`] and of [`delta::commit`].
+pub fn run_and_deliver<C: StageConfig>(
+    config: &C,
+    mirror: &mut Mirror,
+    common: &Common,
+    run: impl FnOnce(&C) -> Result<Outcome>,
+) -> Result<Outcome> {
+    let outcome = mirror.around(&config.folder(), common, || run(config), Outcome::is_published)?;
+    if outcome.is_published() {
+        commit_table(config, common)?;
+    }
     Ok(outcome)
+}
+
+/// Commits the table that a stage published as a Delta table, if its settings say so.
+fn commit_table<C: StageConfig>(config: &C, common: &Common) -> Result<()> {
+    let Some(is_part) = config.delta_part().filter(|_| !common.dry_run) else { return Ok(()) };
+    let folder = config.folder();
+    let place = delta::place_of(&shown(&folder));
+    let delta::Committed { version, added, removed, kept } = delta::commit(&folder, &place, is_part)?;
+    tracing::info!("{}: version {version}, {added} parts added, {removed} removed, {kept} kept", place.display());
+    Ok(())
+}
+
+/// Records that a stage was up to date; commits its table as a Delta table if a run did not come to that.
+///
+/// # Errors
+/// [`Error::Config`] if the settings of the run records are invalid; those of [`delta::commit`].
+pub fn nothing_to_do<C: StageConfig>(config: &C, settings: &Settings, common: &Common) -> Result<Outcome> {
+    let outcome = commit_table(config, common).map(|()| Outcome::NothingToDo { output: config.folder() });
+    Recorder::new(settings.runs()?, C::NAME, &Destination::of(config), common).end(outcome.as_ref());
+    outcome
 }
 
 /// Runs a stage and records its start and outcome.

@@ -12,10 +12,11 @@ use crate::error::{Error, Result};
 use crate::gates::Gates;
 use crate::stage::{Common, MAX_THREADS, StageConfig};
 use crate::stages::{self, Visitor};
+use crate::store;
 use crate::train::{self, Recipe};
 
 /// The known sections: the stages in pipeline order, then the shared ones.
-pub const SECTIONS: [&str; 12] = [
+pub const SECTIONS: [&str; 13] = [
     "sample",
     "convert",
     "train",
@@ -28,6 +29,7 @@ pub const SECTIONS: [&str; 12] = [
     "gates",
     "run",
     "runs",
+    "store",
 ];
 
 /// Keys above the sections, common to all stages.
@@ -138,6 +140,16 @@ impl Settings {
         self.resolve("runs", &Table::new())
     }
 
+    /// How object stores are used.
+    ///
+    /// # Errors
+    /// As [`Settings::resolve`]; [`Error::Config`] if a value is invalid.
+    pub fn store(&self) -> Result<store::Config> {
+        let config: store::Config = self.resolve("store", &Table::new())?;
+        config.check()?;
+        Ok(config)
+    }
+
     /// A section's settings: defaults, then the file's section, then every flag that is not null.
     ///
     /// # Errors
@@ -184,6 +196,7 @@ impl Settings {
             "gates" => self.json::<Gates>(section),
             "run" => self.json::<RunConfig>(section),
             "runs" => self.json::<crate::runs::Config>(section),
+            "store" => self.json::<store::Config>(section),
             _ => Err(Error::config("stage", format!("unknown section '{section}'; known are {}", SECTIONS.join(", ")))),
         }
     }

@@ -19,6 +19,18 @@ use crate::stage::{self, RUN_FILE, StageConfig, Summary};
 
 /// Maximum number of shards per stage: about what a scheduler is willing to map over.
 pub const MAX_SHARDS: u32 = 10_000;
+/// In place of a shard: the one that the engine which started this process says by its variables.
+const ENVIRONMENT: &str = "env";
+/// Engines that start a job many times: the variables with the number of this one, how many there are, and the first number,
+/// which is 0 without such a variable.
+const ENGINES: [(&str, &str, &str, Option<&str>); 5] = [
+    ("AWS Batch", "AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE", None),
+    ("Slurm", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", Some("SLURM_ARRAY_TASK_MIN")),
+    ("Cloud Run", "CLOUD_RUN_TASK_INDEX", "CLOUD_RUN_TASK_COUNT", None),
+    ("Google Batch", "BATCH_TASK_INDEX", "BATCH_TASK_COUNT", None),
+    // An Indexed Job does not say how many there are; its manifest has to.
+    ("Kubernetes", "JOB_COMPLETION_INDEX", "LOOKBOOK_SHARDS", None),
+];
 /// The setting that names the shard.
 const SHARD: &str = "shard";
 
@@ -38,6 +50,26 @@ impl Shard {
         (1..=count).contains(&number).then_some(Self { number, count })
     }
 
+    /// The shard that an engine's variables name.
+    fn of_engine(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let number = |name: &str| -> Result<u32, String> {
+            let text = variable(name).ok_or_else(|| format!("{name} is not set"))?;
+            text.parse().map_err(|_| format!("{name} is '{text}', not a number"))
+        };
+        let Some((engine, index, count, first)) = ENGINES.into_iter().find(|(_, index, ..)| variable(index).is_some())
+        else {
+            let indices: Vec<&str> = ENGINES.iter().map(|(_, index, ..)| *index).collect();
+            return Err(format!("no engine says which shard this is: none of {} is set", indices.join(", ")));
+        };
+        let problem = |problem: String| format!("{engine} does not say which shard this is: {problem}");
+        let first = first.map_or(Ok(0), number).map_err(problem)?;
+        let (index_now, count_now) = (number(index).map_err(problem)?, number(count).map_err(problem)?);
+        let shard = index_now.checked_sub(first).and_then(|it| Self::new(it.checked_add(1)?, count_now));
+        shard.ok_or_else(|| {
+            problem(format!("{index} is {index_now} and {count} is {count_now}, the first being {first}"))
+        })
+    }
+
     /// Its range of `items` work items, in order; the shards' sizes differ by at most one.
     #[must_use]
     pub fn range(self, items: usize) -> Range<usize> {
@@ -49,9 +81,21 @@ impl Shard {
     /// when others are added or removed.
     #[must_use]
     pub fn holds(self, name: &Path) -> bool {
+        Self::holder(name, self.count) == self
+    }
+
+    /// The shard of `count` that the item of that name belongs to.
+    #[must_use]
+    pub fn holder(name: &Path, count: u32) -> Self {
         let digest = Sha256::digest(name.as_os_str().as_encoded_bytes());
         let first = u64::from_be_bytes(std::array::from_fn(|byte| digest[byte]));
-        first % u64::from(self.count) == u64::from(self.number - 1)
+        Self { number: (first % u64::from(count)) as u32 + 1, count }
+    }
+
+    /// Its number, from 1.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self.number
     }
 
     /// The folder this shard of `output` is written to.
@@ -71,10 +115,13 @@ impl FromStr for Shard {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text == ENVIRONMENT {
+            return Self::of_engine(&|name| std::env::var(name).ok());
+        }
         let numbers =
             text.split_once('/').and_then(|(number, count)| Some((number.parse().ok()?, count.parse().ok()?)));
         numbers.and_then(|(number, count)| Self::new(number, count)).ok_or_else(|| {
-            format!("'{text}' is not a shard; write I/N with I from 1 to N and N at most {MAX_SHARDS}, e.g. 2/4")
+            format!("'{text}' is not a shard; write I/N with I from 1 to N and N at most {MAX_SHARDS}, e.g. 2/4, or {ENVIRONMENT}")
         })
     }
 }
@@ -94,7 +141,8 @@ impl From<Shard> for String {
 }
 
 /// The folder that holds the shards of `output`.
-fn shards_of(output: &Path) -> PathBuf {
+#[must_use]
+pub fn shards_of(output: &Path) -> PathBuf {
     let mut name = output.file_name().unwrap_or_default().to_owned();
     name.push(".shards");
     output.with_file_name(name)
@@ -223,6 +271,46 @@ mod tests {
         let shard: Shard = "2/3".parse().expect("a shard");
         assert_eq!((shard.to_string().as_str(), shard.range(10)), ("2/3", 3..6));
         assert_eq!(shard.folder(Path::new("out/similarity")), Path::new("out/similarity.shards/2-of-3"));
+    }
+
+    #[test]
+    fn an_engine_says_which_shard_it_is() {
+        let said = |variables: &[(&str, &str)]| {
+            let variable = |name: &str| variables.iter().find(|(it, _)| *it == name).map(|(_, it)| (*it).to_owned());
+            Shard::of_engine(&variable).map(|it| it.to_string())
+        };
+        let slurm = |id| [("SLURM_ARRAY_TASK_ID", id), ("SLURM_ARRAY_TASK_COUNT", "4"), ("SLURM_ARRAY_TASK_MIN", "1")];
+        assert_eq!(said(&slurm("1")).as_deref(), Ok("1/4"));
+        assert_eq!(said(&slurm("4")).as_deref(), Ok("4/4"));
+        for (index, count) in [
+            ("AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE"),
+            ("CLOUD_RUN_TASK_INDEX", "CLOUD_RUN_TASK_COUNT"),
+            ("BATCH_TASK_INDEX", "BATCH_TASK_COUNT"),
+            ("JOB_COMPLETION_INDEX", "LOOKBOOK_SHARDS"),
+        ] {
+            assert_eq!(said(&[(index, "0"), (count, "500")]).as_deref(), Ok("1/500"), "{index}");
+            assert_eq!(said(&[(index, "499"), (count, "500")]).as_deref(), Ok("500/500"), "{index}");
+            for (bad, named) in [
+                (&[(index, "500"), (count, "500")][..], index),
+                (&[(index, "-1"), (count, "500")], "'-1'"),
+                (&[(index, "0")], count),
+            ] {
+                let problem = said(bad).expect_err("there is no such shard");
+                assert!(problem.contains(named), "{problem}");
+            }
+        }
+        assert!(said(&slurm("0")).is_err() && said(&slurm("5")).is_err());
+        assert!(said(&[]).expect_err("no engine").contains("JOB_COMPLETION_INDEX"));
+    }
+
+    #[test]
+    fn shards_differ_little_in_size() {
+        let mut sizes = [0_u32; 50];
+        for item in 0..10_000_000 {
+            sizes[Shard::holder(Path::new(&format!("shop/{item:08}.jpg")), 50).number as usize - 1] += 1;
+        }
+        let most = sizes.iter().max().copied().unwrap_or_default();
+        assert!(f64::from(most) < 1.02 * 200_000.0, "{most} of 200,000");
     }
 
     #[test]

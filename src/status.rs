@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::runs::history::{self, Attempt, State, WholeRun};
 use crate::settings::Settings;
 use crate::stage::{self, Depth, RUN_FILE, StageConfig, Summary, Versions, held_by};
 use crate::stages::{self, OF_A_RUN, Visitor};
+use crate::units::counted;
 use crate::{runs, segment, train};
 
 /// Number of whole runs to show.
@@ -108,7 +109,7 @@ fn folder_status(
     ] {
         notes.extend(path.exists().then(|| format!("{}: {what}", path.display())));
     }
-    Ok(FolderStatus { folder: folder.to_owned(), stage: summary.stage, made_at: summary.started_at, stale, notes })
+    Ok(FolderStatus { folder: shown(folder), stage: summary.stage, made_at: summary.started_at, stale, notes })
 }
 
 /// What the photos of a feature table wear.
@@ -116,7 +117,11 @@ fn present(summary: &Summary) -> Option<String> {
     let counts = &summary.counts;
     let (photos, cells) = (counts.count("photos")?, counts.number("mean_cells_per_photo")?);
     let without = counts.count("photos_without_apparel").filter(|_| summary.stage == segment::STAGE)?;
-    Some(format!("{photos} photos; {cells:.2} cells are present in a photo on average, none in {without} photos"))
+    Some(format!(
+        "{}; {cells:.2} cells are present in a photo on average, none in {}",
+        counted(photos, "photos"),
+        counted(without, "photos")
+    ))
 }
 
 /// Applies the shared staleness rule, with the settings file's settings and the paths the folder was made from.

@@ -88,9 +88,9 @@ with DAG(
     },
     params={
         "settings": Param("/etc/lookbook.toml", type="string", pattern="^/", description="settings file"),
-        "source": Param(None, type=["null", "string"], pattern="^/", description="data set, if not that of the settings"),
-        "catalogue": Param(None, type=["null", "string"], pattern="^/", description="photos, if not those of the settings"),
-        "output": Param(None, type=["null", "string"], pattern="^/", description="folder, if not that of the settings"),
+        "source": Param(None, type=["null", "string"], pattern="^(/|[a-z0-9]+://)", description="data set, if not that of the settings"),
+        "catalogue": Param(None, type=["null", "string"], pattern="^(/|[a-z0-9]+://)", description="photos, if not those of the settings"),
+        "output": Param(None, type=["null", "string"], pattern="^(/|[a-z0-9]+://)", description="folder, if not that of the settings"),
         "shards": Param(4, type="integer", minimum=1, maximum=MOST_SHARDS, description="pieces of a mapped stage"),
     },
     doc_md=__doc__,

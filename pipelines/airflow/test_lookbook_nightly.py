@@ -12,6 +12,9 @@ import tempfile
 import threading
 import unittest
 
+sys.path.append(str(pathlib.Path(__file__).parents[2] / "scripts" / "store"))
+from moto_store import Store
+
 DAG_FILE = pathlib.Path(__file__).with_name("lookbook_nightly.py")
 PROGRAM = os.environ["LOOKBOOK_PROGRAM"]
 AIRFLOW = pathlib.Path(sys.executable).with_name("airflow")
@@ -65,7 +68,8 @@ class Nights(unittest.TestCase):
         """Runs the DAG; the states that each task ended in."""
         parameters = {"settings": f"{self.place}/settings.toml", "shards": SHARDS}
         places = {"source": source, "output": output}
-        parameters |= {name: f"{self.place}/{place}" for name, place in places.items() if place}
+        whole = lambda place: place if "://" in place else f"{self.place}/{place}"
+        parameters |= {name: whole(place) for name, place in places.items() if place}
         conf = json.dumps(parameters)
         arguments = ["dags", "test", "lookbook_nightly", date, "--dagfile-path", str(DAG_FILE), "--conf", conf]
         done = subprocess.run([AIRFLOW, *arguments], env=self.environment, capture_output=True, text=True)
@@ -141,6 +145,23 @@ class Nights(unittest.TestCase):
         self.assertEqual(states, self.all_in("success"), self.log[-6000:])
         features = json.loads((self.place / "named/features/run.json").read_text())
         self.assertEqual(features["config"]["stage"]["catalogue"], f"{source}/image")
+
+    def test_7_shards_that_share_no_disk_meet_in_a_store(self):
+        self.settings(SETTINGS)
+        store = Store()
+        self.addCleanup(store.stop)
+        # Each task is on a machine of its own, which has nothing.
+        program = self.place / "on-a-machine-of-its-own"
+        program.write_text(f'#!/bin/sh\nexport XDG_CACHE_HOME="$(mktemp -d -p {self.place})"\nexec {PROGRAM} "$@"\n')
+        program.chmod(0o755)
+        before = self.environment
+        self.environment = {**before, **store.environment(), "LOOKBOOK_PROGRAM": str(program)}
+        self.addCleanup(setattr, self, "environment", before)
+        states = self.night("2026-01-07", output="s3://lookbook/night")
+        self.assertEqual(states, self.all_in("success"), self.log[-6000:])
+        version = json.loads(store.request("GET", "night/features/current.json"))["version"]
+        features = json.loads(store.request("GET", f"night/features/_versions/{version}/run.json"))
+        self.assertEqual(features["counts"]["photos"], 8)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Rg
 use serde::Deserialize;
 
 use crate::error::Error;
-use crate::{guard, reason};
+use crate::{guard, reason, store};
 
 mod jpeg;
 mod orientation;
@@ -100,17 +100,34 @@ pub fn read(path: &Path) -> Result<Photo, PhotoProblem> {
     decode(&read_bytes(path)?)
 }
 
-/// Reads a photo file without decoding it.
+/// Reads a photo without decoding it, from a file or a URL.
 ///
 /// # Errors
 /// As [`stat`]; [`reason::TOO_LARGE`] above [`MAX_FILE_BYTES`].
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>, PhotoProblem> {
+    if store::is_url(path) {
+        return fetch(path).map(|(_, bytes)| bytes);
+    }
     let size = stat(path)?.len();
     if size > MAX_FILE_BYTES {
-        let detail = format!("the file has {size} bytes, more than the {MAX_FILE_BYTES} allowed");
-        return Err(PhotoProblem::new(reason::TOO_LARGE, detail));
+        return Err(too_large(size));
     }
     std::fs::read(path).map_err(|cause| unreadable(&cause))
+}
+
+/// Reads a photo at a URL without decoding it, with what the store says about it.
+///
+/// # Errors
+/// As [`read_bytes`].
+pub fn fetch(url: &Path) -> Result<(store::Object, Vec<u8>), PhotoProblem> {
+    let location = store::Location::parse(url).map_err(|problem| PhotoProblem::new(reason::MISSING, problem))?;
+    let (object, bytes) = store::read(&location, MAX_FILE_BYTES).map_err(|cause| unreadable(&cause))?;
+    Ok((object.clone(), bytes.ok_or_else(|| too_large(object.bytes))?.into()))
+}
+
+fn too_large(size: u64) -> PhotoProblem {
+    let detail = format!("the file has {size} bytes, more than the {MAX_FILE_BYTES} allowed");
+    PhotoProblem::new(reason::TOO_LARGE, detail)
 }
 
 /// Metadata of a photo file. Nothing is opened, because opening a pipe would wait for its other end.

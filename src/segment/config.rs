@@ -16,6 +16,7 @@ use crate::parser::Parser;
 use crate::photo;
 use crate::rejects::DEFAULT_MAX_REJECT_FRACTION;
 use crate::shard::Shard;
+use crate::stage::TableForm;
 
 /// Default of `max_megapixels`.
 pub const DEFAULT_MAX_MEGAPIXELS: u32 = (photo::MAX_PIXELS / PIXELS_OF_MEGAPIXEL) as u32;
@@ -85,6 +86,8 @@ pub struct Config {
     pub precision: PrecisionChoice,
     /// File formats to write the table in.
     pub format: Format,
+    /// Whether the table is committed as a Delta table as well.
+    pub table: TableForm,
     /// How to write the photos' label maps for people and labelling tools.
     pub masks: Masks,
     /// Write masks only for this many photos, those that the network is least certain of; 0 for all.
@@ -118,6 +121,7 @@ impl Default for Config {
             device: Device::default(),
             precision: PrecisionChoice::default(),
             format: Format::default(),
+            table: TableForm::default(),
             masks: Masks::default(),
             uncertain: 0,
             max_megapixels: DEFAULT_MAX_MEGAPIXELS,

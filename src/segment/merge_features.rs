@@ -10,7 +10,8 @@ use super::earlier::{Folder, Wanted, digest};
 use super::parts::{Fate, Tally, Writer, Written};
 use super::plan::{Plan, open_catalogue, published};
 use super::state::StateRow;
-use super::{masks, stream, uncertain, vanished};
+use super::{masks, uncertain, vanished};
+use crate::catalogue::{Catalogue, Entry};
 use crate::error::{Error, Result};
 use crate::features::{self, layout};
 use crate::labels::LabelSet;
@@ -64,21 +65,17 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
         return Err(Error::input(&config.catalogue, problem));
     }
     let count = names.len() as u32;
-    let holders: Vec<Shard> = (1..=count).filter_map(|number| Shard::new(number, count)).collect();
+    catalogue.ask_stores(|_| true)?;
     let fates = catalogue.entries.par_iter().map(|entry| {
-        let holds = |shard: &Shard| shard.holds(Path::new(&*entry.name));
-        let holder = holders.iter().position(holds).expect("every name is in one shard");
+        let shard = Shard::holder(Path::new(&*entry.name), count);
+        let holder = shard.number() as usize - 1;
         let problem = |what: &str| {
-            let shard = holders[holder];
             let again = format!("run `lookbook segment --shard {shard}` again");
             Error::input(&names[holder], format!("{what} '{}'; {again}", entry.name))
         };
         let place = earlier.in_folder(first + holder as u16, &entry.name);
         let place = place.ok_or_else(|| problem("lacks a photo of the catalogue,"))?;
-        if !entry.kept
-            && catalogue.dataset().is_none()
-            && is_another(&catalogue.path_of(entry), &earlier.photo(place).state)
-        {
+        if !entry.kept && catalogue.dataset().is_none() && is_another(&catalogue, entry, &earlier.photo(place).state) {
             return Err(problem("was made from a different content of"));
         }
         Ok(Fate::Take(place))
@@ -108,10 +105,11 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
 }
 
 /// Whether a file has changed since a shard read it. It is only read if its size, times or inode differ.
-fn is_another(path: &Path, state: &StateRow) -> bool {
+fn is_another(catalogue: &Catalogue, entry: &Entry, state: &StateRow) -> bool {
     let Some(content) = state.content else { return false };
-    let stat = stream::stat(path).ok();
-    stat.is_some() && stat != state.stat && photo::read_bytes(path).is_ok_and(|bytes| digest(&bytes) != content)
+    let stat = catalogue.stat_of(entry);
+    let read = || photo::read_bytes(&catalogue.path_of(entry));
+    stat.is_some() && stat != state.stat && read().is_ok_and(|bytes| digest(&bytes) != content)
 }
 
 /// Adds a shard's counts to the totals.

@@ -18,7 +18,8 @@ use crate::model::{Model, Predictor};
 use crate::parser::Parser;
 use crate::progress::Progress;
 use crate::rejects::{self, Reject};
-use crate::stage::{self, Common, Listing, Outcome, Read, RunFolders, Stage, StageConfig, Summary};
+use crate::stage::{self, Common, Listing, Outcome, Read, RunFolders, Stage, StageConfig, Summary, TableForm};
+use crate::table;
 
 mod annotations;
 mod config;
@@ -46,8 +47,17 @@ use plan::Plan;
 
 impl StageConfig for Config {
     const NAME: &'static str = STAGE;
-    const WITHOUT_EFFECT: &'static [&'static str] =
-        &["catalogue", "model", "output", "device", "keep_every_photos", "max_reject_fraction", "shard", "merge"];
+    const WITHOUT_EFFECT: &'static [&'static str] = &[
+        "catalogue",
+        "model",
+        "output",
+        "device",
+        "keep_every_photos",
+        "max_reject_fraction",
+        "shard",
+        "merge",
+        "table",
+    ];
 
     fn folder(&self) -> PathBuf {
         Config::folder(self)
@@ -74,6 +84,11 @@ impl StageConfig for Config {
         let model = if config.from == LabelSource::Model { Model::reads(&config.model)? } else { Vec::new() };
         let embedder = config.embedder.as_deref().map(Parser::reads).transpose()?.unwrap_or_default();
         Ok(model.into_iter().chain(embedder).map(Read::File).chain(catalogue.reads()).collect())
+    }
+
+    fn delta_part(&self) -> Option<fn(&Path) -> bool> {
+        let is_whole = self.table == TableForm::Delta && self.shard.is_none();
+        is_whole.then_some(table::is_part)
     }
 
     fn known(folder: &Path) -> Listing {

@@ -59,6 +59,7 @@ impl Plan {
         let before = before.map(|it| (it.state.name.clone(), it.state.photo_id));
         let before = before.filter(|(name, _)| config.shard.is_none_or(|shard| shard.holds(Path::new(&**name))));
         let vanished = catalogue.keep(before, config.keep_vanished);
+        catalogue.ask_stores(|name| earlier.by_name(name, wanted).is_some())?;
         let fates = catalogue.entries.par_iter().map(|entry| {
             let known = if entry.kept {
                 earlier.in_published(&entry.name)
@@ -68,7 +69,7 @@ impl Plan {
                 // If there is nothing to compare with, leave it to the worker that reads the file.
                 earlier
                     .by_name(&entry.name, wanted)
-                    .and_then(|_| earlier.unchanged(&entry.name, stream::stat(&catalogue.path_of(entry)).ok()?, wanted))
+                    .and_then(|_| earlier.unchanged(&entry.name, catalogue.stat_of(entry)?, wanted))
             };
             known.map_or(Fate::Todo, Fate::Take)
         });

@@ -26,10 +26,12 @@ use crate::model::predictor::{BATCH_SIZE, Predictor};
 use crate::parser::{self, Canvas, Embedder};
 use crate::photo::{self, Decoded, PhotoProblem};
 use crate::stage::{Digest, Stat};
-use crate::{reason, stop, threads};
+use crate::{reason, stop, store, threads};
 
 /// Maximum number of photos waiting for the network, besides those held by workers: the current batch and the next.
 const READY_PHOTOS: usize = 2 * BATCH_SIZE;
+/// Photos that are fetched from an object store at the same time, so that its answers overlap.
+const FETCHED_AT_ONCE: usize = 32;
 /// Maximum number of batches waiting to be counted.
 const ANSWERED_BATCHES: usize = 2;
 /// A file that was changed less than this before it was read may change again without its timestamp changing.
@@ -77,7 +79,8 @@ enum Answered {
 
 type Items<'a> = Box<dyn Iterator<Item = Result<Item>> + Send + 'a>;
 
-/// Processes all items with `workers` threads and passes each outcome to `sink`, in any order.
+/// Processes all items with `workers` threads (or more of them, which mostly wait, if the photos lie in an object store) and
+/// passes each outcome to `sink`, in any order.
 pub(super) fn run(
     work: &Work,
     networks: (Option<&mut Predictor>, Option<&mut Embedder>),
@@ -86,6 +89,7 @@ pub(super) fn run(
     sink: impl FnMut(PhotoOutcome) -> Result<()> + Send,
 ) -> Result<()> {
     let items = Mutex::new(items);
+    let workers = if store::is_url(work.catalogue.path()) { workers.max(FETCHED_AT_ONCE) } else { workers };
     std::thread::scope(|scope| {
         let (prepared, to_answer) = sync_channel(READY_PHOTOS);
         let (answered, to_count) = sync_channel(ANSWERED_BATCHES);
@@ -289,19 +293,17 @@ impl Work<'_> {
 
 /// Reads a file; also returns what the file system reported about it before it was read.
 fn read(path: &std::path::Path) -> Result<(Stat, Vec<u8>), PhotoProblem> {
+    if store::is_url(path) {
+        return photo::fetch(path).map(|(object, bytes)| (Stat::of_object(&object), bytes));
+    }
     let now = SystemTime::now();
-    let stat = stat(path)?;
+    let stat = Stat::of(&photo::stat(path)?);
     let bytes = photo::read_bytes(path)?;
     let settled = |us: &i64| {
         let before = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(SETTLED);
         i128::from(*us) < before.as_micros() as i128
     };
     Ok((Stat { modified_us: stat.modified_us.filter(settled), ..stat }, bytes))
-}
-
-/// What the file system reports about a photo file.
-pub(super) fn stat(path: &std::path::Path) -> Result<Stat, PhotoProblem> {
-    Ok(Stat::of(&photo::stat(path)?))
 }
 
 /// The content digest of an item, for a dry run.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::shard::Shard;
+use crate::stage::TableForm;
 use crate::units::ByteSize;
 
 /// Default of `top`.
@@ -12,6 +13,9 @@ pub const DEFAULT_TOP: u32 = 10;
 
 /// Default of `min_common`: two points always lie on a line, so they say nothing.
 pub const DEFAULT_MIN_COMMON: u32 = 3;
+
+/// Default of `exact_up_to`: minutes on one machine.
+pub const DEFAULT_EXACT_UP_TO: usize = 1_000_000;
 
 /// Default of `latent_dimensions`.
 pub const DEFAULT_LATENT_DIMENSIONS: usize = 32;
@@ -111,6 +115,11 @@ pub struct Config {
     pub precision: NumberFormat,
     /// Pairs with at least this correlation are written as a long table; without it, no pairs are written.
     pub threshold: Option<f32>,
+    /// Whether the neighbours are committed as a Delta table as well.
+    pub table: TableForm,
+    /// Number of photos up to which the neighbours are exact ([`DEFAULT_EXACT_UP_TO`]); those of more come from an
+    /// approximate index, but for `co_rated`, and if the matrix or pairs are written.
+    pub exact_up_to: usize,
     /// Maximum memory for correlations ([`DEFAULT_MEMORY`]); the feature table and the neighbours come on top.
     pub memory: ByteSize,
     /// The share of the rows to process; all if not given.
@@ -131,6 +140,8 @@ impl Default for Config {
             matrix: Matrix::default(),
             precision: NumberFormat::default(),
             threshold: None,
+            table: TableForm::default(),
+            exact_up_to: DEFAULT_EXACT_UP_TO,
             memory: DEFAULT_MEMORY,
             shard: None,
             merge: false,
@@ -139,6 +150,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Whether the neighbours of a table of so many photos come from an index.
+    pub(super) fn is_approximate(&self, photos: usize) -> bool {
+        let only_neighbours = self.matrix == Matrix::None && self.threshold.is_none();
+        photos > self.exact_up_to && only_neighbours && self.measure != Measure::CoRated
+    }
+
     /// The folder to publish: the output, or the shard's part of it.
     pub(super) fn folder(&self) -> PathBuf {
         self.shard.map_or_else(|| self.output.clone(), |shard| shard.folder(&self.output))

@@ -227,6 +227,28 @@ impl Correlator {
         shared
     }
 
+    /// The correlation of two photos of the table; NaN if undefined.
+    ///
+    /// # Panics
+    /// For `co_rated`, which is no distance that an index could use.
+    pub(super) fn correlation(&self, row: usize, other: usize) -> f32 {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>().clamp(-1.0, 1.0);
+        match &self.kernel {
+            Kernel::Centred(centred) => centred.pair(&self.photos.rows, row, other),
+            Kernel::CoRated(_) => unreachable!("the settings leave co_rated to the exact pass"),
+            Kernel::Latent(latent) => {
+                let d = latent.dimensions();
+                let vector = |row: usize| &self.photos.vectors[row * d..(row + 1) * d];
+                dot(vector(row), vector(other))
+            }
+            Kernel::Embedding(Some(embeddings)) => {
+                let [row, other] = [row, other].map(|it| embeddings.vectors(it..it + 1));
+                dot(&row, &other)
+            }
+            Kernel::Embedding(None) => f32::NAN,
+        }
+    }
+
     /// Number of cells that two photos of the table have in common.
     #[must_use]
     pub fn cells_in_common(&self, row: usize, other: usize) -> u32 {

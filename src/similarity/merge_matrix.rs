@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::RECALL;
 use super::config::{Config, STAGE};
 use super::counts::{FEATURE_COUNTS, count_nearest};
 use super::tables::{self, MATRIX_FOLDER, NEIGHBOURS_FILE, PAIRS_FOLDER, PHOTOS_FILE, write_neighbours};
@@ -40,6 +41,10 @@ pub(super) fn merge(output: &Path, common: &Common) -> Result<Outcome> {
         if let Some(value) = summary.counts.get::<serde_json::Value>(name) {
             stage.count(name, value);
         }
+    }
+    let recalls: Vec<f64> = shards.iter().filter_map(|(_, summary)| summary.counts.number(RECALL)).collect();
+    if !recalls.is_empty() {
+        stage.count(RECALL, recalls.iter().sum::<f64>() / recalls.len() as f64);
     }
     count_nearest(&mut stage)?;
     stage.publish()

@@ -10,11 +10,12 @@ use crate::error::{Error, Result};
 use crate::features::FeatureTable;
 use crate::files::OpenFolder;
 use crate::labels::MAX_CELLS;
-use crate::stage::{self, Common, Outcome, Read, RunFolders, Stage, StageConfig};
+use crate::stage::{self, Common, Outcome, Read, RunFolders, Stage, StageConfig, TableForm};
 use crate::table;
 
 use tables::{MATRIX_FOLDER, NEIGHBOURS_FILE, PAIRS_FOLDER, PHOTOS_FILE, write_neighbours, write_photos};
 
+mod approximate;
 mod co_rated;
 mod config;
 mod correlator;
@@ -29,13 +30,16 @@ mod sparse;
 pub mod tables;
 
 pub use config::{
-    Config, DEFAULT_LATENT_DIMENSIONS, DEFAULT_MEMORY, DEFAULT_MIN_COMMON, DEFAULT_TOP, Matrix, Measure, NumberFormat,
-    STAGE,
+    Config, DEFAULT_EXACT_UP_TO, DEFAULT_LATENT_DIMENSIONS, DEFAULT_MEMORY, DEFAULT_MIN_COMMON, DEFAULT_TOP, Matrix,
+    Measure, NumberFormat, STAGE,
 };
 pub use correlator::{Comparison, Correlator, SharedCell};
 use counts::{count_features, count_nearest};
 use pass::{Cut, Folders};
 pub use tables::Neighbour;
+
+/// The count in `run.json`, only of approximate neighbours, with the share of exact ones that were found, 0 to 1.
+const RECALL: &str = "recall";
 
 /// Reads `neighbours.parquet` of a similarity folder.
 ///
@@ -47,7 +51,7 @@ pub fn read_neighbours(folder: &Path) -> Result<Vec<Neighbour>> {
 
 impl StageConfig for Config {
     const NAME: &'static str = STAGE;
-    const WITHOUT_EFFECT: &'static [&'static str] = &["features", "output", "memory", "shard", "merge"];
+    const WITHOUT_EFFECT: &'static [&'static str] = &["features", "output", "memory", "shard", "merge", "table"];
 
     fn folder(&self) -> PathBuf {
         Config::folder(self)
@@ -80,6 +84,11 @@ impl StageConfig for Config {
             }
             _ => Ok(()),
         }
+    }
+
+    fn delta_part(&self) -> Option<fn(&Path) -> bool> {
+        let is_whole = self.table == TableForm::Delta && self.shard.is_none();
+        is_whole.then_some(|name| name == Path::new(NEIGHBOURS_FILE))
     }
 
     fn reads(&self) -> Result<Vec<Read>> {
@@ -132,7 +141,14 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     let folders = folders(config, &stage)?;
     let correlator = Correlator::new(&features, Comparison::from(config));
     write_photos(&stage.path(PHOTOS_FILE), &features)?;
-    let neighbours = pass::run(config, &correlator, &cut, &folders)?;
+    let neighbours = if config.is_approximate(features.len()) {
+        let found = approximate::run(config, &correlator, &cut.range())?;
+        tracing::info!("{STAGE}: {:.1} % of the exact neighbours of a sample were found", 100.0 * found.recall);
+        stage.count(RECALL, found.recall);
+        found.neighbours
+    } else {
+        pass::run(config, &correlator, &cut, &folders)?
+    };
     write_neighbours(&stage.path(NEIGHBOURS_FILE), &neighbours)?;
     stage.count("photos", cut.rows());
     stage.count("neighbours", neighbours.len());

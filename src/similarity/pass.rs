@@ -69,6 +69,11 @@ impl Cut {
         self.rows.len()
     }
 
+    /// The rows to process.
+    pub(super) fn range(&self) -> Range<usize> {
+        self.rows.clone()
+    }
+
     /// Bytes of matrix and neighbours on disk. Pairs are not included: how many exceed a threshold is not known in
     /// advance.
     pub(super) fn bytes(&self, config: &Config) -> u64 {

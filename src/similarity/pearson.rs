@@ -63,6 +63,19 @@ impl Centred {
         }
     }
 
+    /// The correlation of two rows of the table `rows`; NaN if undefined.
+    pub(super) fn pair(&self, rows: &SparseRows, a: usize, b: usize) -> f32 {
+        let [of_a, of_b] = [a, b].map(|row| Moments { mean: self.means[row], scale: self.scales[row] });
+        let (row_a, row_b) = (rows.row(a), rows.row(b));
+        let covariance = if of_a.flatness(self.cells) * of_b.flatness(self.cells) > MAX_FLATNESS {
+            centred(row_a, of_a.mean).iter().zip(centred(row_b, of_b.mean)).map(|(a, b)| a * b).sum()
+        } else {
+            let product: f64 = row_a.common(row_b).map(|(_, a, b)| a * b).sum();
+            product - self.cells * (of_a.mean * of_b.mean)
+        };
+        (covariance * (of_a.scale * of_b.scale)).clamp(-1.0, 1.0) as f32
+    }
+
     /// Computes the correlations with rows that hardly vary from the centred values.
     fn correct(&self, row: SparseRow, own: Moments, rows: &SparseRows, block: usize, correlations: &mut [f32]) {
         let centred = centred(row, own.mean);

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files::{OpenFolder, checksum, digest_of, hexadecimal};
-use crate::table;
+use crate::{store, table};
 
 /// SHA-256 of a file's content.
 pub type Digest = [u8; 32];
@@ -54,6 +54,24 @@ impl Stat {
             inode: metadata.ino(),
         }
     }
+
+    /// From what an object store says: the time to the second, as stores give it, and the entity tag in place of an inode.
+    #[must_use]
+    pub fn of_object(object: &store::Object) -> Self {
+        let modified_us = object.modified_secs.saturating_mul(1_000_000);
+        Self { bytes: object.bytes, modified_us: Some(modified_us), changed_us: modified_us, inode: object.tag }
+    }
+}
+
+/// One of many files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name among them.
+    pub name: Arc<str>,
+    /// Its path.
+    pub path: PathBuf,
+    /// What is known about it, if it need not be asked for.
+    pub stat: Option<Stat>,
 }
 
 /// Something that a stage reads.
@@ -65,8 +83,8 @@ pub enum Read {
     Files {
         /// The folder or the list.
         path: PathBuf,
-        /// The name and path of each.
-        files: Vec<(Arc<str>, PathBuf)>,
+        /// Each of them.
+        files: Vec<Listed>,
     },
 }
 
@@ -89,7 +107,7 @@ impl Read {
             };
             if entry.file_type().is_file() {
                 let name = entry.path().strip_prefix(folder).unwrap_or(entry.path()).to_string_lossy();
-                files.push((Arc::from(&*name), entry.into_path()));
+                files.push(Listed { name: Arc::from(&*name), path: entry.into_path(), stat: None });
             }
         }
         Ok(Self::Files { path: folder.to_owned(), files })
@@ -125,12 +143,12 @@ impl Listing {
         self.0.insert(name, (stat, content.unwrap_or(UNREAD)));
     }
 
-    /// Lists files given by name and path; `known` as in [`Read::now`].
+    /// Lists files; `known` as in [`Read::now`].
     #[must_use]
-    pub fn of(files: &[(Arc<str>, PathBuf)], known: &Self) -> Self {
+    pub fn of(files: &[Listed], known: &Self) -> Self {
         let read = |path: &Path| checksum(path).ok().and_then(|(_, text)| digest(&text)).unwrap_or(UNREAD);
-        let listed = files.par_iter().map(|(name, path)| {
-            let stat = fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|it| Stat::of(&it));
+        let listed = files.par_iter().map(|Listed { name, path, stat }| {
+            let stat = stat.or_else(|| fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|it| Stat::of(&it)));
             let content = match known.0.get(name) {
                 Some((before, content)) if stat.is_some() && *before == stat => *content,
                 _ => read(path),
@@ -245,6 +263,11 @@ impl InputRecord {
     /// # Errors
     /// [`Error::Io`] if it cannot be read.
     pub fn of(path: &Path) -> Result<Self> {
+        if store::is_url(path) {
+            let location = store::Location::parse(path)?;
+            let found = store::find(&location)?.ok_or_else(|| Error::input(path, "is not there"))?;
+            return Ok(Self::of_content(path, &found.2));
+        }
         let (bytes, sha256) = checksum(path)?;
         Ok(Self { path: absolute(path), bytes, sha256, is_many: false })
     }
@@ -273,6 +296,9 @@ impl InputRecord {
 
 /// Recorded paths are absolute, so that they can be found from any working directory.
 pub(super) fn absolute(path: &Path) -> PathBuf {
+    if store::is_url(path) {
+        return path.to_owned();
+    }
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 

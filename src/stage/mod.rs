@@ -27,11 +27,11 @@ mod versions;
 pub use behaviour::behaviour_of;
 pub use common::{Common, DEFAULT_KEEP_VERSIONS, MAX_THREADS, available_threads};
 pub use figures::{Figures, MadeWith};
-pub use inputs::{Digest, InputRecord, Listing, Read, Stat};
+pub use inputs::{Digest, InputRecord, Listed, Listing, Read, Stat};
 pub use lock::{Lock, held_by, take};
 pub use outcome::Outcome;
 pub use record::{FileRecord, RUN_FILE, Summary, now, planned};
-pub use stale::{Depth, RunFolders, StageConfig, has_changed_inputs, reasons};
+pub use stale::{Depth, RunFolders, StageConfig, TableForm, has_changed_inputs, reasons};
 pub use versions::{Versions, previous, roll_back};
 
 /// The record a stage would write, after checking that it could start now.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::record::Summary;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 
 /// How a stage ended.
 #[derive(Debug, Clone)]
@@ -58,6 +58,12 @@ impl Outcome {
         }
     }
 
+    /// Whether there is a new published version.
+    #[must_use]
+    pub fn is_published(&self) -> bool {
+        matches!(self, Self::Published(_) | Self::TooManyRejects { .. })
+    }
+
     /// The record of the version that was made, published or not.
     #[must_use]
     pub fn summary(&self) -> Option<&Summary> {
@@ -106,15 +112,15 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Published(summary) => write!(f, "{}: published", summary.output.display()),
-            Self::Planned(summary) => write!(f, "{}: would be published", summary.output.display()),
-            Self::NothingToDo { output } => write!(f, "{}: nothing to do, it is up to date", output.display()),
+            Self::Published(summary) => write!(f, "{}: published", shown(&summary.output).display()),
+            Self::Planned(summary) => write!(f, "{}: would be published", shown(&summary.output).display()),
+            Self::NothingToDo { output } => write!(f, "{}: nothing to do, it is up to date", shown(output).display()),
             Self::TooManyRejects { summary, rejected, total, allowed, table } => write!(
                 f,
                 "{}: {rejected} of {total} photos were rejected, more than the allowed share of {allowed} \
                  (max_reject_fraction); {} says which and why; what is good was published",
                 summary.stage,
-                table.display()
+                shown(table).display()
             ),
             Self::KeptBack { summary, aside } => {
                 let failed = summary.gates.iter().filter(|gate| !gate.passed).map(ToString::to_string);

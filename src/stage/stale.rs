@@ -6,8 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
 use super::behaviour::behaviour_of;
@@ -33,6 +33,17 @@ impl RunFolders<'_> {
     pub fn folder(&self, name: &str) -> PathBuf {
         self.output.join(name)
     }
+}
+
+/// What a stage makes of its table besides its folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TableForm {
+    /// Nothing.
+    #[default]
+    Folder,
+    /// A Delta table beside it.
+    Delta,
 }
 
 /// The settings of a stage that publishes a folder.
@@ -71,6 +82,12 @@ pub trait StageConfig: Serialize + DeserializeOwned + Default {
     #[must_use]
     fn known(folder: &Path) -> Listing {
         Listing::read(folder)
+    }
+
+    /// Whether a file of the published folder belongs to the table that is committed as a Delta table; `None` if the settings
+    /// ask for none.
+    fn delta_part(&self) -> Option<fn(&Path) -> bool> {
+        None
     }
 
     /// Runs the stage.

@@ -57,6 +57,13 @@ pub fn part_name(number: usize) -> String {
     format!("part-{number:05}.parquet")
 }
 
+/// Whether `name`, a path within a folder, is that of a part.
+#[must_use]
+pub fn is_part(name: &Path) -> bool {
+    let number = |text: &str| text.strip_prefix("part-")?.strip_suffix(".parquet")?.parse::<usize>().ok();
+    name.to_str().and_then(number).is_some()
+}
+
 /// Maximum number of parts of a table, which is as far as the names can count.
 const MAX_PARTS: usize = 100_000;
 

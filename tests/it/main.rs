@@ -36,5 +36,6 @@ mod segment;
 mod shared;
 mod similarity;
 mod skip;
+mod store;
 mod training;
 mod training_step;

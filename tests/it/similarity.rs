@@ -308,6 +308,74 @@ fn without_the_matrix_the_neighbours_are_the_same() -> Result<()> {
 }
 
 #[test]
+fn above_a_size_the_neighbours_come_from_an_index_which_tells_what_it_misses() -> Result<()> {
+    let place = tempfile::tempdir().unwrap();
+    write_features(&place.path().join("features"), many_rows(5000))?;
+    let approximate = |config: &mut Config| (config.matrix, config.exact_up_to) = (Matrix::None, 4999);
+    for measure in [Measure::Pearson, Measure::Cosine, Measure::Latent] {
+        let neighbours = |change: &dyn Fn(&mut Config)| {
+            let summary = run(place.path(), |config| {
+                config.measure = measure;
+                config.matrix = Matrix::None;
+                change(config);
+            })?;
+            Ok::<_, Error>((summary, similarity::read_neighbours(&place.path().join("similarity"))?))
+        };
+        let (summary, exact) = neighbours(&|_| {})?;
+        assert!(summary.counts.number("recall").is_none(), "{measure:?}: up to the limit they are exact");
+        let (summary, found) = neighbours(&approximate)?;
+        let (_, again) = neighbours(&approximate)?;
+        assert!(found == again, "{measure:?}: two runs find the same");
+        let key = |it: &Neighbour| (it.photo_id, it.neighbour_id);
+        let by_pair: BTreeMap<_, &Neighbour> = found.iter().map(|it| (key(it), it)).collect();
+        let common: Vec<_> = exact.iter().filter_map(|it| Some((it, *by_pair.get(&key(it))?))).collect();
+        for (exact, found) in &common {
+            assert!((exact.correlation - found.correlation).abs() < 1e-6, "{measure:?}: {exact:?}, {found:?}");
+            assert_eq!(exact.cells_in_common, found.cells_in_common);
+        }
+        // Of equals, any will do.
+        let farthest: BTreeMap<u32, f32> = exact.iter().map(|it| (it.photo_id, it.correlation)).collect();
+        let is_as_near =
+            |it: &&Neighbour| farthest.get(&it.photo_id).is_some_and(|farthest| it.correlation >= *farthest);
+        let recall = found.iter().filter(is_as_near).count() as f64 / exact.len() as f64;
+        let told = summary.counts["recall"].as_f64().unwrap();
+        assert!(recall > 0.9, "{measure:?}: {recall}");
+        assert!((recall - told).abs() < 0.03, "{measure:?}: {recall}, but it says {told} of 1,000 photos");
+        assert!(found.iter().all(|it| it.photo_id != it.neighbour_id), "nobody is his own neighbour");
+        let ranks = found.windows(2).filter(|it| it[0].photo_id == it[1].photo_id);
+        assert!(ranks.into_iter().all(|it| it[0].correlation >= it[1].correlation && it[0].rank + 1 == it[1].rank));
+    }
+    // What an index cannot do stays exact.
+    for change in [
+        (|config| config.measure = Measure::CoRated) as fn(&mut Config),
+        |config| config.matrix = Matrix::Full,
+        |config| config.threshold = Some(0.99),
+    ] {
+        let summary = run(place.path(), |config| {
+            approximate(config);
+            change(config);
+        })?;
+        assert!(summary.counts.number("recall").is_none());
+    }
+    // In shards, as in one run.
+    let (whole, found) = {
+        let summary = run(place.path(), approximate)?;
+        (summary, similarity::read_neighbours(&place.path().join("similarity"))?)
+    };
+    for number in 1..=2 {
+        run(place.path(), |config| {
+            approximate(config);
+            config.shard = Shard::new(number, 2);
+        })?;
+    }
+    let merged = run(place.path(), |config| config.merge = true)?;
+    assert!(similarity::read_neighbours(&place.path().join("similarity"))? == found);
+    let recall = |summary: &lookbook::stage::Summary| summary.counts["recall"].as_f64().unwrap();
+    assert!((recall(&whole) - recall(&merged)).abs() < 0.03);
+    Ok(())
+}
+
+#[test]
 fn the_figures_of_the_run_are_those_of_the_table() -> Result<()> {
     let place = tempfile::tempdir().unwrap();
     let rows = [row(0, &[(0, 1), (1, 3)]), row(1, &[(1, 5)]), row(2, &[]), row(3, &[(0, 2), (1, 6)])];

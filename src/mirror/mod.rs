@@ -1,0 +1,474 @@
+//! Folders in object stores, as stages know folders: a copy on this machine for the time of a command.
+//!
+//! A stage reads and publishes folders of a file system. Where its settings name URLs, [`Mirror::here`] brings what lies
+//! there into a folder of this machine (what is unchanged since the last time stays), the stage works on the copies, and
+//! [`Mirror::publish`] puts what it published into the store as a new version ([`versions`]). Photos of a catalogue are not
+//! copied: `segment` reads them where they lie.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Error, Result, show_as_urls};
+use crate::files;
+use crate::stage::{self, Common, RUN_FILE, StageConfig, Summary};
+use crate::store::{self, Location, Object, Source};
+
+mod versions;
+
+use versions::{Folder, VERSIONS};
+
+/// The setting of a catalogue, whose photos stay where they are.
+const CATALOGUE: &str = "catalogue";
+/// The setting of a folder that holds the folders of stages.
+const RUN: &str = "run";
+/// How long to wait for another process that brings the same folder.
+const COPY_WAIT: Duration = Duration::from_mins(1);
+/// What begins the URL of a file of this machine.
+const FILE_SCHEME: &str = "file://";
+
+/// What a copy was made of, in a file beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Copied {
+    /// A version of a published folder.
+    Version(String),
+    /// A published folder was made here from this version (`None` from nothing) and is not in the store yet.
+    Ahead(Option<String>),
+    /// Files by name, with size, time and tag of the object that each was copied from.
+    Files(BTreeMap<String, (u64, i64, u64)>),
+}
+
+/// The copies on this machine.
+#[derive(Debug)]
+pub struct Mirror {
+    root: PathBuf,
+    /// The folders of stores that were looked at, by the place of their copy.
+    folders: HashMap<PathBuf, Folder>,
+}
+
+impl Mirror {
+    /// The copies in the folder that `[store] work` names. Nothing is created before there is a URL.
+    #[must_use]
+    pub fn new() -> Self {
+        let cache = || {
+            let of_user = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|it| it.is_absolute());
+            of_user
+                .or_else(|| Some(std::env::home_dir()?.join(".cache")))
+                .unwrap_or_else(std::env::temp_dir)
+                .join("lookbook")
+        };
+        let root = store::config().work.clone().unwrap_or_else(cache);
+        let root = std::path::absolute(&root).unwrap_or(root);
+        show_as_urls(root.clone());
+        Self { root, folders: HashMap::new() }
+    }
+
+    /// Where the copy of what lies at a URL is. Other paths are themselves; of a `file://` URL, the path in it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it is the URL of no store.
+    pub fn local(&self, path: &Path) -> Result<PathBuf> {
+        if let Some(file) = path.to_str().and_then(|it| it.strip_prefix(FILE_SCHEME)) {
+            return Ok(PathBuf::from(file));
+        }
+        if !store::is_url(path) {
+            return Ok(path.to_owned());
+        }
+        let at = Location::parse(path)?;
+        if at.is_web() {
+            return Err(Error::input(path, "is of a web server: only the photos of a list can be read from there"));
+        }
+        Ok(self.root.join(at.as_folders()))
+    }
+
+    /// The settings of a stage with the copies in place of the URLs, which are brought up to date.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the setting with an unknown URL; [`Error::Io`] if a store cannot be read.
+    pub fn here<C: StageConfig>(&mut self, config: C) -> Result<C> {
+        let (output, folder) = (config.output(), config.folder());
+        let is_merged = serde_json::to_value(&config).is_ok_and(|it| it.get("merge") == Some(&Value::Bool(true)));
+        if is_merged && store::is_url(&output) {
+            let shards = crate::shard::shards_of(&output);
+            for name in store::folders(&Location::parse(&shards)?)? {
+                self.bring(&shards.join(name))?;
+            }
+        }
+        if folder != output && store::is_url(&folder) {
+            self.bring(&folder)?;
+        }
+        self.settings(config)
+    }
+
+    /// The settings of a command, likewise.
+    ///
+    /// # Errors
+    /// As [`Mirror::here`].
+    pub fn settings<C: Serialize + DeserializeOwned>(&mut self, config: C) -> Result<C> {
+        let mut values = serde_json::to_value(&config).map_err(|cause| Error::config("settings", cause))?;
+        let mut is_changed = false;
+        for (name, value) in values.as_object_mut().into_iter().flatten() {
+            let Some(path) = value.as_str().map(PathBuf::from).filter(|it| store::is_url(it)) else { continue };
+            let local = self.value(name, &path).map_err(|error| match error {
+                Error::Input { problem, .. } => Error::config(name, format!("{} {problem}", path.display())),
+                other => other,
+            })?;
+            is_changed |= local != path;
+            *value = local.to_string_lossy().into();
+        }
+        if !is_changed {
+            return Ok(config);
+        }
+        serde_json::from_value(values).map_err(|cause| Error::config("settings", cause))
+    }
+
+    /// What stands for the URL of the setting `name`.
+    fn value(&mut self, name: &str, path: &Path) -> Result<PathBuf> {
+        let is_list = path.extension().is_some_and(|it| it == "parquet" || it == "csv");
+        if name == CATALOGUE && !path.starts_with(FILE_SCHEME) {
+            let local = self.local(path)?;
+            if is_list || self.open(&local, path)?.current.is_none() {
+                return Ok(path.to_owned());
+            }
+        }
+        if name == RUN { self.bring_run(path) } else { self.bring(path) }
+    }
+
+    /// Brings the copies of all published folders in a run folder up to date. Returns where it is.
+    ///
+    /// # Errors
+    /// As [`Mirror::here`].
+    pub fn bring_run(&mut self, path: &Path) -> Result<PathBuf> {
+        let local = self.local(path)?;
+        if store::is_url(path) && !path.starts_with(FILE_SCHEME) {
+            let at = Location::parse(path)?;
+            for name in store::folders(&at)? {
+                let folder = PathBuf::from(at.join(&name).to_string());
+                if self.open(&self.local(&folder)?, &folder)?.current.is_some() {
+                    self.bring(&folder)?;
+                }
+            }
+        }
+        Ok(local)
+    }
+
+    /// Brings the copy of what lies at a URL up to date. Returns where it is; other paths are themselves.
+    ///
+    /// # Errors
+    /// As [`Mirror::here`].
+    pub fn bring(&mut self, path: &Path) -> Result<PathBuf> {
+        let local = self.local(path)?;
+        if !store::is_url(path) || path.to_string_lossy().starts_with(FILE_SCHEME) {
+            return Ok(local);
+        }
+        let folder = self.open(&local, path)?.clone();
+        if let Some(version) = folder.version() {
+            self.bring_version(&folder, version, &local)?;
+            return Ok(local);
+        }
+        // What was published there is gone; what is only here may still come there.
+        if matches!(read_mark(&local), Some(Copied::Version(_) | Copied::Ahead(Some(_)))) {
+            remove_mark(&local)?;
+            files::remove_folder(&local)?;
+        }
+        bring_files(&folder.at, &local)?;
+        Ok(local)
+    }
+
+    /// Looks at a folder of a store, once for a command.
+    fn open(&mut self, local: &Path, path: &Path) -> Result<&mut Folder> {
+        if !self.folders.contains_key(local) {
+            let folder = Folder::open(Location::parse(path)?)?;
+            self.folders.insert(local.to_owned(), folder);
+        }
+        Ok(self.folders.get_mut(local).expect("it was inserted"))
+    }
+
+    fn bring_version(&mut self, folder: &Folder, version: &str, local: &Path) -> Result<()> {
+        // What was made here from this version and has not reached the store is as good.
+        let is_here = || {
+            let is_of = |mark: Copied| matches!(mark, Copied::Version(it) | Copied::Ahead(Some(it)) if it == version);
+            read_mark(local).is_some_and(is_of) && local.join(RUN_FILE).is_file()
+        };
+        if is_here() {
+            return Ok(());
+        }
+        let at = folder.place(version);
+        let (_, _, record) = store::find(&at.join(RUN_FILE))?.ok_or_else(|| {
+            Error::input(at.join(RUN_FILE).to_string(), "is missing, though this version is published")
+        })?;
+        let text = String::from_utf8_lossy(&record).into_owned();
+        let bad = |cause| Error::input(at.join(RUN_FILE).to_string(), "is not a run record").because(cause);
+        let summary: Summary = serde_json::from_str(&self.with_copies(&text)?).map_err(bad)?;
+        let parent = files::parent_of(local);
+        files::create_folder(&parent)?;
+        let here = stage::Versions::of(local)?;
+        let _lock = stage::take(local, &here.lock(), "a copy from an object store", COPY_WAIT)?;
+        if is_here() {
+            return Ok(());
+        }
+        let name = local.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let [new, old] = ["arriving", "left"].map(|it| parent.join(format!(".{name}.{it}")));
+        files::remove_folder(&new)?;
+        files::create_folder(&new)?;
+        let had = Summary::find(local).unwrap_or_default().map(|it| it.files).unwrap_or_default();
+        let had: HashMap<_, _> = had.into_iter().map(|it| (it.name, it.sha256)).collect();
+        let mut missing = Vec::new();
+        for file in &summary.files {
+            let place = new.join(&file.name);
+            files::create_folder(&files::parent_of(&place))?;
+            if had.get(&file.name) == Some(&file.sha256) && files::adopt(&local.join(&file.name), &place).is_ok() {
+                continue;
+            }
+            missing.push((at.join(&file.name.to_string_lossy()), place));
+        }
+        let count = missing.len();
+        store::get_all(missing)?;
+        if let Some(problem) = summary.damaged_files(&new).first() {
+            return Err(Error::input(at.to_string(), format!("{problem}; roll it back, or run its stage again")));
+        }
+        files::write_json(&new.join(RUN_FILE), &summary)?;
+        remove_mark(local)?;
+        files::remove_folder(&old)?;
+        files::exchange(&new, local, &old)?;
+        write_mark(local, &Copied::Version(version.to_owned()))?;
+        [new, old].iter().try_for_each(|it| files::remove_folder(it))?;
+        tracing::debug!("{}: {count} of {} files were copied from {at}", local.display(), summary.files.len());
+        Ok(())
+    }
+
+    /// Notes, before a stage that publishes at a URL begins, what its result will be made from: a result that does not reach
+    /// the store is told from a copy.
+    fn mark_ahead(&self, local: &Path) -> Result<()> {
+        let base = self.folders.get(local).and_then(|it| it.version().map(str::to_owned));
+        files::create_folder(&files::parent_of(local))?;
+        write_mark(local, &Copied::Ahead(base))
+    }
+
+    /// Runs what publishes `folder`, which may be the copy of one in a store; then publishes it there, if the result
+    /// `is_published`.
+    ///
+    /// # Errors
+    /// Those of `run`; [`Error::Locked`] if another run has published there meanwhile; [`Error::Io`].
+    pub fn around<T>(
+        &mut self,
+        folder: &Path,
+        common: &Common,
+        run: impl FnOnce() -> Result<T>,
+        is_published: impl FnOnce(&T) -> bool,
+    ) -> Result<T> {
+        if common.dry_run || !self.folders.contains_key(folder) {
+            return run();
+        }
+        self.mark_ahead(folder)?;
+        let result = run()?;
+        if is_published(&result) {
+            self.publish(folder, common)?;
+        }
+        Ok(result)
+    }
+
+    /// Puts the folder published at `local`, which is up to date, into its store, if the run that made it did not come to that.
+    ///
+    /// # Errors
+    /// As [`Mirror::around`].
+    pub fn catch_up(&mut self, local: &Path, common: &Common) -> Result<()> {
+        let Some(folder) = self.folders.get(local) else { return Ok(()) };
+        let is_ahead = read_mark(local) == Some(Copied::Ahead(folder.version().map(str::to_owned)));
+        if common.dry_run || !is_ahead || Summary::find(local)?.is_none() {
+            return Ok(());
+        }
+        self.publish(local, common)
+    }
+
+    /// Puts the folder published at `local` into its store as a new version.
+    fn publish(&mut self, local: &Path, common: &Common) -> Result<()> {
+        let Some(folder) = self.folders.get(local).cloned() else { return Ok(()) };
+        let summary = Summary::read(local)?;
+        let text = std::fs::read_to_string(local.join(RUN_FILE)).map_err(Error::io("read", local.join(RUN_FILE)))?;
+        let before = match folder.version() {
+            Some(version) => store::find(&folder.place(version).join(RUN_FILE))?.map(|it| it.2),
+            None => None,
+        };
+        let text = self.with_urls(&text);
+        let before: Option<Summary> = before.and_then(|it| serde_json::from_slice(&it).ok());
+        if before.is_some() && serde_json::to_value(&before).ok() == serde_json::from_str::<Value>(&text).ok() {
+            return write_mark(local, &Copied::Version(folder.version().unwrap_or_default().to_owned()));
+        }
+        let version = Folder::new_version(summary.generation);
+        let at = folder.place(&version);
+        let is_same_generation = before.as_ref().is_some_and(|it| it.generation == summary.generation);
+        let had = before.map(|it| it.files).unwrap_or_default();
+        let had: HashMap<_, _> = had.into_iter().map(|it| (it.name, it.sha256)).collect();
+        let place = |file: &stage::FileRecord| {
+            let name = file.name.to_string_lossy();
+            let source = match folder.version() {
+                Some(before) if had.get(&file.name) == Some(&file.sha256) => {
+                    Source::Object(folder.place(before).join(&name))
+                }
+                _ => Source::File(local.join(&file.name)),
+            };
+            (source, at.join(&name))
+        };
+        store::put_all(summary.files.iter().map(place).collect())?;
+        store::write(&at.join(RUN_FILE), &text.into(), store::Only::Always)?;
+        let folder = self.folders.get_mut(local).expect("it was there");
+        if let Err(error) = folder.publish(&version, is_same_generation, common.keep_versions) {
+            if matches!(error, Error::Locked { .. }) {
+                // Nobody will ever point to it.
+                let _ = store::remove_below(&at);
+                remove_mark(local)?;
+            }
+            return Err(error);
+        }
+        tracing::info!("{}: version {version} is published", folder.at);
+        let tidied =
+            write_mark(local, &Copied::Version(version)).and_then(|()| folder.tidy_up(store::config().min_age_hours));
+        if let Err(error) = tidied {
+            tracing::warn!(
+                "{}: published, but tidying up was left to the next run: {}",
+                folder.at,
+                error.with_causes()
+            );
+        }
+        Ok(())
+    }
+
+    /// Swaps the published version of a folder in a store with the one before it; with `dry_run`, only looks. Returns the
+    /// record of that version.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is none; as [`Mirror::around`].
+    pub fn roll_back(&mut self, path: &Path, dry_run: bool) -> Result<Summary> {
+        let local = self.local(path)?;
+        let folder = self.open(&local, path)?;
+        let version = folder.rolled_back()?.version;
+        if !dry_run {
+            folder.roll_back()?;
+        }
+        let record = folder.place(&version).join(RUN_FILE);
+        let (_, _, text) = store::find(&record)?.ok_or_else(|| Error::input(record.to_string(), "is missing"))?;
+        serde_json::from_slice(&text)
+            .map_err(|cause| Error::input(record.to_string(), "is not a run record").because(cause))
+    }
+
+    /// A record with URLs in place of the places of the copies.
+    fn with_urls(&self, record: &str) -> String {
+        let root = format!("{}/", self.root.display());
+        rewritten(record, &mut |_, text| {
+            let (scheme, rest) = text.strip_prefix(&root)?.split_once('/')?;
+            Some(format!("{scheme}://{rest}"))
+        })
+    }
+
+    /// A record with the places of the copies in place of URLs, but of those of photos, which are not copied.
+    fn with_copies(&mut self, record: &str) -> Result<String> {
+        let mut problem = Ok(());
+        let text = rewritten(record, &mut |name, text| {
+            let path = Path::new(text);
+            let local = self.local(path).ok().filter(|_| store::is_url(path))?;
+            let is_copied = match name {
+                "" => true,
+                CATALOGUE => match self.open(&local, path) {
+                    Ok(folder) => folder.current.is_some(),
+                    Err(error) => {
+                        problem = Err(error);
+                        false
+                    }
+                },
+                _ => false,
+            };
+            is_copied.then(|| local.to_string_lossy().into_owned())
+        });
+        problem.map(|()| text)
+    }
+}
+
+/// A record with other texts: `other` gets each with the name it goes by if it is of a catalogue or of many files, and with
+/// no name otherwise.
+fn rewritten(record: &str, other: &mut impl FnMut(&str, &str) -> Option<String>) -> String {
+    fn visit(value: &mut Value, name: &str, other: &mut impl FnMut(&str, &str) -> Option<String>) {
+        match value {
+            Value::String(text) => *text = other(name, text).unwrap_or_else(|| std::mem::take(text)),
+            Value::Array(values) => values.iter_mut().for_each(|it| visit(it, "", other)),
+            Value::Object(values) => {
+                let is_many = values.get("is_many") == Some(&Value::Bool(true));
+                for (key, value) in values.iter_mut() {
+                    let name = if is_many || key == CATALOGUE { key } else { "" };
+                    visit(value, name, other);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut value: Value = serde_json::from_str(record).unwrap_or_default();
+    visit(&mut value, "", other);
+    let mut text = serde_json::to_string_pretty(&value).expect("JSON");
+    text.push('\n');
+    text
+}
+
+impl Default for Mirror {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Brings a file, or files below a prefix, that no stage published.
+fn bring_files(at: &Location, local: &Path) -> Result<()> {
+    let known = match read_mark(local) {
+        Some(Copied::Files(known)) => known,
+        _ => BTreeMap::new(),
+    };
+    let is_file = store::objects(std::slice::from_ref(at))?.into_iter().flatten().next();
+    let found: Vec<(String, Object)> = match is_file {
+        Some(object) => vec![(String::new(), object)],
+        // What a killed run left of a version that was never published is none of them.
+        None => store::list(at)?.into_iter().filter(|(name, _)| !name.starts_with(VERSIONS)).collect(),
+    };
+    let identity = |it: &Object| (it.bytes, it.modified_secs, it.tag);
+    let path = |name: &str| if name.is_empty() { local.to_owned() } else { local.join(name) };
+    let now: BTreeMap<String, _> = found.iter().map(|(name, it)| (name.clone(), identity(it))).collect();
+    let mut missing = Vec::new();
+    for (name, now) in &now {
+        if known.get(name) != Some(now) || !path(name).is_file() {
+            files::create_folder(&files::parent_of(&path(name)))?;
+            missing.push((if name.is_empty() { at.clone() } else { at.join(name) }, path(name)));
+        }
+    }
+    for name in known.keys().filter(|name| !now.contains_key(*name)) {
+        if files::is_there(&path(name))? {
+            files::remove_file(&path(name))?;
+        }
+    }
+    if now.is_empty() {
+        return Ok(());
+    }
+    remove_mark(local)?;
+    store::get_all(missing)?;
+    write_mark(local, &Copied::Files(now))
+}
+
+/// The file that says what a copy was made of.
+fn mark_of(local: &Path) -> PathBuf {
+    let name = local.file_name().unwrap_or_default().to_string_lossy();
+    files::parent_of(local).join(format!(".{name}.copied"))
+}
+
+fn read_mark(local: &Path) -> Option<Copied> {
+    serde_json::from_slice(&std::fs::read(mark_of(local)).ok()?).ok()
+}
+
+fn write_mark(local: &Path, copied: &Copied) -> Result<()> {
+    files::write_json(&mark_of(local), copied)
+}
+
+fn remove_mark(local: &Path) -> Result<()> {
+    let mark = mark_of(local);
+    if files::is_there(&mark)? { files::remove_file(&mark) } else { Ok(()) }
+}
