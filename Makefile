@@ -60,7 +60,9 @@ fuzz: runtime
 
 ## test-airflow: the Airflow DAG for real over a small sample; gets Airflow into .airflow/
 test-airflow: build runtime
-	scripts/test_airflow.sh $(LOOKBOOK)
+	scripts/install_environment.sh airflow
+	scripts/install_environment.sh store
+	LOOKBOOK_PROGRAM=$(abspath $(LOOKBOOK)) .airflow/bin/python pipelines/airflow/test_lookbook_nightly.py
 
 ## test-store: fails, cuts off, repeats and delays every request of a stage that publishes in an object store (moto's S3 server)
 test-store: runtime
@@ -69,7 +71,9 @@ test-store: runtime
 
 ## test-ray: shards on a Ray cluster of three nodes, one of which is killed; gets Ray into .ray/
 test-ray: build
-	scripts/test_ray.sh $(LOOKBOOK)
+	scripts/install_environment.sh ray
+	scripts/install_environment.sh store
+	LOOKBOOK_PROGRAM=$(abspath $(LOOKBOOK)) .ray/bin/python pipelines/ray/test_lookbook_ray.py
 
 ## test-parsers: exports networks of other programs, untrained, and compares labels; gets PyTorch and others into .parsers/
 test-parsers: build runtime

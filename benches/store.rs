@@ -1,8 +1,9 @@
 //! How far `segment` gets with a catalogue in an object store: a server on this machine that lists as many keys as it is told
 //! and answers each request for a photo late, or with an error. Prints the tables of docs/scaling.md.
 //!
-//! `cargo bench --bench store`, with `KEYS` (1000000), `PHOTOS` (20000), `LATENCY_MS` (20), `FAILURES` (0.01), and for the last
-//! table `CATALOGUE`, a folder of real photos, and `MODEL`. The program is that of the same build.
+//! `cargo bench --bench store`, with `LISTED` (10000000) keys that are only listed, `KNOWN` (1000000) photos that the last night
+//! knew, in one and in `SHARDS` (4), `PHOTOS` (20000) that are new, `LATENCY_MS` (20) and `FAILURES` (0.01) for these, and for the last lines `CATALOGUE`, a
+//! folder of real photos, and `MODEL`. The program is that of the same build.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lookbook::color::{self, ColorTable};
@@ -25,9 +26,11 @@ const PAGE: usize = 1000;
 /// What the server has.
 #[derive(Default)]
 struct Bucket {
-    /// How many keys it lists below `drawn/`, all with the content `photo`.
-    keys: usize,
+    /// How many keys it lists below `drawn/`.
+    keys: AtomicUsize,
+    /// Their content, followed by the key if `differ`.
     photo: Vec<u8>,
+    differ: bool,
     /// What it lists below `real/`.
     files: Vec<PathBuf>,
     latency: Duration,
@@ -84,6 +87,7 @@ impl Bucket {
 
     fn object(&self, key: &str) -> (&'static str, Vec<u8>) {
         let content = match key.split_once('/') {
+            Some(("drawn", name)) if self.differ => Some([&self.photo, name.as_bytes()].concat()),
             Some(("drawn", _)) => Some(self.photo.clone()),
             Some(("real", name)) => {
                 let file = self.files.iter().find(|it| it.file_name().is_some_and(|it| it.to_string_lossy() == name));
@@ -107,7 +111,7 @@ impl Bucket {
         let value = |name: &str| query.split('&').find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
         let from: usize = value("continuation-token").and_then(|it| it.parse().ok()).unwrap_or(0);
         let is_real = value("prefix").is_some_and(|it| it.starts_with("real"));
-        let count = if is_real { self.files.len() } else { self.keys };
+        let count = if is_real { self.files.len() } else { self.keys.load(Ordering::Relaxed) };
         let end = (from + PAGE).min(count);
         let mut text = String::from("<ListBucketResult>");
         for number in from..end {
@@ -182,17 +186,41 @@ fn main() {
     image::RgbImage::new(16, 16).write_to(&mut photo, image::ImageFormat::Jpeg).expect("a photo");
     let photo = photo.into_inner();
 
-    let keys = setting("KEYS", 1_000_000);
-    let (bucket, port) = Bucket { keys, photo: photo.clone(), ..Bucket::default() }.serve();
+    let listed = setting("LISTED", 10_000_000);
+    let (bucket, port) = Bucket { keys: listed.into(), photo: photo.clone(), ..Bucket::default() }.serve();
     let (secs, mb) = segment(port, "s3://sim/drawn", &model, &place.path().join("none"), &["--dry-run"]);
     let requests = bucket.requests.load(Ordering::Relaxed);
-    println!("listing alone: {keys} keys, {requests} requests, {secs:.1} s, {mb} MB");
+    println!("listing alone: {listed} keys, {requests} requests, {secs:.1} s, {mb} MB");
+
+    // One photo is segmented, all others have its content.
+    let known = setting("KNOWN", 1_000_000);
+    let (bucket, port) = Bucket { keys: 1.into(), photo: photo.clone(), ..Bucket::default() }.serve();
+    let output = place.path().join("known");
+    segment(port, "s3://sim/drawn", &model, &output, &[]);
+    bucket.keys.store(known, Ordering::Relaxed);
+    for what in ["new keys of a known content", "all known"] {
+        let before = bucket.requests.load(Ordering::Relaxed);
+        let (secs, mb) = segment(port, "s3://sim/drawn", &model, &output, &[]);
+        let requests = bucket.requests.load(Ordering::Relaxed) - before;
+        println!("{what}: {known} photos, {requests} requests, {secs:.1} s, {mb} MB");
+    }
+
+    // The same in shards, each with whole parts, and their merge.
+    let shards = setting("SHARDS", 4);
+    for number in 1..=shards {
+        let shard = format!("{number}/{shards}");
+        let (secs, _) = segment(port, "s3://sim/drawn", &model, &output, &["--shard", &shard]);
+        println!("shard {shard}: {secs:.1} s");
+    }
+    let (secs, mb) = segment(port, "s3://sim/drawn", &model, &output, &["--merge"]);
+    println!("merge of {shards} shards with {known} photos: {secs:.1} s, {mb} MB");
 
     let photos = setting("PHOTOS", 20_000);
     let latency = Duration::from_millis(setting("LATENCY_MS", 20));
     let failures: f64 = setting("FAILURES", 0.01);
     let failure_every = if failures > 0.0 { (1.0 / failures) as u64 } else { 0 };
-    let (bucket, port) = Bucket { keys: photos, photo, latency, failure_every, ..Bucket::default() }.serve();
+    let (bucket, port) =
+        Bucket { keys: photos.into(), photo, differ: true, latency, failure_every, ..Bucket::default() }.serve();
     let output = place.path().join("drawn");
     for what in ["all new", "all known"] {
         let before = bucket.requests.load(Ordering::Relaxed);

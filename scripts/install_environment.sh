@@ -1,15 +1,18 @@
 #!/bin/sh
-# Creates the virtual environment .NAME/ with the packages of scripts/NAME/requirements.txt, or updates it if they have changed;
-# otherwise does nothing. install_environment.sh NAME, of:
+# Creates the virtual environment .NAME/ with the packages of scripts/NAME/requirements.txt or pipelines/NAME/requirements.txt, or
+# updates it if they have changed; otherwise does nothing. install_environment.sh NAME, of:
+#   airflow   Airflow, for its DAG's test (800 MB)
+#   parsers   what exports third-party networks (about 3 GB)
 #   peers     what lookbook is benchmarked against (a download of about 3 GB); torch.compile also needs a C++ compiler and the
 #             Python headers
-#   parsers   what exports third-party networks (about 3 GB)
-#   store     an S3 server for tests (300 MB)
+#   ray       Ray, for its script's test (300 MB)
+#   store     an S3 server and a reader of Delta tables, for tests (500 MB)
 set -eu
 cd -- "$(dirname -- "$0")/.."
 
 name=$1
 wanted=scripts/$name/requirements.txt
+[ -e "$wanted" ] || wanted=pipelines/$name/requirements.txt
 if cmp -s "$wanted" ".$name/requirements.txt"; then
     exit 0
 fi

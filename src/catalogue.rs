@@ -8,11 +8,14 @@ use polars::prelude::{DataType, LazyFrame, PlRefPath, PolarsError, ScanArgsParqu
 
 use crate::dataset::{Dataset, PhotoRecord, names, photos};
 use crate::error::{Error, Result};
+use crate::features::rows::PART_ROWS;
 use crate::rejects::Reject;
 use crate::shard::Shard;
 use crate::stage::{Listed, Read, Stat};
 use crate::{frames, photo, reason, store};
 
+/// In a tree with so many parts of the table for each shard, a shard has whole parts, at most one more than another.
+const PARTS_PER_SHARD: u64 = 24;
 /// Longest extension that is counted by itself; longer ones are rather numbers and hashes.
 const MAX_EXTENSION_BYTES: usize = 8;
 
@@ -106,6 +109,8 @@ pub struct Catalogue {
     pub(crate) rejects: Vec<Reject>,
     /// Folders below the catalogue that could not be read.
     unread: Vec<PathBuf>,
+    /// Number of slots, of a tree with all its photos.
+    slots: u64,
     /// Number of files in a folder tree that are no photos by their names: by extension in lower case, `none` without
     /// one, `other` for what is hardly an extension. Empty for a shard.
     pub(crate) passed_over: BTreeMap<String, u64>,
@@ -124,6 +129,7 @@ impl Catalogue {
             entries: Vec::new(),
             rejects: Vec::new(),
             unread: Vec::new(),
+            slots: 0,
             passed_over: BTreeMap::new(),
         };
         match Form::of(path)? {
@@ -164,6 +170,7 @@ impl Catalogue {
             self.entries.push(Entry { stat, ..Entry::new(photo_id, photo_id, &name) });
         }
         self.entries.sort_by_key(|entry| entry.photo_id);
+        self.slots = next;
         (self.rejects, self.unread, self.passed_over) = (rejects, unread, passed_over);
         Ok(())
     }
@@ -231,17 +238,24 @@ impl Catalogue {
     /// Asks the object stores about the photos of a list that lie in one, if `is_wanted` says so of their names. Those of a
     /// tree are known by its listing.
     pub(crate) fn ask_stores(&mut self, is_wanted: impl Fn(&str) -> bool) -> Result<()> {
-        let unknown = |it: &Entry| it.stat.is_none() && !it.kept && is_wanted(&it.name);
-        let asked: Vec<usize> = (0..self.entries.len()).filter(|&index| unknown(&self.entries[index])).collect();
-        let place = |&index: &usize| {
-            let path = self.path_of(&self.entries[index]);
-            store::is_url(&path).then(|| Some((index, store::Location::parse(&path).ok()?))).flatten()
-        };
-        let (indices, places): (Vec<_>, Vec<_>) = asked.iter().filter_map(place).unzip();
+        let unknown = |it: &Entry| it.stat.is_none() && !it.kept && self.is_stored(it) && is_wanted(&it.name);
+        let asked = self.entries.iter().enumerate().filter(|(_, it)| unknown(it));
+        let place = |(index, it): (usize, &Entry)| Some((index, store::Location::parse(&self.path_of(it)).ok()?));
+        let (indices, places): (Vec<_>, Vec<_>) = asked.filter_map(place).unzip();
         for (index, object) in indices.into_iter().zip(store::objects(&places)?) {
             self.entries[index].stat = object.as_ref().map(Stat::of_object);
         }
         Ok(())
+    }
+
+    /// Whether a photo lies in an object store or on a web server.
+    fn is_stored(&self, entry: &Entry) -> bool {
+        store::is_url(self.root()) || store::is_url(Path::new(&*entry.name))
+    }
+
+    /// Whether some photos lie in an object store or on a web server.
+    pub(crate) fn has_stored(&self) -> bool {
+        self.entries.iter().any(|it| self.is_stored(it))
     }
 
     /// What the file system, or its object store, reports about a photo.
@@ -271,10 +285,23 @@ impl Catalogue {
         dropped
     }
 
+    /// The shard of `count` that the photo of that name and slot belongs to: in a large tree by its part of the table, so that a
+    /// merge takes whole parts over as they are, and otherwise by its name.
+    pub(crate) fn holder(&self, name: &str, slot: u32, count: u32) -> Shard {
+        let parts = self.slots / PART_ROWS as u64;
+        if parts >= PARTS_PER_SHARD * u64::from(count) {
+            let number = slot / PART_ROWS as u32 % count + 1;
+            return Shard::new(number, count).expect("a number up to the count of a shard");
+        }
+        Shard::holder(Path::new(name), count)
+    }
+
     /// Keeps only the photos of one shard.
     pub(crate) fn take(&mut self, shard: Shard) {
         let root = self.root().to_owned();
-        self.entries.retain(|entry| shard.holds(Path::new(&*entry.name)));
+        let is_its = |it: &Entry| self.holder(&it.name, it.slot, shard.count()) == shard;
+        let entries: Vec<Entry> = self.entries.iter().filter(|it| is_its(it)).cloned().collect();
+        self.entries = entries;
         self.passed_over.clear();
         self.rejects.retain(|it| shard.holds(Path::new(&it.item).strip_prefix(&root).unwrap_or(Path::new(&it.item))));
     }
@@ -463,6 +490,42 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn shards_of_a_large_tree_have_whole_parts() {
+        let count = 3;
+        let slots = u64::from(count) * PARTS_PER_SHARD * PART_ROWS as u64;
+        let tree = |slots| Catalogue {
+            path: PathBuf::from("shop"),
+            source: Kind::Folder,
+            entries: (0..slots as u32)
+                .step_by(1000)
+                .map(|slot| Entry::new(slot, slot, &format!("{slot}.jpg")))
+                .collect(),
+            rejects: Vec::new(),
+            unread: Vec::new(),
+            slots,
+            passed_over: BTreeMap::new(),
+        };
+        let part = |slot: u32| slot / PART_ROWS as u32;
+        for (slots, by_parts) in [(slots, true), (slots - 1, false)] {
+            let shards = (1..=count).map(|number| {
+                let mut shard = tree(slots);
+                shard.take(Shard::new(number, count).expect("a shard"));
+                shard.entries.iter().map(|it| it.slot).collect::<Vec<u32>>()
+            });
+            let shards: Vec<Vec<u32>> = shards.collect();
+            let mut all = shards.concat();
+            all.sort_unstable();
+            assert_eq!(all, tree(slots).entries.iter().map(|it| it.slot).collect::<Vec<_>>(), "each is in one shard");
+            let parts = shards.iter().map(|slots| slots.iter().map(|&slot| part(slot)).collect::<HashSet<u32>>());
+            let parts: Vec<HashSet<u32>> = parts.collect();
+            let is_whole =
+                parts.iter().map(HashSet::len).sum::<usize>() == parts.iter().flatten().collect::<HashSet<_>>().len();
+            assert_eq!(is_whole, by_parts, "{slots} slots");
+            assert!(!by_parts || parts.iter().all(|it| it.len() as u64 == PARTS_PER_SHARD));
+        }
+    }
 
     #[test]
     fn photos_go_by_their_endings_and_all_else_is_counted() {

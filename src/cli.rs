@@ -25,7 +25,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Turns a fashion-parsing data set into tables, a segmentation model, a similarity matrix and recommended looks.
 ///
 /// Exit codes: 0 success, 1 failed or held back by a gate, 2 usage error, 3 finished with more rejects than allowed, 75
-/// another run holds the folder, 130 and 143 stopped by SIGINT and SIGTERM.
+/// another run holds the folder or an object store does not answer, 130 and 143 stopped by SIGINT and SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "lookbook", version, max_term_width = 120)]
 pub(crate) struct Cli {
@@ -524,7 +524,8 @@ impl Cli {
     /// Runs the command; returns the exit code.
     pub(crate) fn run(&self) -> Result<u8> {
         if let Command::Doctor(flags) = &self.command {
-            let mut report = doctor::run(self.common.config.as_deref(), &flags.output);
+            let output = Mirror::new().local(&flags.output)?;
+            let mut report = doctor::run(self.common.config.as_deref(), &output);
             if let (Some(_), Ok(settings)) = (&self.common.config, Settings::read(self.common.config.as_deref())) {
                 let request = run::Request { output: Some(flags.output.clone()), ..run::Request::default() };
                 report.add_run(
@@ -707,7 +708,11 @@ fn roll_back(folder: &Path, dry_run: bool) -> Result<()> {
 }
 
 fn recommend(settings: &Settings, flags: &RecommendFlags, common: &Common) -> Result<()> {
-    let config: recommend::Config = Mirror::new().settings(settings.resolve("recommend", flags)?)?;
+    let config: recommend::Config = settings.resolve("recommend", flags)?;
+    if config.output.as_deref().is_some_and(store::is_url) {
+        return Err(Error::config("output", "is a URL, but contact sheets are drawn on this machine; name a folder"));
+    }
+    let config = Mirror::new().settings(config)?;
     let recommendations = recommend::run(&config, &flags.photos, common)?;
     match config.format {
         recommend::Format::Json => print_json(&recommendations),

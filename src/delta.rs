@@ -66,7 +66,7 @@ pub fn place_of(output: &Path) -> PathBuf {
 /// published at `folder`.
 ///
 /// # Errors
-/// [`Error::Input`] if the table has other columns or types, a newer protocol, or a log that is not whole; [`Error::Locked`] if
+/// [`Error::Input`] if the table has other columns or types, a newer protocol, or a log that is not whole; [`Error::NotNow`] if
 /// another run has committed meanwhile; [`Error::Io`]. The table is then as it was.
 pub fn commit(folder: &Path, place: &Path, is_part: impl Fn(&Path) -> bool) -> Result<Committed> {
     let record = Summary::read(folder)?;
@@ -130,10 +130,7 @@ pub fn commit(folder: &Path, place: &Path, is_part: impl Fn(&Path) -> bool) -> R
     let lines = actions.iter().fold(String::new(), |lines, it| lines + &it.to_string() + "\n");
     match store::write(&log_file(&at, version), &Bytes::from(lines), Only::IfAbsent)? {
         Some(_) => Ok(committed(version)),
-        None => Err(Error::Locked {
-            output: place.to_owned(),
-            holder: "another run, which committed while this one was working".to_owned(),
-        }),
+        None => Err(Error::not_now(place, "another writer committed while this run was working")),
     }
 }
 

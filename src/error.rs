@@ -71,6 +71,16 @@ pub enum Error {
         /// Who holds it, and since when.
         holder: String,
     },
+    /// What was tried cannot be done now, and may be later.
+    #[error("{}: {problem}; try again later", path.display())]
+    NotNow {
+        /// The place.
+        path: PathBuf,
+        /// Why.
+        problem: String,
+        /// What was said, if that says more.
+        source: Option<Cause>,
+    },
     /// The run was told to stop (SIGTERM or SIGINT): ends the loops of a stage, whose outcome it then is.
     #[error("stopped by signal {signal}; what was published before stays")]
     Stopped {
@@ -103,6 +113,11 @@ impl Error {
     /// A failure of ONNX Runtime, a session or a model.
     pub fn runtime(subject: impl Into<String>, problem: impl std::fmt::Display) -> Self {
         Self::Runtime { subject: subject.into(), problem: problem.to_string(), source: None }
+    }
+
+    /// Something that may be done later.
+    pub fn not_now(path: impl AsRef<Path>, problem: impl std::fmt::Display) -> Self {
+        Self::NotNow { path: shown(path.as_ref()), problem: problem.to_string(), source: None }
     }
 
     /// Adds the error that it comes from to bad input or a failure of ONNX Runtime; others have none or have it already.
@@ -163,13 +178,13 @@ impl Error {
         causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
     }
 
-    /// The exit code of the program: 1 failed, 2 usage, 75 another run holds the folder, 128 + signal number if the run was
-    /// told to stop. See [`crate::stage::Outcome::exit_code`] for the others.
+    /// The exit code of the program: 1 failed, 2 usage, 75 not now (another run holds the folder, or a store does not answer), 128
+    /// + signal number if the run was told to stop. See [`crate::stage::Outcome::exit_code`] for the others.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config { .. } => 2,
-            Self::Locked { .. } => 75,
+            Self::Locked { .. } | Self::NotNow { .. } => 75,
             Self::Stopped { signal } => 128 + signal,
             Self::Input { .. } | Self::Schema { .. } | Self::Runtime { .. } | Self::Limit { .. } | Self::Io { .. } => 1,
         }

@@ -92,6 +92,12 @@ impl Shard {
         Self { number: (first % u64::from(count)) as u32 + 1, count }
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn count(self) -> u32 {
+        self.count
+    }
+
     /// Its number, from 1.
     #[must_use]
     pub fn number(self) -> u32 {

@@ -28,6 +28,8 @@ const CATALOGUE: &str = "catalogue";
 const RUN: &str = "run";
 /// How long to wait for another process that brings the same folder.
 const COPY_WAIT: Duration = Duration::from_mins(1);
+/// Why a run that was not the first to publish did not.
+const OVERTAKEN: &str = "another run published here while this one was working; what that one published stays";
 /// What begins the URL of a file of this machine.
 const FILE_SCHEME: &str = "file://";
 
@@ -130,11 +132,9 @@ impl Mirror {
     /// What stands for the URL of the setting `name`.
     fn value(&mut self, name: &str, path: &Path) -> Result<PathBuf> {
         let is_list = path.extension().is_some_and(|it| it == "parquet" || it == "csv");
-        if name == CATALOGUE && !path.starts_with(FILE_SCHEME) {
-            let local = self.local(path)?;
-            if is_list || self.open(&local, path)?.current.is_none() {
-                return Ok(path.to_owned());
-            }
+        let is_elsewhere = name == CATALOGUE && !path.to_string_lossy().starts_with(FILE_SCHEME);
+        if is_elsewhere && (is_list || self.open(&self.local(path)?, path)?.current.is_none()) {
+            return Ok(path.to_owned());
         }
         if name == RUN { self.bring_run(path) } else { self.bring(path) }
     }
@@ -145,7 +145,7 @@ impl Mirror {
     /// As [`Mirror::here`].
     pub fn bring_run(&mut self, path: &Path) -> Result<PathBuf> {
         let local = self.local(path)?;
-        if store::is_url(path) && !path.starts_with(FILE_SCHEME) {
+        if store::is_url(path) && !path.to_string_lossy().starts_with(FILE_SCHEME) {
             let at = Location::parse(path)?;
             for name in store::folders(&at)? {
                 let folder = PathBuf::from(at.join(&name).to_string());
@@ -254,7 +254,7 @@ impl Mirror {
     /// `is_published`.
     ///
     /// # Errors
-    /// Those of `run`; [`Error::Locked`] if another run has published there meanwhile; [`Error::Io`].
+    /// Those of `run`; [`Error::NotNow`] if another run has published there meanwhile; [`Error::Io`].
     pub fn around<T>(
         &mut self,
         folder: &Path,
@@ -318,13 +318,11 @@ impl Mirror {
         store::put_all(summary.files.iter().map(place).collect())?;
         store::write(&at.join(RUN_FILE), &text.into(), store::Only::Always)?;
         let folder = self.folders.get_mut(local).expect("it was there");
-        if let Err(error) = folder.publish(&version, is_same_generation, common.keep_versions) {
-            if matches!(error, Error::Locked { .. }) {
-                // Nobody will ever point to it.
-                let _ = store::remove_below(&at);
-                remove_mark(local)?;
-            }
-            return Err(error);
+        if !folder.publish(&version, is_same_generation, common.keep_versions)? {
+            // Nobody will ever point to it.
+            let _ = store::remove_below(&at);
+            remove_mark(local)?;
+            return Err(Error::not_now(local, OVERTAKEN));
         }
         tracing::info!("{}: version {version} is published", folder.at);
         let tidied =
@@ -348,8 +346,8 @@ impl Mirror {
         let local = self.local(path)?;
         let folder = self.open(&local, path)?;
         let version = folder.rolled_back()?.version;
-        if !dry_run {
-            folder.roll_back()?;
+        if !dry_run && !folder.roll_back()? {
+            return Err(Error::not_now(path, OVERTAKEN));
         }
         let record = folder.place(&version).join(RUN_FILE);
         let (_, _, text) = store::find(&record)?.ok_or_else(|| Error::input(record.to_string(), "is missing"))?;

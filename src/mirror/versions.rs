@@ -74,11 +74,11 @@ impl Folder {
     }
 
     /// Makes the version `new`, which is complete, the published one: instead of the present one (`replaces`), or as its
-    /// successor, of which `keep` versions are kept.
+    /// successor, of which `keep` versions are kept. `false` if another run has published since this folder was looked at.
     ///
     /// # Errors
-    /// [`Error::Locked`] if another run has published since this folder was looked at; [`Error::Io`].
-    pub(super) fn publish(&mut self, new: &str, replaces: bool, keep: usize) -> Result<()> {
+    /// [`Error::Io`].
+    pub(super) fn publish(&mut self, new: &str, replaces: bool, keep: usize) -> Result<bool> {
         let (current, mut previous) = match &self.current {
             Some((pointer, _)) => (Some(pointer.version.clone()), pointer.previous.clone()),
             None => (None, Vec::new()),
@@ -90,11 +90,11 @@ impl Folder {
         self.point(Pointer { version: new.to_owned(), previous })
     }
 
-    /// Swaps the published version with the one before it.
+    /// Swaps the published version with the one before it; `false` as for [`Folder::publish`].
     ///
     /// # Errors
     /// [`Error::Input`] if there is none; as [`Folder::publish`].
-    pub(super) fn roll_back(&mut self) -> Result<()> {
+    pub(super) fn roll_back(&mut self) -> Result<bool> {
         let pointer = self.rolled_back()?;
         self.point(pointer)
     }
@@ -113,20 +113,16 @@ impl Folder {
         Ok(Pointer { version: before, previous })
     }
 
-    fn point(&mut self, pointer: Pointer) -> Result<()> {
+    fn point(&mut self, pointer: Pointer) -> Result<bool> {
         let mut text = serde_json::to_vec_pretty(&pointer).expect("a pointer is plain data");
         text.push(b'\n');
         let only = self.current.as_ref().map_or(Only::IfAbsent, |(_, written)| Only::IfStill(written));
-        match store::write(&self.at.join(POINTER), &Bytes::from(text), only)? {
-            Some(written) => {
-                self.current = Some((pointer, written));
-                Ok(())
-            }
-            None => Err(Error::Locked {
-                output: self.at.to_string().into(),
-                holder: "another run, which published while this one was working".to_owned(),
-            }),
+        let written = store::write(&self.at.join(POINTER), &Bytes::from(text), only)?;
+        let is_ours = written.is_some();
+        if let Some(written) = written {
+            self.current = Some((pointer, written));
         }
+        Ok(is_ours)
     }
 
     /// Removes the versions that the pointer does not name, if nothing of them was written in the last `min_age_hours` by the

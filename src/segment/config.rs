@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalogue::Form;
 use crate::dataset::Dataset;
 use crate::engine::{Device, PrecisionChoice};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::features::rows::Format;
 use crate::features::{CellRule, ColorRule, DEFAULT_MIN_REGION, DEFAULT_MIN_SHARE, Presence};
 use crate::gates::Gates;
@@ -185,7 +185,8 @@ pub(super) fn check_values(config: &Config) -> Result<()> {
     if config.merge && config.shard.is_some() {
         return Err(Error::config("merge", "cannot be combined with --shard: it merges all shards"));
     }
-    let [catalogue, output] = [&config.catalogue, &config.output].map(|it| std::path::absolute(it).unwrap_or_default());
+    let places = [config.catalogue.clone(), shown(&config.output)];
+    let [catalogue, output] = places.map(|it| std::path::absolute(it).unwrap_or_default());
     if config.uncertain > 0 && config.masks == Masks::None {
         return Err(Error::config(
             "segment.uncertain",

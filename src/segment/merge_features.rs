@@ -1,6 +1,6 @@
 //! Merges the tables of all shards into one table, row for row as a run without shards writes it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rayon::prelude::*;
 
@@ -15,7 +15,7 @@ use crate::catalogue::{Catalogue, Entry};
 use crate::error::{Error, Result};
 use crate::features::{self, layout};
 use crate::labels::LabelSet;
-use crate::shard::{self, Shard};
+use crate::shard;
 use crate::stage::{Stage, Summary};
 use crate::{photo, rejects};
 
@@ -55,7 +55,9 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
         rejected.extend(rejects::read(&folder.path(layout::find(folder.root(), layout::REJECTS_FILE)?))?);
         let name = folder.name().to_owned();
         let states = Folder::read(folder, &labels)?.filter(|it| !it.is_damaged);
-        earlier.folders.push(states.ok_or_else(|| Error::input(name, "is damaged; run the shard again"))?);
+        let mut states = states.ok_or_else(|| Error::input(name, "is damaged; run the shard again"))?;
+        states.compare_paths(&config.catalogue);
+        earlier.folders.push(states);
         count(stage, &made);
     }
     let of_shards = earlier.folders[usize::from(first)..].iter().flat_map(|it| &it.photos);
@@ -67,7 +69,7 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     let count = names.len() as u32;
     catalogue.ask_stores(|_| true)?;
     let fates = catalogue.entries.par_iter().map(|entry| {
-        let shard = Shard::holder(Path::new(&*entry.name), count);
+        let shard = catalogue.holder(&entry.name, entry.slot, count);
         let holder = shard.number() as usize - 1;
         let problem = |what: &str| {
             let again = format!("run `lookbook segment --shard {shard}` again");

@@ -1,7 +1,5 @@
 //! Decides what to do with each photo of a catalogue, by comparing it with what earlier runs recorded.
 
-use std::path::Path;
-
 use rayon::prelude::*;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -57,8 +55,11 @@ impl Plan {
         let wanted = Wanted { row_key, mask: config.keeps_masks(), certainty: config.needs_certainty() };
         let before = earlier.published().iter().filter(|it| it.row.is_some());
         let before = before.map(|it| (it.state.name.clone(), it.state.photo_id));
-        let before = before.filter(|(name, _)| config.shard.is_none_or(|shard| shard.holds(Path::new(&**name))));
-        let vanished = catalogue.keep(before, config.keep_vanished);
+        let is_its = |name: &str, photo_id: u32| {
+            config.shard.is_none_or(|shard| catalogue.holder(name, photo_id, shard.count()) == shard)
+        };
+        let before: Vec<_> = before.filter(|(name, photo_id)| is_its(name, *photo_id)).collect();
+        let vanished = catalogue.keep(before.into_iter(), config.keep_vanished);
         catalogue.ask_stores(|name| earlier.by_name(name, wanted).is_some())?;
         let fates = catalogue.entries.par_iter().map(|entry| {
             let known = if entry.kept {

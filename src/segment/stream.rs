@@ -89,7 +89,7 @@ pub(super) fn run(
     sink: impl FnMut(PhotoOutcome) -> Result<()> + Send,
 ) -> Result<()> {
     let items = Mutex::new(items);
-    let workers = if store::is_url(work.catalogue.path()) { workers.max(FETCHED_AT_ONCE) } else { workers };
+    let workers = if work.catalogue.has_stored() { workers.max(FETCHED_AT_ONCE) } else { workers };
     std::thread::scope(|scope| {
         let (prepared, to_answer) = sync_channel(READY_PHOTOS);
         let (answered, to_count) = sync_channel(ANSWERED_BATCHES);

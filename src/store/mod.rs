@@ -160,6 +160,14 @@ impl Location {
     }
 
     fn io(&self, action: &'static str, cause: &object_store::Error) -> Error {
+        if was_repeated(cause) {
+            let problem = "its store does not answer";
+            return Error::NotNow {
+                path: self.to_string().into(),
+                problem: problem.to_owned(),
+                source: Some(Box::new(io_error(cause))),
+            };
+        }
         Error::io(action, self.to_string())(io_error(cause))
     }
 
@@ -394,14 +402,14 @@ pub fn folders(below: &Location) -> Result<Vec<String>> {
     Ok(found.common_prefixes.iter().filter_map(|it| it.filename().map(str::to_owned)).collect())
 }
 
-/// When an object was written is what a conditional write depends on.
+/// What a write depends on.
 #[derive(Debug, Clone, Copy)]
 pub enum Only<'a> {
-    /// Whatever is there.
+    /// Nothing: whatever is there is replaced.
     Always,
-    /// If there is nothing.
+    /// That there is nothing yet.
     IfAbsent,
-    /// If it is still the one that was read.
+    /// That it is still the one that was read.
     IfStill(&'a Written),
 }
 
@@ -519,6 +527,12 @@ fn is_absent(cause: &object_store::Error) -> bool {
 
 fn names_bucket(text: &str) -> bool {
     ["NoSuchBucket", "ContainerNotFound", "bucket does not exist"].iter().any(|it| text.contains(it))
+}
+
+/// Whether a request was repeated for as long as it may: another time it may succeed.
+fn was_repeated(cause: &object_store::Error) -> bool {
+    let causes = std::iter::successors(Some(cause as &dyn std::error::Error), |it| it.source());
+    causes.into_iter().any(|it| it.to_string().contains(", max_retries: "))
 }
 
 /// As an error of a file, with what the store said on one line.

@@ -170,9 +170,6 @@ fn a_catalogue_and_its_tables_in_a_store_are_those_on_disk() {
     }
     fs::write(place.path("shop/bad.jpg"), "no photo").unwrap();
     fs::write(place.path("shop/notes.txt"), "x").unwrap();
-    // A key of that name cannot be beside files below it on disk, but in a store.
-    server.put("shop/d.jpg", &fs::read(place.path("shop/a.jpg")).unwrap());
-    server.request("DELETE", "shop/d.jpg", b"");
     server.put_folder("model", &place.path("model"));
     place.run(|_| {}).unwrap();
 
@@ -299,6 +296,40 @@ fn photos_of_a_list_come_from_where_it_says() {
 }
 
 #[test]
+fn photos_that_may_not_be_read_keep_their_rows_and_a_key_may_begin_another() {
+    let (Some(place), Some(server)) = (Place::new(), Server::start()) else { return };
+    place.photo("a.jpg", 2);
+    let photo = fs::read(place.path("shop/a.jpg")).unwrap();
+    for key in ["shop/a.jpg", "shop/a.jpg/a.jpg", "shop/a.jpg/b/c.jpg"] {
+        server.put(key, &photo);
+    }
+    let proxy = Proxy::start(server.port);
+    let (work, model) = (place.path("work"), place.path("model"));
+    let run = |port: u16, more: &[&str]| {
+        let arguments = ["segment", "--catalogue", "s3://lookbook/shop", "--output", "features", "--model"];
+        let arguments = [&arguments[..], &[model.to_str().unwrap(), "--max-reject-fraction", "1"], more].concat();
+        succeeds(&mut program(port, &work, &arguments));
+        let record: Value = serde_json::from_slice(&fs::read(place.path("features/run.json")).unwrap()).unwrap();
+        record["counts"].clone()
+    };
+    let names = || lookbook::features::FeatureTable::open(&place.path("features")).unwrap().paths;
+    assert_eq!(run(server.port, &[])["photos"], 3);
+    let all = names();
+    assert_eq!(all, ["s3://lookbook/shop/a.jpg", "s3://lookbook/shop/a.jpg/a.jpg", "s3://lookbook/shop/a.jpg/b/c.jpg"]);
+    // One changes, and may not be read this night: its row stays. The requests before it are for the pointer and the listing.
+    server.put("shop/a.jpg", &[&photo[..], b" "].concat());
+    *proxy.fault.lock().unwrap() = Some((2, Fault::Denied));
+    let counts = run(proxy.port, &[]);
+    assert_eq!(
+        (&counts["photos"], &counts["rejects_by_reason"]["photo_no_permission"]),
+        (&3.into(), &1.into()),
+        "{counts}"
+    );
+    assert_eq!(names(), all);
+    assert_eq!(run(server.port, &[])["changed"], 1, "the next night it is done");
+}
+
+#[test]
 fn what_is_wrong_with_a_store_is_said_by_name() {
     let Some(server) = Server::start() else { return };
     let place = tempfile::tempdir().unwrap();
@@ -337,11 +368,36 @@ fn what_is_wrong_with_a_store_is_said_by_name() {
     segment("s3://lookbook/keys", &["s3://lookbook/keys", "a//b.jpg", "rename"]);
     segment("s3://lookbook/nothing", &["s3://lookbook/nothing", "holds no photos"]);
     segment("s3://lookbook/nothing.csv", &["s3://lookbook/nothing.csv", "is not there"]);
+    // Where credentials come from.
+    let profiles = place.path().join("credentials");
+    let credentials = format!(
+        "[default]\naws_access_key_id = AKIADEFAULT\naws_secret_access_key = {SECRET}\n[work]\nregion = eu-central-1\n\
+         endpoint_url = http://127.0.0.1:{}\naws_access_key_id = AKIAWORK\naws_secret_access_key = {SECRET}\n\
+         [sso]\nsso_session = us\n",
+        server.port
+    );
+    fs::write(&profiles, credentials).unwrap();
+    for (profile, endpoint, code, named) in [
+        ("", true, 0, "s3://lookbook/of-profile"),
+        ("work", false, 0, "s3://lookbook/of-profile"),
+        ("nobody", true, 1, "no AWS profile 'nobody'"),
+        ("sso", true, 1, "by sso_session"),
+    ] {
+        let arguments = ["convert", "--source", "source", "--output", "s3://lookbook/of-profile"];
+        let mut command = program(server.port, &work, &arguments);
+        command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+        command.env("AWS_SHARED_CREDENTIALS_FILE", &profiles).env("AWS_PROFILE", profile);
+        if !endpoint {
+            command.env_remove("AWS_ENDPOINT_URL").env_remove("AWS_REGION");
+        }
+        let (found, said) = outcome(&mut command);
+        assert!(found == code && said.contains(named), "profile '{profile}': {said}");
+    }
     // Nobody answers.
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (code, said) =
         outcome(&mut program(closed, &work, &["convert", "--source", "source", "--output", "s3://lookbook/d"]));
-    assert!(code == 1 && said.contains("s3://lookbook/d/current.json"), "{said}");
+    assert!(code == 75 && said.contains("s3://lookbook/d/current.json: its store does not answer"), "{said}");
 }
 
 /// What happens to a request.
@@ -359,12 +415,22 @@ enum Fault {
     Twice,
     /// The server gets it late.
     Late,
+    /// The program may not do that.
+    Denied,
     /// The program is killed.
     Killed,
 }
 
-const FAULTS: [Fault; 7] =
-    [Fault::Down, Fault::Throttled, Fault::Cut, Fault::AnswerLost, Fault::Twice, Fault::Late, Fault::Killed];
+const FAULTS: [Fault; 8] = [
+    Fault::Down,
+    Fault::Throttled,
+    Fault::Cut,
+    Fault::AnswerLost,
+    Fault::Twice,
+    Fault::Late,
+    Fault::Denied,
+    Fault::Killed,
+];
 
 /// Stands between the program and the server.
 struct Proxy {
@@ -442,6 +508,11 @@ fn relay(
         None => forward()?,
         Some(Fault::Down | Fault::Throttled) => refused,
         Some(Fault::Cut) => Vec::new(),
+        Some(Fault::Denied) => {
+            let body = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
+            let head = "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: ";
+            format!("{head}{}\r\n\r\n{body}", body.len()).into_bytes()
+        }
         Some(Fault::AnswerLost) => {
             forward()?;
             Vec::new()
@@ -543,7 +614,7 @@ fn no_request_that_fails_loses_a_version() {
             let good = output.status.success();
             let published = it.photos();
             assert!(published == 4 || published == 3 && !good, "{published} photos: {said}");
-            let is_passing = ![Fault::Down, Fault::Killed].contains(&fault);
+            let is_passing = ![Fault::Down, Fault::Denied, Fault::Killed].contains(&fault);
             assert!(good || !is_passing, "what passes is tried again: {said}");
             ended += usize::from(!good);
             tried += 1;
@@ -596,28 +667,31 @@ fn of_two_runs_at_once_one_wins() {
     assert_eq!(it.photos(), 4);
 }
 
+/// A script of `scripts/store`, to be run by the Python that has its packages; `None`, said aloud, where it is missing.
+fn python(script: &str) -> Option<Command> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let [python, packages] = [".store/bin/python", ".python"].map(|it| folder.join(it));
+    if !python.is_file() || !packages.is_dir() {
+        not_installed("Python's packages are not there (scripts/install_environment.sh store)");
+        return None;
+    }
+    let mut command = Command::new(python);
+    command.arg(folder.join("scripts/store").join(script)).env("PYTHONPATH", packages);
+    Some(command)
+}
+
 #[test]
 fn the_manifests_of_array_jobs_are_as_their_engines_want_them() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = folder.join(".store/bin/python");
-    if !python.is_file() {
-        return not_installed("the schemas are not there (scripts/install_environment.sh store)");
-    }
-    let checked = Command::new(python).arg(folder.join("scripts/store/check_manifests.py")).output().unwrap();
+    let Some(mut command) = python("check_manifests.py") else { return };
+    let checked = command.output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
 
 /// What Python's deltalake and polars read of a Delta table, on disk or in the store: of each version the rows' file names and
 /// colours, and of the last one its parts.
 fn delta_versions(server: &Server, table: &str) -> Option<Value> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = folder.join(".store/bin/python");
-    if !python.is_file() || !folder.join(".python").is_dir() {
-        not_installed("deltalake and polars are not there (scripts/install_environment.sh store)");
-        return None;
-    }
-    let mut command = Command::new(python);
-    command.arg(folder.join("scripts/store/delta_in_python.py")).arg(table).env("PYTHONPATH", folder.join(".python"));
+    let mut command = python("delta_in_python.py")?;
+    command.arg(table);
     command.envs([
         ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", server.port).as_str()),
         ("AWS_ACCESS_KEY_ID", "a"),
