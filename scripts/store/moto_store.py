@@ -54,6 +54,8 @@ class Store:
     def request(self, method, key, body=None):
         """A request on the bucket or, with a key, on an object; the answer's body."""
         url = f"http://127.0.0.1:{self.port}/{BUCKET}/{key}".rstrip("/")
-        request = urllib.request.Request(url, method=method, data=body, headers={"Authorization": SIGNED})
+        # What urllib would say of the content, a form, makes the server look for it elsewhere.
+        headers = {"Authorization": SIGNED, "Content-Type": "application/octet-stream"}
+        request = urllib.request.Request(url, method=method, data=body, headers=headers)
         with urllib.request.urlopen(request) as answer:
             return answer.read()
