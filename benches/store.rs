@@ -87,6 +87,7 @@ impl Bucket {
 
     fn object(&self, key: &str) -> (&'static str, Vec<u8>) {
         let content = match key.split_once('/') {
+            Some((_, "current.json")) => None,
             Some(("drawn", name)) if self.differ => Some([&self.photo, name.as_bytes()].concat()),
             Some(("drawn", _)) => Some(self.photo.clone()),
             Some(("real", name)) => {
@@ -120,7 +121,9 @@ impl Bucket {
                 let name = file.file_name().unwrap_or_default().to_string_lossy();
                 (format!("real/{name}"), file.metadata().map_or(0, |it| it.len()))
             } else {
-                (format!("drawn/{:03}/{number:09}.jpg", number / 100_000), self.photo.len() as u64)
+                let name = format!("{:03}/{number:09}.jpg", number / 100_000);
+                let more = if self.differ { name.len() } else { 0 };
+                (format!("drawn/{name}"), (self.photo.len() + more) as u64)
             };
             let _ = write!(
                 text,
@@ -152,8 +155,7 @@ fn segment(port: u16, catalogue: &str, model: &Path, output: &Path, more: &[&str
         ("AWS_SECRET_ACCESS_KEY", "b"),
         ("AWS_REGION", "us-east-1"),
     ]);
-    let mut child =
-        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("it runs");
+    let mut child = command.stdout(std::process::Stdio::null()).spawn().expect("it runs");
     let mut most = 0;
     let status = loop {
         if let Some(status) = child.try_wait().expect("it is ours") {

@@ -75,7 +75,12 @@ impl Start {
     fn load(folder: &Path) -> Result<Self> {
         let path = folder.join(WEIGHTS_FILE);
         let (spec, weights) = weights::read_weights(&path)?;
-        let config = Config::of(if spec.encoder.is_some() { Recipe::Pretrained } else { Recipe::Seed });
+        let config = if spec.encoder.is_some() {
+            // The peers have the network of the recipe as such: no second head, no enlarged logits, and plain labels.
+            Config { presence: 0.0, logit_scale: 1, label_smoothing: 0.0, ..Config::of(Recipe::Pretrained) }
+        } else {
+            Config::of(Recipe::Seed)
+        };
         let of_recipe = Spec {
             loss: config.loss,
             channels: config.channels.clone(),
