@@ -25,8 +25,10 @@ use object_store::{
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::runtime::{Builder, Runtime};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, NO_THREADS, Result, refused};
+use crate::guard;
 
 mod profile;
 
@@ -38,6 +40,8 @@ const SCHEMES: [&str; 3] = ["s3", "gs", "az"];
 const FOLDER: &str = "file";
 /// Files larger than this are uploaded in pieces of this size.
 const PIECE_BYTES: usize = 64 << 20;
+/// Threads of the stores' own, which wait for answers.
+const THREADS: usize = 2;
 /// Names of what is skipped begin with this.
 const HIDDEN: char = '.';
 
@@ -273,17 +277,16 @@ pub struct Written(UpdateVersion);
 
 /// Runs a request to its end, on threads of the stores' own.
 fn wait<T>(future: impl Future<Output = T>) -> Result<T> {
-    static RUNTIME: OnceLock<std::io::Result<tokio::runtime::Runtime>> = OnceLock::new();
-    let runtime = RUNTIME
-        .get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build())
-        .as_ref();
-    match runtime {
-        Ok(runtime) => Ok(runtime.block_on(future)),
-        Err(cause) => Err(Error::Limit {
-            what: "threads".to_owned(),
-            problem: format!("requests to object stores need two more ({cause}); {}", crate::error::NO_THREADS),
-        }),
-    }
+    static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
+    let limit = |what: String, problem: &str| Error::Limit { what, problem: problem.to_owned() };
+    // Tokio panics if the system refuses it a thread, here or later.
+    let start = || guard::no_panic(|| Builder::new_multi_thread().worker_threads(THREADS).enable_all().build().ok());
+    let runtime = RUNTIME.get_or_init(|| start().ok().flatten());
+    let runtime = runtime.as_ref().ok_or_else(|| limit(format!("{THREADS} more threads"), NO_THREADS))?;
+    guard::no_panic(|| runtime.block_on(future)).map_err(|panic| match refused(&panic) {
+        Some((what, problem)) => limit(format!("more {what}"), problem),
+        None => std::panic::resume_unwind(Box::new(panic)),
+    })
 }
 
 /// Reads an object, with what the store says about it; `None` if there is none.
@@ -359,6 +362,9 @@ pub fn local(path: &Path) -> Result<LocalFile<'_>> {
 /// # Errors
 /// [`Error::Io`] if a store cannot be used at all.
 pub fn objects(places: &[Location]) -> Result<Vec<Option<Object>>> {
+    if places.is_empty() {
+        return Ok(Vec::new());
+    }
     let of = |at: &Location| Ok((at.store()?, at.key()?));
     let stores = places.iter().map(of).collect::<Result<Vec<_>>>()?;
     let heads = stores.iter().map(|(store, key)| async move { store.head(key).await.ok().map(|it| Object::of(&it)) });
