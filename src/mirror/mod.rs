@@ -2,7 +2,7 @@
 //!
 //! A stage reads and publishes folders of a file system. Where its settings name URLs, [`Mirror::here`] brings what lies
 //! there into a folder of this machine (what is unchanged since the last time stays), the stage works on the copies, and
-//! [`Mirror::publish`] puts what it published into the store as a new version ([`versions`]). Photos of a catalogue are not
+//! [`Mirror::around`] puts what it published into the store as a new version (`versions`). Photos of a catalogue are not
 //! copied: `segment` reads them where they lie.
 
 use std::collections::{BTreeMap, HashMap};
