@@ -299,8 +299,8 @@ impl Catalogue {
     /// Keeps only the photos of one shard.
     pub(crate) fn take(&mut self, shard: Shard) {
         let root = self.root().to_owned();
-        let is_its = |it: &Entry| self.holder(&it.name, it.slot, shard.count()) == shard;
-        let entries: Vec<Entry> = self.entries.iter().filter(|it| is_its(it)).cloned().collect();
+        let mut entries = std::mem::take(&mut self.entries);
+        entries.retain(|it| self.holder(&it.name, it.slot, shard.count()) == shard);
         self.entries = entries;
         self.passed_over.clear();
         self.rejects.retain(|it| shard.holds(Path::new(&it.item).strip_prefix(&root).unwrap_or(Path::new(&it.item))));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 use lookbook::engine::Device;
 use lookbook::error::{Error, Result, shown};
-use lookbook::mirror::Mirror;
+use lookbook::mirror::{self, Mirror};
 use lookbook::runs::{Destination, Recorder};
 use lookbook::settings::Settings;
 use lookbook::shard::Shard;
@@ -697,12 +697,10 @@ fn roll_back(folder: &Path, dry_run: bool) -> Result<()> {
     let verb = if dry_run { "would become" } else { "is now" };
     let mut mirror = Mirror::new();
     let local = mirror.local(folder)?;
-    let summary = if local != *folder && store::is_url(folder) {
-        mirror.roll_back(folder, dry_run)?
-    } else if dry_run {
-        stage::previous(&local)?
-    } else {
-        stage::roll_back(&local)?
+    let summary = match (mirror::is_stored(folder), dry_run) {
+        (true, _) => mirror.roll_back(folder, dry_run)?,
+        (false, true) => stage::previous(&local)?,
+        (false, false) => stage::roll_back(&local)?,
     };
     print(&format!("{} {verb} the version of {}", folder.display(), summary.started_at))
 }

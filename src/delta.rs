@@ -7,8 +7,8 @@
 //!
 //! The log is that of the Delta Transaction Log Protocol (github.com/delta-io/delta/blob/master/PROTOCOL.md), reader version 1
 //! and writer version 2: every reader has these. A commit is one file that must not be there yet, so of two writers one
-//! wins. Parts are named by the checksum of what they were made from: one that did not change stays, and a run that was
-//! killed is taken up where it ended. Delta knows no unsigned numbers and no lists of fixed length: u32 becomes long, u8 and
+//! wins. Parts are named by the checksum of what they were made from: one that did not change stays, and the next
+//! run after a killed one finds what was uploaded. Delta knows no unsigned numbers and no lists of fixed length: u32 becomes long, u8 and
 //! u16 integer, and an embedding an array.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,16 +57,14 @@ pub struct Committed {
 /// Where the Delta table of a folder lies.
 #[must_use]
 pub fn place_of(output: &Path) -> PathBuf {
-    let mut name = output.file_name().unwrap_or_default().to_owned();
-    name.push(".delta");
-    output.with_file_name(name)
+    output.with_added_extension("delta")
 }
 
 /// Makes the Delta table at `place` hold the rows of the parts (those that `is_part` names) of the folder that a stage
 /// published at `folder`.
 ///
 /// # Errors
-/// [`Error::Input`] if the table has other columns or types, a newer protocol, or a log that is not whole; [`Error::NotNow`] if
+/// [`Error::Input`] if the table has other columns or types, a newer protocol, or an incomplete log; [`Error::NotNow`] if
 /// another run has committed meanwhile; [`Error::Io`]. The table is then as it was.
 pub fn commit(folder: &Path, place: &Path, is_part: impl Fn(&Path) -> bool) -> Result<Committed> {
     let record = Summary::read(folder)?;
@@ -100,16 +98,7 @@ pub fn commit(folder: &Path, place: &Path, is_part: impl Fn(&Path) -> bool) -> R
         "generation": record.generation,
     }})];
     if log.version.is_none() {
-        actions.push(json!({ "protocol": { "minReaderVersion": READER_VERSION, "minWriterVersion": WRITER_VERSION } }));
-        actions.push(json!({ "metaData": {
-            "id": Uuid::now_v7().to_string(),
-            "name": record.stage,
-            "format": { "provider": "parquet", "options": {} },
-            "schemaString": schema_text,
-            "partitionColumns": [],
-            "configuration": {},
-            "createdTime": now,
-        }}));
+        actions.extend(new_table(&record.stage, &schema_text, now));
     }
     actions.extend(gone.iter().map(|name| {
         json!({ "remove": { "path": name, "deletionTimestamp": now, "dataChange": true, "partitionValues": {} } })
@@ -132,6 +121,21 @@ pub fn commit(folder: &Path, place: &Path, is_part: impl Fn(&Path) -> bool) -> R
         Some(_) => Ok(committed(version)),
         None => Err(Error::not_now(place, "another writer committed while this run was working")),
     }
+}
+
+/// The actions that create a table.
+fn new_table(name: &str, schema: &str, now: i64) -> [Value; 2] {
+    let protocol = json!({ "minReaderVersion": READER_VERSION, "minWriterVersion": WRITER_VERSION });
+    let metadata = json!({
+        "id": Uuid::now_v7().to_string(),
+        "name": name,
+        "format": { "provider": "parquet", "options": {} },
+        "schemaString": schema,
+        "partitionColumns": [],
+        "configuration": {},
+        "createdTime": now,
+    });
+    [json!({ "protocol": protocol }), json!({ "metaData": metadata })]
 }
 
 const OTHER_TABLE: &str = "Delta tables are not migrated; move it away, and the next run makes a new one";

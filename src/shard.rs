@@ -149,9 +149,7 @@ impl From<Shard> for String {
 /// The folder that holds the shards of `output`.
 #[must_use]
 pub fn shards_of(output: &Path) -> PathBuf {
-    let mut name = output.file_name().unwrap_or_default().to_owned();
-    name.push(".shards");
-    output.with_file_name(name)
+    output.with_added_extension("shards")
 }
 
 /// Opens the folders of all shards of `output`, with their records, in order. Checks that none is missing and that all

@@ -8,7 +8,7 @@ import urllib.request
 
 BUCKET = "lookbook"
 SERVER = pathlib.Path(__file__).parents[2] / ".store/bin/moto_server"
-# The server wants a signature, and does not look whether it is right.
+# The server wants a signature, but does not check it.
 SIGNED = "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 
 

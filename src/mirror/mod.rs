@@ -1,9 +1,8 @@
-//! Folders in object stores, as stages know folders: a copy on this machine for the time of a command.
+//! Published folders in object stores, of which stages use local copies.
 //!
-//! A stage reads and publishes folders of a file system. Where its settings name URLs, [`Mirror::here`] brings what lies
-//! there into a folder of this machine (what is unchanged since the last time stays), the stage works on the copies, and
-//! [`Mirror::around`] puts what it published into the store as a new version (`versions`). Photos of a catalogue are not
-//! copied: `segment` reads them where they lie.
+//! A stage reads and publishes folders of a file system. If its settings name URLs, [`Mirror::here`] downloads what has
+//! changed there since the last time, the stage works on the copies, and [`Mirror::around`] uploads what it published as a
+//! new version (`versions`). The photos of a catalogue are not copied: `segment` reads them from the store.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -22,24 +21,24 @@ mod versions;
 
 use versions::{Folder, VERSIONS};
 
-/// The setting of a catalogue, whose photos stay where they are.
+/// The setting that names a catalogue, whose photos are not copied.
 const CATALOGUE: &str = "catalogue";
-/// The setting of a folder that holds the folders of stages.
+/// The setting that names a run folder, which holds the stages' folders.
 const RUN: &str = "run";
-/// How long to wait for another process that brings the same folder.
+/// How long to wait for another process that is downloading the same folder.
 const COPY_WAIT: Duration = Duration::from_mins(1);
-/// Why a run that was not the first to publish did not.
+/// Why a run whose folder another run published first did not publish.
 const OVERTAKEN: &str = "another run published here while this one was working; what that one published stays";
-/// What begins the URL of a file of this machine.
+/// Prefix of the URL of a local file.
 const FILE_SCHEME: &str = "file://";
 
-/// What a copy was made of, in a file beside it.
+/// What a copy was downloaded from; kept in a file beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Copied {
     /// A version of a published folder.
     Version(String),
-    /// A published folder was made here from this version (`None` from nothing) and is not in the store yet.
+    /// A stage replaced the copy of this version (`None` if there was none), and its result has not been uploaded yet.
     Ahead(Option<String>),
     /// Files by name, with size, time and tag of the object that each was copied from.
     Files(BTreeMap<String, (u64, i64, u64)>),
@@ -49,12 +48,12 @@ enum Copied {
 #[derive(Debug)]
 pub struct Mirror {
     root: PathBuf,
-    /// The folders of stores that were looked at, by the place of their copy.
+    /// The folders opened so far, by the path of their copy.
     folders: HashMap<PathBuf, Folder>,
 }
 
 impl Mirror {
-    /// The copies in the folder that `[store] work` names. Nothing is created before there is a URL.
+    /// The copies in the folder that `[store] work` names, which is created with the first copy.
     #[must_use]
     pub fn new() -> Self {
         let cache = || {
@@ -70,7 +69,7 @@ impl Mirror {
         Self { root, folders: HashMap::new() }
     }
 
-    /// Where the copy of what lies at a URL is. Other paths are themselves; of a `file://` URL, the path in it.
+    /// The path of the copy of what a URL names; the path in a `file://` URL; other paths unchanged.
     ///
     /// # Errors
     /// [`Error::Input`] if it is the URL of no store.
@@ -88,7 +87,7 @@ impl Mirror {
         Ok(self.root.join(at.as_folders()))
     }
 
-    /// The settings of a stage with the copies in place of the URLs, which are brought up to date.
+    /// The settings of a stage with paths of copies instead of URLs. The copies are brought up to date.
     ///
     /// # Errors
     /// [`Error::Config`] naming the setting with an unknown URL; [`Error::Io`] if a store cannot be read.
@@ -107,7 +106,7 @@ impl Mirror {
         self.settings(config)
     }
 
-    /// The settings of a command, likewise.
+    /// As [`Mirror::here`], for the settings of any command.
     ///
     /// # Errors
     /// As [`Mirror::here`].
@@ -129,23 +128,23 @@ impl Mirror {
         serde_json::from_value(values).map_err(|cause| Error::config("settings", cause))
     }
 
-    /// What stands for the URL of the setting `name`.
+    /// The path that replaces the URL `path` of the setting `name`.
     fn value(&mut self, name: &str, path: &Path) -> Result<PathBuf> {
         let is_list = path.extension().is_some_and(|it| it == "parquet" || it == "csv");
-        let is_elsewhere = name == CATALOGUE && !path.to_string_lossy().starts_with(FILE_SCHEME);
-        if is_elsewhere && (is_list || self.open(&self.local(path)?, path)?.current.is_none()) {
+        let is_catalogue = name == CATALOGUE && is_stored(path);
+        if is_catalogue && (is_list || self.open(&self.local(path)?, path)?.current.is_none()) {
             return Ok(path.to_owned());
         }
         if name == RUN { self.bring_run(path) } else { self.bring(path) }
     }
 
-    /// Brings the copies of all published folders in a run folder up to date. Returns where it is.
+    /// Brings the copies of all published folders of a run folder up to date. Returns the path of the run folder's copy.
     ///
     /// # Errors
     /// As [`Mirror::here`].
     pub fn bring_run(&mut self, path: &Path) -> Result<PathBuf> {
         let local = self.local(path)?;
-        if store::is_url(path) && !path.to_string_lossy().starts_with(FILE_SCHEME) {
+        if is_stored(path) {
             let at = Location::parse(path)?;
             for name in store::folders(&at)? {
                 let folder = PathBuf::from(at.join(&name).to_string());
@@ -157,13 +156,13 @@ impl Mirror {
         Ok(local)
     }
 
-    /// Brings the copy of what lies at a URL up to date. Returns where it is; other paths are themselves.
+    /// Brings the copy of what a URL names up to date. Returns its path; other paths unchanged.
     ///
     /// # Errors
     /// As [`Mirror::here`].
     pub fn bring(&mut self, path: &Path) -> Result<PathBuf> {
         let local = self.local(path)?;
-        if !store::is_url(path) || path.to_string_lossy().starts_with(FILE_SCHEME) {
+        if !is_stored(path) {
             return Ok(local);
         }
         let folder = self.open(&local, path)?.clone();
@@ -171,7 +170,7 @@ impl Mirror {
             self.bring_version(&folder, version, &local)?;
             return Ok(local);
         }
-        // What was published there is gone; what is only here may still come there.
+        // The published folder was deleted from the store. A result that was never uploaded stays.
         if matches!(read_mark(&local), Some(Copied::Version(_) | Copied::Ahead(Some(_)))) {
             remove_mark(&local)?;
             files::remove_folder(&local)?;
@@ -180,7 +179,7 @@ impl Mirror {
         Ok(local)
     }
 
-    /// Looks at a folder of a store, once for a command.
+    /// Opens a folder of a store, once per command.
     fn open(&mut self, local: &Path, path: &Path) -> Result<&mut Folder> {
         if !self.folders.contains_key(local) {
             let folder = Folder::open(Location::parse(path)?)?;
@@ -190,7 +189,7 @@ impl Mirror {
     }
 
     fn bring_version(&mut self, folder: &Folder, version: &str, local: &Path) -> Result<()> {
-        // What was made here from this version and has not reached the store is as good.
+        // A result that is still to be uploaded counts as a copy of the version it replaced.
         let is_here = || {
             let is_of = |mark: Copied| matches!(mark, Copied::Version(it) | Copied::Ahead(Some(it)) if it == version);
             read_mark(local).is_some_and(is_of) && local.join(RUN_FILE).is_file()
@@ -199,10 +198,7 @@ impl Mirror {
             return Ok(());
         }
         let at = folder.place(version);
-        let (_, _, record) = store::find(&at.join(RUN_FILE))?.ok_or_else(|| {
-            Error::input(at.join(RUN_FILE).to_string(), "is missing, though this version is published")
-        })?;
-        let text = String::from_utf8_lossy(&record).into_owned();
+        let text = String::from_utf8_lossy(&folder.record(version)?).into_owned();
         let bad = |cause| Error::input(at.join(RUN_FILE).to_string(), "is not a run record").because(cause);
         let summary: Summary = serde_json::from_str(&self.with_copies(&text)?).map_err(bad)?;
         let parent = files::parent_of(local);
@@ -216,8 +212,7 @@ impl Mirror {
         let [new, old] = ["arriving", "left"].map(|it| parent.join(format!(".{name}.{it}")));
         files::remove_folder(&new)?;
         files::create_folder(&new)?;
-        let had = Summary::find(local).unwrap_or_default().map(|it| it.files).unwrap_or_default();
-        let had: HashMap<_, _> = had.into_iter().map(|it| (it.name, it.sha256)).collect();
+        let had = checksums(Summary::find(local).unwrap_or_default().map(|it| it.files).unwrap_or_default());
         let mut missing = Vec::new();
         for file in &summary.files {
             let place = new.join(&file.name);
@@ -242,16 +237,15 @@ impl Mirror {
         Ok(())
     }
 
-    /// Notes, before a stage that publishes at a URL begins, what its result will be made from: a result that does not reach
-    /// the store is told from a copy.
+    /// Notes, before a stage that publishes at a URL starts, which version its result replaces, so that a result that was
+    /// not uploaded can be told from a copy.
     fn mark_ahead(&self, local: &Path) -> Result<()> {
         let base = self.folders.get(local).and_then(|it| it.version().map(str::to_owned));
         files::create_folder(&files::parent_of(local))?;
         write_mark(local, &Copied::Ahead(base))
     }
 
-    /// Runs what publishes `folder`, which may be the copy of one in a store; then publishes it there, if the result
-    /// `is_published`.
+    /// Calls `run`, which publishes `folder`. If that is a copy and the result `is_published`, uploads it.
     ///
     /// # Errors
     /// Those of `run`; [`Error::NotNow`] if another run has published there meanwhile; [`Error::Io`].
@@ -273,7 +267,7 @@ impl Mirror {
         Ok(result)
     }
 
-    /// Puts the folder published at `local`, which is up to date, into its store, if the run that made it did not come to that.
+    /// Uploads the folder published at `local` if the run that made it was stopped before it did. The folder must be up to date.
     ///
     /// # Errors
     /// As [`Mirror::around`].
@@ -286,7 +280,7 @@ impl Mirror {
         self.publish(local, common)
     }
 
-    /// Puts the folder published at `local` into its store as a new version.
+    /// Uploads the folder published at `local` as a new version.
     fn publish(&mut self, local: &Path, common: &Common) -> Result<()> {
         let Some(folder) = self.folders.get(local).cloned() else { return Ok(()) };
         let summary = Summary::read(local)?;
@@ -303,8 +297,7 @@ impl Mirror {
         let version = Folder::new_version(summary.generation);
         let at = folder.place(&version);
         let is_same_generation = before.as_ref().is_some_and(|it| it.generation == summary.generation);
-        let had = before.map(|it| it.files).unwrap_or_default();
-        let had: HashMap<_, _> = had.into_iter().map(|it| (it.name, it.sha256)).collect();
+        let had = checksums(before.map(|it| it.files).unwrap_or_default());
         let place = |file: &stage::FileRecord| {
             let name = file.name.to_string_lossy();
             let source = match folder.version() {
@@ -319,7 +312,7 @@ impl Mirror {
         store::write(&at.join(RUN_FILE), &text.into(), store::Only::Always)?;
         let folder = self.folders.get_mut(local).expect("it was there");
         if !folder.publish(&version, is_same_generation, common.keep_versions)? {
-            // Nobody will ever point to it.
+            // No pointer will ever name it.
             let _ = store::remove_below(&at);
             remove_mark(local)?;
             return Err(Error::not_now(local, OVERTAKEN));
@@ -337,8 +330,8 @@ impl Mirror {
         Ok(())
     }
 
-    /// Swaps the published version of a folder in a store with the one before it; with `dry_run`, only looks. Returns the
-    /// record of that version.
+    /// Swaps the published version of a folder in a store with the previous one, unless `dry_run` is set. Returns the record
+    /// of the previous version.
     ///
     /// # Errors
     /// [`Error::Input`] if there is none; as [`Mirror::around`].
@@ -349,13 +342,11 @@ impl Mirror {
         if !dry_run && !folder.roll_back()? {
             return Err(Error::not_now(path, OVERTAKEN));
         }
-        let record = folder.place(&version).join(RUN_FILE);
-        let (_, _, text) = store::find(&record)?.ok_or_else(|| Error::input(record.to_string(), "is missing"))?;
-        serde_json::from_slice(&text)
-            .map_err(|cause| Error::input(record.to_string(), "is not a run record").because(cause))
+        let bad = |cause| Error::input(folder.place(&version).to_string(), "has no valid run record").because(cause);
+        serde_json::from_slice(&folder.record(&version)?).map_err(bad)
     }
 
-    /// A record with URLs in place of the places of the copies.
+    /// A record with URLs instead of the paths of copies.
     fn with_urls(&self, record: &str) -> String {
         let root = format!("{}/", self.root.display());
         rewritten(record, &mut |_, text| {
@@ -364,7 +355,7 @@ impl Mirror {
         })
     }
 
-    /// A record with the places of the copies in place of URLs, but of those of photos, which are not copied.
+    /// A record with the paths of copies instead of URLs, except for those of photos, which are not copied.
     fn with_copies(&mut self, record: &str) -> Result<String> {
         let mut problem = Ok(());
         let text = rewritten(record, &mut |name, text| {
@@ -387,8 +378,8 @@ impl Mirror {
     }
 }
 
-/// A record with other texts: `other` gets each with the name it goes by if it is of a catalogue or of many files, and with
-/// no name otherwise.
+/// A record in which `other` has replaced texts. It is called with each text and its key; the key is empty unless it is that
+/// of a catalogue or the text belongs to an input of many files.
 fn rewritten(record: &str, other: &mut impl FnMut(&str, &str) -> Option<String>) -> String {
     fn visit(value: &mut Value, name: &str, other: &mut impl FnMut(&str, &str) -> Option<String>) {
         match value {
@@ -411,13 +402,24 @@ fn rewritten(record: &str, other: &mut impl FnMut(&str, &str) -> Option<String>)
     text
 }
 
+/// Whether a path is the URL of something in an object store, rather than that of a local file.
+#[must_use]
+pub fn is_stored(path: &Path) -> bool {
+    store::is_url(path) && !path.to_string_lossy().starts_with(FILE_SCHEME)
+}
+
+/// The checksums of files by their names.
+fn checksums(files: Vec<stage::FileRecord>) -> HashMap<PathBuf, String> {
+    files.into_iter().map(|it| (it.name, it.sha256)).collect()
+}
+
 impl Default for Mirror {
     fn default() -> Self {
         Self::new()
     }
 }
 
-/// Brings a file, or files below a prefix, that no stage published.
+/// Brings the copy of a file, or of the files below a prefix, that no stage published up to date.
 fn bring_files(at: &Location, local: &Path) -> Result<()> {
     let known = match read_mark(local) {
         Some(Copied::Files(known)) => known,
@@ -426,7 +428,7 @@ fn bring_files(at: &Location, local: &Path) -> Result<()> {
     let is_file = store::objects(std::slice::from_ref(at))?.into_iter().flatten().next();
     let found: Vec<(String, Object)> = match is_file {
         Some(object) => vec![(String::new(), object)],
-        // What a killed run left of a version that was never published is none of them.
+        // A killed run may have left files of a version that was never published.
         None => store::list(at)?.into_iter().filter(|(name, _)| !name.starts_with(VERSIONS)).collect(),
     };
     let identity = |it: &Object| (it.bytes, it.modified_secs, it.tag);
@@ -452,7 +454,7 @@ fn bring_files(at: &Location, local: &Path) -> Result<()> {
     write_mark(local, &Copied::Files(now))
 }
 
-/// The file that says what a copy was made of.
+/// The file that says what a copy was downloaded from.
 fn mark_of(local: &Path) -> PathBuf {
     let name = local.file_name().unwrap_or_default().to_string_lossy();
     files::parent_of(local).join(format!(".{name}.copied"))

@@ -1,7 +1,7 @@
 //! The versions of a folder in an object store.
 //!
 //! ```text
-//! s3://BUCKET/features/current.json            which version is published, and which were before
+//! s3://BUCKET/features/current.json            names the published version and the previous ones
 //! s3://BUCKET/features/_versions/VERSION/...   its files, never changed once it is published
 //! ```
 //!
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::stage::RUN_FILE;
 use crate::store::{self, Location, Only, Written};
 
 /// Name of the object that says which version is published.
@@ -26,12 +27,12 @@ pub(super) const VERSIONS: &str = "_versions";
 pub(super) struct Pointer {
     /// The published version.
     pub(super) version: String,
-    /// The versions before it that are kept, newest first.
+    /// The previous versions that are kept, newest first.
     #[serde(default)]
     pub(super) previous: Vec<String>,
 }
 
-/// A folder in an object store, as it was when it was looked at.
+/// A folder in an object store, as it was when it was opened.
 #[derive(Debug, Clone)]
 pub(super) struct Folder {
     pub(super) at: Location,
@@ -40,7 +41,7 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Looks at the folder.
+    /// Reads which version of the folder is published.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Input`] if the pointer is damaged.
@@ -63,6 +64,16 @@ impl Folder {
         self.current.as_ref().map(|(pointer, _)| pointer.version.as_str())
     }
 
+    /// The record of a published version, as JSON.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it is missing, [`Error::Io`].
+    pub(super) fn record(&self, version: &str) -> Result<Bytes> {
+        let record = self.place(version).join(RUN_FILE);
+        let missing = || Error::input(record.to_string(), "is missing, though this version is published");
+        Ok(store::find(&record)?.ok_or_else(missing)?.2)
+    }
+
     /// Where the files of a version are.
     pub(super) fn place(&self, version: &str) -> Location {
         self.at.join(VERSIONS).join(version)
@@ -74,7 +85,7 @@ impl Folder {
     }
 
     /// Makes the version `new`, which is complete, the published one: instead of the present one (`replaces`), or as its
-    /// successor, of which `keep` versions are kept. `false` if another run has published since this folder was looked at.
+    /// successor, of which `keep` versions are kept. `false` if another run has published since the folder was opened.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -90,7 +101,7 @@ impl Folder {
         self.point(Pointer { version: new.to_owned(), previous })
     }
 
-    /// Swaps the published version with the one before it; `false` as for [`Folder::publish`].
+    /// Swaps the published version with the previous one; `false` as for [`Folder::publish`].
     ///
     /// # Errors
     /// [`Error::Input`] if there is none; as [`Folder::publish`].
@@ -99,10 +110,10 @@ impl Folder {
         self.point(pointer)
     }
 
-    /// The pointer as it would be rolled back.
+    /// The pointer that a rollback would write.
     ///
     /// # Errors
-    /// [`Error::Input`] if there is no version before.
+    /// [`Error::Input`] if there is no previous version.
     pub(super) fn rolled_back(&self) -> Result<Pointer> {
         let pointer = self.current.as_ref().map(|(pointer, _)| pointer.clone());
         let Some((pointer, before)) = pointer.and_then(|it| Some((it.clone(), it.previous.first()?.clone()))) else {
@@ -125,8 +136,7 @@ impl Folder {
         Ok(is_ours)
     }
 
-    /// Removes the versions that the pointer does not name, if nothing of them was written in the last `min_age_hours` by the
-    /// store's clock.
+    /// Removes the versions that the pointer does not name and that are at least `min_age_hours` old, by the store's clock.
     ///
     /// # Errors
     /// [`Error::Io`].

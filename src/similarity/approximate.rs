@@ -29,7 +29,7 @@ const CANDIDATES_OF_LINKS: usize = 128;
 /// Candidates that are kept while neighbours are looked for, for each that is wanted, and at least.
 const CANDIDATES_PER_NEIGHBOUR: usize = 8;
 const LEAST_CANDIDATES: usize = 128;
-/// Rows between two looks at whether to stop.
+/// Rows between two checks for a signal to stop.
 const ROWS_AT_A_TIME: usize = 1024;
 /// Photos whose exact neighbours are computed as well, to tell how many of them are found.
 const TRIED_PHOTOS: usize = 1000;

@@ -215,7 +215,6 @@ fn open(scheme: &str, authority: &str) -> object_store::Result<Arc<dyn ObjectSto
         retry_timeout: Duration::from_secs(retry_secs),
         ..RetryConfig::default()
     };
-    let options = ClientOptions::new().with_user_agent(http_name());
     Ok(match scheme {
         "s3" => {
             let mut builder = AmazonS3Builder::from_env().with_bucket_name(authority);
@@ -241,7 +240,7 @@ fn open(scheme: &str, authority: &str) -> object_store::Result<Arc<dyn ObjectSto
         }
         FOLDER => Arc::new(LocalFileSystem::new_with_prefix(authority)?),
         _ => {
-            let options = options.with_allow_http(true);
+            let options = ClientOptions::new().with_user_agent(http_name()).with_allow_http(true);
             let builder = HttpBuilder::new().with_url(format!("{scheme}{AFTER_SCHEME}{authority}"));
             Arc::new(LimitStore::new(builder.with_client_options(options).with_retry(retry).build()?, requests))
         }

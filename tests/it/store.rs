@@ -20,7 +20,7 @@ use crate::shared::{drawn_sample, not_installed};
 /// What no output may contain.
 const SECRET: &str = "wJalrXUtnFEMIsecretEXAMPLEKEY";
 const BUCKET: &str = "lookbook";
-/// The server wants a signature, and does not look whether it is right.
+/// The server wants a signature, but does not check it.
 const SIGNED: &str = "Authorization: AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, \
                       Signature=0\r\n";
 
@@ -544,6 +544,19 @@ struct Versions {
 }
 
 impl Versions {
+    /// `None`, said aloud, where there is no server.
+    fn new() -> Option<Self> {
+        let server = Server::start()?;
+        let place = tempfile::tempdir().unwrap();
+        for photos in [2, 3, 4] {
+            drawn_sample(&place.path().join(format!("source-{photos}")), photos);
+        }
+        let proxy = Proxy::start(server.port);
+        let it = Self { place, server, proxy };
+        it.reset();
+        Some(it)
+    }
+
     fn convert(&self, port: u16, photos: u32, work: &Path) -> Command {
         let source = self.place.path().join(format!("source-{photos}"));
         let arguments = ["convert", "--source", source.to_str().unwrap(), "--output", "s3://lookbook/dataset"];
@@ -581,14 +594,7 @@ impl Versions {
 
 #[test]
 fn no_request_that_fails_loses_a_version() {
-    let Some(server) = Server::start() else { return };
-    let place = tempfile::tempdir().unwrap();
-    for photos in [2, 3, 4] {
-        drawn_sample(&place.path().join(format!("source-{photos}")), photos);
-    }
-    let proxy = Proxy::start(server.port);
-    let it = Versions { place, server, proxy };
-    it.reset();
+    let Some(it) = Versions::new() else { return };
     let whole = it.new_work();
     it.proxy.requests.store(0, Ordering::SeqCst);
     succeeds(&mut it.convert(it.proxy.port, 4, &whole));
@@ -631,14 +637,7 @@ fn no_request_that_fails_loses_a_version() {
 
 #[test]
 fn of_two_runs_at_once_one_wins() {
-    let Some(server) = Server::start() else { return };
-    let place = tempfile::tempdir().unwrap();
-    for photos in [2, 3, 4] {
-        drawn_sample(&place.path().join(format!("source-{photos}")), photos);
-    }
-    let proxy = Proxy::start(server.port);
-    let it = Versions { place, server, proxy };
-    it.reset();
+    let Some(it) = Versions::new() else { return };
     let work = it.new_work();
     succeeds(&mut it.convert(it.proxy.port, 4, &work));
     let requests = it.proxy.requests.load(Ordering::SeqCst);
