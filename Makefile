@@ -64,10 +64,11 @@ test-airflow: build runtime
 	scripts/install_environment.sh store
 	LOOKBOOK_PROGRAM=$(abspath $(LOOKBOOK)) .airflow/bin/python pipelines/airflow/test_lookbook_nightly.py
 
-## test-store: fails, cuts off, repeats and delays every request of a stage that publishes in an object store (moto's S3 server)
+## test-store: every request of a stage that publishes in an object store fails, breaks off, repeats or is late; nights in s3s-fs and Azurite
 test-store: runtime
 	scripts/install_environment.sh store
-	LOOKBOOK_FAULTS=all $(CARGO) test --release --locked --test it -- store:: --nocapture
+	scripts/install_stores.sh
+	LOOKBOOK_FAULTS=all $(CARGO) test --release --locked --test it -- store:: stores:: --nocapture
 
 ## test-ray: shards on a Ray cluster of three nodes, one of which is killed; gets Ray into .ray/
 test-ray: build
@@ -98,7 +99,7 @@ clean:
 ## distclean: clean, and the program, the compiled dependencies, ONNX Runtime, the encoder and the peers
 distclean: clean
 	$(CARGO) clean
-	rm -rf .runtime .encoder .peers .parsers .store .ray
+	rm -rf .runtime .encoder .peers .parsers .store .stores .ray
 
 ## help: this text
 help:

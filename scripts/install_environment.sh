@@ -7,6 +7,7 @@
 #             Python headers
 #   ray       Ray, for its script's test (300 MB)
 #   store     an S3 server and a reader of Delta tables, for tests (500 MB)
+#   stores    a client of Azure's store, for tests (30 MB); install_stores.sh gets the servers
 set -eu
 cd -- "$(dirname -- "$0")/.."
 

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use polars::prelude::{DataType, LazyFrame, PlRefPath, PolarsError, ScanArgsParquet, col};
+use sha2::{Digest, Sha256};
 
 use crate::dataset::{Dataset, PhotoRecord, names, photos};
 use crate::error::{Error, Result};
 use crate::features::rows::PART_ROWS;
+use crate::files::hexadecimal;
 use crate::rejects::Reject;
-use crate::shard::Shard;
+use crate::shard::{Division, Shard};
 use crate::stage::{Listed, Read, Stat};
 use crate::{frames, photo, reason, store};
 
@@ -285,22 +287,41 @@ impl Catalogue {
         dropped
     }
 
-    /// The shard of `count` that the photo of that name and slot belongs to: in a large tree by its part of the table, so that a
-    /// merge takes whole parts over as they are, and otherwise by its name.
-    pub(crate) fn holder(&self, name: &str, slot: u32, count: u32) -> Shard {
+    /// Whether each of `count` shards has whole parts of the table.
+    pub(crate) fn is_divided_by_part(&self, division: Division, count: u32) -> bool {
         let parts = self.slots / PART_ROWS as u64;
-        if parts >= PARTS_PER_SHARD * u64::from(count) {
+        match division {
+            Division::Auto => parts >= PARTS_PER_SHARD * u64::from(count),
+            Division::Name => false,
+            Division::Part => matches!(self.source, Kind::Folder),
+        }
+    }
+
+    /// The shard of `count` that the photo of that name and slot belongs to.
+    pub(crate) fn holder(&self, name: &str, slot: u32, division: Division, count: u32) -> Shard {
+        if self.is_divided_by_part(division, count) {
             let number = slot / PART_ROWS as u32 % count + 1;
             return Shard::new(number, count).expect("a number up to the count of a shard");
         }
         Shard::holder(Path::new(name), count)
     }
 
+    /// SHA-256 of the ids and names of all photos.
+    pub(crate) fn digest(&self) -> String {
+        let mut digest = Sha256::new();
+        for it in &self.entries {
+            digest.update(it.photo_id.to_le_bytes());
+            digest.update((it.name.len() as u64).to_le_bytes());
+            digest.update(it.name.as_bytes());
+        }
+        hexadecimal(&digest.finalize())
+    }
+
     /// Keeps only the photos of one shard.
-    pub(crate) fn take(&mut self, shard: Shard) {
+    pub(crate) fn take(&mut self, shard: Shard, division: Division) {
         let root = self.root().to_owned();
         let mut entries = std::mem::take(&mut self.entries);
-        entries.retain(|it| self.holder(&it.name, it.slot, shard.count()) == shard);
+        entries.retain(|it| self.holder(&it.name, it.slot, division, shard.count()) == shard);
         self.entries = entries;
         self.passed_over.clear();
         self.rejects.retain(|it| shard.holds(Path::new(&it.item).strip_prefix(&root).unwrap_or(Path::new(&it.item))));
@@ -511,7 +532,7 @@ mod tests {
         for (slots, by_parts) in [(slots, true), (slots - 1, false)] {
             let shards = (1..=count).map(|number| {
                 let mut shard = tree(slots);
-                shard.take(Shard::new(number, count).expect("a shard"));
+                shard.take(Shard::new(number, count).expect("a shard"), Division::Auto);
                 shard.entries.iter().map(|it| it.slot).collect::<Vec<u32>>()
             });
             let shards: Vec<Vec<u32>> = shards.collect();
@@ -541,7 +562,7 @@ mod tests {
         assert_eq!(found, ["a.JFIF", "b.jpe", "c.pjpeg", "d.Png", "e.webp"]);
         let counted = [("heic", 1), ("none", 2), ("other", 2), ("txt", 2)];
         assert_eq!(catalogue.passed_over, counted.map(|(name, count)| (name.to_owned(), count)).into());
-        catalogue.take(Shard::new(1, 2).expect("a shard"));
+        catalogue.take(Shard::new(1, 2).expect("a shard"), Division::Auto);
         assert!(catalogue.passed_over.is_empty(), "the merge counts them");
     }
 }

@@ -10,7 +10,7 @@ use lookbook::mirror::{self, Mirror};
 use lookbook::runs::{Destination, Recorder};
 use lookbook::settings::Settings;
 use lookbook::shard::Shard;
-use lookbook::stage::{self, Common, Depth, Outcome, StageConfig, Summary};
+use lookbook::stage::{self, Common, Outcome, StageConfig, Summary};
 use lookbook::train::Resume;
 use lookbook::{
     convert, doctor, evaluate, export, parser, recommend, report, run, sample, segment, similarity, status, store,
@@ -343,6 +343,10 @@ struct SegmentFlags {
     /// Segment only the photos of shard I of N, e.g. 2/8, into the shard's own folder; env: the shard that an array job says
     #[arg(long, value_name = "I/N")]
     shard: Option<String>,
+    /// How photos are divided among shards: by a hash of the name, by part of the table (a merge takes whole parts over
+    /// unread), or by part in large folder trees
+    #[arg(long, value_parser = ["auto", "name", "part"])]
+    shard_by: Option<String>,
     /// Merge the folders of all shards into one table
     #[arg(long)]
     merge: bool,
@@ -619,7 +623,7 @@ impl Cli {
         let mut mirror = Mirror::new();
         let config: C = mirror.here(settings.resolve(C::NAME, flags)?)?;
         config.check()?;
-        if common.if_changed && stage::reasons(&config, common, Depth::Contents)?.is_empty() {
+        if common.if_changed && stage::reasons(&config, common, mirror.depth(&config.folder()))?.is_empty() {
             mirror.catch_up(&config.folder(), common)?;
             return self.end(&run::nothing_to_do(&config, settings, common)?);
         }

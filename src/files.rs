@@ -116,6 +116,15 @@ pub fn adopt(file: &Path, place: &Path) -> Result<()> {
     flush(place)
 }
 
+/// Writes a file of that size that has no content: zeros, for which the file system keeps no blocks.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_outline(path: &Path, bytes: u64) -> Result<()> {
+    let written = fs::File::create(path).and_then(|it| it.set_len(bytes));
+    written.map_err(Error::io("write", path))
+}
+
 /// Replaces the folder `output` with the folder `new`. Returns where the old `output` is now; `None` if there was none.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use crate::mirror::Mirror;
 use crate::runs::{Destination, Recorder};
 use crate::settings::Settings;
 use crate::shard::Shard;
-use crate::stage::{self, Common, Depth, Outcome, RunFolders, StageConfig, Summary};
+use crate::stage::{self, Common, Outcome, RunFolders, StageConfig, Summary};
 use crate::stages::{self, OF_A_RUN, Visitor};
 use crate::{delta, doctor, report, runtime, sample, segment, similarity, train, units};
 
@@ -360,7 +360,7 @@ impl Visitor for Turn<'_> {
         let (night, common) = (self.night, self.night.common);
         let config: C = night.config()?;
         let mut mirror = night.mirror.borrow_mut();
-        let mut reasons = stage::reasons(&config, common, Depth::Contents)?;
+        let mut reasons = stage::reasons(&config, common, mirror.depth(&config.folder()))?;
         if night.request.force.iter().any(|it| it == C::NAME) {
             reasons.insert(0, "it is forced".to_owned());
         }

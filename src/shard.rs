@@ -34,6 +34,19 @@ const ENGINES: [(&str, &str, &str, Option<&str>); 5] = [
 /// The setting that names the shard.
 const SHARD: &str = "shard";
 
+/// How photos are divided among shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Division {
+    /// By part in a folder tree of at least 24 parts for each shard, otherwise by name.
+    #[default]
+    Auto,
+    /// By a hash of the name.
+    Name,
+    /// By part of the table, in a folder tree: a shard has whole parts, which a merge takes over unread.
+    Part,
+}
+
 /// One of `count` shards: `number/count`, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -2,7 +2,9 @@
 //!
 //! A stage reads and publishes folders of a file system. If its settings name URLs, [`Mirror::here`] downloads what has
 //! changed there since the last time, the stage works on the copies, and [`Mirror::around`] uploads what it published as a
-//! new version (`versions`). The photos of a catalogue are not copied: `segment` reads them from the store.
+//! new version (`versions`). The photos of a catalogue are not copied: `segment` reads them from the store. Neither are the
+//! parts of shards that a merge takes over unread: the copy has an outline of each, a file of its size without content, and
+//! the store itself copies them into the new version.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -14,7 +16,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result, show_as_urls};
 use crate::files;
-use crate::stage::{self, Common, RUN_FILE, StageConfig, Summary};
+use crate::stage::{self, Common, Depth, RUN_FILE, StageConfig, Summary};
 use crate::store::{self, Location, Object, Source};
 
 mod versions;
@@ -38,6 +40,8 @@ const FILE_SCHEME: &str = "file://";
 enum Copied {
     /// A version of a published folder.
     Version(String),
+    /// The same, with outlines in place of some files: to everybody but a merge, nothing is here.
+    Outline(String),
     /// A stage replaced the copy of this version (`None` if there was none), and its result has not been uploaded yet.
     Ahead(Option<String>),
     /// Files by name, with size, time and tag of the object that each was copied from.
@@ -50,6 +54,8 @@ pub struct Mirror {
     root: PathBuf,
     /// The folders opened so far, by the path of their copy.
     folders: HashMap<PathBuf, Folder>,
+    /// What the store has of the shards to be merged, by checksum.
+    stored: HashMap<String, Location>,
 }
 
 impl Mirror {
@@ -66,7 +72,7 @@ impl Mirror {
         let root = store::config().work.clone().unwrap_or_else(cache);
         let root = std::path::absolute(&root).unwrap_or(root);
         show_as_urls(root.clone());
-        Self { root, folders: HashMap::new() }
+        Self { root, folders: HashMap::new(), stored: HashMap::new() }
     }
 
     /// The path of the copy of what a URL names; the path in a `file://` URL; other paths unchanged.
@@ -95,15 +101,42 @@ impl Mirror {
         let (output, folder) = (config.output(), config.folder());
         let is_merged = serde_json::to_value(&config).is_ok_and(|it| it.get("merge") == Some(&Value::Bool(true)));
         if is_merged && store::is_url(&output) {
-            let shards = crate::shard::shards_of(&output);
-            for name in store::folders(&Location::parse(&shards)?)? {
-                self.bring(&shards.join(name))?;
-            }
+            self.bring_shards(&config)?;
         }
         if folder != output && store::is_url(&folder) {
             self.bring(&folder)?;
         }
         self.settings(config)
+    }
+
+    /// Brings what a merge reads of its shards, and of the version that it replaces.
+    fn bring_shards<C: StageConfig>(&mut self, config: &C) -> Result<()> {
+        let output = config.output();
+        let shards = crate::shard::shards_of(&output);
+        let mut folders = Vec::new();
+        for name in store::folders(&Location::parse(&shards)?)? {
+            let folder = shards.join(name);
+            let opened = self.open(&self.local(&folder)?, &folder)?;
+            let record = opened.version().map(|it| opened.record(it)).transpose()?;
+            folders.push((folder, record.and_then(|it| serde_json::from_slice::<Summary>(&it).ok())));
+        }
+        let records = folders.iter().map(|(_, record)| record.as_ref()).collect::<Option<Vec<_>>>();
+        let Some(outlined) = records.and_then(|it| config.unread_by_merge(&it)) else {
+            return folders.iter().try_for_each(|(folder, _)| self.bring(folder).map(drop));
+        };
+        for folder in folders.iter().map(|(folder, _)| folder).chain([&output]) {
+            let local = self.local(folder)?;
+            self.open(&local, folder)?.outlined = Some(outlined);
+            self.bring(folder)?;
+        }
+        for (folder, record) in &folders {
+            let opened = &self.folders[&self.local(folder)?];
+            let (Some(version), Some(record)) = (opened.version(), record) else { continue };
+            let at = opened.place(version);
+            let files = record.files.iter().map(|it| (it.sha256.clone(), at.join(&it.name.to_string_lossy())));
+            self.stored.extend(files);
+        }
+        Ok(())
     }
 
     /// As [`Mirror::here`], for the settings of any command.
@@ -171,7 +204,7 @@ impl Mirror {
             return Ok(local);
         }
         // The published folder was deleted from the store. A result that was never uploaded stays.
-        if matches!(read_mark(&local), Some(Copied::Version(_) | Copied::Ahead(Some(_)))) {
+        if matches!(read_mark(&local), Some(Copied::Version(_) | Copied::Outline(_) | Copied::Ahead(Some(_)))) {
             remove_mark(&local)?;
             files::remove_folder(&local)?;
         }
@@ -191,7 +224,11 @@ impl Mirror {
     fn bring_version(&mut self, folder: &Folder, version: &str, local: &Path) -> Result<()> {
         // A result that is still to be uploaded counts as a copy of the version it replaced.
         let is_here = || {
-            let is_of = |mark: Copied| matches!(mark, Copied::Version(it) | Copied::Ahead(Some(it)) if it == version);
+            let is_of = |mark: Copied| match mark {
+                Copied::Version(it) | Copied::Ahead(Some(it)) => it == version,
+                Copied::Outline(it) => folder.outlined.is_some() && it == version,
+                Copied::Ahead(None) | Copied::Files(_) => false,
+            };
             read_mark(local).is_some_and(is_of) && local.join(RUN_FILE).is_file()
         };
         if is_here() {
@@ -212,11 +249,19 @@ impl Mirror {
         let [new, old] = ["arriving", "left"].map(|it| parent.join(format!(".{name}.{it}")));
         files::remove_folder(&new)?;
         files::create_folder(&new)?;
-        let had = checksums(Summary::find(local).unwrap_or_default().map(|it| it.files).unwrap_or_default());
+        let had = match read_mark(local) {
+            Some(Copied::Outline(_)) => HashMap::new(),
+            _ => checksums(Summary::find(local).unwrap_or_default().map(|it| it.files).unwrap_or_default()),
+        };
+        let is_outlined = |name: &Path| folder.outlined.is_some_and(|is_outlined| is_outlined(name));
         let mut missing = Vec::new();
         for file in &summary.files {
             let place = new.join(&file.name);
             files::create_folder(&files::parent_of(&place))?;
+            if is_outlined(&file.name) {
+                files::write_outline(&place, file.bytes)?;
+                continue;
+            }
             if had.get(&file.name) == Some(&file.sha256) && files::adopt(&local.join(&file.name), &place).is_ok() {
                 continue;
             }
@@ -224,14 +269,15 @@ impl Mirror {
         }
         let count = missing.len();
         store::get_all(missing)?;
-        if let Some(problem) = summary.damaged_files(&new).first() {
+        let brought = summary.files.iter().filter(|it| !is_outlined(&it.name));
+        if let Some(problem) = stage::damaged_files(brought, &new).first() {
             return Err(Error::input(at.to_string(), format!("{problem}; roll it back, or run its stage again")));
         }
         files::write_json(&new.join(RUN_FILE), &summary)?;
         remove_mark(local)?;
         files::remove_folder(&old)?;
         files::exchange(&new, local, &old)?;
-        write_mark(local, &Copied::Version(version.to_owned()))?;
+        write_mark(local, &folder.copied(version))?;
         [new, old].iter().try_for_each(|it| files::remove_folder(it))?;
         tracing::debug!("{}: {count} of {} files were copied from {at}", local.display(), summary.files.len());
         Ok(())
@@ -240,9 +286,14 @@ impl Mirror {
     /// Notes, before a stage that publishes at a URL starts, which version its result replaces, so that a result that was
     /// not uploaded can be told from a copy.
     fn mark_ahead(&self, local: &Path) -> Result<()> {
-        let base = self.folders.get(local).and_then(|it| it.version().map(str::to_owned));
+        let folder = self.folders.get(local);
         files::create_folder(&files::parent_of(local))?;
-        write_mark(local, &Copied::Ahead(base))
+        let mark = match folder {
+            // Of no version: outlines that were not uploaded are of no use to a later run.
+            Some(it) if it.outlined.is_some() => Copied::Outline(String::new()),
+            _ => Copied::Ahead(folder.and_then(|it| it.version().map(str::to_owned))),
+        };
+        write_mark(local, &mark)
     }
 
     /// Calls `run`, which publishes `folder`. If that is a copy and the result `is_published`, uploads it.
@@ -265,6 +316,13 @@ impl Mirror {
             self.publish(folder, common)?;
         }
         Ok(result)
+    }
+
+    /// How thoroughly the files of the folder at `local` can be checked: outlines have no content.
+    #[must_use]
+    pub fn depth(&self, local: &Path) -> Depth {
+        let is_outline = self.folders.get(local).is_some_and(|it| it.outlined.is_some());
+        if is_outline { Depth::Sizes } else { Depth::Contents }
     }
 
     /// Uploads the folder published at `local` if the run that made it was stopped before it did. The folder must be up to date.
@@ -304,7 +362,10 @@ impl Mirror {
                 Some(before) if had.get(&file.name) == Some(&file.sha256) => {
                     Source::Object(folder.place(before).join(&name))
                 }
-                _ => Source::File(local.join(&file.name)),
+                _ => match self.stored.get(&file.sha256) {
+                    Some(object) => Source::Object(object.clone()),
+                    None => Source::File(local.join(&file.name)),
+                },
             };
             (source, at.join(&name))
         };
@@ -319,7 +380,7 @@ impl Mirror {
         }
         tracing::info!("{}: version {version} is published", folder.at);
         let tidied =
-            write_mark(local, &Copied::Version(version)).and_then(|()| folder.tidy_up(store::config().min_age_hours));
+            write_mark(local, &folder.copied(&version)).and_then(|()| folder.tidy_up(store::config().min_age_hours));
         if let Err(error) = tidied {
             tracing::warn!(
                 "{}: published, but tidying up was left to the next run: {}",
@@ -375,6 +436,14 @@ impl Mirror {
             is_copied.then(|| local.to_string_lossy().into_owned())
         });
         problem.map(|()| text)
+    }
+}
+
+impl Folder {
+    /// What the copy of a version is.
+    fn copied(&self, version: &str) -> Copied {
+        let version = version.to_owned();
+        if self.outlined.is_some() { Copied::Outline(version) } else { Copied::Version(version) }
     }
 }
 

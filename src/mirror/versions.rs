@@ -9,6 +9,8 @@
 //! `current.json` is replaced, by one write that fails if somebody else has replaced it since it was read. That write is
 //! the moment of success; what comes after it only tidies up.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -38,7 +40,12 @@ pub(super) struct Folder {
     pub(super) at: Location,
     /// The pointer, and the object that it was read from; `None` if nothing was ever published.
     pub(super) current: Option<(Pointer, Written)>,
+    /// The files of which this command's copy has an outline alone: their sizes, and no content.
+    pub(super) outlined: Option<Outlined>,
 }
+
+/// Whether a file of a folder, by its path there, is outlined.
+pub(super) type Outlined = fn(&Path) -> bool;
 
 impl Folder {
     /// Reads which version of the folder is published.
@@ -56,7 +63,7 @@ impl Folder {
                 Some((parsed.map_err(damaged)?, written))
             }
         };
-        Ok(Self { at, current })
+        Ok(Self { at, current, outlined: None })
     }
 
     /// The name of the published version.

@@ -15,7 +15,7 @@ use crate::model::{Colors, Model};
 use crate::parser::Parser;
 use crate::photo;
 use crate::rejects::DEFAULT_MAX_REJECT_FRACTION;
-use crate::shard::Shard;
+use crate::shard::{Division, Shard};
 use crate::stage::TableForm;
 
 /// Default of `max_megapixels`.
@@ -103,6 +103,8 @@ pub struct Config {
     pub max_reject_fraction: f64,
     /// Segment only the photos of this shard, into the shard's own folder.
     pub shard: Option<Shard>,
+    /// How photos are divided among shards.
+    pub shard_by: Division,
     /// Segment nothing, but merge the folders of all shards into the table that a run without shards would make.
     pub merge: bool,
 }
@@ -129,6 +131,7 @@ impl Default for Config {
             keep_every_photos: DEFAULT_KEEP_EVERY_PHOTOS,
             max_reject_fraction: DEFAULT_MAX_REJECT_FRACTION,
             shard: None,
+            shard_by: Division::default(),
             merge: false,
         }
     }

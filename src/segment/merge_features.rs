@@ -5,18 +5,20 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use super::config::Config;
-use super::counts::count_parts;
+use super::counts::CountedParts;
 use super::earlier::{Folder, Wanted, digest};
 use super::parts::{Fate, Tally, Writer, Written};
 use super::plan::{Plan, open_catalogue, published};
 use super::state::StateRow;
-use super::{masks, uncertain, vanished};
+use super::{masks, uncertain, vanished, whole_parts};
 use crate::catalogue::{Catalogue, Entry};
 use crate::error::{Error, Result};
-use crate::features::{self, layout};
+use crate::features::{layout, rows};
+use crate::files::OpenFolder;
 use crate::labels::LabelSet;
 use crate::shard;
 use crate::stage::{Stage, Summary};
+use crate::table::{self, Footer};
 use crate::{photo, rejects};
 
 /// The settings of a merge: those the shards were made with, except for the output folder and the limit on rejects.
@@ -37,28 +39,44 @@ pub(super) fn settings(config: &Config) -> Result<Config> {
 }
 
 /// The categories and colours of the shards' rows: all were made from the same model or labels.
-pub(super) fn labels(config: &Config) -> Result<LabelSet> {
-    features::labels_of(shard::published::<Config>(&config.output)?[0].0.root())
+pub(super) fn labels((folder, _): &(OpenFolder, Summary)) -> Result<LabelSet> {
+    let part = folder.path(table::part_name(0));
+    rows::labels_of(&part, &Footer::read(&part)?.schema)
 }
 
 /// Merges all shards of the output.
 pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     let shards = shard::published::<Config>(&config.output)?;
+    let labels = labels(&shards[0])?;
+    for (_, made) in &shards {
+        count(stage, made);
+    }
+    match whole_parts::merge(config, &shards, &labels, stage)? {
+        Some(written) => Ok(written),
+        None => merge_rows(config, shards, labels, stage),
+    }
+}
+
+/// Merges shards photo by photo.
+fn merge_rows(
+    config: &Config,
+    shards: Vec<(OpenFolder, Summary)>,
+    labels: LabelSet,
+    stage: &mut Stage,
+) -> Result<Written> {
     let inputs = shards[0].1.inputs.clone();
-    let labels = labels(config)?;
     let mut earlier = published(config, &labels)?;
     let (mut catalogue, next_photo_id) = open_catalogue(config, &earlier)?;
     let first = earlier.folders.len() as u16;
     let mut rejected = Vec::new();
     let names: Vec<PathBuf> = shards.iter().map(|(folder, _)| folder.name().to_owned()).collect();
-    for (folder, made) in shards {
+    for (folder, _) in shards {
         rejected.extend(rejects::read(&folder.path(layout::find(folder.root(), layout::REJECTS_FILE)?))?);
         let name = folder.name().to_owned();
         let states = Folder::read(folder, &labels)?.filter(|it| !it.is_damaged);
         let mut states = states.ok_or_else(|| Error::input(name, "is damaged; run the shard again"))?;
         states.compare_paths(&config.catalogue);
         earlier.folders.push(states);
-        count(stage, &made);
     }
     let of_shards = earlier.folders[usize::from(first)..].iter().flat_map(|it| &it.photos);
     let photos = of_shards.map(|it| (it.state.name.clone(), it.state.photo_id));
@@ -69,7 +87,7 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     let count = names.len() as u32;
     catalogue.ask_stores(|_| true)?;
     let fates = catalogue.entries.par_iter().map(|entry| {
-        let shard = catalogue.holder(&entry.name, entry.slot, count);
+        let shard = catalogue.holder(&entry.name, entry.slot, config.shard_by, count);
         let holder = shard.number() as usize - 1;
         let problem = |what: &str| {
             let again = format!("run `lookbook segment --shard {shard}` again");
@@ -86,7 +104,8 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     let wanted = Wanted { row_key: 0, mask: config.keeps_masks(), certainty: false };
     // That of all shards: they read the same embedder.
     let embedding = earlier.folders[usize::from(first)].embedding(0).cloned();
-    let plan = Plan { labels, catalogue, earlier, wanted, fates, vanished: 0, next_photo_id, embedding };
+    let plan =
+        Plan { labels, catalogue, earlier, wanted, fates, vanished: 0, next_photo_id, whole_parts: None, embedding };
     let mut parts = plan.parts(config, stage)?;
     let mut written = Writer::new(&mut parts).close()?;
     if config.uncertain > 0 {
@@ -97,12 +116,12 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     // The shards know the reasons, even for an unreadable photo that keeps its earlier row.
     written.rejects = rejected;
     written.rejects.sort_by(|a, b| a.item.cmp(&b.item));
-    written.vanished = vanished::write(&plan.parts(config, stage)?, &plan.earlier, stage)?;
+    written.vanished = vanished::write(&plan.parts(config, stage)?, &plan.earlier, stage, &|_| true)?;
     // All shards read the same inputs, except for the photos, of which each has its own.
     for input in inputs {
         stage.record(if input.is_many { written.listing.record(&input.path) } else { input });
     }
-    count_parts(stage, &written, &plan);
+    CountedParts::of(&written, &plan).count(stage);
     Ok(written)
 }
 

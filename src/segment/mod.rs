@@ -18,6 +18,7 @@ use crate::model::{Model, Predictor};
 use crate::parser::Parser;
 use crate::progress::Progress;
 use crate::rejects::{self, Reject};
+use crate::shard;
 use crate::stage::{self, Common, Listing, Outcome, Read, RunFolders, Stage, StageConfig, Summary, TableForm};
 use crate::table;
 
@@ -34,16 +35,19 @@ pub mod state;
 mod stream;
 mod uncertain;
 mod vanished;
+mod whole_parts;
 
 pub use config::{
     Config, DEFAULT_KEEP_EVERY_PHOTOS, DEFAULT_MAX_MEGAPIXELS, LABELS_MODEL_ID, LabelSource, Masks, STAGE,
     check_catalogue, check_labels, open_embedder, open_model,
 };
 use counter::{Counter, MadeBy, Networks, embedding_of};
-use counts::{count_statistics, count_written};
+use counts::{count_table, count_written};
 pub use earlier::UNFINISHED;
 use parts::{Writer, Written};
 use plan::Plan;
+use state::StateRow;
+use whole_parts::WholeParts;
 
 impl StageConfig for Config {
     const NAME: &'static str = STAGE;
@@ -55,6 +59,7 @@ impl StageConfig for Config {
         "keep_every_photos",
         "max_reject_fraction",
         "shard",
+        "shard_by",
         "merge",
         "table",
     ];
@@ -76,10 +81,15 @@ impl StageConfig for Config {
     }
 
     fn reads(&self) -> Result<Vec<Read>> {
+        if self.merge
+            && let Some(inputs) = whole_parts::inputs(&shard::published::<Self>(&self.output)?)?
+        {
+            return Ok(inputs.into_iter().map(Read::Recorded).collect());
+        }
         let config = if self.merge { merge_features::settings(self)? } else { self.clone() };
         let mut catalogue = Catalogue::open(&config.catalogue, &Numbering::default())?;
         if let Some(shard) = config.shard {
-            catalogue.take(shard);
+            catalogue.take(shard, config.shard_by);
         }
         let model = if config.from == LabelSource::Model { Model::reads(&config.model)? } else { Vec::new() };
         let embedder = config.embedder.as_deref().map(Parser::reads).transpose()?.unwrap_or_default();
@@ -89,6 +99,10 @@ impl StageConfig for Config {
     fn delta_part(&self) -> Option<fn(&Path) -> bool> {
         let is_whole = self.table == TableForm::Delta && self.shard.is_none();
         is_whole.then_some(table::is_part)
+    }
+
+    fn unread_by_merge(&self, shards: &[&Summary]) -> Option<fn(&Path) -> bool> {
+        whole_parts::unread(self, shards)
     }
 
     fn known(folder: &Path) -> Listing {
@@ -116,7 +130,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     let kept: &[&str] = if config.keeps_masks() { &[UNFINISHED, masks::FOLDER] } else { &[UNFINISHED] };
     let mut stage = Stage::begin_again(STAGE, &config.folder(), common, config, kept)?;
     stage.create_folder(layout::STATE_FOLDER)?;
-    let written = if config.merge {
+    let mut written = if config.merge {
         merge_features::merge(config, &mut stage)?
     } else {
         segment(config, common, networks, &mut stage)?
@@ -131,7 +145,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     rejects::write(&stage.path(layout::REJECTS_FILE), STAGE, &written.rejects)?;
     stage.count("rejects_by_reason", by_reason(&written.rejects));
     let rejected = written.rejects.len() as u64;
-    let photos = count_statistics(config, common, &written, &mut stage)?;
+    let photos = count_table(config, common, &mut written, &mut stage)?;
     // A shard never has too many rejects: the merge judges the whole.
     let allowed = if config.shard.is_some() { 1.0 } else { config.max_reject_fraction };
     stage.publish_with_rejects(rejected, photos + rejected, allowed, layout::REJECTS_FILE)
@@ -192,8 +206,12 @@ fn segment(config: &Config, common: &Common, networks: Networks, stage: &mut Sta
     if masks_were_left {
         masks::retain(&stage.path(masks::FOLDER), &written.masks)?;
     }
-    if config.shard.is_none() {
-        written.vanished = vanished::write(&plan.parts(config, stage)?, &plan.earlier, stage)?;
+    if config.shard.is_none() || plan.whole_parts.is_some() {
+        let is_its = |it: &StateRow| plan::is_its(config, &plan.catalogue, &it.name, it.photo_id);
+        written.vanished = vanished::write(&plan.parts(config, stage)?, &plan.earlier, stage, &is_its)?;
+    }
+    if let Some(whole) = &plan.whole_parts {
+        WholeParts { places: written.places.clone(), vanished: written.vanished, ..whole.clone() }.count(stage);
     }
     for photos in photos {
         stage.record(written.listing.record(photos.path()));
@@ -218,7 +236,8 @@ fn tell_passed_over(catalogue: &Catalogue) {
 fn dry_run(config: &Config, common: &Common, networks: Networks) -> Result<Summary> {
     let mut summary = stage::dry_run(STAGE, &config.folder(), common, config)?;
     if config.merge {
-        let earlier = plan::published(config, &merge_features::labels(config)?)?;
+        let shards = shard::published::<Config>(&config.output)?;
+        let earlier = plan::published(config, &merge_features::labels(&shards[0])?)?;
         let (catalogue, _) = plan::open_catalogue(config, &earlier)?;
         summary.counts.set("photos", catalogue.entries.len());
         return Ok(summary);

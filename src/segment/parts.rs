@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{interleave_record_batch, take_record_batch};
 
+use super::counts::TableFigures;
 use super::earlier::{Earlier, EarlierPhoto, PhotoPlace};
 use super::masks;
 use super::state::{self, PhotoCertainty, StateRow};
@@ -137,6 +138,10 @@ pub(super) struct Written {
     pub(super) masks: HashSet<Digest>,
     /// Contents of the photos that the network is least certain of, if only these have masks.
     pub(super) uncertain: Option<HashSet<Digest>>,
+    /// The place of each part among those of all shards, if it has photos.
+    pub(super) places: Vec<u32>,
+    /// The sums over the rows, if they are known without reading them.
+    pub(super) figures: Option<TableFigures>,
     /// Identity of the model, unless shards are merged.
     pub(super) model_id: Option<String>,
     /// The categories and colours of the rows.
@@ -198,6 +203,7 @@ impl<'a> Writer<'a> {
             self.parts.rename(number, place)?;
         }
         self.written.parts = self.files.len();
+        self.written.places = self.ranges.keys().copied().collect();
         self.written.rejects.extend(self.parts.catalogue.rejects.iter().cloned());
         self.written.rejects.sort_by(|a, b| a.item.cmp(&b.item));
         Ok(self.written)

@@ -8,12 +8,14 @@ use super::config::{Config, without_labels};
 use super::counter::MadeBy;
 use super::earlier::{Earlier, Folder, UNFINISHED, Wanted};
 use super::parts::{Fate, Parts, Tally, Unfinished};
+use super::whole_parts::WholeParts;
 use super::{masks, stream};
 use crate::catalogue::Catalogue;
 use crate::error::Result;
 use crate::features::rows::Embedding;
 use crate::files;
 use crate::labels::LabelSet;
+use crate::shard::Shard;
 use crate::stage::{self, Stage};
 
 /// Raise this whenever the same photo, model and settings give a different row.
@@ -33,6 +35,8 @@ pub(super) struct Plan {
     /// Number of photos in the published table that are no longer in the catalogue and are dropped.
     pub(super) vanished: u64,
     pub(super) next_photo_id: u64,
+    /// What a shard with whole parts knows of the catalogue.
+    pub(super) whole_parts: Option<WholeParts>,
     /// What the embeddings of the new table are, if it has some.
     pub(super) embedding: Option<Embedding>,
 }
@@ -51,14 +55,12 @@ impl Plan {
             earlier.folders.extend(Folder::open(&folder, labels)?);
         }
         let (mut catalogue, next_photo_id) = open_catalogue(config, &earlier)?;
+        let whole_parts = config.shard.and_then(|shard| take(shard, config, &mut catalogue));
         let row_key = row_key(config, made_by, &catalogue)?;
         let wanted = Wanted { row_key, mask: config.keeps_masks(), certainty: config.needs_certainty() };
         let before = earlier.published().iter().filter(|it| it.row.is_some());
         let before = before.map(|it| (it.state.name.clone(), it.state.photo_id));
-        let is_its = |name: &str, photo_id: u32| {
-            config.shard.is_none_or(|shard| catalogue.holder(name, photo_id, shard.count()) == shard)
-        };
-        let before: Vec<_> = before.filter(|(name, photo_id)| is_its(name, *photo_id)).collect();
+        let before: Vec<_> = before.filter(|(name, photo_id)| is_its(config, &catalogue, name, *photo_id)).collect();
         let vanished = catalogue.keep(before.into_iter(), config.keep_vanished);
         catalogue.ask_stores(|name| earlier.by_name(name, wanted).is_some())?;
         let fates = catalogue.entries.par_iter().map(|entry| {
@@ -76,7 +78,7 @@ impl Plan {
         });
         let fates = fates.collect();
         let labels = labels.clone();
-        Ok(Self { labels, catalogue, earlier, wanted, fates, vanished, next_photo_id, embedding })
+        Ok(Self { labels, catalogue, earlier, wanted, fates, vanished, next_photo_id, whole_parts, embedding })
     }
 
     /// Indices of the photos to process.
@@ -100,17 +102,31 @@ pub(super) fn published(config: &Config, labels: &LabelSet) -> Result<Earlier> {
     Ok(earlier)
 }
 
-/// Opens the catalogue, or one shard of it; photos of a folder tree keep the ids they have in the published table. Also
+/// Keeps only the photos of one shard; returns what it knows of the whole catalogue if it has whole parts.
+fn take(shard: Shard, config: &Config, catalogue: &mut Catalogue) -> Option<WholeParts> {
+    let is_whole = catalogue.is_divided_by_part(config.shard_by, shard.count());
+    let whole = is_whole.then(|| WholeParts {
+        catalogue: catalogue.digest(),
+        passed_over: catalogue.passed_over.clone(),
+        ..WholeParts::default()
+    });
+    catalogue.take(shard, config.shard_by);
+    whole
+}
+
+/// Whether a photo is one of this run's shard, if it makes one.
+pub(super) fn is_its(config: &Config, catalogue: &Catalogue, name: &str, photo_id: u32) -> bool {
+    config.shard.is_none_or(|it| catalogue.holder(name, photo_id, config.shard_by, it.count()) == it)
+}
+
+/// Opens the catalogue; photos of a folder tree keep the ids they have in the published table. Also
 /// returns the next id.
 pub(super) fn open_catalogue(config: &Config, earlier: &Earlier) -> Result<(Catalogue, u64)> {
     let recorded = earlier.published.and_then(|it| earlier.folders[usize::from(it)].recorded.as_ref());
     let next = recorded.and_then(|it| it.counts.count(NEXT_PHOTO_ID));
     let numbering = earlier.numbering(next.unwrap_or(0));
-    let mut catalogue = Catalogue::open(&config.catalogue, &numbering)?;
+    let catalogue = Catalogue::open(&config.catalogue, &numbering)?;
     let next = catalogue.entries.iter().map(|it| u64::from(it.photo_id) + 1).max().unwrap_or(0);
-    if let Some(shard) = config.shard {
-        catalogue.take(shard);
-    }
     Ok((catalogue, next.max(numbering.next)))
 }
 

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use super::earlier::{Earlier, PhotoPlace};
 use super::parts::Parts;
-use super::state;
+use super::state::{self, StateRow};
 use crate::error::Result;
 use crate::features::layout;
 use crate::features::rows::{self, Format, PART_ROWS};
@@ -14,12 +14,19 @@ use crate::stage::Stage;
 use crate::{files, table};
 
 /// Writes the rows of photos that are no longer in the catalogue, most recently vanished first, at most as many as the
-/// catalogue has photos. Returns how many photos of the published table vanished, and how many it has.
-pub(super) fn write(parts: &Parts, earlier: &Earlier, stage: &Stage) -> Result<[u64; 2]> {
+/// catalogue has photos. Returns how many photos of the published table vanished, and how many it has. Only those photos
+/// count that are this shard's according to `is_its`.
+pub(super) fn write(
+    parts: &Parts,
+    earlier: &Earlier,
+    stage: &Stage,
+    is_its: &dyn Fn(&StateRow) -> bool,
+) -> Result<[u64; 2]> {
     let here: HashSet<&str> = parts.catalogue.entries.iter().map(|it| &*it.name).collect();
     let in_folder = |folder: u16| {
         let photos = earlier.folders[usize::from(folder)].photos.iter().zip(0..);
-        photos.filter(|(it, _)| it.row.is_some()).map(move |(it, photo)| (it, PhotoPlace { folder, photo }))
+        let photos = photos.filter(|(it, _)| it.row.is_some() && is_its(&it.state));
+        photos.map(move |(it, photo)| (it, PhotoPlace { folder, photo }))
     };
     let published = earlier.published.into_iter().flat_map(in_folder);
     let (before, vanished) = published.fold((0, Vec::new()), |(count, mut vanished), (photo, place)| {

@@ -86,6 +86,8 @@ pub enum Read {
         /// Each of them.
         files: Vec<Listed>,
     },
+    /// Something that other folders were made from, by their records.
+    Recorded(InputRecord),
 }
 
 impl Read {
@@ -118,6 +120,7 @@ impl Read {
     pub fn path(&self) -> &Path {
         match self {
             Self::File(path) | Self::Files { path, .. } => path,
+            Self::Recorded(record) => &record.path,
         }
     }
 
@@ -129,6 +132,7 @@ impl Read {
         match self {
             Self::File(path) => InputRecord::of(path),
             Self::Files { path, files } => Ok(Listing::of(files, known).record(path)),
+            Self::Recorded(record) => Ok(record.clone()),
         }
     }
 }
@@ -158,20 +162,17 @@ impl Listing {
         Self(listed.collect())
     }
 
-    /// As an input record: the checksum covers the names and contents, in order of name.
+    /// As an input record: the checksum is the sum of one per file, of its name and content, so that those of disjoint
+    /// listings add up to that of the whole.
     #[must_use]
     pub fn record(&self, path: &Path) -> InputRecord {
         let read = self.0.values().filter(|(_, content)| *content != UNREAD);
         let bytes = read.filter_map(|(stat, _)| stat.map(|it| it.bytes)).sum();
-        let mut contents: Vec<_> = self.0.iter().map(|(name, (_, content))| (name, content)).collect();
-        contents.sort();
-        let mut digest = Sha256::new();
-        for (name, content) in contents {
-            digest.update((name.len() as u64).to_le_bytes());
-            digest.update(name.as_bytes());
-            digest.update(content);
-        }
-        InputRecord { path: absolute(path), bytes, sha256: hexadecimal(&digest.finalize()), is_many: true }
+        let digests = self.0.iter().map(|(name, (_, content))| -> Digest {
+            let digest = Sha256::new().chain_update((name.len() as u64).to_le_bytes()).chain_update(name.as_bytes());
+            digest.chain_update(content).finalize().into()
+        });
+        InputRecord { path: absolute(path), bytes, sha256: hexadecimal(&sum(digests)), is_many: true }
     }
 
     /// Reads the listing from a published folder; empty if there is none or it cannot be read.
@@ -237,6 +238,18 @@ impl Listing {
     }
 }
 
+/// The sum of digests as numbers of 256 bits, modulo 2^256: `AdHash` of Bellare and Micciancio, A New Paradigm for
+/// Collision-Free Hashing (Eurocrypt 1997).
+fn sum(digests: impl Iterator<Item = Digest>) -> Digest {
+    digests.fold([0; 32], |mut sum, digest| {
+        let mut carry = false;
+        for (byte, more) in sum.iter_mut().zip(digest) {
+            (*byte, carry) = byte.carrying_add(more, carry);
+        }
+        sum
+    })
+}
+
 fn digest(text: &str) -> Option<Digest> {
     let bytes: Option<Vec<u8>> =
         (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect();
@@ -287,6 +300,16 @@ impl InputRecord {
         Self { path: absolute(path), bytes: content.len() as u64, sha256: digest_of(content), is_many: false }
     }
 
+    /// The record of all files of several, which stand for different files of one folder or list; `None` if one of them does
+    /// not stand for many.
+    #[must_use]
+    pub fn of_all(records: &[&Self]) -> Option<Self> {
+        let digests = records.iter().map(|it| digest(&it.sha256).filter(|_| it.is_many)).collect::<Option<Vec<_>>>()?;
+        let bytes = records.iter().map(|it| it.bytes).sum();
+        let path = records.first()?.path.clone();
+        Some(Self { path, bytes, sha256: hexadecimal(&sum(digests.into_iter())), is_many: true })
+    }
+
     /// Whether the content is the same, regardless of its path.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
@@ -309,8 +332,28 @@ mod tests {
     fn listed(folder: &Path, known: &Listing) -> Listing {
         match Read::below(folder).expect("readable") {
             Read::Files { files, .. } => Listing::of(&files, known),
-            Read::File(_) => unreachable!("it is a folder"),
+            _ => unreachable!("it is a folder"),
         }
+    }
+
+    #[test]
+    fn the_records_of_disjoint_listings_add_up_to_that_of_the_whole() {
+        let listing = |numbers: &[u8]| {
+            let mut listing = Listing::default();
+            for &number in numbers {
+                let stat = Stat { bytes: u64::from(number), modified_us: None, changed_us: 0, inode: 0 };
+                listing.add(format!("{number}.jpg").into(), Some(stat), Some([number; 32]));
+            }
+            listing.record(Path::new("/photos"))
+        };
+        let parts = [listing(&[7, 250]), listing(&[1]), listing(&[])];
+        assert_eq!(InputRecord::of_all(&parts.iter().collect::<Vec<_>>()), Some(listing(&[1, 7, 250])));
+        assert!(!listing(&[1, 7]).is_same(&listing(&[1, 8])));
+        let file = InputRecord::of_content(Path::new("/photos"), b"one");
+        assert_eq!(InputRecord::of_all(&[&parts[0], &file]), None, "a single file is no listing");
+        let most = [u8::MAX; 32];
+        let two = std::array::from_fn(|byte| if byte == 0 { 2 } else { 0 });
+        assert_eq!(sum([most, two].into_iter())[..2], [1, 0], "modulo 2^256");
     }
 
     #[test]

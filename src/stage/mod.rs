@@ -4,6 +4,7 @@
 //! process (`.NAME.lock`). [`Stage::publish`] reads everything back, writes `run.json` last, flushes, and replaces the
 //! old folder with the new one in one rename; the old one is kept beside it (`.NAME.previous-1`).
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ pub use figures::{Figures, MadeWith};
 pub use inputs::{Digest, InputRecord, Listed, Listing, Read, Stat};
 pub use lock::{Lock, held_by, take};
 pub use outcome::Outcome;
-pub use record::{FileRecord, RUN_FILE, Summary, now, planned};
+pub use record::{FileRecord, RUN_FILE, Summary, damaged_files, now, planned};
 pub use stale::{Depth, RunFolders, StageConfig, TableForm, has_changed_inputs, reasons};
 pub use versions::{Versions, previous, roll_back};
 
@@ -75,6 +76,8 @@ pub struct Stage {
     settled: bool,
     keep_unfinished: bool,
     scratch: Option<&'static str>,
+    /// Files that another published folder vouches for.
+    taken_over: HashMap<PathBuf, FileRecord>,
     _lock: Lock,
 }
 
@@ -117,6 +120,7 @@ impl Stage {
             settled: false,
             keep_unfinished,
             scratch: None,
+            taken_over: HashMap::new(),
             _lock: lock,
         })
     }
@@ -142,6 +146,23 @@ impl Stage {
         Ok(path)
     }
 
+    /// Takes a file of a published folder over under another name, unread: its record says what it holds. Its size is checked.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it is missing or of another size, [`Error::Io`].
+    pub fn take_over(&mut self, folder: &OpenFolder, file: &FileRecord, name: &Path) -> Result<()> {
+        let path = folder.path(&file.name);
+        if std::fs::metadata(&path).ok().map(|it| it.len()) != Some(file.bytes) {
+            let problem = "is missing or not as it was written; run the stage that made it again";
+            return Err(Error::input(folder.name().join(&file.name), problem));
+        }
+        let place = self.partial.join(name);
+        files::create_folder(&files::parent_of(&place))?;
+        files::adopt(&path, &place)?;
+        self.taken_over.insert(name.to_owned(), FileRecord { name: name.to_owned(), ..file.clone() });
+        Ok(())
+    }
+
     /// Records what the stage reads, and returns the record; for many files, also writes their listing into the folder.
     ///
     /// # Errors
@@ -154,6 +175,7 @@ impl Stage {
                 listing.write(&self.partial)?;
                 listing.record(path)
             }
+            Read::Recorded(record) => record.clone(),
         };
         self.summary.inputs.push(record.clone());
         Ok(record)
@@ -217,7 +239,7 @@ impl Stage {
         if let Some(name) = self.scratch {
             files::remove_folder(&self.path(name))?;
         }
-        self.summary.files = record::verify(&self.partial)?;
+        self.summary.files = record::verify(&self.partial, &self.taken_over)?;
         self.summary.elapsed_secs = self.started.elapsed().as_secs_f64();
         files::write_json(&self.path(RUN_FILE), &self.summary)?;
         files::flush_tree(&self.partial)?;

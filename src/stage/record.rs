@@ -1,6 +1,7 @@
 //! `run.json`, the record in every published folder: what was read, with which program and settings, and what was
 //! written, with checksums, so that a later run can tell whether there is anything to do.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -137,21 +138,26 @@ impl Summary {
     /// One line for each file of the published folder `folder` that is missing or has different content.
     #[must_use]
     pub fn damaged_files(&self, folder: &Path) -> Vec<String> {
-        let damage = |file: &FileRecord| match checksum(&folder.join(&file.name)) {
-            Ok((bytes, sha256)) if bytes == file.bytes && sha256 == file.sha256 => None,
-            Ok(_) => Some(format!("{} is not as it was written", file.name.display())),
-            Err(_) => Some(format!("{} cannot be read", file.name.display())),
-        };
-        self.files.par_iter().filter_map(damage).collect()
+        damaged_files(self.files.iter(), folder)
     }
 }
 
-/// Reads back every file below `folder`: tables must be complete and have this program's schema. Returns size, checksum
-/// and row count of each file, in order of name.
+/// As [`Summary::damaged_files`], for some of its files.
+pub fn damaged_files<'a>(files: impl Iterator<Item = &'a FileRecord>, folder: &Path) -> Vec<String> {
+    let damage = |file: &&FileRecord| match checksum(&folder.join(&file.name)) {
+        Ok((bytes, sha256)) if bytes == file.bytes && sha256 == file.sha256 => None,
+        Ok(_) => Some(format!("{} is not as it was written", file.name.display())),
+        Err(_) => Some(format!("{} cannot be read", file.name.display())),
+    };
+    files.collect::<Vec<_>>().par_iter().filter_map(damage).collect()
+}
+
+/// Reads back every file below `folder`, except for those whose records are `known`: tables must be complete and have this
+/// program's schema. Returns size, checksum and row count of each file, in order of name.
 ///
 /// # Errors
 /// [`Error::Input`] and [`Error::Schema`] naming the first table that cannot be read back, [`Error::Io`].
-pub(super) fn verify(folder: &Path) -> Result<Vec<FileRecord>> {
+pub(super) fn verify(folder: &Path, known: &HashMap<PathBuf, FileRecord>) -> Result<Vec<FileRecord>> {
     let mut paths = Vec::new();
     for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
         let entry = entry.map_err(|cause| Error::io("read", folder)(cause.into()))?;
@@ -159,7 +165,11 @@ pub(super) fn verify(folder: &Path) -> Result<Vec<FileRecord>> {
             paths.push(entry.into_path());
         }
     }
-    paths.par_iter().map(|path| file_record(folder, path)).collect()
+    let record = |path: &PathBuf| match path.strip_prefix(folder).ok().and_then(|name| known.get(name)) {
+        Some(known) => Ok(known.clone()),
+        None => file_record(folder, path),
+    };
+    paths.par_iter().map(record).collect()
 }
 
 pub(super) fn file_record(folder: &Path, path: &Path) -> Result<FileRecord> {

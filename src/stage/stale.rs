@@ -90,6 +90,11 @@ pub trait StageConfig: Serialize + DeserializeOwned + Default {
         None
     }
 
+    /// Whether a merge of these shards takes a file of them over without reading it; `None` if it reads all.
+    fn unread_by_merge(&self, _shards: &[&Summary]) -> Option<fn(&Path) -> bool> {
+        None
+    }
+
     /// Runs the stage.
     ///
     /// # Errors
@@ -170,6 +175,7 @@ fn changed_inputs<C: StageConfig>(config: &C, made: &Summary, folder: &Path) -> 
         Ok(_) => Some(match read {
             Read::File(path) => format!("{} was changed", path.display()),
             Read::Files { path, .. } => format!("files of {} were changed", path.display()),
+            Read::Recorded(record) => format!("the shards read another {}", record.path.display()),
         }),
         Err(_) => Some(format!("{} cannot be read", read.path().display())),
     };

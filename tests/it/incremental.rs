@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use lookbook::error::Result;
 use lookbook::features::rows::Format;
 use lookbook::features::{FeatureTable, layout};
 use lookbook::segment::{self, Config, Masks};
-use lookbook::shard::Shard;
+use lookbook::shard::{Division, Shard};
 use lookbook::stage::{Common, Outcome, Summary};
 use lookbook::table;
 
@@ -319,6 +319,76 @@ fn shards_take_over_what_is_known_and_make_one_table() -> Result<()> {
     fs::rename(&lost, place.path("shop/another.jpg")).unwrap();
     let refused = place.run(|config| config.merge = true).expect_err("the shards are of another catalogue");
     assert!(refused.to_string().contains("run the shards again"), "{refused}");
+    Ok(())
+}
+
+/// Photos of the contents of two, for a table of three parts.
+fn many_photos(place: &Place) {
+    fs::create_dir(place.path("shop/1")).unwrap();
+    for number in 0..20_000 {
+        let content = place.path(if number % 3 == 0 { "shop/0/a.jpg" } else { "shop/0/b.jpg" });
+        fs::hard_link(content, place.path(&format!("shop/1/{number:05}.jpg"))).unwrap();
+    }
+}
+
+#[test]
+fn shards_with_whole_parts_are_merged_unread_into_the_table_of_one_run() -> Result<()> {
+    let Some(place) = Place::new() else { return Ok(()) };
+    let whole = |config: &mut Config| config.output = place.path("whole");
+    let both = || place.run(|_| {}).and_then(|_| place.run(whole));
+    for (name, color) in [("0/a.jpg", 2), ("0/b.jpg", 12)] {
+        place.photo(name, color);
+    }
+    both()?;
+    many_photos(&place);
+    fs::write(place.path("shop/1/notes.txt"), "no photo").unwrap();
+    both()?;
+    // The night after: new photos, rejects, and photos that have gone, of more than one part.
+    for number in [7, 9_000, 9_001, 19_999] {
+        fs::remove_file(place.path(&format!("shop/1/{number:05}.jpg"))).unwrap();
+    }
+    place.photo("2/new.jpg", 6);
+    for name in ["1/bad.jpg", "2/worse.jpg"] {
+        fs::write(place.path("shop").join(name), "no photo").unwrap();
+    }
+    for number in [2, 1] {
+        place.run(|config| (config.shard, config.shard_by) = (Shard::new(number, 2), Division::Part))?;
+    }
+    let expected = place.run(whole)?;
+    let merged = place.run(|config| config.merge = true)?;
+    assert!(tables(&place.path("features")) == tables(&place.path("whole")), "row for row");
+    let same = ["photos", "rejects", "known", "new", "vanished", "segmented", "parts", "next_photo_id"];
+    assert_eq!(counts(&merged, &same), counts(&expected, &same));
+    assert_eq!(counts(&merged, &same[..6]), [19_999, 2, 19_998, 1, 4, 1]);
+    for name in ["mean_cells_per_photo", "apparel_category_px", "passed_over"] {
+        assert_eq!(merged.counts[name], expected.counts[name], "{name}");
+    }
+    assert!(merged.inputs.iter().zip(&expected.inputs).all(|(a, b)| a.is_same(b)), "made from the same photos");
+    let inode = |path: &str| fs::metadata(place.path(path)).unwrap().ino();
+    // The second of three parts is the second shard's only one.
+    assert_eq!(inode("features/part-00001.parquet"), inode("features.shards/2-of-2/part-00000.parquet"));
+    assert_eq!(merged.damaged_files(&place.path("features")), [""; 0]);
+
+    // What went keeps its id and its row; what has not changed is not merged again.
+    let back = place.path("shop/1/09001.jpg");
+    fs::hard_link(place.path("shop/0/b.jpg"), &back).unwrap();
+    let next = place.run(|_| {})?;
+    assert_eq!(counts(&next, &["resumed", "segmented", "next_photo_id"]), [1, 0, 20_005]);
+    let names: BTreeMap<String, u32> = place.rows().into_iter().map(|(name, id, _)| (name, id)).collect();
+    assert_eq!(names["1/09001.jpg"], 9_003);
+    fs::remove_file(back).unwrap();
+
+    // A shard that is not whole is named.
+    fs::remove_file(place.path("features.shards/1-of-2/part-00001.parquet")).unwrap();
+    let refused = place.run(|config| config.merge = true).expect_err("a part is missing").to_string();
+    assert!(refused.contains("1-of-2/part-00001.parquet") && refused.contains("again"), "{refused}");
+
+    // Shards that listed unlike catalogues are merged photo by photo.
+    place.run(|config| (config.shard, config.shard_by) = (Shard::new(1, 2), Division::Part))?;
+    place.photo("2/newer.jpg", 6);
+    place.run(|config| (config.shard, config.shard_by) = (Shard::new(2, 2), Division::Part))?;
+    let refused = place.run(|config| config.merge = true).expect_err("a shard has not seen it").to_string();
+    assert!(refused.contains("lacks a photo") && refused.contains("--shard 1/2"), "{refused}");
     Ok(())
 }
 

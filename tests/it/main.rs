@@ -37,5 +37,6 @@ mod shared;
 mod similarity;
 mod skip;
 mod store;
+mod stores;
 mod training;
 mod training_step;

@@ -221,6 +221,27 @@ fn a_catalogue_and_its_tables_in_a_store_are_those_on_disk() {
     };
     assert!(tables("cut/features") == tables("whole/features"), "byte for byte");
 
+    // By whole parts: the machine that merges has outlines of them, and the store copies them.
+    for (shard, work) in [("1/2", "w1"), ("2/2", "w2")] {
+        let more =
+            ["s3://lookbook/parts/features", "--max-reject-fraction", "1", "--shard-by", "part", "--shard", shard];
+        succeeds(&mut program(server.port, &place.path(work), &[&segment[..], &more].concat()));
+    }
+    let merge = ["segment", "--merge", "--output", "s3://lookbook/parts/features", "--max-reject-fraction", "1"];
+    let merging = place.path("w5");
+    succeeds(&mut program(server.port, &merging, &merge));
+    assert!(tables("parts/features") == tables("whole/features"), "byte for byte");
+    let state = fs::read(merging.join("s3/lookbook/parts/features.shards/1-of-2/_state/state-00000.parquet")).unwrap();
+    assert!(!state.is_empty() && state.iter().all(|&it| it == 0), "an outline");
+    // The next command has need of more, and gets it. A second merge has nothing to do.
+    let said = succeeds(&mut program(server.port, &merging, &[&merge[..], &["--if-changed"]].concat()));
+    assert!(said.contains("nothing to do"), "{said}");
+    let again = [&segment[..], &["s3://lookbook/parts/features", "--max-reject-fraction", "1"]].concat();
+    succeeds(&mut program(server.port, &merging, &again));
+    let counted = server.published("parts/features").1;
+    assert_eq!(counted["counts"]["known"].as_u64(), Some(5), "{counted}");
+    assert!(tables("parts/features") == tables("whole/features"), "byte for byte");
+
     // Who reads it gets the same neighbours as from disk.
     succeeds(&mut program(
         server.port,
