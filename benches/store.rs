@@ -2,8 +2,9 @@
 //! and answers each request for a photo late, or with an error. Prints the tables of docs/scaling.md.
 //!
 //! `cargo bench --bench store`, with `LISTED` (10000000) keys that are only listed, `KNOWN` (1000000) photos that the last night
-//! knew, in one and in `SHARDS` (4), `PHOTOS` (20000) that are new, `LATENCY_MS` (20) and `FAILURES` (0.01) for these, and for the last lines `CATALOGUE`, a
-//! folder of real photos, and `MODEL`. The program is that of the same build.
+//! knew, in one and in `SHARDS` (4), `MANY_SHARDS` (500) of `PARTS` (24) parts each that are merged, `PHOTOS` (20000) that are new,
+//! `LATENCY_MS` (20) and `FAILURES` (0.01) for these and, as `KNOWN_LATENCY_MS` (0) and `KNOWN_FAILURES` (0), for the known ones,
+//! and for the last lines `CATALOGUE`, a folder of real photos, and `MODEL`. The program is that of the same build.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
@@ -180,6 +181,35 @@ fn write_small_model(folder: &Path) {
     ColorTable::typical(&LabelSet::cfpd()).write(&folder.join(color::FILE)).expect("writable");
 }
 
+/// One request in how many fails, if that share of them does.
+fn failure_every(share: f64) -> u64 {
+    if share > 0.0 { (1.0 / share) as u64 } else { 0 }
+}
+
+/// Shards of `output` as large as `parts` parts of the shard `one`, of which they are made: a merge takes them over unread.
+fn write_many_shards(one: &Path, output: &Path, many: usize, parts: usize) {
+    let record = std::fs::read(one.join("run.json")).expect("the shard is published");
+    let record: serde_json::Value = serde_json::from_slice(&record).expect("a record");
+    let is_taken = |name: &str| {
+        let number = name.split('-').next_back().and_then(|it| it.strip_suffix(".parquet")?.parse().ok());
+        number.is_none_or(|number: usize| number < parts)
+    };
+    for shard in 0..many {
+        let folder = output.with_extension("shards").join(format!("{}-of-{many}", shard + 1));
+        std::fs::create_dir_all(folder.join("_state")).expect("a folder");
+        let mut record = record.clone();
+        record["config"]["stage"]["shard"] = format!("{}/{many}", shard + 1).into();
+        record["counts"]["whole_parts"]["places"] = (0..parts).map(|part| part * many + shard).collect();
+        let files = record["files"].as_array_mut().expect("a list");
+        files.retain(|it| is_taken(it["name"].as_str().expect("a name")));
+        for file in files {
+            let name = file["name"].as_str().expect("a name");
+            std::fs::hard_link(one.join(name), folder.join(name)).expect("a link");
+        }
+        std::fs::write(folder.join("run.json"), record.to_string()).expect("writable");
+    }
+}
+
 fn main() {
     let place = tempfile::tempdir().expect("a temporary folder");
     let model = place.path().join("model");
@@ -196,7 +226,10 @@ fn main() {
 
     // One photo is segmented, all others have its content.
     let known = setting("KNOWN", 1_000_000);
-    let (bucket, port) = Bucket { keys: 1.into(), photo: photo.clone(), ..Bucket::default() }.serve();
+    let latency = Duration::from_millis(setting("KNOWN_LATENCY_MS", 0));
+    let failure_every = failure_every(setting("KNOWN_FAILURES", 0.0));
+    let (bucket, port) =
+        Bucket { keys: 1.into(), photo: photo.clone(), latency, failure_every, ..Bucket::default() }.serve();
     let output = place.path().join("known");
     segment(port, "s3://sim/drawn", &model, &output, &[]);
     bucket.keys.store(known, Ordering::Relaxed);
@@ -216,11 +249,20 @@ fn main() {
     }
     let (secs, mb) = segment(port, "s3://sim/drawn", &model, &output, &["--merge"]);
     println!("merge of {shards} shards with {known} photos: {secs:.1} s, {mb} MB");
+    let (many, parts) = (setting("MANY_SHARDS", 500), setting("PARTS", 24));
+    write_many_shards(
+        &place.path().join(format!("known.shards/1-of-{shards}")),
+        &place.path().join("many"),
+        many,
+        parts,
+    );
+    let (secs, mb) = segment(port, "s3://sim/drawn", &model, &place.path().join("many"), &["--merge"]);
+    println!("merge of {many} shards with {} photos: {secs:.1} s, {mb} MB", many * parts * 8192);
 
     let photos = setting("PHOTOS", 20_000);
     let latency = Duration::from_millis(setting("LATENCY_MS", 20));
     let failures: f64 = setting("FAILURES", 0.01);
-    let failure_every = if failures > 0.0 { (1.0 / failures) as u64 } else { 0 };
+    let failure_every = self::failure_every(failures);
     let (bucket, port) =
         Bucket { keys: photos.into(), photo, differ: true, latency, failure_every, ..Bucket::default() }.serve();
     let output = place.path().join("drawn");

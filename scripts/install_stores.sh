@@ -11,7 +11,7 @@ scripts/install_environment.sh stores
 if [ ! -x .stores/bin/s3s-fs ]; then
     echo "install_stores: building s3s-fs $S3S_FS" >&2
     # With the lock file of that version, and apart from the program's own artefacts.
-    CARGO_TARGET_DIR=.stores/target cargo install --quiet --locked --features binary --root .stores "s3s-fs@$S3S_FS"
+    CARGO_TARGET_DIR=.stores/target cargo install --quiet --debug --locked --features binary --root .stores "s3s-fs@$S3S_FS"
     rm -rf .stores/target
 fi
 if [ ! -x .stores/node_modules/.bin/azurite-blob ]; then

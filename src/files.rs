@@ -187,14 +187,17 @@ pub fn flush(path: &Path) -> Result<()> {
     File::open(path).and_then(|file| file.sync_all()).map_err(Error::io("flush", path))
 }
 
-/// Flushes a folder and everything below it to disk.
+/// Flushes a folder and everything below it to disk, except for the files that `is_flushed` (of their paths within the
+/// folder) says are on disk already.
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn flush_tree(folder: &Path) -> Result<()> {
+pub fn flush_tree(folder: &Path, is_flushed: impl Fn(&Path) -> bool) -> Result<()> {
     for entry in walkdir::WalkDir::new(folder).contents_first(true) {
         let entry = entry.map_err(|cause| Error::io("read", folder)(cause.into()))?;
-        flush(entry.path())?;
+        if !entry.path().strip_prefix(folder).is_ok_and(&is_flushed) {
+            flush(entry.path())?;
+        }
     }
     Ok(())
 }

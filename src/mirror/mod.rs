@@ -222,16 +222,7 @@ impl Mirror {
     }
 
     fn bring_version(&mut self, folder: &Folder, version: &str, local: &Path) -> Result<()> {
-        // A result that is still to be uploaded counts as a copy of the version it replaced.
-        let is_here = || {
-            let is_of = |mark: Copied| match mark {
-                Copied::Version(it) | Copied::Ahead(Some(it)) => it == version,
-                Copied::Outline(it) => folder.outlined.is_some() && it == version,
-                Copied::Ahead(None) | Copied::Files(_) => false,
-            };
-            read_mark(local).is_some_and(is_of) && local.join(RUN_FILE).is_file()
-        };
-        if is_here() {
+        if folder.is_copied(version, local) {
             return Ok(());
         }
         let at = folder.place(version);
@@ -242,45 +233,20 @@ impl Mirror {
         files::create_folder(&parent)?;
         let here = stage::Versions::of(local)?;
         let _lock = stage::take(local, &here.lock(), "a copy from an object store", COPY_WAIT)?;
-        if is_here() {
+        if folder.is_copied(version, local) {
             return Ok(());
         }
         let name = local.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let [new, old] = ["arriving", "left"].map(|it| parent.join(format!(".{name}.{it}")));
         files::remove_folder(&new)?;
         files::create_folder(&new)?;
-        let had = match read_mark(local) {
-            Some(Copied::Outline(_)) => HashMap::new(),
-            _ => checksums(Summary::find(local).unwrap_or_default().map(|it| it.files).unwrap_or_default()),
-        };
-        let is_outlined = |name: &Path| folder.outlined.is_some_and(|is_outlined| is_outlined(name));
-        let mut missing = Vec::new();
-        for file in &summary.files {
-            let place = new.join(&file.name);
-            files::create_folder(&files::parent_of(&place))?;
-            if is_outlined(&file.name) {
-                files::write_outline(&place, file.bytes)?;
-                continue;
-            }
-            if had.get(&file.name) == Some(&file.sha256) && files::adopt(&local.join(&file.name), &place).is_ok() {
-                continue;
-            }
-            missing.push((at.join(&file.name.to_string_lossy()), place));
-        }
-        let count = missing.len();
-        store::get_all(missing)?;
-        let brought = summary.files.iter().filter(|it| !is_outlined(&it.name));
-        if let Some(problem) = stage::damaged_files(brought, &new).first() {
-            return Err(Error::input(at.to_string(), format!("{problem}; roll it back, or run its stage again")));
-        }
+        folder.fetch(version, &summary, local, &new)?;
         files::write_json(&new.join(RUN_FILE), &summary)?;
         remove_mark(local)?;
         files::remove_folder(&old)?;
         files::exchange(&new, local, &old)?;
         write_mark(local, &folder.copied(version))?;
-        [new, old].iter().try_for_each(|it| files::remove_folder(it))?;
-        tracing::debug!("{}: {count} of {} files were copied from {at}", local.display(), summary.files.len());
-        Ok(())
+        [new, old].iter().try_for_each(|it| files::remove_folder(it))
     }
 
     /// Notes, before a stage that publishes at a URL starts, which version its result replaces, so that a result that was
@@ -444,6 +410,51 @@ impl Folder {
     fn copied(&self, version: &str) -> Copied {
         let version = version.to_owned();
         if self.outlined.is_some() { Copied::Outline(version) } else { Copied::Version(version) }
+    }
+
+    /// Whether `local` is a copy of a version, as whole as this command needs it.
+    fn is_copied(&self, version: &str, local: &Path) -> bool {
+        let is_of = |mark: Copied| match mark {
+            // A result that is still to be uploaded counts as a copy of the version it replaced.
+            Copied::Version(it) | Copied::Ahead(Some(it)) => it == version,
+            Copied::Outline(it) => self.outlined.is_some() && it == version,
+            Copied::Ahead(None) | Copied::Files(_) => false,
+        };
+        read_mark(local).is_some_and(is_of) && local.join(RUN_FILE).is_file()
+    }
+
+    /// Downloads the files of a version to the folder `new`, except for those that are in the copy `local` as well, and
+    /// for outlines.
+    fn fetch(&self, version: &str, summary: &Summary, local: &Path, new: &Path) -> Result<()> {
+        let at = self.place(version);
+        // Without a mark, nobody knows whether the files have their content.
+        let had = match read_mark(local) {
+            Some(Copied::Version(_) | Copied::Ahead(_)) => Summary::find(local)?.map(|it| it.files).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let had = checksums(had);
+        let is_outlined = |name: &Path| self.outlined.is_some_and(|is_outlined| is_outlined(name));
+        let mut missing = Vec::new();
+        for file in &summary.files {
+            let place = new.join(&file.name);
+            files::create_folder(&files::parent_of(&place))?;
+            if is_outlined(&file.name) {
+                files::write_outline(&place, file.bytes)?;
+            } else if had.get(&file.name) != Some(&file.sha256)
+                || files::adopt(&local.join(&file.name), &place).is_err()
+            {
+                missing.push((at.join(&file.name.to_string_lossy()), place));
+            }
+        }
+        tracing::debug!("{at}: {} of {} files are copied", missing.len(), summary.files.len());
+        store::get_all(missing)?;
+        let brought = summary.files.iter().filter(|it| !is_outlined(&it.name));
+        match stage::damaged_files(brought, new).first() {
+            Some(problem) => {
+                Err(Error::input(at.to_string(), format!("{problem}; roll it back, or run its stage again")))
+            }
+            None => Ok(()),
+        }
     }
 }
 

@@ -242,7 +242,7 @@ impl Stage {
         self.summary.files = record::verify(&self.partial, &self.taken_over)?;
         self.summary.elapsed_secs = self.started.elapsed().as_secs_f64();
         files::write_json(&self.path(RUN_FILE), &self.summary)?;
-        files::flush_tree(&self.partial)?;
+        files::flush_tree(&self.partial, |name| self.taken_over.contains_key(name))?;
         let summary = self.summary.clone();
         if summary.gates.iter().any(|gate| !gate.passed) {
             self.versions.reject()?;

@@ -302,7 +302,7 @@ impl Versions {
             }
         }
         write(&amended)?;
-        files::flush_tree(&amended)?;
+        files::flush_tree(&amended, |_| false)?;
         if let Some(old) = files::exchange(&amended, &self.output, &self.hidden(ASIDE))? {
             // Everything in it is in the new one as well.
             self.warn(files::flush(&self.parent).and_then(|()| self.expire(&old)));
