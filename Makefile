@@ -92,7 +92,7 @@ bench-peers:
 ## clean: what the stages wrote below OUTPUT (output/ if none is named)
 clean:
 	@cd '$(subst ','\'',$(or $(OUTPUT),output))' 2>/dev/null || exit 0; \
-	for stage in sample dataset model features similarity report; do \
+	for stage in sample dataset model features similarity duplicates report; do \
 	  [ ! -e $$stage/run.json ] || rm -rf $$stage; rm -rf .$$stage.* $$stage.shards; \
 	done; rm -rf runs
 
