@@ -331,3 +331,24 @@ fn put_part(part: &Path, schema: &SchemaRef, at: &Location) -> Result<(u64, u64)
     store::put_all(vec![(store::Source::File(file.path().to_owned()), at.clone())])?;
     Ok((bytes, rows))
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, ListArray, UInt64Array};
+
+    use super::*;
+
+    #[test]
+    fn a_hash_becomes_the_long_of_the_same_bits() -> Result<(), ArrowError> {
+        let numbers: ArrayRef = Arc::new(UInt64Array::from(vec![Some(1), Some(u64::MAX), Some(1 << 63), None]));
+        let longs = Int64Array::from(vec![Some(1), Some(-1), Some(i64::MIN), None]);
+        assert_eq!(converted(&numbers, &DataType::Int64)?.as_primitive::<Int64Type>(), &longs);
+        let item = Arc::new(Field::new("item", DataType::UInt64, true));
+        let list: ArrayRef = Arc::new(FixedSizeListArray::try_new(item, 2, numbers, None)?);
+        let to = delta_type(list.data_type()).expect("Delta has lists");
+        let lists = converted(&list, &to)?;
+        let lists: &ListArray = lists.as_list();
+        assert_eq!((lists.len(), lists.values().as_primitive::<Int64Type>()), (2, &longs));
+        Ok(())
+    }
+}

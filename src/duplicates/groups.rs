@@ -6,14 +6,15 @@
 //! not end up in one group. Neither the order of rows nor the number of threads matters.
 
 use std::cmp::Reverse;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::join::{Compared, Pair, lookups, near_pairs};
+use super::join::{Compared, Pair, each_pair};
 use super::tables::GroupedPhoto;
 use crate::error::Result;
 use crate::photo::hashes::CropResistantHash;
-use crate::progress::Progress;
 
 /// What is known about a photo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,10 +23,23 @@ pub struct HashedPhoto {
     pub photo_id: u32,
     /// Pixels of the upright photo.
     pub pixels: u64,
-    /// The first 128 bits of its content's SHA-256.
+    /// The last 128 bits of its content's SHA-256.
     pub content: u128,
     /// The place of its hash; `None` for a flat photo, which only copies of the same content are like.
     pub hash: Option<u32>,
+}
+
+/// The pairs that are kept at most, of 12 bytes each.
+const PAIRS_KEPT: usize = 1 << 24;
+
+/// Which photos are near each other, and how they are compared.
+#[derive(Clone, Copy)]
+struct Nearness {
+    distance: u32,
+    /// Pairs that are kept at most.
+    kept: usize,
+    /// What progress is called.
+    task: &'static str,
 }
 
 /// Groups photos whose hashes lie in `hashes`, in order of `photo_id`. Photos with equal hashes are compared once.
@@ -33,17 +47,24 @@ pub struct HashedPhoto {
 /// # Errors
 /// [`crate::Error::Stopped`].
 pub fn group(
-    mut photos: Vec<HashedPhoto>,
+    photos: Vec<HashedPhoto>,
     hashes: &[CropResistantHash],
     distance: u32,
     task: &'static str,
 ) -> Result<Vec<GroupedPhoto>> {
+    group_near(photos, hashes, Nearness { distance, kept: PAIRS_KEPT, task })
+}
+
+fn group_near(
+    mut photos: Vec<HashedPhoto>,
+    hashes: &[CropResistantHash],
+    near: Nearness,
+) -> Result<Vec<GroupedPhoto>> {
     photos.par_sort_unstable_by_key(|it| (Reverse(it.pixels), it.photo_id));
     let leads = Leads::new(&photos, hashes);
     let (compared, of) = leads.compared();
-    let progress = Progress::new(task, lookups(of.len()), "lookups");
-    let stars = stars(of.len(), &near_pairs(Compared { hashes, of: &of }, distance, &progress)?);
-    let mut star_of: Vec<(u32, u8)> = (0..photos.len() as u32).map(|it| (it, 0)).collect();
+    let stars = stars(Compared { hashes, of: &of }, near)?;
+    let mut star_of: Vec<(u32, u32)> = (0..photos.len() as u32).map(|it| (it, 0)).collect();
     for (&photo, (center, distance)) in compared.iter().zip(stars) {
         star_of[photo as usize] = (compared[center as usize], distance);
     }
@@ -55,7 +76,7 @@ pub fn group(
             GroupedPhoto {
                 photo_id: photo.photo_id,
                 group_id: photos[center as usize].photo_id,
-                distance: u32::from(distance),
+                distance,
                 is_representative: center as usize == place,
                 is_exact_copy: leads.copies_of[place] as usize != place,
             }
@@ -115,17 +136,118 @@ fn firsts<K: Ord>(count: usize, key: impl Fn(u32) -> K + Sync) -> Vec<u32> {
     firsts
 }
 
-/// The star of each of `count` photos: its representative, and the distance to it. `pairs` are in order of the later photo.
-fn stars(count: usize, pairs: &[Pair]) -> Vec<(u32, u8)> {
-    let mut stars: Vec<(u32, u8)> = (0..count as u32).map(|it| (it, 0)).collect();
-    for near in pairs.chunk_by(|a, b| a.later == b.later) {
-        let centers = near.iter().filter(|it| stars[it.earlier as usize].0 == it.earlier);
-        let nearest = centers.min_by_key(|it| (it.distance, it.earlier));
-        if let Some(nearest) = nearest {
-            stars[nearest.later as usize] = (nearest.earlier, nearest.distance);
+/// The star of each of the photos compared, in order: its representative, and the distance to it.
+///
+/// Among very many photos that are all near each other there are too many pairs to keep. If there are more than `kept`, photos
+/// are compared again instead, but only those that are near any other.
+fn stars(compared: Compared, near: Nearness) -> Result<Vec<(u32, u32)>> {
+    let mut stars: Vec<(u32, u32)> = (0..compared.of.len() as u32).map(|it| (it, 0)).collect();
+    let near_any = numbers(stars.len(), 0);
+    let pairs = few_pairs(compared, near, |pair| {
+        near_any[pair.later as usize].store(1, Ordering::Relaxed);
+        near_any[pair.earlier as usize].store(1, Ordering::Relaxed);
+    })?;
+    if let Some(pairs) = pairs {
+        for near in pairs.chunk_by(|a, b| a.later == b.later) {
+            let centers = near.iter().filter(|it| stars[it.earlier as usize].0 == it.earlier);
+            if let Some(nearest) = centers.min_by_key(|it| (it.distance, it.earlier)) {
+                stars[nearest.later as usize] = (nearest.earlier, nearest.distance);
+            }
         }
+        return Ok(stars);
     }
-    stars
+    let is_near = |place: &u32| near_any[*place as usize].load(Ordering::Relaxed) > 0;
+    let places: Vec<u32> = (0..stars.len() as u32).filter(is_near).collect();
+    let of: Vec<u32> = places.iter().map(|&it| compared.of[it as usize]).collect();
+    for (&place, (center, distance)) in places.iter().zip(stars_by_rounds(Compared { of: &of, ..compared }, near)?) {
+        stars[place as usize] = (places[center as usize], distance);
+    }
+    Ok(stars)
+}
+
+/// As [`stars`], without keeping pairs.
+fn stars_by_rounds(compared: Compared, near: Nearness) -> Result<Vec<(u32, u32)>> {
+    let is_center = centers(compared, near)?;
+    let unless_itself = |(&is_center, place): (&bool, u64)| if is_center { place } else { u64::MAX };
+    let nearest: Vec<AtomicU64> = is_center.iter().zip(0..).map(unless_itself).map(AtomicU64::new).collect();
+    each_pair(compared, near.distance, near.task, |pair| {
+        if is_center[pair.earlier as usize] && !is_center[pair.later as usize] {
+            let center = u64::from(pair.distance) << u32::BITS | u64::from(pair.earlier);
+            nearest[pair.later as usize].fetch_min(center, Ordering::Relaxed);
+        }
+    })?;
+    Ok(nearest.into_iter().map(AtomicU64::into_inner).map(|it| (it as u32, (it >> u32::BITS) as u32)).collect())
+}
+
+/// Which of the photos compared are representatives: those that are near no earlier representative.
+///
+/// A photo that is near no earlier one is a representative, and the later ones near it are none. What these are near to does not
+/// matter any more, so that the rest is decided in the same way without them, in a few rounds of ever fewer photos.
+fn centers(compared: Compared, near: Nearness) -> Result<Vec<bool>> {
+    let mut is_center = vec![false; compared.of.len()];
+    let mut open: Vec<u32> = (0..compared.of.len() as u32).collect();
+    while !open.is_empty() {
+        let of: Vec<u32> = open.iter().map(|&it| compared.of[it as usize]).collect();
+        let rest = Compared { of: &of, ..compared };
+        let earliest = numbers(of.len(), u32::MAX);
+        let pairs = few_pairs(rest, near, |pair| {
+            earliest[pair.later as usize].fetch_min(pair.earlier, Ordering::Relaxed);
+        })?;
+        let is_first = |place: u32| earliest[place as usize].load(Ordering::Relaxed) == u32::MAX;
+        let is_covered = numbers(of.len(), 0);
+        let cover = |pair: Pair| is_covered[pair.later as usize].store(1, Ordering::Relaxed);
+        let is_covered = |place: u32| is_covered[place as usize].load(Ordering::Relaxed) > 0;
+        match &pairs {
+            // In order, so that it is known of the earlier one.
+            Some(pairs) => {
+                for pair in pairs {
+                    if !is_covered(pair.earlier) {
+                        cover(*pair);
+                    }
+                }
+            }
+            None => each_pair(rest, near.distance, near.task, |pair| {
+                if is_first(pair.earlier) {
+                    cover(pair);
+                }
+            })?,
+        }
+        let mut next = Vec::new();
+        for (&photo, place) in open.iter().zip(0..) {
+            if is_first(place) || (pairs.is_some() && !is_covered(place)) {
+                is_center[photo as usize] = true;
+            } else if !is_covered(place) {
+                next.push(photo);
+            }
+        }
+        open = next;
+    }
+    Ok(is_center)
+}
+
+/// The pairs that are near each other, in order, each once with its smallest distance; `None` if there are more than are to
+/// be kept. All of them are told.
+fn few_pairs(compared: Compared, near: Nearness, tell: impl Fn(Pair) + Sync) -> Result<Option<Vec<Pair>>> {
+    let (kept, count) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
+    each_pair(compared, near.distance, near.task, |pair| {
+        tell(pair);
+        if count.load(Ordering::Relaxed) <= near.kept {
+            count.fetch_add(1, Ordering::Relaxed);
+            kept.lock().expect("no thread panics with it").push(pair);
+        }
+    })?;
+    let mut pairs = kept.into_inner().expect("no thread panicked with it");
+    if pairs.len() > near.kept {
+        return Ok(None);
+    }
+    pairs.par_sort_unstable();
+    pairs.dedup_by_key(|it| (it.later, it.earlier));
+    Ok(Some(pairs))
+}
+
+/// Numbers that several threads change.
+fn numbers(count: usize, value: u32) -> Vec<AtomicU32> {
+    (0..count).map(|_| AtomicU32::new(value)).collect()
 }
 
 #[cfg(test)]
@@ -210,6 +332,25 @@ mod tests {
             }
             let again = threads::with(threads, || group(photos.clone(), &hashes, 8, "test"))??;
             assert_eq!(again, groups, "{threads} threads");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn photos_that_are_compared_again_are_grouped_alike() -> Result<()> {
+        // Clusters of many photos, with several representatives each.
+        let mut random = ChaCha8Rng::seed_from_u64(4);
+        let mut hashes: Vec<_> = (0..1500).map(|it| hash(it / 300, 0)).collect();
+        for hash in &mut hashes {
+            (0..random.random_range(0..9)).for_each(|_| hash[0] ^= 1 << random.random_range(0..u64::BITS));
+        }
+        let photos: Vec<_> = (0..1500).map(|id| photo(id, 1, id.into(), Some(id))).collect();
+        let grouped = |kept| group_near(photos.clone(), &hashes, Nearness { distance: 8, kept, task: "test" });
+        let groups = grouped(PAIRS_KEPT)?;
+        let representatives = groups.iter().filter(|it| it.is_representative).count();
+        assert!((20..1000).contains(&representatives), "{representatives}");
+        for kept in [0, 10, 1000, 10_000] {
+            assert_eq!(grouped(kept)?, groups, "{kept} pairs kept");
         }
         Ok(())
     }

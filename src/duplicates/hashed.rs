@@ -16,7 +16,7 @@ use crate::table::{self, Footer, column};
 
 /// Rows that are read at once.
 const BATCH_ROWS: usize = 8192;
-/// Hexadecimal digits of a content's SHA-256 that are compared: 128 bits.
+/// Hexadecimal digits of a content's SHA-256 that are compared, the last ones: 128 bits.
 const DIGITS: usize = 32;
 const COLUMNS: [&str; 5] = ["photo_id", "content_sha256", "photo_width_px", "photo_height_px", CROP_RESISTANT_COLUMN];
 
@@ -91,7 +91,7 @@ fn words_of<'a>(part: &Path, lists: &'a FixedSizeListArray) -> Result<&'a UInt64
     })
 }
 
-/// The first 128 bits of a SHA-256.
+/// The last 128 bits of a SHA-256.
 fn digest(hexadecimal: &str) -> Option<u128> {
-    u128::from_str_radix(hexadecimal.get(..DIGITS)?, 16).ok()
+    u128::from_str_radix(hexadecimal.get(hexadecimal.len().checked_sub(DIGITS)?..)?, 16).ok()
 }

@@ -38,8 +38,8 @@ pub(super) struct Pair {
     pub(super) later: u32,
     /// The earlier one.
     pub(super) earlier: u32,
-    /// Bits in which the lower words of the two nearest views differ.
-    pub(super) distance: u8,
+    /// Bits in which the lower words of two views differ that are near.
+    pub(super) distance: u32,
 }
 
 /// The hashes that are compared: those of `hashes` at the places `of`.
@@ -57,34 +57,29 @@ impl Compared<'_> {
     }
 }
 
-/// The pairs of `compared` that are near each other within `distance`, sorted, each once.
+/// Calls `near` with every pair of `compared` that is near within `distance`, from several threads at once, in any order, and
+/// more than once if several views or chunks find it: the smallest distance is the pair's.
 ///
 /// # Errors
 /// [`crate::Error::Stopped`].
-pub(super) fn near_pairs(compared: Compared, distance: u32, progress: &Progress) -> Result<Vec<Pair>> {
-    let mut pairs = Vec::new();
+pub(super) fn each_pair(
+    compared: Compared,
+    distance: u32,
+    task: &'static str,
+    near: impl Fn(Pair) + Sync,
+) -> Result<()> {
+    let progress = Progress::new(task, (compared.of.len() * VIEWS * CHUNKS.len()) as u64, "lookups");
     for (chunk, most) in thresholds(distance).into_iter().enumerate() {
-        let lookups = lookups(compared.of.len());
-        let Some(most) = most else {
-            progress.inc(lookups / CHUNKS.len() as u64);
-            continue;
-        };
-        let join = Join { compared, distance, chunk, deltas: deltas(CHUNKS[chunk].1, most) };
+        let Some(most) = most else { continue };
+        let (deltas, instructions) = (deltas(CHUNKS[chunk].1, most), Instructions::best());
+        let join = Join { compared, distance, chunk, deltas, instructions, near: &near };
         let index = Sorted::new(join.words(|_, view| view == 0), chunk);
         for part in join.parts() {
             let queries = Sorted::new(join.words(|word, _| part.contains(&chunk_of(word, chunk))), chunk);
-            pairs.extend(join.pairs(&queries, &index, progress)?);
+            join.run(&queries, &index, &progress)?;
         }
     }
-    pairs.par_sort_unstable();
-    // Of a pair that was found by several views, the first is the nearest.
-    pairs.dedup_by_key(|it| (it.later, it.earlier));
-    Ok(pairs)
-}
-
-/// Number of hashes that are looked up among so many photos.
-pub(super) fn lookups(photos: usize) -> u64 {
-    (photos * VIEWS * CHUNKS.len()) as u64
+    Ok(())
 }
 
 /// For each chunk, the number of bits in which it is looked up; `None` if the others suffice.
@@ -147,21 +142,26 @@ impl Sorted {
 }
 
 /// The lookups by one chunk.
-struct Join<'a> {
+struct Join<'a, N> {
     compared: Compared<'a>,
     distance: u32,
     chunk: usize,
+    /// What is looked up: the chunk with these bits flipped.
     deltas: Vec<u32>,
+    instructions: Instructions,
+    near: &'a N,
 }
 
-impl Join<'_> {
+impl<N: Fn(Pair) + Sync> Join<'_, N> {
     /// The lower words of the views that are wanted, given the word and the number of the view.
     fn words(&self, wanted: impl Fn(u64, usize) -> bool + Sync) -> Vec<Word> {
-        let photos = (0..self.compared.of.len() as u32).into_par_iter();
+        let (compared, wanted) = (self.compared, &wanted);
+        let photos = (0..compared.of.len() as u32).into_par_iter();
         let of_photo = |photo: u32| {
-            let words = (0..VIEWS).map(move |view| (self.compared.view(photo, view)[0], view));
-            let words = words.filter(|(word, view)| wanted(*word, *view));
-            words.map(move |(word, view)| Word { word, of: photo * VIEWS as u32 + view as u32 }).collect::<Vec<_>>()
+            (0..VIEWS).filter_map(move |view| {
+                let word = compared.view(photo, view)[0];
+                wanted(word, view).then_some(Word { word, of: photo * VIEWS as u32 + view as u32 })
+            })
         };
         photos.flat_map_iter(of_photo).collect()
     }
@@ -174,33 +174,26 @@ impl Join<'_> {
         (0..buckets).step_by(length as usize).map(move |first| first..first + length)
     }
 
-    /// The pairs of one of `queries` and one of `index`; some of them more than once.
-    fn pairs(&self, queries: &Sorted, index: &Sorted, progress: &Progress) -> Result<Vec<Pair>> {
-        let tasks = queries.starts.len().div_ceil(TASK_BUCKETS);
-        let of_task = |task: usize| {
+    /// Looks `queries` up in `index`.
+    fn run(&self, queries: &Sorted, index: &Sorted, progress: &Progress) -> Result<()> {
+        let buckets = queries.starts.len() - 1;
+        (0..buckets.div_ceil(TASK_BUCKETS)).into_par_iter().try_for_each(|task| {
             stop::check()?;
-            let first = task * TASK_BUCKETS;
-            let buckets = first..(first + TASK_BUCKETS).min(queries.starts.len() - 1);
-            let mut pairs = Vec::new();
-            for bucket in buckets.clone() {
-                self.compare(bucket as u32, queries, index, &mut pairs);
-            }
-            progress.inc(u64::from(queries.starts[buckets.end] - queries.starts[first.min(buckets.end)]));
-            Ok(pairs)
-        };
-        let found = (0..tasks).into_par_iter().map(of_task).collect::<Result<Vec<_>>>()?;
-        Ok(found.into_iter().flatten().collect())
+            let buckets = task * TASK_BUCKETS..((task + 1) * TASK_BUCKETS).min(buckets);
+            buckets.clone().for_each(|bucket| self.look_up(bucket as u32, queries, index));
+            progress.inc(u64::from(queries.starts[buckets.end] - queries.starts[buckets.start]));
+            Ok(())
+        })
     }
 
     /// Compares a bucket's words, as they are and mirrored, with those of the buckets that differ in few bits.
-    fn compare(&self, bucket: u32, queries: &Sorted, index: &Sorted, pairs: &mut Vec<Pair>) {
+    fn look_up(&self, bucket: u32, queries: &Sorted, index: &Sorted) {
         let range = queries.bucket(bucket);
         if range.is_empty() {
             return;
         }
-        let (instructions, of) = (Instructions::best(), &queries.of[range.clone()]);
-        for is_mirrored in [false, true] {
-            let mask = if is_mirrored { mirrored([0; WORDS]) } else { [0; WORDS] };
+        let of = &queries.of[range.clone()];
+        for mask in [[0; WORDS], mirrored([0; WORDS])] {
             let words: Vec<u64> = queries.words[range.clone()].iter().map(|it| it ^ mask[0]).collect();
             let bucket = bucket ^ chunk_of(mask[0], self.chunk);
             for delta in &self.deltas {
@@ -208,38 +201,31 @@ impl Join<'_> {
                 if others.is_empty() {
                     continue;
                 }
-                let (first, others) = (others.start, &index.words[others]);
-                hamming::near(instructions, &words, others, self.distance, |query, other, bits| {
-                    let apart = words[query] ^ others[other];
-                    if !self.is_found_before(apart) {
-                        pairs.extend(self.pair(of[query], index.of[first + other], mask, bits));
-                    }
+                let of_others = &index.of[others.clone()];
+                hamming::near(self.instructions, &words, &index.words[others], self.distance, |query, other, bits| {
+                    self.tell(of[query], of_others[other], mask, bits);
                 });
             }
         }
     }
 
-    /// Whether an earlier chunk finds two words that differ in the bits `apart`.
-    fn is_found_before(&self, apart: u64) -> bool {
-        let before = thresholds(self.distance).into_iter().enumerate().take(self.chunk);
-        before.into_iter().any(|(chunk, most)| most.is_some_and(|it| chunk_of(apart, chunk).count_ones() <= it))
-    }
-
-    /// The pair of a view and the whole view of a photo whose lower words differ in `bits` bits, if they are near.
-    fn pair(&self, of: u32, whole: u32, mask: [u64; WORDS], bits: u32) -> Option<Pair> {
+    /// Tells of a view and the whole view of a photo whose lower words differ in `bits` bits, if they are near.
+    fn tell(&self, of: u32, whole: u32, mask: [u64; WORDS], bits: u32) {
         let (photo, view, other) = (of / VIEWS as u32, (of % VIEWS as u32) as usize, whole / VIEWS as u32);
-        // Two whole views are found from both sides.
-        if photo == other || (view == 0 && photo > other) {
-            return None;
+        if photo == other {
+            return;
         }
         let higher = self.compared.view(photo, view)[1] ^ mask[1] ^ self.compared.view(other, 0)[1];
-        let (earlier, later) = (photo.min(other), photo.max(other));
-        (bits + higher.count_ones() <= ALL_BITS * self.distance).then_some(Pair { later, earlier, distance: bits as u8 })
+        if bits + higher.count_ones() <= ALL_BITS * self.distance {
+            (self.near)(Pair { later: photo.max(other), earlier: photo.min(other), distance: bits });
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
@@ -292,10 +278,10 @@ mod tests {
                 let apart = views.flat_map(|(a, b)| [bits(a, b), bits(mirrored(a), b)]);
                 let near = apart.filter(|it| it[0] <= distance && it[0] + it[1] <= ALL_BITS * distance);
                 let nearest = near.map(|it| it[0]).min();
-                pairs.extend(nearest.map(|it| Pair {
+                pairs.extend(nearest.map(|distance| Pair {
                     later: later as u32,
                     earlier: earlier as u32,
-                    distance: it as u8,
+                    distance,
                 }));
             }
         }
@@ -308,11 +294,13 @@ mod tests {
         let of = compared(&hashes);
         let mut found = 0;
         for distance in 0..=MAX_DISTANCE {
-            let pairs = near_pairs(
-                Compared { hashes: &hashes, of: &of },
-                distance,
-                &Progress::new("test", lookups(of.len()), "lookups"),
-            )?;
+            let told = Mutex::new(Vec::new());
+            each_pair(Compared { hashes: &hashes, of: &of }, distance, "test", |pair| {
+                told.lock().expect("no panic").push(pair);
+            })?;
+            let mut pairs = told.into_inner().expect("no panic");
+            pairs.sort_unstable();
+            pairs.dedup_by_key(|it| (it.later, it.earlier));
             assert_eq!(pairs, by_brute_force(&hashes, distance), "distance {distance}");
             assert!(pairs.len() >= found, "a larger distance finds no fewer");
             found = pairs.len();

@@ -320,4 +320,35 @@ mod tests {
         assert_eq!(last, ["hat_yellow", PHASH_COLUMN, CROP_RESISTANT_COLUMN]);
         assert_eq!(batch_of(&own, &[], None).schema(), schema);
     }
+
+    #[test]
+    fn rows_of_an_older_version_get_columns_of_nulls() {
+        let labels = LabelSet::cfpd();
+        let counts = PixelCounts { category_px: vec![0; 23], apparel_px: 0, cell_px: vec![0; labels.cell_count()] };
+        let row = FeatureRow {
+            photo_id: 5,
+            file_name: "a.jpg".to_owned(),
+            path: "shop/a.jpg".to_owned(),
+            content_sha256: String::new(),
+            model_id: "labels".to_owned(),
+            width_px: 4,
+            height_px: 6,
+            photo_width_px: 40,
+            photo_height_px: 60,
+            counts,
+            hashes: PhotoHashes { phash: Some(u64::MAX), crop_resistant: Some([7; VIEW_WORDS]) },
+            embedding: None,
+        };
+        let embedding = Embedding { dimensions: 2, embedder: "e".to_owned() };
+        let made = batch_of(&labels, std::slice::from_ref(&row), None);
+        assert!(has_columns(&made.schema(), None) && !has_columns(&made.schema(), Some(&embedding)));
+        let older: Vec<usize> = (0..made.num_columns() - 2).collect();
+        let older = made.project(&older).expect("columns that it has");
+        assert!(!has_columns(&older.schema(), None));
+        let expected = batch_of(&labels, &[FeatureRow { hashes: PhotoHashes::default(), ..row }], Some(&embedding));
+        assert_eq!(with_columns(older, &labels, Some(&embedding)), expected);
+        let embedded = with_columns(made.clone(), &labels, Some(&embedding));
+        assert_eq!(embedded.column_by_name(PHASH_COLUMN), made.column_by_name(PHASH_COLUMN));
+        assert_eq!(with_columns(embedded, &labels, None), made);
+    }
 }

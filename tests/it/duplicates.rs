@@ -145,10 +145,11 @@ fn labels_come_with_hashes_as_well() -> Result<()> {
     let [source, dataset, features, output] = ["source", "dataset", "features", "out"].map(|it| place.path().join(it));
     drawn_sample(&source, 8);
     let common = Common::default();
-    convert::run(&convert::Config { source: source.clone(), output: dataset.clone(), ..Default::default() }, &common)?;
+    let config = convert::Config { source: source.clone(), output: dataset.clone(), ..Default::default() };
+    convert::run(&config, &common)?.published().expect("it is published");
     let from = segment::LabelSource::Labels;
     let config = segment::Config { catalogue: dataset, output: features.clone(), from, ..Default::default() };
-    segment::run(&config, &common)?;
+    segment::run(&config, &common)?.published().expect("it is published");
     let part = features.join(table::part_name(0));
     let batch = table::read_table(&part, rows::TABLE, &[], 100)?.next().unwrap()?;
     let hashes: &UInt64Array = table::column(&part, &batch, PHASH_COLUMN)?;
@@ -159,7 +160,8 @@ fn labels_come_with_hashes_as_well() -> Result<()> {
         assert!(hashes.is_valid(row));
         assert_eq!(Some(hashes.value(row)), PhotoHashes::of(&decoded.photo).phash, "{name}");
     }
-    duplicates::run(&Config { features, output: output.clone(), ..Config::default() }, &common)?;
+    let config = Config { features, output: output.clone(), ..Config::default() };
+    duplicates::run(&config, &common)?.published().expect("it is published");
     assert_eq!(read_groups(&output)?.len(), 8);
     Ok(())
 }
