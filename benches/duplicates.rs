@@ -1,4 +1,4 @@
-//! Groups of near-duplicates among drawn hashes, every twentieth of which is planted near an earlier one: seconds, and the
+//! The hashes of a photo: milliseconds. Groups of near-duplicates among drawn hashes, every twentieth of which is planted near an earlier one: seconds, and the
 //! most memory that was in use. The planted ones are looked for in the result. Prints the figures of docs/duplicates.md.
 //!
 //! `cargo bench --bench duplicates`, with `PHOTOS` (1000000), `DISTANCE` (8), and `ONES` (0.5), the probability that a bit of a
@@ -8,12 +8,15 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use lookbook::duplicates::{DEFAULT_DISTANCE, HashedPhoto, group};
-use lookbook::photo::hashes::CropResistantHash;
+use lookbook::photo::hashes::{CropResistantHash, PhotoHashes};
+use lookbook::photo::{FIT_HEIGHT_PX, FIT_WIDTH_PX, Photo};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// One photo of so many is near an earlier one.
 const PLANTED_EVERY: u32 = 20;
+/// Photos that are hashed.
+const HASHED: u32 = 200;
 
 fn setting<T: FromStr>(name: &str, default: T) -> T {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -55,7 +58,20 @@ fn drawn(photos: u32, distance: u32, ones: u32) -> (Vec<HashedPhoto>, Vec<CropRe
     ((0..photos).map(photo).collect(), hashes)
 }
 
+/// Hashes photos of the size that all photos are fitted to; the milliseconds of each.
+fn hashing_ms() -> f64 {
+    let mut random = ChaCha8Rng::seed_from_u64(0);
+    let rgb = (0..FIT_WIDTH_PX * FIT_HEIGHT_PX * 3).map(|_| random.random()).collect();
+    let photo = Photo { width_px: FIT_WIDTH_PX, height_px: FIT_HEIGHT_PX, rgb };
+    let started = Instant::now();
+    for _ in 0..HASHED {
+        assert!(PhotoHashes::of(std::hint::black_box(&photo)).phash.is_some(), "noise is not flat");
+    }
+    1e3 * started.elapsed().as_secs_f64() / f64::from(HASHED)
+}
+
 fn main() {
+    println!("hashing a photo: {:.2} ms of one core", hashing_ms());
     let (photos, distance) = (setting("PHOTOS", 1_000_000), setting("DISTANCE", DEFAULT_DISTANCE));
     let ones = (setting("ONES", 0.5) * 256.0) as u32;
     let (hashed, hashes) = drawn(photos, distance, ones);
