@@ -13,8 +13,8 @@ use lookbook::shard::Shard;
 use lookbook::stage::{self, Common, Outcome, StageConfig, Summary};
 use lookbook::train::Resume;
 use lookbook::{
-    convert, doctor, duplicates, evaluate, export, parser, recommend, report, run, sample, segment, similarity, status, store,
-    threads, train, units,
+    convert, doctor, duplicates, evaluate, export, parser, recommend, report, run, sample, segment, similarity, status,
+    store, threads, train, units,
 };
 use lookbook_ops::process::stdout_was_closed;
 use serde::Serialize;

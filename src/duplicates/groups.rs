@@ -55,11 +55,7 @@ pub fn group(
     group_near(photos, hashes, Nearness { distance, kept: PAIRS_KEPT, task })
 }
 
-fn group_near(
-    mut photos: Vec<HashedPhoto>,
-    hashes: &[CropResistantHash],
-    near: Nearness,
-) -> Result<Vec<GroupedPhoto>> {
+fn group_near(mut photos: Vec<HashedPhoto>, hashes: &[CropResistantHash], near: Nearness) -> Result<Vec<GroupedPhoto>> {
     photos.par_sort_unstable_by_key(|it| (Reverse(it.pixels), it.photo_id));
     let leads = Leads::new(&photos, hashes);
     let (compared, of) = leads.compared();
@@ -72,13 +68,13 @@ fn group_near(
         .par_iter()
         .enumerate()
         .map(|(place, photo)| {
-            let (center, distance) = star_of[leads.lead_of[place] as usize];
+            let (center, distance) = star_of[leads.equals[place] as usize];
             GroupedPhoto {
                 photo_id: photo.photo_id,
                 group_id: photos[center as usize].photo_id,
                 distance,
                 is_representative: center as usize == place,
-                is_exact_copy: leads.copies_of[place] as usize != place,
+                is_exact_copy: leads.copied[place] as usize != place,
             }
         })
         .collect();
@@ -89,11 +85,11 @@ fn group_near(
 /// Which photos stand for which others, as places in order: those with an equal hash, or the same content.
 struct Leads {
     /// For each photo, the first one with the same content.
-    copies_of: Vec<u32>,
+    copied: Vec<u32>,
     /// The place of the hash of each content, by its first photo.
     hash_of: Vec<Option<u32>>,
     /// For each photo, the first one of equal hash; of a flat photo, the first one with the same content.
-    lead_of: Vec<u32>,
+    equals: Vec<u32>,
 }
 
 impl Leads {
@@ -112,13 +108,13 @@ impl Leads {
                 *lead = copies_of[place as usize];
             }
         }
-        Self { copies_of, hash_of, lead_of }
+        Self { copied: copies_of, hash_of, equals: lead_of }
     }
 
     /// The photos to be compared, one of each hash; and the places of their hashes.
     fn compared(&self) -> (Vec<u32>, Vec<u32>) {
-        let own = self.lead_of.iter().zip(0..).filter(|&(&lead, place)| lead == place);
-        let hash = |place: u32| self.hash_of[self.copies_of[place as usize] as usize];
+        let own = self.equals.iter().zip(0..).filter(|&(&lead, place)| lead == place);
+        let hash = |place: u32| self.hash_of[self.copied[place as usize] as usize];
         own.filter_map(|(_, place)| Some((place, hash(place)?))).unzip()
     }
 }
@@ -311,7 +307,8 @@ mod tests {
     #[test]
     fn a_photo_joins_the_nearest_of_the_representatives_near_it() -> Result<()> {
         let hashes = [hash(1, 0), hash(1, 9), hash(1, 4), hash(1, 5), hash(1, 5)];
-        let photos = [(0, 9), (1, 8), (2, 7), (3, 6), (4, 5)].map(|(id, pixels)| photo(id, pixels, id.into(), Some(id)));
+        let photos =
+            [(0, 9), (1, 8), (2, 7), (3, 6), (4, 5)].map(|(id, pixels)| photo(id, pixels, id.into(), Some(id)));
         let groups = group(photos.to_vec(), &hashes, 8, "test")?;
         let of: Vec<_> = groups.iter().map(|it| (it.group_id, it.distance)).collect();
         assert_eq!(of, [(0, 0), (1, 0), (0, 4), (1, 4), (1, 4)]);

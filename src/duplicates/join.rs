@@ -278,11 +278,7 @@ mod tests {
                 let apart = views.flat_map(|(a, b)| [bits(a, b), bits(mirrored(a), b)]);
                 let near = apart.filter(|it| it[0] <= distance && it[0] + it[1] <= ALL_BITS * distance);
                 let nearest = near.map(|it| it[0]).min();
-                pairs.extend(nearest.map(|distance| Pair {
-                    later: later as u32,
-                    earlier: earlier as u32,
-                    distance,
-                }));
+                pairs.extend(nearest.map(|distance| Pair { later: later as u32, earlier: earlier as u32, distance }));
             }
         }
         pairs

@@ -59,9 +59,8 @@ pub(super) fn write_groups(path: &Path, groups: &[GroupedPhoto]) -> Result<()> {
     let mut writer = TableWriter::create(path, schema.clone(), ROW_GROUP_ROWS)?;
     for rows in groups.chunks(BATCH_ROWS) {
         let number = |of: fn(&GroupedPhoto) -> u32| Arc::new(UInt32Array::from_iter_values(rows.iter().map(of)));
-        let flag = |of: fn(&GroupedPhoto) -> bool| {
-            Arc::new(BooleanArray::from(rows.iter().map(of).collect::<Vec<_>>()))
-        };
+        let flag =
+            |of: fn(&GroupedPhoto) -> bool| Arc::new(BooleanArray::from(rows.iter().map(of).collect::<Vec<_>>()));
         let batch = RecordBatch::try_new(
             schema.clone(),
             vec![

@@ -25,9 +25,7 @@ use std::iter::repeat_n;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, FixedSizeListArray, Float32Array, StringArray, UInt32Array, UInt64Array, new_null_array,
-};
+use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, StringArray, UInt32Array, UInt64Array, new_null_array};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::ipc::writer::FileWriter;

@@ -135,7 +135,8 @@ fn three_hundred_planted_duplicates_are_found_and_nothing_else() {
     }
     let (code, text) = lookbook(place.path(), &arguments);
     assert!(code == 0 && text.contains("nothing to do"), "{text}");
-    let (_, text) = lookbook(place.path(), &[&arguments[..5], &["--distance", "3", "--if-changed", "--dry-run"]].concat());
+    let (_, text) =
+        lookbook(place.path(), &[&arguments[..5], &["--distance", "3", "--if-changed", "--dry-run"]].concat());
     assert!(text.contains("would write"), "{text}");
 }
 
@@ -177,7 +178,8 @@ fn tables_without_hashes_or_photos_are_told_apart() {
     assert_eq!(read_groups(&place.path().join("out")).unwrap(), []);
 
     let batch = write_features(&features, &[row(7, &[(1, 5)]), row(9, &[])]);
-    let groups = |id| GroupedPhoto { photo_id: id, group_id: id, distance: 0, is_representative: true, is_exact_copy: false };
+    let groups =
+        |id| GroupedPhoto { photo_id: id, group_id: id, distance: 0, is_representative: true, is_exact_copy: false };
     assert_eq!(run().0, 0);
     assert_eq!(read_groups(&place.path().join("out")).unwrap(), [groups(7), groups(9)], "photos without a hash");
 
@@ -187,7 +189,10 @@ fn tables_without_hashes_or_photos_are_told_apart() {
     table::write_table(&features.join(table::part_name(0)), &batch.project(&kept).unwrap()).unwrap();
     let (code, text) = run();
     assert_eq!(code, 1);
-    assert!(text.contains("has no column 'crop_resistant_phash'") && text.contains("run `lookbook segment` again"), "{text}");
+    assert!(
+        text.contains("has no column 'crop_resistant_phash'") && text.contains("run `lookbook segment` again"),
+        "{text}"
+    );
     assert_eq!(read_groups(&place.path().join("out")).unwrap().len(), 2, "the published groups stay");
     assert!(FeatureTable::open(&features).is_ok(), "other stages read the table");
 
