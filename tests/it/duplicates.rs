@@ -200,7 +200,7 @@ fn tables_without_hashes_or_photos_are_told_apart() {
     let (code, text) = run();
     assert!(code == 1 && text.contains("photo_id 7 occurs twice"), "{text}");
     let (code, text) = lookbook(place.path(), &["duplicates", "--features", "features", "--distance", "12"]);
-    assert!(code == 2 && text.contains("duplicates.distance: is 12; use 0 to 11"), "{text}");
+    assert!(code == 2 && text.contains("'duplicates.distance': is 12; use 0 to 11"), "{text}");
 }
 
 #[test]
