@@ -17,7 +17,7 @@ quoted     = $(if $(strip $(2)),$(1) '$(subst ','\'',$(2))')
 
 export GPU
 
-.PHONY: all build runtime encoder encoder-of-settings test test-faults fuzz test-airflow test-parsers test-store test-ray bench bench-peers clean distclean help
+.PHONY: all build runtime encoder encoder-of-settings test test-faults fuzz test-airflow test-parsers test-store test-ray bench bench-peers bench-duplicates clean distclean help
 
 ## all: build, then every stage that is stale, up to the report (make -n all: what would be run, and why)
 all: $(if $(DRY_RUN),,build runtime encoder-of-settings)
@@ -89,17 +89,22 @@ bench: build runtime
 bench-peers:
 	@scripts/bench_peers.sh $(SECTIONS)
 
+## bench-duplicates: duplicates beside imagededup and imagehash, on changed copies of the photos of DATA; the tables of docs/duplicates.md
+bench-duplicates: build runtime
+	scripts/install_environment.sh duplicates
+	.duplicates/bin/python scripts/duplicates/bench.py $(LOOKBOOK) '$(DATA)'
+
 ## clean: what the stages wrote below OUTPUT (output/ if none is named)
 clean:
 	@cd '$(subst ','\'',$(or $(OUTPUT),output))' 2>/dev/null || exit 0; \
-	for stage in sample dataset model features similarity report; do \
+	for stage in sample dataset model features similarity duplicates report; do \
 	  [ ! -e $$stage/run.json ] || rm -rf $$stage; rm -rf .$$stage.* $$stage.shards; \
 	done; rm -rf runs
 
 ## distclean: clean, and the program, the compiled dependencies, ONNX Runtime, the encoder and the peers
 distclean: clean
 	$(CARGO) clean
-	rm -rf .runtime .encoder .peers .parsers .store .stores .ray
+	rm -rf .runtime .encoder .peers .parsers .store .stores .ray .duplicates
 
 ## help: this text
 help:

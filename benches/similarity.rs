@@ -7,6 +7,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use lookbook::features::rows::{self, Embedding, FeatureRow, Format, PART_ROWS};
 use lookbook::features::{FeatureTable, PixelCounts};
 use lookbook::labels::{CATEGORY_COUNT, CELL_COUNT, LabelSet};
+use lookbook::photo::hashes::PhotoHashes;
 use lookbook::similarity::{self, Comparison, Config, Correlator, Matrix, Measure};
 use lookbook::stage::Common;
 use rand::{RngExt, SeedableRng};
@@ -44,6 +45,7 @@ fn write_features(folder: &Path, photos: usize, embedding: Option<&Embedding>) {
             photo_width_px: 400,
             photo_height_px: 600,
             counts: PixelCounts { category_px: vec![0; CATEGORY_COUNT], apparel_px, cell_px },
+            hashes: PhotoHashes::default(),
             embedding: embedding.is_some().then(|| unit(&mut random)),
         };
         rows.push(row);

@@ -13,8 +13,8 @@ use lookbook::shard::Shard;
 use lookbook::stage::{self, Common, Outcome, StageConfig, Summary};
 use lookbook::train::Resume;
 use lookbook::{
-    convert, doctor, evaluate, export, parser, recommend, report, run, sample, segment, similarity, status, store,
-    threads, train, units,
+    convert, doctor, duplicates, evaluate, export, parser, recommend, report, run, sample, segment, similarity, status,
+    store, threads, train, units,
 };
 use lookbook_ops::process::stdout_was_closed;
 use serde::Serialize;
@@ -106,6 +106,8 @@ enum Command {
     Segment(SegmentFlags),
     /// Compute the similarity of every pair of photos
     Similarity(SimilarityFlags),
+    /// Group near-duplicates: photos that are one another resized, recompressed, cropped, mirrored or with a border
+    Duplicates(DuplicatesFlags),
     /// Recommend looks from the catalogue for your own photos
     Recommend(RecommendFlags),
     /// Write an HTML page that shows the results of a run
@@ -399,6 +401,19 @@ struct SimilarityFlags {
 }
 
 #[derive(Debug, Args, Serialize)]
+struct DuplicatesFlags {
+    /// Folder with the feature table
+    #[arg(long, value_name = "DIR")]
+    features: Option<PathBuf>,
+    /// Folder to write the groups to
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Bits in which the hashes of near-duplicates may differ, 0 to 11 of 64 [default: 8]
+    #[arg(long, value_name = "BITS")]
+    distance: Option<u32>,
+}
+
+#[derive(Debug, Args, Serialize)]
 struct RecommendFlags {
     /// Photos, or folders of photos
     #[arg(required = true, value_name = "PHOTO")]
@@ -556,6 +571,7 @@ impl Cli {
             Command::Export(flags) => return self.run_stage(flags, &settings, &common, export::run),
             Command::Segment(flags) => return self.run_stage(flags, &settings, &common, segment::run),
             Command::Similarity(flags) => return self.run_stage(flags, &settings, &common, similarity::run),
+            Command::Duplicates(flags) => return self.run_stage(flags, &settings, &common, duplicates::run),
             Command::Report(flags) => return self.run_stage(flags, &settings, &common, report::run),
             Command::Evaluate(flags) => self.evaluate(flags, &settings, &common)?,
             Command::Recommend(flags) => recommend(&settings, flags, &common)?,

@@ -9,16 +9,18 @@
 //! and writer version 2: every reader has these. A commit is one file that must not be there yet, so of two writers one
 //! wins. Parts are named by the checksum of what they were made from: one that did not change stays, and the next
 //! run after a killed one finds what was uploaded. Delta knows no unsigned numbers and no lists of fixed length: u32 becomes long, u8 and
-//! u16 integer, and an embedding an array.
+//! u16 integer, and an embedding an array. A u64, which is a hash, becomes the long with the same bits: XOR and counting bits
+//! give the same with both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt64Type};
+use arrow::error::ArrowError;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -222,7 +224,7 @@ fn delta_schema(schema: &Schema) -> Result<SchemaRef> {
 
 fn delta_type(data_type: &DataType) -> Option<DataType> {
     Some(match data_type {
-        DataType::UInt32 => DataType::Int64,
+        DataType::UInt32 | DataType::UInt64 => DataType::Int64,
         DataType::UInt8 | DataType::UInt16 => DataType::Int32,
         DataType::Int32
         | DataType::Int64
@@ -235,6 +237,23 @@ fn delta_type(data_type: &DataType) -> Option<DataType> {
         }
         _ => return None,
     })
+}
+
+/// A column in the type that Delta has for it.
+fn converted(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    let same_bits = |column: &ArrayRef| -> ArrayRef {
+        Arc::new(column.as_primitive::<UInt64Type>().unary::<_, Int64Type>(u64::cast_signed))
+    };
+    match column.data_type() {
+        DataType::UInt64 => Ok(same_bits(column)),
+        DataType::FixedSizeList(item, length) if *item.data_type() == DataType::UInt64 => {
+            let (list, item) = (column.as_fixed_size_list(), item.as_ref().clone().with_data_type(DataType::Int64));
+            let values = same_bits(list.values());
+            let list = FixedSizeListArray::try_new(Arc::new(item), *length, values, list.nulls().cloned())?;
+            cast(&list, to)
+        }
+        _ => cast(column, to),
+    }
 }
 
 /// A schema as the log has it.
@@ -301,7 +320,7 @@ fn put_part(part: &Path, schema: &SchemaRef, at: &Location) -> Result<(u64, u64)
     for batch in reader.with_batch_size(BATCH_ROWS).build().map_err(|cause| bad(&cause))? {
         let batch = batch.map_err(|cause| bad(&cause))?;
         let columns =
-            batch.columns().iter().zip(schema.fields()).map(|(column, field)| cast(column, field.data_type()));
+            batch.columns().iter().zip(schema.fields()).map(|(column, field)| converted(column, field.data_type()));
         let columns = columns.collect::<Result<Vec<_>, _>>().map_err(|cause| bad(&cause))?;
         let batch = RecordBatch::try_new(schema.clone(), columns).map_err(|cause| bad(&cause))?;
         writer.write(&batch).map_err(|cause| bad(&cause))?;
@@ -311,4 +330,25 @@ fn put_part(part: &Path, schema: &SchemaRef, at: &Location) -> Result<(u64, u64)
     let bytes = file.as_file().metadata().map_err(Error::io("read", part))?.len();
     store::put_all(vec![(store::Source::File(file.path().to_owned()), at.clone())])?;
     Ok((bytes, rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, ListArray, UInt64Array};
+
+    use super::*;
+
+    #[test]
+    fn a_hash_becomes_the_long_of_the_same_bits() -> Result<(), ArrowError> {
+        let numbers: ArrayRef = Arc::new(UInt64Array::from(vec![Some(1), Some(u64::MAX), Some(1 << 63), None]));
+        let longs = Int64Array::from(vec![Some(1), Some(-1), Some(i64::MIN), None]);
+        assert_eq!(converted(&numbers, &DataType::Int64)?.as_primitive::<Int64Type>(), &longs);
+        let item = Arc::new(Field::new("item", DataType::UInt64, true));
+        let list: ArrayRef = Arc::new(FixedSizeListArray::try_new(item, 2, numbers, None)?);
+        let to = delta_type(list.data_type()).expect("Delta has lists");
+        let lists = converted(&list, &to)?;
+        let lists: &ListArray = lists.as_list();
+        assert_eq!((lists.len(), lists.values().as_primitive::<Int64Type>()), (2, &longs));
+        Ok(())
+    }
 }

@@ -101,7 +101,7 @@ const BACKGROUND_NAMES: [&str; 8] =
 const BODY_NAMES: [&str; 14] =
     ["face", "hair", "skin", "head", "neck", "torso", "arm", "arms", "hand", "hands", "leg", "legs", "foot", "feet"];
 /// The columns of a feature table that no cell may be called like.
-pub(crate) const OTHER_COLUMNS: [&str; 11] = [
+pub(crate) const OTHER_COLUMNS: [&str; 13] = [
     "photo_id",
     "file_name",
     "path",
@@ -112,6 +112,8 @@ pub(crate) const OTHER_COLUMNS: [&str; 11] = [
     "photo_width_px",
     "photo_height_px",
     "apparel_px",
+    "phash",
+    "crop_resistant_phash",
     "embedding",
 ];
 

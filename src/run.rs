@@ -19,7 +19,7 @@ use crate::settings::Settings;
 use crate::shard::Shard;
 use crate::stage::{self, Common, Outcome, RunFolders, StageConfig, Summary};
 use crate::stages::{self, OF_A_RUN, Visitor};
-use crate::{delta, doctor, report, runtime, sample, segment, similarity, train, units};
+use crate::{delta, doctor, duplicates, report, runtime, sample, segment, similarity, train, units};
 
 /// The setting of `segment` that a run may take from its command line.
 const CATALOGUE: &str = "catalogue";
@@ -218,9 +218,20 @@ impl<'a> Night<'a> {
         matches!((local(folder), local(&self.output)), (Ok(folder), Ok(output)) if folder.starts_with(&output))
     }
 
+    /// Whether a stage is one of this run: those that not everybody needs have to be asked for.
+    fn has(&self, stage: &str) -> bool {
+        match stage {
+            sample::Config::NAME => self.source.is_none(),
+            duplicates::Config::NAME => {
+                let only = self.request.only.iter().flatten();
+                self.settings.sections().chain(only.map(String::as_str)).any(|it| it == stage)
+            }
+            _ => true,
+        }
+    }
+
     fn requested(&self) -> Result<Vec<&'static str>> {
-        let all: Vec<&str> =
-            OF_A_RUN.into_iter().filter(|&name| name != sample::Config::NAME || self.source.is_none()).collect();
+        let all: Vec<&str> = OF_A_RUN.into_iter().filter(|name| self.has(name)).collect();
         let place = |setting: &str, name: &str| {
             let found = all.iter().position(|it| *it == name);
             found.ok_or_else(|| {

@@ -16,7 +16,7 @@ use crate::store;
 use crate::train::{self, Recipe};
 
 /// The known sections: the stages in pipeline order, then the shared ones.
-pub const SECTIONS: [&str; 13] = [
+pub const SECTIONS: [&str; 14] = [
     "sample",
     "convert",
     "train",
@@ -24,6 +24,7 @@ pub const SECTIONS: [&str; 13] = [
     "export",
     "segment",
     "similarity",
+    "duplicates",
     "recommend",
     "report",
     "gates",

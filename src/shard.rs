@@ -166,7 +166,7 @@ pub fn shards_of(output: &Path) -> PathBuf {
 }
 
 /// Opens the folders of all shards of `output`, with their records, in order. Checks that none is missing and that all
-/// were made with the same settings from the same inputs.
+/// were made by this version of the stage, with the same settings and from the same inputs.
 ///
 /// # Errors
 /// [`Error::Input`] naming the shard that is missing or differs.
@@ -181,6 +181,14 @@ pub fn published<C: StageConfig>(output: &Path) -> Result<Vec<(OpenFolder, Summa
         }
         let opened = OpenFolder::open(&folder)?;
         let summary = Summary::read(opened.root())?;
+        if summary.behaviour != stage::behaviour_of(stage) {
+            // Its rows may lack a column.
+            let by = &summary.version;
+            let problem = format!(
+                "was made by lookbook {by}, which works differently; run `lookbook {stage} --shard {shard}` again"
+            );
+            return Err(Error::input(folder, problem));
+        }
         if let Some((first, other)) = shards.first()
             && (common_settings(&summary) != common_settings(other) || checksums(&summary) != checksums(other))
         {
@@ -364,6 +372,11 @@ mod tests {
         let shards = published::<Config>(&output).expect("all are there");
         assert_eq!(shards.len(), 2);
         assert!(shards[1].0.name().ends_with("2-of-2"));
+        let (folder, mut made) = (shards[0].0.name().to_owned(), shards[0].1.clone());
+        made.behaviour -= 1;
+        crate::files::write_json(&folder.join(RUN_FILE), &made).expect("writable");
+        assert!(refused().contains("1-of-2") && refused().contains("works differently"), "{}", refused());
+        publish(&output, "1/2", 5);
         publish(&output, "1/3", 5);
         assert!(refused().contains("earlier cut"), "{}", refused());
     }

@@ -1,15 +1,17 @@
 //! The table of stages: the one place that knows all of them.
 
 use crate::stage::StageConfig;
-use crate::{convert, export, report, sample, segment, similarity, train};
+use crate::{convert, duplicates, export, report, sample, segment, similarity, train};
 
-/// The stages of a [run](crate::run), in pipeline order.
-pub const OF_A_RUN: [&str; 6] = [
+/// The stages of a [run](crate::run), in pipeline order: `sample` only if there is no source, and `duplicates` only if the
+/// settings have its section.
+pub const OF_A_RUN: [&str; 7] = [
     sample::Config::NAME,
     convert::Config::NAME,
     train::Config::NAME,
     segment::Config::NAME,
     similarity::Config::NAME,
+    duplicates::Config::NAME,
     report::Config::NAME,
 ];
 
@@ -30,6 +32,7 @@ pub fn visit<V: Visitor>(stage: &str, visitor: V) -> Option<V::Output> {
         train::Config::NAME => visitor.visit::<train::Config>(),
         segment::Config::NAME => visitor.visit::<segment::Config>(),
         similarity::Config::NAME => visitor.visit::<similarity::Config>(),
+        duplicates::Config::NAME => visitor.visit::<duplicates::Config>(),
         report::Config::NAME => visitor.visit::<report::Config>(),
         export::Config::NAME => visitor.visit::<export::Config>(),
         _ => return None,

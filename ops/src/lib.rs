@@ -16,6 +16,7 @@ pub mod bf16;
 pub mod convolution;
 pub mod depthwise;
 pub mod dots;
+pub mod hamming;
 pub mod head;
 mod instructions;
 pub mod maps;

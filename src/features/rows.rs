@@ -11,6 +11,8 @@
 //! | `px_<category>` | u32 | pixels of each category; their sum is `width_px * height_px` |
 //! | `apparel_px` | u32 | pixels of the apparel categories |
 //! | `<category>_<color>` | f32 | share of the apparel pixels with that category and colour; null if no pixel has them |
+//! | `phash` | u64 | perceptual hash of the whole photo ([`crate::photo::hashes`]); null if the photo is flat |
+//! | `crop_resistant_phash` | fixed-size list of 12 u64 | those of its views, which survive cropping and mirroring; null if it is flat within its borders |
 //! | `embedding` | fixed-size list of f32 | only with an embedder, see [`Embedding`]: a vector of length 1; null if the embedder gave none |
 //!
 //! The label set is in the table's metadata ([`LABELS_KEY`]) unless it is the default one, whose columns are 23 categories
@@ -23,7 +25,7 @@ use std::iter::repeat_n;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, StringArray, UInt32Array, new_null_array};
+use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, StringArray, UInt32Array, UInt64Array, new_null_array};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::ipc::writer::FileWriter;
@@ -36,6 +38,7 @@ use serde::{Deserialize, Serialize};
 use super::counts::PixelCounts;
 use crate::error::{Error, Result};
 use crate::labels::LabelSet;
+use crate::photo::hashes::{CropResistantHash, PhotoHashes, VIEWS, WORDS};
 use crate::table::{TableWriter, schema, with_metadata};
 
 /// Name of the table in its metadata.
@@ -44,6 +47,12 @@ pub const TABLE: &str = "features";
 pub const PART_ROWS: usize = 8192;
 /// Name of the column of embeddings.
 pub const EMBEDDING_COLUMN: &str = "embedding";
+/// Name of the column of hashes of whole photos.
+pub const PHASH_COLUMN: &str = "phash";
+/// Name of the column of hashes of photos' views.
+pub const CROP_RESISTANT_COLUMN: &str = "crop_resistant_phash";
+/// Numbers of a list of that column.
+const VIEW_WORDS: usize = VIEWS * WORDS;
 /// The largest number of dimensions of an embedding.
 pub const MAX_DIMENSIONS: usize = 4096;
 /// Metadata key of that column: the embedder's id.
@@ -87,6 +96,8 @@ pub struct FeatureRow {
     pub photo_height_px: u32,
     /// Its pixel counts.
     pub counts: PixelCounts,
+    /// Its perceptual hashes.
+    pub hashes: PhotoHashes,
     /// Its embedding, of length 1; `None` without an embedder, or if that gave none.
     pub embedding: Option<Vec<f32>>,
 }
@@ -149,6 +160,7 @@ pub fn schema_of(labels: &LabelSet, embedding: Option<&Embedding>) -> SchemaRef 
     fields.extend(categories.map(|category| number(format!("px_{}", labels.column_name(category)))));
     fields.push(number("apparel_px".to_owned()));
     fields.extend(labels.cell_names().iter().map(|name| Field::new(name, DataType::Float32, true)));
+    fields.extend(hash_fields());
     fields.extend(embedding.map(Embedding::field));
     let made = schema(TABLE, fields);
     if labels.is_cfpd() {
@@ -193,26 +205,52 @@ pub fn batch_of(labels: &LabelSet, rows: &[FeatureRow], embedding: Option<&Embed
         let column: Float32Array = shares.iter().map(|row| row[cell]).collect();
         Arc::new(column) as ArrayRef
     }));
+    columns.extend(hash_columns(rows));
     columns.extend(embedding.map(|it| it.column(rows)));
     RecordBatch::try_new(schema_of(labels, embedding), columns).expect("the columns match the schema")
 }
 
-/// The same rows in a table with these embeddings; if they have others, or none, they have null there.
+/// The columns of perceptual hashes.
+fn hash_fields() -> [Field; 2] {
+    let list = DataType::FixedSizeList(hash_item(), VIEW_WORDS as i32);
+    [Field::new(PHASH_COLUMN, DataType::UInt64, true), Field::new(CROP_RESISTANT_COLUMN, list, true)]
+}
+
+fn hash_item() -> FieldRef {
+    Arc::new(Field::new("item", DataType::UInt64, true))
+}
+
+fn hash_columns(rows: &[FeatureRow]) -> [ArrayRef; 2] {
+    let phashes: UInt64Array = rows.iter().map(|row| row.hashes.phash).collect();
+    let hashes = || rows.iter().map(|row| row.hashes.crop_resistant);
+    let words: Vec<u64> = hashes().flat_map(|it| it.unwrap_or(CropResistantHash::default())).collect();
+    let valid: NullBuffer = hashes().map(|it| it.is_some()).collect();
+    let list =
+        FixedSizeListArray::try_new(hash_item(), VIEW_WORDS as i32, Arc::new(UInt64Array::from(words)), Some(valid));
+    [Arc::new(phashes), Arc::new(list.expect("each hash has all words"))]
+}
+
+/// Whether a table of this schema has the columns of hashes and these embeddings: those of older versions have no hashes.
 #[must_use]
-pub fn with_embedding(rows: RecordBatch, embedding: Option<&Embedding>) -> RecordBatch {
-    let own = rows.schema();
-    if Embedding::of(&own).as_ref() == embedding {
+pub fn has_columns(schema: &Schema, embedding: Option<&Embedding>) -> bool {
+    let hashed = hash_fields().iter().all(|it| schema.field_with_name(it.name()).is_ok_and(|found| found == it));
+    hashed && Embedding::of(schema).as_ref() == embedding
+}
+
+/// The same rows in a table with hashes and these embeddings; if they have no hashes, and other embeddings or none, they have
+/// null there.
+#[must_use]
+pub fn with_columns(rows: RecordBatch, labels: &LabelSet, embedding: Option<&Embedding>) -> RecordBatch {
+    if has_columns(&rows.schema(), embedding) {
         return rows;
     }
-    let kept = own.fields().iter().zip(rows.columns()).filter(|(field, _)| field.name() != EMBEDDING_COLUMN);
-    let (mut fields, mut columns): (Vec<FieldRef>, Vec<ArrayRef>) =
-        kept.map(|(field, column)| (field.clone(), column.clone())).unzip();
-    if let Some(field) = embedding.map(Embedding::field) {
-        columns.push(new_null_array(field.data_type(), rows.num_rows()));
-        fields.push(Arc::new(field));
-    }
-    let schema = Schema::new_with_metadata(fields, own.metadata().clone());
-    RecordBatch::try_new(Arc::new(schema), columns).expect("only one column differs")
+    let schema = schema_of(labels, embedding);
+    let of_field = |field: &FieldRef| {
+        let own = rows.schema_ref().column_with_name(field.name()).filter(|(_, own)| **own == **field);
+        own.map_or_else(|| new_null_array(field.data_type(), rows.num_rows()), |(index, _)| rows.column(index).clone())
+    };
+    let columns = schema.fields().iter().map(of_field).collect();
+    RecordBatch::try_new(schema, columns).expect("only columns that may be null differ")
 }
 
 /// The same rows with other ids, file names and paths.
@@ -236,12 +274,15 @@ pub fn write_part(path: &Path, rows: &RecordBatch, format: Format) -> Result<()>
     if format == Format::Arrow { write_ipc(&path.with_extension(IPC_EXTENSION), rows) } else { Ok(()) }
 }
 
-/// Embeddings look like noise to a compressor.
+/// Embeddings and hashes look like noise to a compressor.
 fn properties() -> WriterPropertiesBuilder {
-    let column = ColumnPath::from([EMBEDDING_COLUMN, "list", "item"].map(str::to_owned).to_vec());
-    WriterProperties::builder()
-        .set_column_compression(column.clone(), Compression::UNCOMPRESSED)
-        .set_column_dictionary_enabled(column, false)
+    let columns = [EMBEDDING_COLUMN, CROP_RESISTANT_COLUMN].map(|column| vec![column, "list", "item"]);
+    columns.into_iter().chain([vec![PHASH_COLUMN]]).fold(WriterProperties::builder(), |properties, column| {
+        let column = ColumnPath::from(column.into_iter().map(str::to_owned).collect::<Vec<_>>());
+        properties
+            .set_column_compression(column.clone(), Compression::UNCOMPRESSED)
+            .set_column_dictionary_enabled(column, false)
+    })
 }
 
 fn write_ipc(path: &Path, batch: &RecordBatch) -> Result<()> {
@@ -273,7 +314,39 @@ mod tests {
         let schema = schema_of(&own, None);
         let text = schema.metadata().get(LABELS_KEY).expect("it says so");
         assert_eq!(serde_json::from_str::<LabelSet>(text).expect("a label set"), own);
-        assert_eq!(schema.field(schema.fields().len() - 1).name(), "hat_yellow");
+        let last: Vec<_> = schema.fields()[schema.fields().len() - 3..].iter().map(|it| it.name().as_str()).collect();
+        assert_eq!(last, ["hat_yellow", PHASH_COLUMN, CROP_RESISTANT_COLUMN]);
         assert_eq!(batch_of(&own, &[], None).schema(), schema);
+    }
+
+    #[test]
+    fn rows_of_an_older_version_get_columns_of_nulls() {
+        let labels = LabelSet::cfpd();
+        let counts = PixelCounts { category_px: vec![0; 23], apparel_px: 0, cell_px: vec![0; labels.cell_count()] };
+        let row = FeatureRow {
+            photo_id: 5,
+            file_name: "a.jpg".to_owned(),
+            path: "shop/a.jpg".to_owned(),
+            content_sha256: String::new(),
+            model_id: "labels".to_owned(),
+            width_px: 4,
+            height_px: 6,
+            photo_width_px: 40,
+            photo_height_px: 60,
+            counts,
+            hashes: PhotoHashes { phash: Some(u64::MAX), crop_resistant: Some([7; VIEW_WORDS]) },
+            embedding: None,
+        };
+        let embedding = Embedding { dimensions: 2, embedder: "e".to_owned() };
+        let made = batch_of(&labels, std::slice::from_ref(&row), None);
+        assert!(has_columns(&made.schema(), None) && !has_columns(&made.schema(), Some(&embedding)));
+        let older: Vec<usize> = (0..made.num_columns() - 2).collect();
+        let older = made.project(&older).expect("columns that it has");
+        assert!(!has_columns(&older.schema(), None));
+        let expected = batch_of(&labels, &[FeatureRow { hashes: PhotoHashes::default(), ..row }], Some(&embedding));
+        assert_eq!(with_columns(older, &labels, Some(&embedding)), expected);
+        let embedded = with_columns(made.clone(), &labels, Some(&embedding));
+        assert_eq!(embedded.column_by_name(PHASH_COLUMN), made.column_by_name(PHASH_COLUMN));
+        assert_eq!(with_columns(embedded, &labels, None), made);
     }
 }

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use crate::error::Error;
 use crate::{guard, reason, store};
 
+pub mod hashes;
 mod jpeg;
 mod orientation;
 mod pixels;
@@ -200,18 +201,30 @@ pub fn resize(photo: &Photo, width_px: u32, height_px: u32) -> Photo {
 
 /// Scales the part of a photo with the bounds `[left, top, width, height]`, in pixels, to the size `to` (width, height).
 #[must_use]
-pub fn resize_part(photo: &Photo, [left, top, width, height]: [f64; 4], to: (u32, u32), resample: Resample) -> Photo {
-    let source = ImageRef::new(photo.width_px, photo.height_px, &photo.rgb, PixelType::U8x3)
-        .expect("a photo has three bytes per pixel");
-    let mut scaled = Image::new(to.0, to.1, PixelType::U8x3);
+pub fn resize_part(photo: &Photo, part: [f64; 4], to: (u32, u32), resample: Resample) -> Photo {
     let algorithm = match resample {
         Resample::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
         Resample::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
         Resample::Nearest => ResizeAlg::Nearest,
     };
+    let rgb = resize_pixels(&photo.rgb, PixelType::U8x3, photo.size(), part, to, algorithm);
+    Photo { width_px: to.0, height_px: to.1, rgb }
+}
+
+/// Scales the part `[left, top, width, height]` of the pixels of a picture of the size `from` to the size `to`.
+fn resize_pixels(
+    pixels: &[u8],
+    pixel_type: PixelType,
+    from: (u32, u32),
+    [left, top, width, height]: [f64; 4],
+    to: (u32, u32),
+    algorithm: ResizeAlg,
+) -> Vec<u8> {
+    let source = ImageRef::new(from.0, from.1, pixels, pixel_type).expect("a picture has all bytes of its pixels");
+    let mut scaled = Image::new(to.0, to.1, pixel_type);
     let options = ResizeOptions::new().resize_alg(algorithm).crop(left, top, width, height);
     Resizer::new().resize(&source, &mut scaled, &options).expect("both have the same pixel type");
-    Photo { width_px: to.0, height_px: to.1, rgb: scaled.into_vec() }
+    scaled.into_vec()
 }
 
 fn detect(bytes: &[u8]) -> Result<ImageFormat, PhotoProblem> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
@@ -68,6 +69,8 @@ pub(super) struct Folder {
     ends: Vec<u32>,
     /// For each part, the file of its state.
     states: Vec<PathBuf>,
+    /// For each part, its columns, if it can be read.
+    schemas: Vec<Option<SchemaRef>>,
     /// For each part, what its embeddings are, if it has some.
     embeddings: Vec<Option<Embedding>>,
     by_name: HashMap<Arc<str>, u32>,
@@ -103,7 +106,7 @@ impl Folder {
         let recorded = Summary::find(opened.root())?;
         let changed = recorded.as_ref().map(|it| changed_files(it, opened.root())).transpose()?.unwrap_or_default();
         let (photos, ends, by_name, by_content) = <(Vec<EarlierPhoto>, Vec<u32>, HashMap<_, _>, Vec<u32>)>::default();
-        let (is_damaged, same_paths, states, embeddings) = (false, false, Vec::new(), Vec::new());
+        let (is_damaged, same_paths, states, schemas, embeddings) = (false, false, Vec::new(), Vec::new(), Vec::new());
         let mut read = Self {
             opened,
             masks,
@@ -113,6 +116,7 @@ impl Folder {
             photos,
             ends,
             states,
+            schemas,
             embeddings,
             by_name,
             by_content,
@@ -159,7 +163,9 @@ impl Folder {
             read.is_damaged |= states.is_none() || !whole;
             read.add(number as u32, states.unwrap_or_default(), whole && is_like);
             read.states.push(state_path);
-            read.embeddings.push(found.and_then(|it| Embedding::of(&it.schema)));
+            let schema = found.map(|it| it.schema);
+            read.embeddings.push(schema.as_deref().and_then(Embedding::of));
+            read.schemas.push(schema);
         }
         read.by_name = read.photos.iter().zip(0..).map(|(it, photo)| (it.state.name.clone(), photo)).collect();
         let content = |photo: &u32| read.photos[*photo as usize].state.content;
@@ -233,6 +239,11 @@ impl Folder {
     /// What the embeddings of a part are, if it has some.
     pub(super) fn embedding(&self, part: u32) -> Option<&Embedding> {
         self.embeddings[part as usize].as_ref()
+    }
+
+    /// Whether a part has the columns of a table with these embeddings.
+    pub(super) fn has_columns(&self, part: u32, embedding: Option<&Embedding>) -> bool {
+        self.schemas[part as usize].as_ref().is_some_and(|it| rows::has_columns(it, embedding))
     }
 
     /// All rows of a part.

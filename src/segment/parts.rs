@@ -323,8 +323,8 @@ impl Parts<'_> {
         };
         let has_format =
             self.format == Format::Parquet || folder.part_path(part).with_extension(IPC_EXTENSION).is_file();
-        let has_embeddings = folder.embedding(part) == self.embedding.as_ref();
-        let same = in_order && range.zip(states).all(named) && has_format && has_embeddings && folder.has_same_paths();
+        let has_columns = folder.has_columns(part, self.embedding.as_ref());
+        let same = in_order && range.zip(states).all(named) && has_format && has_columns && folder.has_same_paths();
         same.then_some((first.folder, part))
     }
 
@@ -368,7 +368,7 @@ impl Parts<'_> {
             let all = self.earlier.folders[usize::from(folder)].rows(part)?;
             let taken = take_record_batch(&all, &UInt32Array::from(rows)).expect("rows that the part has");
             places.insert((folder, part), batches.len());
-            batches.push(rows::with_embedding(taken, self.embedding.as_ref()));
+            batches.push(rows::with_columns(taken, self.labels, self.embedding.as_ref()));
         }
         let mut next = vec![0; batches.len()];
         let order = from.iter().map(|source| {

@@ -19,7 +19,7 @@ use crate::shard::Shard;
 use crate::stage::{self, Stage};
 
 /// Raise this whenever the same photo, model and settings give a different row.
-const ROW_VERSION: u32 = 4;
+const ROW_VERSION: u32 = 5;
 
 /// Name of the count in `run.json` that holds the next photo id of a folder tree.
 pub(super) const NEXT_PHOTO_ID: &str = "next_photo_id";

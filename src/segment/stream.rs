@@ -24,7 +24,8 @@ use crate::files::hexadecimal;
 use crate::model::layout::{Answer, Laid, Layout};
 use crate::model::predictor::{BATCH_SIZE, Predictor};
 use crate::parser::{self, Canvas, Embedder};
-use crate::photo::{self, Decoded, PhotoProblem};
+use crate::photo::hashes::PhotoHashes;
+use crate::photo::{self, Decoded, Decoding, FIT_HEIGHT_PX, FIT_WIDTH_PX, PhotoProblem};
 use crate::stage::{Digest, Stat};
 use crate::{reason, stop, store, threads};
 
@@ -223,8 +224,12 @@ impl Work<'_> {
         let label_map = record.category_map();
         let counter = self.counter;
         let size = (record.width_px, record.height_px);
-        let counts = if let Some(colors) = record.color_map() {
-            PixelCounts::of(counter.colors.labels(), &label_map, record.width_px, counter.rule, |pixel| colors[pixel])
+        let (counts, hashes) = if let Some(colors) = record.color_map() {
+            let labels = counter.colors.labels();
+            let counts = PixelCounts::of(labels, &label_map, record.width_px, counter.rule, |pixel| colors[pixel]);
+            // Only for its hashes: a row of labels does not depend on whether the photo can be decoded.
+            let decoded = photo::decode_with(&record.encoded, Decoding::fitted(self.config.max_pixels()));
+            (counts, decoded.map(|it| PhotoHashes::of(&it.photo)).unwrap_or_default())
         } else {
             let photo = match photo::decode(&record.encoded) {
                 Ok(photo) => photo,
@@ -235,12 +240,13 @@ impl Work<'_> {
                     format!("its labels have a different size, {} x {} pixels", record.width_px, record.height_px);
                 return Ok(Made::Rejected(PhotoProblem::new(reason::OTHER_SIZE, detail)));
             }
-            counter.colors.count(&photo, &label_map, counter.rule)
+            let hashes = PhotoHashes::of(&photo::fit(&photo, FIT_WIDTH_PX, FIT_HEIGHT_PX));
+            (counter.colors.count(&photo, &label_map, counter.rule), hashes)
         };
         if let Some(folder) = &self.masks {
             masks::write(folder, content, counter.colors.labels(), &label_map, record.width_px)?;
         }
-        Ok(Made::Row(Box::new(self.row(entry, content, LABELS_MODEL_ID, [size; 2], counts))))
+        Ok(Made::Row(Box::new(self.row(entry, content, LABELS_MODEL_ID, [size; 2], (counts, hashes)))))
     }
 
     /// Counts a photo's pixels by the network's answer.
@@ -258,10 +264,11 @@ impl Work<'_> {
         let labels = self.counter.colors.labels();
         let certainty = of_pixels.map(|it| Box::new(PhotoCertainty::of(&fitted, &it, labels.category_count())));
         let counts = self.counter.colors.count(photo, &fitted, self.counter.rule);
+        let hashes = PhotoHashes::of(photo);
         if let Some(folder) = &self.masks {
             masks::write(folder, &it.content, labels, &label_map(own)?, own.0)?;
         }
-        let row = self.row(entry, &it.content, self.model_id, [photo.size(), own], counts);
+        let row = self.row(entry, &it.content, self.model_id, [photo.size(), own], (counts, hashes));
         let made = Made::Row(Box::new(FeatureRow { embedding, ..row }));
         Ok(PhotoOutcome { index: it.index, stat: it.stat, content: Some(it.content), certainty, made })
     }
@@ -272,7 +279,7 @@ impl Work<'_> {
         content: &Digest,
         model_id: &str,
         [size, own_size]: [(u32, u32); 2],
-        counts: PixelCounts,
+        (counts, hashes): (PixelCounts, PhotoHashes),
     ) -> FeatureRow {
         let (photo_id, file_name, path) = names_of(self.catalogue, entry);
         FeatureRow {
@@ -286,6 +293,7 @@ impl Work<'_> {
             photo_width_px: own_size.0,
             photo_height_px: own_size.1,
             counts,
+            hashes,
             embedding: None,
         }
     }

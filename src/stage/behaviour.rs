@@ -2,14 +2,15 @@
 
 /// The stages and the versions of their behaviour; raise one whenever the same settings and inputs give a different
 /// result.
-const BEHAVIOURS: [(&str, u32); 8] = [
+const BEHAVIOURS: [(&str, u32); 9] = [
     ("sample", 1),
     ("convert", 2),
     ("train", 2),
     ("evaluate", 3),
     ("export", 1),
-    ("segment", 3),
+    ("segment", 4),
     ("similarity", 2),
+    ("duplicates", 1),
     ("report", 3),
 ];
 

@@ -70,6 +70,7 @@ const SEGMENT: &[&str] = &[
     "small.toml",
 ];
 const SIMILARITY: &[&str] = &["similarity", "--features", "features", "--output", "similarity", "--threshold", "0"];
+const DUPLICATES: &[&str] = &["duplicates", "--features", "features", "--output", "duplicates"];
 const SETTINGS: &str = "[train]\nepochs = 1\nbatch_size = 2\nphoto_width_px = 32\nphoto_height_px = 48\nchannels = [8, 16]\n\
                         [segment]\nkeep_every_photos = 2\n";
 
@@ -110,6 +111,16 @@ const SCENARIOS: &[Scenario] = &[
         output: "similarity",
         publish: SIMILARITY,
         arguments: SIMILARITY,
+        prepare: &[SAMPLE, CONVERT, SEGMENT],
+        needs_library: false,
+        quick: 1,
+    },
+    Scenario {
+        name: "duplicates",
+        does: Does::Publish,
+        output: "duplicates",
+        publish: DUPLICATES,
+        arguments: DUPLICATES,
         prepare: &[SAMPLE, CONVERT, SEGMENT],
         needs_library: false,
         quick: 1,

@@ -208,7 +208,7 @@ fn a_data_set_folded_to_six_categories_goes_to_the_report() {
     let names: Vec<&str> = schema.fields().iter().map(|it| it.name().as_str()).collect();
     let own =
         ["px_none", "px_body", "px_top", "px_bottom", "px_whole", "px_extra", "apparel_px", "top_dark", "top_light"];
-    assert_eq!((names.len(), &names[9..18]), (9 + 6 + 1 + 12, &own[..]));
+    assert_eq!((names.len(), &names[9..18]), (9 + 6 + 1 + 12 + 2, &own[..]));
     assert_eq!(features::labels_of(&place.join("features")).unwrap(), *labels);
     let of_labels = FeatureTable::open(&place.join("features")).unwrap();
     assert!(of_labels.cells.iter().any(|it| *it > 0.0) && of_labels.labels == *labels);

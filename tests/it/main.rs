@@ -6,6 +6,7 @@
 mod architecture;
 mod browser;
 mod convert;
+mod duplicates;
 mod embedding;
 mod encoder;
 mod encoder_steps;

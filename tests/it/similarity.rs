@@ -10,6 +10,7 @@ use lookbook::error::{Error, Result};
 use lookbook::features::rows::{self, FeatureRow, Format, PART_ROWS};
 use lookbook::features::{FeatureTable, PixelCounts};
 use lookbook::labels::{CATEGORY_COUNT, CELL_COUNT, LabelSet, MAX_CELLS};
+use lookbook::photo::hashes::PhotoHashes;
 use lookbook::shard::Shard;
 use lookbook::similarity::{self, Comparison, Config, Correlator, Matrix, Measure, Neighbour, NumberFormat};
 use lookbook::stage::Common;
@@ -43,6 +44,7 @@ pub(crate) fn row(photo_id: u32, cells: &[(usize, u32)]) -> FeatureRow {
         photo_width_px: 400,
         photo_height_px: 600,
         counts: PixelCounts { category_px, apparel_px, cell_px },
+        hashes: PhotoHashes::default(),
         embedding: None,
     }
 }
