@@ -1,39 +1,50 @@
-//! From a photo to its recommendations.
+//! From a photo to what is worn in it, and from that to its recommendations.
 
 use std::path::PathBuf;
 
 use crate::color::ColorTable;
 use crate::error::Result;
-use crate::features::{CellRule, FeatureTable, Presence};
+use crate::features::{CellRule, Presence};
 use crate::files::{self, OpenFolder};
 use crate::labels::LabelSet;
 use crate::model::predictor::Predictor;
 use crate::parser::Embedder;
 use crate::photo::{self, MAX_PIXELS, Photo};
-use crate::similarity::Correlator;
 use crate::stage::Summary;
 
-use super::answer::{Recommendation, Recommended, WornCell};
-use super::config::Config;
+use super::answer::{Recommendation, WornCell};
+use super::shelf::{Look, Shelf};
 
-/// Everything needed to make recommendations.
-pub(super) struct Adviser<'a> {
-    pub(super) config: &'a Config,
+/// A photo as processed, with the category of each pixel.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) photo: Photo,
+    /// `[height, width]`, the photo's size.
+    pub(super) label_map: Vec<u8>,
+}
+
+/// The networks that look at photos, and how their answers are counted.
+pub(super) struct Eyes {
     pub(super) rule: CellRule,
-    pub(super) features: FeatureTable,
     pub(super) colors: ColorTable,
     pub(super) predictor: Predictor,
     /// For the measure `embedding`.
     pub(super) embedder: Option<Embedder>,
-    pub(super) correlator: Correlator,
 }
 
-impl Adviser<'_> {
+/// Everything needed to make recommendations.
+pub(super) struct Adviser {
+    pub(super) eyes: Eyes,
+    pub(super) shelf: Shelf,
+}
+
+impl Adviser {
     /// The recommendation for one photo, and the photo as processed if it is valid.
-    pub(super) fn advise(&mut self, path: PathBuf) -> Result<(Recommendation, Option<Photo>)> {
-        let for_embedder = self.embedder.as_ref().map(|it| &**it.layout());
+    pub(super) fn advise(&mut self, path: PathBuf) -> Result<(Recommendation, Option<Seen>)> {
+        let eyes = &mut self.eyes;
+        let for_embedder = eyes.embedder.as_ref().map(|it| &**it.layout());
         let read = photo::read_bytes(&path).and_then(|bytes| {
-            Ok((self.predictor.layout().read_for(&bytes, MAX_PIXELS, for_embedder)?, files::digest_of(&bytes)))
+            Ok((eyes.predictor.layout().read_for(&bytes, MAX_PIXELS, for_embedder)?, files::digest_of(&bytes)))
         });
         let ((decoded, laid, for_embedder), digest) = match read {
             Ok(read) => read,
@@ -43,40 +54,27 @@ impl Adviser<'_> {
             }
         };
         let photo = decoded.photo;
-        let answer = self.predictor.run(std::iter::once(&laid))?.swap_remove(0);
+        let answer = eyes.predictor.run(std::iter::once(&laid))?.swap_remove(0);
         let name = path.display().to_string();
-        let label_map = self.predictor.layout().label_map(&laid, &answer, photo.size(), &name)?;
-        let counts = self.colors.count(&photo, &label_map, self.rule);
-        let cells: Vec<f32> = counts.shares().into_iter().map(Option::unwrap_or_default).collect();
+        let label_map = eyes.predictor.layout().label_map(&laid, &answer, photo.size(), &name)?;
+        let cells = cells_of(&eyes.colors, &photo, &label_map, eyes.rule);
+        let embedding = match (&mut eyes.embedder, &for_embedder) {
+            (Some(embedder), Some(canvas)) => embedder.run(&[canvas])?.swap_remove(0),
+            _ => None,
+        };
+        let look = Look { cells, digest, embedding };
         let mut answer = Recommendation::without_neighbours(path, None);
-        answer.worn = worn(self.colors.labels(), &cells);
-        let correlations = match (&mut self.embedder, &for_embedder) {
-            (Some(embedder), Some(canvas)) => {
-                let embedding = embedder.run(&[canvas])?.swap_remove(0);
-                embedding.map(|it| self.correlator.correlate_embedding(&it))
-            }
-            _ => (!answer.worn.is_empty()).then(|| self.correlator.correlate(&cells)),
-        };
-        if let Some(correlations) = correlations {
-            answer.neighbours = self.neighbours(&cells, &correlations, &digest);
-        }
-        Ok((answer, Some(photo)))
+        answer.worn = worn(eyes.colors.labels(), &look.cells);
+        answer.steering = self.shelf.asked_for(&look.cells);
+        answer.neighbours = self.shelf.recommend(&look);
+        Ok((answer, Some(Seen { photo, label_map })))
     }
+}
 
-    fn neighbours(&self, cells: &[f32], correlations: &[f32], digest: &str) -> Vec<Recommended> {
-        // Do not recommend the query photo itself if it is in the catalogue.
-        let other = |row: usize| self.features.content_sha256[row] != digest;
-        let nearest = self.correlator.nearest(correlations, self.config.top as usize, other);
-        let recommended = |((row, correlation), rank): ((usize, f32), u32)| Recommended {
-            rank,
-            photo_id: self.features.photo_ids[row],
-            file_name: self.features.file_names[row].clone(),
-            path: self.features.paths[row].clone(),
-            correlation,
-            shared_cells: self.correlator.shared_cells(cells, row),
-        };
-        nearest.into_iter().zip(1..).map(recommended).collect()
-    }
+/// The share of the apparel of each cell, absent = 0.
+pub(super) fn cells_of(colors: &ColorTable, photo: &Photo, label_map: &[u8], rule: CellRule) -> Vec<f32> {
+    let counts = colors.count(photo, label_map, rule);
+    counts.shares().into_iter().map(Option::unwrap_or_default).collect()
 }
 
 /// The rule by which the cells of the features in `folder` were made. Versions without a presence rule wrote every cell.
@@ -88,7 +86,8 @@ pub(super) fn cell_rule(folder: &OpenFolder) -> Result<CellRule> {
     Ok(CellRule { color: color.unwrap_or_default(), presence: Presence { min_share, min_region } })
 }
 
-fn worn(labels: &LabelSet, cells: &[f32]) -> Vec<WornCell> {
+/// What is worn, the largest share first.
+pub(super) fn worn(labels: &LabelSet, cells: &[f32]) -> Vec<WornCell> {
     let present = labels.cell_names().iter().cloned().zip(cells).filter(|(_, share)| **share > 0.0);
     let mut worn: Vec<_> = present.map(|(name, &share)| WornCell { name, share }).collect();
     worn.sort_by(|a, b| b.share.total_cmp(&a.share));

@@ -9,6 +9,8 @@ use crate::similarity::SharedCell;
 
 /// Shared cells listed in the text for each neighbour.
 const TEXT_CELLS: usize = 3;
+/// The least that a cell takes off the correlation to be told in the text.
+const LEAST_TOLD: f32 = 0.005;
 
 /// A cell of the photo: something worn in one colour.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -19,8 +21,21 @@ pub struct WornCell {
     pub share: f32,
 }
 
-/// One recommended photo.
+/// What something liked or not adds to the score of a neighbour.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Preference {
+    /// The category, colour or cell, as it was asked for.
+    pub name: String,
+    /// Its weight: above 0 if it is liked, below 0 if not.
+    pub weight: f32,
+    /// Its share of the neighbour's apparel, 0 to 1.
+    pub share: f32,
+    /// Weight times share.
+    pub contribution: f32,
+}
+
+/// One recommended photo.
+#[derive(Debug, Clone, PartialEq, Serialize, Default)]
 pub struct Recommended {
     /// 1 = nearest.
     pub rank: u32,
@@ -32,8 +47,21 @@ pub struct Recommended {
     pub path: String,
     /// Correlation with the query photo, -1 to 1.
     pub correlation: f32,
+    /// What photos are ranked by if something is liked or not: the correlation plus the contributions of `preferences`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<f32>,
+    /// With `diverse`: its largest correlation with a neighbour that was picked before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub most_like_earlier: Option<f32>,
     /// Cells worn in both, those that contribute most to the correlation first.
     pub shared_cells: Vec<SharedCell>,
+    /// Cells worn in one of them, those that lower the correlation most first.
+    pub unshared_cells: Vec<SharedCell>,
+    /// What all cells worn in neither contribute; with those of the other cells it sums to the correlation.
+    pub other_cells: f32,
+    /// What is liked or not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub preferences: Vec<Preference>,
 }
 
 /// What is recommended for one photo.
@@ -45,6 +73,9 @@ pub struct Recommendation {
     pub problem: Option<String>,
     /// What is worn in it, the largest share first; empty if nothing is.
     pub worn: Vec<WornCell>,
+    /// What was asked for besides likeness, in words, and what it is for this photo.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steering: Vec<String>,
     /// The nearest photos.
     pub neighbours: Vec<Recommended>,
     /// The contact sheet, if one was requested.
@@ -54,7 +85,8 @@ pub struct Recommendation {
 impl Recommendation {
     /// Of a photo for which nothing is recommended (yet).
     pub(super) fn without_neighbours(photo: PathBuf, problem: Option<String>) -> Self {
-        Self { photo, problem, worn: Vec::new(), neighbours: Vec::new(), contact_sheet: None }
+        let (worn, steering, neighbours) = (Vec::new(), Vec::new(), Vec::new());
+        Self { photo, problem, worn, steering, neighbours, contact_sheet: None }
     }
 }
 
@@ -69,23 +101,60 @@ impl fmt::Display for Recommendation {
             let worn = self.worn.iter().take(TEXT_CELLS).map(|cell| percent(&cell.name, cell.share));
             writeln!(f, "{}: {}", self.photo.display(), worn.collect::<Vec<_>>().join(", "))?;
         }
+        if !self.steering.is_empty() {
+            writeln!(f, "  asked for: {}", self.steering.join("; "))?;
+        }
         if self.neighbours.is_empty() {
-            if self.worn.is_empty() {
-                return Ok(());
-            }
-            return writeln!(f, "  no photo of the catalogue can be compared with it");
+            let problem =
+                if self.steering.is_empty() { "can be compared with it" } else { "has all that was asked for" };
+            let is_silent = self.worn.is_empty() && self.steering.is_empty();
+            return if is_silent { Ok(()) } else { writeln!(f, "  no photo of the catalogue {problem}") };
         }
-        let width = self.neighbours.iter().map(|it| it.file_name.chars().count()).fold("photo".len(), usize::max);
-        writeln!(f, "  rank  correlation  {:width$}  shared", "photo")?;
-        for it in &self.neighbours {
-            let shared = it.shared_cells.iter().take(TEXT_CELLS).map(|cell| percent(&cell.name, cell.neighbour_share));
-            let shared = shared.collect::<Vec<_>>().join(", ");
-            writeln!(f, "  {:>4}  {:>11.3}  {:width$}  {shared}", it.rank, it.correlation, it.file_name)?;
-        }
+        self.write_neighbours(f)?;
         match &self.contact_sheet {
             Some(sheet) => writeln!(f, "  picture: {}", sheet.display()),
             None => Ok(()),
         }
+    }
+}
+
+impl Recommendation {
+    fn write_neighbours(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.neighbours.iter().map(|it| it.file_name.chars().count()).fold("photo".len(), usize::max);
+        let has_scores = self.neighbours.iter().any(|it| it.score.is_some());
+        let score = if has_scores { "  score" } else { "" };
+        writeln!(f, "  rank  correlation{score}  {:width$}  shared", "photo")?;
+        for it in &self.neighbours {
+            write!(f, "  {:>4}  {:>11.3}", it.rank, it.correlation)?;
+            if let Some(score) = it.score {
+                write!(f, "  {score:>5.2}")?;
+            }
+            writeln!(f, "  {:width$}  {}", it.file_name, it.reasons().join("  "))?;
+        }
+        Ok(())
+    }
+}
+
+impl Recommended {
+    /// What speaks for it and what against it, in words: the cells that contribute most, with their contributions.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<String> {
+        let for_it = self.shared_cells.iter().filter(|it| it.contribution > 0.0);
+        let for_it =
+            for_it.map(|it| format!("{} {:.0} % ({:+.2})", it.name, it.neighbour_share * 100.0, it.contribution));
+        let against = self.unshared_cells.iter().filter(|it| it.contribution <= -LEAST_TOLD);
+        let against = against.map(|it| format!("{} ({:+.2})", it.name, it.contribution));
+        let liked = self.preferences.iter().filter(|it| it.contribution != 0.0);
+        let liked = liked.map(|it| format!("{} ({:+.2})", it.name, it.contribution));
+        let earlier = self.most_like_earlier.map(|it| format!("{it:.2}"));
+        let groups: [(&str, Vec<String>); 4] = [
+            ("", for_it.take(TEXT_CELLS).collect()),
+            ("but ", against.take(TEXT_CELLS).collect()),
+            ("liked ", liked.collect()),
+            ("most like an earlier one ", earlier.into_iter().collect()),
+        ];
+        let told = groups.into_iter().filter(|(_, cells)| !cells.is_empty());
+        told.map(|(kind, cells)| format!("{kind}{}", cells.join(", "))).collect()
     }
 }
 
@@ -108,11 +177,22 @@ mod tests {
             file_name: "0007.jpg".to_owned(),
             path: "0007.jpg".to_owned(),
             correlation: 0.9871,
-            shared_cells: vec![shared],
+            shared_cells: vec![shared.clone()],
+            unshared_cells: vec![SharedCell { name: "coat_red".to_owned(), share: 0.0, contribution: -0.05, ..shared }],
+            ..Recommended::default()
         }];
         let expected = "me.jpg: jeans_blue 50 %\n  rank  correlation  photo     shared\n     \
-                        1        0.987  0007.jpg  jeans_blue 62 %\n";
+                        1        0.987  0007.jpg  jeans_blue 62 % (+0.90)  but coat_red (-0.05)\n";
         assert_eq!(answer.to_string(), expected);
+        let liked = Preference { name: "black".to_owned(), weight: -1.0, share: 0.25, contribution: -0.25 };
+        answer.steering = vec!["unlike black -1".to_owned()];
+        answer.neighbours[0].preferences = vec![liked];
+        answer.neighbours[0].score = Some(0.7371);
+        let text = answer.to_string();
+        assert!(text.contains("  asked for: unlike black -1\n") && text.contains("  0.74  0007.jpg"), "{text}");
+        assert!(text.contains("liked black (-0.25)"), "{text}");
+        answer.neighbours.clear();
+        assert!(answer.to_string().contains("no photo of the catalogue has all that was asked for"), "{answer}");
     }
 
     #[test]

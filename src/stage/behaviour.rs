@@ -2,7 +2,7 @@
 
 /// The stages and the versions of their behaviour; raise one whenever the same settings and inputs give a different
 /// result.
-const BEHAVIOURS: [(&str, u32); 8] = [
+const BEHAVIOURS: [(&str, u32); 9] = [
     ("sample", 1),
     ("convert", 2),
     ("train", 2),
@@ -10,6 +10,7 @@ const BEHAVIOURS: [(&str, u32); 8] = [
     ("export", 1),
     ("segment", 3),
     ("similarity", 2),
+    ("recommend", 1),
     ("report", 3),
 ];
 
