@@ -56,7 +56,9 @@ impl FeatureTable {
         let parts = table::parts(folder)?;
         let labels = common_labels(&parts)?;
         let read = parts.par_iter().map(|part| Self::read(part, &labels)).collect::<Result<Vec<_>>>()?;
-        let table = read.into_iter().reduce(Self::then).expect("there are parts");
+        let mut table = Self::unnamed(Vec::new(), labels);
+        table.cells.reserve_exact(read.iter().map(|part| part.cells.len()).sum());
+        let table = read.into_iter().fold(table, Self::then);
         table.check(folder)?;
         Ok(table)
     }

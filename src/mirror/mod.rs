@@ -25,6 +25,8 @@ use versions::{Folder, VERSIONS};
 
 /// The setting that names a catalogue, whose photos are not copied.
 const CATALOGUE: &str = "catalogue";
+/// The setting that names a table of metadata, which is read where it lies.
+const METADATA: &str = "metadata";
 /// The setting that names a run folder, which holds the stages' folders.
 const RUN: &str = "run";
 /// How long to wait for another process that is downloading the same folder.
@@ -165,6 +167,9 @@ impl Mirror {
     fn value(&mut self, name: &str, path: &Path) -> Result<PathBuf> {
         let is_list = path.extension().is_some_and(|it| it == "parquet" || it == "csv");
         let is_catalogue = name == CATALOGUE && is_stored(path);
+        if name == METADATA {
+            return Ok(path.to_owned());
+        }
         if is_catalogue && (is_list || self.open(&self.local(path)?, path)?.current.is_none()) {
             return Ok(path.to_owned());
         }

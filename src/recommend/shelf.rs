@@ -1,6 +1,6 @@
 //! The photos of a catalogue, ready to be ranked for a look.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::error::Result;
 use crate::features::FeatureTable;
@@ -47,8 +47,8 @@ pub(super) struct Shelf {
     main_colors: Vec<Vec<u8>>,
     /// The group of duplicates of each photo that is in one.
     groups: Option<Vec<Option<u32>>>,
-    /// The rows, in the order of their photos' checksums.
-    by_content: Vec<u32>,
+    /// The rows, in the order of their photos' checksums; only if many photos are asked about.
+    by_content: Option<Vec<u32>>,
 }
 
 impl Shelf {
@@ -70,8 +70,11 @@ impl Shelf {
         let main_color = |cells: &[f32], category| steering.main_color(cells, category).unwrap_or(0);
         let of_garment = |category| rows().map(|cells| main_color(cells, category)).collect();
         let main_colors = steering.matched.iter().map(|it| of_garment(it.category)).collect();
-        let mut by_content: Vec<u32> = (0..features.len() as u32).collect();
-        by_content.sort_by(|&a, &b| content(&features, a).cmp(content(&features, b)));
+        let by_content = config.photos.is_some().then(|| {
+            let mut rows: Vec<u32> = (0..features.len() as u32).collect();
+            rows.sort_by(|&a, &b| content(&features, a).cmp(content(&features, b)));
+            rows
+        });
         let (top, measure) = (config.top as usize, config.measure);
         Ok(Self { features, correlator, steering, top, measure, allowed, said, liked, main_colors, groups, by_content })
     }
@@ -111,7 +114,7 @@ impl Shelf {
 
     /// What photos are ranked by; NaN for one that may not be recommended.
     fn scores(&self, look: &Look, correlations: &[f32]) -> Vec<f32> {
-        let own: HashSet<usize> = self.with_content(&look.digest).collect();
+        let own = self.with_content(&look.digest);
         let own_groups: HashSet<u32> = own.iter().filter_map(|&row| self.group(row)).collect();
         let colors: Vec<u8> = self.steering.matched.iter().map(|it| self.color_of(look, it.category)).collect();
         let is_left = |row: usize| {
@@ -140,10 +143,13 @@ impl Shelf {
     }
 
     /// The rows of photos with that content.
-    fn with_content(&self, digest: &str) -> impl Iterator<Item = usize> {
-        let first = self.by_content.partition_point(|&row| content(&self.features, row) < digest);
-        let from_it = self.by_content[first..].iter();
-        from_it.take_while(move |&&row| content(&self.features, row) == digest).map(|&row| row as usize)
+    fn with_content(&self, digest: &str) -> HashSet<usize> {
+        let is_it = |&row: &u32| content(&self.features, row) == digest;
+        let Some(by_content) = &self.by_content else {
+            return (0..self.features.len() as u32).filter(is_it).map(|row| row as usize).collect();
+        };
+        let first = by_content.partition_point(|&row| content(&self.features, row) < digest);
+        by_content[first..].iter().copied().take_while(is_it).map(|row| row as usize).collect()
     }
 
     fn group(&self, row: usize) -> Option<u32> {
@@ -153,13 +159,15 @@ impl Shelf {
     /// Leaves the best of each group of duplicates; of equal ones, the first.
     fn keep_one_of_each_group(&self, scores: &mut [f32]) {
         let Some(groups) = &self.groups else { return };
-        let mut best = std::collections::HashMap::<u32, usize>::new();
+        let mut best = HashMap::<u32, usize>::new();
         for (row, group) in groups.iter().enumerate() {
             let Some(group) = group.filter(|_| !scores[row].is_nan()) else { continue };
             match best.get_mut(&group) {
                 Some(known) if scores[row] > scores[*known] => scores[std::mem::replace(known, row)] = f32::NAN,
                 Some(_) => scores[row] = f32::NAN,
-                None => drop(best.insert(group, row)),
+                None => {
+                    best.insert(group, row);
+                }
             }
         }
     }
