@@ -92,6 +92,7 @@ pub mod stage;
 
 // The stages.
 pub mod convert;
+pub mod duplicates;
 pub mod evaluate;
 pub mod export;
 pub mod recommend;

@@ -1,41 +1,35 @@
-//! The groups of duplicates of a catalogue, by photo.
+//! The groups of duplicates of a catalogue, by row.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use arrow::array::UInt32Array;
-
+use crate::duplicates::{GROUPS_FILE, read_groups};
 use crate::error::{Error, Result};
 use crate::features::FeatureTable;
-use crate::table::{column, read_foreign};
-
-/// File name of the table of groups.
-const FILE: &str = "groups.parquet";
 
 /// The table of groups in the folder of `lookbook duplicates`.
 pub(super) fn file(folder: &Path) -> PathBuf {
-    folder.join(FILE)
+    folder.join(GROUPS_FILE)
 }
 
-/// The group of each photo of `features` that is in one, from the folder of `lookbook duplicates`.
+/// The group of each photo of `features`, from the folder of `lookbook duplicates`; `None` for one that has been added since.
 ///
 /// # Errors
-/// [`Error::Input`] if the folder has no such table, or one of another catalogue: none of its photos is in `features`.
+/// As [`read_groups`]; [`Error::Input`] if the groups are of another catalogue: none of its photos is in `features`.
 pub(super) fn groups(folder: &Path, features: &FeatureTable) -> Result<Vec<Option<u32>>> {
-    let path = file(folder);
-    let (_, reader) = read_foreign(&path, |field| ["photo_id", "group_id"].contains(&field.name().as_str()))?;
-    let mut group_of = HashMap::new();
-    for rows in reader {
-        let rows = rows?;
-        let [ids, groups] = ["photo_id", "group_id"].map(|name| column::<UInt32Array>(&path, &rows, name));
-        group_of.extend(ids?.values().iter().copied().zip(groups?.values().iter().copied()));
-    }
+    let group_of: HashMap<u32, u32> = read_groups(folder)?.iter().map(|it| (it.photo_id, it.group_id)).collect();
     let groups: Vec<_> = features.photo_ids.iter().map(|id| group_of.get(id).copied()).collect();
-    if !group_of.is_empty() && groups.iter().all(Option::is_none) {
-        return Err(Error::input(
-            path,
-            "has none of the photos of the feature table; name the groups of the same catalogue",
-        ));
+    let missing = groups.iter().filter(|it| it.is_none()).count();
+    if missing == groups.len() && missing > 0 {
+        let problem = "has none of the photos of the feature table; name the groups of the same catalogue";
+        return Err(Error::input(file(folder), problem));
+    }
+    if missing > 0 {
+        tracing::warn!(
+            "{}: {missing} of {} photos are in no group; run duplicates again",
+            folder.display(),
+            groups.len()
+        );
     }
     Ok(groups)
 }

@@ -45,7 +45,7 @@ pub(super) struct Shelf {
     liked: Vec<f32>,
     /// For each garment that has to be the same or different, its main colour in each photo; 0 if it is not worn.
     main_colors: Vec<Vec<u8>>,
-    /// The group of duplicates of each photo that is in one.
+    /// The group of duplicates of each photo.
     groups: Option<Vec<Option<u32>>>,
     /// The rows, in the order of their photos' checksums; only if many photos are asked about.
     by_content: Option<Vec<u32>>,
@@ -121,12 +121,13 @@ impl Shelf {
             self.allowed.as_ref().is_none_or(|it| it[row])
                 && self.steering.min_correlation.is_none_or(|least| correlations[row] >= least)
                 && self.matches(row, &colors)
-                && !own.contains(&row)
-                && self.group(row).is_none_or(|it| !own_groups.contains(&it))
+                && (own_groups.is_empty() || self.group(row).is_none_or(|it| !own_groups.contains(&it)))
         };
         let liked = |row: usize| self.liked.get(row).copied().unwrap_or(0.0);
         let score = |row: usize| if is_left(row) { correlations[row] + liked(row) } else { f32::NAN };
         let mut scores: Vec<f32> = (0..correlations.len()).map(score).collect();
+        // The photo itself is not recommended if it is in the catalogue.
+        own.into_iter().for_each(|row| scores[row] = f32::NAN);
         self.keep_one_of_each_group(&mut scores);
         scores
     }
@@ -143,7 +144,7 @@ impl Shelf {
     }
 
     /// The rows of photos with that content.
-    fn with_content(&self, digest: &str) -> HashSet<usize> {
+    fn with_content(&self, digest: &str) -> Vec<usize> {
         let is_it = |&row: &u32| content(&self.features, row) == digest;
         let Some(by_content) = &self.by_content else {
             return (0..self.features.len() as u32).filter(is_it).map(|row| row as usize).collect();
