@@ -7,6 +7,7 @@ use std::path::Path;
 use lookbook::features::FeatureTable;
 use lookbook::labels::LabelSet;
 use lookbook::metadata::{self, Condition, Metadata};
+use lookbook::stage::Common;
 use serde_json::Value;
 
 use crate::similarity::{row, write_features};
@@ -93,4 +94,39 @@ fn metadata_of_a_million_rows_is_joined() {
     fs::write(&file, &text).unwrap();
     let error = Metadata::open(&file, &features).expect_err("a key occurs twice");
     assert!(error.to_string().contains("has photo_id 14 twice, in rows 999993 and 1000001"), "{error}");
+}
+
+#[test]
+fn similarity_compares_only_photos_that_fulfil_a_condition() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("features");
+    features(&folder, 40);
+    let items = place.path().join("items.csv");
+    let rows: Vec<String> = (0..40).map(|id| format!("{id:04}.jpg,{}", id % 8)).collect();
+    fs::write(&items, format!("file_name,price\n{}\n", rows.join("\n"))).unwrap();
+    let config = lookbook::similarity::Config {
+        features: folder,
+        output: place.path().join("similarity"),
+        metadata: Some(items.clone()),
+        condition: Some("price < 3".to_owned()),
+        ..lookbook::similarity::Config::default()
+    };
+    let run = |config: &lookbook::similarity::Config| {
+        lookbook::similarity::run(config, &Common::default()).map(|it| it.published().expect("it is published"))
+    };
+    let summary = run(&config).unwrap();
+    // Of each eight photos 0, 1 and 2, of which 1 wears nothing.
+    let counts = ["photos", "neighbours", "photos_without_apparel"].map(|name| summary.counts.count(name).unwrap());
+    assert_eq!(counts, [15, 90, 5]);
+    let neighbours = lookbook::similarity::read_neighbours(&config.output).unwrap();
+    assert!(neighbours.iter().all(|it| it.photo_id % 8 < 3 && it.neighbour_id % 8 < 3));
+    let reasons = || lookbook::stage::reasons(&config, &Common::default(), lookbook::stage::Depth::Contents).unwrap();
+    assert!(reasons().is_empty());
+    fs::write(&items, "file_name,price\n0000.jpg,9\n").unwrap();
+    assert_eq!(reasons().len(), 1, "the metadata has changed");
+    let summary = run(&config).unwrap();
+    assert_eq!(summary.counts.count("photos"), Some(0), "an empty table, and no error");
+    let error =
+        run(&lookbook::similarity::Config { condition: Some("price".to_owned()), ..config }).expect_err("no condition");
+    assert!(error.to_string().contains("similarity.where") && error.exit_code() == 2, "{error}");
 }
