@@ -9,7 +9,7 @@ use crate::similarity::SharedCell;
 
 /// Shared cells listed in the text for each neighbour.
 const TEXT_CELLS: usize = 3;
-/// The least that a cell takes off the correlation to be told in the text.
+/// The least that a cell adds to the correlation, or takes off it, to be told in the text.
 const LEAST_TOLD: f32 = 0.005;
 
 /// A cell of the photo: something worn in one colour.
@@ -139,18 +139,23 @@ impl Recommended {
     /// What speaks for it and what against it, in words: the cells that contribute most, with their contributions.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
-        let for_it = self.shared_cells.iter().filter(|it| it.contribution > 0.0);
+        let is_told = |it: &&SharedCell| it.contribution >= LEAST_TOLD;
+        let for_it = self.shared_cells.iter().filter(is_told);
         let for_it =
             for_it.map(|it| format!("{} {:.0} % ({:+.2})", it.name, it.neighbour_share * 100.0, it.contribution));
         let against = self.unshared_cells.iter().filter(|it| it.contribution <= -LEAST_TOLD);
         let against = against.map(|it| format!("{} ({:+.2})", it.name, it.contribution));
-        let liked = self.preferences.iter().filter(|it| it.contribution != 0.0);
-        let liked = liked.map(|it| format!("{} ({:+.2})", it.name, it.contribution));
-        let earlier = self.most_like_earlier.map(|it| format!("{it:.2}"));
-        let groups: [(&str, Vec<String>); 4] = [
+        let preferred = |is_liked: bool| {
+            let some = self.preferences.iter().filter(move |it| it.share > 0.0 && (it.weight > 0.0) == is_liked);
+            some.map(|it| format!("{} ({:+.2})", it.name, it.contribution)).collect()
+        };
+        // Adding 0 makes -0 plain.
+        let earlier = self.most_like_earlier.map(|it| format!("{:.2}", (it * 100.0).round() / 100.0 + 0.0));
+        let groups: [(&str, Vec<String>); 5] = [
             ("", for_it.take(TEXT_CELLS).collect()),
             ("but ", against.take(TEXT_CELLS).collect()),
-            ("liked ", liked.collect()),
+            ("liked ", preferred(true)),
+            ("not liked ", preferred(false)),
             ("most like an earlier one ", earlier.into_iter().collect()),
         ];
         let told = groups.into_iter().filter(|(_, cells)| !cells.is_empty());
@@ -190,7 +195,7 @@ mod tests {
         answer.neighbours[0].score = Some(0.7371);
         let text = answer.to_string();
         assert!(text.contains("  asked for: unlike black -1\n") && text.contains("  0.74  0007.jpg"), "{text}");
-        assert!(text.contains("liked black (-0.25)"), "{text}");
+        assert!(text.contains("  not liked black (-0.25)"), "{text}");
         answer.neighbours.clear();
         assert!(answer.to_string().contains("no photo of the catalogue has all that was asked for"), "{answer}");
     }
