@@ -456,7 +456,7 @@ struct RecommendFlags {
     photos: Vec<PathBuf>,
     /// Photos to answer at once, into tables in --output: a folder tree, a dataset folder, or a Parquet or CSV list of ids and
     /// paths
-    #[arg(long = "photos", value_name = "DIR_OR_TABLE", requires = "output", conflicts_with = "photos")]
+    #[arg(long = "photos", value_name = "DIR_OR_TABLE", conflicts_with = "photos")]
     #[serde(rename = "photos")]
     list: Option<PathBuf>,
     /// With --photos: fail if more than this fraction of the photos is rejected [default: 0.05]

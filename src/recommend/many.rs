@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -61,6 +61,7 @@ impl StageConfig for Config {
     }
 
     fn check(&self) -> Result<()> {
+        places(self)?;
         self.checked().map(drop)
     }
 
@@ -90,11 +91,7 @@ fn files_read(config: &Config) -> Result<Vec<PathBuf>> {
 /// Errors that name the invalid setting, list, model or feature table. A photo that is invalid is a reject.
 pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     let condition = config.checked()?;
-    let missing = |setting: &str, problem: &str| Error::config(format!("recommend.{setting}"), problem);
-    let photos = config.photos.as_ref();
-    let photos = photos.ok_or_else(|| missing("photos", "is not set; name photos, or a list or folder of them"))?;
-    let output = config.output.as_ref();
-    let output = output.ok_or_else(|| missing("output", "is not set; name the folder to write the table to"))?;
+    let (photos, output) = places(config)?;
     let catalogue = Catalogue::open(photos, &Numbering::default())?;
     let folder = OpenFolder::open(&config.features)?;
     let shelf = Shelf::open(config, condition.as_ref(), &folder)?;
@@ -114,6 +111,16 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     record(&catalogue, &tally, &mut stage)?;
     let (rejected, photos) = (tally.rejects.len() as u64, tally.photos);
     stage.publish_with_rejects(rejected, photos + rejected, config.max_reject_fraction, rejects::FILE)
+}
+
+/// The photos, and the folder to write to.
+fn places(config: &Config) -> Result<(&Path, &Path)> {
+    let missing = |setting: &str, problem: &str| Error::config(format!("recommend.{setting}"), problem);
+    let photos = config.photos.as_deref();
+    let photos = photos.ok_or_else(|| missing("photos", "is not set; name photos, or a list or folder of them"))?;
+    let output = config.output.as_deref();
+    let output = output.ok_or_else(|| missing("output", "is not set; name the folder to write the table to"))?;
+    Ok((photos, output))
 }
 
 /// What is counted while photos are answered.
