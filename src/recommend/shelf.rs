@@ -127,7 +127,9 @@ impl Shelf {
         let score = |row: usize| if is_left(row) { correlations[row] + liked(row) } else { f32::NAN };
         let mut scores: Vec<f32> = (0..correlations.len()).map(score).collect();
         // The photo itself is not recommended if it is in the catalogue.
-        own.into_iter().for_each(|row| scores[row] = f32::NAN);
+        for row in own {
+            scores[row] = f32::NAN;
+        }
         self.keep_one_of_each_group(&mut scores);
         scores
     }

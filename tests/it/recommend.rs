@@ -231,7 +231,7 @@ fn what_is_asked_for_is_found_and_explained() -> Result<()> {
     assert!((liked.share - 2.0 / 3.0).abs() < 0.02 && (liked.contribution - 2.0 * liked.share).abs() < 1e-6);
     assert!((first.score.unwrap() - first.correlation - liked.contribution).abs() < 1e-6);
     assert!(black.to_string().contains("like black +2") && black.to_string().contains("liked black (+1.3"), "{black}");
-    let unlike = asked(&|it| it.unlike = list(&["black", "blue"]))?;
+    let unlike = asked(&|it| it.unlike = list(&["black=2", "blue=2"]))?;
     assert!(names(&unlike)[4..].iter().all(|it| ["0.jpg", "1.jpg"].contains(it)), "{unlike}");
 
     assert_eq!(names(&asked(&|it| it.same = list(&["T-shirt"]))?), ["1.jpg"], "only its main colour is blue");
@@ -248,7 +248,7 @@ fn what_is_asked_for_is_found_and_explained() -> Result<()> {
 
     let least = plain.neighbours[1].correlation;
     assert_eq!(names(&asked(&|it| it.min_correlation = Some(least))?), ["1.jpg", "0.jpg"]);
-    let diverse = asked(&|it| it.diverse = 0.5)?;
+    let diverse = asked(&|it| it.diverse = 0.6)?;
     assert_eq!(names(&diverse)[0], "1.jpg");
     assert_ne!(names(&diverse)[1], "0.jpg", "it is too much like the first");
     assert!(
