@@ -144,9 +144,13 @@ impl FeatureTable {
             let first = read.cells.len();
             read.cells.resize(first + batch.num_rows() * count, 0.0);
             for (cell, name) in names.iter().enumerate() {
-                let shares = column::<Float32Array>(part, &batch, name)?.iter();
-                for (row, share) in read.cells[first..].chunks_exact_mut(count).zip(shares) {
-                    row[cell] = share.unwrap_or(0.0);
+                let shares = column::<Float32Array>(part, &batch, name)?;
+                let of_batch = &mut read.cells[first..];
+                let put = |row: usize| of_batch[row * count + cell] = shares.value(row);
+                // Few photos have the cell.
+                match shares.nulls() {
+                    Some(nulls) => nulls.valid_indices().for_each(put),
+                    None => (0..shares.len()).for_each(put),
                 }
             }
         }
