@@ -9,7 +9,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
-use arrow::compute::take;
 use arrow::datatypes::Int64Type;
 
 use crate::error::{Error, Result};
@@ -100,10 +99,8 @@ impl Metadata {
         let of_key = columns.iter().find(|it| it.name == key.name()).expect("the key was asked for");
         let rows = rows_by_key(path, key, of_key, features)?;
         let taken = UInt32Array::from(rows.clone());
-        let aligned = columns.iter().filter(|it| it.name != key.name()).map(|it| {
-            let values = take(&it.values, &taken, None).expect("the rows are those of the file");
-            Column { name: it.name.clone(), kind: it.kind.clone(), values }
-        });
+        let values = columns.iter().filter(|it| it.name != key.name());
+        let aligned = values.map(|it| read::taken(it, &taken));
         let mut used: Vec<u32> = rows.iter().flatten().copied().collect();
         let photos_with_row = used.len() as u64;
         used.sort_unstable();

@@ -6,9 +6,10 @@ use std::io::{BufReader, Seek};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, new_empty_array};
-use arrow::compute::{CastOptions, cast_with_options, concat};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, UInt32Array, new_empty_array, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options, concat, take};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 use arrow_csv::ReaderBuilder;
 use arrow_csv::reader::Format;
 
@@ -104,10 +105,23 @@ pub(super) fn joined(name: &str, parts: &[ArrayRef]) -> Column {
     let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
     let (kind, values) = match concat(&parts) {
         Ok(values) => plain(&values),
-        // More text than one array holds.
-        Err(cause) => (Kind::Other(format!("more than fits ({cause})")), parts[0].slice(0, 0)),
+        Err(cause) => too_much(parts.iter().map(|it| it.len()).sum(), &cause),
     };
     Column { name: name.to_owned(), kind, values }
+}
+
+/// The values of `column` in the rows `rows`; null without one.
+pub(super) fn taken(column: &Column, rows: &UInt32Array) -> Column {
+    let (kind, values) = match take(&column.values, rows, None) {
+        Ok(values) => (column.kind.clone(), values),
+        Err(cause) => too_much(rows.len(), &cause),
+    };
+    Column { name: column.name.clone(), kind, values }
+}
+
+/// More text than one array holds.
+fn too_much(len: usize, cause: &ArrowError) -> (Kind, ArrayRef) {
+    (Kind::Other(format!("more than fits ({cause})")), new_null_array(&DataType::Null, len))
 }
 
 /// The values in a type of [`Kind`]; unchanged if none fits.
