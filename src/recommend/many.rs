@@ -160,12 +160,11 @@ fn answer_all(catalogue: &Catalogue, shelf: &Shelf, eyes: Eyes, common: &Common,
 
 fn record(catalogue: &Catalogue, tally: &Tally, stage: &mut Stage) -> Result<()> {
     for read in catalogue.reads() {
-        match &read {
-            Read::File(_) => drop(stage.input(&read, &Listing::default())?),
-            Read::Files { path, .. } => {
-                tally.listing.write(&stage.path(""))?;
-                stage.record(tally.listing.record(path));
-            }
+        if let Read::Files { path, .. } = &read {
+            tally.listing.write(&stage.path(""))?;
+            stage.record(tally.listing.record(path));
+        } else {
+            stage.input(&read, &Listing::default())?;
         }
     }
     rejects::write(&stage.path(rejects::FILE), STAGE, &tally.rejects)?;
