@@ -25,9 +25,7 @@ const LEAST_SIZE: usize = 8;
 pub(super) struct Latent {
     /// `[d, cells]`.
     axes: DMatrix<f64>,
-    /// The column means, `[cells]`.
-    means: DVector<f64>,
-    /// The same projected, `[d]`.
+    /// The projected column means, `[d]`.
     offset: DVector<f64>,
     /// Share of the table's variance that the d dimensions explain, 0 to 1.
     pub(super) variance_share: f64,
@@ -52,9 +50,9 @@ impl Latent {
             order.get(row).map_or(0.0, |&column| eigenvectors[(cell, column)])
         });
         let axes = centred(vectors);
-        let offset = &axes * &means;
+        let offset = &axes * means;
         let variance_share = if total > 0.0 { share } else { 0.0 };
-        let mut latent = Self { axes, means, offset, variance_share, blocks: Vec::new() };
+        let mut latent = Self { axes, offset, variance_share, blocks: Vec::new() };
         let (d, vectors) = (latent.dimensions(), latent.vectors(rows));
         latent.blocks = vectors.chunks(BLOCK * d).map(|vectors| filled_up(vectors, d).transpose()).collect();
         latent
@@ -70,15 +68,14 @@ impl Latent {
         (0..rows.len()).flat_map(|row| self.vector(rows.row(row))).collect()
     }
 
-    /// What the cells of `a` contribute to its correlation with `b`, as `b` sees them: the terms `(a_p - m_p) A_p . b / |a|` of
-    /// the cells p of either, by ascending cell, with `A_p` the projection of a cell, and `b` and `|a|` the unit vector and
-    /// the length of the projected rows; and the sum of those of all other cells. Their sum is the correlation.
+    /// What the cells of `a` contribute to its correlation with `b`: the terms `a_p A_p . b / (|a| |b|)` of the cells p of either,
+    /// by ascending cell, with `A_p` the projection of a cell and `a` and `b` the projected rows; and that of the column means,
+    /// which are taken off. Their sum is the correlation.
     pub(super) fn terms(&self, a: SparseRow, b: SparseRow) -> (Vec<f64>, f64) {
         let [of_a, of_b] = [a, b].map(|row| self.projected(row));
-        let seen = self.axes.tr_mul(&of_b) / (of_a.norm() * of_b.norm());
-        let terms: Vec<f64> = a.either(b).map(|(cell, share, _)| (share - self.means[cell]) * seen[cell]).collect();
-        let others = -self.means.dot(&seen) + a.either(b).map(|(cell, ..)| self.means[cell] * seen[cell]).sum::<f64>();
-        (terms, others)
+        let scale = 1.0 / (of_a.norm() * of_b.norm());
+        let term = |(cell, share, _)| share * self.axes.column(cell).dot(&of_b) * scale;
+        (a.either(b).map(term).collect(), -self.offset.dot(&of_b) * scale)
     }
 
     fn projected(&self, row: SparseRow) -> DVector<f64> {

@@ -31,7 +31,8 @@ pub struct Why {
     pub shared_cells: Vec<SharedCell>,
     /// The cells that only one of them has, those that lower the correlation most first.
     pub unshared_cells: Vec<SharedCell>,
-    /// What all cells that neither has contribute together. With those of the cells it sums to the correlation.
+    /// What all cells that neither has contribute together, for `latent` the means that are taken off. With those of the cells it
+    /// sums to the correlation.
     pub other_cells: f32,
 }
 
