@@ -74,7 +74,7 @@ impl Latent {
     pub(super) fn terms(&self, a: SparseRow, b: SparseRow) -> (Vec<f64>, f64) {
         let [of_a, of_b] = [a, b].map(|row| self.projected(row));
         let scale = 1.0 / (of_a.norm() * of_b.norm());
-        let term = |(cell, share, _)| share * self.axes.column(cell).dot(&of_b) * scale;
+        let term = |(cell, share, _): (usize, f64, f64)| share * self.axes.column(cell).dot(&of_b) * scale;
         (a.either(b).map(term).collect(), -self.offset.dot(&of_b) * scale)
     }
 
