@@ -356,7 +356,7 @@ fn many_photos_are_answered_like_one_and_bad_ones_are_rejects() -> Result<()> {
     assert_eq!((counts[0], counts[2]), (22, 1));
     let found = recommendations(&output);
     assert_eq!(found.len() as u64, counts[1]);
-    let answers = ask(place.path(), &[mine.clone()], |config| config.unlike = list(&["yellow"]))?;
+    let answers = ask(place.path(), std::slice::from_ref(&mine), |config| config.unlike = list(&["yellow"]))?;
     let expected: Vec<_> = (0..)
         .zip(&answers)
         .flat_map(|(photo, it)| it.neighbours.iter().map(move |it| (photo, it.rank, it.photo_id, it.correlation)))
