@@ -362,6 +362,9 @@ struct SimilarityFlags {
     /// Folder to write the matrix and the neighbours to
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    choice: ChoiceFlags,
     /// Similarity measure
     #[arg(long, value_parser = MEASURES)]
     measure: Option<String>,
@@ -400,6 +403,53 @@ struct SimilarityFlags {
     merge: bool,
 }
 
+/// Which photos of the feature table are taken.
+#[derive(Debug, Args, Serialize)]
+struct ChoiceFlags {
+    /// Parquet or CSV table with one row for a photo, joined by its column `photo_id`, `path` or `file_name`
+    #[arg(long, value_name = "FILE")]
+    metadata: Option<PathBuf>,
+    /// Take only photos that fulfil a condition in SQL on columns of --metadata and of the feature table, such as
+    /// "price < 80 and brand = 'X'"
+    #[arg(long = "where", value_name = "CONDITION")]
+    #[serde(rename = "where")]
+    condition: Option<String>,
+}
+
+#[derive(Debug, Args, Serialize)]
+struct SteeringFlags {
+    /// Only these categories count in the correlation, such as dress,shoe
+    #[arg(long, value_name = "CATEGORIES", value_delimiter = ',')]
+    wearing: Option<Vec<String>>,
+    /// Only the colours of this garment count
+    #[arg(long, value_name = "CATEGORY")]
+    garment: Option<String>,
+    /// Add a weight (1, or as in dress=2) times the share of these categories, colours or cells to what photos are ranked by
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    like: Option<Vec<String>>,
+    /// Take it off
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    unlike: Option<Vec<String>>,
+    /// Only photos with these categories in the photo's main colour of them
+    #[arg(long, value_name = "CATEGORIES", value_delimiter = ',')]
+    same: Option<Vec<String>>,
+    /// Only photos without these categories in the photo's main colour of them
+    #[arg(long, value_name = "CATEGORIES", value_delimiter = ',')]
+    different: Option<Vec<String>>,
+    /// Only the nearest of each group of duplicates, and none of the photo's own group [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    no_duplicates: Option<bool>,
+    /// Folder with the groups of duplicates
+    #[arg(long, value_name = "DIR")]
+    duplicates: Option<PathBuf>,
+    /// How much unlikeness among the recommended photos counts against likeness to the photo, 0 to 1 [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    diverse: Option<f32>,
+    /// Only photos with at least this correlation
+    #[arg(long, value_name = "CORRELATION", allow_negative_numbers = true)]
+    min_correlation: Option<f32>,
+}
+
 #[derive(Debug, Args, Serialize)]
 struct DuplicatesFlags {
     /// Folder with the feature table
@@ -416,9 +466,17 @@ struct DuplicatesFlags {
 #[derive(Debug, Args, Serialize)]
 struct RecommendFlags {
     /// Photos, or folders of photos
-    #[arg(required = true, value_name = "PHOTO")]
+    #[arg(required_unless_present = "list", value_name = "PHOTO")]
     #[serde(skip)]
     photos: Vec<PathBuf>,
+    /// Photos to answer at once, into tables in --output: a folder tree, a dataset folder, or a Parquet or CSV list of ids and
+    /// paths
+    #[arg(long = "photos", value_name = "DIR_OR_TABLE", conflicts_with = "photos")]
+    #[serde(rename = "photos")]
+    list: Option<PathBuf>,
+    /// With --photos: fail if more than this fraction of the photos is rejected [default: 0.05]
+    #[arg(long, value_name = "FRACTION", requires = "list")]
+    max_reject_fraction: Option<f64>,
     /// Model folder, or a parser's
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
@@ -428,13 +486,19 @@ struct RecommendFlags {
     /// Folder with the feature table
     #[arg(long, value_name = "DIR")]
     features: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    choice: ChoiceFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    steering: SteeringFlags,
     /// Looks to recommend for each photo [default: 5]
     #[arg(long)]
     top: Option<u32>,
     /// Similarity measure
     #[arg(long, value_parser = MEASURES)]
     measure: Option<String>,
-    /// Folder to write contact sheets to, one per photo
+    /// Folder to write contact sheets to, one per photo; with --photos, folder to write the tables to
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Output format
@@ -574,6 +638,9 @@ impl Cli {
             Command::Duplicates(flags) => return self.run_stage(flags, &settings, &common, duplicates::run),
             Command::Report(flags) => return self.run_stage(flags, &settings, &common, report::run),
             Command::Evaluate(flags) => self.evaluate(flags, &settings, &common)?,
+            Command::Recommend(flags) if flags.photos.is_empty() => {
+                return self.run_stage(flags, &settings, &common, recommend::many::run);
+            }
             Command::Recommend(flags) => recommend(&settings, flags, &common)?,
             Command::Parser(ParserCommand::Check(flags)) => {
                 let ParserCheckFlags { folder, photo, expect, device } = flags;

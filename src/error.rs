@@ -191,6 +191,23 @@ impl Error {
     }
 }
 
+/// Names in a message that are nearest to one that is not known.
+const SIMILAR_NAMES: usize = 3;
+/// How near a name has to be to be told, by the similarity of Jaro and Winkler, 0 to 1.
+const LEAST_SIMILARITY: f64 = 0.75;
+
+/// A question in a message about a name that is not known: those of `names` that are nearest to it. Empty if none is near.
+pub(crate) fn similar<'a>(unknown: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+    let lower = unknown.to_lowercase();
+    let near = |name: &'a str| (strsim::jaro_winkler(&lower, &name.to_lowercase()), name);
+    let mut near: Vec<_> = names.into_iter().map(near).filter(|it| it.0 >= LEAST_SIMILARITY).collect();
+    near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    near.dedup_by_key(|it| it.1);
+    near.truncate(SIMILAR_NAMES);
+    let near: Vec<String> = near.into_iter().map(|(_, name)| format!("'{name}'")).collect();
+    if near.is_empty() { String::new() } else { format!(" (did you mean {}?)", near.join(" or ")) }
+}
+
 const NO_MEMORY: &str = "this process may have no more; raise its limit (`ulimit -v`), or use fewer `threads`";
 pub(crate) const NO_THREADS: &str = "this process may start no more; raise its limits (`ulimit -u`, TasksMax= of systemd; \
                           `ulimit -v`), or use fewer `threads`";

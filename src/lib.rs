@@ -130,6 +130,8 @@ mod mask;
 #[doc(hidden)]
 pub mod mat;
 #[doc(hidden)]
+pub mod metadata;
+#[doc(hidden)]
 pub mod mirror;
 #[doc(hidden)]
 pub mod parser;

@@ -19,8 +19,10 @@ pub const OVERLAY_STRENGTH: f32 = 0.55;
 pub const UNSURE_RGB: [u8; 3] = [255, 60, 0];
 /// Largest width and height of a picture on a contact sheet.
 pub const TILE_PX: (u32, u32) = (200, 300);
-/// Maximum number of lines of a caption.
+/// Maximum number of lines of a caption, unless a sheet says otherwise.
 pub const CAPTION_LINES: usize = 2;
+/// Width of the outline of a garment in pixels of the photo, within the garment.
+const OUTLINE_PX: usize = 4;
 
 /// Name under which the font is registered.
 const FONT: &str = "lookbook";
@@ -47,12 +49,22 @@ pub struct Panel {
 /// # Errors
 /// [`Error::Input`] if drawing fails.
 pub fn contact_sheet(tiles: &[Panel], columns: usize) -> Result<Photo> {
+    contact_sheet_of(tiles, columns, CAPTION_LINES)
+}
+
+/// As [`contact_sheet`], with captions of at most `lines` lines.
+///
+/// # Errors
+/// As [`contact_sheet`].
+pub fn contact_sheet_of(tiles: &[Panel], columns: usize, lines: usize) -> Result<Photo> {
     let columns = columns.clamp(1, tiles.len().max(1));
     let rows = tiles.len().div_ceil(columns).max(1);
     let pictures: Vec<Photo> = tiles.iter().map(|tile| photo::fit(&tile.photo, TILE_PX.0, TILE_PX.1)).collect();
     let cell_width = pictures.iter().map(|it| it.width_px).max().unwrap_or(1) as i32;
     let picture_height = pictures.iter().map(|it| it.height_px).max().unwrap_or(1) as i32;
-    let cell_height = picture_height + LINE_PX * CAPTION_LINES as i32 + 4;
+    let captions: Vec<_> = tiles.iter().map(|tile| wrapped(&tile.caption, cell_width as u32, lines)).collect();
+    let cell_height =
+        picture_height + LINE_PX * captions.iter().map(Vec::len).fold(CAPTION_LINES, usize::max) as i32 + 4;
     let width = columns as i32 * (cell_width + GAP_PX) + GAP_PX;
     let height = rows as i32 * (cell_height + GAP_PX) + GAP_PX;
     let corner = |index: usize| {
@@ -61,10 +73,10 @@ pub fn contact_sheet(tiles: &[Panel], columns: usize) -> Result<Photo> {
     };
     let mut sheet = draw(width as u32, height as u32, |area| {
         area.fill(&WHITE)?;
-        for (index, tile) in tiles.iter().enumerate() {
+        for (index, caption) in captions.iter().enumerate() {
             let (x, y) = corner(index);
             let style = text(CAPTION_SIZE).color(&INK).pos(Pos::new(HPos::Center, VPos::Top));
-            for (line, words) in wrapped(&tile.caption, cell_width as u32).iter().enumerate() {
+            for (line, words) in caption.iter().enumerate() {
                 let below = y + picture_height + 4 + line as i32 * LINE_PX;
                 area.draw_text(words, &style, (x + cell_width / 2, below))?;
             }
@@ -100,6 +112,36 @@ pub fn overlay(photo: &Photo, label_map: &[u8]) -> Photo {
         for (value, of_palette) in pixel.iter_mut().zip(category_rgb(label)) {
             let mixed = f32::from(of_palette) * OVERLAY_STRENGTH + f32::from(*value) * (1.0 - OVERLAY_STRENGTH);
             *value = if border { mixed * 0.35 } else { mixed }.round() as u8;
+        }
+    }
+    drawn
+}
+
+/// The photo with an outline, in the palette's colour, around what `is_shown` accepts of its categories; `label_map` is
+/// `[height, width]`, the photo's size. A dark line outside sets it off.
+///
+/// # Panics
+/// If the label map does not have the photo's size.
+#[must_use]
+pub fn outlined(photo: &Photo, label_map: &[u8], is_shown: impl Fn(u8) -> bool) -> Photo {
+    let (width, height) = (photo.width_px as usize, photo.height_px as usize);
+    assert_eq!(label_map.len(), width * height, "a label map has its photo's size");
+    let mut drawn = photo.clone();
+    for (index, pixel) in drawn.rgb.chunks_exact_mut(3).enumerate() {
+        let (x, y, label) = (index % width, index / width, label_map[index]);
+        // The labels so far away, in the four directions; the edge of the photo is no border.
+        let around = |away: usize| {
+            let across = [x.checked_sub(away), Some(x + away).filter(|it| *it < width)];
+            let along = [y.checked_sub(away), Some(y + away).filter(|it| *it < height)];
+            let across = across.into_iter().flatten().map(move |x| y * width + x);
+            across.chain(along.into_iter().flatten().map(move |y| y * width + x)).map(|it| label_map[it])
+        };
+        if is_shown(label) {
+            if (1..=OUTLINE_PX).any(|away| around(away).any(|it| it != label)) {
+                pixel.copy_from_slice(&category_rgb(label));
+            }
+        } else if around(1).any(&is_shown) {
+            pixel.fill(0);
         }
     }
     drawn
@@ -231,7 +273,7 @@ fn text_width(words: &str) -> u32 {
 }
 
 /// Wraps a caption at line breaks and spaces into lines that fit; what does not fit is cut off with an ellipsis.
-fn wrapped(caption: &str, width_px: u32) -> Vec<String> {
+fn wrapped(caption: &str, width_px: u32, most: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for paragraph in caption.lines() {
         let mut line = String::new();
@@ -245,8 +287,8 @@ fn wrapped(caption: &str, width_px: u32) -> Vec<String> {
         }
         lines.push(line);
     }
-    let more = lines.len() > CAPTION_LINES;
-    lines.truncate(CAPTION_LINES);
+    let more = lines.len() > most;
+    lines.truncate(most);
     let last = lines.len().saturating_sub(1);
     lines.into_iter().enumerate().map(|(index, line)| cut(line, width_px, more && index == last)).collect()
 }
@@ -304,6 +346,20 @@ mod tests {
     }
 
     #[test]
+    fn an_outline_lies_within_the_garment() {
+        let mut labels = vec![0; 20 * 20];
+        for y in 4..16 {
+            labels[y * 20 + 4..y * 20 + 16].fill(1);
+        }
+        labels[19 * 20 + 19] = 2;
+        let drawn = outlined(&plain(20, 20, [100, 200, 0]), &labels, |label| label == 1);
+        let at = |x, y| pixel(&drawn, x, y);
+        assert_eq!((at(4, 4), at(7, 10)), (category_rgb(1), category_rgb(1)));
+        assert_eq!((at(8, 10), at(2, 2), at(19, 19)), ([100, 200, 0], [100, 200, 0], [100, 200, 0]));
+        assert_eq!(at(3, 10), [0; 3], "the dark line outside");
+    }
+
+    #[test]
     fn certainty_mixes_the_grey_photo_with_the_colour_of_what_is_unsure() {
         let drawn = certainty(&plain(3, 1, [100, 200, 0]), &[255, 0, 51]);
         // The luma is 0.299 * 100 + 0.587 * 200 = 147.3; a fifth of it and four fifths of (255, 60, 0) are (233.46, 77.46, 29.46).
@@ -312,12 +368,12 @@ mod tests {
 
     #[test]
     fn captions_are_broken_at_blanks_and_cut() {
-        assert_eq!(wrapped("a b", 200), ["a b"]);
-        assert_eq!(wrapped("one\ntwo", 200), ["one", "two"]);
-        let long = wrapped(&"word ".repeat(40), 120);
+        assert_eq!(wrapped("a b", 200, CAPTION_LINES), ["a b"]);
+        assert_eq!(wrapped("one\ntwo", 200, CAPTION_LINES), ["one", "two"]);
+        let long = wrapped(&"word ".repeat(40), 120, CAPTION_LINES);
         assert_eq!(long.len(), CAPTION_LINES);
         assert!(long[1].ends_with('…'), "{long:?}");
-        let name = wrapped(&"x".repeat(100), 120);
+        let name = wrapped(&"x".repeat(100), 120, CAPTION_LINES);
         assert!(name.iter().all(|line| text_width(line) <= 120), "{name:?}");
     }
 

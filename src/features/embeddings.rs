@@ -86,6 +86,19 @@ impl Embeddings {
         rows.flat_map(|row| self.blocks[row / BLOCK].vector(row % BLOCK)).collect()
     }
 
+    /// Those of the rows that are `kept`, which has one element for each.
+    pub(super) fn retained(&self, kept: &[bool]) -> Self {
+        let mut reading =
+            Reading { read: Self { of: self.of.clone(), len: 0, missing: 0, blocks: Vec::new() }, waiting: Vec::new() };
+        for row in (0..self.len).filter(|&row| kept[row]) {
+            let vector = self.vectors(row..row + 1);
+            reading.read.missing += usize::from(vector.first().is_some_and(|it| it.is_nan()));
+            reading.push(&vector);
+        }
+        reading.pack();
+        reading.read
+    }
+
     /// The products of `vectors`, `[vectors, dimensions]`, with the embeddings of block `block`.
     pub(crate) fn products(&self, vectors: &[f32], block: usize) -> Products {
         self.blocks[block].products(vectors)
@@ -115,7 +128,7 @@ impl Reading {
         for row in 0..rows.num_rows() {
             if lists.is_null(row) {
                 self.read.missing += 1;
-                self.waiting.extend(std::iter::repeat_n(f32::NAN, dimensions));
+                self.push(&vec![f32::NAN; dimensions]);
             } else {
                 let vector = &values.values()[row * dimensions..][..dimensions];
                 let square: f32 = vector.iter().map(|it| it * it).sum();
@@ -124,14 +137,18 @@ impl Reading {
                     let problem = format!("photo_id {id}, column {EMBEDDING_COLUMN}: its length is {length}, not 1");
                     return Err(Error::input(part, problem));
                 }
-                self.waiting.extend_from_slice(vector);
-            }
-            self.read.len += 1;
-            if self.waiting.len() == BLOCK * dimensions {
-                self.pack();
+                self.push(vector);
             }
         }
         Ok(())
+    }
+
+    fn push(&mut self, vector: &[f32]) {
+        self.waiting.extend_from_slice(vector);
+        self.read.len += 1;
+        if self.waiting.len() == BLOCK * self.read.of.dimensions {
+            self.pack();
+        }
     }
 
     fn pack(&mut self) {

@@ -56,7 +56,9 @@ impl FeatureTable {
         let parts = table::parts(folder)?;
         let labels = common_labels(&parts)?;
         let read = parts.par_iter().map(|part| Self::read(part, &labels)).collect::<Result<Vec<_>>>()?;
-        let table = read.into_iter().reduce(Self::then).expect("there are parts");
+        let mut table = Self::unnamed(Vec::new(), labels);
+        table.cells.reserve_exact(read.iter().map(|part| part.cells.len()).sum());
+        let table = read.into_iter().fold(table, Self::then);
         table.check(folder)?;
         Ok(table)
     }
@@ -105,6 +107,22 @@ impl FeatureTable {
         &self.cells[row * count..(row + 1) * count]
     }
 
+    /// Drops the rows that are not `kept`, which has one element for each.
+    pub(crate) fn retain(&mut self, kept: &[bool]) {
+        fn retained<T>(values: &mut Vec<T>, kept: &[bool], each: usize) {
+            let mut place = 0..;
+            values.retain(|_| kept[place.next().expect("it has no end") / each]);
+        }
+        let cells = self.labels.cell_count();
+        retained(&mut self.photo_ids, kept, 1);
+        retained(&mut self.file_names, kept, 1);
+        retained(&mut self.paths, kept, 1);
+        retained(&mut self.content_sha256, kept, 1);
+        retained(&mut self.apparel_px, kept, 1);
+        retained(&mut self.cells, kept, cells);
+        self.embeddings = self.embeddings.as_ref().map(|it| Arc::new(it.retained(kept)));
+    }
+
     /// Reads a part.
     fn read(part: &Path, labels: &LabelSet) -> Result<Self> {
         let (names, count) = (labels.cell_names(), labels.cell_count());
@@ -126,9 +144,13 @@ impl FeatureTable {
             let first = read.cells.len();
             read.cells.resize(first + batch.num_rows() * count, 0.0);
             for (cell, name) in names.iter().enumerate() {
-                let shares = column::<Float32Array>(part, &batch, name)?.iter();
-                for (row, share) in read.cells[first..].chunks_exact_mut(count).zip(shares) {
-                    row[cell] = share.unwrap_or(0.0);
+                let shares = column::<Float32Array>(part, &batch, name)?;
+                let of_batch = &mut read.cells[first..];
+                let put = |row: usize| of_batch[row * count + cell] = shares.value(row);
+                // Few photos have the cell.
+                match shares.nulls() {
+                    Some(nulls) => nulls.valid_indices().for_each(put),
+                    None => (0..shares.len()).for_each(put),
                 }
             }
         }
@@ -193,11 +215,8 @@ impl FeatureStatistics {
         let sums = parts.par_iter().map(|part| Sums::of(part, &labels)).collect::<Result<Vec<_>>>()?;
         let sum = |of: &dyn Fn(&Sums) -> u64| sums.iter().map(of).sum::<u64>();
         let cells = labels.cell_names().iter().enumerate();
-        let mut counts: Vec<(String, u64)> =
-            cells.map(|(cell, name)| (name.clone(), sum(&|it| it.cells[cell]))).collect();
+        let counts: Vec<(String, u64)> = cells.map(|(cell, name)| (name.clone(), sum(&|it| it.cells[cell]))).collect();
         let present: u64 = counts.iter().map(|(_, count)| count).sum();
-        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        counts.truncate(5);
         let photos = sum(&|it| it.photos);
         Ok(Self {
             photos,
@@ -205,9 +224,43 @@ impl FeatureStatistics {
             photos_without_embedding: sums.iter().map(|it| it.without_embedding).sum(),
             apparel_category_px: (0..labels.apparel_categories().count()).map(|it| sum(&|of| of.px[it])).collect(),
             mean_cells_per_photo: present as f64 / photos.max(1) as f64,
-            commonest_cells: counts,
+            commonest_cells: commonest(counts),
         })
     }
+}
+
+impl FeatureStatistics {
+    /// Those of a table in memory, without the pixels of categories, which it does not hold.
+    #[must_use]
+    pub fn of(table: &FeatureTable) -> Self {
+        let names = table.labels.cell_names();
+        let (mut counts, mut without_apparel) = (vec![0; names.len()], 0);
+        for row in 0..table.len() {
+            let mut is_bare = true;
+            for (cell, _) in table.row(row).iter().enumerate().filter(|(_, share)| **share > 0.0) {
+                counts[cell] += 1;
+                is_bare = false;
+            }
+            without_apparel += u64::from(is_bare);
+        }
+        let photos = table.len() as u64;
+        let mean_cells_per_photo = counts.iter().sum::<u64>() as f64 / photos.max(1) as f64;
+        Self {
+            photos,
+            photos_without_apparel: without_apparel,
+            photos_without_embedding: table.embeddings.as_ref().map(|it| it.missing() as u64),
+            apparel_category_px: Vec::new(),
+            mean_cells_per_photo,
+            commonest_cells: commonest(names.iter().cloned().zip(counts).collect()),
+        }
+    }
+}
+
+/// The five largest counts.
+fn commonest(mut counts: Vec<(String, u64)>) -> Vec<(String, u64)> {
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    counts.truncate(5);
+    counts
 }
 
 /// What is summed over the rows of a part.

@@ -23,8 +23,10 @@ mod versions;
 
 use versions::{Folder, VERSIONS};
 
-/// The setting that names a catalogue, whose photos are not copied.
-const CATALOGUE: &str = "catalogue";
+/// The settings that name a catalogue, whose photos are not copied.
+const CATALOGUES: [&str; 2] = ["catalogue", "photos"];
+/// The setting that names a table of metadata, which is read where it lies.
+const METADATA: &str = "metadata";
 /// The setting that names a run folder, which holds the stages' folders.
 const RUN: &str = "run";
 /// How long to wait for another process that is downloading the same folder.
@@ -164,7 +166,10 @@ impl Mirror {
     /// The path that replaces the URL `path` of the setting `name`.
     fn value(&mut self, name: &str, path: &Path) -> Result<PathBuf> {
         let is_list = path.extension().is_some_and(|it| it == "parquet" || it == "csv");
-        let is_catalogue = name == CATALOGUE && is_stored(path);
+        let is_catalogue = CATALOGUES.contains(&name) && is_stored(path);
+        if name == METADATA {
+            return Ok(path.to_owned());
+        }
         if is_catalogue && (is_list || self.open(&self.local(path)?, path)?.current.is_none()) {
             return Ok(path.to_owned());
         }
@@ -390,7 +395,7 @@ impl Mirror {
             let local = self.local(path).ok().filter(|_| store::is_url(path))?;
             let is_copied = match name {
                 "" => true,
-                CATALOGUE => match self.open(&local, path) {
+                it if CATALOGUES.contains(&it) => match self.open(&local, path) {
                     Ok(folder) => folder.current.is_some(),
                     Err(error) => {
                         problem = Err(error);
@@ -468,7 +473,7 @@ fn rewritten(record: &str, other: &mut impl FnMut(&str, &str) -> Option<String>)
             Value::Object(values) => {
                 let is_many = values.get("is_many") == Some(&Value::Bool(true));
                 for (key, value) in values.iter_mut() {
-                    let name = if is_many || key == CATALOGUE { key } else { "" };
+                    let name = if is_many || CATALOGUES.contains(&key.as_str()) { key } else { "" };
                     visit(value, name, other);
                 }
             }

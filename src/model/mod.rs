@@ -11,6 +11,7 @@ pub mod files;
 pub mod layout;
 pub mod predictor;
 mod published;
+pub(crate) mod stream;
 pub mod weights;
 
 pub use predictor::Predictor;

@@ -36,6 +36,18 @@ impl CoRated {
             correlations[place] = correlation.map_or(f32::NAN, |it| it as f32);
         }
     }
+
+    /// The correlation of two rows; NaN if undefined.
+    pub(super) fn pair(&self, a: SparseRow, b: SparseRow) -> f32 {
+        let mut sums = PairSums::default();
+        a.common(b).for_each(|(_, a, b)| sums.add(a, b));
+        let correlation = if sums.count() >= f64::from(self.min_common) {
+            sums.correlation().or_else(|| from_the_first(a, b))
+        } else {
+            None
+        };
+        correlation.map_or(f32::NAN, |it| it as f32)
+    }
 }
 
 /// The same with the first common cell as the origin: sums of differences from a value of the sample lose no more
@@ -47,7 +59,8 @@ fn from_the_first(a: SparseRow, b: SparseRow) -> Option<f64> {
     sums.correlation()
 }
 
-/// The terms `(a_p - mean a)(b_p - mean b) / norms` of the cells p that both rows have, by ascending cell.
+/// The terms `(a_p - mean a)(b_p - mean b) / norms` of the cells p that both rows have, and 0 for the others of either, by
+/// ascending cell. Their sum is the correlation.
 pub(super) fn terms(a: SparseRow, b: SparseRow) -> Vec<f64> {
     let common: Vec<_> = a.common(b).map(|(_, a, b)| (a, b)).collect();
     let count = common.len() as f64;
@@ -56,7 +69,8 @@ pub(super) fn terms(a: SparseRow, b: SparseRow) -> Vec<f64> {
     let squares =
         common.iter().fold((0.0, 0.0), |sum, it| (sum.0 + (it.0 - mean_a).powi(2), sum.1 + (it.1 - mean_b).powi(2)));
     let norms = (squares.0 * squares.1).sqrt();
-    common.into_iter().map(|(a, b)| (a - mean_a) * (b - mean_b) / norms).collect()
+    let term = |(_, a, b): (usize, f64, f64)| if a * b == 0.0 { 0.0 } else { (a - mean_a) * (b - mean_b) / norms };
+    a.either(b).map(term).collect()
 }
 
 #[cfg(test)]
@@ -98,6 +112,7 @@ mod tests {
                 let Some(expected) = expected else { continue };
                 assert!((f64::from(found) - expected).abs() < 1e-6, "photos {a} and {b}: {found}, expected {expected}");
                 assert!((-1.0..=1.0).contains(&found));
+                assert_eq!(co_rated.pair(rows.row(a), rows.row(b)), found);
                 defined += 1;
             }
         }

@@ -99,6 +99,12 @@ impl NumberFormat {
 pub struct Config {
     /// The features folder.
     pub features: PathBuf,
+    /// A table of the user's own with one row for a photo, whose columns `where` may name.
+    pub metadata: Option<PathBuf>,
+    /// A condition in SQL on the columns of `metadata` and of the feature table. Only photos that fulfil it are compared, as
+    /// though the table had no others: neither side of a pair is another.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
     /// The folder to write the matrix and the neighbours to.
     pub output: PathBuf,
     /// How similarity is measured.
@@ -132,6 +138,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             features: PathBuf::from("output/features"),
+            metadata: None,
+            condition: None,
             output: PathBuf::from("output/similarity"),
             measure: Measure::default(),
             top: DEFAULT_TOP,

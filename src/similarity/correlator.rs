@@ -3,16 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use super::co_rated::CoRated;
 use super::config::{Config, DEFAULT_LATENT_DIMENSIONS, DEFAULT_MIN_COMMON, Measure};
 use super::latent::Latent;
 use super::nearest::Nearest;
 use super::pearson::Centred;
-use super::sparse::{BLOCK, SparseRow, SparseRows};
+use super::sparse::{BLOCK, CellChoice, SparseRow, SparseRows};
+use super::why::Why;
 use crate::features::{Embeddings, FeatureTable};
-use crate::labels::LabelSet;
 
 /// A measure with its settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +39,12 @@ impl From<Measure> for Comparison {
 /// A feature table prepared for a measure.
 #[derive(Debug)]
 pub struct Correlator {
-    labels: LabelSet,
+    /// Number of cells of the table.
+    cell_count: usize,
+    /// Those that count.
+    choice: CellChoice,
+    /// Their names.
+    names: Vec<String>,
     photo_ids: Vec<u32>,
     photos: PreparedPhotos,
     kernel: Kernel,
@@ -64,26 +67,19 @@ enum Kernel {
     Embedding(Option<Arc<Embeddings>>),
 }
 
-/// A cell that two photos share.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct SharedCell {
-    /// The cell, `<category>_<color>`.
-    pub name: String,
-    /// Share of the query's apparel pixels.
-    pub share: f32,
-    /// Share of the neighbour's apparel pixels.
-    pub neighbour_share: f32,
-    /// The cell's term in the sum that makes up the correlation, -1 to 1. For `latent` and `embedding`, whose own
-    /// dimensions have no names, it is the term of `pearson`.
-    pub contribution: f32,
-}
-
 impl Correlator {
     /// Prepares the rows of `features`.
     #[must_use]
     pub fn new(features: &FeatureTable, comparison: Comparison) -> Self {
-        let labels = features.labels.clone();
-        let rows = SparseRows::new(&features.cells, labels.cell_count());
+        Self::of(features, comparison, CellChoice::all(features.labels.cell_count()))
+    }
+
+    /// As [`Correlator::new`], with only the cells of `choice`, as though the table had no others. The measure `embedding`
+    /// compares no cells.
+    #[must_use]
+    pub fn of(features: &FeatureTable, comparison: Comparison, choice: CellChoice) -> Self {
+        let cell_count = features.labels.cell_count();
+        let rows = SparseRows::of(&features.cells, cell_count, &choice);
         let kernel = match comparison.measure {
             Measure::Pearson => Kernel::Centred(Centred::new(&rows, true)),
             Measure::Cosine => Kernel::Centred(Centred::new(&rows, false)),
@@ -91,7 +87,9 @@ impl Correlator {
             Measure::Latent => Kernel::Latent(Latent::new(&rows, comparison.latent_dimensions)),
             Measure::Embedding => Kernel::Embedding(features.embeddings.clone()),
         };
-        Self { labels, photo_ids: features.photo_ids.clone(), photos: kernel.photos(rows), kernel }
+        let names = choice.cells.iter().map(|&cell| features.labels.cell_names()[cell].clone()).collect();
+        let photos = kernel.photos(rows);
+        Self { cell_count, choice, names, photo_ids: features.photo_ids.clone(), photos, kernel }
     }
 
     /// Number of photos.
@@ -138,7 +136,7 @@ impl Correlator {
     }
 
     fn sparse(&self, cells: &[f32]) -> SparseRows {
-        SparseRows::new(cells, self.labels.cell_count())
+        SparseRows::of(cells, self.cell_count, &self.choice)
     }
 
     /// The cosines of another photo's embedding (of length 1) with those of all photos of the table; NaN if undefined, which
@@ -209,33 +207,29 @@ impl Correlator {
         nearest.lists.into_iter().flatten().map(|(row, correlation)| (row as usize, correlation)).collect()
     }
 
-    /// The cells that a photo's cells share with row `row`, those that contribute most to the correlation first.
+    /// Why a photo with these cells correlates with row `row` as it does.
     #[must_use]
-    pub fn shared_cells(&self, cells: &[f32], row: usize) -> Vec<SharedCell> {
-        let names = self.labels.cell_names();
+    pub fn why(&self, cells: &[f32], row: usize) -> Why {
         let query = self.sparse(cells);
         let (query, other) = (query.row(0), self.photos.rows.row(row));
-        let terms = self.kernel.terms(query, other);
-        let named = |((cell, share, neighbour_share), contribution): ((usize, f64, f64), f64)| SharedCell {
-            name: names[cell].clone(),
-            share: share as f32,
-            neighbour_share: neighbour_share as f32,
-            contribution: contribution as f32,
-        };
-        let mut shared: Vec<_> = query.common(other).zip(terms).map(named).collect();
-        shared.sort_by(|a, b| b.contribution.total_cmp(&a.contribution));
-        shared
+        let (terms, others) = self.kernel.terms(query, other);
+        Why::new(query.either(other).zip(terms), others, &self.names)
+    }
+
+    /// The cells of a photo that count, by name, with their shares.
+    #[must_use]
+    pub fn counted<'a>(&'a self, cells: &[f32]) -> Vec<(&'a str, f32)> {
+        let row = self.sparse(cells);
+        row.row(0).iter().map(|(cell, share)| (self.names[cell].as_str(), share as f32)).collect()
     }
 
     /// The correlation of two photos of the table; NaN if undefined.
-    ///
-    /// # Panics
-    /// For `co_rated`, which is no distance that an index could use.
-    pub(super) fn correlation(&self, row: usize, other: usize) -> f32 {
+    #[must_use]
+    pub fn correlation(&self, row: usize, other: usize) -> f32 {
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>().clamp(-1.0, 1.0);
         match &self.kernel {
             Kernel::Centred(centred) => centred.pair(&self.photos.rows, row, other),
-            Kernel::CoRated(_) => unreachable!("the settings leave co_rated to the exact pass"),
+            Kernel::CoRated(co_rated) => co_rated.pair(self.photos.rows.row(row), self.photos.rows.row(other)),
             Kernel::Latent(latent) => {
                 let d = latent.dimensions();
                 let vector = |row: usize| &self.photos.vectors[row * d..(row + 1) * d];
@@ -272,12 +266,13 @@ impl Kernel {
         PreparedPhotos { rows, vectors }
     }
 
-    /// The correlation's terms for the common cells, by ascending cell.
-    fn terms(&self, a: SparseRow, b: SparseRow) -> Vec<f64> {
+    /// The correlation's terms for the cells of either row, by ascending cell, and the sum of those of all other cells.
+    fn terms(&self, a: SparseRow, b: SparseRow) -> (Vec<f64>, f64) {
         match self {
             Self::Centred(centred) => centred.terms(a, b),
-            Self::CoRated(_) => super::co_rated::terms(a, b),
-            Self::Latent(_) | Self::Embedding(_) => super::pearson::terms(a, b, true),
+            Self::CoRated(_) => (super::co_rated::terms(a, b), 0.0),
+            Self::Latent(latent) => latent.terms(a, b),
+            Self::Embedding(_) => super::pearson::terms(a, b, true),
         }
     }
 }

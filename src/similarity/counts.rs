@@ -1,7 +1,5 @@
 //! Summary figures of a run for its record.
 
-use std::path::Path;
-
 use super::correlator::Correlator;
 use super::tables::{NEIGHBOURS_FILE, read_neighbours};
 use crate::error::Result;
@@ -17,8 +15,7 @@ pub(super) const FEATURE_COUNTS: [&str; 5] = [
     "latent_variance_share",
 ];
 
-pub(super) fn count_features(features: &Path, correlator: &Correlator, stage: &mut Stage) -> Result<()> {
-    let statistics = FeatureStatistics::scan(features)?;
+pub(super) fn count_features(statistics: &FeatureStatistics, correlator: &Correlator, stage: &mut Stage) {
     let counts: [serde_json::Value; 5] = [
         statistics.photos_without_apparel.into(),
         statistics.photos_without_embedding.into(),
@@ -28,7 +25,6 @@ pub(super) fn count_features(features: &Path, correlator: &Correlator, stage: &m
     ];
     let known = FEATURE_COUNTS.into_iter().zip(counts).filter(|(_, value)| !value.is_null());
     known.for_each(|(name, value)| stage.count(name, value));
-    Ok(())
 }
 
 pub(super) fn count_nearest(stage: &mut Stage) -> Result<()> {

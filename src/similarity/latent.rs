@@ -68,9 +68,24 @@ impl Latent {
         (0..rows.len()).flat_map(|row| self.vector(rows.row(row))).collect()
     }
 
-    fn vector(&self, row: SparseRow) -> Vec<f32> {
+    /// What the cells of `a` contribute to its correlation with `b`: the terms `a_p A_p . b / (|a| |b|)` of the cells p of either,
+    /// by ascending cell, with `A_p` the projection of a cell and `a` and `b` the projected rows; and that of the column means,
+    /// which are taken off. Their sum is the correlation.
+    pub(super) fn terms(&self, a: SparseRow, b: SparseRow) -> (Vec<f64>, f64) {
+        let [of_a, of_b] = [a, b].map(|row| self.projected(row));
+        let scale = 1.0 / (of_a.norm() * of_b.norm());
+        let term = |(cell, share, _): (usize, f64, f64)| share * self.axes.column(cell).dot(&of_b) * scale;
+        (a.either(b).map(term).collect(), -self.offset.dot(&of_b) * scale)
+    }
+
+    fn projected(&self, row: SparseRow) -> DVector<f64> {
         let mut projected = -&self.offset;
         row.iter().for_each(|(cell, share)| projected.axpy(share, &self.axes.column(cell), 1.0));
+        projected
+    }
+
+    fn vector(&self, row: SparseRow) -> Vec<f32> {
+        let projected = self.projected(row);
         let size = row.iter().map(|(_, share)| share * share).sum::<f64>().sqrt();
         let length = projected.norm();
         let defined = length > LEAST_LENGTH * size && !row.cells.is_empty();

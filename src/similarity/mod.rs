@@ -7,10 +7,11 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::features::FeatureTable;
+use crate::features::{FeatureStatistics, FeatureTable};
 use crate::files::OpenFolder;
 use crate::labels::MAX_CELLS;
-use crate::stage::{self, Common, Outcome, Read, RunFolders, Stage, StageConfig, TableForm};
+use crate::metadata::{self, Condition};
+use crate::stage::{self, Common, Listing, Outcome, Read, RunFolders, Stage, StageConfig, TableForm};
 use crate::table;
 
 use tables::{MATRIX_FOLDER, NEIGHBOURS_FILE, PAIRS_FOLDER, PHOTOS_FILE, write_neighbours, write_photos};
@@ -28,15 +29,18 @@ mod pass;
 mod pearson;
 mod sparse;
 pub mod tables;
+mod why;
 
 pub use config::{
     Config, DEFAULT_EXACT_UP_TO, DEFAULT_LATENT_DIMENSIONS, DEFAULT_MEMORY, DEFAULT_MIN_COMMON, DEFAULT_TOP, Matrix,
     Measure, NumberFormat, STAGE,
 };
-pub use correlator::{Comparison, Correlator, SharedCell};
+pub use correlator::{Comparison, Correlator};
 use counts::{count_features, count_nearest};
 use pass::{Cut, Folders};
+pub use sparse::CellChoice;
 pub use tables::Neighbour;
+pub use why::{SharedCell, Why};
 
 /// The count in `run.json`, only of approximate neighbours, with the share of exact ones that were found, 0 to 1.
 const RECALL: &str = "recall";
@@ -51,7 +55,8 @@ pub fn read_neighbours(folder: &Path) -> Result<Vec<Neighbour>> {
 
 impl StageConfig for Config {
     const NAME: &'static str = STAGE;
-    const WITHOUT_EFFECT: &'static [&'static str] = &["features", "output", "memory", "shard", "merge", "table"];
+    const WITHOUT_EFFECT: &'static [&'static str] =
+        &["features", "metadata", "output", "memory", "shard", "merge", "table"];
 
     fn folder(&self) -> PathBuf {
         Config::folder(self)
@@ -78,6 +83,7 @@ impl StageConfig for Config {
             return Err(Error::config("merge", "cannot be used with --shard: it merges all shards"));
         }
         self.check_dimensions(MAX_CELLS)?;
+        self.parsed_condition()?;
         match self.threshold {
             Some(threshold) if !(-1.0..=1.0).contains(&threshold) => {
                 Err(Error::config("similarity.threshold", format!("{threshold} is not a correlation; use -1 to 1")))
@@ -92,7 +98,8 @@ impl StageConfig for Config {
     }
 
     fn reads(&self) -> Result<Vec<Read>> {
-        Ok(table::parts(&self.features)?.into_iter().map(Read::File).collect())
+        let files = table::parts(&self.features)?.into_iter().chain(self.metadata.clone());
+        Ok(files.map(Read::File).collect())
     }
 
     fn run(&self, common: &Common) -> Result<Outcome> {
@@ -101,6 +108,10 @@ impl StageConfig for Config {
 }
 
 impl Config {
+    fn parsed_condition(&self) -> Result<Option<Condition>> {
+        self.condition.as_deref().map(|it| Condition::parse("similarity.where", it)).transpose()
+    }
+
     /// Checks that a table of `cells` cells may have so many dimensions; the default is taken for "at most".
     fn check_dimensions(&self, cells: usize) -> Result<()> {
         if self.latent_dimensions <= cells.max(DEFAULT_LATENT_DIMENSIONS) {
@@ -122,8 +133,8 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
         return merge_matrix::merge(&config.output, common);
     }
     let folder = OpenFolder::open(&config.features)?;
-    let features = open_features(&folder, config.measure)?;
-    if features.is_empty() {
+    let features = chosen_features(config, &folder)?;
+    if features.is_empty() && config.condition.is_none() {
         return Err(Error::input(&config.features, "holds no photos; there is nothing to compare"));
     }
     config.check_dimensions(features.labels.cell_count())?;
@@ -137,6 +148,12 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     let mut stage = Stage::begin(STAGE, &config.folder(), common, config)?;
     for part in table::parts(folder.root())? {
         stage.input_of(&folder, part.file_name().unwrap_or_default())?;
+    }
+    if let Some(metadata) = &config.metadata {
+        stage.input(&Read::File(metadata.clone()), &Listing::default())?;
+    }
+    if features.is_empty() {
+        return publish_nothing(config, &features, stage);
     }
     let folders = folders(config, &stage)?;
     let correlator = Correlator::new(&features, Comparison::from(config));
@@ -152,9 +169,40 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     write_neighbours(&stage.path(NEIGHBOURS_FILE), &neighbours)?;
     stage.count("photos", cut.rows());
     stage.count("neighbours", neighbours.len());
-    count_features(folder.root(), &correlator, &mut stage)?;
+    let statistics = statistics(config, folder.root(), &features)?;
+    count_features(&statistics, &correlator, &mut stage);
     count_nearest(&mut stage)?;
     stage.publish()
+}
+
+/// The rows of the feature table that are compared.
+fn chosen_features(config: &Config, folder: &OpenFolder) -> Result<FeatureTable> {
+    let mut features = open_features(folder, config.measure)?;
+    let condition = config.parsed_condition()?;
+    let metadata = config.metadata.as_deref();
+    let kept = metadata::chosen(metadata, condition.as_ref(), folder.root(), &features)?;
+    if let (Some(kept), Some(text)) = (kept, &config.condition) {
+        let photos = features.len();
+        features.retain(&kept);
+        tracing::info!("{STAGE}: {} of {photos} photos fulfil {text}", features.len());
+    }
+    Ok(features)
+}
+
+/// Publishes empty tables: no photo fulfils the condition.
+fn publish_nothing(config: &Config, features: &FeatureTable, mut stage: Stage) -> Result<Outcome> {
+    folders(config, &stage)?;
+    write_photos(&stage.path(PHOTOS_FILE), features)?;
+    write_neighbours(&stage.path(NEIGHBOURS_FILE), &[])?;
+    for name in ["photos", "neighbours"] {
+        stage.count(name, 0);
+    }
+    stage.publish()
+}
+
+/// Figures of the photos that are compared.
+fn statistics(config: &Config, folder: &Path, features: &FeatureTable) -> Result<FeatureStatistics> {
+    if config.condition.is_some() { Ok(FeatureStatistics::of(features)) } else { FeatureStatistics::scan(folder) }
 }
 
 /// Opens the feature table in `folder` with what `measure` compares.

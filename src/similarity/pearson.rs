@@ -91,16 +91,19 @@ impl Centred {
     }
 
     /// As [`terms`].
-    pub(super) fn terms(&self, a: SparseRow, b: SparseRow) -> Vec<f64> {
+    pub(super) fn terms(&self, a: SparseRow, b: SparseRow) -> (Vec<f64>, f64) {
         terms(a, b, self.centre)
     }
 }
 
-/// The terms `(a_p - m_a)(b_p - m_b) / (s_a s_b)` of the common cells p, by ascending cell.
-pub(super) fn terms(a: SparseRow, b: SparseRow, centre: bool) -> Vec<f64> {
+/// The terms `(a_p - m_a)(b_p - m_b) / (s_a s_b)` of the cells p of either, by ascending cell, and the sum of those of all
+/// other cells, each of which is `m_a m_b / (s_a s_b)`. Their sum is the correlation.
+pub(super) fn terms(a: SparseRow, b: SparseRow, centre: bool) -> (Vec<f64>, f64) {
     let (of_a, of_b) = (moments(a, centre), moments(b, centre));
-    let term = |(_, a, b): (usize, f64, f64)| (a - of_a.mean) * (b - of_b.mean) * (of_a.scale * of_b.scale);
-    a.common(b).map(term).collect()
+    let scale = of_a.scale * of_b.scale;
+    let terms: Vec<_> = a.either(b).map(|(_, a, b)| (a - of_a.mean) * (b - of_b.mean) * scale).collect();
+    let others = (a.cell_count - terms.len()) as f64 * of_a.mean * of_b.mean * scale;
+    (terms, others)
 }
 
 /// All values of a row, minus its mean.

@@ -14,6 +14,23 @@ pub(super) struct SparseRows {
     shares: Vec<f32>,
 }
 
+/// The cells of a table that count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CellChoice {
+    /// Their numbers in the table, ascending.
+    pub cells: Vec<usize>,
+    /// Whether their shares are of these cells alone, so that they sum to 1, in place of all apparel.
+    pub as_whole: bool,
+}
+
+impl CellChoice {
+    /// All cells.
+    #[must_use]
+    pub fn all(cell_count: usize) -> Self {
+        Self { cells: (0..cell_count).collect(), as_whole: false }
+    }
+}
+
 /// The cells of one photo in ascending order, with their shares of the apparel pixels.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SparseRow<'a> {
@@ -24,13 +41,20 @@ pub(super) struct SparseRow<'a> {
 }
 
 impl SparseRows {
-    /// From a table `[photos, cell_count]`, in which 0 means absent.
+    /// All cells of a table.
+    #[cfg(test)]
     pub(super) fn new(table: &[f32], cell_count: usize) -> Self {
-        let mut rows = Self { cell_count, starts: vec![0], cells: Vec::new(), shares: Vec::new() };
+        Self::of(table, cell_count, &CellChoice::all(cell_count))
+    }
+
+    /// From a table `[photos, cell_count]`, in which 0 means absent: the cells of `choice`, which are numbered anew.
+    pub(super) fn of(table: &[f32], cell_count: usize, choice: &CellChoice) -> Self {
+        let mut rows = Self { cell_count: choice.cells.len(), starts: vec![0], cells: Vec::new(), shares: Vec::new() };
         for row in table.chunks_exact(cell_count) {
-            for (cell, &share) in row.iter().enumerate().filter(|(_, share)| **share != 0.0) {
-                rows.cells.push(cell as u16);
-                rows.shares.push(share);
+            let sum: f32 = if choice.as_whole { choice.cells.iter().map(|&cell| row[cell]).sum() } else { 1.0 };
+            for (cell, share) in (0..).zip(choice.cells.iter().map(|&cell| row[cell])).filter(|it| it.1 != 0.0) {
+                rows.cells.push(cell);
+                rows.shares.push(share / sum);
             }
             rows.starts.push(rows.cells.len());
         }
@@ -63,6 +87,17 @@ impl<'a> SparseRow<'a> {
         self.iter().filter_map(move |(cell, share)| {
             while rest.next_if(|&(other, _)| other < cell).is_some() {}
             rest.next_if(|&(other, _)| other == cell).map(|(_, other)| (cell, share, other))
+        })
+    }
+
+    /// The cells of either, ascending: cell, share here, share in `other`; 0 in the one that does not have it.
+    pub(super) fn either(self, other: SparseRow<'a>) -> impl Iterator<Item = (usize, f64, f64)> + 'a {
+        let (mut here, mut there) = (self.iter().peekable(), other.iter().peekable());
+        std::iter::from_fn(move || {
+            let next = [here.peek(), there.peek()].into_iter().flatten().map(|&(cell, _)| cell).min()?;
+            let share = here.next_if(|it| it.0 == next).map_or(0.0, |it| it.1);
+            let other = there.next_if(|it| it.0 == next).map_or(0.0, |it| it.1);
+            Some((next, share, other))
         })
     }
 }
@@ -186,6 +221,28 @@ mod tests {
         assert_eq!(products[..3], [0.5, 0.0, 0.5 * 0.25 + 0.5 * 0.75]);
         assert_eq!(sums.map(|it| it.count()), [1.0, 0.0, 2.0]);
         assert_eq!(sums[2].0, [2.0, 1.0, 0.5, 1.0, 0.25 * 0.25 + 0.75 * 0.75, 0.5 * 0.25 + 0.5 * 0.75]);
+    }
+
+    #[test]
+    fn chosen_cells_are_numbered_anew() {
+        let table = [0.5, 0.0, 0.1, 0.3, 0.0, 0.0, 0.0, 0.25];
+        let cells = |as_whole| {
+            let rows = SparseRows::of(&table, 4, &CellChoice { cells: vec![2, 3], as_whole });
+            assert_eq!((rows.len(), rows.cell_count()), (2, 2));
+            [0, 1].map(|row| rows.row(row).iter().collect::<Vec<_>>())
+        };
+        let [first, second] = cells(false);
+        assert_eq!((first, second), (vec![(0, 0.1_f32.into()), (1, 0.3_f32.into())], vec![(1, 0.25)]));
+        let [first, second] = cells(true);
+        assert!((first[0].1 - 0.25).abs() < 1e-7 && (first[1].1 - 0.75).abs() < 1e-7, "{first:?}");
+        assert_eq!(second, [(1, 1.0)]);
+    }
+
+    #[test]
+    fn cells_of_either_come_with_both_shares() {
+        let rows = SparseRows::new(&[0.5, 0.0, 0.25, 0.0, 0.0, 1.0, 0.75, 0.0], 4);
+        let either: Vec<_> = rows.row(0).either(rows.row(1)).collect();
+        assert_eq!(either, [(0, 0.5, 0.0), (1, 0.0, 1.0), (2, 0.25, 0.75)]);
     }
 
     #[test]

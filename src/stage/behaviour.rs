@@ -2,15 +2,16 @@
 
 /// The stages and the versions of their behaviour; raise one whenever the same settings and inputs give a different
 /// result.
-const BEHAVIOURS: [(&str, u32); 9] = [
+const BEHAVIOURS: [(&str, u32); 10] = [
     ("sample", 1),
     ("convert", 2),
     ("train", 2),
     ("evaluate", 3),
     ("export", 1),
     ("segment", 4),
-    ("similarity", 2),
+    ("similarity", 3),
     ("duplicates", 1),
+    ("recommend", 1),
     ("report", 3),
 ];
 

@@ -31,6 +31,8 @@ pub const SCHEMA_VERSION_KEY: &str = "lookbook.schema_version";
 pub const TABLE_KEY: &str = "lookbook.table";
 /// A table of at most so many bytes is read at once: it takes fewer system calls than a few for each of its columns.
 const SMALL_TABLE: u64 = 4 << 20;
+/// Rows that are read at once of a table that another program wrote.
+const FOREIGN_BATCH_ROWS: usize = 8192;
 /// Zstandard level of all tables: the best ratio at which writing is still faster than the stages that produce the
 /// rows.
 const ZSTD_LEVEL: i32 = 3;
@@ -235,10 +237,32 @@ fn reader<T: ChunkReader + 'static>(
         let roots = found.iter().enumerate().filter(|(_, field)| columns.contains(&field.name().as_str()));
         ProjectionMask::roots(builder.parquet_schema(), roots.map(|(index, _)| index))
     };
+    batches(path, builder, mask, batch_rows)
+}
+
+fn batches<T: ChunkReader + 'static>(
+    path: &Path,
+    builder: ParquetRecordBatchReaderBuilder<T>,
+    mask: ProjectionMask,
+    batch_rows: usize,
+) -> Result<TableReader> {
     let rows = builder.metadata().file_metadata().num_rows() as usize;
     let metadata = builder.schema().metadata().clone().into();
     let reader = builder.with_projection(mask).with_batch_size(batch_rows).build().map_err(failed("read", path))?;
     Ok(TableReader { path: path.to_owned(), rows, metadata, reader })
+}
+
+/// Reads the columns that `wanted` accepts of a table that another program wrote. Returns its schema as well.
+///
+/// # Errors
+/// [`Error::Input`] if the file cannot be opened, is not a Parquet file, or is compressed in a way that is not built in.
+pub fn read_foreign(path: &Path, wanted: impl Fn(&Field) -> bool) -> Result<(SchemaRef, TableReader)> {
+    let builder = open(path)?;
+    check_compression(path, builder.metadata())?;
+    let schema = builder.schema().clone();
+    let roots = schema.fields().iter().enumerate().filter(|(_, field)| wanted(field)).map(|(index, _)| index);
+    let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+    Ok((schema, batches(path, builder, mask, FOREIGN_BATCH_ROWS)?))
 }
 
 /// What the footer of a table says.

@@ -21,6 +21,7 @@ mod label_sets;
 mod labelled;
 mod layout;
 mod mat;
+mod metadata;
 mod model;
 mod night;
 mod nightly;

@@ -49,7 +49,7 @@ pub(crate) fn row(photo_id: u32, cells: &[(usize, u32)]) -> FeatureRow {
     }
 }
 
-fn write_features(folder: &Path, rows: impl IntoIterator<Item = FeatureRow>) -> Result<()> {
+pub(crate) fn write_features(folder: &Path, rows: impl IntoIterator<Item = FeatureRow>) -> Result<()> {
     std::fs::create_dir_all(folder).unwrap();
     let rows: Vec<_> = rows.into_iter().collect();
     // A table without rows has one part.
@@ -416,7 +416,7 @@ fn the_shared_cells_carry_the_correlation() -> Result<()> {
     for (measure, name) in MEASURES {
         let correlator = Correlator::new(&features, measure.into());
         // Row 42 is the same as row 0.
-        let shared = correlator.shared_cells(features.row(0), 42);
+        let shared = correlator.why(features.row(0), 42).shared_cells;
         assert_eq!(shared.len(), oracle()["cell_px"][0].as_array().unwrap().len(), "{name}");
         assert!(shared.windows(2).all(|pair| pair[0].contribution >= pair[1].contribution), "{name}");
         assert!(shared.iter().all(|cell| cell.share == cell.neighbour_share), "{name}");
