@@ -9,7 +9,7 @@ const BEHAVIOURS: [(&str, u32); 9] = [
     ("evaluate", 3),
     ("export", 1),
     ("segment", 3),
-    ("similarity", 2),
+    ("similarity", 3),
     ("recommend", 1),
     ("report", 3),
 ];
