@@ -26,7 +26,8 @@ struct Moments {
 impl Moments {
     fn add(&mut self, r: f64, s: f64) {
         self.count += 1.0;
-        let terms = [(&mut self.r, r), (&mut self.s, s), (&mut self.rr, r * r), (&mut self.ss, s * s), (&mut self.rs, r * s)];
+        let terms =
+            [(&mut self.r, r), (&mut self.s, s), (&mut self.rr, r * r), (&mut self.ss, s * s), (&mut self.rs, r * s)];
         terms.into_iter().for_each(|(sum, term)| *sum += term);
     }
 

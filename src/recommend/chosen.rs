@@ -1,6 +1,5 @@
 //! Who chose what, beside how it looks: ranks the photos of a catalogue by a blend of both.
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -55,16 +54,10 @@ impl Chosen {
     /// Ranks the photos for one with these correlations; `own` are the rows of photos with its content. If somebody chose one
     /// of them, the photo has scores of its own; otherwise it has those of the ten photos nearest to it that somebody chose,
     /// weighted by their correlation. `None` if there are none, or their people chose nothing else: the looks alone count.
-    pub(super) fn rank(
-        &self,
-        correlator: &Correlator,
-        correlations: &[f32],
-        own: &HashSet<usize>,
-    ) -> Option<Ranking> {
+    pub(super) fn rank(&self, correlator: &Correlator, correlations: &[f32], own: &[usize]) -> Option<Ranking> {
         let is_cold = |row: usize| self.interactions.is_cold(row);
         let chosen_of_own = own.iter().filter(|row| !is_cold(**row));
         let mut profile: Vec<(usize, f64)> = chosen_of_own.map(|&row| (row, 1.0)).collect();
-        profile.sort_unstable_by_key(|it| it.0);
         if profile.is_empty() {
             let is_like = |row: usize| !is_cold(row) && correlations[row] > 0.0;
             let nearest = correlator.nearest(correlations, PROFILE_LOOKS, is_like);

@@ -154,7 +154,8 @@ impl Config {
                 bad("blend", format!("is {blend}; use 0 (looks alone) to 1 (interactions alone)"))
             }
             Some(_) if self.interactions.is_none() => {
-                let problem = "is set, but there is nothing to blend with; name a table of who chose what (`interactions`)";
+                let problem =
+                    "is set, but there is nothing to blend with; name a table of who chose what (`interactions`)";
                 bad("blend", problem.to_owned())
             }
             _ => Ok(()),

@@ -137,10 +137,10 @@ impl Shelf {
     /// What goes with a look in which something is worn, if that was asked for.
     pub(super) fn complete(&self, look: &Look) -> Option<Completion> {
         let completer = self.completer.as_ref().filter(|_| look.cells.iter().any(|share| *share > 0.0))?;
-        let correlations = self.correlations(look).unwrap_or_default();
-        let scores = self.scores(look, &correlations, &correlations);
+        let compared = self.correlations(look).map(|it| (self.scores(look, &it, &it), it));
         let looks = |wears: &dyn Fn(usize) -> bool| {
-            let nearest = self.correlator.nearest(&scores, self.top, wears).into_iter().zip(1..);
+            let Some((scores, correlations)) = &compared else { return Vec::new() };
+            let nearest = self.correlator.nearest(scores, self.top, wears).into_iter().zip(1..);
             nearest.map(|((row, _), rank)| self.recommended(look, rank, row, correlations[row])).collect()
         };
         Some(completer.complete(&self.features, &look.cells, looks))

@@ -211,7 +211,9 @@ fn an_unknown_photo_is_scored_through_its_nearest_looks() -> Result<()> {
     let lines = (0..10).flat_map(|user| [near, far].map(|it| format!("{user},{}", it.photo_id)));
     let lines = lines.chain([format!("alone,{}", middle.photo_id)]);
     let path = events(place.path(), &format!("user,photo_id\n{}\n", lines.collect::<Vec<_>>().join("\n")));
-    let found = ask(place.path(), &query, |config| (config.interactions, config.blend, config.top) = (Some(path), Some(1.0), PHOTOS))?;
+    let found = ask(place.path(), &query, |config| {
+        (config.interactions, config.blend, config.top) = (Some(path), Some(1.0), PHOTOS)
+    })?;
     // Only the near one has a correlation above 0, of the three that somebody chose: the far one comes through it.
     let by_id = |id: u32| found[0].neighbours.iter().find(|it| it.photo_id == id).expect("all are there");
     assert!(near.correlation > 0.0 && middle.correlation <= 0.0 && far.correlation <= 0.0, "{looks:?}");
@@ -316,6 +318,11 @@ fn the_program_takes_the_flags() {
     let output = program.arg(path).args(["--blend", "0.5", "--top", "3"]).output().unwrap();
     let [text, log] = [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it).into_owned());
     assert!(output.status.success(), "{log}");
-    assert!(text.contains("asked for: chosen by the same people 0.5") && text.contains("score") && text.contains("to go with T-shirt"), "{text}");
+    assert!(
+        text.contains("asked for: chosen by the same people 0.5")
+            && text.contains("score")
+            && text.contains("to go with T-shirt"),
+        "{text}"
+    );
     assert!(log.contains("5 events by 3 users; 1 are of photos that are not in the catalogue"), "{log}");
 }
