@@ -1,76 +1,40 @@
 //! Correlations of looks, blended with scores from photo to photo.
 
-/// Variance below which numbers of 32 bits between -1 and 1 do not tell photos apart.
-const LEAST_VARIANCE: f64 = 1e-12;
-
 /// What photos are ranked by.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Blended {
     /// The blend for each photo; NaN if its correlation is undefined.
     pub scores: Vec<f32>,
-    /// Each photo's score from photo to photo on the scale of the correlations; NaN likewise.
+    /// How each photo was chosen, as a share of the most chosen one, 0 to 1.
     pub item_scores: Vec<f32>,
 }
 
-/// Mean and spread of correlations r and cosines s over the photos that were chosen.
-#[derive(Debug, Default)]
-struct Moments {
-    count: f64,
-    r: f64,
-    s: f64,
-    rr: f64,
-    ss: f64,
-    rs: f64,
-}
-
-impl Moments {
-    fn add(&mut self, r: f64, s: f64) {
-        self.count += 1.0;
-        let terms =
-            [(&mut self.r, r), (&mut self.s, s), (&mut self.rr, r * r), (&mut self.ss, s * s), (&mut self.rs, r * s)];
-        terms.into_iter().for_each(|(sum, term)| *sum += term);
-    }
-
-    /// The means of r and s, their standard deviations, and their correlation if it is above 0, else 0; `None` if one of them does not vary.
-    fn told(&self) -> Option<[f64; 5]> {
-        let [r, s] = [self.r, self.s].map(|it| it / self.count);
-        let [of_r, of_s] = [(self.rr, r), (self.ss, s)].map(|(sum, mean)| sum / self.count - mean * mean);
-        let told = self.count >= 2.0 && of_r > LEAST_VARIANCE && of_s > LEAST_VARIANCE;
-        let both = (self.rs / self.count - r * s) / (of_r * of_s).sqrt();
-        told.then(|| [r, s, of_r.sqrt(), of_s.sqrt(), both.clamp(0.0, 1.0)])
-    }
-}
-
-/// Blends the correlation r of each photo with how it was chosen: (1 - `weight`) r + `weight` t. t is the photo's `cosines`
-/// s on the scale of the correlations, so that one standard deviation counts the same in both:
+/// Blends the correlation r of each photo with how it was chosen: (1 - `weight`) r + `weight` t. t is the photo's score s from
+/// photo to photo, `cosines`, divided by the largest of all photos that are `told` (chosen by somebody, and not the query
+/// itself). As it is, a cosine is small even for photos that are often chosen together, and hardly counts beside a
+/// correlation; so the photo that is chosen most counts like a perfect correlation.
 ///
-/// > t = m + d (s - m_s) / d_s
+/// A photo that nobody chose yet has no s. It takes the t that is expected of its look, c max(r, 0), with c for the
+/// least-squares slope through the origin of t on r over the photos that are told and have r > 0. So such photos fall back to
+/// their looks and keep their order.
 ///
-/// with m and d for the mean and the standard deviation of the correlations of all photos that are `told` (chosen by
-/// somebody, and not the query itself), `m_s` and `d_s` for those of their cosines. As it is, a cosine is small even for
-/// photos that are much chosen together, and hardly counts beside a correlation.
-///
-/// A photo that nobody chose yet has no cosine. It takes the one that is expected of its look by linear regression over the
-/// photos that are told, which is t = m + c (r - m), c being the correlation of r and s, or 0 if it is below 0. So such photos
-/// fall back to their looks, and keep their order.
-///
-/// `None` if r or s does not vary over the photos that are told: then the looks alone count.
+/// `None` if no photo that is told has s > 0: then the looks alone count.
 #[must_use]
 pub fn blend(correlations: &[f32], cosines: &[f32], told: impl Fn(usize) -> bool, weight: f32) -> Option<Blended> {
-    let mut moments = Moments::default();
-    for (row, (&r, &s)) in correlations.iter().zip(cosines).enumerate() {
-        if !r.is_nan() && told(row) {
-            moments.add(r.into(), s.into());
-        }
+    let is_told = |row: usize| !correlations[row].is_nan() && told(row);
+    let largest = (0..cosines.len()).filter(|row| is_told(*row)).map(|row| cosines[row]).fold(0.0, f32::max);
+    if largest == 0.0 {
+        return None;
     }
-    let [m, m_s, d, d_s, c] = moments.told()?;
-    let item_score = |(row, (&r, &s)): (usize, (&f32, &f32))| {
-        let (r, s) = (f64::from(r), f64::from(s));
-        let expected = m + c * (r - m);
-        // NaN stays what it is.
-        (if told(row) { m + d * (s - m_s) / d_s + 0.0 * r } else { expected }) as f32
-    };
-    let item_scores: Vec<f32> = correlations.iter().zip(cosines).enumerate().map(item_score).collect();
+    let share = |row: usize| cosines[row] / largest;
+    let (mut products, mut squares) = (0.0, 0.0);
+    for row in (0..cosines.len()).filter(|row| correlations[*row] > 0.0 && is_told(*row)) {
+        products += f64::from(correlations[row]) * f64::from(share(row));
+        squares += f64::from(correlations[row]).powi(2);
+    }
+    let slope = if squares > 0.0 { (products / squares) as f32 } else { 0.0 };
+    let item_score = |row: usize| if is_told(row) { share(row) } else { slope * correlations[row].max(0.0) };
+    let item_scores: Vec<f32> = (0..cosines.len()).map(item_score).collect();
     let scores = correlations.iter().zip(&item_scores).map(|(r, t)| (1.0 - weight) * r + weight * t).collect();
     Some(Blended { scores, item_scores })
 }
@@ -89,37 +53,35 @@ mod tests {
 
     #[test]
     fn a_blend_is_worked_out_by_hand() {
-        let correlations = [0.8, 0.4, 0.6, f32::NAN, 0.9, -0.2];
-        let cosines = [0.1, 0.3, 0.2, 0.9, 0.0, 0.0];
-        // Of the first three: means 0.6 and 0.2, the spread of r twice that of s, and a correlation below 0.
-        let found = blend(&correlations, &cosines, |row| row < 4, 0.25).expect("both vary");
-        close(&found.item_scores, &[0.4, 0.8, 0.6, f32::NAN, 0.6, 0.6]);
-        close(&found.scores, &[0.7, 0.5, 0.6, f32::NAN, 0.825, 0.0]);
+        let correlations = [0.8, 0.4, -0.5, f32::NAN, 0.6, -0.2];
+        let cosines = [0.1, 0.05, 0.2, 0.9, 0.0, 0.0];
+        // Of the first three the largest is 0.2; the slope is (0.8 * 0.5 + 0.4 * 0.25) / (0.64 + 0.16) = 0.625.
+        let found = blend(&correlations, &cosines, |row| row < 4, 0.5).expect("some were chosen");
+        close(&found.item_scores, &[0.5, 0.25, 1.0, 0.0, 0.375, 0.0]);
+        close(&found.scores, &[0.65, 0.325, 0.25, f32::NAN, 0.4875, -0.1]);
     }
 
     #[test]
     fn the_ends_of_the_scale_are_the_looks_and_the_choices() {
-        let (correlations, cosines) = ([0.9, 0.1, 0.5], [0.0, 0.7, 0.2]);
-        let blended = |weight| blend(&correlations, &cosines, |_| true, weight).expect("both vary").scores;
+        let (correlations, cosines) = ([0.9, 0.1, 0.5], [0.0, 0.5, 0.25]);
+        let blended = |weight| blend(&correlations, &cosines, |_| true, weight).expect("some were chosen").scores;
         close(&blended(0.0), &correlations);
-        let chosen = blended(1.0);
-        assert!(chosen[1] > chosen[2] && chosen[2] > chosen[0]);
+        close(&blended(1.0), &[0.0, 1.0, 0.5]);
     }
 
     #[test]
     fn photos_that_nobody_chose_keep_the_order_of_their_looks() {
         let correlations = [0.9, 0.5, 0.1, 0.8, 0.7, -0.3];
-        let cosines = [0.3, 0.2, 0.1, 0.0, 0.0, 0.0];
-        let found = blend(&correlations, &cosines, |row| row < 3, 1.0).expect("both vary");
-        // What was chosen goes with the looks: the choice expected of a look is the look.
-        close(&found.scores, &correlations);
+        let cosines = [0.27, 0.15, 0.03, 0.0, 0.0, 0.0];
+        let found = blend(&correlations, &cosines, |row| row < 3, 1.0).expect("some were chosen");
+        // What was chosen goes with the looks: what is expected of a look is the look, on the scale of the most chosen.
+        close(&found.scores, &[1.0, 0.5 / 0.9, 0.1 / 0.9, 0.8 / 0.9, 0.7 / 0.9, 0.0]);
     }
 
     #[test]
-    fn without_differences_the_looks_alone_count() {
-        assert_eq!(blend(&[0.9, 0.5], &[0.2, 0.2], |_| true, 0.5), None);
-        assert_eq!(blend(&[0.9, 0.5], &[0.2, 0.4], |row| row == 0, 0.5), None);
-        assert_eq!(blend(&[0.9, f32::NAN], &[0.2, 0.4], |_| true, 0.5), None);
+    fn if_nothing_else_was_chosen_the_looks_alone_count() {
+        assert_eq!(blend(&[0.9, 0.5], &[0.2, 0.0], |row| row == 1, 0.5), None);
+        assert_eq!(blend(&[0.9, f32::NAN], &[0.0, 0.4], |_| true, 0.5), None);
         assert_eq!(blend(&[], &[], |_| true, 0.5), None);
     }
 }

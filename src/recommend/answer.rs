@@ -51,8 +51,8 @@ pub struct Recommended {
     /// `item_score`, plus the contributions of `preferences`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<f32>,
-    /// With interactions: how it was chosen, on the scale of the correlations; what is expected of its look if nobody chose
-    /// it yet.
+    /// With interactions: `item_cosine` as a share of the largest, 0 to 1; what is expected of its look if nobody chose it
+    /// yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub item_score: Option<f32>,
     /// With interactions: how much the people who chose the query photo chose it, 0 to 1; none if nobody chose it yet.
