@@ -104,7 +104,7 @@ clean:
 ## distclean: clean, and the program, the compiled dependencies, ONNX Runtime, the encoder and the peers
 distclean: clean
 	$(CARGO) clean
-	rm -rf .runtime .encoder .peers .parsers .store .stores .ray .duplicates
+	rm -rf .runtime .encoder .peers .parsers .store .stores .ray .duplicates .outfits
 
 ## help: this text
 help:

@@ -3,6 +3,7 @@
 # updates it if they have changed; otherwise does nothing. install_environment.sh NAME, of:
 #   airflow   Airflow, for its DAG's test (800 MB)
 #   duplicates  what `lookbook duplicates` is benchmarked against (imagededup needs PyTorch: a download of about 3 GB)
+#   outfits   what `recommend --interactions` is compared with (300 MB)
 #   parsers   what exports third-party networks (about 3 GB)
 #   peers     what lookbook is benchmarked against (a download of about 3 GB); torch.compile also needs a C++ compiler and the
 #             Python headers

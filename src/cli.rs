@@ -450,6 +450,25 @@ struct SteeringFlags {
     min_correlation: Option<f32>,
 }
 
+/// What goes with a photo, and who chose it.
+#[derive(Debug, Args, Serialize)]
+struct OutfitFlags {
+    /// Also name the N garments that most go with each photo, by what the catalogue's photos wear together [default without
+    /// N: 3]
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "3")]
+    complete: Option<u32>,
+    /// For --complete: photos of the catalogue that have to wear a garment with the others [default: 10]
+    #[arg(long, value_name = "PHOTOS")]
+    min_support: Option<u32>,
+    /// Parquet or CSV table of who chose which photo of the catalogue, with the columns `user`, `photo_id` (or `path`, or
+    /// `file_name`) and, if they differ, `weight`: photos that the same people chose come first
+    #[arg(long, value_name = "FILE")]
+    interactions: Option<PathBuf>,
+    /// Weight of the interactions, from 0 (looks alone) to 1 [default: 0.3]
+    #[arg(long, value_name = "SHARE")]
+    blend: Option<f64>,
+}
+
 #[derive(Debug, Args, Serialize)]
 struct DuplicatesFlags {
     /// Folder with the feature table
@@ -492,6 +511,9 @@ struct RecommendFlags {
     #[command(flatten)]
     #[serde(flatten)]
     steering: SteeringFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    outfit: OutfitFlags,
     /// Looks to recommend for each photo [default: 5]
     #[arg(long)]
     top: Option<u32>,

@@ -125,6 +125,8 @@ pub mod gates;
 pub mod graph;
 mod guard;
 #[doc(hidden)]
+pub mod interactions;
+#[doc(hidden)]
 pub mod labels;
 mod mask;
 #[doc(hidden)]
@@ -167,5 +169,7 @@ pub mod table;
 pub mod threads;
 #[doc(hidden)]
 pub mod units;
+#[doc(hidden)]
+pub mod worn;
 
 pub use error::{Error, Result};

@@ -25,8 +25,8 @@ use versions::{Folder, VERSIONS};
 
 /// The settings that name a catalogue, whose photos are not copied.
 const CATALOGUES: [&str; 2] = ["catalogue", "photos"];
-/// The setting that names a table of metadata, which is read where it lies.
-const METADATA: &str = "metadata";
+/// The settings that name a table of the user's own, which is read where it lies.
+const OWN_TABLES: [&str; 2] = ["metadata", "interactions"];
 /// The setting that names a run folder, which holds the stages' folders.
 const RUN: &str = "run";
 /// How long to wait for another process that is downloading the same folder.
@@ -167,7 +167,7 @@ impl Mirror {
     fn value(&mut self, name: &str, path: &Path) -> Result<PathBuf> {
         let is_list = path.extension().is_some_and(|it| it == "parquet" || it == "csv");
         let is_catalogue = CATALOGUES.contains(&name) && is_stored(path);
-        if name == METADATA {
+        if OWN_TABLES.contains(&name) {
             return Ok(path.to_owned());
         }
         if is_catalogue && (is_list || self.open(&self.local(path)?, path)?.current.is_none()) {

@@ -67,6 +67,7 @@ impl Adviser {
         answer.worn = worn(eyes.colors.labels(), &look.cells);
         answer.steering = self.shelf.asked_for(&look.cells);
         answer.neighbours = self.shelf.recommend(&look);
+        answer.completion = self.shelf.complete(&look);
         Ok((answer, Some(Seen { photo, label_map })))
     }
 }

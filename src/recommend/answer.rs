@@ -47,9 +47,17 @@ pub struct Recommended {
     pub path: String,
     /// Correlation with the query photo, -1 to 1.
     pub correlation: f32,
-    /// What photos are ranked by if something is liked or not: the correlation plus the contributions of `preferences`.
+    /// What photos are ranked by if something is liked or not, or with interactions: the correlation, blended with
+    /// `item_score`, plus the contributions of `preferences`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<f32>,
+    /// With interactions: `item_cosine` as a share of the largest, 0 to 1; what is expected of its look if nobody chose it
+    /// yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item_score: Option<f32>,
+    /// With interactions: how much the people who chose the query photo chose it, 0 to 1; none if nobody chose it yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item_cosine: Option<f32>,
     /// With `diverse`: its largest correlation with a neighbour that was picked before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub most_like_earlier: Option<f32>,
@@ -62,6 +70,54 @@ pub struct Recommended {
     /// What is liked or not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub preferences: Vec<Preference>,
+}
+
+/// What goes with a photo.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Completion {
+    /// What the garments go with: the photo's own ones that cover most, as many as enough photos of the catalogue wear
+    /// together; empty if too few wear even the first.
+    pub with: Vec<String>,
+    /// Photos of the catalogue that wear all of these.
+    pub photos: u32,
+    /// Photos of the catalogue in which anything is worn.
+    pub catalogue_photos: u32,
+    /// The garments, the largest smoothed lift first.
+    pub garments: Vec<Garment>,
+}
+
+/// A garment that goes with a photo.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Garment {
+    /// The category.
+    pub name: String,
+    /// Photos of the catalogue that wear it with the others.
+    pub photos: u32,
+    /// Their share of the catalogue's photos, 0 to 1.
+    pub support: f64,
+    /// Their share of the photos that wear the others, 0 to 1.
+    pub confidence: f64,
+    /// The share of all photos that wear it, 0 to 1.
+    pub usual: f64,
+    /// `confidence` / `usual`.
+    pub lift: f64,
+    /// The lift, drawn towards 1 if it comes from few photos.
+    pub smoothed_lift: f64,
+    /// log2 of the lift.
+    pub pmi: f64,
+    /// Its most usual colours in those photos, the commonest first.
+    pub colors: Vec<UsualColor>,
+    /// Photos of the catalogue that wear it with the others, those most like the photo first.
+    pub looks: Vec<Recommended>,
+}
+
+/// A colour of a garment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct UsualColor {
+    /// The colour.
+    pub name: String,
+    /// Share of the photos that wear the garment with the others, 0 to 1. A garment may have several colours.
+    pub share: f64,
 }
 
 /// What is recommended for one photo.
@@ -78,6 +134,9 @@ pub struct Recommendation {
     pub steering: Vec<String>,
     /// The nearest photos.
     pub neighbours: Vec<Recommended>,
+    /// What goes with it, if that was asked for and something is worn in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completion: Option<Completion>,
     /// The contact sheet, if one was requested.
     pub contact_sheet: Option<PathBuf>,
 }
@@ -86,7 +145,12 @@ impl Recommendation {
     /// Of a photo for which nothing is recommended (yet).
     pub(super) fn without_neighbours(photo: PathBuf, problem: Option<String>) -> Self {
         let (worn, steering, neighbours) = (Vec::new(), Vec::new(), Vec::new());
-        Self { photo, problem, worn, steering, neighbours, contact_sheet: None }
+        Self { photo, problem, worn, steering, neighbours, completion: None, contact_sheet: None }
+    }
+
+    /// The photos that show what goes with it.
+    pub(super) fn looks(&self) -> impl Iterator<Item = &Recommended> {
+        self.completion.iter().flat_map(|it| &it.garments).flat_map(|it| &it.looks)
     }
 }
 
@@ -111,6 +175,7 @@ impl fmt::Display for Recommendation {
             return if is_silent { Ok(()) } else { writeln!(f, "  no photo of the catalogue {problem}") };
         }
         self.write_neighbours(f)?;
+        self.completion.iter().try_for_each(|it| write!(f, "{it}"))?;
         match &self.contact_sheet {
             Some(sheet) => writeln!(f, "  picture: {}", sheet.display()),
             None => Ok(()),
@@ -151,15 +216,41 @@ impl Recommended {
         };
         // Adding 0 makes -0 plain.
         let earlier = self.most_like_earlier.map(|it| format!("{:.2}", (it * 100.0).round() / 100.0 + 0.0));
-        let groups: [(&str, Vec<String>); 5] = [
+        let chosen = self.item_cosine.filter(|it| *it > 0.0).map(|it| format!("{it:.3}"));
+        let groups: [(&str, Vec<String>); 6] = [
             ("", for_it.take(TEXT_CELLS).collect()),
             ("but ", against.take(TEXT_CELLS).collect()),
             ("liked ", preferred(true)),
             ("not liked ", preferred(false)),
+            ("chosen by the same people ", chosen.into_iter().collect()),
             ("most like an earlier one ", earlier.into_iter().collect()),
         ];
         let told = groups.into_iter().filter(|(_, cells)| !cells.is_empty());
         told.map(|(kind, cells)| format!("{kind}{}", cells.join(", "))).collect()
+    }
+}
+
+impl fmt::Display for Completion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.with.is_empty() {
+            return writeln!(f, "  to go with it: too few photos of the catalogue wear what it wears");
+        }
+        let with = self.with.join(", ");
+        if self.garments.is_empty() {
+            let photos = self.photos;
+            return writeln!(f, "  to go with {with}: nothing in particular, by {photos} photos of the catalogue");
+        }
+        writeln!(f, "  to go with {with}, as {} photos of the catalogue wear it:", self.photos)?;
+        for it in &self.garments {
+            let percent = |share: f64| format!("{:.0} %", share * 100.0);
+            let colors = it.colors.iter().map(|it| format!("{} {}", it.name, percent(it.share)));
+            let colors = colors.collect::<Vec<_>>().join(", ");
+            let (here, usual) = (percent(it.confidence), percent(it.usual));
+            writeln!(f, "    {}: {here} of them, {usual} of all (lift {:.2}); {colors}", it.name, it.lift)?;
+            let looks = it.looks.iter().map(|it| format!("{} ({:.3})", it.file_name, it.correlation));
+            writeln!(f, "      {}", looks.collect::<Vec<_>>().join(", "))?;
+        }
+        Ok(())
     }
 }
 

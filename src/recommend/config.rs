@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Device;
+use crate::error::{Error, Result};
 use crate::rejects::DEFAULT_MAX_REJECT_FRACTION;
 use crate::similarity::{Comparison, DEFAULT_LATENT_DIMENSIONS, DEFAULT_MIN_COMMON, Measure};
 
@@ -12,6 +13,10 @@ use crate::similarity::{Comparison, DEFAULT_LATENT_DIMENSIONS, DEFAULT_MIN_COMMO
 pub(super) const STAGE: &str = "recommend";
 /// Default of `top`.
 pub const DEFAULT_TOP: u32 = 5;
+/// Default of `min_support`.
+pub const DEFAULT_MIN_SUPPORT: u32 = 10;
+/// Default of `blend`.
+pub const DEFAULT_BLEND: f64 = 0.3;
 
 /// How the result is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -68,6 +73,14 @@ pub struct Config {
     pub diverse: f32,
     /// The least correlation of a photo that is recommended.
     pub min_correlation: Option<f32>,
+    /// Garments to name that go with each photo; 0 for none.
+    pub complete: u32,
+    /// Photos of the catalogue that have to wear such a garment with what the photo wears ([`DEFAULT_MIN_SUPPORT`]).
+    pub min_support: u32,
+    /// Table of events, `.parquet` or `.csv`, of who chose which photo of the catalogue; without it the looks alone count.
+    pub interactions: Option<PathBuf>,
+    /// Weight of the interactions, 0 to 1 ([`DEFAULT_BLEND`]); the looks have the rest.
+    pub blend: Option<f64>,
     /// Photos to answer at once, into tables: a folder tree, a dataset folder, or a Parquet or CSV list.
     pub photos: Option<PathBuf>,
     /// For `photos`: the largest share of them that may be rejected ([`DEFAULT_MAX_REJECT_FRACTION`]).
@@ -102,6 +115,10 @@ impl Default for Config {
             duplicates: None,
             diverse: 0.0,
             min_correlation: None,
+            complete: 0,
+            min_support: DEFAULT_MIN_SUPPORT,
+            interactions: None,
+            blend: None,
             photos: None,
             max_reject_fraction: DEFAULT_MAX_REJECT_FRACTION,
             output: None,
@@ -116,6 +133,33 @@ impl Config {
     pub(super) fn comparison(&self) -> Comparison {
         let Self { measure, min_common, latent_dimensions, .. } = *self;
         Comparison { measure, min_common, latent_dimensions }
+    }
+
+    /// Checks what concerns what goes with a photo, and who chose what.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the setting.
+    pub(super) fn check_outfits(&self) -> Result<()> {
+        let bad = |setting: &str, problem: String| Err(Error::config(format!("recommend.{setting}"), problem));
+        if self.complete > 0 && self.min_support == 0 {
+            return bad("min_support", "is 0; use 1 or more".to_owned());
+        }
+        if self.complete > 0 && self.photos.is_some() {
+            let problem = "is for single photos, which are shown; leave out `photos`, or take what is worn together from \
+                           pairs_worn.parquet of `lookbook similarity`";
+            return bad("complete", problem.to_owned());
+        }
+        match self.blend {
+            Some(blend) if !(0.0..=1.0).contains(&blend) => {
+                bad("blend", format!("is {blend}; use 0 (looks alone) to 1 (interactions alone)"))
+            }
+            Some(_) if self.interactions.is_none() => {
+                let problem =
+                    "is set, but there is nothing to blend with; name a table of who chose what (`interactions`)";
+                bad("blend", problem.to_owned())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The folder with the groups of duplicates, if they are asked for.

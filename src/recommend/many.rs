@@ -44,6 +44,7 @@ impl StageConfig for Config {
         "embedder",
         "features",
         "metadata",
+        "interactions",
         "duplicates",
         "photos",
         "max_reject_fraction",
@@ -81,7 +82,8 @@ fn files_read(config: &Config) -> Result<Vec<PathBuf>> {
     let embedder = config.embedder.as_deref().map(Parser::reads).transpose()?;
     let groups = config.groups_of_duplicates().map(duplicates::file);
     let models = Model::reads(&config.model)?.into_iter().chain(embedder.into_iter().flatten());
-    let tables = table::parts(&config.features)?.into_iter().chain(config.metadata.clone()).chain(groups);
+    let own = [&config.metadata, &config.interactions].map(Clone::clone).into_iter().flatten();
+    let tables = table::parts(&config.features)?.into_iter().chain(own).chain(groups);
     Ok(models.chain(tables).collect())
 }
 

@@ -14,6 +14,8 @@ use crate::stage::Common;
 
 mod adviser;
 mod answer;
+mod chosen;
+mod complete;
 mod config;
 mod diverse;
 mod duplicates;
@@ -26,8 +28,9 @@ mod steering;
 mod tables;
 
 use adviser::Adviser;
-pub use answer::{Preference, Recommendation, Recommended, WornCell};
-pub use config::{Config, DEFAULT_TOP, Format};
+pub use answer::{Completion, Garment, Preference, Recommendation, Recommended, UsualColor, WornCell};
+use complete::write_pairs_worn;
+pub use config::{Config, DEFAULT_BLEND, DEFAULT_MIN_SUPPORT, DEFAULT_TOP, Format};
 use networks::Opened;
 pub(crate) use sheet::catalogue_pictures;
 use sheet::draw_sheets;
@@ -58,6 +61,9 @@ pub fn run(config: &Config, photos: &[PathBuf], common: &Common) -> Result<Vec<R
     }
     if let Some(output) = &config.output {
         draw_sheets(&mut adviser, folder.root(), output, &mut answers)?;
+        if config.complete > 0 {
+            write_pairs_worn(output, &adviser.shelf.features)?;
+        }
     }
     Ok(answers.into_iter().map(|(answer, _)| answer).collect())
 }

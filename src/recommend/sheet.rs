@@ -1,4 +1,5 @@
-//! Contact sheets: a photo and its neighbours, side by side.
+//! Contact sheets: a photo and its neighbours, side by side, and below them photos of what goes with it, a row for each
+//! garment.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use crate::picture::{self, Panel};
 use crate::stage::Summary;
 
 use super::adviser::{Adviser, Seen};
-use super::answer::{Recommendation, Recommended};
+use super::answer::{Garment, Recommendation, Recommended};
 
 /// Pictures in a row of a contact sheet.
 const SHEET_COLUMNS: usize = 6;
@@ -30,7 +31,7 @@ pub(super) fn draw_sheets(
     answers: &mut [(Recommendation, Option<Seen>)],
 ) -> Result<()> {
     files::create_folder(output)?;
-    let wanted = answers.iter().flat_map(|(answer, _)| &answer.neighbours);
+    let wanted = answers.iter().flat_map(|(answer, _)| answer.neighbours.iter().chain(answer.looks()));
     let wanted: HashMap<u32, &str> = wanted.map(|it| (it.photo_id, it.path.as_str())).collect();
     let pictures = outlined_on(adviser, catalogue_pictures(features, &wanted)?)?;
     let labels = adviser.eyes.colors.labels().clone();
@@ -48,10 +49,28 @@ pub(super) fn draw_sheets(
         let path = output.join(format!("{number:03}_{stem}.png"));
         let sheet = picture::contact_sheet_of(&tiles, SHEET_COLUMNS, CAPTION_LINES)?;
         let legend = picture::legend(&labels, &of_photo.into_iter().collect::<Vec<_>>(), sheet.width_px)?;
-        files::write(&path, &picture::png(&picture::stacked(&[sheet, legend])))?;
+        let mut rows = vec![sheet, legend];
+        rows.extend(rows_of_looks(&labels, answer, &pictures)?);
+        files::write(&path, &picture::png(&picture::stacked(&rows)))?;
         answer.contact_sheet = Some(path);
     }
     Ok(())
+}
+
+/// A row of photos for each garment that goes with a photo, in which it is outlined.
+fn rows_of_looks(labels: &LabelSet, answer: &Recommendation, pictures: &HashMap<u32, Seen>) -> Result<Vec<Photo>> {
+    let garments = answer.completion.iter().flat_map(|it| &it.garments).filter(|it| !it.looks.is_empty());
+    let row = |garment: &Garment| {
+        let category: BTreeSet<u8> = labels.category_named(&garment.name).into_iter().collect();
+        let with = format!("with {} ({:.0} %)", garment.name, garment.confidence * 100.0);
+        let tile = |it: &Recommended| match pictures.get(&it.photo_id) {
+            Some(seen) => seen.tile(&category, format!("{with}\n{}  {:.3}", it.file_name, it.correlation)),
+            None => missing_tile(it),
+        };
+        let tiles: Vec<Panel> = garment.looks.iter().map(tile).collect();
+        picture::contact_sheet(&tiles, SHEET_COLUMNS)
+    };
+    garments.map(row).collect()
 }
 
 /// The pictures of neighbours with the category of each pixel, from the network.

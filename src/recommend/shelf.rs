@@ -8,8 +8,10 @@ use crate::files::OpenFolder;
 use crate::metadata::{self, Condition};
 use crate::similarity::{Correlator, Measure, open_features};
 
-use super::answer::Recommended;
-use super::config::Config;
+use super::answer::{Completion, Recommended};
+use super::chosen::Chosen;
+use super::complete::Completer;
+use super::config::{Config, DEFAULT_BLEND};
 use super::steering::Steering;
 use super::{diverse, duplicates};
 
@@ -49,13 +51,17 @@ pub(super) struct Shelf {
     groups: Option<Vec<Option<u32>>>,
     /// The rows, in the order of their photos' checksums; only if many photos are asked about.
     by_content: Option<Vec<u32>>,
+    /// Who chose what, if that counts.
+    chosen: Option<Chosen>,
+    /// Finds what goes with a photo, if that was asked for.
+    completer: Option<Completer>,
 }
 
 impl Shelf {
     /// Reads the feature table in `folder`, and what `config` asks for of it.
     ///
     /// # Errors
-    /// As [`open_features`], [`Steering::new`] and [`metadata::chosen`].
+    /// As [`open_features`], [`Steering::new`], [`metadata::chosen`] and [`Chosen::open`].
     pub(super) fn open(config: &Config, condition: Option<&Condition>, folder: &OpenFolder) -> Result<Self> {
         let features = open_features(folder, config.measure)?;
         let steering = Steering::new(config, &features.labels)?;
@@ -75,8 +81,25 @@ impl Shelf {
             rows.sort_by(|&a, &b| content(&features, a).cmp(content(&features, b)));
             rows
         });
-        let (top, measure) = (config.top as usize, config.measure);
-        Ok(Self { features, correlator, steering, top, measure, allowed, said, liked, main_colors, groups, by_content })
+        let weight = config.blend.unwrap_or(DEFAULT_BLEND);
+        let chosen = config.interactions.as_deref().map(|it| Chosen::open(it, &features, weight)).transpose()?;
+        said.extend(chosen.as_ref().map(|_| format!("chosen by the same people {weight}")));
+        let completer = (config.complete > 0).then(|| Completer::new(&features, config.complete, config.min_support));
+        Ok(Self {
+            features,
+            correlator,
+            steering,
+            top: config.top as usize,
+            measure: config.measure,
+            allowed,
+            said,
+            liked,
+            main_colors,
+            groups,
+            by_content,
+            chosen,
+            completer,
+        })
     }
 
     /// In words, what was asked for and what it is for a photo with these cells.
@@ -87,7 +110,9 @@ impl Shelf {
     /// The nearest photos of a look, with the reasons.
     pub(super) fn recommend(&self, look: &Look) -> Vec<Recommended> {
         let Some(correlations) = self.correlations(look) else { return Vec::new() };
-        let scores = self.scores(look, &correlations);
+        let ranked = |it: &Chosen| it.rank(&self.correlator, &correlations, &self.with_content(&look.digest));
+        let ranking = self.chosen.as_ref().and_then(ranked);
+        let scores = self.scores(look, &correlations, ranking.as_ref().map_or(&correlations, |it| &it.blended.scores));
         let diverse = self.steering.diverse;
         let candidates = if diverse > 0.0 { (CANDIDATES_PER_PHOTO * self.top).max(LEAST_CANDIDATES) } else { self.top };
         let nearest = self.correlator.nearest(&scores, candidates, |_| true);
@@ -99,8 +124,26 @@ impl Shelf {
         } else {
             nearest.iter().map(|&(row, _)| (row, None)).collect()
         };
-        let ranked = (1..).zip(picked);
-        ranked.map(|(rank, (row, most_like))| self.recommended(look, rank, row, correlations[row], most_like)).collect()
+        let recommended = |(rank, (row, most_like_earlier)): (u32, (usize, Option<f32>))| Recommended {
+            score: (ranking.is_some() || !self.liked.is_empty()).then_some(scores[row]),
+            item_score: ranking.as_ref().map(|it| it.blended.item_scores[row]),
+            item_cosine: ranking.as_ref().map(|it| it.cosines[row]).filter(|it| !it.is_nan()),
+            most_like_earlier,
+            ..self.recommended(look, rank, row, correlations[row])
+        };
+        (1..).zip(picked).map(recommended).collect()
+    }
+
+    /// What goes with a look in which something is worn, if that was asked for.
+    pub(super) fn complete(&self, look: &Look) -> Option<Completion> {
+        let completer = self.completer.as_ref().filter(|_| look.cells.iter().any(|share| *share > 0.0))?;
+        let compared = self.correlations(look).map(|it| (self.scores(look, &it, &it), it));
+        let looks = |wears: &dyn Fn(usize) -> bool| {
+            let Some((scores, correlations)) = &compared else { return Vec::new() };
+            let nearest = self.correlator.nearest(scores, self.top, wears).into_iter().zip(1..);
+            nearest.map(|((row, _), rank)| self.recommended(look, rank, row, correlations[row])).collect()
+        };
+        Some(completer.complete(&self.features, &look.cells, looks))
     }
 
     /// The correlations of a look with all photos; `None` if it cannot be compared.
@@ -112,8 +155,8 @@ impl Shelf {
         is_worn.then(|| self.correlator.correlate(&look.cells))
     }
 
-    /// What photos are ranked by; NaN for one that may not be recommended.
-    fn scores(&self, look: &Look, correlations: &[f32]) -> Vec<f32> {
+    /// What photos are ranked by, `base` and what is liked; NaN for one that may not be recommended.
+    fn scores(&self, look: &Look, correlations: &[f32], base: &[f32]) -> Vec<f32> {
         let own = self.with_content(&look.digest);
         let own_groups: HashSet<u32> = own.iter().filter_map(|&row| self.group(row)).collect();
         let colors: Vec<u8> = self.steering.matched.iter().map(|it| self.color_of(look, it.category)).collect();
@@ -124,7 +167,7 @@ impl Shelf {
                 && (own_groups.is_empty() || self.group(row).is_none_or(|it| !own_groups.contains(&it)))
         };
         let liked = |row: usize| self.liked.get(row).copied().unwrap_or(0.0);
-        let score = |row: usize| if is_left(row) { correlations[row] + liked(row) } else { f32::NAN };
+        let score = |row: usize| if is_left(row) { base[row] + liked(row) } else { f32::NAN };
         let mut scores: Vec<f32> = (0..correlations.len()).map(score).collect();
         // The photo itself is not recommended if it is in the catalogue.
         for row in own {
@@ -175,29 +218,21 @@ impl Shelf {
         }
     }
 
-    fn recommended(
-        &self,
-        look: &Look,
-        rank: u32,
-        row: usize,
-        correlation: f32,
-        most_like_earlier: Option<f32>,
-    ) -> Recommended {
+    /// A photo, and why it is recommended.
+    fn recommended(&self, look: &Look, rank: u32, row: usize, correlation: f32) -> Recommended {
         let why = self.correlator.why(&look.cells, row);
         let preferences = self.steering.preferences(self.features.row(row));
-        let score = self.liked.get(row).map(|liked| correlation + liked);
         Recommended {
             rank,
             photo_id: self.features.photo_ids[row],
             file_name: self.features.file_names[row].clone(),
             path: self.features.paths[row].clone(),
             correlation,
-            score,
-            most_like_earlier,
             shared_cells: why.shared_cells,
             unshared_cells: why.unshared_cells,
             other_cells: why.other_cells,
             preferences,
+            ..Recommended::default()
         }
     }
 }

@@ -60,6 +60,7 @@ fn check(config: &Config) -> Result<Option<Condition>> {
             return Err(Error::config(setting, "is 0; use 1 or more"));
         }
     }
+    config.check_outfits()?;
     let bad = |setting: &str, problem: String| Err(Error::config(format!("recommend.{setting}"), problem));
     if !(0.0..=1.0).contains(&config.diverse) {
         return bad("diverse", format!("is {}; use 0 to 1", config.diverse));

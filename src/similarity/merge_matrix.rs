@@ -8,6 +8,7 @@ use super::counts::{FEATURE_COUNTS, count_nearest};
 use super::tables::{self, MATRIX_FOLDER, NEIGHBOURS_FILE, PAIRS_FOLDER, PHOTOS_FILE, write_neighbours};
 use crate::error::Result;
 use crate::stage::{self, Common, Outcome, Stage};
+use crate::worn::PAIRS_FILE;
 use crate::{files, shard};
 
 /// Merges all shards of the similarity folder `output` into it. All must exist and come from the same settings and
@@ -32,7 +33,10 @@ pub(super) fn merge(output: &Path, common: &Common) -> Result<Outcome> {
         neighbours.extend(tables::read_neighbours(&folder.path(NEIGHBOURS_FILE))?);
         photos += summary.counts.count("photos").unwrap_or_default();
     }
-    files::adopt(&first.path(PHOTOS_FILE), &stage.path(PHOTOS_FILE))?;
+    // Every shard has these of all photos.
+    for whole in [PHOTOS_FILE, PAIRS_FILE] {
+        files::adopt(&first.path(whole), &stage.path(whole))?;
+    }
     write_neighbours(&stage.path(NEIGHBOURS_FILE), &neighbours)?;
     stage.count("photos", photos);
     stage.count("neighbours", neighbours.len());

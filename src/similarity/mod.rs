@@ -1,7 +1,7 @@
 //! `similarity`: computes a correlation matrix and nearest neighbours from a feature table.
 //!
-//! In: a features folder. Out: `photos.parquet`, `neighbours.parquet`, `run.json` and, if requested,
-//! `matrix/part-NNNNN.parquet` and `pairs/part-NNNNN.parquet` (see [`crate::similarity::tables`]). The numbers depend
+//! In: a features folder. Out: `photos.parquet`, `neighbours.parquet`, `pairs_worn.parquet` ([`crate::worn`]), `run.json`
+//! and, if requested, `matrix/part-NNNNN.parquet` and `pairs/part-NNNNN.parquet` (see [`crate::similarity::tables`]). The numbers depend
 //! neither on how the work is split nor on the number of workers.
 
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use crate::labels::MAX_CELLS;
 use crate::metadata::{self, Condition};
 use crate::stage::{self, Common, Listing, Outcome, Read, RunFolders, Stage, StageConfig, TableForm};
 use crate::table;
+use crate::worn::{PAIRS_FILE, PairCounts, write_pairs};
 
 use tables::{MATRIX_FOLDER, NEIGHBOURS_FILE, PAIRS_FOLDER, PHOTOS_FILE, write_neighbours, write_photos};
 
@@ -158,6 +159,7 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     let folders = folders(config, &stage)?;
     let correlator = Correlator::new(&features, Comparison::from(config));
     write_photos(&stage.path(PHOTOS_FILE), &features)?;
+    write_pairs(&stage.path(PAIRS_FILE), &PairCounts::of(&features))?;
     let neighbours = if config.is_approximate(features.len()) {
         let found = approximate::run(config, &correlator, &cut.range())?;
         tracing::info!("{STAGE}: {:.1} % of the exact neighbours of a sample were found", 100.0 * found.recall);

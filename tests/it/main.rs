@@ -25,6 +25,7 @@ mod metadata;
 mod model;
 mod night;
 mod nightly;
+mod outfits;
 mod parser;
 mod photo;
 mod pipeline;
