@@ -61,6 +61,13 @@ pub(super) fn read(path: &Path, labels: &LabelSet) -> Result<(Vec<u8>, usize)> {
     Ok((label_map, reader.info().width as usize))
 }
 
+/// The label map, `[height, width]`, and the width of the photo with this SHA-256 (lower-case hexadecimal), of the `labels` of
+/// the features folder `features`; `None` if it has no mask that can be read.
+pub(crate) fn find(features: &Path, content_sha256: &str, labels: &LabelSet) -> Option<(Vec<u8>, usize)> {
+    let path = features.join(FOLDER).join(content_sha256.get(..2)?).join(format!("{content_sha256}.png"));
+    read(&path, labels).ok()
+}
+
 /// Width and height of a mask.
 pub(super) fn size(path: &Path) -> Result<(u32, u32)> {
     opened(path).map(|reader| (reader.info().width, reader.info().height))
