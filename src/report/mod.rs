@@ -24,7 +24,7 @@ use run::Run;
 impl StageConfig for Config {
     const NAME: &'static str = STAGE;
     const SEEDED: bool = true;
-    const WITHOUT_EFFECT: &'static [&'static str] = &["run", "model", "output", "device"];
+    const WITHOUT_EFFECT: &'static [&'static str] = &["run", "model", "output", "metadata", "duplicates", "device"];
 
     fn folder(&self) -> PathBuf {
         self.output.clone()
@@ -43,8 +43,8 @@ impl StageConfig for Config {
     }
 
     fn reads(&self) -> Result<Vec<Read>> {
-        let run = Run::open(&self.run, self.model.as_deref())?;
-        Ok(run.records().chain(run.model_files()?).map(Read::File).collect())
+        let run = Run::open(self)?;
+        Ok(run.records().chain(run.files_beside()?).map(Read::File).collect())
     }
 
     fn run(&self, common: &Common) -> Result<Outcome> {
@@ -60,7 +60,7 @@ impl StageConfig for Config {
 /// be run.
 pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config.check()?;
-    let run = Run::open(&config.run, config.model.as_deref())?;
+    let run = Run::open(config)?;
     let stages = run.stages()?;
     if common.dry_run {
         let mut planned = stage::dry_run(STAGE, &config.output, common, config)?;

@@ -3,14 +3,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow::datatypes::Field;
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, keys};
+use lookbook::duplicates::GROUPS_FILE;
 use lookbook::features::FeatureTable;
 use lookbook::labels::LabelSet;
 use lookbook::similarity::{self, Correlator, Measure};
-use lookbook::stage::Common;
+use lookbook::stage::{Common, Stage};
+use lookbook::table::{schema, write_table};
 use lookbook::{convert, report, segment};
 
 /// Photos of the shop by name, with what is worn in them from top to bottom.
@@ -38,13 +43,17 @@ const BLACK: Rgb = [12, 12, 12];
 const BLUE: Rgb = [30, 60, 190];
 const BROWN: Rgb = [110, 65, 30];
 const SIZE_PX: (u32, u32) = (60, 90);
-/// The brand of each photo, and the name of its column.
+/// Name of a column of the metadata, and its values in turn; the last one has none.
 const BRAND: &str = "<b>brand</b>";
-const BRANDS: [&str; 4] = ["Acme", "</script><script>window.bad=1</script>", "\u{202e}\u{2028}\"", ""];
+const BRANDS: [Option<&str>; 4] =
+    [Some("Acme"), Some("</script><script>window.bad=1</script>"), Some("\u{202e}x\u{2028}y"), None];
+/// Photos that are duplicates, by their places in [`PHOTOS`]; the first represents them.
+const DOUBLES: [&[usize]; 2] = [&[9, 2, 3], &[4, 5]];
 
 /// A report of the photos, with metadata.
 struct Shop {
     _place: tempfile::TempDir,
+    run: PathBuf,
     report: PathBuf,
     table: FeatureTable,
     neighbours: Vec<similarity::Neighbour>,
@@ -69,11 +78,17 @@ impl Shop {
         let similarity =
             similarity::Config { features: at("features"), output: at("similarity"), ..Default::default() };
         similarity::run(&similarity, &common).unwrap().published().expect("it is published");
-        let config = report::Config { run: place.path().to_owned(), output: at("report"), ..Default::default() };
+        write_metadata(&at("items.csv"));
+        let config = report::Config {
+            run: place.path().to_owned(),
+            output: at("report"),
+            metadata: Some(at("items.csv")),
+            ..Default::default()
+        };
         report::run(&config, &common).unwrap().published().expect("it is published");
         let table = FeatureTable::open(&at("features")).unwrap();
         let neighbours = similarity::read_neighbours(&at("similarity")).unwrap();
-        Self { report: config.output, table, neighbours, _place: place }
+        Self { run: config.run, report: config.output, table, neighbours, _place: place }
     }
 
     fn url(&self) -> String {
@@ -122,6 +137,20 @@ fn write_source(folder: &Path) {
         fs::write(folder.join("photos").join(name), jpeg).unwrap();
         mask.save(folder.join("masks").join(format!("{stem}.png"))).unwrap();
     }
+}
+
+/// What the shop knows of its photos; the last one is not in the table, and a row has no photo.
+fn write_metadata(path: &Path) {
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let mut csv = format!("file_name,{},price,title,sale,day\n", quoted(BRAND));
+    for (place, (name, _)) in PHOTOS.iter().enumerate().take(PHOTOS.len() - 1) {
+        let brand = BRANDS[place % BRANDS.len()].map(quoted).unwrap_or_default();
+        let price = if place == 1 { String::new() } else { format!("{}.5", place * 10) };
+        let row = [quoted(name), brand, price, format!("Look {place} of the season"), format!("{}", place % 2 == 0)];
+        csv += &format!("{},2026-11-{:02}\n", row.join(","), place / 4 + 1);
+    }
+    csv += "nowhere.jpg,Acme,1,None,true,2026-11-01\n";
+    fs::write(path, csv).unwrap();
 }
 
 fn rows_of(found: &Value) -> Vec<usize> {
@@ -261,21 +290,25 @@ fn chosen_photos_are_compared_side_by_side() {
     browser.press(&["c", keys::RIGHT, "c", keys::END, "c"]);
     assert_eq!(hash(&browser), "#compare=0+1+15");
     assert_eq!(browser.run("return document.activeElement.dataset.photo"), "15", "the focus stays");
+    // Nothing is worn in the fourth, so its correlations are not defined.
+    let bare = shop.row("15.jpg");
+    click(&browser, &format!("#wall [data-compare='{bare}']"));
+    let rows = [0, 1, 15, bare];
     let photos = browser.run("return [...document.querySelectorAll('#compared thead .tile')].map((it) => Number(it.dataset.photo))");
-    assert_eq!(rows_of(&photos), [0, 1, 15]);
+    assert_eq!(rows_of(&photos), rows);
     let lines = browser.run(
         "return [...document.querySelectorAll('#compared tbody [data-cell]')].map((line) =>
              [Number(line.dataset.cell), ...[...line.querySelectorAll('td')].map((it) => it.textContent)])",
     );
     let worn: Vec<usize> = (0..shop.table.labels.cell_count())
-        .filter(|&cell| [0, 1, 15].iter().any(|&row| shop.table.row(row)[cell] > 0.0))
+        .filter(|&cell| rows.iter().any(|&row| shop.table.row(row)[cell] > 0.0))
         .collect();
     assert!(worn.len() > 2, "{worn:?}");
     let mut found: Vec<usize> = lines.as_array().unwrap().iter().map(|it| it[0].as_u64().unwrap() as usize).collect();
     found.sort_unstable();
     assert_eq!(found, worn, "every cell that any of them wears");
     for line in lines.as_array().unwrap() {
-        for (place, row) in [(1, 0), (2, 1), (3, 15)] {
+        for (place, row) in (1..).zip(rows) {
             let share = shop.table.row(row)[line[0].as_u64().unwrap() as usize] * 100.0;
             let said = line[place].as_str().unwrap();
             let read: Option<f32> = said.strip_suffix(" %").map(|it| it.parse().unwrap());
@@ -283,15 +316,15 @@ fn chosen_photos_are_compared_side_by_side() {
         }
     }
     let correlator = Correlator::new(&shop.table, Measure::Pearson.into());
-    let expected = [1.0, correlator.row(0)[1]].map(|it| format!("{it:.2}"));
+    let with_first = correlator.row(0);
+    let expected = rows.map(|row| if row == bare { "–".to_owned() } else { format!("{:.2}", with_first[row]) });
     let correlations = browser.run(
         "return [...document.querySelectorAll('#compared tfoot tr:first-child td')].map((it) => it.textContent)",
     );
-    // Nothing is worn in the last one, so its correlations are not defined.
-    assert_eq!(correlations, json!([expected[0], expected[1], "–"]));
+    assert_eq!(correlations, json!(expected));
     // The same by the mark of a tile, and all by one button.
     click(&browser, "#compared [data-compare='1']");
-    assert_eq!(hash(&browser), "#compare=0+15");
+    assert_eq!(hash(&browser), format!("#compare=0+15+{bare}"));
     click(&browser, "[data-clear-compared]");
     assert_eq!((hash(&browser), browser.run("return document.getElementById('compared').hidden")), (String::new(), json!(true)));
     browser.is_silent();
@@ -315,6 +348,7 @@ fn everything_is_reached_by_keys() {
     browser.post("forward", &json!({}));
     browser.wait_for("location.hash !== ''");
     // From the search through the filters to the wall, each visibly.
+    browser.run("document.activeElement.blur()");
     browser.press(&["/"]);
     let mut stops = Vec::new();
     while focused("className") != "tile" {
@@ -395,10 +429,8 @@ fn names_are_text_whatever_they_hold_and_a_narrow_window_holds_all() {
     browser.open_page(&shop.url());
     for (name, _) in PHOTOS {
         let row = shop.row(name);
-        browser.wait_for(&format!("document.querySelector('#wall [data-photo=\"{row}\"]')"));
-        choose(&browser, row);
-        browser.run(&format!("document.querySelector('#wall [data-compare=\"{row}\"]').click()"));
-        assert_eq!(text(&browser, "#chosen strong"), name);
+        browser.run(&format!("location.hash = 'photo={row}&compare=0+{row}'"));
+        browser.wait_for(&format!("document.querySelector('#chosen strong')?.textContent === {}", json!(name)));
         assert_eq!(text(&browser, &format!("#wall [data-photo='{row}'] .name")), name);
     }
     let made = browser.run("return [window.bad ?? null, document.querySelectorAll('#gallery-photos :is(img, script, b:not(.x))').length]");
@@ -413,5 +445,185 @@ fn names_are_text_whatever_they_hold_and_a_narrow_window_holds_all() {
              .filter((it) => it.getBoundingClientRect().right > 360.5).map((it) => it.outerHTML)",
     );
     assert_eq!(cut, json!([]), "no control leaves the window");
+    browser.is_silent();
+}
+
+#[test]
+fn metadata_filter_and_their_counts_follow_each_other() {
+    let Some(browser) = Browser::open() else { return };
+    let shop = Shop::new();
+    browser.open_page(&shop.url());
+    // By place in PHOTOS, which is not the order of the rows.
+    let rows = |is_wanted: &dyn Fn(usize) -> bool| {
+        let mut rows: Vec<usize> = (0..PHOTOS.len()).filter(|&it| is_wanted(it)).map(|it| shop.row(PHOTOS[it].0)).collect();
+        rows.sort_unstable();
+        rows
+    };
+    let in_table = PHOTOS.len() - 1;
+    let titles = browser.run("return [...document.querySelectorAll('.facet > summary')].map((it) => it.textContent)");
+    assert_eq!(titles, json!(["Category", "Colour", BRAND, "price", "title", "sale", "day"]));
+    let evil = BRANDS[1].unwrap();
+    assert_eq!(count_of(&browser, BRAND, evil), 4);
+    assert_eq!(count_of(&browser, BRAND, "(no value)"), 4);
+    tick(&browser, BRAND, evil);
+    let is_evil = |it: usize| it < in_table && it % 4 == 1;
+    assert_eq!(wall(&browser), rows(&is_evil));
+    // Of these, only one is on sale... none: they are the odd ones.
+    assert_eq!((count_of(&browser, "sale", "yes"), count_of(&browser, "sale", "no")), (0, 4));
+    // One of them has no price.
+    let note = "return [...document.querySelectorAll('.facet .soft')].map((it) => it.textContent)";
+    assert_eq!(browser.run(note)[0], "50.5 to 130.5 in 3 photos");
+    tick(&browser, BRAND, "(no value)");
+    assert_eq!(wall(&browser), rows(&|it| is_evil(it) || it == in_table || it % 4 == 3), "any of a filter");
+    tick(&browser, BRAND, evil);
+    tick(&browser, BRAND, "(no value)");
+    assert_eq!(wall(&browser).len(), 16);
+    // A range: photos without a price are in none.
+    browser.keys(".range input", "20.5");
+    browser.keys(".range input:last-child", "60");
+    let is_priced = |it: usize| it < in_table && it != 1 && (2..=5).contains(&it);
+    assert_eq!(wall(&browser), rows(&is_priced));
+    assert_eq!(hash(&browser), "#from.price=20.5&to.price=60");
+    assert_eq!(count_of(&browser, "day", "2026-11-01"), 2, "counts follow the range");
+    // Text with many values is searched, in upper or lower case.
+    browser.keys("[aria-label='title contains']", "LOOK 5");
+    assert_eq!(wall(&browser), rows(&|it| it == 5));
+    let address = hash(&browser);
+    browser.open_page(&format!("{}{address}", shop.url()));
+    assert_eq!(wall(&browser), rows(&|it| it == 5));
+    let typed = "return [...document.querySelectorAll('.facet :is([type=number], [type=search])')].map((it) => it.value)";
+    assert_eq!(browser.run(typed), json!(["20.5", "60", "LOOK 5"]), "the fields say what the link does");
+    let chips = browser.run("return [...document.querySelectorAll('#chips .chip bdi')].map((it) => it.textContent)");
+    assert_eq!(chips, json!(["price: 20.5 to 60", "title: “LOOK 5”"]));
+    click(&browser, "#chips [data-clear-filters]");
+    // The search finds metadata, too; the chosen photo shows its own.
+    browser.keys("#search", "window.bad");
+    let with_name = |it: usize| PHOTOS[it].0.contains("window.bad");
+    assert_eq!(wall(&browser), rows(&|it| is_evil(it) || with_name(it)));
+    choose(&browser, shop.row(PHOTOS[5].0));
+    let shown = browser.run("return [...document.querySelectorAll('#chosen .metadata > *')].map((it) => it.textContent)");
+    assert_eq!(shown, json!([BRAND, evil, "price", "50.5", "title", "Look 5 of the season", "sale", "no", "day", "2026-11-02"]));
+    // What is near is near among those that match.
+    assert!(near(&browser).iter().all(|row| wall(&browser).contains(row)));
+    assert!(text(&browser, "#chosen").contains("photos that match"));
+    browser.is_silent();
+}
+
+#[test]
+fn more_and_less_of_a_cell_rank_the_photos_anew() {
+    let Some(browser) = Browser::open() else { return };
+    let shop = Shop::new();
+    browser.open_page(&shop.url());
+    let row = shop.row("07.jpg");
+    choose(&browser, row);
+    let before = near(&browser);
+    let cell = |name: &str| shop.table.labels.cell_names().iter().position(|it| it == name).unwrap();
+    let (shoe, dress) = (cell("shoe_brown"), cell("dress_red"));
+    click(&browser, &format!("#chosen .worn [data-like='{shoe}']"));
+    click(&browser, &format!("#chosen .worn [data-unlike='{dress}']"));
+    assert_eq!(hash(&browser), format!("#photo={row}&like=shoe_brown&unlike=dress_red"));
+    // The definition: the correlation, plus the share of what is liked, less that of what is not.
+    let correlations = Correlator::new(&shop.table, Measure::Pearson.into()).row(row);
+    let score = |other: usize| {
+        let cells = shop.table.row(other);
+        f64::from(correlations[other]) + f64::from(cells[shoe]) - f64::from(cells[dress])
+    };
+    let mut expected: Vec<usize> = (0..shop.table.len()).filter(|&it| it != row && !correlations[it].is_nan()).collect();
+    expected.sort_by(|&a, &b| score(b).total_cmp(&score(a)).then(a.cmp(&b)));
+    expected.truncate(10);
+    assert_ne!(expected, before, "the example tells them apart");
+    assert_eq!(near(&browser), expected);
+    let first = text(&browser, "#chosen .near small");
+    assert_eq!(first, format!("r = {:.2}, score {:.2}", correlations[expected[0]], score(expected[0])));
+    // Why says both: the terms sum to r, and with the preferences to the score.
+    click(&browser, &format!("[data-why='{}']", expected[0]));
+    let sums = browser.run(
+        "const sum = (name) => [...document.querySelectorAll(`.explained [data-${name}]`)].reduce((sum, it) => sum + Number(it.dataset[name]), 0);
+         return [sum('term'), sum('preference'), Number(document.querySelector('.explained .score .term').textContent.replace('−', '-'))]",
+    );
+    let [terms, preferences, shown] = [0, 1, 2].map(|it| sums[it].as_f64().unwrap());
+    assert!((terms - f64::from(correlations[expected[0]])).abs() < 1e-6, "{sums}");
+    assert!((terms + preferences - score(expected[0])).abs() < 1e-6, "{sums}");
+    assert!((shown - score(expected[0])).abs() < 1.01e-3, "{sums}");
+    // Again takes it back; the other sign takes its place.
+    click(&browser, &format!("#chosen .worn [data-like='{dress}']"));
+    assert!(hash(&browser).contains("like=shoe_brown&like=dress_red") && !hash(&browser).contains("unlike"));
+    click(&browser, &format!("#chosen .chip[data-like='{dress}']"));
+    click(&browser, &format!("#chosen .worn [data-like='{shoe}']"));
+    assert_eq!(near(&browser), before);
+    browser.is_silent();
+}
+
+/// Publishes `duplicates/` with the groups of [`DOUBLES`].
+fn publish_doubles(run: &Path, table: &FeatureTable) {
+    let row = |place: usize| table.file_names.iter().position(|it| it == PHOTOS[place].0).unwrap();
+    let group_of = |photo: usize| {
+        let group = DOUBLES.iter().find(|group| group.iter().any(|&it| row(it) == photo));
+        table.photo_ids[group.map_or(photo, |group| row(group[0]))]
+    };
+    let groups: Vec<u32> = (0..table.len()).map(group_of).collect();
+    let stage = Stage::begin("duplicates", &run.join("duplicates"), &Common::default(), &json!({})).unwrap();
+    let stands: BooleanArray = table.photo_ids.iter().zip(&groups).map(|(photo, group)| Some(photo == group)).collect();
+    let columns: [(&str, ArrayRef); 5] = [
+        ("photo_id", Arc::new(UInt32Array::from(table.photo_ids.clone()))),
+        ("group_id", Arc::new(UInt32Array::from(groups))),
+        ("distance", Arc::new(UInt32Array::from(vec![0; table.len()]))),
+        ("is_representative", Arc::new(stands)),
+        ("is_exact_copy", Arc::new(BooleanArray::from(vec![false; table.len()]))),
+    ];
+    let field = |(name, values): &(&str, ArrayRef)| Field::new(*name, values.data_type().clone(), false);
+    let schema = schema("duplicate_groups", columns.iter().map(field).collect());
+    let rows = RecordBatch::try_new(schema, columns.map(|it| it.1).to_vec()).unwrap();
+    write_table(&stage.path(GROUPS_FILE), &rows).unwrap();
+    stage.publish().unwrap().published().expect("it is published");
+}
+
+#[test]
+fn duplicates_are_folded_into_one_tile() {
+    let Some(browser) = Browser::open() else { return };
+    let shop = Shop::new();
+    let config = report::Config { run: shop.run.clone(), output: shop.report.clone(), ..Default::default() };
+    publish_doubles(&shop.run, &shop.table);
+    report::run(&config, &Common::default()).unwrap().published().expect("it is published");
+    browser.open_page(&shop.url());
+    let row = |place: usize| shop.row(PHOTOS[place].0);
+    let [stands, others] = [row(9), row(2)];
+    assert_eq!(wall(&browser).len(), 13);
+    assert_eq!(text(&browser, "#count"), "16 photos, 3 duplicates folded");
+    assert_eq!(text(&browser, &format!("[data-fold='{stands}']")), "× 3");
+    assert!(!wall(&browser).contains(&others));
+    // A click unfolds them side by side, the one that stands for them first; D folds them.
+    click(&browser, &format!("[data-fold='{stands}']"));
+    let unfolded = wall(&browser);
+    let at = unfolded.iter().position(|it| *it == stands).unwrap();
+    let mut members = unfolded[at..at + 3].to_vec();
+    members.sort_unstable();
+    let mut expected = [row(9), row(2), row(3)];
+    expected.sort_unstable();
+    assert_eq!((unfolded.len(), members), (15, expected.to_vec()));
+    let address = hash(&browser);
+    assert_eq!(address, format!("#unfolded={stands}"));
+    browser.open_page(&format!("{}{address}", shop.url()));
+    assert_eq!(wall(&browser), unfolded);
+    browser.run(&format!("document.querySelector('#wall [data-photo=\"{}\"]').focus()", row(3)));
+    browser.press(&["d"]);
+    assert_eq!((wall(&browser).len(), hash(&browser)), (13, String::new()));
+    assert!(browser.run("return document.activeElement.classList.contains('tile')") == true, "the focus is on a tile");
+    // Only those that match are counted, and one that matches stands for a group whose representative does not.
+    browser.keys("#search", "line");
+    assert_eq!(wall(&browser), [row(3)]);
+    assert_eq!(browser.run("return document.querySelectorAll('[data-fold]').length"), 0);
+    browser.press(&[keys::ESCAPE]);
+    // Near the folded photo is no duplicate of it, and of each other group one.
+    choose(&browser, stands);
+    let near_now = near(&browser);
+    assert!(!near_now.contains(&row(2)) && !near_now.contains(&row(3)), "{near_now:?}");
+    assert!(!(near_now.contains(&row(4)) && near_now.contains(&row(5))), "{near_now:?}");
+    assert_eq!(near_now.len(), 10, "ten are ten");
+    // All at once.
+    click(&browser, "#fold-all");
+    assert_eq!(wall(&browser).len(), 16);
+    assert!(near(&browser).contains(&row(2)));
+    assert!(hash(&browser).contains("folded=no"));
     browser.is_silent();
 }

@@ -1,6 +1,6 @@
 // The chosen photo: what it wears, its nearest photos, and why each of them is near.
 
-const MOST_WORN = 14;
+const FIRST_WORN = 6;
 const MOST_NEAR = 10;
 const SHARED_NAMED = 4;
 
@@ -10,6 +10,7 @@ class Chosen {
     this.place = place;
     this.tiles = tiles;
     this.ranking = ranking;
+    this.showsAll = false;
   }
 
   // `result`: what the filters leave.
@@ -48,9 +49,6 @@ class Chosen {
 
   #own(state) {
     const name = this.catalogue.names[state.photo];
-    const worn = this.catalogue.worn(state.photo);
-    const lines = worn.slice(0, MOST_WORN).map(({ cell, share }) => this.#worn(cell, share));
-    if (worn.length > MOST_WORN) lines.push(element("li", { className: "soft", textContent: `and ${worn.length - MOST_WORN} more` }));
     const isCompared = state.compared.includes(state.photo);
     const actions = element(
       "div",
@@ -58,8 +56,19 @@ class Chosen {
       element("button", { type: "button", "data-compare": state.photo, "data-key": "compare", "aria-pressed": isCompared, textContent: isCompared ? "Compared" : "Compare" }),
       element("button", { type: "button", "data-close": "", "data-key": "close", title: "Close (Esc)", textContent: "Close" }),
     );
-    const list = lines.length ? element("ul", { className: "worn" }, ...lines) : element("p", { className: "soft", textContent: "No apparel was found." });
-    return element("div", { className: "own", "data-outlines": "" }, this.tiles.thumbnails.of(state.photo), element("strong", { tabIndex: -1 }, named(name)), actions, ...this.#metadata(state.photo), list);
+    return element("div", { className: "own", "data-outlines": "" }, this.tiles.thumbnails.of(state.photo), element("strong", { tabIndex: -1 }, named(name)), actions, ...this.#metadata(state.photo), this.#wornBy(state.photo));
+  }
+
+  // The largest shares, and the others for whoever asks.
+  #wornBy(photo) {
+    const lines = this.catalogue.worn(photo).map(({ cell, share }) => this.#worn(cell, share));
+    if (!lines.length) return element("p", { className: "soft", textContent: "No apparel was found." });
+    const list = (lines) => element("ul", { className: "worn" }, ...lines);
+    const [first, others] = [lines.slice(0, FIRST_WORN), lines.slice(FIRST_WORN)];
+    if (!others.length) return list(first);
+    const more = element("details", { open: this.showsAll }, element("summary", { "data-key": "all", textContent: `and ${others.length} more` }), list(others));
+    more.addEventListener("toggle", () => (this.showsAll = more.open));
+    return element("div", { className: "all-worn" }, list(first), more);
   }
 
   #metadata(photo) {

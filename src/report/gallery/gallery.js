@@ -136,7 +136,7 @@ class Gallery {
     if (tile) this.choose(Number(tile.dataset.photo));
     else if (compare !== undefined) this.compare(compare);
     else if (fold !== undefined) this.fold(fold);
-    else if (why !== undefined) this.change({ why: this.state.why === why ? -1 : why });
+    else if (why !== undefined) this.explain(why);
     else if (like !== undefined) this.#steer("like", "unlike", like);
     else if (unlike !== undefined) this.#steer("unlike", "like", unlike);
     else if (target.closest("[data-close]")) this.close();
@@ -155,6 +155,11 @@ class Gallery {
     // In a narrow window the chosen photo is below the wall.
     const { place } = this.chosen;
     if (place.getBoundingClientRect().top > innerHeight - 100) place.scrollIntoView({ block: "center" });
+  }
+
+  explain(photo) {
+    this.change({ why: this.state.why === photo ? -1 : photo });
+    this.chosen.place.querySelector(".explained")?.scrollIntoView({ block: "nearest" });
   }
 
   close() {

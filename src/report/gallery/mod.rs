@@ -1,5 +1,5 @@
 //! The gallery: sheets of thumbnails (`thumbnails/NNNN.jpg`), the garments in them (`outlines/NNNN.js`), and `gallery.js`,
-//! which holds the names, cells and neighbours of the photos for the page's scripts. They are separate files rather than part
+//! which holds the names, cells, neighbours, duplicates and metadata of the photos for the page's scripts. They are separate files rather than part
 //! of the page, so that a browser loads a sheet only when it comes into view.
 
 use std::collections::HashMap;
@@ -11,6 +11,7 @@ use self::column::Column;
 use super::config::Config;
 use super::figures::css;
 use super::run::Run;
+use crate::duplicates::read_groups;
 use crate::error::{Error, Result};
 use crate::features::FeatureTable;
 use crate::files;
@@ -19,6 +20,8 @@ use crate::similarity::{self, DEFAULT_MIN_COMMON, Measure, Neighbour};
 use crate::stage::{Stage, Summary};
 
 mod column;
+mod doubles;
+mod metadata;
 mod outlines;
 mod sheets;
 
@@ -55,6 +58,9 @@ struct Gallery<'a> {
     names: &'a [String],
     worn: Worn,
     near: Near,
+    /// `None` without a table of duplicates.
+    groups: Option<doubles::Groups>,
+    metadata: Vec<metadata::Facet>,
 }
 
 #[derive(Serialize)]
@@ -106,6 +112,8 @@ pub(super) fn write(run: &Run, config: &Config, stage: &Stage) -> Result<Option<
         names: &table.file_names[..shown],
         worn: worn((0..shown).map(|row| table.row(row))),
         near: near(&table.photo_ids[..shown], run)?,
+        groups: groups(&table.photo_ids[..shown], run)?,
+        metadata: config.metadata.as_deref().map(|it| metadata::read(it, &table, shown)).transpose()?.unwrap_or_default(),
     };
     let json = serde_json::to_string(&gallery).map_err(|cause| Error::input("gallery.js", cause))?;
     files::write(&stage.path("gallery.js"), format!("window.lookbook = {json};\n").as_bytes())?;
@@ -126,6 +134,12 @@ fn worn<'a>(rows: impl Iterator<Item = &'a [f32]>) -> Worn {
         starts.push(cells.len() as u32);
     }
     Worn { starts: Column::of_u32(&starts), cells: Column::of_u16(&cells), shares: Column::of_f32(&shares) }
+}
+
+/// The near-duplicates by the stage `duplicates`; `None` if it was not run.
+fn groups(photo_ids: &[u32], run: &Run) -> Result<Option<doubles::Groups>> {
+    let grouped = run.folder("duplicates").map(read_groups).transpose()?;
+    Ok(grouped.map(|it| doubles::groups(photo_ids, &it)))
 }
 
 /// The neighbours by the similarity stage of `run`; none if it was not run.
