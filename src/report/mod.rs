@@ -19,6 +19,7 @@ mod run;
 mod segmentations;
 
 pub use config::{Config, DEFAULT_GALLERY_PHOTOS, DEFAULT_PHOTOS, MAX_PHOTOS, STAGE};
+use gallery::Shown;
 use run::Run;
 
 impl StageConfig for Config {
@@ -67,12 +68,13 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
         planned.counts.set("stages", stages.len());
         return Ok(Outcome::Planned(planned));
     }
+    let gallery = Shown::read(&run, config)?;
     let mut stage = Stage::begin(STAGE, &config.output, common, config)?;
     run.record(&mut stage)?;
     let mut page = page::Page::new(&run, &stages)?;
     segmentations::add(&mut page, &run, config, common, &mut stage)?;
     page.neighbours = neighbours::compare(&run, &stage)?;
-    page.gallery = gallery::write(&run, config, &stage)?.map(page::GalleryPart::new);
+    page.gallery = gallery.map(|it| it.write(&run, &mut stage)).transpose()?.map(page::GalleryPart::new);
     page.measures = measures::compare(&run, common, &stage)?;
     files::write(&stage.path("index.html"), page.render()?.as_bytes())?;
     stage.count(

@@ -19,7 +19,7 @@ use lookbook::table::{schema, write_table};
 use lookbook::{convert, report, segment};
 
 /// Photos of the shop by name, with what is worn in them from top to bottom.
-const PHOTOS: [(&str, &[(&str, Rgb, u32)]); 16] = [
+const PHOTOS: [(&str, &[Garment]); 16] = [
     ("<img src=x onerror=window.bad=1>.jpg", &[("dress", RED, 40), ("shoe", BLACK, 10)]),
     ("<script>window.bad=1<script>.jpg", &[("dress", RED, 30), ("bag", BROWN, 20)]),
     ("\"quoted\" & 'single' &lt;.jpg", &[("dress", BLUE, 40), ("shoe", RED, 10)]),
@@ -38,6 +38,8 @@ const PHOTOS: [(&str, &[(&str, Rgb, u32)]); 16] = [
     ("15.jpg", &[]),
 ];
 type Rgb = [u8; 3];
+/// Category, colour and height in pixels.
+type Garment = (&'static str, Rgb, u32);
 const RED: Rgb = [200, 20, 30];
 const BLACK: Rgb = [12, 12, 12];
 const BLUE: Rgb = [30, 60, 190];
@@ -142,15 +144,15 @@ fn write_source(folder: &Path) {
 /// What the shop knows of its photos; the last one is not in the table, and a row has no photo.
 fn write_metadata(path: &Path) {
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
-    let mut csv = format!("file_name,{},price,title,sale,day\n", quoted(BRAND));
+    let mut lines = vec![format!("file_name,{},price,title,sale,day", quoted(BRAND))];
     for (place, (name, _)) in PHOTOS.iter().enumerate().take(PHOTOS.len() - 1) {
         let brand = BRANDS[place % BRANDS.len()].map(quoted).unwrap_or_default();
         let price = if place == 1 { String::new() } else { format!("{}.5", place * 10) };
         let row = [quoted(name), brand, price, format!("Look {place} of the season"), format!("{}", place % 2 == 0)];
-        csv += &format!("{},2026-11-{:02}\n", row.join(","), place / 4 + 1);
+        lines.push(format!("{},2026-11-{:02}", row.join(","), place / 4 + 1));
     }
-    csv += "nowhere.jpg,Acme,1,None,true,2026-11-01\n";
-    fs::write(path, csv).unwrap();
+    lines.push("nowhere.jpg,Acme,1,None,true,2026-11-01\n".to_owned());
+    fs::write(path, lines.join("\n")).unwrap();
 }
 
 fn rows_of(found: &Value) -> Vec<usize> {
@@ -626,4 +628,27 @@ fn duplicates_are_folded_into_one_tile() {
     assert!(near(&browser).contains(&row(2)));
     assert!(hash(&browser).contains("folded=no"));
     browser.is_silent();
+}
+
+#[test]
+fn metadata_that_cannot_be_joined_is_one_error_before_anything_is_written() {
+    let shop = Shop::new();
+    let refused = |csv: &str| {
+        let metadata = shop.run.join("bad.csv");
+        fs::write(&metadata, csv).unwrap();
+        let output = shop.run.join("refused");
+        let config = report::Config {
+            run: shop.run.clone(),
+            output: output.clone(),
+            metadata: Some(metadata),
+            ..Default::default()
+        };
+        let error = report::run(&config, &Common::default()).expect_err(csv);
+        assert!(!output.exists() && error.to_string().contains("bad.csv"), "{error}");
+        error.to_string()
+    };
+    assert!(refused("file_name,price\n05.jpg,1\n05.jpg,2\n").contains("\"05.jpg\" twice"));
+    assert!(refused("name,price\n05.jpg,1\n").contains("none of the columns"));
+    let summary = lookbook::stage::Summary::read(&shop.report).unwrap();
+    assert_eq!((&summary.counts["photos_without_metadata"], &summary.counts["metadata_without_photo"]), (&json!(1), &json!(1)));
 }

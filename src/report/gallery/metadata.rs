@@ -1,7 +1,6 @@
 //! The columns of the user's own table (`report --metadata`), as filters of the gallery.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
@@ -9,8 +8,6 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde::Serialize;
 
 use super::column::Column;
-use crate::error::Result;
-use crate::features::FeatureTable;
 use crate::metadata::{self, Kind, Metadata};
 
 /// A column of text with more different values is searched instead of ticked.
@@ -36,16 +33,8 @@ pub(super) enum Facet {
     Text { name: String, values: Vec<Option<String>> },
 }
 
-/// Reads the table at `path`, and joins it to the rows of `table`: the filters of the first `shown` photos.
-///
-/// # Errors
-/// As [`Metadata::open`].
-pub(super) fn read(path: &Path, table: &FeatureTable, shown: usize) -> Result<Vec<Facet>> {
-    Ok(facets(&Metadata::open(path, table)?, shown))
-}
-
 /// The filters of the first `shown` photos. A column without any value, and one of lists or the like, has none.
-fn facets(metadata: &Metadata, shown: usize) -> Vec<Facet> {
+pub(super) fn facets(metadata: &Metadata, shown: usize) -> Vec<Facet> {
     metadata.columns.iter().filter_map(|column| facet(column, shown)).collect()
 }
 

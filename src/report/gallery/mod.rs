@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::features::FeatureTable;
 use crate::files;
 use crate::labels::LabelSet;
+use crate::metadata::Metadata;
 use crate::similarity::{self, DEFAULT_MIN_COMMON, Measure, Neighbour};
 use crate::stage::{Stage, Summary};
 
@@ -93,31 +94,60 @@ struct Near {
     correlations: Column,
 }
 
-/// Writes the gallery; returns the number of photos in it and in total. `None` if there is no feature table.
-pub(super) fn write(run: &Run, config: &Config, stage: &Stage) -> Result<Option<(usize, usize)>> {
-    let Some(features) = run.folder("features").filter(|_| config.gallery_photos > 0) else { return Ok(None) };
-    let table = FeatureTable::open(features)?;
-    let shown = table.len().min(config.gallery_photos);
-    let made = Summary::read(features)?;
-    // The catalogue that the features were computed from.
-    let catalogue: PathBuf = made.config.setting("catalogue").unwrap_or_else(|| run.name.join("dataset"));
-    let has_outlines = sheets::write(&table, shown, &sheets::Source::new(features, catalogue, &made), stage)?;
-    let gallery = Gallery {
-        thumbnail_px: THUMBNAIL_PX,
-        sheet: SHEET,
-        outline_px: has_outlines.then_some(outlines::SIZE_PX),
-        cells: table.labels.cell_names(),
-        categories: table.labels.apparel_categories().map(|it| table.labels.category_name(it)).collect(),
-        colors: colors(&table.labels),
-        names: &table.file_names[..shown],
-        worn: worn((0..shown).map(|row| table.row(row))),
-        near: near(&table.photo_ids[..shown], run)?,
-        groups: groups(&table.photo_ids[..shown], run)?,
-        metadata: config.metadata.as_deref().map(|it| metadata::read(it, &table, shown)).transpose()?.unwrap_or_default(),
-    };
-    let json = serde_json::to_string(&gallery).map_err(|cause| Error::input("gallery.js", cause))?;
-    files::write(&stage.path("gallery.js"), format!("window.lookbook = {json};\n").as_bytes())?;
-    Ok(Some((shown, table.len())))
+/// What the gallery shows, as read.
+pub(super) struct Shown {
+    table: FeatureTable,
+    /// Number of photos, the first ones of the table.
+    photos: usize,
+    groups: Option<doubles::Groups>,
+    metadata: Option<Metadata>,
+}
+
+impl Shown {
+    /// Reads the tables of the gallery; `None` if there is no feature table, or if it is to have no photos.
+    ///
+    /// # Errors
+    /// Those of a table that is damaged or of another layout, and of metadata that cannot be joined.
+    pub(super) fn read(run: &Run, config: &Config) -> Result<Option<Self>> {
+        let Some(features) = run.folder("features").filter(|_| config.gallery_photos > 0) else { return Ok(None) };
+        let table = FeatureTable::open(features)?;
+        let photos = table.len().min(config.gallery_photos);
+        let grouped = run.folder("duplicates").map(read_groups).transpose()?;
+        let groups = grouped.map(|it| doubles::groups(&table.photo_ids[..photos], &it));
+        let metadata = config.metadata.as_deref().map(|it| Metadata::open(it, &table)).transpose()?;
+        Ok(Some(Self { table, photos, groups, metadata }))
+    }
+
+    /// Writes the gallery of `run`; returns the number of photos in it and in total.
+    pub(super) fn write(self, run: &Run, stage: &mut Stage) -> Result<(usize, usize)> {
+        let Self { table, photos, groups, metadata } = self;
+        let features = run.folder("features").expect("its table was read");
+        let made = Summary::read(features)?;
+        // The catalogue that the features were computed from.
+        let catalogue: PathBuf = made.config.setting("catalogue").unwrap_or_else(|| run.name.join("dataset"));
+        let source = sheets::Source::new(features, catalogue, &made);
+        let has_outlines = sheets::write(&table, photos, &source, stage)?;
+        if let Some(metadata) = &metadata {
+            stage.count("photos_without_metadata", metadata.photos_without_row);
+            stage.count("metadata_without_photo", metadata.rows_without_photo);
+        }
+        let gallery = Gallery {
+            thumbnail_px: THUMBNAIL_PX,
+            sheet: SHEET,
+            outline_px: has_outlines.then_some(outlines::SIZE_PX),
+            cells: table.labels.cell_names(),
+            categories: table.labels.apparel_categories().map(|it| table.labels.category_name(it)).collect(),
+            colors: colors(&table.labels),
+            names: &table.file_names[..photos],
+            worn: worn((0..photos).map(|row| table.row(row))),
+            near: near(&table.photo_ids[..photos], run)?,
+            groups,
+            metadata: metadata.iter().flat_map(|it| metadata::facets(it, photos)).collect(),
+        };
+        let json = serde_json::to_string(&gallery).map_err(|cause| Error::input("gallery.js", cause))?;
+        files::write(&stage.path("gallery.js"), format!("window.lookbook = {json};\n").as_bytes())?;
+        Ok((photos, table.len()))
+    }
 }
 
 fn colors(labels: &LabelSet) -> Vec<ColorSwatch<'_>> {
@@ -134,12 +164,6 @@ fn worn<'a>(rows: impl Iterator<Item = &'a [f32]>) -> Worn {
         starts.push(cells.len() as u32);
     }
     Worn { starts: Column::of_u32(&starts), cells: Column::of_u16(&cells), shares: Column::of_f32(&shares) }
-}
-
-/// The near-duplicates by the stage `duplicates`; `None` if it was not run.
-fn groups(photo_ids: &[u32], run: &Run) -> Result<Option<doubles::Groups>> {
-    let grouped = run.folder("duplicates").map(read_groups).transpose()?;
-    Ok(grouped.map(|it| doubles::groups(photo_ids, &it)))
 }
 
 /// The neighbours by the similarity stage of `run`; none if it was not run.
