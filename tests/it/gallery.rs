@@ -586,6 +586,7 @@ fn duplicates_are_folded_into_one_tile() {
     let shop = Shop::new();
     let config = report::Config { run: shop.run.clone(), output: shop.report.clone(), ..Default::default() };
     publish_doubles(&shop.run, &shop.table);
+    browser.is_wide(1900);
     report::run(&config, &Common::default()).unwrap().published().expect("it is published");
     browser.open_page(&shop.url());
     let row = |place: usize| shop.row(PHOTOS[place].0);

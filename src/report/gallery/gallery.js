@@ -54,8 +54,8 @@ class Gallery {
     if (isOther) this.result = this.filters.apply(state);
     this.facets.update(state, this.result);
     this.items = this.#items(state);
-    this.wall.show(this.items, state, isOther);
     this.chosen.show(state, this.result);
+    this.wall.show(this.items, state, isOther);
     this.compared.show(state);
     this.#say(state);
   }
@@ -109,7 +109,6 @@ class Gallery {
     document.addEventListener("click", (event) => this.#click(event));
     document.addEventListener("keydown", (event) => this.#key(event));
     for (const kind of ["mouseover", "focusin"]) this.place.addEventListener(kind, (event) => this.#outline(event.target));
-    addEventListener("resize", () => this.wall.draw());
     addEventListener("popstate", () => this.#fromAddress());
     listenToMap((cell) => this.lookFor(cell));
   }

@@ -48,7 +48,10 @@ fn facet(column: &metadata::Column, shown: usize) -> Option<Facet> {
     Some(match column.kind {
         Kind::Integer => numbers(values.as_primitive::<Int64Type>().iter().map(|it| it.map(|it| it as f64)).collect()),
         Kind::Number => numbers(values.as_primitive::<Float64Type>().iter().collect()),
-        Kind::Boolean => of_text(name, values.as_boolean().iter().map(|it| it.map(yes_or_no)).collect()),
+        Kind::Boolean => {
+            let values: Vec<_> = values.as_boolean().iter().map(|it| it.map(yes_or_no)).collect();
+            choices(name, &[false, true].map(yes_or_no), &values)
+        }
         Kind::Text | Kind::Date | Kind::Time => of_text(name, texts(&values)?),
         Kind::Empty | Kind::Other(_) => return None,
     })
@@ -69,19 +72,21 @@ fn texts(values: &dyn Array) -> Option<Vec<Option<String>>> {
     Some((0..values.len()).map(text).collect())
 }
 
+/// Boxes to tick if there are few values, each of which several photos have on average; otherwise a search.
 fn of_text(name: String, values: Vec<Option<String>>) -> Facet {
-    let mut known = BTreeSet::new();
-    for value in values.iter().flatten() {
-        known.insert(value.as_str());
-        if known.len() > MAX_CHOICES {
-            return Facet::Text { name, values };
-        }
+    let known: BTreeSet<&str> = values.iter().flatten().map(String::as_str).collect();
+    let photos = values.iter().flatten().count();
+    if known.len() > MAX_CHOICES || 2 * known.len() > photos {
+        return Facet::Text { name, values };
     }
-    let known: Vec<&str> = known.into_iter().collect();
-    let place = |value: &str| known.binary_search(&value).map_or(NONE, |place| place as u16);
-    let places: Vec<u16> = values.iter().map(|it| it.as_deref().map_or(NONE, place)).collect();
-    let values = known.iter().map(|&it| it.to_owned()).collect();
-    Facet::Choice { name, values, places: Column::of_u16(&places) }
+    choices(name, &known.into_iter().map(str::to_owned).collect::<Vec<_>>(), &values)
+}
+
+/// Boxes to tick; `known` is sorted, and has each of the values.
+fn choices(name: String, known: &[String], values: &[Option<String>]) -> Facet {
+    let place = |value: &String| known.binary_search(value).map_or(NONE, |place| place as u16);
+    let places: Vec<u16> = values.iter().map(|it| it.as_ref().map_or(NONE, place)).collect();
+    Facet::Choice { name, values: known.to_vec(), places: Column::of_u16(&places) }
 }
 
 #[cfg(test)]
@@ -93,7 +98,7 @@ mod tests {
     use super::*;
 
     fn of(kind: Kind, values: ArrayRef) -> Option<Facet> {
-        facet(&metadata::Column { name: "it".to_owned(), kind, values }, 3)
+        facet(&metadata::Column { name: "it".to_owned(), kind, values }, 5)
     }
 
     fn choice(values: &[&str], places: &[u16]) -> Facet {
@@ -103,13 +108,13 @@ mod tests {
 
     #[test]
     fn few_values_are_choices_and_those_not_shown_are_none() {
-        let text = StringArray::from(vec![Some("b"), None, Some("a"), Some("c")]);
-        assert_eq!(of(Kind::Text, Arc::new(text)), Some(choice(&["a", "b"], &[1, NONE, 0])));
+        let text = StringArray::from(vec![Some("b"), None, Some("a"), Some("b"), Some("a"), Some("c")]);
+        assert_eq!(of(Kind::Text, Arc::new(text)), Some(choice(&["a", "b"], &[1, NONE, 0, 1, 0])));
         let flags = BooleanArray::from(vec![Some(true), Some(false), None]);
         assert_eq!(of(Kind::Boolean, Arc::new(flags)), Some(choice(&["no", "yes"], &[1, 0, NONE])));
         // 20,000 days after 1 January 1970.
-        let days = Date32Array::from(vec![Some(20_000), None, Some(0)]);
-        assert_eq!(of(Kind::Date, Arc::new(days)), Some(choice(&["1970-01-01", "2024-10-04"], &[1, NONE, 0])));
+        let days = Date32Array::from(vec![Some(20_000), None, Some(0), Some(20_000), Some(0)]);
+        assert_eq!(of(Kind::Date, Arc::new(days)), Some(choice(&["1970-01-01", "2024-10-04"], &[1, NONE, 0, 1, 0])));
     }
 
     #[test]
@@ -125,10 +130,10 @@ mod tests {
     }
 
     #[test]
-    fn many_values_are_searched() {
-        let values: Vec<Option<String>> = (0..=MAX_CHOICES).map(|it| Some(it.to_string())).collect();
-        assert_eq!(of_text("it".to_owned(), values.clone()), Facet::Text { name: "it".to_owned(), values: values.clone() });
-        let Facet::Choice { values, .. } = of_text("it".to_owned(), values[1..].to_vec()) else { panic!("choices") };
-        assert_eq!(values.len(), MAX_CHOICES);
+    fn many_values_and_those_of_single_photos_are_searched() {
+        let twice = |count: usize| (0..2 * count).map(|it| Some(format!("{:03}", it % count))).collect::<Vec<_>>();
+        let searched = |values: Vec<Option<String>>| matches!(of_text("it".to_owned(), values), Facet::Text { .. });
+        assert!(!searched(twice(MAX_CHOICES)) && searched(twice(MAX_CHOICES + 1)));
+        assert!(searched(twice(4)[..4].to_vec()));
     }
 }

@@ -46,6 +46,8 @@ class Wall {
       });
     });
     place.addEventListener("keydown", (event) => this.#walk(event));
+    // The wall is narrower beside a chosen photo.
+    new ResizeObserver(() => this.draw()).observe(place);
   }
 
   get columns() {
@@ -105,6 +107,7 @@ class Wall {
   reveal(photo) {
     const at = this.#place(photo);
     if (at < 0) return;
+    this.draw();
     const top = Math.floor(at / this.columns) * this.tilePx.height;
     const { scrollTop, clientHeight } = this.place;
     if (top < scrollTop) this.place.scrollTop = top;
