@@ -172,4 +172,4 @@ class Chosen {
 const sumLine = (textContent, figure, properties) => element("tr", properties, element("th", { scope: "row", colSpan: 3, textContent }), element("td", { className: "number term", textContent: figure }), element("td"));
 
 // With a sign, as people write it.
-const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(3);
+const signed = (value) => (value === 0 ? "" : value < 0 ? "−" : "+") + Math.abs(value).toFixed(3);
