@@ -102,12 +102,13 @@ class Browser:
 
 
 TIMED = """const timed = (act) => { const from = performance.now(); act(); document.body.offsetHeight; return performance.now() - from; };"""
-FIRST_VIEW = """requestAnimationFrame(() => setTimeout(() => {
-    const [page] = performance.getEntriesByType('navigation');
-    const sheets = performance.getEntriesByType('resource').filter((it) => it.name.includes('thumbnails'));
-    done({ 'tiles drawn': page.domInteractive, 'thumbnails there': Math.max(...sheets.map((it) => it.responseEnd)),
-           'tiles': document.querySelectorAll('#wall .tile').length, 'sheets': sheets.length });
-}, 1000));"""
+FIRST_VIEW = """const [page] = performance.getEntriesByType('navigation');
+    const [paint] = performance.getEntriesByName('first-contentful-paint');
+    const tiles = [...document.querySelectorAll('#wall .thumbnail')];
+    const sheets = [...new Set(tiles.map((it) => it.style.backgroundImage.slice(5, -2)))];
+    Promise.all(sheets.map((src) => Object.assign(new Image(), { src }).decode())).then(() => done({
+        'first paint': paint.startTime, 'tiles drawn': page.domInteractive, 'thumbnails there': performance.now(),
+        'tiles': tiles.length, 'sheets': sheets.length }));"""
 SEARCH = TIMED + """const search = document.getElementById('search');
     done(%s.map((text) => { const ms = timed(() => { search.value = text; search.dispatchEvent(new Event('input')); });
         return [text, ms, document.getElementById('count').textContent]; }));"""
