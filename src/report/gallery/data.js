@@ -31,7 +31,8 @@ class Catalogue {
     this.nearStarts = numbers(Uint32Array, raw.near.starts);
     this.nearPhotos = numbers(Uint32Array, raw.near.photos);
     this.nearCorrelations = numbers(Float32Array, raw.near.correlations);
-    this.groups = raw.groups && new Groups(numbers(Uint32Array, raw.groups.groups), numbers(Uint32Array, raw.groups.first));
+    this.groups =
+      raw.groups && new Groups(numbers(Uint32Array, raw.groups.groups), numbers(Uint32Array, raw.groups.first));
     this.columns = (raw.metadata || []).map((column) => new MetadataColumn(column));
     this.haystacks = this.names.map((name, photo) => this.#searchable(name, photo));
   }
@@ -44,7 +45,8 @@ class Catalogue {
   // The cells of a photo and their shares, the largest first.
   worn(photo) {
     const worn = [];
-    for (let at = this.starts[photo]; at < this.starts[photo + 1]; at++) worn.push({ cell: this.cells[at], share: this.shares[at] });
+    for (let at = this.starts[photo]; at < this.starts[photo + 1]; at++)
+      worn.push({ cell: this.cells[at], share: this.shares[at] });
     return worn;
   }
 

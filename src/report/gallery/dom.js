@@ -72,7 +72,8 @@ class Thumbnails {
     if (!runs) return undefined;
     const [width, height] = this.catalogue.outlinePx;
     const [pairs, labelMap] = [numbers(Uint8Array, runs), new Uint8Array(width * height)];
-    for (let at = 0, pixel = 0; at < pairs.length; pixel += pairs[at + 1], at += 2) labelMap.fill(pairs[at], pixel, pixel + pairs[at + 1]);
+    for (let at = 0, pixel = 0; at < pairs.length; pixel += pairs[at + 1], at += 2)
+      labelMap.fill(pairs[at], pixel, pixel + pairs[at + 1]);
     return labelMap;
   }
 }

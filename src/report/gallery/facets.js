@@ -19,12 +19,16 @@ class Facets {
       counts: (result) => result.look.categories,
       choose: (categories) => this.change({ categories }),
     });
-    const color = this.#choices("Colour", catalogue.colors.map((it) => it.name), {
-      chosen: (state) => state.colors,
-      counts: (result) => result.look.colors,
-      choose: (colors) => this.change({ colors }),
-      before: (place) => swatch(catalogue.colors[place]),
-    });
+    const color = this.#choices(
+      "Colour",
+      catalogue.colors.map((it) => it.name),
+      {
+        chosen: (state) => state.colors,
+        counts: (result) => result.look.colors,
+        choose: (colors) => this.change({ colors }),
+        before: (place) => swatch(catalogue.colors[place]),
+      },
+    );
     place.append(category, color, ...catalogue.columns.map((column, at) => this.#column(column, at)));
   }
 
@@ -38,14 +42,17 @@ class Facets {
     const without = (list, value) => list.filter((it) => it !== value);
     const chips = [];
     if (state.search.trim()) chips.push({ text: `“${state.search.trim()}”`, rest: { search: "" } });
-    for (const name of state.categories) chips.push({ text: name, rest: { categories: without(state.categories, name) } });
+    for (const name of state.categories)
+      chips.push({ text: name, rest: { categories: without(state.categories, name) } });
     for (const name of state.colors) chips.push({ text: name, rest: { colors: without(state.colors, name) } });
     for (const [name, set] of state.columns) {
       const { chosen, none, from, to, text } = set;
       const rest = (change) => ({ columns: this.#with(name, { ...set, ...change }) });
-      for (const value of chosen) chips.push({ text: `${name}: ${value}`, rest: rest({ chosen: without(chosen, value) }) });
+      for (const value of chosen)
+        chips.push({ text: `${name}: ${value}`, rest: rest({ chosen: without(chosen, value) }) });
       if (none) chips.push({ text: `${name}: none`, rest: rest({ none: false }) });
-      if (from !== undefined || to !== undefined) chips.push({ text: `${name}: ${rangeText(from, to)}`, rest: rest({ from: undefined, to: undefined }) });
+      if (from !== undefined || to !== undefined)
+        chips.push({ text: `${name}: ${rangeText(from, to)}`, rest: rest({ from: undefined, to: undefined }) });
       if (text) chips.push({ text: `${name}: “${text}”`, rest: rest({ text: "" }) });
     }
     return chips;
@@ -55,21 +62,36 @@ class Facets {
   #with(name, set) {
     const columns = new Map(this.state.columns);
     const { chosen = [], none = false, from, to, text = "" } = set;
-    if (chosen.length || none || from !== undefined || to !== undefined || text) columns.set(name, { chosen, none, from, to, text });
+    if (chosen.length || none || from !== undefined || to !== undefined || text)
+      columns.set(name, { chosen, none, from, to, text });
     else columns.delete(name);
     return columns;
   }
 
   #facet(title, ...content) {
     const name = named(title);
-    return element("details", { className: "facet", open: true }, element("summary", {}, name), element("div", { role: "group", "aria-label": title }, ...content));
+    return element(
+      "details",
+      { className: "facet", open: true },
+      element("summary", {}, name),
+      element("div", { role: "group", "aria-label": title }, ...content),
+    );
   }
 
   // Checkboxes with counts.
   #choices(title, values, { chosen, counts, choose, before = () => "", labels = values }) {
     const boxes = labels.map((label) => element("input", { type: "checkbox", "aria-label": label }));
     const shown = labels.map(() => element("span", { className: "count" }));
-    const lines = labels.map((label, place) => element("label", { className: "option", title: label }, boxes[place], before(place), named(label, { className: "value" }), shown[place]));
+    const lines = labels.map((label, place) =>
+      element(
+        "label",
+        { className: "option", title: label },
+        boxes[place],
+        before(place),
+        named(label, { className: "value" }),
+        shown[place],
+      ),
+    );
     boxes.forEach((box, place) =>
       box.addEventListener("change", () => {
         const before = chosen(this.state);
@@ -104,12 +126,19 @@ class Facets {
         return none ? [...chosen, undefined] : chosen;
       },
       counts: (result) => result.columns[place],
-      choose: (chosen) => this.change({ columns: this.#with(name, { chosen: chosen.filter((it) => it !== undefined), none: chosen.includes(undefined) }) }),
+      choose: (chosen) =>
+        this.change({
+          columns: this.#with(name, {
+            chosen: chosen.filter((it) => it !== undefined),
+            none: chosen.includes(undefined),
+          }),
+        }),
     });
   }
 
   #columnRange({ name }, place) {
-    const input = (end) => element("input", { type: "number", step: "any", "aria-label": `${name}, ${end}`, autocomplete: "off" });
+    const input = (end) =>
+      element("input", { type: "number", step: "any", "aria-label": `${name}, ${end}`, autocomplete: "off" });
     const [from, to] = [input("from"), input("to")];
     const note = element("p", { className: "soft" });
     const value = (it) => (it.value === "" || !Number.isFinite(it.valueAsNumber) ? undefined : it.valueAsNumber);
@@ -124,11 +153,21 @@ class Facets {
       [from.placeholder, to.placeholder] = count ? [least, greatest] : ["", ""];
       note.textContent = count ? `${least} to ${greatest} in ${thousands(count)} photos` : "no photo has a value";
     });
-    return this.#facet(name, element("div", { className: "range" }, from, element("span", { textContent: "to" }), to), note);
+    return this.#facet(
+      name,
+      element("div", { className: "range" }, from, element("span", { textContent: "to" }), to),
+      note,
+    );
   }
 
   #columnText({ name }, place) {
-    const input = element("input", { type: "search", "aria-label": `${name} contains`, placeholder: "contains", autocomplete: "off", spellcheck: false });
+    const input = element("input", {
+      type: "search",
+      "aria-label": `${name} contains`,
+      placeholder: "contains",
+      autocomplete: "off",
+      spellcheck: false,
+    });
     const note = element("p", { className: "soft" });
     input.addEventListener("input", () => this.change({ columns: this.#with(name, { text: input.value }) }, name));
     this.updates.push((state, result) => {

@@ -20,7 +20,11 @@ class Filters {
   // The rows that match, in order, whether any filter is set, and the counts of each filter.
   apply(state) {
     this.failures.fill(0);
-    const isSet = [this.#applySearch(state), this.#applyLook(state), ...this.catalogue.columns.map((column, place) => this.#applyColumn(column, place, state))];
+    const isSet = [
+      this.#applySearch(state),
+      this.#applyLook(state),
+      ...this.catalogue.columns.map((column, place) => this.#applyColumn(column, place, state)),
+    ];
     const matches = new Uint8Array(this.catalogue.size);
     const found = [];
     for (let photo = 0; photo < matches.length; photo++) {
@@ -28,7 +32,13 @@ class Filters {
       matches[photo] = 1;
       found.push(photo);
     }
-    return { found, matches, isSet: isSet.some(Boolean), look: this.#countLook(state), columns: this.catalogue.columns.map((column, place) => this.#countColumn(column, place)) };
+    return {
+      found,
+      matches,
+      isSet: isSet.some(Boolean),
+      look: this.#countLook(state),
+      columns: this.catalogue.columns.map((column, place) => this.#countColumn(column, place)),
+    };
   }
 
   #fail(filter, passes) {
@@ -58,8 +68,14 @@ class Filters {
     const { categories, colors, categoryOf, colorOf, starts, cells } = this.catalogue;
     if (!state.categories.length && !state.colors.length) return false;
     const ofCategory = this.#chosen(categories, state.categories);
-    const ofColor = this.#chosen(colors.map((color) => color.name), state.colors);
-    const passes = Uint8Array.from({ length: this.catalogue.cellCount }, (_, cell) => ofCategory[categoryOf[cell]] && ofColor[colorOf[cell]]);
+    const ofColor = this.#chosen(
+      colors.map((color) => color.name),
+      state.colors,
+    );
+    const passes = Uint8Array.from(
+      { length: this.catalogue.cellCount },
+      (_, cell) => ofCategory[categoryOf[cell]] && ofColor[colorOf[cell]],
+    );
     return this.#fail(LOOK, (photo) => {
       for (let at = starts[photo]; at < starts[photo + 1]; at++) if (passes[cells[at]]) return true;
       return false;
@@ -77,7 +93,10 @@ class Filters {
     if (column.kind === "number") {
       if (from === undefined && to === undefined) return false;
       // NaN, no value, is in no range.
-      return this.#fail(filter, (photo) => column.numbers[photo] >= (from ?? -Infinity) && column.numbers[photo] <= (to ?? Infinity));
+      return this.#fail(
+        filter,
+        (photo) => column.numbers[photo] >= (from ?? -Infinity) && column.numbers[photo] <= (to ?? Infinity),
+      );
     }
     const wanted = (text ?? "").toLowerCase();
     return wanted !== "" && this.#fail(filter, (photo) => column.text(photo).toLowerCase().includes(wanted));
@@ -86,10 +105,16 @@ class Filters {
   #countLook(state) {
     const { categories, colors, categoryOf, colorOf, starts, cells } = this.catalogue;
     const ofCategory = this.#chosen(categories, state.categories);
-    const ofColor = this.#chosen(colors.map((color) => color.name), state.colors);
+    const ofColor = this.#chosen(
+      colors.map((color) => color.name),
+      state.colors,
+    );
     const counts = { categories: new Uint32Array(categories.length), colors: new Uint32Array(colors.length) };
     // The photo that was counted last, so that a photo with two red cells counts once.
-    const last = { categories: new Int32Array(categories.length).fill(-1), colors: new Int32Array(colors.length).fill(-1) };
+    const last = {
+      categories: new Int32Array(categories.length).fill(-1),
+      colors: new Int32Array(colors.length).fill(-1),
+    };
     const count = (counts, last, value, photo) => {
       if (last[value] === photo) return;
       last[value] = photo;

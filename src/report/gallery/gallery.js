@@ -29,7 +29,11 @@ class Gallery {
     if (text === this.address.write(this.state)) return;
     const isSameStep = field !== undefined && field === this.typedInto;
     this.typedInto = field;
-    history[isSameStep ? "replaceState" : "pushState"]({ gallery: text }, "", text ? `#${text}` : location.pathname + location.search);
+    history[isSameStep ? "replaceState" : "pushState"](
+      { gallery: text },
+      "",
+      text ? `#${text}` : location.pathname + location.search,
+    );
     this.#show(next);
   }
 
@@ -64,7 +68,10 @@ class Gallery {
   #items(state) {
     const { groups } = this.catalogue;
     if (!groups) return this.result.found.map((photo) => ({ photo }));
-    const members = Map.groupBy(this.result.found.filter((photo) => groups.isDouble(photo)), (photo) => groups.of[photo]);
+    const members = Map.groupBy(
+      this.result.found.filter((photo) => groups.isDouble(photo)),
+      (photo) => groups.of[photo],
+    );
     const items = [];
     for (const photo of this.result.found) {
       const group = groups.of[photo];
@@ -78,7 +85,9 @@ class Gallery {
       // The others stand beside the first of them that comes.
       if (photo !== all[0]) continue;
       if (state.isFolded && !state.unfolded.includes(first)) items.push({ photo: stands, doubles: all.length });
-      else for (const it of [stands, ...all.filter((it) => it !== stands)]) items.push({ photo: it, doubles: all.length, isUnfolded: true });
+      else
+        for (const it of [stands, ...all.filter((it) => it !== stands)])
+          items.push({ photo: it, doubles: all.length, isUnfolded: true });
     }
     return items;
   }
@@ -87,13 +96,29 @@ class Gallery {
     const [found, total] = [this.result.found.length, this.catalogue.size];
     const folded = found - this.items.length;
     const at = (id) => document.getElementById(id);
-    at("count").textContent = (found === total ? `${thousands(total)} photos` : `${thousands(found)} of ${thousands(total)} photos`) + (folded ? `, ${thousands(folded)} duplicates folded` : "");
+    at("count").textContent =
+      (found === total ? `${thousands(total)} photos` : `${thousands(found)} of ${thousands(total)} photos`) +
+      (folded ? `, ${thousands(folded)} duplicates folded` : "");
     const chips = this.facets.chips(state).map(({ text, rest }) => {
-      const chip = element("button", { type: "button", className: "chip", "data-key": `chip ${text}`, "aria-label": `Remove filter: ${text}` }, named(text), " ×");
+      const chip = element(
+        "button",
+        { type: "button", className: "chip", "data-key": `chip ${text}`, "aria-label": `Remove filter: ${text}` },
+        named(text),
+        " ×",
+      );
       chip.addEventListener("click", () => this.change(rest));
       return chip;
     });
-    if (chips.length > 1) chips.push(element("button", { type: "button", className: "chip", "data-clear-filters": "", "data-key": "clear-filters", textContent: "Clear all" }));
+    if (chips.length > 1)
+      chips.push(
+        element("button", {
+          type: "button",
+          className: "chip",
+          "data-clear-filters": "",
+          "data-key": "clear-filters",
+          textContent: "Clear all",
+        }),
+      );
     refill(at("chips"), chips, () => this.search);
     at("fold-all").checked = state.isFolded;
     at("filters-set").textContent = chips.length ? `(${this.facets.chips(state).length})` : "";
@@ -105,10 +130,13 @@ class Gallery {
 
   #listen() {
     this.search.addEventListener("input", () => this.change({ search: this.search.value }, "search"));
-    document.getElementById("fold-all").addEventListener("change", (event) => this.change({ isFolded: event.target.checked, unfolded: [] }));
+    document
+      .getElementById("fold-all")
+      .addEventListener("change", (event) => this.change({ isFolded: event.target.checked, unfolded: [] }));
     document.addEventListener("click", (event) => this.#click(event));
     document.addEventListener("keydown", (event) => this.#key(event));
-    for (const kind of ["mouseover", "focusin"]) this.place.addEventListener(kind, (event) => this.#outline(event.target));
+    for (const kind of ["mouseover", "focusin"])
+      this.place.addEventListener(kind, (event) => this.#outline(event.target));
     addEventListener("popstate", () => this.#fromAddress());
     listenToMap((cell) => this.lookFor(cell));
   }
@@ -140,7 +168,8 @@ class Gallery {
     else if (unlike !== undefined) this.#steer("unlike", "like", unlike);
     else if (target.closest("[data-close]")) this.close();
     else if (target.closest("[data-clear-compared]")) this.change({ compared: [] });
-    else if (target.closest("[data-clear-filters]")) this.change({ search: "", categories: [], colors: [], columns: new Map() });
+    else if (target.closest("[data-clear-filters]"))
+      this.change({ search: "", categories: [], colors: [], columns: new Map() });
     else if (target.closest("#to-compared")) this.#goTo(this.compared.place);
   }
 
@@ -185,7 +214,10 @@ class Gallery {
   #steer(kind, other, cell) {
     const without = (list) => list.filter((it) => it !== cell);
     const isOn = this.state[kind].includes(cell);
-    this.change({ [kind]: isOn ? without(this.state[kind]) : [...this.state[kind], cell], [other]: without(this.state[other]) });
+    this.change({
+      [kind]: isOn ? without(this.state[kind]) : [...this.state[kind], cell],
+      [other]: without(this.state[other]),
+    });
   }
 
   #key(event) {
@@ -239,7 +271,8 @@ const listenToMap = (lookFor) => {
       if (enters) return lookFor(cell.dataset.search);
       const below = (other) => down * (corner(other, "y") - corner(cell, "y"));
       const beside = (other) => Math.abs(corner(other, "x") - corner(cell, "x"));
-      const nearest = () => map.filter((other) => below(other) > 0).sort((a, b) => below(a) - below(b) || beside(a) - beside(b))[0];
+      const nearest = () =>
+        map.filter((other) => below(other) > 0).sort((a, b) => below(a) - below(b) || beside(a) - beside(b))[0];
       const next = along ? map[index + along] : nearest();
       if (!next) return;
       [cell.tabIndex, next.tabIndex] = [-1, 0];

@@ -59,7 +59,8 @@ class Ranking {
     const { starts, cells, shares, cellCount } = this.catalogue;
     let product = 0;
     for (let at = starts[other]; at < starts[other + 1]; at++) product += dense[cells[at]] * shares[at];
-    const correlation = (product - cellCount * this.means[photo] * this.means[other]) * this.scales[photo] * this.scales[other];
+    const correlation =
+      (product - cellCount * this.means[photo] * this.means[other]) * this.scales[photo] * this.scales[other];
     return Math.max(-1, Math.min(1, correlation));
   }
 
@@ -78,7 +79,8 @@ class Ranking {
     for (let other = 0; other < this.catalogue.size; other++) {
       if (other === photo || !isAllowed(other)) continue;
       const correlation = this.#correlation(dense, photo, other);
-      if (!Number.isNaN(correlation)) all.push({ photo: other, correlation, score: correlation + this.#preference(other, weights) });
+      if (!Number.isNaN(correlation))
+        all.push({ photo: other, correlation, score: correlation + this.#preference(other, weights) });
     }
     all.sort((a, b) => b.score - a.score || a.photo - b.photo);
     const nearest = [];
@@ -103,7 +105,12 @@ class Ranking {
   #explainCentred(photo, other) {
     const [mean, otherMean] = [this.means[photo], this.means[other]];
     const scale = this.scales[photo] * this.scales[other];
-    const terms = this.#either(photo, other).map(({ cell, a, b }) => ({ cell, a, b, value: (a - mean) * (b - otherMean) * scale }));
+    const terms = this.#either(photo, other).map(({ cell, a, b }) => ({
+      cell,
+      a,
+      b,
+      value: (a - mean) * (b - otherMean) * scale,
+    }));
     const absent = this.catalogue.cellCount - terms.length;
     return explanation(terms, { cells: absent, value: absent * mean * otherMean * scale });
   }
@@ -115,12 +122,18 @@ class Ranking {
     const [meanA, meanB] = [mean("a"), mean("b")];
     const squares = (side, mean) => common.reduce((sum, cell) => sum + (cell[side] - mean) ** 2, 0);
     const norms = Math.sqrt(squares("a", meanA) * squares("b", meanB));
-    return explanation(common.map(({ cell, a, b }) => ({ cell, a, b, value: ((a - meanA) * (b - meanB)) / norms })), { cells: 0, value: 0 });
+    return explanation(
+      common.map(({ cell, a, b }) => ({ cell, a, b, value: ((a - meanA) * (b - meanB)) / norms })),
+      { cells: 0, value: 0 },
+    );
   }
 }
 
 // The terms, those that weigh most first, and the rest.
-const explanation = (terms, rest) => ({ terms: terms.sort((a, b) => Math.abs(b.value) - Math.abs(a.value) || a.cell - b.cell), rest });
+const explanation = (terms, rest) => ({
+  terms: terms.sort((a, b) => Math.abs(b.value) - Math.abs(a.value) || a.cell - b.cell),
+  rest,
+});
 
 // Numbers rounded to three digits in such a way that they sum to their sum, rounded: those whose remainders are largest are
 // rounded up.
@@ -128,7 +141,9 @@ const roundedToSum = (values) => {
   const scaled = values.map((value) => Number((value * 1000).toFixed(6)));
   const rounded = scaled.map(Math.floor);
   const total = Math.round(scaled.reduce((sum, value) => sum + value, 0));
-  const places = scaled.map((_, place) => place).sort((a, b) => scaled[b] - rounded[b] - (scaled[a] - rounded[a]) || a - b);
+  const places = scaled
+    .map((_, place) => place)
+    .sort((a, b) => scaled[b] - rounded[b] - (scaled[a] - rounded[a]) || a - b);
   const missing = total - rounded.reduce((sum, value) => sum + value, 0);
   for (const place of places.slice(0, missing)) rounded[place]++;
   return { values: rounded.map((value) => value / 1000), sum: total / 1000 };

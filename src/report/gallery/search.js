@@ -15,7 +15,8 @@ class Search {
       const color = catalogue.colors[catalogue.colorOf[cell]].name;
       const category = catalogue.categories[catalogue.categoryOf[cell]];
       const column = name.replaceAll("_", " ");
-      for (const phrase of [column, `${category} ${color}`, `${color} ${category}`]) this.#know(phrase.toLowerCase(), cell);
+      for (const phrase of [column, `${category} ${color}`, `${color} ${category}`])
+        this.#know(phrase.toLowerCase(), cell);
       const last = column.lastIndexOf(" ");
       this.#know(`${column.slice(last + 1)} ${column.slice(0, last)}`.toLowerCase(), cell);
     });

@@ -1,7 +1,19 @@
 // What the gallery shows, and the part of the address after "#" that says all of it, so that a link or Back leads to the same
 // view.
 
-const NOTHING = Object.freeze({ search: "", categories: [], colors: [], columns: new Map(), photo: -1, why: -1, like: [], unlike: [], compared: [], isFolded: true, unfolded: [] });
+const NOTHING = Object.freeze({
+  search: "",
+  categories: [],
+  colors: [],
+  columns: new Map(),
+  photo: -1,
+  why: -1,
+  like: [],
+  unlike: [],
+  compared: [],
+  isFolded: true,
+  unfolded: [],
+});
 
 // Prefixes of what belongs to a column of the metadata: names of columns may be anything.
 const COLUMN_KEYS = { is: "is.", none: "none.", from: "from.", to: "to.", has: "has." };
@@ -44,7 +56,8 @@ class Address {
     const state = { ...NOTHING, columns: this.#readColumns(parts) };
     const photo = (text) => (/^\d+$/.test(text ?? "") && Number(text) < this.catalogue.size ? Number(text) : -1);
     const photos = (key) => [...new Set((parts.get(key) ?? "").split(" ").map(photo))].filter((it) => it >= 0);
-    const cells = (key) => [...new Set(parts.getAll(key))].map((name) => this.cells.get(name)).filter((cell) => cell !== undefined);
+    const cells = (key) =>
+      [...new Set(parts.getAll(key))].map((name) => this.cells.get(name)).filter((cell) => cell !== undefined);
     const colors = this.catalogue.colors.map((color) => color.name);
     state.search = parts.get("search") ?? "";
     state.categories = this.catalogue.categories.filter((name) => parts.getAll("category").includes(name));
@@ -61,13 +74,17 @@ class Address {
 
   #readColumns(parts) {
     const columns = new Map();
-    const number = (text) => (text === null || text.trim() === "" || !Number.isFinite(Number(text)) ? undefined : Number(text));
+    const number = (text) =>
+      text === null || text.trim() === "" || !Number.isFinite(Number(text)) ? undefined : Number(text);
     for (const { name, kind, values } of this.catalogue.columns) {
-      const chosen = kind === "choice" ? values.filter((value) => parts.getAll(COLUMN_KEYS.is + name).includes(value)) : [];
+      const chosen =
+        kind === "choice" ? values.filter((value) => parts.getAll(COLUMN_KEYS.is + name).includes(value)) : [];
       const none = kind === "choice" && parts.has(COLUMN_KEYS.none + name);
-      const [from, to] = kind === "number" ? [number(parts.get(COLUMN_KEYS.from + name)), number(parts.get(COLUMN_KEYS.to + name))] : [];
+      const [from, to] =
+        kind === "number" ? [number(parts.get(COLUMN_KEYS.from + name)), number(parts.get(COLUMN_KEYS.to + name))] : [];
       const text = kind === "text" ? (parts.get(COLUMN_KEYS.has + name) ?? "") : "";
-      if (chosen.length || none || from !== undefined || to !== undefined || text) columns.set(name, { chosen, none, from, to, text });
+      if (chosen.length || none || from !== undefined || to !== undefined || text)
+        columns.set(name, { chosen, none, from, to, text });
     }
     return columns;
   }

@@ -10,16 +10,39 @@ class Tiles {
   make(photo, state, { doubles = 0, isUnfolded = false, keys = "" } = {}) {
     const name = this.catalogue.names[photo];
     const isCompared = state.compared.includes(photo);
-    const tile = element("button", { type: "button", className: "tile", title: name, "data-photo": photo, "aria-current": photo === state.photo });
+    const tile = element("button", {
+      type: "button",
+      className: "tile",
+      title: name,
+      "data-photo": photo,
+      "aria-current": photo === state.photo,
+    });
     if (keys) tile.dataset.key = `${keys}-${photo}`;
     tile.append(this.thumbnails.of(photo), named(name, { className: "name" }));
-    const mark = element("button", { type: "button", className: "mark", "data-compare": photo, "aria-pressed": isCompared, "aria-label": `Compare ${name}`, title: "Compare (C)" });
+    const mark = element("button", {
+      type: "button",
+      className: "mark",
+      "data-compare": photo,
+      "aria-pressed": isCompared,
+      "aria-label": `Compare ${name}`,
+      title: "Compare (C)",
+    });
     if (keys) mark.dataset.key = `${keys}-compare-${photo}`;
     const place = element("div", { className: "place" }, tile, mark);
     if (doubles > 1) {
       const said = isUnfolded ? `Fold ${doubles} duplicates` : `Unfold ${doubles} duplicates`;
       const text = isUnfolded ? "fold" : `× ${doubles}`;
-      place.append(element("button", { type: "button", className: "fold", "data-fold": photo, "aria-expanded": isUnfolded, "aria-label": said, title: `${said} (D)`, textContent: text }));
+      place.append(
+        element("button", {
+          type: "button",
+          className: "fold",
+          "data-fold": photo,
+          "aria-expanded": isUnfolded,
+          "aria-label": said,
+          title: `${said} (D)`,
+          textContent: text,
+        }),
+      );
     }
     place.classList.toggle("unfolded", isUnfolded);
     return place;
@@ -84,9 +107,13 @@ class Wall {
     const made = [];
     for (let line = first; line < last; line++) made.push(this.#line(line, wide));
     this.inner.replaceChildren(...made);
-    const [name, photo] = ["photo", "compare", "fold"].map((name) => [name, focused[name]]).find(([, photo]) => photo !== undefined) ?? [];
+    const [name, photo] =
+      ["photo", "compare", "fold"].map((name) => [name, focused[name]]).find(([, photo]) => photo !== undefined) ?? [];
     const candidates = name ? [`[data-${name}="${photo}"]`, `[data-photo="${photo}"]`, ".tile[tabindex='0']"] : [];
-    candidates.map((it) => this.inner.querySelector(it)).find(Boolean)?.focus({ preventScroll: true });
+    candidates
+      .map((it) => this.inner.querySelector(it))
+      .find(Boolean)
+      ?.focus({ preventScroll: true });
   }
 
   #line(line, wide) {
@@ -111,7 +138,8 @@ class Wall {
     const top = Math.floor(at / this.columns) * this.tilePx.height;
     const { scrollTop, clientHeight } = this.place;
     if (top < scrollTop) this.place.scrollTop = top;
-    else if (top + this.tilePx.height > scrollTop + clientHeight) this.place.scrollTop = top + this.tilePx.height - clientHeight;
+    else if (top + this.tilePx.height > scrollTop + clientHeight)
+      this.place.scrollTop = top + this.tilePx.height - clientHeight;
     this.draw();
   }
 
@@ -126,7 +154,16 @@ class Wall {
 
   #walk(event) {
     const page = this.columns * Math.max(1, Math.floor(this.place.clientHeight / this.tilePx.height));
-    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -this.columns, ArrowDown: this.columns, PageUp: -page, PageDown: page, Home: -this.items.length, End: this.items.length };
+    const steps = {
+      ArrowLeft: -1,
+      ArrowRight: 1,
+      ArrowUp: -this.columns,
+      ArrowDown: this.columns,
+      PageUp: -page,
+      PageDown: page,
+      Home: -this.items.length,
+      End: this.items.length,
+    };
     const by = steps[event.key];
     if (!by || !this.items.length || event.ctrlKey || event.altKey || event.metaKey) return;
     event.preventDefault();
