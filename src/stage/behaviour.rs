@@ -11,7 +11,7 @@ const BEHAVIOURS: [(&str, u32); 9] = [
     ("segment", 3),
     ("similarity", 2),
     ("recommend", 1),
-    ("report", 3),
+    ("report", 4),
 ];
 
 /// The version of a stage's behaviour.

@@ -21,6 +21,7 @@ class Chosen {
     this.weights = this.ranking.weights(state.like, state.unlike);
     this.isSteered = state.like.length + state.unlike.length > 0;
     const near = this.near(state, result);
+    this.found = near.length;
     const why = near.find(({ photo }) => photo === state.why);
     const places = near.map((it) => this.#neighbour(it));
     if (why) places.splice(near.indexOf(why) + 1, 0, this.#why(why));

@@ -96,6 +96,8 @@ class Gallery {
     const [found, total] = [this.result.found.length, this.catalogue.size];
     const folded = found - this.items.length;
     const at = (id) => document.getElementById(id);
+    at("said").textContent =
+      state.photo < 0 ? "" : `${this.catalogue.names[state.photo]}: ${this.chosen.found} similar outfits`;
     at("count").textContent =
       (found === total ? `${thousands(total)} photos` : `${thousands(found)} of ${thousands(total)} photos`) +
       (folded ? `, ${thousands(folded)} duplicates folded` : "");
