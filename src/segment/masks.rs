@@ -110,4 +110,16 @@ mod tests {
         let colors: Vec<_> = picture.pixels().map(|pixel| pixel.0).collect();
         assert_eq!(colors, [0, 1, 22, 7, 7, 7].map(category_rgb));
     }
+
+    #[test]
+    fn a_mask_is_found_by_the_content_of_its_photo() -> Result<()> {
+        let features = tempfile::tempdir().expect("a temporary folder");
+        let (labels, map) = (LabelSet::cfpd(), [0, 1, 22, 7, 7, 7]);
+        write(&features.path().join(FOLDER), &[7; 32], &labels, &map, 3)?;
+        assert_eq!(find(features.path(), &hexadecimal(&[7; 32]), &labels), Some((map.to_vec(), 3)));
+        for other in [hexadecimal(&[8; 32]), String::new()] {
+            assert_eq!(find(features.path(), &other, &labels), None, "{other}");
+        }
+        Ok(())
+    }
 }

@@ -63,6 +63,10 @@ struct Shop {
 
 impl Shop {
     fn new() -> Self {
+        Self::by(Measure::Pearson)
+    }
+
+    fn by(measure: Measure) -> Self {
         let place = tempfile::tempdir().unwrap();
         let at = |name: &str| place.path().join(name);
         write_source(&at("source"));
@@ -77,8 +81,12 @@ impl Shop {
             ..Default::default()
         };
         segment::run(&features, &common).unwrap().published().expect("it is published");
-        let similarity =
-            similarity::Config { features: at("features"), output: at("similarity"), ..Default::default() };
+        let similarity = similarity::Config {
+            features: at("features"),
+            output: at("similarity"),
+            measure,
+            ..Default::default()
+        };
         similarity::run(&similarity, &common).unwrap().published().expect("it is published");
         write_metadata(&at("items.csv"));
         let config = report::Config {
@@ -253,15 +261,20 @@ fn filters_leave_the_photos_that_match_and_count_the_others() {
 #[test]
 fn why_a_photo_is_near_are_numbers_that_sum_to_its_correlation() {
     let Some(browser) = Browser::open() else { return };
-    let shop = Shop::new();
+    for measure in [Measure::Pearson, Measure::Cosine] {
+        explains(&browser, &Shop::by(measure));
+    }
+}
+
+fn explains(browser: &Browser, shop: &Shop) {
     browser.open_page(&shop.url());
     let row = shop.row("07.jpg");
-    choose(&browser, row);
+    choose(browser, row);
     let stored: Vec<_> = shop.neighbours.iter().filter(|it| it.photo_id == shop.table.photo_ids[row]).collect();
-    assert_eq!(near(&browser).len(), stored.len());
+    assert_eq!(near(browser).len(), stored.len());
     for neighbour in stored {
         let other = shop.table.photo_ids.iter().position(|it| *it == neighbour.neighbour_id).unwrap();
-        click(&browser, &format!("[data-why='{other}']"));
+        click(browser, &format!("[data-why='{other}']"));
         let terms = browser.run("return [...document.querySelectorAll('.explained [data-term]')].map((it) => Number(it.dataset.term))");
         let sum: f64 = terms.as_array().unwrap().iter().map(|it| it.as_f64().unwrap()).sum();
         assert!((sum - f64::from(neighbour.correlation)).abs() < 1e-6, "{sum} for {}", neighbour.correlation);
@@ -275,8 +288,8 @@ fn why_a_photo_is_near_are_numbers_that_sum_to_its_correlation() {
         assert_eq!(shown[1], (f64::from(neighbour.correlation) * 1000.0).round(), "{shown}");
         // The garment of the strongest cell is outlined in both photos.
         browser.wait_for("document.querySelectorAll('.explained .pair .outline .edge').length === 2");
-        assert!(hash(&browser).contains(&format!("why={other}")));
-        click(&browser, &format!("[data-why='{other}']"));
+        assert!(hash(browser).contains(&format!("why={other}")));
+        click(browser, &format!("[data-why='{other}']"));
         assert_eq!(browser.run("return document.querySelectorAll('.explained').length"), 0);
     }
     browser.is_silent();

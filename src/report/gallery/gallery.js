@@ -29,12 +29,16 @@ class Gallery {
     if (text === this.address.write(this.state)) return;
     const isSameStep = field !== undefined && field === this.typedInto;
     this.typedInto = field;
-    history[isSameStep ? "replaceState" : "pushState"](
-      { gallery: text },
-      "",
-      text ? `#${text}` : location.pathname + location.search,
-    );
     this.#show(next);
+    try {
+      history[isSameStep ? "replaceState" : "pushState"](
+        { gallery: text },
+        "",
+        text ? `#${text}` : location.pathname + location.search,
+      );
+    } catch {
+      // Browsers refuse hundreds of changes within seconds; the address follows with the next one.
+    }
   }
 
   // Shows what the address says. A link within the page, to a section, leaves the state as it is.
