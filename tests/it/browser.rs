@@ -85,7 +85,8 @@ impl Browser {
 
     /// Presses keys, one after the other, in the element that has the focus.
     pub(crate) fn press(&self, keys: &[&str]) {
-        let stroke = |key: &&str| [json!({ "type": "keyDown", "value": key }), json!({ "type": "keyUp", "value": key })];
+        let stroke =
+            |key: &&str| [json!({ "type": "keyDown", "value": key }), json!({ "type": "keyUp", "value": key })];
         let strokes: Vec<Value> = keys.iter().flat_map(stroke).collect();
         self.post("actions", &json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": strokes }] }));
     }

@@ -81,12 +81,8 @@ impl Shop {
             ..Default::default()
         };
         segment::run(&features, &common).unwrap().published().expect("it is published");
-        let similarity = similarity::Config {
-            features: at("features"),
-            output: at("similarity"),
-            measure,
-            ..Default::default()
-        };
+        let similarity =
+            similarity::Config { features: at("features"), output: at("similarity"), measure, ..Default::default() };
         similarity::run(&similarity, &common).unwrap().published().expect("it is published");
         write_metadata(&at("items.csv"));
         let config = report::Config {
@@ -117,7 +113,8 @@ impl Shop {
             let (category, color) = cell.rsplit_once('_').unwrap();
             (categories.is_empty() || categories.contains(&category)) && (colors.is_empty() || colors.contains(&color))
         };
-        let wears = |row: &usize| self.table.row(*row).iter().zip(cells).any(|(share, cell)| *share > 0.0 && is_wanted(cell));
+        let wears =
+            |row: &usize| self.table.row(*row).iter().zip(cells).any(|(share, cell)| *share > 0.0 && is_wanted(cell));
         (0..self.table.len()).filter(wears).collect()
     }
 }
@@ -174,7 +171,10 @@ fn wall(browser: &Browser) -> Vec<usize> {
 
 /// The photos near to the chosen one, in order.
 fn near(browser: &Browser) -> Vec<usize> {
-    rows_of(&browser.run("return [...document.querySelectorAll('#chosen .near .tile')].map((it) => Number(it.dataset.photo))"))
+    rows_of(
+        &browser
+            .run("return [...document.querySelectorAll('#chosen .near .tile')].map((it) => Number(it.dataset.photo))"),
+    )
 }
 
 /// The count beside a choice of a filter.
@@ -275,7 +275,9 @@ fn explains(browser: &Browser, shop: &Shop) {
     for neighbour in stored {
         let other = shop.table.photo_ids.iter().position(|it| *it == neighbour.neighbour_id).unwrap();
         click(browser, &format!("[data-why='{other}']"));
-        let terms = browser.run("return [...document.querySelectorAll('.explained [data-term]')].map((it) => Number(it.dataset.term))");
+        let terms = browser.run(
+            "return [...document.querySelectorAll('.explained [data-term]')].map((it) => Number(it.dataset.term))",
+        );
         let sum: f64 = terms.as_array().unwrap().iter().map(|it| it.as_f64().unwrap()).sum();
         assert!((sum - f64::from(neighbour.correlation)).abs() < 1e-6, "{sum} for {}", neighbour.correlation);
         // The numbers that people read sum, too.
@@ -309,7 +311,8 @@ fn chosen_photos_are_compared_side_by_side() {
     let bare = shop.row("15.jpg");
     click(&browser, &format!("#wall [data-compare='{bare}']"));
     let rows = [0, 1, 15, bare];
-    let photos = browser.run("return [...document.querySelectorAll('#compared thead .tile')].map((it) => Number(it.dataset.photo))");
+    let photos = browser
+        .run("return [...document.querySelectorAll('#compared thead .tile')].map((it) => Number(it.dataset.photo))");
     assert_eq!(rows_of(&photos), rows);
     let lines = browser.run(
         "return [...document.querySelectorAll('#compared tbody [data-cell]')].map((line) =>
@@ -333,15 +336,17 @@ fn chosen_photos_are_compared_side_by_side() {
     let correlator = Correlator::new(&shop.table, Measure::Pearson.into());
     let with_first = correlator.row(0);
     let expected = rows.map(|row| if row == bare { "–".to_owned() } else { format!("{:.2}", with_first[row]) });
-    let correlations = browser.run(
-        "return [...document.querySelectorAll('#compared tfoot tr:first-child td')].map((it) => it.textContent)",
-    );
+    let correlations = browser
+        .run("return [...document.querySelectorAll('#compared tfoot tr:first-child td')].map((it) => it.textContent)");
     assert_eq!(correlations, json!(expected));
     // The same by the mark of a tile, and all by one button.
     click(&browser, "#compared [data-compare='1']");
     assert_eq!(hash(&browser), format!("#compare=0+15+{bare}"));
     click(&browser, "[data-clear-compared]");
-    assert_eq!((hash(&browser), browser.run("return document.getElementById('compared').hidden")), (String::new(), json!(true)));
+    assert_eq!(
+        (hash(&browser), browser.run("return document.getElementById('compared').hidden")),
+        (String::new(), json!(true))
+    );
     browser.is_silent();
 }
 
@@ -448,7 +453,9 @@ fn names_are_text_whatever_they_hold_and_a_narrow_window_holds_all() {
         browser.wait_for(&format!("document.querySelector('#chosen strong')?.textContent === {}", json!(name)));
         assert_eq!(text(&browser, &format!("#wall [data-photo='{row}'] .name")), name);
     }
-    let made = browser.run("return [window.bad ?? null, document.querySelectorAll('#gallery-photos :is(img, script, b:not(.x))').length]");
+    let made = browser.run(
+        "return [window.bad ?? null, document.querySelectorAll('#gallery-photos :is(img, script, b:not(.x))').length]",
+    );
     assert_eq!(made, json!([null, 0]), "no name became an element");
     browser.is_wide(360);
     click(&browser, "#chosen .why");
@@ -470,7 +477,8 @@ fn metadata_filter_and_their_counts_follow_each_other() {
     browser.open_page(&shop.url());
     // By place in PHOTOS, which is not the order of the rows.
     let rows = |is_wanted: &dyn Fn(usize) -> bool| {
-        let mut rows: Vec<usize> = (0..PHOTOS.len()).filter(|&it| is_wanted(it)).map(|it| shop.row(PHOTOS[it].0)).collect();
+        let mut rows: Vec<usize> =
+            (0..PHOTOS.len()).filter(|&it| is_wanted(it)).map(|it| shop.row(PHOTOS[it].0)).collect();
         rows.sort_unstable();
         rows
     };
@@ -506,7 +514,8 @@ fn metadata_filter_and_their_counts_follow_each_other() {
     let address = hash(&browser);
     browser.open_page(&format!("{}{address}", shop.url()));
     assert_eq!(wall(&browser), rows(&|it| it == 5));
-    let typed = "return [...document.querySelectorAll('.facet :is([type=number], [type=search])')].map((it) => it.value)";
+    let typed =
+        "return [...document.querySelectorAll('.facet :is([type=number], [type=search])')].map((it) => it.value)";
     assert_eq!(browser.run(typed), json!(["20.5", "60", "LOOK 5"]), "the fields say what the link does");
     let chips = browser.run("return [...document.querySelectorAll('#chips .chip bdi')].map((it) => it.textContent)");
     assert_eq!(chips, json!(["price: 20.5 to 60", "title: “LOOK 5”"]));
@@ -516,8 +525,12 @@ fn metadata_filter_and_their_counts_follow_each_other() {
     let with_name = |it: usize| PHOTOS[it].0.contains("window.bad");
     assert_eq!(wall(&browser), rows(&|it| is_evil(it) || with_name(it)));
     choose(&browser, shop.row(PHOTOS[5].0));
-    let shown = browser.run("return [...document.querySelectorAll('#chosen .metadata > *')].map((it) => it.textContent)");
-    assert_eq!(shown, json!([BRAND, evil, "price", "50.5", "title", "Look 5 of the season", "sale", "no", "day", "2026-11-02"]));
+    let shown =
+        browser.run("return [...document.querySelectorAll('#chosen .metadata > *')].map((it) => it.textContent)");
+    assert_eq!(
+        shown,
+        json!([BRAND, evil, "price", "50.5", "title", "Look 5 of the season", "sale", "no", "day", "2026-11-02"])
+    );
     // What is near is near among those that match.
     assert!(near(&browser).iter().all(|row| wall(&browser).contains(row)));
     assert!(text(&browser, "#chosen").contains("photos that match"));
@@ -543,7 +556,8 @@ fn more_and_less_of_a_cell_rank_the_photos_anew() {
         let cells = shop.table.row(other);
         f64::from(correlations[other]) + f64::from(cells[shoe]) - f64::from(cells[dress])
     };
-    let mut expected: Vec<usize> = (0..shop.table.len()).filter(|&it| it != row && !correlations[it].is_nan()).collect();
+    let mut expected: Vec<usize> =
+        (0..shop.table.len()).filter(|&it| it != row && !correlations[it].is_nan()).collect();
     expected.sort_by(|&a, &b| score(b).total_cmp(&score(a)).then(a.cmp(&b)));
     expected.truncate(10);
     assert_ne!(expected, before, "the example tells them apart");
@@ -664,5 +678,8 @@ fn metadata_that_cannot_be_joined_is_one_error_before_anything_is_written() {
     assert!(refused("file_name,price\n05.jpg,1\n05.jpg,2\n").contains("\"05.jpg\" twice"));
     assert!(refused("name,price\n05.jpg,1\n").contains("none of the columns"));
     let summary = lookbook::stage::Summary::read(&shop.report).unwrap();
-    assert_eq!((&summary.counts["photos_without_metadata"], &summary.counts["metadata_without_photo"]), (&json!(1), &json!(1)));
+    assert_eq!(
+        (&summary.counts["photos_without_metadata"], &summary.counts["metadata_without_photo"]),
+        (&json!(1), &json!(1))
+    );
 }
