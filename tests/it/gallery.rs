@@ -457,6 +457,9 @@ fn names_are_text_whatever_they_hold_and_a_narrow_window_holds_all() {
         "return [window.bad ?? null, document.querySelectorAll('#gallery-photos :is(img, script, b:not(.x))').length]",
     );
     assert_eq!(made, json!([null, 0]), "no name became an element");
+    let row = shop.row(PHOTOS[1].0);
+    browser.run(&format!("location.hash = 'photo={row}&compare=0+{row}'"));
+    browser.wait_for("document.querySelector('#chosen .why')");
     browser.is_wide(360);
     click(&browser, "#chosen .why");
     browser.run("document.getElementById('filters').open = true");
