@@ -220,17 +220,13 @@ class Chosen {
     const { thumbnails } = this.tiles;
     const pair = element("div", { className: "pair" }, thumbnails.of(this.state.photo), thumbnails.of(photo));
     const why = this.ranking.explain(this.state.photo, photo, this.isRanked);
-    const title = element("h4", {}, "Why ", named(this.catalogue.names[photo]));
-    const content = why
-      ? [pair, this.#terms(photo, why)]
-      : [
-          pair,
-          element("p", {
-            className: "soft",
-            textContent: `r = ${correlation.toFixed(3)} by the measure ${this.catalogue.measure}, which is not a sum over cells.`,
-          }),
-        ];
-    if (why && !this.catalogue.outlinePx) {
+    const none = () => element("p", { className: "soft", textContent: "Nothing is worn in one of them." });
+    const content = [pair, why ? this.#terms(why, photo) : none()];
+    if (!this.isRanked && ["latent", "embedding"].includes(this.catalogue.measure)) {
+      const said = `r = ${correlation.toFixed(3)} by the measure ${this.catalogue.measure}, which is not a sum over cells. Pearson's r is:`;
+      content.splice(1, 0, element("p", { className: "soft", textContent: said }));
+    }
+    if (!this.catalogue.outlinePx) {
       content.push(
         element("p", {
           className: "soft",
@@ -238,10 +234,11 @@ class Chosen {
         }),
       );
     }
+    const title = element("h4", {}, "Why ", named(this.catalogue.names[photo]));
     return element("section", { className: "explained", "data-outlines": "", "aria-label": "Why" }, title, ...content);
   }
 
-  #terms(photo, { terms, rest }) {
+  #terms({ terms, rest }, photo) {
     const rounded = roundedToSum([...terms.map((term) => term.value), rest.value]);
     const strongest = Math.max(...terms.map((term) => Math.abs(term.value)));
     const share = (value) => element("td", { className: "number", textContent: value > 0 ? percent(value) : "–" });

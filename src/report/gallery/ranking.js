@@ -89,10 +89,11 @@ class Ranking {
   }
 
   // The cells that carry the correlation of two photos: terms that, with the rest, sum to it. The rest is what the cells that
-  // neither wears add: they agree in being absent. `undefined` for a measure that is not made of cells.
+  // neither wears add: they agree in being absent. Measures that are not made of cells have the terms of Pearson's r.
+  // `undefined` if that is, too: nothing is worn in one of them.
   explain(photo, other, isSteered) {
-    if (isSteered || this.isExact) return this.#explainCentred(photo, other);
-    return this.catalogue.measure === "co_rated" ? this.#explainCommon(photo, other) : undefined;
+    const isCommon = this.catalogue.measure === "co_rated" && !isSteered;
+    return isCommon ? this.#explainCommon(photo, other) : this.#explainCentred(photo, other);
   }
 
   // The cells that either photo wears, with the shares of both.
@@ -105,6 +106,7 @@ class Ranking {
   #explainCentred(photo, other) {
     const [mean, otherMean] = [this.means[photo], this.means[other]];
     const scale = this.scales[photo] * this.scales[other];
+    if (Number.isNaN(scale)) return undefined;
     const terms = this.#either(photo, other).map(({ cell, a, b }) => ({
       cell,
       a,
