@@ -27,7 +27,7 @@ class Catalogue {
     this.cells = numbers(Uint16Array, raw.worn.cells);
     this.shares = numbers(Float32Array, raw.worn.shares);
     this.measure = raw.near.measure;
-    this.minCommon = raw.near.min_common;
+    this.isRestricted = raw.near.is_restricted;
     this.nearStarts = numbers(Uint32Array, raw.near.starts);
     this.nearPhotos = numbers(Uint32Array, raw.near.photos);
     this.nearCorrelations = numbers(Float32Array, raw.near.correlations);

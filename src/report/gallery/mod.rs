@@ -17,7 +17,7 @@ use crate::features::FeatureTable;
 use crate::files;
 use crate::labels::LabelSet;
 use crate::metadata::Metadata;
-use crate::similarity::{self, DEFAULT_MIN_COMMON, Measure, Neighbour};
+use crate::similarity::{self, Measure, Neighbour};
 use crate::stage::{Stage, Summary};
 
 mod column;
@@ -85,7 +85,8 @@ struct Worn {
 #[derive(Serialize)]
 struct Near {
     measure: Measure,
-    min_common: u32,
+    /// Whether only photos that fulfil a condition were compared.
+    is_restricted: bool,
     /// Where each photo's neighbours begin, and where the last one's end: u32.
     starts: Column,
     /// The neighbours, the nearest first: u32.
@@ -171,8 +172,8 @@ fn near(photo_ids: &[u32], run: &Run) -> Result<Near> {
     let folder = run.folder("similarity");
     let neighbours = folder.map(similarity::read_neighbours).transpose()?.unwrap_or_default();
     let made = folder.map(Summary::read).transpose()?;
-    let setting = |name: &str| made.as_ref().and_then(|it| it.config.setting(name));
-    let min_common = made.as_ref().and_then(|it| it.config.setting("min_common"));
+    let settings = made.as_ref().map(|it| &it.config);
+    let condition: Option<String> = settings.and_then(|it| it.setting("where"));
     let near = by_row(photo_ids, &neighbours);
     let mut starts = vec![0];
     starts.extend(near.iter().scan(0, |end, it| {
@@ -181,8 +182,8 @@ fn near(photo_ids: &[u32], run: &Run) -> Result<Near> {
     }));
     let (photos, correlations): (Vec<u32>, Vec<f32>) = near.into_iter().flatten().unzip();
     Ok(Near {
-        measure: setting("measure").unwrap_or_default(),
-        min_common: min_common.unwrap_or(DEFAULT_MIN_COMMON),
+        measure: settings.and_then(|it| it.setting("measure")).unwrap_or_default(),
+        is_restricted: condition.is_some(),
         starts: Column::of_u32(&starts),
         photos: Column::of_u32(&photos),
         correlations: Column::of_f32(&correlations),

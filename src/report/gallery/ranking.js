@@ -30,9 +30,9 @@ class Ranking {
     this.scales[photo] = squares > 0 ? 1 / Math.sqrt(squares) : NaN;
   }
 
-  // Whether the page can compute the correlations that the similarity stage found.
+  // Whether the page can compute the neighbours that the similarity stage found.
   get isExact() {
-    return this.steeredMeasure === this.catalogue.measure;
+    return this.steeredMeasure === this.catalogue.measure && !this.catalogue.isRestricted;
   }
 
   // What a photo's share of each cell is multiplied by.
