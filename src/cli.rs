@@ -542,6 +542,12 @@ struct ReportFlags {
     /// Folder to write the page to
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Parquet or CSV file with columns about the photos, for the gallery's filters
+    #[arg(long, value_name = "FILE")]
+    metadata: Option<PathBuf>,
+    /// Folder of `duplicates`, whose groups the gallery folds [default: that of the run, if it has one]
+    #[arg(long, value_name = "DIR")]
+    duplicates: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -31,6 +31,11 @@ pub struct Config {
     pub photos: usize,
     /// Maximum number of photos in the gallery ([`DEFAULT_GALLERY_PHOTOS`]).
     pub gallery_photos: usize,
+    /// A Parquet or CSV file with more columns about the photos, joined by `photo_id`, `path` or `file_name`, for the gallery's
+    /// filters.
+    pub metadata: Option<PathBuf>,
+    /// The folder of `duplicates`, whose groups the gallery folds; by default that of the run, if there is one.
+    pub duplicates: Option<PathBuf>,
     /// Where the network runs.
     pub device: Device,
 }
@@ -43,6 +48,8 @@ impl Default for Config {
             output: PathBuf::from("output/report"),
             photos: DEFAULT_PHOTOS,
             gallery_photos: DEFAULT_GALLERY_PHOTOS,
+            metadata: None,
+            duplicates: None,
             device: Device::Auto,
         }
     }

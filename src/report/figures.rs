@@ -26,3 +26,7 @@ pub(super) fn grouped(count: u64) -> String {
 pub(super) fn data_uri(kind: &str, content: &[u8]) -> String {
     format!("data:image/{kind};base64,{}", base64::engine::general_purpose::STANDARD.encode(content))
 }
+
+pub(super) fn css([r, g, b]: [u8; 3]) -> String {
+    format!("#{r:02x}{g:02x}{b:02x}")
+}

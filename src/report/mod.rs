@@ -19,12 +19,13 @@ mod run;
 mod segmentations;
 
 pub use config::{Config, DEFAULT_GALLERY_PHOTOS, DEFAULT_PHOTOS, MAX_PHOTOS, STAGE};
+use gallery::Shown;
 use run::Run;
 
 impl StageConfig for Config {
     const NAME: &'static str = STAGE;
     const SEEDED: bool = true;
-    const WITHOUT_EFFECT: &'static [&'static str] = &["run", "model", "output", "device"];
+    const WITHOUT_EFFECT: &'static [&'static str] = &["run", "model", "output", "metadata", "duplicates", "device"];
 
     fn folder(&self) -> PathBuf {
         self.output.clone()
@@ -43,8 +44,8 @@ impl StageConfig for Config {
     }
 
     fn reads(&self) -> Result<Vec<Read>> {
-        let run = Run::open(&self.run, self.model.as_deref())?;
-        Ok(run.records().chain(run.model_files()?).map(Read::File).collect())
+        let run = Run::open(self)?;
+        Ok(run.records().chain(run.files_beside()?).map(Read::File).collect())
     }
 
     fn run(&self, common: &Common) -> Result<Outcome> {
@@ -60,19 +61,20 @@ impl StageConfig for Config {
 /// be run.
 pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     config.check()?;
-    let run = Run::open(&config.run, config.model.as_deref())?;
+    let run = Run::open(config)?;
     let stages = run.stages()?;
     if common.dry_run {
         let mut planned = stage::dry_run(STAGE, &config.output, common, config)?;
         planned.counts.set("stages", stages.len());
         return Ok(Outcome::Planned(planned));
     }
+    let gallery = Shown::read(&run, config)?;
     let mut stage = Stage::begin(STAGE, &config.output, common, config)?;
     run.record(&mut stage)?;
     let mut page = page::Page::new(&run, &stages)?;
     segmentations::add(&mut page, &run, config, common, &mut stage)?;
     page.neighbours = neighbours::compare(&run, &stage)?;
-    page.gallery = gallery::write(&run, config, &stage)?.map(page::GalleryPart::new);
+    page.gallery = gallery.map(|it| it.write(&run, &mut stage)).transpose()?.map(page::GalleryPart::new);
     page.measures = measures::compare(&run, common, &stage)?;
     files::write(&stage.path("index.html"), page.render()?.as_bytes())?;
     stage.count(

@@ -6,7 +6,8 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use serde::Serialize;
 
-use super::figures::{grouped, percent};
+use super::figures::{css, grouped, percent};
+use super::gallery;
 use super::measures::Measures;
 use super::neighbours::Neighbours;
 use super::nights::{self, Nights};
@@ -22,8 +23,7 @@ use crate::stage::Summary;
 use crate::{rejects, units};
 
 const TEMPLATE: &str = include_str!("page.html");
-const STYLE: &str = include_str!("page.css");
-const SCRIPT: &str = include_str!("gallery_script.js");
+const STYLE: &str = concat!(include_str!("page.css"), include_str!("gallery/gallery.css"));
 /// Smallest share of a row of the confusion matrix that is printed in its cell.
 const WRITTEN_SHARE: f64 = 0.01;
 
@@ -31,7 +31,7 @@ const WRITTEN_SHARE: f64 = 0.01;
 #[derive(Debug, Serialize)]
 pub(super) struct Page {
     style: &'static str,
-    script: &'static str,
+    script: String,
     run: String,
     written_at: String,
     version: &'static str,
@@ -181,7 +181,7 @@ impl Page {
     pub(super) fn new(run: &Run, stages: &[Summary]) -> Result<Self> {
         Ok(Self {
             style: STYLE,
-            script: SCRIPT,
+            script: format!("(() => {{\n\"use strict\";\n{}}})();", gallery::SCRIPTS.concat()),
             run: run.name.display().to_string(),
             written_at: chrono::Utc::now().format("%Y-%m-%d %H:%M UTC").to_string(),
             version: env!("CARGO_PKG_VERSION"),
@@ -529,10 +529,6 @@ fn rejects(run: &Run) -> Result<Option<Vec<RejectCount>>> {
         RejectCount { stage, reason, count, examples: items }
     });
     Ok((!tables.is_empty()).then(|| counts.collect()))
-}
-
-fn css([r, g, b]: [u8; 3]) -> String {
-    format!("#{r:02x}{g:02x}{b:02x}")
 }
 
 /// A value of `run.json`, formatted for display.

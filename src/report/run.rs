@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::config::Config;
 use crate::error::{Error, Result};
 use crate::features::layout;
 use crate::files::OpenFolder;
@@ -11,7 +12,7 @@ use crate::rejects;
 use crate::stage::{Listing, RUN_FILE, Read, Stage, Summary};
 
 /// Folders of a run, in pipeline order.
-const FOLDERS: [&str; 5] = ["sample", "dataset", "model", "features", "similarity"];
+const FOLDERS: [&str; 6] = ["sample", "dataset", "model", "features", "similarity", "duplicates"];
 
 /// The folders of a run that are published, each opened once.
 pub(super) struct Run {
@@ -20,17 +21,23 @@ pub(super) struct Run {
     pub(super) folders: Vec<(&'static str, OpenFolder)>,
     /// The folder that is shown as the model, if it is not that of the run.
     model: Option<PathBuf>,
+    /// The folder of the duplicates, if it is not that of the run.
+    duplicates: Option<PathBuf>,
+    /// A table of the user's own.
+    metadata: Option<PathBuf>,
 }
 
 impl Run {
-    pub(super) fn open(name: &Path, model: Option<&Path>) -> Result<Self> {
+    pub(super) fn open(config: &Config) -> Result<Self> {
+        let name = &config.run;
         let published = FOLDERS.into_iter().filter(|it| name.join(it).join(RUN_FILE).is_file());
         let folders = published.map(|it| Ok((it, OpenFolder::open(&name.join(it))?))).collect::<Result<Vec<_>>>()?;
         if folders.is_empty() {
             let problem = "holds no output of any stage (dataset/, model/, ...); run `make all` or a stage first";
             return Err(Error::input(name, problem));
         }
-        Ok(Self { name: name.to_owned(), folders, model: model.map(Path::to_owned) })
+        let Config { model, duplicates, metadata, .. } = config.clone();
+        Ok(Self { name: name.clone(), folders, model, duplicates, metadata })
     }
 
     /// The records of the stages by their places.
@@ -38,18 +45,22 @@ impl Run {
         self.folders.iter().map(|(name, _)| self.name.join(name).join(RUN_FILE))
     }
 
-    /// The files of the folder that is shown as the model, with its evaluation, if it is not that of the run.
-    pub(super) fn model_files(&self) -> Result<Vec<PathBuf>> {
-        let Some(model) = &self.model else { return Ok(Vec::new()) };
-        let evaluation = Some(model.join(EVALUATION_FILE)).filter(|it| it.is_file());
-        Ok(Model::reads(model)?.into_iter().chain(evaluation).collect())
+    /// What is shown beside the run: the files of the folder that is shown as the model, with its evaluation, the record of the
+    /// duplicates, and the metadata.
+    pub(super) fn files_beside(&self) -> Result<Vec<PathBuf>> {
+        let mut files = self.model.as_deref().map(Model::reads).transpose()?.unwrap_or_default();
+        files.extend(self.model.iter().map(|it| it.join(EVALUATION_FILE)).filter(|it| it.is_file()));
+        files.extend(self.duplicates.iter().map(|it| it.join(RUN_FILE)));
+        files.extend(self.metadata.clone());
+        Ok(files)
     }
 
-    /// The folder of a stage, as a path through its descriptor, or the folder that is shown as the model; `None` if it is not
+    /// The folder of a stage, as a path through its descriptor, or the folder that is shown in its place; `None` if it is not
     /// published.
     pub(super) fn folder(&self, name: &str) -> Option<&Path> {
-        if let (Some(model), "model") = (&self.model, name) {
-            return Some(model);
+        let instead = [("model", &self.model), ("duplicates", &self.duplicates)];
+        if let Some(folder) = instead.into_iter().find(|it| it.0 == name).and_then(|it| it.1.as_deref()) {
+            return Some(folder);
         }
         self.folders.iter().find(|(it, _)| *it == name).map(|(_, folder)| folder.root())
     }
@@ -74,7 +85,7 @@ impl Run {
     /// Records the stages' `run.json` files as inputs, which stand for what the stages published, and what is shown beside.
     pub(super) fn record(&self, stage: &mut Stage) -> Result<()> {
         self.folders.iter().try_for_each(|(_, folder)| stage.input_of(folder, RUN_FILE).map(drop))?;
-        let files = self.model_files()?.into_iter().map(Read::File);
+        let files = self.files_beside()?.into_iter().map(Read::File);
         files.into_iter().try_for_each(|it| stage.input(&it, &Listing::default()).map(drop))
     }
 }

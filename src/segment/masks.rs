@@ -61,6 +61,13 @@ pub(super) fn read(path: &Path, labels: &LabelSet) -> Result<(Vec<u8>, usize)> {
     Ok((label_map, reader.info().width as usize))
 }
 
+/// The label map, `[height, width]`, and the width of the photo with this SHA-256 (lower-case hexadecimal), of the `labels` of
+/// the features folder `features`; `None` if it has no mask that can be read.
+pub(crate) fn find(features: &Path, content_sha256: &str, labels: &LabelSet) -> Option<(Vec<u8>, usize)> {
+    let path = features.join(FOLDER).join(content_sha256.get(..2)?).join(format!("{content_sha256}.png"));
+    read(&path, labels).ok()
+}
+
 /// Width and height of a mask.
 pub(super) fn size(path: &Path) -> Result<(u32, u32)> {
     opened(path).map(|reader| (reader.info().width, reader.info().height))
@@ -102,5 +109,17 @@ mod tests {
         assert_eq!(picture.dimensions(), (3, 2));
         let colors: Vec<_> = picture.pixels().map(|pixel| pixel.0).collect();
         assert_eq!(colors, [0, 1, 22, 7, 7, 7].map(category_rgb));
+    }
+
+    #[test]
+    fn a_mask_is_found_by_the_content_of_its_photo() -> Result<()> {
+        let features = tempfile::tempdir().expect("a temporary folder");
+        let (labels, map) = (LabelSet::cfpd(), [0, 1, 22, 7, 7, 7]);
+        write(&features.path().join(FOLDER), &[7; 32], &labels, &map, 3)?;
+        assert_eq!(find(features.path(), &hexadecimal(&[7; 32]), &labels), Some((map.to_vec(), 3)));
+        for other in [hexadecimal(&[8; 32]), String::new()] {
+            assert_eq!(find(features.path(), &other, &labels), None, "{other}");
+        }
+        Ok(())
     }
 }

@@ -44,6 +44,7 @@ pub use config::{
 use counter::{Counter, MadeBy, Networks, embedding_of};
 use counts::{count_table, count_written};
 pub use earlier::UNFINISHED;
+pub(crate) use masks::find as mask;
 use parts::{Writer, Written};
 use plan::Plan;
 use state::StateRow;

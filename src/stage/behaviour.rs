@@ -12,7 +12,7 @@ const BEHAVIOURS: [(&str, u32); 10] = [
     ("similarity", 3),
     ("duplicates", 1),
     ("recommend", 1),
-    ("report", 3),
+    ("report", 4),
 ];
 
 /// The version of a stage's behaviour.

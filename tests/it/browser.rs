@@ -14,15 +14,30 @@ use serde_json::{Value, json};
 
 use crate::report::reported;
 
+/// Keys by the names that `WebDriver` has for them.
+pub(crate) mod keys {
+    pub(crate) const TAB: &str = "\u{E004}";
+    pub(crate) const ENTER: &str = "\u{E007}";
+    pub(crate) const ESCAPE: &str = "\u{E00C}";
+    pub(crate) const END: &str = "\u{E010}";
+    pub(crate) const LEFT: &str = "\u{E012}";
+    pub(crate) const RIGHT: &str = "\u{E014}";
+    pub(crate) const DOWN: &str = "\u{E015}";
+}
+
+/// For scripts: how columns of numbers in `gallery.js` are read.
+pub(crate) const NUMBERS: &str = "const numbers = (Type, text) =>
+    [...new Type(Uint8Array.from(atob(text), (it) => it.charCodeAt(0)).buffer)];";
+
 /// A browser session; closed when dropped.
-struct Browser {
+pub(crate) struct Browser {
     driver: Child,
     session: String,
 }
 
 impl Browser {
     /// `None`, said aloud, where there is no browser.
-    fn open() -> Option<Self> {
+    pub(crate) fn open() -> Option<Self> {
         let started = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let Ok(mut driver) = started else {
             crate::shared::not_installed("there is no chromedriver (scripts/install_test_tools.sh gets one)");
@@ -46,15 +61,15 @@ impl Browser {
         Some(Self { driver, session })
     }
 
-    fn post(&self, command: &str, content: &Value) -> Value {
+    pub(crate) fn post(&self, command: &str, content: &Value) -> Value {
         post(&format!("{}/{command}", self.session), content)
     }
 
-    fn run(&self, script: &str) -> Value {
+    pub(crate) fn run(&self, script: &str) -> Value {
         self.post("execute/sync", &json!({ "script": script, "args": [] }))
     }
 
-    fn wait_for(&self, condition: &str) {
+    pub(crate) fn wait_for(&self, condition: &str) {
         let started = Instant::now();
         while self.run(&format!("return Boolean({condition})")) != true {
             assert!(started.elapsed() < Duration::from_secs(30), "{condition} does not come true");
@@ -62,14 +77,35 @@ impl Browser {
         }
     }
 
-    fn keys(&self, selector: &str, text: &str) {
+    pub(crate) fn keys(&self, selector: &str, text: &str) {
         let found = self.post("element", &json!({ "using": "css selector", "value": selector }));
         let id = found.as_object().and_then(|it| it.values().next()).and_then(Value::as_str).expect("an element");
         self.post(&format!("element/{id}/value"), &json!({ "text": text }));
     }
 
+    /// Presses keys, one after the other, in the element that has the focus.
+    pub(crate) fn press(&self, keys: &[&str]) {
+        let stroke =
+            |key: &&str| [json!({ "type": "keyDown", "value": key }), json!({ "type": "keyUp", "value": key })];
+        let strokes: Vec<Value> = keys.iter().flat_map(stroke).collect();
+        self.post("actions", &json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": strokes }] }));
+    }
+
+    /// Opens a page, and waits until its gallery is drawn.
+    pub(crate) fn open_page(&self, url: &str) {
+        // Of two addresses that differ after "#" alone, the second would not be loaded.
+        self.post("url", &json!({ "url": "about:blank" }));
+        self.post("url", &json!({ "url": url }));
+        self.wait_for("document.querySelectorAll('#wall .tile').length > 0");
+    }
+
+    /// Whether nothing was written to the console.
+    pub(crate) fn is_silent(&self) {
+        assert_eq!(self.post("se/log", &json!({ "type": "browser" })), json!([]), "the console is silent");
+    }
+
     /// A screenshot, kept where somebody wants it.
-    fn look(&self, name: &str) -> image::RgbImage {
+    pub(crate) fn look(&self, name: &str) -> image::RgbImage {
         let picture = get(&format!("{}/screenshot", self.session));
         let bytes = base64::engine::general_purpose::STANDARD.decode(picture.as_str().unwrap()).unwrap();
         if let Some(folder) = std::env::var_os("LOOKBOOK_PICTURES") {
@@ -78,7 +114,7 @@ impl Browser {
         image::load_from_memory(&bytes).unwrap().to_rgb8()
     }
 
-    fn is_dark(&self, dark: bool) {
+    pub(crate) fn is_dark(&self, dark: bool) {
         let scheme = json!([{ "name": "prefers-color-scheme", "value": if dark { "dark" } else { "light" } }]);
         self.post(
             "goog/cdp/execute",
@@ -86,7 +122,7 @@ impl Browser {
         );
     }
 
-    fn is_wide(&self, width_px: u32) {
+    pub(crate) fn is_wide(&self, width_px: u32) {
         let size = json!({ "width": width_px, "height": 900, "deviceScaleFactor": 1, "mobile": false });
         self.post("goog/cdp/execute", &json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": size }));
     }
@@ -128,8 +164,7 @@ fn people_can_use_the_page() {
     let report = std::env::var_os("LOOKBOOK_REPORT").map_or_else(|| reported(place.path()), PathBuf::from);
     let url = format!("file://{}", report.join("index.html").canonicalize().unwrap().display());
     browser.is_dark(false);
-    browser.post("url", &json!({ "url": url }));
-    browser.wait_for("document.querySelectorAll('#wall .tile').length > 0");
+    browser.open_page(&url);
     let photos = browser.run("return window.lookbook.names.length").as_u64().unwrap();
     let drawn = browser.run("return document.querySelectorAll('#wall .tile').length").as_u64().unwrap();
     assert!(drawn <= photos.min(60), "only what is in view is drawn: {drawn} of {photos}");
@@ -137,9 +172,7 @@ fn people_can_use_the_page() {
     searches(&browser, photos);
     chooses(&browser);
     walks(&browser);
-
-    let log = browser.post("se/log", &json!({ "type": "browser" }));
-    assert_eq!(log, json!([]), "the console is silent");
+    browser.is_silent();
 }
 
 /// Light and dark are what they say, and nothing is wider than a narrow window.
@@ -170,8 +203,8 @@ fn searches(browser: &Browser, photos: u64) {
     let words = cell.as_str().unwrap().replace('_', " ");
     assert_eq!(browser.run("return document.getElementById('search').value"), words);
     let expected = browser.run(&format!(
-        "const cell = window.lookbook.cells.indexOf('{}');
-         return window.lookbook.worn.filter((worn) => worn.some((value, at) => at % 2 === 0 && value === cell)).length",
+        "{NUMBERS} const cell = window.lookbook.cells.indexOf('{}');
+         return numbers(Uint16Array, window.lookbook.worn.cells).filter((value) => value === cell).length",
         cell.as_str().unwrap()
     ));
     let said = browser.run("return document.getElementById('count').textContent");
@@ -191,7 +224,10 @@ fn chooses(browser: &Browser) {
     browser.wait_for("document.querySelectorAll('#chosen .near .tile').length > 0");
     let near = browser
         .run("return [...document.querySelectorAll('#chosen .near .tile')].map((it) => Number(it.dataset.photo))");
-    let expected = browser.run("return window.lookbook.near[1].filter((_, at) => at % 2 === 0)");
+    let expected = browser.run(&format!(
+        "{NUMBERS} const {{ starts, photos }} = window.lookbook.near;
+         return numbers(Uint32Array, photos).slice(...numbers(Uint32Array, starts).slice(1, 3))"
+    ));
     assert_eq!(near, expected, "the neighbours, the nearest first");
     let cells = browser.run("return [...document.querySelectorAll('#chosen .near small')].map((it) => it.textContent)");
     assert!(cells.as_array().unwrap().len() == 2 * near.as_array().unwrap().len(), "r and cells of each: {cells}");
@@ -224,15 +260,8 @@ fn thumbnail_is_shown(browser: &Browser) {
 }
 
 fn walks(browser: &Browser) {
-    let press = |key: &str| {
-        browser.post(
-            "actions",
-            &json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": [
-            { "type": "keyDown", "value": key }, { "type": "keyUp", "value": key },
-        ] }] }),
-        );
-    };
-    let (right, down, left, end, enter) = ("\u{E014}", "\u{E015}", "\u{E012}", "\u{E010}", "\u{E007}");
+    let press = |key: &str| browser.press(&[key]);
+    let [right, down, left, end, enter] = [keys::RIGHT, keys::DOWN, keys::LEFT, keys::END, keys::ENTER];
     // The map of cells: there and back, and on to another, which is then searched for.
     browser.run("document.querySelector('[data-search][tabindex=\"0\"]').focus()");
     let cell = || browser.run("return document.activeElement.dataset.search");

@@ -13,6 +13,7 @@ mod encoder_steps;
 mod faults;
 mod foreign_model;
 mod fuzz;
+mod gallery;
 mod gradient;
 mod incremental;
 mod install;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+
 use crate::shared::drawn_sample;
 use lookbook::stage::Common;
 use lookbook::{convert, report, segment, similarity};
@@ -71,8 +73,14 @@ fn a_run_without_a_model_is_reported_as_far_as_it_went() {
     assert_eq!(gallery["names"].as_array().unwrap().len(), 12);
     let near = lookbook::similarity::read_neighbours(&place.path().join("similarity")).unwrap();
     let nearest = near.iter().find(|it| (it.photo_id, it.rank) == (5, 1)).unwrap();
-    assert_eq!(gallery["near"][5][0], nearest.neighbour_id, "ids are rows here");
-    assert_eq!(gallery["near"][5][1], (nearest.correlation * 1000.0).round() as i64);
+    let column = |name: &str| {
+        let text = gallery["near"][name].as_str().unwrap();
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
+        bytes.as_chunks::<4>().0.to_vec()
+    };
+    let first = u32::from_le_bytes(column("starts")[5]) as usize;
+    assert_eq!(u32::from_le_bytes(column("photos")[first]), nearest.neighbour_id, "ids are rows here");
+    assert_eq!(f32::from_le_bytes(column("correlations")[first]), nearest.correlation);
 
     let html = std::fs::read_to_string(config.output.join("index.html")).unwrap();
     fetches_nothing(&html);
