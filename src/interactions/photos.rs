@@ -40,13 +40,12 @@ impl<'a> Photos<'a> {
     pub(super) fn new(features: &'a FeatureTable, columns: &[&str]) -> Option<Self> {
         let column = KEYS.into_iter().find(|key| columns.contains(key))?;
         let (mut ids, mut names) = (HashMap::new(), HashMap::new());
-        match column {
-            "photo_id" => ids.extend(features.photo_ids.iter().map(|&id| i128::from(id)).zip(0..)),
-            _ => {
-                let texts = if column == "path" { &features.paths } else { &features.file_names };
-                for (name, row) in texts.iter().zip(0..) {
-                    names.entry(name.as_str()).and_modify(|it| *it = SEVERAL).or_insert(row);
-                }
+        if column == "photo_id" {
+            ids.extend(features.photo_ids.iter().map(|&id| i128::from(id)).zip(0..))
+        } else {
+            let texts = if column == "path" { &features.paths } else { &features.file_names };
+            for (name, row) in texts.iter().zip(0..) {
+                names.entry(name.as_str()).and_modify(|it| *it = SEVERAL).or_insert(row);
             }
         }
         Some(Self { column, ids, names })

@@ -212,7 +212,7 @@ fn an_unknown_photo_is_scored_through_its_nearest_looks() -> Result<()> {
     let lines = lines.chain([format!("alone,{}", middle.photo_id)]);
     let path = events(place.path(), &format!("user,photo_id\n{}\n", lines.collect::<Vec<_>>().join("\n")));
     let found = ask(place.path(), &query, |config| {
-        (config.interactions, config.blend, config.top) = (Some(path), Some(1.0), PHOTOS)
+        (config.interactions, config.blend, config.top) = (Some(path), Some(1.0), PHOTOS);
     })?;
     // Only the near one has a correlation above 0, of the three that somebody chose: the far one comes through it.
     let by_id = |id: u32| found[0].neighbours.iter().find(|it| it.photo_id == id).expect("all are there");
