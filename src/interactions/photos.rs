@@ -41,7 +41,7 @@ impl<'a> Photos<'a> {
         let column = KEYS.into_iter().find(|key| columns.contains(key))?;
         let (mut ids, mut names) = (HashMap::new(), HashMap::new());
         if column == "photo_id" {
-            ids.extend(features.photo_ids.iter().map(|&id| i128::from(id)).zip(0..))
+            ids.extend(features.photo_ids.iter().map(|&id| i128::from(id)).zip(0..));
         } else {
             let texts = if column == "path" { &features.paths } else { &features.file_names };
             for (name, row) in texts.iter().zip(0..) {
