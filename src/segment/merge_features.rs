@@ -10,7 +10,7 @@ use super::earlier::{Folder, Wanted, digest};
 use super::parts::{Fate, Tally, Writer, Written};
 use super::plan::{Plan, open_catalogue, published};
 use super::state::StateRow;
-use super::{masks, uncertain, vanished, whole_parts};
+use super::{masks, merge_parts, uncertain, vanished};
 use crate::catalogue::{Catalogue, Entry};
 use crate::error::{Error, Result};
 use crate::features::{layout, rows};
@@ -51,7 +51,7 @@ pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
     for (_, made) in &shards {
         count(stage, made);
     }
-    match whole_parts::merge(config, &shards, &labels, stage)? {
+    match merge_parts::merge(config, &shards, &labels, stage)? {
         Some(written) => Ok(written),
         None => merge_rows(config, shards, labels, stage),
     }

@@ -29,6 +29,7 @@ mod counts;
 mod earlier;
 mod masks;
 mod merge_features;
+mod merge_parts;
 mod parts;
 mod plan;
 pub mod state;
@@ -83,7 +84,7 @@ impl StageConfig for Config {
 
     fn reads(&self) -> Result<Vec<Read>> {
         if self.merge
-            && let Some(inputs) = whole_parts::inputs(&shard::published::<Self>(&self.output)?)?
+            && let Some(inputs) = merge_parts::inputs(&shard::published::<Self>(&self.output)?)?
         {
             return Ok(inputs.into_iter().map(Read::Recorded).collect());
         }
@@ -103,7 +104,7 @@ impl StageConfig for Config {
     }
 
     fn unread_by_merge(&self, shards: &[&Summary]) -> Option<fn(&Path) -> bool> {
-        whole_parts::unread(self, shards)
+        merge_parts::unread(self, shards)
     }
 
     fn known(folder: &Path) -> Listing {
