@@ -1,8 +1,7 @@
 //! `duplicates`: near-duplicates among the photos of a feature table.
 //!
 //! In: a features folder, of which the perceptual hashes are read ([`crate::photo::hashes`]). Out: `groups.parquet` (see
-//! [`read_groups`]) and `run.json`. Which photos are near each other is exact ([`join`]), and groups are stars
-//! ([`groups`]).
+//! [`read_groups`]) and `run.json`. Which photos are near each other is exact (`join`), and groups are stars (`groups`).
 
 use std::path::PathBuf;
 
