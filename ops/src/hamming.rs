@@ -3,7 +3,7 @@
 use super::Instructions;
 use super::simd::{Job, Simd};
 
-/// Numbers that are compared before any of them is looked at: as many as a vector of AVX-512 holds.
+/// Numbers that are compared together, without a branch: as many as a vector of AVX-512 holds.
 const AT_ONCE: usize = 8;
 
 /// Calls `found` with the positions of every pair of one of `left` and one of `right` that differ in at most `most` bits, and
