@@ -39,16 +39,20 @@ impl Latent {
     pub(super) fn new(rows: &SparseRows, dimensions: usize) -> Self {
         let cells = rows.cell_count();
         let (means, covariance) = covariance(rows);
+        // Of the cells that occur: many rows of zeros make the decomposition fail.
+        let used: Vec<usize> = (0..cells).filter(|&cell| covariance[(cell, cell)] > 0.0).collect();
+        let covariance = covariance.select_rows(&used).select_columns(&used);
         let SymmetricEigen { eigenvectors, eigenvalues } = SymmetricEigen::new(covariance);
-        let mut order: Vec<usize> = (0..cells).collect();
+        let mut order: Vec<usize> = (0..used.len()).collect();
         order.sort_by(|&a, &b| eigenvalues[b].total_cmp(&eigenvalues[a]));
         let total: f64 = eigenvalues.iter().map(|value| value.max(0.0)).sum();
         let held = order.iter().filter(|&&it| eigenvalues[it] > total * f64::EPSILON * cells as f64).count();
         order.truncate(held.clamp(1, dimensions));
         let share = order.iter().map(|&it| eigenvalues[it]).sum::<f64>() / total;
-        let vectors = DMatrix::from_fn(order.len().max(LEAST_SIZE), cells, |row, cell| {
-            order.get(row).map_or(0.0, |&column| eigenvectors[(cell, column)])
-        });
+        let mut vectors = DMatrix::zeros(order.len().max(LEAST_SIZE), cells);
+        for (row, &column) in order.iter().enumerate() {
+            used.iter().enumerate().for_each(|(place, &cell)| vectors[(row, cell)] = eigenvectors[(place, column)]);
+        }
         let axes = centred(vectors);
         let offset = &axes * means;
         let variance_share = if total > 0.0 { share } else { 0.0 };

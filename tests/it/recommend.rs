@@ -243,7 +243,8 @@ fn what_is_asked_for_is_found_and_explained() -> Result<()> {
 
     let garment = asked(&|it| it.garment = Some("T-shirt".to_owned()))?;
     assert_eq!(names(&garment)[..2], ["1.jpg", "0.jpg"]);
-    assert_eq!(garment.steering, ["only the T-shirt counts: blue 60 %, black 40 %"]);
+    let [blue, black] = [0, 1].map(|place| 100.0 * plain.worn[place].share);
+    assert_eq!(garment.steering, [format!("only the T-shirt counts: blue {blue:.0} %, black {black:.0} %")]);
     assert!(asked(&|it| it.wearing = list(&["shoe"]))?.neighbours.is_empty(), "nobody wears shoes");
 
     let least = plain.neighbours[1].correlation;
