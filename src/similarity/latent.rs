@@ -39,8 +39,11 @@ impl Latent {
     pub(super) fn new(rows: &SparseRows, dimensions: usize) -> Self {
         let cells = rows.cell_count();
         let (means, covariance) = covariance(rows);
-        // Of the cells that occur: many rows of zeros make the decomposition fail.
-        let used: Vec<usize> = (0..cells).filter(|&cell| covariance[(cell, cell)] > 0.0).collect();
+        // Of the cells that vary, or of any one: many rows of zeros make the decomposition fail.
+        let mut used: Vec<usize> = (0..cells).filter(|&cell| covariance[(cell, cell)] > 0.0).collect();
+        if used.is_empty() {
+            used.push(0);
+        }
         let covariance = covariance.select_rows(&used).select_columns(&used);
         let SymmetricEigen { eigenvectors, eigenvalues } = SymmetricEigen::new(covariance);
         let mut order: Vec<usize> = (0..used.len()).collect();
