@@ -77,14 +77,14 @@ mod tests {
     use crate::labels::LabelSet;
     use crate::similarity::{CellChoice, Comparison, Correlator, Measure};
 
-    /// 60 photos with 2 to 12 of 228 cells, which often agree in some.
+    /// 60 photos with up to 16 of 30 cells, which often agree in some.
     fn drawn() -> FeatureTable {
         let labels = LabelSet::cfpd();
         let (count, mut random) = (labels.cell_count(), ChaCha8Rng::seed_from_u64(19));
         let mut cells = vec![0.0; 60 * count];
         for row in cells.chunks_exact_mut(count) {
-            for _ in 0..random.random_range(2..12) {
-                row[random.random_range(0..40_usize) * 5] = random.random_range(0.01..0.5_f32);
+            for _ in 0..random.random_range(4..16) {
+                row[random.random_range(0..30_usize) * 5] = random.random_range(0.01..0.5_f32);
             }
         }
         FeatureTable::unnamed(cells, labels)
