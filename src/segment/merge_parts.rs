@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use super::config::{Config, Masks};
-use super::counts::{CountedParts, TableFigures};
+use super::counts::CountedParts;
 use super::parts::Written;
 use super::plan::NEXT_PHOTO_ID;
+use super::table_figures::TableFigures;
 use super::whole_parts::WholeParts;
 use crate::error::{Error, Result};
 use crate::features::layout;

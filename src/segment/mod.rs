@@ -34,6 +34,7 @@ mod parts;
 mod plan;
 pub mod state;
 mod stream;
+mod table_figures;
 mod uncertain;
 mod vanished;
 mod whole_parts;

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{interleave_record_batch, take_record_batch};
 
-use super::counts::TableFigures;
 use super::earlier::{Earlier, EarlierPhoto, PhotoPlace};
 use super::masks;
 use super::state::{self, PhotoCertainty, StateRow};
+use super::table_figures::TableFigures;
 use crate::catalogue::{Catalogue, Entry};
 use crate::error::Result;
 use crate::features::layout;
