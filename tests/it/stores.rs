@@ -61,7 +61,7 @@ impl Store {
             ("AWS_SECRET_ACCESS_KEY", S3_SECRET.to_owned()),
             ("AWS_REGION", "eu-west-1".to_owned()),
         ];
-        let put = |it: &Self, folder: &Path| copy_tree(folder, &it.folder.path().join("lookbook"));
+        let put = |it: &Self, folder: &Path| copy_tree(folder, &it.folder.path().join("lookbook/shop"));
         Some(Self { server, folder, url: "s3://lookbook", variables, secret: S3_SECRET, put })
     }
 
@@ -149,11 +149,11 @@ fn installed(name: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// Copies the photos of a folder to the keys `shop/` of a bucket that is a folder.
-fn copy_tree(folder: &Path, bucket: &Path) {
+/// Copies a folder and all below it.
+fn copy_tree(folder: &Path, to: &Path) {
     for entry in walkdir::WalkDir::new(folder) {
         let entry = entry.unwrap();
-        let place = bucket.join("shop").join(entry.path().strip_prefix(folder).unwrap());
+        let place = to.join(entry.path().strip_prefix(folder).unwrap());
         if entry.file_type().is_dir() {
             fs::create_dir_all(place).unwrap();
         } else {
@@ -177,13 +177,12 @@ fn a_night_in(store: &Store) {
         place.photo(name, color);
     }
     (store.put)(store, &place.path("shop"));
-    place.run(|_| {}).unwrap();
     let url = |name: &str| format!("{}/{name}", store.url);
     let [work, other] = ["work", "other"].map(|it| place.path(it));
     let (model, shop) = (place.path("model").display().to_string(), url("shop"));
     let segment = |output: &str, more: &[&str]| {
         let output = url(output);
-        let arguments = ["segment", "--catalogue", &shop, "--model", &model, "--output", &output, "--min-share", "0"];
+        let arguments = ["segment", "--catalogue", &shop, "--model", &model, "--output", &output];
         [&arguments[..], more].concat().iter().map(|it| (*it).to_owned()).collect::<Vec<_>>()
     };
     let run = |work: &Path, output: &str, more: &[&str]| {
@@ -191,10 +190,11 @@ fn a_night_in(store: &Store) {
     };
     run(&work, "out/features", &[]);
 
-    // Who reads it elsewhere gets what the disk has.
+    // Who reads it elsewhere gets what this machine has.
     let [features, similarity] = ["out/features", "out/similarity"].map(url);
     store.succeeds(&other, &["similarity", "--features", &features, "--output", &similarity]);
-    let on_disk = ["similarity", "--features", "features", "--output", "similarity"];
+    copy_tree(&work.join(features.replace("://", "/")), &place.path("copy"));
+    let on_disk = ["similarity", "--features", "copy", "--output", "similarity"];
     store.succeeds(&work, &on_disk);
     let copy = other.join(similarity.replace("://", "/"));
     assert!(neighbours(&copy) == neighbours(&place.path("similarity")), "byte for byte");
