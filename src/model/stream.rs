@@ -173,10 +173,15 @@ fn count_all<W: Work>(
     Ok(())
 }
 
-/// Reads a file; also returns what the file system reported about it before it was read.
-pub(crate) fn read(path: &Path) -> Result<(Stat, Vec<u8>), PhotoProblem> {
+/// Reads a file; also returns what the file system reported about it before it was read, or what its object store did: in the
+/// listing (`listed`) if that is of the same object, because the next listing is what it will be compared with, and some
+/// stores list no entity tags, or write them otherwise.
+pub(crate) fn read(path: &Path, listed: Option<Stat>) -> Result<(Stat, Vec<u8>), PhotoProblem> {
     if store::is_url(path) {
-        return photo::fetch(path).map(|(object, bytes)| (Stat::of_object(&object), bytes));
+        let (object, bytes) = photo::fetch(path)?;
+        let stat = Stat::of_object(&object);
+        let is_it = |it: &Stat| (it.bytes, it.modified_us) == (stat.bytes, stat.modified_us);
+        return Ok((listed.filter(is_it).unwrap_or(stat), bytes));
     }
     let now = SystemTime::now();
     let stat = Stat::of(&photo::stat(path)?);

@@ -225,10 +225,11 @@ impl stream::Work for Work<'_> {
 
     fn prepare(&self, item: &Item) -> Result<Prepared<Query, Answered>> {
         let index = item.index;
-        let path = self.catalogue.path_of(&self.catalogue.entries[index as usize]);
+        let entry = &self.catalogue.entries[index as usize];
+        let path = self.catalogue.path_of(entry);
         let read = match &item.record {
             Some(record) => Ok((None, Cow::Borrowed(&record.encoded[..]))),
-            None => stream::read(&path).map(|(stat, bytes)| (Some(stat), Cow::Owned(bytes))),
+            None => stream::read(&path, entry.stat).map(|(stat, bytes)| (Some(stat), Cow::Owned(bytes))),
         };
         let rejected =
             |stat, content, problem| Ok(Prepared::Done(Answered { index, stat, content, made: Err(problem) }));

@@ -66,7 +66,8 @@ impl stream::Work for Work<'_> {
         let entry = &self.catalogue.entries[index as usize];
         let read = match &item.record {
             Some(record) => Ok((None, Cow::Borrowed(&record.encoded[..]))),
-            None => stream::read(&self.catalogue.path_of(entry)).map(|(stat, bytes)| (Some(stat), Cow::Owned(bytes))),
+            None => stream::read(&self.catalogue.path_of(entry), entry.stat)
+                .map(|(stat, bytes)| (Some(stat), Cow::Owned(bytes))),
         };
         let (stat, bytes) = match read {
             Ok(read) => read,
