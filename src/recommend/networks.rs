@@ -1,4 +1,4 @@
-//! The networks that photos are looked at with, as far as they fit the features.
+//! The networks that recommendations are made with, checked against the features.
 
 use crate::color::ColorTable;
 use crate::engine::PrecisionChoice;
