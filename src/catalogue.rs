@@ -113,7 +113,7 @@ pub struct Catalogue {
     unread: Vec<PathBuf>,
     /// Number of slots, of a tree with all its photos.
     slots: u64,
-    /// Number of files in a folder tree that are no photos by their names: by extension in lower case, `none` without
+    /// Number of files in a folder tree whose names are not those of photos: by extension in lower case, `none` without
     /// one, `other` for what is hardly an extension. Empty for a shard.
     pub(crate) passed_over: BTreeMap<String, u64>,
 }
@@ -462,7 +462,7 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().first() == Some(&b'.'))
 }
 
-/// Under which name the extension of a file that is no photo is counted.
+/// The name under which the extension of a file that is not a photo is counted.
 fn counted_extension(path: &Path) -> String {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     match extension.as_str() {

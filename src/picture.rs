@@ -129,7 +129,7 @@ pub fn outlined(photo: &Photo, label_map: &[u8], is_shown: impl Fn(u8) -> bool) 
     let mut drawn = photo.clone();
     for (index, pixel) in drawn.rgb.chunks_exact_mut(3).enumerate() {
         let (x, y, label) = (index % width, index / width, label_map[index]);
-        // The labels so far away, in the four directions; the edge of the photo is no border.
+        // The labels so far away, in the four directions; the edge of the photo does not count as a border.
         let around = |away: usize| {
             let across = [x.checked_sub(away), Some(x + away).filter(|it| *it < width)];
             let along = [y.checked_sub(away), Some(y + away).filter(|it| *it < height)];

@@ -175,10 +175,10 @@ fn stars_by_rounds(compared: Compared, near: Nearness) -> Result<Vec<(u32, u32)>
     Ok(nearest.into_iter().map(AtomicU64::into_inner).map(|it| (it as u32, (it >> u32::BITS) as u32)).collect())
 }
 
-/// Which of the photos compared are representatives: those that are near no earlier representative.
+/// Which of the photos compared are representatives: those without an earlier representative near them.
 ///
-/// A photo that is near no earlier one is a representative, and the later ones near it are none. What these are near to does not
-/// matter any more, so that the rest is decided in the same way without them, in a few rounds of ever fewer photos.
+/// A photo without an earlier one near it is a representative, and later photos near it are not. These are then left out, and
+/// the rest is decided in the same way, in a few rounds of ever fewer photos.
 fn centers(compared: Compared, near: Nearness) -> Result<Vec<bool>> {
     let mut is_center = vec![false; compared.of.len()];
     let mut open: Vec<u32> = (0..compared.of.len() as u32).collect();

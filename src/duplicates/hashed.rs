@@ -63,7 +63,7 @@ impl Hashed {
         let words = words_of(part, lists)?;
         for row in 0..rows.num_rows() {
             let content = digest(contents.value(row)).ok_or_else(|| {
-                let problem = format!("photo_id {}, column content_sha256: is no SHA-256", ids.value(row));
+                let problem = format!("photo_id {}, column content_sha256: is not a SHA-256", ids.value(row));
                 Error::input(part, problem)
             })?;
             let hash = lists.is_valid(row).then_some(self.hashes.len() as u32);

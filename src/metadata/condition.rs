@@ -79,7 +79,7 @@ impl Condition {
     /// For each of `rows` rows, whether it fulfils the condition; one for which it is null does not.
     ///
     /// # Errors
-    /// [`Error::Config`] with the position of what does not compare, or if the condition is no condition.
+    /// [`Error::Config`] with the position of values that cannot be compared, or if the expression is not true or false.
     pub(super) fn fulfilled(&self, columns: &[Column], rows: usize) -> Result<Vec<bool>> {
         let evaluation = Evaluation { columns, rows };
         evaluation.condition(&self.expression).map_err(|problem| self.error(problem))

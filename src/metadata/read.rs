@@ -129,7 +129,9 @@ fn plain(values: &ArrayRef) -> (Kind, ArrayRef) {
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     let cast = |kind: Kind, to: DataType| match cast_with_options(values, &to, &strict) {
         Ok(cast) => (kind, cast),
-        Err(cause) => (Kind::Other(format!("{} that is no {kind} ({cause})", values.data_type())), values.clone()),
+        Err(cause) => {
+            (Kind::Other(format!("{} that is not a valid {kind} ({cause})", values.data_type())), values.clone())
+        }
     };
     match values.data_type() {
         DataType::Null => (Kind::Empty, values.clone()),

@@ -81,7 +81,7 @@ fn unknown<'a>(labels: &LabelSet, setting: &str, name: &str, kind: &str, all: im
     } else if labels.categories().iter().any(|it| is_name(&it.name)) {
         format!("'{name}' is not worn")
     } else {
-        format!("'{name}' is no {kind} of the feature table")
+        format!("'{name}' is not a {kind} of the feature table")
     };
     let names: Vec<&str> = apparel_names(labels).collect();
     Error::config(setting, format!("{problem}{}; what is worn is {}", similar(name, all), names.join(", ")))
@@ -100,17 +100,17 @@ mod tests {
         assert_eq!(find("bag")?.cells(&labels), (12..24).collect::<Vec<_>>());
         assert_eq!(find("black")?.cells(&labels)[..3], [1, 13, 25]);
         for (name, said) in [
-            ("dres", "'dres' is no category, colour or cell of the feature table (did you mean 'dress'"),
+            ("dres", "'dres' is not a category, colour or cell of the feature table (did you mean 'dress'"),
             ("hair", "'hair' is not worn"),
             ("bk", "'bk' is not worn"),
             (" ", "empty name"),
-            ("<script>", "'<script>' is no category"),
+            ("<script>", "'<script>' is not a category"),
         ] {
             let error = find(name).expect_err(name);
             assert!(error.to_string().contains(said) && error.exit_code() == 2, "{error}");
         }
         let error = Named::category(&labels, "recommend.wearing", "black").expect_err("a colour");
-        assert!(error.to_string().contains("'black' is no category of the feature table"), "{error}");
+        assert!(error.to_string().contains("'black' is not a category of the feature table"), "{error}");
         Ok(())
     }
 }

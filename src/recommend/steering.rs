@@ -289,8 +289,8 @@ mod tests {
                 "'bag' is named twice, in `like` or `unlike`",
             ),
             (|it| (it.same, it.different) = (list(&["bag"]), list(&["bag"])), "in `same` or `different`"),
-            (|it| it.wearing = list(&["shoe", "boot"]), "recommend.wearing': 'boot' is no category"),
-            (|it| it.same = list(&["red"]), "recommend.same': 'red' is no category"),
+            (|it| it.wearing = list(&["shoe", "boot"]), "recommend.wearing': 'boot' is not a category"),
+            (|it| it.same = list(&["red"]), "recommend.same': 'red' is not a category"),
             (|it| it.like = list(&["dress=-1"]), "'dress=-1' has no weight"),
             (|it| it.unlike = list(&["dress="]), "'dress=' has no weight"),
         ];

@@ -24,7 +24,7 @@ pub(super) fn count_written(stage: &mut Stage, written: &Written, plan: &Plan) {
 pub(super) struct CountedParts {
     pub(super) parts: usize,
     pub(super) next_photo_id: u64,
-    /// Files of the catalogue that are no photos, by extension.
+    /// Files of the catalogue that are not photos, by extension.
     pub(super) passed_over: BTreeMap<String, u64>,
 }
 

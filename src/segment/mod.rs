@@ -223,7 +223,7 @@ fn segment(config: &Config, common: &Common, networks: Networks, stage: &mut Sta
     Ok(written)
 }
 
-/// Says which files of a folder tree are no photos by their names.
+/// Says which files of a folder tree were passed over because of their names.
 fn tell_passed_over(catalogue: &Catalogue) {
     let counts: Vec<String> = catalogue.passed_over.iter().map(|(ending, count)| format!("{count} {ending}")).collect();
     if !counts.is_empty() {

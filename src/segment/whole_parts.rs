@@ -16,7 +16,7 @@ pub(super) struct WholeParts {
     pub(super) catalogue: String,
     /// For each part that the shard has, its place among those of all shards.
     pub(super) places: Vec<u32>,
-    /// Files of the whole catalogue that are no photos, by extension.
+    /// Files of the whole catalogue that are not photos, by extension.
     pub(super) passed_over: BTreeMap<String, u64>,
     /// Number of the shard's photos in the published table that are no longer in the catalogue, and of all its photos there.
     pub(super) vanished: [u64; 2],

@@ -129,7 +129,7 @@ fn three_hundred_planted_duplicates_are_found_and_nothing_else() {
         // The framed photo has the most pixels.
         assert_eq!(it.is_representative, name.contains("framed") || !name.contains('-'), "{name}");
         assert_eq!(name.split('-').next(), of.split('-').next(), "{name} is in the group of {of}");
-        // Of two equal files the one with the lower id is no copy; names are numbered in order.
+        // Of two equal files, the one with the higher id is the copy; ids follow the names.
         assert_eq!(it.is_exact_copy, name.contains("whole"), "{name}");
         assert!(it.distance <= 8);
     }

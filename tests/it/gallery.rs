@@ -647,7 +647,7 @@ fn duplicates_are_folded_into_one_tile() {
     assert_eq!(wall(&browser), [row(3)]);
     assert_eq!(browser.run("return document.querySelectorAll('[data-fold]').length"), 0);
     browser.press(&[keys::ESCAPE]);
-    // Near the folded photo is no duplicate of it, and of each other group one.
+    // The neighbours of the folded photo leave out its duplicates, and have one photo of every other group.
     choose(&browser, stands);
     let near_now = near(&browser);
     assert!(!near_now.contains(&row(2)) && !near_now.contains(&row(3)), "{near_now:?}");

@@ -19,7 +19,7 @@ pub(super) struct Groups {
 /// The groups of the photos that are shown, by row. A photo that `grouped` does not know is a group of its own.
 pub(super) fn groups(photo_ids: &[u32], grouped: &[GroupedPhoto]) -> Groups {
     let group_ids: HashMap<u32, u32> = grouped.iter().map(|it| (it.photo_id, it.group_id)).collect();
-    // A group's id is that of its representative, and no photo that is not known is one.
+    // Group ids are ids of photos in `grouped`, so the own id of any other photo is not that of a group.
     let group_id = |id: &u32| group_ids.get(id).copied().unwrap_or(*id);
     let (mut numbers, mut first): (HashMap<u32, u32>, Vec<u32>) = (HashMap::new(), Vec::new());
     let mut groups = Vec::with_capacity(photo_ids.len());

@@ -98,7 +98,7 @@ class Facets {
         choose(values.filter((value, at) => (at === place ? box.checked : before.includes(value))));
       }),
     );
-    // What no photo of the catalogue has is no choice.
+    // Values that no photo of the catalogue has are not offered.
     counts(this.totals).forEach((count, place) => (lines[place].hidden = count === 0));
     this.updates.push((state, result) => {
       const now = chosen(state);
