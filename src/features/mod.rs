@@ -88,6 +88,19 @@ impl FeatureTable {
         }
     }
 
+    /// For tests of what is joined to photos: 10, 11 and 12, called a, b and b.
+    #[cfg(test)]
+    pub(crate) fn of_three() -> Self {
+        let labels = LabelSet::cfpd();
+        let cells = vec![0.0; 3 * labels.cell_count()];
+        Self {
+            photo_ids: vec![10, 11, 12],
+            file_names: ["a", "b", "b"].map(str::to_owned).to_vec(),
+            paths: ["x/a", "x/b", "y/b"].map(str::to_owned).to_vec(),
+            ..Self::unnamed(cells, labels)
+        }
+    }
+
     /// Number of photos.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -229,22 +229,11 @@ mod tests {
     use parquet::arrow::ArrowWriter;
 
     use super::*;
-    use crate::labels::LabelSet;
-
-    /// Photos 10, 11 and 12, called a, b and b.
-    fn features() -> FeatureTable {
-        let labels = LabelSet::cfpd();
-        let mut table = FeatureTable::unnamed(vec![0.0; 3 * labels.cell_count()], labels);
-        table.photo_ids = vec![10, 11, 12];
-        table.file_names = ["a", "b", "b"].map(str::to_owned).to_vec();
-        table.paths = ["x/a", "x/b", "y/b"].map(str::to_owned).to_vec();
-        table
-    }
 
     fn of_csv(text: &str) -> Result<Read> {
         let file = tempfile::Builder::new().suffix(".csv").tempfile().expect("a file");
         std::fs::write(file.path(), text).expect("it is written");
-        read(file.path(), &features())
+        read(file.path(), &FeatureTable::of_three())
     }
 
     fn of_parquet(columns: Vec<(&str, ArrayRef)>) -> Result<Read> {
@@ -254,7 +243,7 @@ mod tests {
         let mut writer = ArrowWriter::try_new(written, rows.schema(), None).expect("a writer");
         writer.write(&rows).expect("it is written");
         writer.close().expect("it is closed");
-        read(file.path(), &features())
+        read(file.path(), &FeatureTable::of_three())
     }
 
     fn told(read: &Read) -> Vec<(u32, f32)> {
@@ -334,7 +323,7 @@ mod tests {
             let error = of_parquet(columns).expect_err(named);
             assert!(error.to_string().contains(named), "{error}");
         }
-        let error = read(Path::new("events.txt"), &features()).expect_err("neither");
+        let error = read(Path::new("events.txt"), &FeatureTable::of_three()).expect_err("neither");
         assert!(error.to_string().contains("events.txt"), "{error}");
     }
 }

@@ -248,22 +248,11 @@ impl FeatureColumns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::labels::LabelSet;
-
-    /// Photos 10, 11 and 12, called a, b and b.
-    fn features() -> FeatureTable {
-        let labels = LabelSet::cfpd();
-        let mut table = FeatureTable::unnamed(vec![0.0; 3 * labels.cell_count()], labels);
-        table.photo_ids = vec![10, 11, 12];
-        table.file_names = ["a", "b", "b"].map(str::to_owned).to_vec();
-        table.paths = ["x/a", "x/b", "y/b"].map(str::to_owned).to_vec();
-        table
-    }
 
     fn joined(text: &str) -> Result<Metadata> {
         let file = tempfile::Builder::new().suffix(".csv").tempfile().expect("a file");
         std::fs::write(file.path(), text).expect("it is written");
-        Metadata::open(file.path(), &features())
+        Metadata::open(file.path(), &FeatureTable::of_three())
     }
 
     fn numbers(metadata: &Metadata, name: &str) -> Vec<Option<i64>> {

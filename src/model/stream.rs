@@ -2,6 +2,7 @@
 //! they come; after them, answers are worked on and passed on. Memory does not grow with the number of photos, and nothing
 //! waits for the slowest one. What is read, and what becomes of an answer, is the stage's [`Work`].
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -11,6 +12,7 @@ use rayon::prelude::*;
 
 use super::layout::{Answer, Laid};
 use super::predictor::{BATCH_SIZE, Predictor};
+use crate::catalogue::{Catalogue, Item};
 use crate::error::Result;
 use crate::parser::{Canvas, Embedder};
 use crate::photo::{self, Decoded, PhotoProblem};
@@ -173,10 +175,22 @@ fn count_all<W: Work>(
     Ok(())
 }
 
+/// Reads a photo of a catalogue: from its row in the dataset, or as [`read`].
+pub(crate) fn read_item<'a>(
+    catalogue: &Catalogue,
+    item: &'a Item,
+) -> Result<(Option<Stat>, Cow<'a, [u8]>), PhotoProblem> {
+    if let Some(record) = &item.record {
+        return Ok((None, Cow::Borrowed(&record.encoded)));
+    }
+    let entry = &catalogue.entries[item.index as usize];
+    read(&catalogue.path_of(entry), entry.stat).map(|(stat, bytes)| (Some(stat), Cow::Owned(bytes)))
+}
+
 /// Reads a file; also returns what the file system reported about it before it was read, or what its object store did: in the
 /// listing (`listed`) if that is of the same object, because the next listing is what it will be compared with, and some
 /// stores list no entity tags, or write them otherwise.
-pub(crate) fn read(path: &Path, listed: Option<Stat>) -> Result<(Stat, Vec<u8>), PhotoProblem> {
+fn read(path: &Path, listed: Option<Stat>) -> Result<(Stat, Vec<u8>), PhotoProblem> {
     if store::is_url(path) {
         let (object, bytes) = photo::fetch(path)?;
         let stat = Stat::of_object(&object);

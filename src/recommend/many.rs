@@ -4,7 +4,6 @@
 //! `run.json`. Photos are streamed as by `segment`: beside the feature table, memory holds a few photos and, for each thread, the
 //! correlations of one.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -225,17 +224,14 @@ impl stream::Work for Work<'_> {
 
     fn prepare(&self, item: &Item) -> Result<Prepared<Query, Answered>> {
         let index = item.index;
-        let entry = &self.catalogue.entries[index as usize];
-        let path = self.catalogue.path_of(entry);
-        let read = match &item.record {
-            Some(record) => Ok((None, Cow::Borrowed(&record.encoded[..]))),
-            None => stream::read(&path, entry.stat).map(|(stat, bytes)| (Some(stat), Cow::Owned(bytes))),
-        };
         let rejected =
             |stat, content, problem| Ok(Prepared::Done(Answered { index, stat, content, made: Err(problem) }));
-        let (stat, bytes) = match read {
+        let (stat, bytes) = match stream::read_item(self.catalogue, item) {
             Ok(read) => read,
-            Err(problem) => return problem.limit(&path).map_or_else(|| rejected(None, None, problem), Err),
+            Err(problem) => {
+                let path = self.catalogue.path_of(&self.catalogue.entries[index as usize]);
+                return problem.limit(&path).map_or_else(|| rejected(None, None, problem), Err);
+            }
         };
         let content: Digest = Sha256::digest(&bytes).into();
         match self.layout.read_for(&bytes, MAX_PIXELS, self.for_embedder.as_deref()) {

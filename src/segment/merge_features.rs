@@ -22,8 +22,7 @@ use crate::table::{self, Footer};
 use crate::{photo, rejects};
 
 /// The settings of a merge: those the shards were made with, except for the output folder and the limit on rejects.
-pub(super) fn settings(config: &Config) -> Result<Config> {
-    let shards = shard::published::<Config>(&config.output)?;
+pub(super) fn settings(config: &Config, shards: &[(OpenFolder, Summary)]) -> Result<Config> {
     let (folder, made) = &shards[0];
     for (count, what) in [("precision", "precision"), ("embedder_id", "embedder")] {
         let of = |made: &Summary| made.counts.get::<String>(count);
@@ -45,8 +44,7 @@ pub(super) fn labels((folder, _): &(OpenFolder, Summary)) -> Result<LabelSet> {
 }
 
 /// Merges all shards of the output.
-pub(super) fn merge(config: &Config, stage: &mut Stage) -> Result<Written> {
-    let shards = shard::published::<Config>(&config.output)?;
+pub(super) fn merge(config: &Config, shards: Vec<(OpenFolder, Summary)>, stage: &mut Stage) -> Result<Written> {
     let labels = labels(&shards[0])?;
     for (_, made) in &shards {
         count(stage, made);

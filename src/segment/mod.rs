@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::catalogue::{Catalogue, Numbering};
 use crate::error::Result;
 use crate::features::layout;
+use crate::files::OpenFolder;
 use crate::model::{Model, Predictor};
 use crate::parser::Parser;
 use crate::progress::Progress;
@@ -84,12 +85,13 @@ impl StageConfig for Config {
     }
 
     fn reads(&self) -> Result<Vec<Read>> {
-        if self.merge
-            && let Some(inputs) = merge_parts::inputs(&shard::published::<Self>(&self.output)?)?
+        let shards = shards_to_merge(self)?;
+        if let Some(shards) = &shards
+            && let Some(inputs) = merge_parts::inputs(shards)?
         {
             return Ok(inputs.into_iter().map(Read::Recorded).collect());
         }
-        let config = if self.merge { merge_features::settings(self)? } else { self.clone() };
+        let config = settings(self, shards.as_deref())?;
         let mut catalogue = Catalogue::open(&config.catalogue, &Numbering::default())?;
         if let Some(shard) = config.shard {
             catalogue.take(shard, config.shard_by);
@@ -126,17 +128,17 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     let model = config::open_model(config, &common.gates)?;
     model.as_ref().map_or(Ok(()), |(model, _)| config::check_labels(config, model))?;
     let networks = Networks { model, embedder: config::open_embedder(config, &common.gates)? };
-    let config = &if config.merge { merge_features::settings(config)? } else { config.clone() };
+    let shards = shards_to_merge(config)?;
+    let config = &settings(config, shards.as_deref())?;
     if common.dry_run {
-        return dry_run(config, common, networks).map(Outcome::Planned);
+        return dry_run(config, common, networks, shards.as_deref()).map(Outcome::Planned);
     }
     let kept: &[&str] = if config.keeps_masks() { &[UNFINISHED, masks::FOLDER] } else { &[UNFINISHED] };
     let mut stage = Stage::begin_again(STAGE, &config.folder(), common, config, kept)?;
     stage.create_folder(layout::STATE_FOLDER)?;
-    let mut written = if config.merge {
-        merge_features::merge(config, &mut stage)?
-    } else {
-        segment(config, common, networks, &mut stage)?
+    let mut written = match shards {
+        Some(shards) => merge_features::merge(config, shards, &mut stage)?,
+        None => segment(config, common, networks, &mut stage)?,
     };
     stage.remove_before_publishing(UNFINISHED);
     if config.masks != Masks::None {
@@ -152,6 +154,16 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     // A shard never has too many rejects: the merge judges the whole.
     let allowed = if config.shard.is_some() { 1.0 } else { config.max_reject_fraction };
     stage.publish_with_rejects(rejected, photos + rejected, allowed, layout::REJECTS_FILE)
+}
+
+/// The shards, if they are to be merged.
+fn shards_to_merge(config: &Config) -> Result<Option<Vec<(OpenFolder, Summary)>>> {
+    config.merge.then(|| shard::published::<Config>(&config.output)).transpose()
+}
+
+/// The settings: those of the shards, if these are merged.
+fn settings(config: &Config, shards: Option<&[(OpenFolder, Summary)]>) -> Result<Config> {
+    shards.map_or_else(|| Ok(config.clone()), |it| merge_features::settings(config, it))
 }
 
 /// Number of rejects by reason.
@@ -236,11 +248,15 @@ fn tell_passed_over(catalogue: &Catalogue) {
 }
 
 /// Reports what would be done, judging by names, sizes and times; files are read only if these differ.
-fn dry_run(config: &Config, common: &Common, networks: Networks) -> Result<Summary> {
+fn dry_run(
+    config: &Config,
+    common: &Common,
+    networks: Networks,
+    shards: Option<&[(OpenFolder, Summary)]>,
+) -> Result<Summary> {
     let mut summary = stage::dry_run(STAGE, &config.folder(), common, config)?;
-    if config.merge {
-        let shards = shard::published::<Config>(&config.output)?;
-        let earlier = plan::published(config, &merge_features::labels(&shards[0])?)?;
+    if let Some([first, ..]) = shards {
+        let earlier = plan::published(config, &merge_features::labels(first)?)?;
         let (catalogue, _) = plan::open_catalogue(config, &earlier)?;
         summary.counts.set("photos", catalogue.entries.len());
         return Ok(summary);

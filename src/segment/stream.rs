@@ -1,6 +1,5 @@
 //! What becomes of a catalogue's photos on their way through the network ([`stream`]): rows, or the reason why there is none.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::config::{Config, LABELS_MODEL_ID};
@@ -64,12 +63,7 @@ impl stream::Work for Work<'_> {
     fn prepare(&self, item: &Item) -> Result<Prepared> {
         let index = item.index;
         let entry = &self.catalogue.entries[index as usize];
-        let read = match &item.record {
-            Some(record) => Ok((None, Cow::Borrowed(&record.encoded[..]))),
-            None => stream::read(&self.catalogue.path_of(entry), entry.stat)
-                .map(|(stat, bytes)| (Some(stat), Cow::Owned(bytes))),
-        };
-        let (stat, bytes) = match read {
+        let (stat, bytes) = match stream::read_item(self.catalogue, item) {
             Ok(read) => read,
             Err(problem) => {
                 let limit = problem.limit(&self.catalogue.path_of(entry));
