@@ -13,15 +13,15 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
-use super::activation::Activation;
-use super::convolution::taps;
-use super::maps::{Band, Photos, Shape, cut, interleave, padded_row};
-use super::pointwise::chunk_pixels;
-use super::pool::pooled_shape;
-use super::product::tile_widths;
-use super::spread::{spread_items, with_scratch};
-use super::up::up_shape;
-use super::{Avx512, Spread};
+use crate::activation::Activation;
+use crate::convolution::taps;
+use crate::maps::{Band, Photos, Shape, cut, interleave, padded_row};
+use crate::pointwise::chunk_pixels;
+use crate::pool::pooled_shape;
+use crate::product::tile_widths;
+use crate::spread::{spread_items, with_scratch};
+use crate::up::up_shape;
+use crate::{Avx512, Spread};
 
 /// Taps of a kernel.
 const TAPS: usize = 9;
@@ -156,7 +156,7 @@ impl PackedPairs {
 }
 
 /// `output[p * outputs + n] = activation(bias[n] + sum over k of input(p, k) * weights(k, n)) + residual`; see
-/// [`RowProduct`](super::product::RowProduct).
+/// [`RowProduct`](crate::product::RowProduct).
 struct Row<'a> {
     token: Avx512Bf16,
     rows: &'a [&'a [u16]],
@@ -286,7 +286,7 @@ impl Row<'_> {
     }
 }
 
-/// Sums in f32 of products of pairs of bf16; like [`Vector`](super::simd::Vector), made from a token only.
+/// Sums in f32 of products of pairs of bf16; like [`Vector`](crate::simd::Vector), made from a token only.
 trait PairVector: Copy {
     const LANES: usize;
     type Pairs: Copy;
@@ -415,7 +415,7 @@ impl PairVector for Of8 {
     }
 }
 
-/// [`convolution`](super::convolution::convolution) on bf16 maps.
+/// [`convolution`](crate::convolution::convolution) on bf16 maps.
 ///
 /// `shape` is the shape of the first input; `weight` is `[out, channels of all inputs, 3, 3]`.
 pub fn bf16_convolution<E: Element>(
@@ -467,7 +467,7 @@ pub fn bf16_convolution<E: Element>(
     });
 }
 
-/// [`pointwise`](super::pointwise::pointwise) on bf16 maps.
+/// [`pointwise`](crate::pointwise::pointwise) on bf16 maps.
 pub fn bf16_pointwise(
     token: Avx512Bf16,
     spread: &dyn Spread,
@@ -499,7 +499,7 @@ pub fn bf16_pointwise(
     });
 }
 
-/// [`max_pool`](super::pool::max_pool) on bf16 maps without negative elements, whose order is that of their bits.
+/// [`max_pool`](crate::pool::max_pool) on bf16 maps without negative elements, whose order is that of their bits.
 pub fn bf16_max_pool(_: Avx512Bf16, spread: &dyn Spread, shape: Shape, input: &[u16], output: &mut [u16]) {
     let pooled = pooled_shape(shape);
     assert!(input.len() == shape.len() && output.len() == pooled.len());
@@ -529,7 +529,7 @@ fn pool_row(rows: &[u16], channels: usize, output: &mut [u16]) {
     }
 }
 
-/// [`up_convolution`](super::up::up_convolution) on bf16 maps.
+/// [`up_convolution`](crate::up::up_convolution) on bf16 maps.
 pub fn bf16_up_convolution(
     token: Avx512Bf16,
     spread: &dyn Spread,

@@ -1,0 +1,144 @@
+//! The bf16 operators for prediction.
+
+use super::{Activation, Bf16, Call, F32, OptionalBf16, Signature, U8, ValueRef, ValueRefMut};
+use super::{depthwise_of, dims, dims_of, even, expect, features_of, floats, floats_mut, outputs_of};
+use super::{pointwise_outputs_of, pooled_shape, second_of, shape_of, up_outputs_of, up_shape};
+use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, Element, bf16_convolution, bf16_max_pool};
+use lookbook_ops::bf16::{bf16_pointwise, bf16_up_convolution};
+use ort::value::PrimitiveTensorElementType;
+
+pub(super) fn is_available() -> bool {
+    Avx512Bf16::detect().is_some()
+}
+
+fn token() -> ort::Result<Avx512Bf16> {
+    Avx512Bf16::detect().ok_or_else(|| ort::Error::new("this processor has no AVX-512-BF16"))
+}
+
+pub(super) const OPERATORS: &[Signature] = &[
+    Signature {
+        name: "Bf16Convolution",
+        inputs: &[Bf16, F32, F32, OptionalBf16],
+        outputs: &[Bf16],
+        compute: convolve::<u16>,
+    },
+    Signature {
+        name: "Bf16LastConvolution",
+        inputs: &[Bf16, F32, F32, OptionalBf16],
+        outputs: &[F32],
+        compute: convolve::<f32>,
+    },
+    Signature { name: "Bf16PhotoConvolution", inputs: &[U8, F32, F32], outputs: &[Bf16], compute: photos },
+    Signature {
+        name: "Bf16PointwiseConvolution",
+        inputs: &[Bf16, F32, F32, OptionalBf16],
+        outputs: &[Bf16],
+        compute: pointwise,
+    },
+    Signature { name: "Bf16DepthwiseConvolution", inputs: &[Bf16, F32, F32], outputs: &[Bf16], compute: depthwise },
+    Signature { name: "Bf16MaxPool", inputs: &[Bf16], outputs: &[Bf16], compute: pool },
+    Signature { name: "Bf16Wide", inputs: &[Bf16], outputs: &[F32], compute: widen },
+    Signature { name: "Bf16UpConvolution", inputs: &[Bf16, F32, F32], outputs: &[Bf16], compute: up },
+];
+
+fn halves<'a>(value: &'a ValueRef<'_>) -> ort::Result<&'a [u16]> {
+    Ok(value.try_extract_tensor::<u16>()?.1)
+}
+
+fn halves_mut<'a>(value: &'a mut ValueRefMut<'_>) -> ort::Result<&'a mut [u16]> {
+    Ok(value.try_extract_tensor_mut::<u16>()?.1)
+}
+
+fn convolve<E: Element + PrimitiveTensorElementType>(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let second = call.context.input(3)?;
+    let shape = features_of(&maps)?;
+    let mut inputs = vec![Bf16Maps::Features(halves(&maps)?)];
+    let mut all_channels = shape.channels;
+    if let Some(second) = &second {
+        all_channels += second_of(second, shape)?.channels;
+        inputs.push(Bf16Maps::Features(halves(second)?));
+    }
+    let out = outputs_of(&weight, all_channels)?;
+    expect(&bias, "bias", [out])?;
+    let parameters = [floats(&weight)?, floats(&bias)?];
+    let mut output = call.output(0, dims(shape.with_channels(out)))?;
+    let output = output.try_extract_tensor_mut::<E>()?.1;
+    let activation = call.activation(Activation::Relu)?;
+    bf16_convolution(token()?, call.workers.spread, shape, &inputs, parameters, activation, output);
+    Ok(())
+}
+
+fn photos(call: &Call<'_>) -> ort::Result<()> {
+    let [photos, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let shape = shape_of(&photos)?;
+    let out = outputs_of(&weight, shape.channels)?;
+    expect(&bias, "bias", [out])?;
+    let parameters = [floats(&weight)?, floats(&bias)?];
+    let mut output = call.output(0, dims(shape.with_channels(out)))?;
+    let inputs = [Bf16Maps::Photos(call.photos(&photos, shape.channels)?)];
+    let (activation, output) = (call.activation(Activation::Relu)?, halves_mut(&mut output)?);
+    bf16_convolution(token()?, call.workers.spread, shape, &inputs, parameters, activation, output);
+    Ok(())
+}
+
+fn pointwise(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let residual = call.context.input(3)?;
+    let shape = features_of(&maps)?;
+    let out = pointwise_outputs_of(&weight, shape.channels)?;
+    expect(&bias, "bias", [out])?;
+    let residual = match &residual {
+        Some(residual) => {
+            expect(residual, "residual", dims(shape.with_channels(out)))?;
+            Some(halves(residual)?)
+        }
+        None => None,
+    };
+    let parameters = [floats(&weight)?, floats(&bias)?];
+    let mut output = call.output(0, dims(shape.with_channels(out)))?;
+    let (fused, output) = ((call.activation(Activation::None)?, residual), halves_mut(&mut output)?);
+    bf16_pointwise(token()?, call.workers.spread, shape, halves(&maps)?, parameters, fused, output);
+    Ok(())
+}
+
+fn depthwise(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let layer = depthwise_of(call, &maps, &weight)?;
+    expect(&bias, "bias", [layer.shape.channels])?;
+    let parameters = [floats(&weight)?, floats(&bias)?];
+    let mut output = call.output(0, dims(layer.output_shape()))?;
+    let (activation, output) = (call.activation(Activation::None)?, halves_mut(&mut output)?);
+    layer.forward_bf16(call.workers, halves(&maps)?, parameters, activation, output);
+    Ok(())
+}
+
+/// f32 from bf16, which is the upper half of its bits.
+fn widen(call: &Call<'_>) -> ort::Result<()> {
+    let maps = call.input(0)?;
+    let mut output = call.output(0, dims_of(&maps))?;
+    for (wide, half) in floats_mut(&mut output)?.iter_mut().zip(halves(&maps)?) {
+        *wide = f32::from_bits(u32::from(*half) << 16);
+    }
+    Ok(())
+}
+
+fn pool(call: &Call<'_>) -> ort::Result<()> {
+    let maps = call.input(0)?;
+    let shape = features_of(&maps)?;
+    even(shape)?;
+    let mut output = call.output(0, dims(pooled_shape(shape)))?;
+    bf16_max_pool(token()?, call.workers.spread, shape, halves(&maps)?, halves_mut(&mut output)?);
+    Ok(())
+}
+
+fn up(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let shape = features_of(&maps)?;
+    let out = up_outputs_of(&weight, shape.channels)?;
+    expect(&bias, "bias", [out])?;
+    let parameters = [floats(&weight)?, floats(&bias)?];
+    let mut output = call.output(0, dims(up_shape(shape, out)))?;
+    bf16_up_convolution(token()?, call.workers.spread, shape, halves(&maps)?, parameters, halves_mut(&mut output)?);
+    Ok(())
+}
