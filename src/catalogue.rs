@@ -1,20 +1,21 @@
 //! Catalogues: the photos to segment, each with an id, in a stable order.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use polars::prelude::{DataType, LazyFrame, PlRefPath, PolarsError, ScanArgsParquet, col};
+use polars::prelude::{DataType, ParallelStrategy, ParquetReader, PolarsError, SerReader};
 use sha2::{Digest, Sha256};
 
-use crate::dataset::{Dataset, PhotoRecord, names, photos};
+use crate::dataset::{Dataset, Row, names, photos};
 use crate::error::{Error, Result};
 use crate::features::rows::PART_ROWS;
 use crate::files::hexadecimal;
 use crate::rejects::Reject;
 use crate::shard::{Division, Shard};
 use crate::stage::{Listed, Read, Stat};
-use crate::{frames, photo, reason, store};
+use crate::{guard, photo, reason, store};
 
 /// In a tree with so many parts of the table for each shard, a shard has whole parts, at most one more than another.
 const PARTS_PER_SHARD: u64 = 24;
@@ -327,18 +328,20 @@ impl Catalogue {
         self.rejects.retain(|it| shard.holds(Path::new(&it.item).strip_prefix(&root).unwrap_or(Path::new(&it.item))));
     }
 
-    /// The photos with these indices (ascending), in order; with their dataset rows if the catalogue is a dataset.
-    pub(crate) fn items<'a>(&'a self, wanted: &'a [u32]) -> Result<Box<dyn Iterator<Item = Result<Item>> + Send + 'a>> {
+    /// The photos with these indices (ascending), in order; with their dataset rows if the catalogue is a dataset, which
+    /// have labels if `labelled`.
+    pub(crate) fn items<'a>(
+        &'a self,
+        wanted: &'a [u32],
+        labelled: bool,
+    ) -> Result<Box<dyn Iterator<Item = Result<Item>> + Send + 'a>> {
         let Some(dataset) = self.dataset() else {
-            return Ok(Box::new(wanted.iter().map(|&index| Ok(Item { index, record: None }))));
+            return Ok(Box::new(wanted.iter().map(|&index| Ok(Item { index, row: None }))));
         };
         let by_id: HashMap<u32, u32> =
             wanted.iter().map(|&index| (self.entries[index as usize].photo_id, index)).collect();
-        let items = dataset.photos(None)?.filter_map(move |record| match record {
-            Ok(record) => Some(Ok(Item { index: *by_id.get(&record.photo_id)?, record: Some(Box::new(record)) })),
-            Err(error) => Some(Err(error)),
-        });
-        Ok(Box::new(items))
+        let item = move |row: Row| Some(Item { index: *by_id.get(&row.photo_id())?, row: Some(row) });
+        Ok(Box::new(dataset.rows(labelled)?.filter_map(move |row| row.map(&item).transpose())))
     }
 }
 
@@ -346,7 +349,7 @@ impl Catalogue {
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) index: u32,
-    pub(crate) record: Option<Box<PhotoRecord>>,
+    pub(crate) row: Option<Row>,
 }
 
 /// The photo files below `folder`, sorted; skips hidden files and folders.
@@ -478,18 +481,28 @@ fn is_photo(path: &Path) -> bool {
 }
 
 fn read_parquet(list: &Path) -> Result<Vec<(u32, String)>> {
-    frames::run(list, "is not a list of photos with the columns photo_id and path", || {
-        let mut scan = LazyFrame::scan_parquet(PlRefPath::try_from_path(list)?, ScanArgsParquet::default())?;
-        if !scan.collect_schema()?.get("photo_id").is_some_and(DataType::is_integer) {
-            return Err(PolarsError::SchemaMismatch("photo_id is not a column of integers".into()));
-        }
-        let columns = [col("photo_id").strict_cast(DataType::UInt32), col("path").strict_cast(DataType::String)];
-        let frame = scan.select(columns).collect()?;
-        let (ids, paths) = (frame.column("photo_id")?.u32()?, frame.column("path")?.str()?);
-        let rows = ids.iter().zip(paths.iter());
-        rows.map(|(id, path)| id.zip(path.map(str::to_owned)).ok_or_else(|| PolarsError::NoData("a null".into())))
-            .collect()
-    })
+    let problem = || Error::input(list, "is not a list of photos with the columns photo_id and path");
+    let file = File::open(list).map_err(Error::io("read", list))?;
+    // Polars panics on some damaged files.
+    match guard::no_panic(|| listed_photos(file)) {
+        Ok(photos) => photos.map_err(|cause| problem().because(cause)),
+        Err(panic) => Err(problem().because(panic)),
+    }
+}
+
+/// The ids and paths of a Parquet list.
+fn listed_photos(file: File) -> Result<Vec<(u32, String)>, PolarsError> {
+    let columns = ["photo_id", "path"].map(str::to_owned).to_vec();
+    // Without threads of Polars' own.
+    let reader = ParquetReader::new(file).with_columns(Some(columns)).read_parallel(ParallelStrategy::None);
+    let frame = reader.finish()?;
+    let (ids, paths) = (frame.column("photo_id")?, frame.column("path")?);
+    if !ids.dtype().is_integer() {
+        return Err(PolarsError::SchemaMismatch("photo_id is not a column of integers".into()));
+    }
+    let (ids, paths) = (ids.strict_cast(&DataType::UInt32)?, paths.strict_cast(&DataType::String)?);
+    let rows = ids.u32()?.iter().zip(paths.str()?.iter());
+    rows.map(|(id, path)| id.zip(path.map(str::to_owned)).ok_or_else(|| PolarsError::NoData("a null".into()))).collect()
 }
 
 fn read_csv(list: &Path) -> Result<Vec<(u32, String)>> {

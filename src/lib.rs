@@ -118,7 +118,6 @@ pub mod doctor;
 #[doc(hidden)]
 pub mod files;
 mod fold;
-mod frames;
 #[doc(hidden)]
 pub mod gates;
 #[doc(hidden)]

@@ -1,7 +1,6 @@
 //! The one place that starts threads: what a limit of the process or the machine refuses is an error that names it.
 
 use std::error::Error as _;
-use std::sync::Mutex;
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -58,20 +57,6 @@ pub(crate) fn spawn_in<'scope, T: Send + 'scope>(
 ) -> Result<ScopedJoinHandle<'scope, T>> {
     check_memory(1)?;
     Builder::new().spawn_scoped(scope, work).map_err(|_| refused(1))
-}
-
-/// Checks that `threads` more threads can run at once, by starting and ending them: before a library that hangs or panics
-/// if it cannot start its own.
-///
-/// # Errors
-/// [`Error::Limit`] if they cannot be started.
-pub(crate) fn check_room(threads: usize) -> Result<()> {
-    let gate = Mutex::new(());
-    std::thread::scope(|scope| {
-        // They wait for each other here; if one cannot be started, the others go on as this is dropped.
-        let _closed = gate.lock();
-        (0..threads).try_for_each(|_| spawn_in(scope, || drop(gate.lock())).map(drop))
-    })
 }
 
 /// Checks that there is memory for `threads` more threads.

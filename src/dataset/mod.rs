@@ -11,7 +11,7 @@ use crate::table;
 pub mod names;
 pub mod photos;
 
-pub use photos::{PhotoEntry, PhotoRecord, Split};
+pub use photos::{PhotoEntry, PhotoFile, PhotoRecord, Row, Split};
 
 /// File name of the data's licence in a dataset folder.
 pub const LICENSE_FILE: &str = "LICENSE";
@@ -107,18 +107,45 @@ impl Dataset {
         photos::read(&self.photos_path(), split, &self.labels)
     }
 
+    /// Streams the photos without their labels, in the order of the table.
+    ///
+    /// # Errors
+    /// As [`Dataset::photos`].
+    pub fn files(&self) -> Result<Box<dyn Iterator<Item = Result<PhotoFile>> + Send>> {
+        photos::read_files(&self.photos_path())
+    }
+
+    /// Streams the rows in the order of the table, with labels if `labelled`.
+    ///
+    /// # Errors
+    /// As [`Dataset::photos`].
+    pub fn rows(&self, labelled: bool) -> Result<Box<dyn Iterator<Item = Result<Row>> + Send>> {
+        if labelled {
+            return Ok(Box::new(self.photos(None)?.map(|record| Ok(Row::Labelled(Box::new(record?))))));
+        }
+        Ok(Box::new(self.files()?.map(|file| file.map(Row::File))))
+    }
+
+    /// The photos with these ids without their labels, in the order of the table; those that do not exist are left out.
+    ///
+    /// # Errors
+    /// As [`Dataset::photos`].
+    pub fn files_of(&self, ids: &[u32]) -> Result<Vec<PhotoFile>> {
+        photos::read_files_of(&self.photos_path(), &self.rows_of(ids)?)
+    }
+
+    /// The rows of the photos with these ids.
+    fn rows_of(&self, ids: &[u32]) -> Result<Vec<usize>> {
+        let index = self.index()?;
+        Ok((0..index.len()).filter(|&row| ids.contains(&index[row].photo_id)).collect())
+    }
+
     /// The photos with these ids, in the order of `ids`; those that do not exist are left out.
     ///
     /// # Errors
     /// As [`Dataset::photos`].
     pub fn photos_of(&self, ids: &[u32]) -> Result<Vec<PhotoRecord>> {
-        let mut records: Vec<PhotoRecord> = Vec::with_capacity(ids.len());
-        let mut photos = self.photos(None)?;
-        while records.len() < ids.len()
-            && let Some(record) = photos.next().transpose()?
-        {
-            records.extend(ids.contains(&record.photo_id).then_some(record));
-        }
+        let mut records = photos::read_rows(&self.photos_path(), &self.rows_of(ids)?, &self.labels)?;
         records.sort_by_key(|it| ids.iter().position(|&id| id == it.photo_id));
         Ok(records)
     }

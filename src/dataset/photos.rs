@@ -1,7 +1,7 @@
 //! `photos.parquet`: one photo per row, with its encoded file and its labels by superpixel.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -80,15 +80,7 @@ impl PhotoRecord {
     /// # Errors
     /// [`Error::Input`] if the photo does not decode, or its labels do not have its size.
     pub fn decode(&self, source: &Path) -> Result<Photo> {
-        let problem = |what: String| Error::input(source, format!("photo '{}': {what}; convert again", self.file_name));
-        let photo = photo::decode(&self.encoded).map_err(|bad| problem(format!("{} ({})", bad.detail, bad.reason)))?;
-        if (photo.width_px, photo.height_px) != (self.width_px, self.height_px) {
-            return Err(problem(format!(
-                "its labels have {} x {} pixels, the upright photo has {} x {}",
-                self.width_px, self.height_px, photo.width_px, photo.height_px
-            )));
-        }
-        Ok(photo)
+        decode(source, &self.file_name, (self.width_px, self.height_px), &self.encoded)
     }
 
     /// Category of each pixel, `[height, width]`.
@@ -105,7 +97,7 @@ impl PhotoRecord {
     }
 }
 
-/// One row of `photos.parquet` without its pixels.
+/// One row of `photos.parquet` without its photo and its labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PhotoEntry {
     /// Index of the photo in the source's order.
@@ -118,6 +110,67 @@ pub struct PhotoEntry {
     pub width_px: u32,
     /// Height.
     pub height_px: u32,
+}
+
+/// One row of `photos.parquet` without its labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PhotoFile {
+    /// Id, name and size of the photo.
+    pub entry: PhotoEntry,
+    /// The encoded file as it was found.
+    pub encoded: Vec<u8>,
+}
+
+/// What is read of a row of `photos.parquet`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Row {
+    /// The photo alone.
+    File(PhotoFile),
+    /// With its labels.
+    Labelled(Box<PhotoRecord>),
+}
+
+impl Row {
+    /// Index of the photo in the source's order.
+    #[must_use]
+    pub fn photo_id(&self) -> u32 {
+        match self {
+            Self::File(file) => file.entry.photo_id,
+            Self::Labelled(record) => record.photo_id,
+        }
+    }
+
+    /// The encoded file as it was found.
+    #[must_use]
+    pub fn encoded(&self) -> &[u8] {
+        match self {
+            Self::File(file) => &file.encoded,
+            Self::Labelled(record) => &record.encoded,
+        }
+    }
+}
+
+impl PhotoFile {
+    /// As [`PhotoRecord::decode`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decode(&self, source: &Path) -> Result<Photo> {
+        let PhotoEntry { file_name, width_px, height_px, .. } = &self.entry;
+        decode(source, file_name, (*width_px, *height_px), &self.encoded)
+    }
+}
+
+fn decode(source: &Path, file_name: &str, size: (u32, u32), encoded: &[u8]) -> Result<Photo> {
+    let problem = |what: String| Error::input(source, format!("photo '{file_name}': {what}; convert again"));
+    let photo = photo::decode(encoded).map_err(|bad| problem(format!("{} ({})", bad.detail, bad.reason)))?;
+    if photo.size() != size {
+        return Err(problem(format!(
+            "its labels have {} x {} pixels, the upright photo has {} x {}",
+            size.0, size.1, photo.width_px, photo.height_px
+        )));
+    }
+    Ok(photo)
 }
 
 /// File name of the table.
@@ -138,6 +191,9 @@ pub const COLUMNS: [&str; 9] = [
     "superpixel_category",
     "superpixel_color",
 ];
+/// Those of an entry and of a file.
+const ENTRY_COLUMNS: &[&str] = COLUMNS.split_at(5).0;
+const FILE_COLUMNS: &[&str] = COLUMNS.split_at(6).0;
 /// Tells Hugging Face `datasets` that the column `photo` contains images.
 const HUGGING_FACE: (&str, &str) = ("huggingface", r#"{"info": {"features": {"photo": {"_type": "Image"}}}}"#);
 
@@ -224,34 +280,57 @@ pub fn read(
     split: Option<Split>,
     labels: &LabelSet,
 ) -> Result<Box<dyn Iterator<Item = Result<PhotoRecord>> + Send>> {
-    let reader = read_table(path, TABLE, &COLUMNS, ROW_GROUP_ROWS)?;
     let counts = [labels.category_count(), labels.color_count()];
-    Ok(Box::new(PhotoReader { path: path.to_owned(), reader, split, counts, ready: Vec::new().into_iter() }))
+    let batches = read_table(path, TABLE, &COLUMNS, ROW_GROUP_ROWS)?;
+    Ok(stream(path, batches, move |path, rows| from_rows(path, rows, split, counts)))
 }
 
-struct PhotoReader {
-    path: PathBuf,
-    reader: TableReader,
-    split: Option<Split>,
-    /// Numbers of categories and colours.
-    counts: [usize; 2],
-    ready: std::vec::IntoIter<PhotoRecord>,
+/// The rows `rows` (ascending) of the table at `path`, with labels of `labels`.
+///
+/// # Errors
+/// As [`read_table`], also for a damaged row.
+pub fn read_rows(path: &Path, rows: &[usize], labels: &LabelSet) -> Result<Vec<PhotoRecord>> {
+    let counts = [labels.category_count(), labels.color_count()];
+    let batches = table::read_rows(path, rows, (TABLE, &COLUMNS), ROW_GROUP_ROWS)?;
+    stream(path, batches, move |path, rows| from_rows(path, rows, None, counts)).collect()
 }
 
-impl Iterator for PhotoReader {
-    type Item = Result<PhotoRecord>;
+/// The same without their labels.
+///
+/// # Errors
+/// As there.
+pub fn read_files_of(path: &Path, rows: &[usize]) -> Result<Vec<PhotoFile>> {
+    stream(path, table::read_rows(path, rows, (TABLE, FILE_COLUMNS), ROW_GROUP_ROWS)?, files).collect()
+}
 
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(record) = self.ready.next() {
-                return Some(Ok(record));
-            }
-            match self.reader.next()?.and_then(|rows| from_rows(&self.path, &rows, self.split, self.counts)) {
-                Ok(records) => self.ready = records.into_iter(),
-                Err(error) => return Some(Err(error)),
-            }
-        }
-    }
+/// Streams the photos of the table at `path` without their labels, which are most of the work of reading it.
+///
+/// # Errors
+/// As [`read_table`]; a damaged row is an error item.
+pub fn read_files(path: &Path) -> Result<Box<dyn Iterator<Item = Result<PhotoFile>> + Send>> {
+    Ok(stream(path, read_table(path, TABLE, FILE_COLUMNS, ROW_GROUP_ROWS)?, files))
+}
+
+fn files(path: &Path, rows: &RecordBatch) -> Result<Vec<PhotoFile>> {
+    let file = |row| {
+        let entry = entry(path, rows, row)?;
+        let encoded = encoded(path, rows, (row, &entry))?;
+        Ok(PhotoFile { entry, encoded })
+    };
+    (0..rows.num_rows()).map(file).collect()
+}
+
+/// What `parse` makes of the rows.
+fn stream<T: Send + 'static>(
+    path: &Path,
+    batches: TableReader,
+    parse: impl Fn(&Path, &RecordBatch) -> Result<Vec<T>> + Send + 'static,
+) -> Box<dyn Iterator<Item = Result<T>> + Send> {
+    let path = path.to_owned();
+    Box::new(batches.flat_map(move |rows| match rows.and_then(|rows| parse(&path, &rows)) {
+        Ok(parsed) => parsed.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error)],
+    }))
 }
 
 /// The median share of a photo's apparel pixels that each category of `labels` has, over the train photos of the table at
@@ -296,7 +375,7 @@ pub fn usual_shares(path: &Path, labels: &LabelSet) -> Result<Vec<f64>> {
 /// As [`read_table`].
 pub fn read_index(path: &Path) -> Result<Vec<PhotoEntry>> {
     let mut entries = Vec::new();
-    for rows in read_table(path, TABLE, &COLUMNS[..5], 4096)? {
+    for rows in read_table(path, TABLE, ENTRY_COLUMNS, 4096)? {
         let rows = rows?;
         for row in 0..rows.num_rows() {
             entries.push(entry(path, &rows, row)?);
@@ -335,15 +414,12 @@ fn record(
     (row, entry): (usize, &PhotoEntry),
     [categories, colors]: [usize; 2],
 ) -> Result<PhotoRecord> {
-    let photo: &StructArray = column(path, rows, "photo")?;
-    let bytes = photo.column_by_name("bytes").and_then(|array| array.as_any().downcast_ref::<BinaryArray>());
-    let damaged = |what: &str| Error::input(path, format!("{}: {what}; run convert again", entry.file_name));
     let record = PhotoRecord {
         photo_id: entry.photo_id,
         split: entry.split,
         width_px: entry.width_px,
         height_px: entry.height_px,
-        encoded: bytes.ok_or_else(|| damaged("has no photo"))?.value(row).to_vec(),
+        encoded: encoded(path, rows, (row, entry))?,
         superpixels: values::<UInt16Array>(path, rows, "superpixels", row)?.values().to_vec(),
         superpixel_category: values::<UInt8Array>(path, rows, "superpixel_category", row)?.values().to_vec(),
         superpixel_color: if column::<ListArray>(path, rows, "superpixel_color")?.is_null(row) {
@@ -360,7 +436,18 @@ fn record(
         && record.superpixels.iter().all(|&number| usize::from(number) < labels)
         && below(&record.superpixel_category, categories)
         && record.superpixel_color.as_ref().is_none_or(|of| below(of, colors));
-    if whole { Ok(record) } else { Err(damaged("its superpixels, labels and size don't fit together")) }
+    if whole { Ok(record) } else { Err(damaged(path, entry, "its superpixels, labels and size don't fit together")) }
+}
+
+/// The encoded file of a row.
+fn encoded(path: &Path, rows: &RecordBatch, (row, entry): (usize, &PhotoEntry)) -> Result<Vec<u8>> {
+    let photo: &StructArray = column(path, rows, "photo")?;
+    let bytes = photo.column_by_name("bytes").and_then(|array| array.as_any().downcast_ref::<BinaryArray>());
+    Ok(bytes.ok_or_else(|| damaged(path, entry, "has no photo"))?.value(row).to_vec())
+}
+
+fn damaged(path: &Path, entry: &PhotoEntry, what: &str) -> Error {
+    Error::input(path, format!("{}: {what}; run convert again", entry.file_name))
 }
 
 fn values<A: Array + Clone + 'static>(path: &Path, rows: &RecordBatch, name: &str, row: usize) -> Result<A> {

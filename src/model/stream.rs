@@ -180,8 +180,8 @@ pub(crate) fn read_item<'a>(
     catalogue: &Catalogue,
     item: &'a Item,
 ) -> Result<(Option<Stat>, Cow<'a, [u8]>), PhotoProblem> {
-    if let Some(record) = &item.record {
-        return Ok((None, Cow::Borrowed(&record.encoded)));
+    if let Some(row) = &item.row {
+        return Ok((None, Cow::Borrowed(row.encoded())));
     }
     let entry = &catalogue.entries[item.index as usize];
     read(&catalogue.path_of(entry), entry.stat).map(|(stat, bytes)| (Some(stat), Cow::Owned(bytes)))

@@ -14,7 +14,8 @@
 use std::f64::consts::PI;
 use std::sync::LazyLock;
 
-use fast_image_resize::{FilterType, PixelType, ResizeAlg};
+use fast_image_resize::pixels::U8;
+use fast_image_resize::{FilterType, ResizeAlg};
 
 use super::pixels::Photo;
 use super::resize_pixels;
@@ -199,7 +200,7 @@ impl Grey {
     fn resized(&self, part: [f64; 4], side: u32, filter: FilterType) -> Self {
         let size = (self.width as u32, self.height as u32);
         let algorithm = ResizeAlg::Convolution(filter);
-        let pixels = resize_pixels(&self.pixels, PixelType::U8, size, part, (side, side), algorithm);
+        let pixels = resize_pixels::<U8>(&self.pixels, size, part, (side, side), algorithm);
         Self { width: side as usize, height: side as usize, pixels }
     }
 

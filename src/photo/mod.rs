@@ -6,8 +6,9 @@
 use std::io::{Cursor, ErrorKind};
 use std::path::Path;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
 use serde::Deserialize;
@@ -207,24 +208,25 @@ pub fn resize_part(photo: &Photo, part: [f64; 4], to: (u32, u32), resample: Resa
         Resample::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
         Resample::Nearest => ResizeAlg::Nearest,
     };
-    let rgb = resize_pixels(&photo.rgb, PixelType::U8x3, photo.size(), part, to, algorithm);
+    let rgb = resize_pixels::<U8x3>(&photo.rgb, photo.size(), part, to, algorithm);
     Photo { width_px: to.0, height_px: to.1, rgb }
 }
 
 /// Scales the part `[left, top, width, height]` of the pixels of a picture of the size `from` to the size `to`.
-fn resize_pixels(
+fn resize_pixels<P: PixelTrait>(
     pixels: &[u8],
-    pixel_type: PixelType,
     from: (u32, u32),
     [left, top, width, height]: [f64; 4],
     to: (u32, u32),
     algorithm: ResizeAlg,
 ) -> Vec<u8> {
-    let source = ImageRef::new(from.0, from.1, pixels, pixel_type).expect("a picture has all bytes of its pixels");
-    let mut scaled = Image::new(to.0, to.1, pixel_type);
+    const WHOLE: &str = "a picture has all bytes of its pixels";
+    let source = TypedImageRef::<P>::from_buffer(from.0, from.1, pixels).expect(WHOLE);
+    let mut scaled = vec![0; to.0 as usize * to.1 as usize * P::size()];
+    let mut target = TypedImage::<P>::from_buffer(to.0, to.1, &mut scaled).expect(WHOLE);
     let options = ResizeOptions::new().resize_alg(algorithm).crop(left, top, width, height);
-    Resizer::new().resize(&source, &mut scaled, &options).expect("both have the same pixel type");
-    scaled.into_vec()
+    Resizer::new().resize_typed(&source, &mut target, &options).expect("the part is within the picture");
+    scaled
 }
 
 fn detect(bytes: &[u8]) -> Result<ImageFormat, PhotoProblem> {

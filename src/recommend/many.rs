@@ -152,7 +152,7 @@ fn answer_all(catalogue: &Catalogue, shelf: &Shelf, eyes: Eyes, common: &Common,
         tally: Tally { rejects: catalogue.rejects.clone(), ..Tally::default() },
     };
     let networks = (Some(&mut predictor), embedder.as_mut());
-    stream::run(&work, networks, catalogue.items(&all)?, common.threads, |answered| {
+    stream::run(&work, networks, catalogue.items(&all, false)?, common.threads, |answered| {
         progress.inc(1);
         answers.push(answered)
     })?;

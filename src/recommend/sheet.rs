@@ -109,15 +109,10 @@ pub(crate) fn catalogue_pictures(features: &Path, wanted: &HashMap<u32, &str>) -
         let picture = |path: &str| photo::read_bytes(Path::new(path)).and_then(|bytes| fitted(&bytes));
         return Ok(wanted.iter().filter_map(|(&id, path)| Some((id, picture(path).ok()?))).collect());
     };
-    for record in dataset.photos(None)? {
-        let record = record?;
-        if wanted.contains_key(&record.photo_id)
-            && let Ok(photo) = fitted(&record.encoded)
-        {
-            pictures.insert(record.photo_id, photo);
-        }
-        if pictures.len() == wanted.len() {
-            break;
+    let ids: Vec<u32> = wanted.keys().copied().collect();
+    for file in dataset.files_of(&ids)? {
+        if let Ok(photo) = fitted(&file.encoded) {
+            pictures.insert(file.entry.photo_id, photo);
         }
     }
     Ok(pictures)

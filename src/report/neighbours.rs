@@ -69,10 +69,10 @@ fn lines(photo: &PhotoEvaluation) -> [Vec<(u32, String)>; 2] {
 
 fn sheet(dataset: &Dataset, lines: &[Vec<(u32, String)>]) -> Result<Photo> {
     let ids: BTreeSet<u32> = lines.iter().flatten().map(|(id, _)| *id).collect();
-    let records = dataset.photos_of(&ids.into_iter().collect::<Vec<_>>())?;
+    let files = dataset.files_of(&ids.into_iter().collect::<Vec<_>>())?;
     let source = dataset.photos_path();
     let picture = |photo: Photo| photo::fit(&photo, FIT_WIDTH_PX, FIT_HEIGHT_PX);
-    let pictures = records.iter().map(|it| Ok((it.photo_id, picture(it.decode(&source)?))));
+    let pictures = files.iter().map(|it| Ok((it.entry.photo_id, picture(it.decode(&source)?))));
     let pictures: HashMap<u32, Photo> = pictures.collect::<Result<_>>()?;
     let tiles = lines.iter().flat_map(|line| {
         let missing = NEAREST + 1 - line.len();

@@ -77,17 +77,36 @@ impl Outline {
         })
     }
 
+    /// Length of each piece of a tube.
+    fn lengths(&self) -> Vec<f32> {
+        let Self::Tube { nodes, .. } = self else { return Vec::new() };
+        nodes.windows(2).map(|pair| (pair[1].0.x - pair[0].0.x).hypot(pair[1].0.y - pair[0].0.y).max(1e-3)).collect()
+    }
+}
+
+/// A shape with what is the same at all its spots.
+struct Measured<'a> {
+    outline: &'a Outline,
+    bounds: [f32; 4],
+    lengths: Vec<f32>,
+}
+
+impl<'a> Measured<'a> {
+    fn new(outline: &'a Outline) -> Self {
+        Self { outline, bounds: outline.bounds(), lengths: outline.lengths() }
+    }
+
     fn spot(&self, place: Point) -> Option<Spot> {
-        match self {
-            Self::Ellipse { center, rx, ry } => {
+        match self.outline {
+            Outline::Ellipse { center, rx, ry } => {
                 let (x, y) = ((place.x - center.x) / rx, (place.y - center.y) / ry);
-                let across = x / (1.0 - y * y).max(1e-4).sqrt();
-                (x * x + y * y <= 1.0).then_some(Spot { along: place.y - center.y + ry, across, place })
+                let across = || x / (1.0 - y * y).max(1e-4).sqrt();
+                (x * x + y * y <= 1.0).then(|| Spot { along: place.y - center.y + ry, across: across(), place })
             }
-            Self::Tube { nodes, ends } => tube_spot(nodes, *ends, place),
-            Self::Profile { nodes, gap, wave } => profile_spot(nodes, gap, *wave, place),
-            Self::Polygon(points) => {
-                let [left, top, right, _] = self.bounds();
+            Outline::Tube { nodes, ends } => tube_spot(nodes, &self.lengths, *ends, place),
+            Outline::Profile { nodes, gap, wave } => profile_spot(nodes, gap, *wave, place),
+            Outline::Polygon(points) => {
+                let [left, top, right, _] = self.bounds;
                 let across = ((place.x - left) / (right - left).max(1e-3)) * 2.0 - 1.0;
                 inside(points, place).then_some(Spot { along: place.y - top, across, place })
             }
@@ -95,19 +114,24 @@ impl Outline {
     }
 }
 
-fn tube_spot(nodes: &[(Point, f32)], ends: Ends, place: Point) -> Option<Spot> {
+fn tube_spot(nodes: &[(Point, f32)], lengths: &[f32], ends: Ends, place: Point) -> Option<Spot> {
     let mut best: Option<(f32, Spot)> = None;
     let mut before = 0.0;
-    for (index, pair) in nodes.windows(2).enumerate() {
+    for (index, (pair, &length)) in nodes.windows(2).zip(lengths).enumerate() {
         let ((a, ra), (b, rb)) = (pair[0], pair[1]);
         let (dx, dy) = (b.x - a.x, b.y - a.y);
-        let length = dx.hypot(dy).max(1e-3);
         let raw = ((place.x - a.x) * dx + (place.y - a.y) * dy) / (length * length);
         let cut = (ends == Ends::Flat && index == 0 && raw < 0.0)
             || (ends != Ends::Round && index + 2 == nodes.len() && raw > 1.0);
         let share = raw.clamp(0.0, 1.0);
         let radius = ra + (rb - ra) * share;
-        let off = (place.x - a.x - dx * share).hypot(place.y - a.y - dy * share);
+        let (off_x, off_y) = (place.x - a.x - dx * share, place.y - a.y - dy * share);
+        // Surely outside: the exact distance costs more.
+        if off_x.abs().max(off_y.abs()) > radius.max(1e-3) * 1.01 {
+            before += length;
+            continue;
+        }
+        let off = off_x.hypot(off_y);
         let side = (dx * (place.y - a.y) - dy * (place.x - a.x)).signum();
         let reach = off / radius.max(1e-3);
         if !cut && reach <= 1.0 && best.as_ref().is_none_or(|(least, _)| reach < *least) {
@@ -192,14 +216,17 @@ impl View {
         at(x * cos - y * sin + center.x + self.shift.x, x * sin + y * cos + center.y + self.shift.y)
     }
 
-    fn to_figure(self, p: Point, center: Point) -> Point {
-        let (x, y) = (p.x - center.x - self.shift.x, p.y - center.y - self.shift.y);
+    /// From points of the picture to those of the figure.
+    fn to_figure(self, center: Point) -> impl Fn(Point) -> Point {
         let (sin, cos) = self.turn.sin_cos();
-        let (x, y) = (x * cos + y * sin, y * cos - x * sin);
         let flip = if self.mirrored { -1.0 } else { 1.0 };
-        let y = y / self.scale + center.y;
-        let y = if self.breadth == 1.0 { y } else { linear(&PROPORTIONS, y) };
-        at(x / (self.scale * self.breadth) * flip + center.x, y)
+        move |p| {
+            let (x, y) = (p.x - center.x - self.shift.x, p.y - center.y - self.shift.y);
+            let (x, y) = (x * cos + y * sin, y * cos - x * sin);
+            let y = y / self.scale + center.y;
+            let y = if self.breadth == 1.0 { y } else { linear(&PROPORTIONS, y) };
+            at(x / (self.scale * self.breadth) * flip + center.x, y)
+        }
     }
 }
 
@@ -232,7 +259,8 @@ impl Drawing {
     /// Paints a shape; a label of `None` changes only the look (an eye, a button, a shadow).
     pub(super) fn paint(&mut self, shape: &Outline, label: Option<Label>, look: impl Fn(Spot, Rgb) -> Rgb) {
         let center = at(self.width_px as f32 / 2.0, self.height_px as f32 / 2.0);
-        let [left, top, right, bottom] = shape.bounds();
+        let shape = Measured::new(shape);
+        let [left, top, right, bottom] = shape.bounds;
         let corners = [at(left, top), at(right, top), at(left, bottom), at(right, bottom)];
         let corners = corners.map(|corner| self.view.to_picture(corner, center));
         let (columns, rows) = (self.width_px * SAMPLES, self.height_px * SAMPLES);
@@ -243,10 +271,11 @@ impl Drawing {
             (low * scale).clamp(0.0, limit) as usize..((high * scale).ceil() + 1.0).clamp(0.0, limit) as usize
         };
         let (xs, ys) = (range(corners.map(|c| c.x), columns), range(corners.map(|c| c.y), rows));
+        let to_figure = self.view.to_figure(center);
         for row in ys {
             for column in xs.clone() {
                 let picture = at((column as f32 + 0.5) / SAMPLES as f32, (row as f32 + 0.5) / SAMPLES as f32);
-                if let Some(spot) = shape.spot(self.view.to_figure(picture, center)) {
+                if let Some(spot) = shape.spot(to_figure(picture)) {
                     let index = row * columns + column;
                     self.rgb[index] = look(spot, self.rgb[index]);
                     if let Some(label) = label {
@@ -287,10 +316,18 @@ impl Drawing {
         let mut map = Vec::with_capacity(self.width_px * self.height_px);
         for y in 0..self.height_px {
             for x in 0..self.width_px {
-                let mut found: Vec<Label> = self.samples(x, y).map(|index| self.labels[index]).collect();
+                let mut found = [Label::default(); SAMPLES * SAMPLES];
+                for (label, index) in found.iter_mut().zip(self.samples(x, y)) {
+                    *label = self.labels[index];
+                }
                 found.sort_unstable();
                 let count = |label: Label| found.iter().filter(|&&other| other == label).count();
-                let most = found.iter().rev().max_by_key(|&&label| count(label));
+                // Nearly always they are all the same.
+                let most = if found[0] == found[found.len() - 1] {
+                    found.first()
+                } else {
+                    found.iter().rev().max_by_key(|&&label| count(label))
+                };
                 map.push(most.copied().unwrap_or_default());
             }
         }

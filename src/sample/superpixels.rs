@@ -29,12 +29,18 @@ pub(super) fn cut(labels: &[Label], width_px: usize, height_px: usize, rng: &mut
             (0..columns * rows).map(|_| [rng.random_range(0.15..0.85f32), rng.random_range(0.15..0.85f32)]).collect();
         let grid = Grid { columns, rows, cell_px: width_px as f32 / columns as f32, jitter };
         let (mut numbers, mut found, mut list) = (Vec::with_capacity(labels.len()), HashMap::new(), Vec::new());
+        let mut last = None;
         for (index, &label) in labels.iter().enumerate() {
             let cell = grid.nearest(index % width_px, index / width_px);
-            let number = *found.entry((cell, label)).or_insert_with(|| {
-                list.push(label);
-                list.len() - 1
-            });
+            // Mostly that of the pixel before.
+            let number = match last {
+                Some((key, number)) if key == (cell, label) => number,
+                _ => *found.entry((cell, label)).or_insert_with(|| {
+                    list.push(label);
+                    list.len() - 1
+                }),
+            };
+            last = Some(((cell, label), number));
             numbers.push(number as u16);
         }
         if list.len() <= MAX_SUPERPIXELS {

@@ -207,7 +207,7 @@ fn segment(config: &Config, common: &Common, networks: Networks, stage: &mut Sta
     let mut writer = Writer::new(&mut parts);
     let progress = Progress::new(STAGE, todo.len() as u64, "photos");
     let networks = (predictor.as_mut(), embedder.as_mut());
-    stream::run(&work, networks, plan.catalogue.items(&todo)?, common.threads, |outcome| {
+    stream::run(&work, networks, plan.catalogue.items(&todo, work.layout.is_none())?, common.threads, |outcome| {
         progress.inc(1);
         writer.push(outcome)
     })?;

@@ -162,7 +162,7 @@ impl Plan {
         let todo = self.todo();
         tally.kept = kept;
         tally.known = (self.fates.len() - todo.len()) as u64 - kept;
-        for item in self.catalogue.items(&todo)? {
+        for item in self.catalogue.items(&todo, false)? {
             let item = item?;
             let name = &self.catalogue.entries[item.index as usize].name;
             let usable = self.earlier.by_name(name, wanted);

@@ -9,7 +9,7 @@ use super::masks;
 use super::parts::{Made, PhotoOutcome, names_of};
 use super::state::PhotoCertainty;
 use crate::catalogue::{Catalogue, Entry, Item};
-use crate::dataset::PhotoRecord;
+use crate::dataset::{PhotoRecord, Row};
 use crate::error::Result;
 use crate::features::PixelCounts;
 use crate::features::rows::FeatureRow;
@@ -77,7 +77,7 @@ impl stream::Work for Work<'_> {
             return done(Made::Taken(place));
         }
         let Some(layout) = &self.layout else {
-            let record = item.record.as_ref().expect("labels come with a dataset's photos");
+            let Some(Row::Labelled(record)) = &item.row else { unreachable!("without a network, labels are read") };
             return done(self.labelled(entry, record, &content)?);
         };
         match layout.read_for(&bytes, self.config.max_pixels(), self.embedder.as_deref()) {
@@ -190,8 +190,8 @@ impl Work<'_> {
 
 /// The content digest of an item, for a dry run.
 pub(super) fn content_of(catalogue: &Catalogue, item: &Item) -> Option<Digest> {
-    if let Some(record) = &item.record {
-        return Some(digest(&record.encoded));
+    if let Some(row) = &item.row {
+        return Some(digest(row.encoded()));
     }
     let path = catalogue.path_of(&catalogue.entries[item.index as usize]);
     photo::read_bytes(&path).ok().map(|bytes| digest(&bytes))

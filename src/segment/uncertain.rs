@@ -58,5 +58,11 @@ pub(super) fn write_masks(
     if let Some(predictor) = &mut predictor {
         predictor.without_certainty();
     }
-    stream::run(&work, (predictor, None), work.catalogue.items(&indices)?, common.threads, |_| Ok(()))
+    stream::run(
+        &work,
+        (predictor, None),
+        work.catalogue.items(&indices, work.layout.is_none())?,
+        common.threads,
+        |_| Ok(()),
+    )
 }

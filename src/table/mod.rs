@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
@@ -194,13 +194,36 @@ pub fn write_table(path: &Path, rows: &RecordBatch) -> Result<()> {
 /// [`Error::Input`] if the file cannot be opened or is not a Parquet file, [`Error::Schema`] if it is another table,
 /// another version, or lacks a column.
 pub fn read_table(path: &Path, name: &str, columns: &[&str], batch_rows: usize) -> Result<TableReader> {
+    read(path, None, (name, columns), batch_rows)
+}
+
+/// Like [`read_table`] of the table and the columns `of`, only the rows with these numbers (ascending, from 0).
+///
+/// # Errors
+/// As [`read_table`].
+pub fn read_rows(path: &Path, rows: &[usize], of: (&str, &[&str]), batch_rows: usize) -> Result<TableReader> {
+    read(path, Some(rows), of, batch_rows)
+}
+
+fn read(path: &Path, rows: Option<&[usize]>, of: (&str, &[&str]), batch_rows: usize) -> Result<TableReader> {
     let mut file = File::open(path).map_err(Error::io("open", path))?;
     if file.metadata().map_err(Error::io("read", path))?.len() > SMALL_TABLE {
-        return reader(path, opened(path, file)?, name, columns, batch_rows);
+        return reader(path, chosen(opened(path, file)?, rows), of, batch_rows);
     }
     let mut content = Vec::new();
     file.read_to_end(&mut content).map_err(Error::io("read", path))?;
-    reader(path, opened(path, Bytes::from(content))?, name, columns, batch_rows)
+    reader(path, chosen(opened(path, Bytes::from(content))?, rows), of, batch_rows)
+}
+
+/// Reads only these rows, if they are given.
+fn chosen<T: ChunkReader + 'static>(
+    builder: ParquetRecordBatchReaderBuilder<T>,
+    rows: Option<&[usize]>,
+) -> ParquetRecordBatchReaderBuilder<T> {
+    let Some(rows) = rows else { return builder };
+    let count = builder.metadata().file_metadata().num_rows() as usize;
+    let ranges = rows.iter().map(|&row| row..row + 1);
+    builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges, count))
 }
 
 /// Like [`read_table`], from `encoded`, the content of the file at `path`.
@@ -214,14 +237,13 @@ pub fn parse_table(
     columns: &[&str],
     batch_rows: usize,
 ) -> Result<TableReader> {
-    reader(path, opened(path, Bytes::copy_from_slice(encoded))?, name, columns, batch_rows)
+    reader(path, opened(path, Bytes::copy_from_slice(encoded))?, (name, columns), batch_rows)
 }
 
 fn reader<T: ChunkReader + 'static>(
     path: &Path,
     builder: ParquetRecordBatchReaderBuilder<T>,
-    name: &str,
-    columns: &[&str],
+    (name, columns): (&str, &[&str]),
     batch_rows: usize,
 ) -> Result<TableReader> {
     check_identity(path, name, builder.schema())?;

@@ -4,6 +4,8 @@ use std::ops::{ControlFlow, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Instant;
 
+use serde::Serialize;
+
 use super::augment::Change;
 use super::card;
 use super::checkpoint::{Checkpoint, Checkpoints, Identity};
@@ -49,6 +51,19 @@ impl Ending {
     }
 }
 
+/// Seconds that the parts of a run took.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(super) struct Seconds {
+    /// Waiting for photos.
+    waiting: f64,
+    /// Training steps.
+    steps: f64,
+    /// Validation after each epoch, with its pictures.
+    validation: f64,
+    /// Checkpoints and figures.
+    checkpoints: f64,
+}
+
 /// The state of a training run, apart from its [`Phase`].
 pub(super) struct Course<'a> {
     pub(super) material: Material<'a>,
@@ -64,6 +79,8 @@ pub(super) struct Course<'a> {
     pub(super) history: Vec<EpochRecord>,
     /// Whether the deadline had passed after the last of them.
     pub(super) is_time_over: bool,
+    /// Of this run alone, if it resumes another.
+    pub(super) seconds: Seconds,
 }
 
 impl Course<'_> {
@@ -97,7 +114,9 @@ impl Course<'_> {
             let left = started.elapsed().mul_f64(self.pixels(epoch + 1..=epochs) / self.pixels(first..=epoch));
             let until_deadline = self.deadline.map(|it| it.saturating_duration_since(Instant::now()));
             tracing::info!("{}", record.line(epochs, until_deadline.map_or(left, |it| it.min(left))));
+            let kept = Instant::now();
             self.keep(&phase, record)?;
+            self.seconds.checkpoints += kept.elapsed().as_secs_f64();
         };
         self.say(ending, phase.step.count());
         Ok((ending, phase))
@@ -225,11 +244,13 @@ impl Course<'_> {
         let (photo_width_px, photo_height_px) = (spec.photo_width_px as u32, spec.photo_height_px as u32);
         let (batch_size, augmentation) = (config.batch_size, config.augmentation());
         let plan = BatchPlan { turns: &turns, batch_size, augmentation, seed: *seed, epoch };
-        let mut spoilt = None;
+        let (mut spoilt, mut step_secs) = (None, 0.0);
         train.for_each_batch(plan, |batch, turns| {
             let rates = config.rates(step.count(), *steps);
             learning_rate = rates.learning_rate;
+            let began = Instant::now();
             let learnt = step.run(batch, rates)?;
+            step_secs += began.elapsed().as_secs_f64();
             if !learnt.loss.is_finite() {
                 spoilt = Some(turns.to_vec());
                 return Ok(ControlFlow::Break(()));
@@ -249,6 +270,9 @@ impl Course<'_> {
         }
         let train_secs = started.elapsed().as_secs_f64();
         let (validation_loss, confusion) = self.validate(phase, epoch)?;
+        self.seconds.steps += step_secs;
+        self.seconds.waiting += train_secs - step_secs;
+        self.seconds.validation += started.elapsed().as_secs_f64() - train_secs;
         if !validation_loss.is_finite() {
             return Err(self.not_finite(phase, &format!("the validation after epoch {epoch}"), &[]));
         }

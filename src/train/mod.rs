@@ -36,7 +36,7 @@ pub use config::{Config, Publish, Recipe, Schedule};
 
 use card::ModelCard;
 use checkpoint::{Checkpoint, Checkpoints, Identity};
-use course::Course;
+use course::{Course, Seconds};
 use examples::PseudoLabelled;
 use phase::{Material, Phase};
 use start::Start;
@@ -266,6 +266,7 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
     };
     files::write_json(&stage.path(MODEL_CARD_FILE), &card)?;
     count(&mut stage, &card, course.history.last(), resumed_after);
+    stage.count("seconds", serde_json::to_value(course.seconds).unwrap_or_default());
     stage.publish()
 }
 
@@ -364,6 +365,7 @@ fn prepare<'a>(
         loss_csv: stage.path(LOSS_FILE),
         history: Vec::new(),
         is_time_over: false,
+        seconds: Seconds::default(),
     };
     if let Some(checkpoint) = resumed {
         course.restore(&mut phase, checkpoint)?;

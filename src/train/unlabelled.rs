@@ -94,11 +94,11 @@ impl Unlabelled {
     /// Labels the photos that are not in `dataset`, in order.
     pub(super) fn label(&self, dataset: &Dataset, engine: Engine) -> Result<PseudoLabels> {
         let mut teacher = Teacher::new(&self.model, engine)?;
-        let digests = dataset.photos(None)?.map(|record| Ok(files::digest_of(&record?.encoded)));
+        let digests = dataset.files()?.map(|file| Ok(files::digest_of(&file?.encoded)));
         let known = digests.collect::<Result<HashSet<_>>>()?;
         let all: Vec<u32> = (0..self.catalogue.entries.len() as u32).collect();
         let mut found = PseudoLabels::default();
-        in_batches(self.catalogue.items(&all)?, all.len(), |items| {
+        in_batches(self.catalogue.items(&all, false)?, all.len(), |items| {
             let mut batch = Vec::with_capacity(items.len());
             for item in items {
                 let name = self.catalogue.entries[item.index as usize].name.to_string();
@@ -119,8 +119,8 @@ impl Unlabelled {
 
     fn read(&self, item: Item) -> Result<(Vec<u8>, Photo), PhotoProblem> {
         let entry = &self.catalogue.entries[item.index as usize];
-        let encoded = match item.record {
-            Some(record) => record.encoded,
+        let encoded = match item.row {
+            Some(row) => row.encoded().to_vec(),
             None => photo::read_bytes(&self.catalogue.path_of(entry))?,
         };
         let photo = photo::decode(&encoded)?;

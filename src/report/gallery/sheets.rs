@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::column::Column;
 use super::outlines::{self, LabelMap};
 use super::{SHEET, THUMBNAIL_PX};
-use crate::dataset::{self, Dataset, PhotoRecord};
+use crate::dataset::{self, Dataset, Row};
 use crate::error::{Error, Result};
 use crate::features::FeatureTable;
 use crate::photo::{self, Decoding, MAX_PIXELS, Photo};
@@ -110,43 +110,43 @@ struct Photos<'a> {
     table: &'a FeatureTable,
     source: &'a Source<'a>,
     /// The rows of a dataset that have not been requested yet.
-    records: Option<Box<dyn Iterator<Item = Result<PhotoRecord>> + Send>>,
+    rows: Option<Box<dyn Iterator<Item = Result<Row>> + Send>>,
     /// Those read before they were requested.
-    ahead: BTreeMap<u32, PhotoRecord>,
+    ahead: BTreeMap<u32, Row>,
 }
 
 impl<'a> Photos<'a> {
     fn open(table: &'a FeatureTable, source: &'a Source<'a>) -> Result<Self> {
         let is_dataset = source.catalogue.join(dataset::photos::FILE).is_file();
-        let records = is_dataset.then(|| Dataset::open(&source.catalogue)?.photos(None)).transpose()?;
-        Ok(Self { table, source, records, ahead: BTreeMap::new() })
+        let rows = is_dataset.then(|| Dataset::open(&source.catalogue)?.rows(source.is_by_labels)).transpose()?;
+        Ok(Self { table, source, rows, ahead: BTreeMap::new() })
     }
 
     fn find(&mut self, row: usize) -> Result<Found> {
-        if self.records.is_none() {
+        if self.rows.is_none() {
             let path = &self.table.paths[row];
             let places = [PathBuf::from(path), self.source.catalogue.join(path)];
             let encoded = places.iter().find_map(|place| photo::read_bytes(place).ok());
             return Ok(Found { row, encoded, label_map: None });
         }
-        let Some(record) = self.record(self.table.photo_ids[row])? else {
-            return Ok(Found { row, encoded: None, label_map: None });
-        };
-        let label_map = self
-            .source
-            .is_by_labels
-            .then(|| LabelMap { categories: record.category_map(), width_px: record.width_px as usize });
-        Ok(Found { row, encoded: Some(record.encoded), label_map })
+        Ok(match self.row(self.table.photo_ids[row])? {
+            None => Found { row, encoded: None, label_map: None },
+            Some(Row::File(file)) => Found { row, encoded: Some(file.encoded), label_map: None },
+            Some(Row::Labelled(record)) => {
+                let map = LabelMap { categories: record.category_map(), width_px: record.width_px as usize };
+                Found { row, encoded: Some(record.encoded), label_map: Some(map) }
+            }
+        })
     }
 
     /// The dataset's row of a photo. Both are ordered by id, so photos that were skipped will not be requested again.
-    fn record(&mut self, photo_id: u32) -> Result<Option<PhotoRecord>> {
-        let Some(records) = &mut self.records else { return Ok(None) };
+    fn row(&mut self, photo_id: u32) -> Result<Option<Row>> {
+        let Some(rows) = &mut self.rows else { return Ok(None) };
         while !self.ahead.contains_key(&photo_id) {
-            let Some(record) = records.next().transpose()? else { return Ok(None) };
-            let id = record.photo_id;
+            let Some(row) = rows.next().transpose()? else { return Ok(None) };
+            let id = row.photo_id();
             if id >= photo_id {
-                self.ahead.insert(id, record);
+                self.ahead.insert(id, row);
             }
             if id > photo_id {
                 return Ok(None);
