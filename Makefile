@@ -17,7 +17,7 @@ quoted     = $(if $(strip $(2)),$(1) '$(subst ','\'',$(2))')
 
 export GPU
 
-.PHONY: all build runtime encoder encoder-of-settings test test-faults fuzz test-airflow test-parsers test-store test-ray bench bench-peers bench-duplicates clean distclean help
+.PHONY: all build runtime encoder encoder-of-settings test test-faults fuzz test-airflow test-parsers test-store test-ray bench bench-peers bench-duplicates wheel test-wheel test-container clean distclean help
 
 ## all: build, then every stage that is stale, up to the report (make -n all: what would be run, and why)
 all: $(if $(DRY_RUN),,build runtime encoder-of-settings)
@@ -81,6 +81,18 @@ test-parsers: build runtime
 	scripts/install_environment.sh parsers
 	scripts/test_parsers.sh $(LOOKBOOK)
 
+## wheel: a Python wheel into dist/, for machines without Rust; gets maturin and Zig into .wheel/
+wheel: build
+	CARGO=$(CARGO) scripts/wheel/build.sh $(LOOKBOOK)
+
+## test-wheel: installs the wheel in empty environments by pip and uv, from nothing to the report
+test-wheel: wheel
+	.wheel/bin/python scripts/wheel/test_wheel.py dist/lookbook-*_$$(uname -m).whl
+
+## test-container: the image of Containerfile, built, or its steps done one by one (as root, with debootstrap)
+test-container: wheel
+	.wheel/bin/python scripts/wheel/container.py
+
 ## bench: every stage over the sample from nothing, seconds each
 bench: build runtime
 	scripts/bench.sh $(LOOKBOOK) $(CONFIG)
@@ -104,7 +116,7 @@ clean:
 ## distclean: clean, and the program, the compiled dependencies, ONNX Runtime, the encoder and the peers
 distclean: clean
 	$(CARGO) clean
-	rm -rf .runtime .encoder .peers .parsers .store .stores .ray .duplicates .outfits
+	rm -rf .runtime .encoder .peers .parsers .store .stores .ray .duplicates .outfits .wheel dist
 
 ## help: this text
 help:

@@ -10,6 +10,7 @@
 #   ray       Ray, for its script's test (300 MB)
 #   store     an S3 server and a reader of Delta tables, for tests (500 MB)
 #   stores    a client of Azure's store, for tests (30 MB); install_stores.sh gets the servers
+#   wheel     what builds and tries the wheel (500 MB)
 set -eu
 cd -- "$(dirname -- "$0")/.."
 

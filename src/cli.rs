@@ -3,7 +3,8 @@
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use lookbook::engine::Device;
 use lookbook::error::{Error, Result, shown};
 use lookbook::mirror::{self, Mirror};
@@ -22,6 +23,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::manual;
+
 /// Turns a fashion-parsing data set into tables, a segmentation model, a similarity matrix and recommended looks.
 ///
 /// Exit codes: 0 success, 1 failed or held back by a gate, 2 usage error, 3 finished with more rejects than allowed, 75
@@ -38,8 +41,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Options of all commands")]
 struct CommonFlags {
-    /// Settings file; the section named after a stage sets defaults for that stage's flags (see pipelines/*.toml)
-    #[arg(long, global = true, value_name = "FILE")]
+    /// Settings: a file, or the name of built-in ones (sample, real, best, full); the section named after a stage sets
+    /// defaults for that stage's flags [default: sample; of status: those that each folder was made with]
+    #[arg(long, global = true, value_name = "FILE_OR_NAME")]
     #[serde(skip)]
     config: Option<PathBuf>,
     /// Random seed [default: 0]
@@ -121,14 +125,18 @@ enum Command {
     Parser(ParserCommand),
     /// Check this machine for everything the stages need, and say how to fix what is missing
     Doctor(DoctorFlags),
-    /// Print a stage's resolved settings as JSON
+    /// Print a stage's resolved settings as JSON, or the settings file as it is, to begin one of your own
     Settings(SettingsFlags),
+    /// Print the completions of commands and flags for a shell
+    Completions(CompletionsFlags),
+    /// Print the manual page, or write those of all commands to a folder
+    Man(ManFlags),
 }
 
 impl Command {
     /// Whether it does work that is worth starting threads for.
     fn works(&self) -> bool {
-        !matches!(self, Self::Settings(_) | Self::Doctor(_))
+        !matches!(self, Self::Settings(_) | Self::Doctor(_) | Self::Completions(_) | Self::Man(_))
     }
 }
 
@@ -598,8 +606,21 @@ struct ParserCheckFlags {
 
 #[derive(Debug, Args)]
 struct SettingsFlags {
-    /// Stage name, or another section of the settings
-    stage: String,
+    /// Stage name, or another section of the settings; without one, the text of the settings file is printed
+    stage: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct CompletionsFlags {
+    /// Shell to complete in
+    shell: Shell,
+}
+
+#[derive(Debug, Args)]
+struct ManFlags {
+    /// Folder to write the manual pages to, one for each command
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
 }
 
 impl Cli {
@@ -637,7 +658,7 @@ impl Cli {
         if let Command::Doctor(flags) = &self.command {
             let output = Mirror::new().local(&flags.output)?;
             let mut report = doctor::run(self.common.config.as_deref(), &output);
-            if let (Some(_), Ok(settings)) = (&self.common.config, Settings::read(self.common.config.as_deref())) {
+            if let Ok(settings) = self.settings() {
                 let request = run::Request { output: Some(flags.output.clone()), ..run::Request::default() };
                 report.add_run(
                     self.common.resolve(&settings).and_then(|common| run::check(&request, &settings, &common)),
@@ -646,7 +667,7 @@ impl Cli {
             self.show(&report)?;
             return Ok(report.exit_code());
         }
-        let settings = Settings::read(self.common.config.as_deref())?;
+        let settings = self.settings()?;
         let common = self.common.resolve(&settings)?;
         store::configure(settings.store()?);
         if self.command.works() {
@@ -677,7 +698,13 @@ impl Cli {
                 let request = parser::check::Request { folder, photo, expect, device: *device };
                 self.show(&parser::check::run(&request, &common)?)?;
             }
-            Command::Settings(flags) => print_json(&settings.resolved(&flags.stage)?)?,
+            Command::Settings(SettingsFlags { stage: Some(stage) }) => print_json(&settings.resolved(stage)?)?,
+            Command::Settings(SettingsFlags { stage: None }) => print(settings.text().trim_end())?,
+            Command::Completions(CompletionsFlags { shell }) => {
+                print(manual::completions(Self::command(), *shell).trim_end())?;
+            }
+            Command::Man(ManFlags { output: None }) => print(manual::page(Self::command()).trim_end())?,
+            Command::Man(ManFlags { output: Some(folder) }) => manual::write_pages(Self::command(), folder)?,
             Command::Status(flags) => {
                 let run = Mirror::new().bring_run(&flags.run)?;
                 self.show(&status::run(&run, &settings, flags.verify)?)?;
@@ -688,11 +715,24 @@ impl Cli {
         Ok(0)
     }
 
+    /// The settings that `--config` names, or else those of the sample; `status` compares with those of each folder.
+    fn settings(&self) -> Result<Settings> {
+        match (&self.command, &self.common.config) {
+            (Command::Status(_), None) => Ok(Settings::default()),
+            (_, config) => Settings::read(config.as_deref()),
+        }
+    }
+
     /// Runs every stale stage.
     fn run_all(&self, flags: &RunFlags, settings: &Settings, common: &Common) -> Result<u8> {
         let RunFlags { output, source, catalogue, only, force, shard, merge } = flags;
         let [output, source, catalogue] = [output, source, catalogue].map(Clone::clone);
         let (only, force) = (only.clone(), force.clone());
+        if source.is_some() && self.common.config.is_none() {
+            tracing::warn!(
+                "the settings are those of the built-in sample's small drawings; '--config real' is for photos"
+            );
+        }
         let request = run::Request { output, source, catalogue, only, force, shard: *shard, merge: *merge };
         let report = run::run(&request, settings, common)?;
         if let Some(problem) = report.problem() {

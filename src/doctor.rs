@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::{Error, Result as LibraryResult};
-use crate::settings::Settings;
+use crate::runtime::TESTED_RUNTIME;
+use crate::settings::{BUILT_IN, Settings};
 use crate::stage::StageConfig;
 use crate::{runtime, stage, train};
 
-/// The minor version of ONNX Runtime that this program is tested against.
-pub const TESTED_RUNTIME: &str = "1.31.";
 /// Less free disk space than this at the output is a warning.
 pub const COMFORTABLE_DISK_BYTES: u64 = 5 << 30;
 /// Less free disk space than this at the output is a failure: the tables of a small data set do not fit.
@@ -78,14 +77,13 @@ impl fmt::Display for Report {
     }
 }
 
-/// Checks the machine, the disk that `output` is on, and the settings file if one is given. Changes nothing.
+/// Checks the machine, the disk that `output` is on, and the settings (as [`Settings::read`] takes them). Changes nothing.
 #[must_use]
 pub fn run(config: Option<&Path>, output: &Path) -> Report {
     let mut findings = vec![program()];
     findings.extend(onnx_runtime());
-    findings.extend([processor(), threads(), memory(), disk(output)]);
-    findings.extend(config.map(settings));
-    findings.extend(config.and_then(encoder));
+    findings.extend([processor(), threads(), memory(), disk(output), settings(config)]);
+    findings.extend(encoder(config));
     Report { findings }
 }
 
@@ -116,15 +114,14 @@ fn onnx_runtime() -> Vec<Finding> {
             let (level, advice) = if tested {
                 (Level::Ok, String::new())
             } else {
-                (
-                    Level::Warn,
-                    format!("tested with {TESTED_RUNTIME}x only; `make runtime` installs that into .runtime/"),
-                )
+                (Level::Warn, format!("tested with {TESTED_RUNTIME}x only; {}", runtime::advice()))
             };
             let has_cuda = library.providers.iter().any(|provider| provider.starts_with("CUDA"));
             vec![finding(level, "ONNX Runtime", found, &advice), provider(has_cuda, driver().is_some())]
         }
-        Err(error) => vec![finding(Level::Fail, "ONNX Runtime", error.with_causes(), "`make runtime` installs it")],
+        Err(error) => {
+            vec![finding(Level::Fail, "ONNX Runtime", error.with_causes(), "the stages that run a network need it")]
+        }
     }
 }
 
@@ -274,20 +271,21 @@ fn gibibytes(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64)
 }
 
-/// Checks the settings file: its syntax, section names, keys and values.
-fn settings(path: &Path) -> Finding {
-    match checked_settings(path) {
-        Ok(sections) => finding(Level::Ok, "settings", format!("{}: {sections}", path.display()), ""),
+/// Checks the settings: syntax, section names, keys and values.
+fn settings(config: Option<&Path>) -> Finding {
+    let name = config.map_or_else(|| format!("{}, built in", BUILT_IN[0].0), |it| it.display().to_string());
+    match checked_settings(config) {
+        Ok(sections) => finding(Level::Ok, "settings", format!("{name}: {sections}"), ""),
         Err(problem) => {
-            let advice = "fix the file, or choose another with --config; pipelines/ has some that work";
-            finding(Level::Fail, "settings", format!("{}: {problem}", path.display()), advice)
+            let advice = "fix the file, or choose another with --config; `--config real` is built in";
+            finding(Level::Fail, "settings", format!("{name}: {problem}"), advice)
         }
     }
 }
 
 /// Checks the pretrained encoder that the settings train with; `None` if they need none or cannot be read.
-fn encoder(path: &Path) -> Option<Finding> {
-    let settings = Settings::read(Some(path)).ok()?;
+fn encoder(config: Option<&Path>) -> Option<Finding> {
+    let settings = Settings::read(config).ok()?;
     let config: train::Config = settings.resolve(train::Config::NAME, &toml::Table::new()).ok()?;
     let file = config.encoder.as_ref()?;
     Some(match config.check_encoder() {
@@ -296,8 +294,8 @@ fn encoder(path: &Path) -> Option<Finding> {
     })
 }
 
-fn checked_settings(path: &Path) -> LibraryResult<String> {
-    let settings = Settings::read(Some(path))?;
+fn checked_settings(config: Option<&Path>) -> LibraryResult<String> {
+    let settings = Settings::read(config)?;
     settings.check()?;
     let sections: Vec<_> = settings.sections().collect();
     Ok(if sections.is_empty() { "defaults only".to_owned() } else { format!("sections {}", sections.join(", ")) })
@@ -357,7 +355,7 @@ mod tests {
         let check = |text: &str| {
             let file = tempfile::NamedTempFile::new().expect("a temporary file");
             std::fs::write(file.path(), text).expect("written");
-            settings(file.path())
+            settings(Some(file.path()))
         };
         assert_eq!(check("seed = 1\n[report]\nphotos = 3\n").level, Level::Ok);
         for (text, named) in [
@@ -370,7 +368,7 @@ mod tests {
             assert_eq!(found.level, Level::Fail, "{text}");
             assert!(found.found.contains(named), "{}", found.found);
         }
-        assert_eq!(settings(Path::new("/nowhere/at.toml")).level, Level::Fail);
+        assert_eq!(settings(Some(Path::new("/nowhere/at.toml"))).level, Level::Fail);
     }
 
     #[test]
@@ -382,7 +380,7 @@ mod tests {
             // This folder also holds the table that folds Clothing Co-Parsing's tags, which is not a settings file.
             let is_fold = path.file_name() == Some("ccp_fold.toml".as_ref());
             if !is_fold && path.extension().is_some_and(|extension| extension == "toml") {
-                let found = settings(&path);
+                let found = settings(Some(&path));
                 assert_eq!(found.level, Level::Ok, "{}", found.found);
                 checked += 1;
             }

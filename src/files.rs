@@ -228,6 +228,43 @@ fn beside(program: &Path, folder: &str) -> Vec<PathBuf> {
     places.into_iter().flatten().map(|it| it.join(folder)).collect()
 }
 
+/// The Python environment that holds the program: the folder above its `bin`, if there are folders of Python's packages in
+/// it. That is so after pip or uv installed the program, into a virtual environment, for one user or for all.
+#[must_use]
+pub fn python_prefix() -> Option<PathBuf> {
+    let prefix = prefix_of(&std::env::current_exe().unwrap_or_default())?;
+    (!packages_in(&prefix).is_empty()).then_some(prefix)
+}
+
+/// The folders of Python's packages in the environment that holds the program, none if it is in none. Whoever can write
+/// there could replace the program itself.
+#[must_use]
+pub fn python_packages() -> Vec<PathBuf> {
+    python_prefix().map_or_else(Vec::new, |prefix| packages_in(&prefix))
+}
+
+/// The folder above the `bin` of a program.
+fn prefix_of(program: &Path) -> Option<PathBuf> {
+    let beside = program.parent()?;
+    (beside.file_name()? == "bin").then(|| beside.parent().map(Path::to_owned))?
+}
+
+/// Where Python's packages may lie in an environment: `lib/python3.12/site-packages`, on Debian also `dist-packages`, on
+/// Fedora also in `lib64`; after `pip install --target` in the folder itself.
+fn packages_in(prefix: &Path) -> Vec<PathBuf> {
+    let entries = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|it| it.path());
+    let starts_with = |path: &Path, start: &str| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(start.as_bytes()))
+    };
+    let pythons = ["lib", "lib64"].into_iter().flat_map(|it| entries(prefix.join(it)));
+    let pythons = pythons.filter(|it| starts_with(it, "python3"));
+    let packages = pythons.flat_map(|it| ["site-packages", "dist-packages"].map(|name| it.join(name)));
+    let mut packages: Vec<_> = packages.filter(|it| it.is_dir()).collect();
+    let is_ours = |path: &Path| starts_with(path, "lookbook-") && path.extension() == Some("dist-info".as_ref());
+    packages.extend(entries(prefix.to_owned()).any(|it| is_ours(&it)).then(|| prefix.to_owned()));
+    packages
+}
+
 /// Whether cargo keeps what it builds in `folder`, and the owner of `program` said so.
 fn is_target_of(folder: &Path, program: &Path) -> bool {
     let owner = |path: &Path| fs::metadata(path).ok().map(|it| it.uid());
@@ -368,6 +405,30 @@ mod tests {
         let places = ["release/.runtime", ".runtime"].map(|it| place.path().join(it));
         assert_eq!(beside(&program, ".runtime"), places);
         Ok(())
+    }
+
+    #[test]
+    fn pythons_packages_are_those_around_the_programs_bin() {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let venv = place.path().join("été 1");
+        assert_eq!(prefix_of(&venv.join("bin/lookbook")), Some(venv.clone()));
+        assert_eq!(prefix_of(&venv.join("target/release/lookbook")), None);
+        assert_eq!(prefix_of(Path::new("lookbook")), None);
+        fs::create_dir_all(venv.join("lib/pkgconfig")).expect("created");
+        assert!(packages_in(&venv).is_empty());
+        let python = ["lib/python3.12/site-packages", "lib/python3/dist-packages", "lib64/python3.11/site-packages"];
+        python.map(|it| fs::create_dir_all(venv.join(it)).expect("created"));
+        let mut found = packages_in(&venv);
+        found.sort();
+        let mut expected = python.map(|it| venv.join(it));
+        expected.sort();
+        assert_eq!(found, expected);
+        // As `pip install --target` leaves it.
+        let target = place.path().join("target");
+        fs::create_dir_all(target.join("onnxruntime")).expect("created");
+        assert!(packages_in(&target).is_empty());
+        fs::create_dir_all(target.join("lookbook-0.1.0.dist-info")).expect("created");
+        assert_eq!(packages_in(&target), [target]);
     }
 
     #[test]

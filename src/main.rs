@@ -8,6 +8,7 @@ use clap::Parser;
 use lookbook_ops::process::{Memory, limit_heaps};
 
 mod cli;
+mod manual;
 
 #[global_allocator]
 static MEMORY: Memory = Memory;

@@ -1,5 +1,6 @@
 //! Settings files (`pipelines/*.toml`): one section per stage, one each for the gates, whole runs and the run records,
-//! and above them the settings common to all stages. Flags override the file, and the file overrides the defaults.
+//! and above them the settings common to all stages. Flags override the file, and the file overrides the defaults. The
+//! files in `pipelines/` are part of the program ([`BUILT_IN`]), which without another takes the settings of the sample.
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use toml::{Table, Value};
 use crate::engine::{DialectChoice, InstructionsChoice};
 use crate::error::{Error, Result};
 use crate::gates::Gates;
+use crate::model::encoder;
 use crate::stage::{Common, MAX_THREADS, StageConfig};
 use crate::stages::{self, Visitor};
 use crate::store;
@@ -36,22 +38,39 @@ pub const SECTIONS: [&str; 14] = [
 /// Keys above the sections, common to all stages.
 pub const FOR_ALL_STAGES: [&str; 4] = ["seed", "threads", "dialect", "instructions"];
 
+/// The settings files of `pipelines/` that the program holds: the name that `--config` takes in place of a path, and the
+/// text. The first one is what is used if nothing is named.
+pub const BUILT_IN: [(&str, &str); 4] = [
+    ("sample", include_str!("../pipelines/sample.toml")),
+    ("real", include_str!("../pipelines/real.toml")),
+    ("best", include_str!("../pipelines/best.toml")),
+    ("full", include_str!("../pipelines/full.toml")),
+];
+
 /// The content of a settings file; empty if there is none.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    path: Option<PathBuf>,
+    /// Name or path of the file; `None` if none was read.
+    source: Option<PathBuf>,
+    text: String,
     table: Table,
 }
 
 impl Settings {
-    /// Reads a settings file; without a path, there are no settings.
+    /// Reads a settings file, or one of [`BUILT_IN`] by its name (a file of that name is `./NAME`); without either, the
+    /// first of these.
     ///
     /// # Errors
     /// [`Error::Config`] if it cannot be read, is not TOML, or has an unknown section or key.
-    pub fn read(path: Option<&Path>) -> Result<Self> {
-        let Some(path) = path else { return Ok(Self::default()) };
-        let bad = |problem: String| Error::config("config", format!("{}: {problem}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|cause| bad(format!("cannot be read ({cause})")))?;
+    pub fn read(source: Option<&Path>) -> Result<Self> {
+        let source = source.unwrap_or(Path::new(BUILT_IN[0].0));
+        let bad = |problem: String| Error::config("config", format!("{}: {problem}", source.display()));
+        let built_in = BUILT_IN.iter().find(|(name, _)| source.as_os_str() == *name);
+        let text = built_in.map_or_else(|| std::fs::read_to_string(source), |(_, text)| Ok((*text).to_owned()));
+        let text = text.map_err(|cause| {
+            let names: Vec<_> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+            bad(format!("cannot be read ({cause}); built in are {}", names.join(", ")))
+        })?;
         let table: Table = toml::from_str(&text).map_err(|cause| bad(cause.to_string().trim_end().to_owned()))?;
         for (name, value) in &table {
             let known: &[&str] = if value.is_table() { &SECTIONS } else { &FOR_ALL_STAGES };
@@ -60,7 +79,13 @@ impl Settings {
                 return Err(bad(format!("unknown setting '{name}'; known are {for_all} and [{sections}]")));
             }
         }
-        Ok(Self { path: Some(path.to_owned()), table })
+        Ok(Self { source: Some(source.to_owned()), text, table })
+    }
+
+    /// The file as it was read.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// Checks the settings of all sections and the keys above them.
@@ -75,7 +100,7 @@ impl Settings {
     /// Whether a settings file was read.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        self.path.is_some()
+        self.source.is_some()
     }
 
     /// Whether the file sets `key` in the section.
@@ -163,8 +188,8 @@ impl Settings {
             table = with_recipe(table)?;
         }
         table.try_into().map_err(|cause| {
-            let place = match &self.path {
-                Some(path) => format!("[{section}] of {} (and the flags)", path.display()),
+            let place = match &self.source {
+                Some(source) => format!("[{section}] of {} (and the flags)", source.display()),
                 None => section.to_owned(),
             };
             Error::config(place, cause.to_string().trim_end())
@@ -222,13 +247,19 @@ impl Default for RunConfig {
     }
 }
 
-/// The table's settings on top of those of the recipe it names.
+/// The table's settings on top of those of the recipe it names, with the path of an installed encoder for its name.
 fn with_recipe(table: Table) -> Result<Table> {
     let bad = |cause: &dyn std::fmt::Display| Error::config("train.recipe", cause.to_string().trim_end());
     let recipe = table.get("recipe").cloned().map_or_else(|| Ok(Recipe::default()), Value::try_into);
     let config = train::Config::of(recipe.map_err(|cause| bad(&cause))?);
     let mut settings = Table::try_from(config).map_err(|cause| bad(&cause))?;
     settings.extend(table);
+    if let Some(Value::String(named)) = settings.get_mut("encoder")
+        && encoder::INSTALLED.contains(&named.as_str())
+        && let Some(path) = encoder::installed(named).to_str()
+    {
+        path.clone_into(named);
+    }
     Ok(settings)
 }
 
@@ -253,6 +284,30 @@ mod tests {
         let flags: Table = toml::from_str("seed = 6\ndialect = \"portable\"").expect("TOML");
         let common = it.common(&flags).expect("good");
         assert_eq!((common.seed, common.dialect), (6, DialectChoice::Portable));
+    }
+
+    #[test]
+    fn without_a_file_the_settings_are_those_of_the_sample() {
+        let it = Settings::read(None).expect("built in");
+        assert_eq!(it.text(), include_str!("../pipelines/sample.toml"));
+        assert!(it.names("train", "epochs") && it.is_read());
+        for (name, text) in BUILT_IN {
+            let it = Settings::read(Some(Path::new(name))).expect(name);
+            assert_eq!(it.text(), text);
+            it.check().expect(name);
+        }
+        let problem = Settings::read(Some(Path::new("./real"))).expect_err("a file that is not there").to_string();
+        assert!(problem.contains("./real") && problem.contains("built in are sample, real, best, full"), "{problem}");
+    }
+
+    #[test]
+    fn an_installed_encoder_goes_by_its_name() {
+        let encoder = |text: &str| settings(text).and_then(|it| it.resolve::<train::Config>("train", &Table::new()));
+        let named = encoder("[train]\nrecipe = \"pretrained\"\nencoder = \"efficientnet-lite2\"\n").expect("good");
+        assert_eq!(named.encoder, Some(encoder::installed("efficientnet-lite2")));
+        assert!(named.encoder.is_some_and(|it| it.is_absolute() && it.ends_with("efficientnet-lite2.safetensors")));
+        let other = encoder("[train]\nrecipe = \"pretrained\"\nencoder = \"mine/lite0\"\n").expect("good");
+        assert_eq!(other.encoder, Some("mine/lite0".into()));
     }
 
     #[test]

@@ -30,8 +30,11 @@ use crate::stage::InputRecord;
 
 /// Folder into which `scripts/install_encoder.sh` installs an encoder.
 pub const FOLDER: &str = ".encoder";
-/// File name of the installed encoder.
-pub const FILE: &str = "efficientnet-lite0.safetensors";
+/// Names of the encoders that it installs and that the Python package holds: settings may name them in place of a file. The
+/// first is that of the recipe `pretrained`.
+pub const INSTALLED: [&str; 2] = ["efficientnet-lite0", "efficientnet-lite2"];
+/// Folder with the encoders in a Python environment that holds the program.
+const SHARED_FOLDER: &str = "share/lookbook/encoder";
 /// File name of the licence beside an encoder.
 const LICENSE_FILE: &str = "LICENSE";
 /// Metadata key of the [`Provenance`] as JSON.
@@ -50,10 +53,12 @@ const OF_NORM: [&str; 5] = ["weight", "bias", "running_mean", "running_var", "nu
 const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const IMAGENET_DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// The file of the encoder that `scripts/install_encoder.sh` installed; where it would be, if there is none.
+/// The file of one of the encoders that are [`INSTALLED`]; where it would be, if there is none.
 #[must_use]
-pub fn installed() -> PathBuf {
-    let places: Vec<_> = files::beside_program(FOLDER).into_iter().map(|it| it.join(FILE)).collect();
+pub fn installed(name: &str) -> PathBuf {
+    let file = format!("{name}.safetensors");
+    let folders = files::python_prefix().map(|it| it.join(SHARED_FOLDER)).into_iter();
+    let places: Vec<_> = folders.chain(files::beside_program(FOLDER)).map(|it| it.join(&file)).collect();
     let last = places.last().cloned().unwrap_or_default();
     places.into_iter().find(|it| it.is_file()).unwrap_or(last)
 }

@@ -11,27 +11,19 @@ use ort::value::{DynValue, Tensor};
 
 use crate::engine::{Backend, Device, DialectChoice, Engine, InstructionsChoice, PrecisionChoice, Provider};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::graph::{Dialect, Precision};
 
+mod library;
 pub mod operators;
 
-/// Environment variable with the library's path, which takes precedence over all other locations.
-pub const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
-/// Folder into which `scripts/install_onnxruntime.sh` installs the library.
-pub const LIBRARY_FOLDER: &str = ".runtime";
-/// File name of the library.
-pub const LIBRARY_FILE: &str = "libonnxruntime.so";
+pub use library::{LIBRARY_FILE, LIBRARY_FOLDER, LIBRARY_VARIABLE, REQUIREMENT, TESTED_RUNTIME, advice};
+
 /// Folder beside the library into which `scripts/install_onnxruntime.sh` puts NVIDIA's libraries.
 const NVIDIA_FOLDER: &str = "nvidia";
 /// Memory that has to be free before the library is loaded, in sizes of its file: it takes four, and the smallest network
 /// with its threads as much again. Short of memory later, the C library may end the whole process as a thread first calls
 /// the library.
 const ROOM_OF_LIBRARY: usize = 16;
-/// The command that installs the library.
-const INSTALL: &str = "run 'scripts/install_onnxruntime.sh' in the project's folder, or set ORT_DYLIB_PATH to an ONNX \
-                       Runtime library";
-
 /// The chosen instructions, if this processor has them.
 fn instructions(choice: InstructionsChoice) -> Result<Instructions> {
     let wanted = match choice {
@@ -257,19 +249,19 @@ fn loaded() -> Result<&'static Loaded> {
 }
 
 fn load() -> Result<Loaded> {
-    let path = find_library()?;
+    let path = library::find()?;
     check_room(&path)?;
     let builder = ort::init_from(&path).map_err(|cause| {
         let problem = match cause {
             ort::LoadDynamicError::BadVersion { version_str, .. } => {
-                format!("version {version_str} is too old, 1.{} or newer is needed; {INSTALL}", ort::MINOR_VERSION)
+                format!("version {version_str} is too old, 1.{} or newer is needed; {}", ort::MINOR_VERSION, advice())
             }
-            other => format!("is not a usable ONNX Runtime library ({other}); {INSTALL}"),
+            other => format!("is not a usable ONNX Runtime library ({other}); {}", advice()),
         };
         Error::runtime(path.display().to_string(), problem)
     })?;
     let environment = builder.with_name("lookbook").with_telemetry(false).build().map_err(failed("ONNX Runtime"))?;
-    let version = library_version(&path);
+    let version = library::version(&path);
     Ok(Loaded { environment, path, version })
 }
 
@@ -278,41 +270,6 @@ fn check_room(path: &Path) -> Result<()> {
     let bytes = path.metadata().map_or(0, |it| it.len() as usize);
     let room = Vec::<u8>::new().try_reserve_exact(ROOM_OF_LIBRARY * bytes);
     room.map_err(|_| Error::io("load", path)(std::io::ErrorKind::OutOfMemory.into()))
-}
-
-/// The library that `ORT_DYLIB_PATH` names, otherwise the one that is installed. The library is code that runs with the
-/// user's rights: it is never taken from the working directory.
-fn find_library() -> Result<PathBuf> {
-    if let Some(named) = std::env::var_os(LIBRARY_VARIABLE).filter(|value| !value.is_empty()) {
-        let path = PathBuf::from(named);
-        let path = std::path::absolute(&path).unwrap_or(path);
-        if path.is_file() {
-            return Ok(path);
-        }
-        let problem = format!("{LIBRARY_VARIABLE} points to it, but there is no such file; {INSTALL}");
-        return Err(Error::runtime(path.display().to_string(), problem));
-    }
-    let places: Vec<_> =
-        files::beside_program(LIBRARY_FOLDER).into_iter().map(|folder| folder.join(LIBRARY_FILE)).collect();
-    places.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
-        let places: Vec<_> = places.iter().map(|it| it.display().to_string()).collect();
-        Error::runtime("ONNX Runtime", format!("there is no {}; {INSTALL}", places.join(" and no ")))
-    })
-}
-
-/// The version from the name of the file that `path` resolves to (`libonnxruntime.so.1.31.1`), otherwise from the
-/// library's build information, which in builds for wheels contains only a branch.
-fn library_version(path: &Path) -> String {
-    let file = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    if let Some((_, version)) = name.split_once(".so.")
-        && version.starts_with(|first: char| first.is_ascii_digit())
-    {
-        return version.to_owned();
-    }
-    let info = ort::info();
-    let branch = info.split([',', ' ']).find_map(|part| part.strip_prefix("git-branch="));
-    branch.map_or(info, |branch| branch.trim_start_matches("rel-")).to_owned()
 }
 
 fn builder(loaded: &Loaded, threads: usize) -> ort::Result<ort::session::builder::SessionBuilder> {

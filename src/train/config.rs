@@ -258,7 +258,7 @@ impl Config {
             Recipe::Seed => seed,
             Recipe::Best => best,
             Recipe::Pretrained => Self {
-                encoder: Some(encoder::installed()),
+                encoder: Some(encoder::installed(encoder::INSTALLED[0])),
                 encoder_rate: 0.3,
                 weight_decay: 0.01,
                 label_smoothing: 0.1,
@@ -485,7 +485,7 @@ mod tests {
             assert_eq!((config.encoder, config.encoder_rate, config.weight_decay), (None, 1.0, 0.0), "{recipe:?}");
         }
         let config = Config::of(Recipe::Pretrained);
-        assert_eq!(config.encoder, Some(encoder::installed()));
+        assert_eq!(config.encoder, Some(encoder::installed(encoder::INSTALLED[0])));
         config.check_values().expect("whether the file is there is checked later");
         let missing = Config { encoder: Some("/nowhere/lite0.safetensors".into()), ..config };
         let problem = missing.check_encoder().expect_err("it is missing").to_string();

@@ -1,0 +1,33 @@
+#!/bin/sh
+# Builds the Python wheel into dist/, from the program that cargo built: build.sh LOOKBOOK. It holds the program, its manual pages
+# and completions, the pretrained encoders and all licences, and depends on the package onnxruntime. CARGO names another cargo.
+set -eu
+lookbook=$1
+cd -- "$(dirname -- "$0")/../.."
+
+# The newest C library that the program may need: what RHEL 8, Debian 10, Ubuntu 20.04 and the onnxruntime wheels have.
+platform=manylinux_2_28
+
+scripts/install_environment.sh wheel
+# In the checkout, even if cargo's target folder is elsewhere.
+scripts/install_encoder.sh
+
+# What pyproject.toml names: files that are installed below the environment.
+share=target/wheel/lookbook.data/data/share
+rm -rf target/wheel
+mkdir -p "$share/bash-completion/completions" "$share/zsh/site-functions" "$share/fish/vendor_completions.d" \
+    "$share/lookbook/encoder" "$share/doc/lookbook"
+"$lookbook" man --output "$share/man/man1"
+"$lookbook" completions bash >"$share/bash-completion/completions/lookbook"
+"$lookbook" completions zsh >"$share/zsh/site-functions/_lookbook"
+"$lookbook" completions fish >"$share/fish/vendor_completions.d/lookbook.fish"
+cp .encoder/*.safetensors .encoder/LICENSE "$share/lookbook/encoder/"
+.wheel/bin/python scripts/wheel/third_party.py "$(uname -m)-unknown-linux-gnu" >"$share/doc/lookbook/THIRD-PARTY-LICENSES.txt"
+
+# The same profile as `make build`, so that nothing but the program's own file is compiled and linked again.
+rm -f dist/lookbook-*-"$platform"_"$(uname -m)".whl
+.wheel/bin/maturin build --release --locked --compatibility "$platform" --out dist -- \
+    -C linker="$PWD/scripts/wheel/cc.sh"
+wheel=$(echo dist/lookbook-*-"$platform"_"$(uname -m)".whl)
+.wheel/bin/python scripts/wheel/check_tag.py "$wheel" "${platform}_$(uname -m)"
+echo "wheel: $wheel" >&2
