@@ -656,16 +656,7 @@ impl Cli {
     /// Runs the command; returns the exit code.
     pub(crate) fn run(&self) -> Result<u8> {
         if let Command::Doctor(flags) = &self.command {
-            let output = Mirror::new().local(&flags.output)?;
-            let mut report = doctor::run(self.common.config.as_deref(), &output);
-            if let Ok(settings) = self.settings() {
-                let request = run::Request { output: Some(flags.output.clone()), ..run::Request::default() };
-                report.add_run(
-                    self.common.resolve(&settings).and_then(|common| run::check(&request, &settings, &common)),
-                );
-            }
-            self.show(&report)?;
-            return Ok(report.exit_code());
+            return self.doctor(flags);
         }
         let settings = self.settings()?;
         let common = self.common.resolve(&settings)?;
@@ -713,6 +704,19 @@ impl Cli {
             Command::Doctor(_) => {}
         }
         Ok(0)
+    }
+
+    /// Checks the machine and whether a run could begin; unlike other commands it goes on if the settings are wrong.
+    fn doctor(&self, flags: &DoctorFlags) -> Result<u8> {
+        let output = Mirror::new().local(&flags.output)?;
+        let mut report = doctor::run(self.common.config.as_deref(), &output);
+        if let Ok(settings) = self.settings() {
+            let request = run::Request { output: Some(flags.output.clone()), ..run::Request::default() };
+            let common = self.common.resolve(&settings);
+            report.add_run(common.and_then(|common| run::check(&request, &settings, &common)));
+        }
+        self.show(&report)?;
+        Ok(report.exit_code())
     }
 
     /// The settings that `--config` names, or else those of the sample; `status` compares with those of each folder.

@@ -2,6 +2,7 @@
 //! Changes nothing.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -51,7 +52,10 @@ pub struct FolderStatus {
 /// [`Error::Input`] if `folder` holds no stage's folder and no record of a run; [`Error::Io`].
 pub fn run(folder: &Path, settings: &Settings, verify: bool) -> Result<Status> {
     let attempts = history::read(&settings.runs()?.folder.unwrap_or_else(|| folder.join(runs::FOLDER)))?;
-    let entries = std::fs::read_dir(folder).map_err(Error::io("list", folder))?;
+    let entries = std::fs::read_dir(folder).map_err(|cause| match cause.kind() {
+        ErrorKind::NotFound => Error::input(folder, "is not there; `lookbook run` makes it"),
+        _ => Error::io("list", folder)(cause),
+    })?;
     let published = entries.flatten().map(|it| it.path()).filter(|it| is_stage(it));
     let (mut folders, mut passed_over) = (Vec::new(), Vec::new());
     for folder in published {
@@ -62,7 +66,7 @@ pub fn run(folder: &Path, settings: &Settings, verify: bool) -> Result<Status> {
     }
     passed_over.sort();
     if folders.is_empty() && attempts.is_empty() {
-        return Err(Error::input(folder, "holds no stage's output and no record of a run; run `make all` or a stage"));
+        return Err(Error::input(folder, "holds no stage's output and no record of a run; `lookbook run` makes one"));
     }
     let place = |stage: &str| OF_A_RUN.iter().position(|it| *it == stage).unwrap_or(OF_A_RUN.len());
     folders.sort_by(|a, b| (place(&a.stage), &a.folder).cmp(&(place(&b.stage), &b.folder)));

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lookbook::graph::encoder::lite0;
-use lookbook::model::encoder::{EncoderFile, FILE, FOLDER};
+use lookbook::model::encoder::{EncoderFile, FOLDER};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
+
+const FILE: &str = "efficientnet-lite0.safetensors";
 
 /// Writes a small encoder with `timm`'s names; all its weights are `weight`.
 pub(crate) fn write_small_encoder(path: &Path, weight: f32) {
