@@ -1,6 +1,6 @@
-"""Builds the image of Containerfile and runs lookbook in it, or does its steps where nothing builds images: container.py
+"""Builds the image of Containerfile and runs lookbook in it, or does its steps without a builder of images: container.py
 
-With podman, buildah or docker: builds the image and runs `doctor` and `run`. Without one of these, as root on a Debian with
+With podman or docker: builds the image and runs `doctor` and `run`. Without one of these, as root on a Debian with
 debootstrap: does each instruction by itself, in folders for roots that begin as Debian's minimal system, and runs the two commands
 by chroot as the image's user. What is done is printed, and which of the two it was.
 """
@@ -94,8 +94,9 @@ class Steps:
     def inside(self, command, **env):
         """The command that runs `command` in the root, with a /proc that ends with it."""
         variables = [f"{name}={value}" for name, value in {**self.env, **env}.items()]
-        script = 'mount -t proc proc "$1/proc" && root=$1 user=$2 folder=$3 && shift 3 && cd "$root" && exec chroot --userspec="$user" . env -i -C "$folder" "$@"'
-        return ["unshare", "--mount", "--pid", "--fork", "sh", "-c", script, "sh", self.root, self.user, self.folder, *variables, *command]
+        script = """mount -t proc proc "$1/proc"; cd "$1"; user=$2 folder=$3; shift 3
+            exec chroot --userspec="$user" . env -i -C "$folder" "$@\""""
+        return ["unshare", "--mount", "--pid", "--fork", "sh", "-ec", script, "sh", self.root, self.user, self.folder, *variables, *command]
 
     def do_run(self, rest):
         pip = {"PIP_CERT": f"/etc/{self.certificates().name}", "DEBIAN_FRONTEND": "noninteractive"}
