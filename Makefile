@@ -17,7 +17,7 @@ quoted     = $(if $(strip $(2)),$(1) '$(subst ','\'',$(2))')
 
 export GPU
 
-.PHONY: all build runtime encoder encoder-of-settings test test-faults fuzz test-airflow test-parsers test-store test-ray bench bench-peers bench-duplicates wheel test-wheel test-container clean distclean help
+.PHONY: all build runtime encoder encoder-of-settings test test-faults fuzz test-airflow test-parsers test-store test-ray bench bench-peers test-gpu-bench bench-duplicates wheel test-wheel test-container clean distclean help
 
 ## all: build, then every stage that is stale, up to the report (make -n all: what would be run, and why)
 all: $(if $(DRY_RUN),,build runtime encoder-of-settings)
@@ -100,6 +100,11 @@ bench: build runtime
 ## bench-peers: beside PyTorch, TensorFlow, OpenVINO and others; the tables of docs/benchmarks.md (SECTIONS=... for some)
 bench-peers:
 	@scripts/bench_peers.sh $(SECTIONS)
+
+## test-gpu-bench: packs and runs scripts/gpu_bench.sh with the CPU in the GPU's place, at tiny sizes; every table has its figures
+test-gpu-bench: runtime
+	scripts/install_environment.sh peers
+	.peers/bin/python -m unittest discover --start-directory scripts/gpu --pattern 'test_*.py'
 
 ## bench-duplicates: duplicates beside imagededup and imagehash, on changed copies of the photos of DATA; the tables of docs/duplicates.md
 bench-duplicates: build runtime

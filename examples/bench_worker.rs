@@ -6,7 +6,8 @@
 //! bench_worker prediction ENGINE FOLDER BATCH THREADS   photos to label maps
 //! ```
 //!
-//! ENGINE is `native` or `portable` on the CPU, or `cuda`; `native-bf16` predicts and `cuda-f16` learns in that precision.
+//! ENGINE is `native` or `portable` on the CPU, or `cuda`; `native-bf16` predicts in that precision, `cuda-f16` and
+//! `portable-f16` learn in it.
 //! FOLDER holds the examples and weights of `scripts/peers/inputs.py`: what the recipe `seed` starts from, or `pretrained`.
 //! Speaks by lines: `round` does the work once and answers `{"secs": ...}`, with `loss` where it learns; `maps PATH` writes
 //! the last label maps there, u8. Ends with its input.
@@ -43,6 +44,7 @@ fn main() -> Result<()> {
             match (task, engine) {
                 ("step", "native") => steps(&inputs, Engine::cpu(Dialect::Native, threads), Precision::F32),
                 ("step", "portable") => steps(&inputs, Engine::cpu(Dialect::Portable, threads), Precision::F32),
+                ("step", "portable-f16") => steps(&inputs, Engine::cpu(Dialect::Portable, threads), Precision::F16),
                 ("step", "cuda") => steps(&inputs, cuda, Precision::F32),
                 ("step", "cuda-f16") => steps(&inputs, cuda, Precision::F16),
                 ("prediction", "native") => predictions(&inputs, Engine::cpu(Dialect::Native, threads), F32),

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 
 import numpy as np
 
@@ -26,15 +27,21 @@ HERE = pathlib.Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
 BINARIES = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target")) / "release"
 WORKER = BINARIES / "examples" / "bench_worker"
+# The contestants in Rust, as bench_peers.sh builds them.
+RUST_WORKER, RUST_LOCK = PROJECT / ".peers" / "rust" / "release" / "lookbook-peers", HERE / "rust" / "Cargo.lock"
 THREADS = len(os.sched_getaffinity(0))
 OURS = ("native", "native-bf16", "portable")
-PACKAGES = ["torch", "tensorflow-cpu", "keras", "openvino", "onnxruntime", "numpy"]
+IN_RUST = ("burn-step", "candle-step", "tract-prediction")
+PACKAGES = ["torch", "torchao", "tensorflow-cpu", "keras", "openvino", "nncf", "onnxruntime", "numpy"]
+CRATES = ["burn", "candle-core", "tract-onnx"]
 # Time for the threads of the one that was at work to go to sleep.
 PAUSE_SECS = 0.1
 # Largest relative difference of losses; least share of pixels with the same category, and the same for bf16 by recipe: the
 # weights are drawn, so many pixels are close calls, and through the 60 layers of `pretrained` every tenth changes.
 LOSS_TOLERANCE, AGREEMENT = 0.01, 0.999
 BF16_AGREEMENT = {"seed": 0.98, "pretrained": 0.85}
+# In int8, whose steps are larger than those of bf16.
+INT8_AGREEMENT = 0.9
 
 # Contestants by what the tables call them; the first is what the others are compared with.
 STEP = {
@@ -45,6 +52,8 @@ STEP = {
     "PyTorch, torch.compile": "torch-compile-step",
     "PyTorch, bf16": "torch-bf16-step",
     "PyTorch, torch.compile, bf16": "torch-compile-bf16-step",
+    "burn": "burn-step",
+    "candle": "candle-step",
 }
 PREDICTION = {
     "**lookbook, native**": "native",
@@ -57,6 +66,9 @@ PREDICTION = {
     "PyTorch": "torch-eager-prediction",
     "PyTorch, bf16": "torch-bf16-prediction",
     "PyTorch, torch.compile, bf16": "torch-compile-bf16-prediction",
+    "OpenVINO, int8": "openvino-int8-prediction",
+    "PyTorch, torch.compile, int8": "torch-compile-int8-prediction",
+    "tract": "tract-prediction",
 }
 # A step of so many photos takes too long for the other forms.
 FORMS_OF_16 = ("native", "portable", "keras-step", "torch-eager-step")
@@ -68,8 +80,9 @@ def those(contestants, is_wanted):
     return {label: name for label, name in contestants.items() if is_wanted(name)}
 
 
-def without_keras(contestants):
-    return those(contestants, lambda name: not name.startswith("keras"))
+def of_pretrained(contestants):
+    """Without those that have no such network, and without int8: of its drawn weights too little would be left to compare."""
+    return those(contestants, lambda name: not name.startswith(("keras", "burn", "candle")) and "int8" not in name)
 
 
 # Recipe, task, photos, contestants.
@@ -77,12 +90,12 @@ SECTIONS = {
     "step-4": ("seed", "step", 4, STEP),
     "step-16": ("seed", "step", 16, those(STEP, FORMS_OF_16.__contains__)),
     "prediction-4": ("seed", "prediction", 4, PREDICTION),
-    "pretrained-step-4": ("pretrained", "step", 4, without_keras(STEP)),
+    "pretrained-step-4": ("pretrained", "step", 4, of_pretrained(STEP)),
     "pretrained-prediction-4": (
         "pretrained",
         "prediction",
         4,
-        without_keras(PREDICTION) | {"PyTorch, torch.compile": "torch-compile-prediction"},
+        of_pretrained(PREDICTION) | {"PyTorch, torch.compile": "torch-compile-prediction"},
     ),
 }
 # What scripts of their own measure.
@@ -135,8 +148,13 @@ def commands(section, folder):
     recipe, task, batch, contestants = SECTIONS[section]
     tail = [str(it) for it in (folder, batch, THREADS)]
     for label, name in (contestants | SGEMM).items():
-        program = [WORKER, task] if name in OURS else [sys.executable, HERE / "worker.py", recipe]
-        yield label, [*program, name, *tail]
+        yield label, [*program(recipe, task, name), name, *tail]
+
+
+def program(recipe, task, name):
+    if name in OURS:
+        return [WORKER, task]
+    return [RUST_WORKER] if name in IN_RUST else [sys.executable, HERE / "worker.py", recipe]
 
 
 def measure(section, folder):
@@ -174,12 +192,15 @@ def differences(recipe, workers, folder):
         maps = {it.label: it.maps(folder) for it in workers}
         ours = maps[workers[0].label]
         found = {label: (it == ours).mean() for label, it in maps.items()}
-        bf16 = BF16_AGREEMENT[recipe]
-        bad = [label for label, it in found.items() if it < (bf16 if "bf16" in label else AGREEMENT)]
+        bad = [label for label, it in found.items() if it < least_agreement(recipe, label)]
         texts = {label: f"{it:.3%}" for label, it in found.items()}
     if bad:
         sys.exit(f"these do not compute what lookbook does: {', '.join(bad)}: {texts}")
     return texts
+
+
+def least_agreement(recipe, label):
+    return INT8_AGREEMENT if "int8" in label else BF16_AGREEMENT[recipe] if "bf16" in label else AGREEMENT
 
 
 def table(section, workers, others, folder):
@@ -211,7 +232,9 @@ def conditions():
     extensions = [it for it in ("avx2", "avx512f", "avx512_bf16") if f" {it} " in processor]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
-    versions = ", ".join(f"{it} {importlib.metadata.version(it)}" for it in PACKAGES)
+    packages = {it: importlib.metadata.version(it) for it in PACKAGES}
+    locked = {it["name"]: it["version"] for it in tomllib.loads(RUST_LOCK.read_text())["package"]}
+    versions = ", ".join(f"{name} {version}" for name, version in (packages | {it: locked[it] for it in CRATES}).items())
     print(f"{datetime.date.today()}, {model} ({' '.join(extensions)}), {THREADS} threads, {memory:.0f} GiB;")
     print(f"load before: {os.getloadavg()[0]:.2f}; lookbook {revision.stdout.strip()}, {versions};")
     print(f"medians of {ROUNDS} interleaved rounds after one to warm up; peak memory is the process's.", flush=True)

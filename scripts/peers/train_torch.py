@@ -1,7 +1,7 @@
 """The recipe `seed` in PyTorch on a dataset folder: what lookbook's training is measured against.
 
 Prints seconds and photos a second of each epoch, then the metrics of the test part. With --steps it times training steps
-on random photos of 608 x 400 instead and needs no dataset.
+on random photos of 608 x 400 instead (with --predict too, predictions) and needs no dataset.
 """
 
 import argparse
@@ -47,11 +47,12 @@ def time_steps(recipe, arguments):
     for _ in range(arguments.warm_up + arguments.steps):
         synchronize(arguments.device)
         start = time.perf_counter()
-        recipe.step(photos, labels)
+        recipe.predict(photos) if arguments.predict else recipe.step(photos, labels)
         synchronize(arguments.device)
         secs.append(time.perf_counter() - start)
     secs = secs[arguments.warm_up :]
-    print(f"a step of {arguments.batch} photos: median {statistics.median(secs):.5f} s, best {min(secs):.5f} s")
+    what = "a prediction" if arguments.predict else "a step"
+    print(f"{what} of {arguments.batch} photos: median {statistics.median(secs):.5f} s, best {min(secs):.5f} s")
     if arguments.device == "cuda":
         print(f"peak memory {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB on {torch.cuda.get_device_name()}")
 
@@ -67,6 +68,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="default: what PyTorch takes")
     parser.add_argument("--steps", type=int, help="time so many steps instead")
+    parser.add_argument("--predict", action="store_true", help="with --steps: time predictions instead")
     parser.add_argument("--warm-up", type=int, default=5, help="steps before those that are timed")
     arguments = parser.parse_args()
     if arguments.threads:

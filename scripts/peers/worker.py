@@ -10,6 +10,8 @@ import pathlib
 import sys
 import time
 
+import int8
+
 SGEMM_SIDE = 3072
 
 
@@ -114,6 +116,8 @@ CONTESTANTS = {
     "openvino-f32-prediction": lambda *it: openvino_prediction(*it, "f32"),
     "openvino-bf16-prediction": lambda *it: openvino_prediction(*it, "bf16"),
     "onnxruntime-prediction": onnxruntime_prediction,
+    "openvino-int8-prediction": int8.openvino_prediction,
+    "torch-compile-int8-prediction": lambda *it: int8.torch_prediction(*torch_recipe(*it, "eager", "fp32")[:2]),
     "sgemm": sgemm,
 }
 
