@@ -43,7 +43,7 @@ def placement(it, report):
     """
     report.line("\n### Placement\n")
     try:
-        for line in it.run(it.lookbook, "doctor").splitlines():
+        for line in it.run(it.lookbook, "doctor", may_fail=True).splitlines():
             report.line(f"    {line}")
     except Failed as failed:
         report.line(f"    failed: {failed}")
@@ -213,12 +213,12 @@ def conditions(it):
     """The machine and the versions, in a line."""
     about = pathlib.Path("/proc/cpuinfo").read_text()
     processor = about.split("model name\t: ")[1].split("\n")[0] if "model name\t: " in about else "unknown processor"
-    facts = [f"{it.threads} threads of {processor}"]
-    if it.device == "cuda":
-        query = ["nvidia-smi", "--id=0", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-        facts.append(it.run(*query).strip())
+    query = ["nvidia-smi", "--id=0", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     versions = "import torch; print(torch.__version__, torch.version.cuda, torch.backends.cudnn.version())"
-    for label, command in {"lookbook": [it.lookbook, "--version"], "PyTorch, CUDA, cuDNN": [it.python, "-c", versions]}.items():
+    commands = {"GPU": query} if it.device == "cuda" else {}
+    commands |= {"lookbook": [it.lookbook, "--version"], "PyTorch, CUDA, cuDNN": [it.python, "-c", versions]}
+    facts = [f"{it.threads} threads of {processor}"]
+    for label, command in commands.items():
         try:
             facts.append(f"{label}: {it.run(*command).strip()}")
         except Failed as failed:
