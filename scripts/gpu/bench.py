@@ -8,8 +8,6 @@ import subprocess
 import threading
 import time
 
-# Warm-up rounds of lookbook's worker.
-WARM_UP = 3
 # Time for what comes before the first section.
 START_SECS = 60
 TIMES_UP = "the section's time was up"
@@ -111,6 +109,7 @@ class Bench:
 
     def __init__(self, device, quick, carried, work, python):
         self.device, self.quick, self.carried, self.work, self.python = device, quick, carried, work, python
+        self.warm_up = 1 if quick else 5
         self.threads = len(os.sched_getaffinity(0))
         # On the monotonic clock: when the section at work has to end.
         self.deadline = time.monotonic() + START_SECS
@@ -170,10 +169,15 @@ class Bench:
 
     def rounds(self, task, engine, photos, rounds, maps=None, **environment):
         """Answers of lookbook's worker, those that warm up included."""
-        told = "round\n" * (WARM_UP + rounds) + (f"maps {maps}\n" if maps else "")
+        told = "round\n" * (self.warm_up + rounds) + (f"maps {maps}\n" if maps else "")
         command = [self.worker, task, engine, self.inputs(), photos, self.threads]
         answers = self.run(*command, told=told, **environment).splitlines()
-        return [json.loads(it) for it in answers[: WARM_UP + rounds]]
+        return [json.loads(it) for it in answers[: self.warm_up + rounds]]
+
+    def secs(self, task, engine, photos, rounds, **environment):
+        """Seconds of the rounds after those that warm up."""
+        answers = self.rounds(task, engine, photos, rounds, **environment)
+        return [each["secs"] for each in answers[self.warm_up :]]
 
     def dataset(self):
         """The carried photos as dataset tables."""

@@ -21,7 +21,7 @@ from one_architecture import keep_one
 BINARIES = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target")) / "release"
 REQUIREMENTS = PROJECT / "scripts" / "onnxruntime-gpu.txt"
 SCRIPTS = ("gpu_bench.sh", "gpu", "peers")
-PROVIDER = "libonnxruntime_providers_cuda.so"
+LIBRARY, PROVIDER = "libonnxruntime.so", "libonnxruntime_providers_cuda.so"
 SAMPLE_PHOTOS, QUICK_PHOTOS = 804, 24
 
 
@@ -38,13 +38,20 @@ def program(to):
         run("strip", "-o", to / name, BINARIES / name)
 
 
+def library(name, content, to):
+    """Writes ONNX Runtime's library, whose version is in its name, and the link by which it is found."""
+    to.mkdir(exist_ok=True)
+    (to / name).write_bytes(content)
+    if not name.startswith("libonnxruntime_") and name != LIBRARY:
+        (to / LIBRARY).symlink_to(name)
+
+
 def plain_runtime(to):
     named = os.environ.get("ORT_DYLIB_PATH")
     if not named:
         run("scripts/install_onnxruntime.sh")
-    source = pathlib.Path(named or PROJECT / ".runtime" / "libonnxruntime.so")
-    to.mkdir()
-    shutil.copy(source.resolve(), to / "libonnxruntime.so")
+    source = pathlib.Path(named or PROJECT / ".runtime" / LIBRARY)
+    library(source.resolve().name, source.read_bytes(), to)
 
 
 def pinned(name):
@@ -58,7 +65,6 @@ def pinned(name):
 
 def cuda_runtime(to, architecture):
     """The library and its CUDA provider out of the pinned wheel. NVIDIA's own libraries are on the machine, with its PyTorch."""
-    to.mkdir()
     with tempfile.TemporaryDirectory() as place:
         place = pathlib.Path(place)
         (place / "requirements.txt").write_text(pinned("onnxruntime-gpu"))
@@ -69,15 +75,13 @@ def cuda_runtime(to, architecture):
             for member in archive.namelist():
                 name = pathlib.PurePosixPath(member).name
                 if name.startswith("libonnxruntime") and "tensorrt" not in name:
-                    # The library has its version after its name.
-                    short = "libonnxruntime.so" if name.startswith("libonnxruntime.so") else name
-                    (to / short).write_bytes(archive.read(member))
-    library = bytearray((to / PROVIDER).read_bytes())
-    sizes = keep_one(library, architecture)
+                    library(name, archive.read(member), to)
+    provider = bytearray((to / PROVIDER).read_bytes())
+    sizes = keep_one(provider, architecture)
     if not sizes[architecture]:
         there = ", ".join(str(it) for it in sorted(sizes))
         sys.exit(f"gpu_bench: ONNX Runtime has no code for architecture {architecture}; it has {there}")
-    (to / PROVIDER).write_bytes(library)
+    (to / PROVIDER).write_bytes(provider)
 
 
 def photos(to, source, count):

@@ -7,7 +7,6 @@ import re
 import shutil
 import statistics
 
-import bench
 from bench import Failed, Use
 
 STRICT = {"NVIDIA_TF32_OVERRIDE": "0"}
@@ -43,89 +42,97 @@ def placement(it, report):
     """
     report.line("\n### Placement\n")
     try:
-        for line in it.run(it.lookbook, "doctor", may_fail=True).splitlines():
+        for line in it.run(it.lookbook, "doctor", may_fail=True).strip().splitlines():
             report.line(f"    {line}")
     except Failed as failed:
         report.line(f"    failed: {failed}")
     report.table("graph", "all operators on", "first round, s")
-    engines = ENGINES[it.device]
-    graphs = {"step, f32": ("step", "f32"), "step, f16": ("step", "f16"), "prediction": ("prediction", "f32")}
-    for label, (task, form) in graphs.items():
+    for label, task, form in (("step, f32", "step", "f32"), ("step, f16", "step", "f16"), ("prediction", "prediction", "f32")):
+        report.row(label, lambda: first_round(it, task, ENGINES[it.device][form][0]))
 
-        def first():
-            answers = it.rounds(task, engines[form][0], 1, 0)
-            return [it.device.upper(), seconds(answers[0]["secs"])]
 
-        report.row(label, first)
+def first_round(it, task, engine):
+    return [it.device.upper(), seconds(it.rounds(task, engine, 1, 0)[0]["secs"])]
 
 
 def parity(it, report):
     """Losses of ten steps, and label maps, beside those of the native operators on the CPU."""
     photos, rounds = (1, 2) if it.quick else (4, 10)
-    report.line(f"\n### Parity with the CPU, {photos} photos\n")
+    report.line(f"\n### Parity with the CPU, {photos} photos")
     report.table("steps", "first loss, CPU", "first loss", "last loss, CPU", "last loss", "largest difference", "bound", "")
-    losses = functools.cache(lambda *engine: [each["loss"] for each in it.rounds("step", *engine, photos, rounds)])
-    for form, (engine, environment) in ENGINES[it.device].items():
-
-        def compared():
-            expected = losses("native")
-            found = [each["loss"] for each in it.rounds("step", engine, photos, rounds, **environment)]
-            difference = max(abs(ours / theirs - 1) for ours, theirs in zip(found, expected))
-            ends = [f"{value:.6f}" for place in (0, -1) for value in (expected[place], found[place])]
-            verdict = "within" if difference <= BOUNDS[form] else "OUTSIDE"
-            return [*ends, f"{difference:.1e}", f"{BOUNDS[form]:.0e}", verdict]
-
-        report.row(form, compared)
+    expected = functools.cache(lambda: losses(it, "native", photos, rounds))
+    for form in ENGINES[it.device]:
+        report.row(form, lambda: compared_losses(expected(), our_losses(it, form, photos, rounds), BOUNDS[form]))
     report.table("label maps", "same category", "bound", "")
+    expected = functools.cache(lambda: label_maps(it, "native", photos))
     for form, bound in AGREEMENT.items():
+        report.row(form, lambda: compared_maps(expected(), our_label_maps(it, form, photos), bound))
 
-        def maps():
-            paths = [it.work / f"maps-{name}" for name in ("cpu", form)]
-            engine, environment = ENGINES[it.device][form]
-            it.rounds("prediction", "native", photos, 0, maps=paths[0])
-            it.rounds("prediction", engine, photos, 0, maps=paths[1], **environment)
-            expected, found = (path.read_bytes() for path in paths)
-            same = sum(ours == theirs for ours, theirs in zip(found, expected)) / len(expected)
-            return [f"{same:.3%}", f"{bound:.1%}", "within" if same >= bound else "OUTSIDE"]
 
-        report.row(form, maps)
+def losses(it, engine, photos, rounds, **environment):
+    return [each["loss"] for each in it.rounds("step", engine, photos, rounds, **environment)]
+
+
+def our_losses(it, form, photos, rounds):
+    engine, environment = ENGINES[it.device][form]
+    return losses(it, engine, photos, rounds, **environment)
+
+
+def compared_losses(expected, found, bound):
+    difference = max(abs(one / other - 1) for one, other in zip(found, expected, strict=True))
+    ends = [f"{value:.6f}" for place in (0, -1) for value in (expected[place], found[place])]
+    return [*ends, f"{difference:.1e}", f"{bound:.0e}", "within" if difference <= bound else "OUTSIDE"]
+
+
+def label_maps(it, engine, photos, **environment):
+    path = it.work / f"maps-{engine}"
+    it.rounds("prediction", engine, photos, 0, maps=path, **environment)
+    return path.read_bytes()
+
+
+def our_label_maps(it, form, photos):
+    engine, environment = ENGINES[it.device][form]
+    return label_maps(it, engine, photos, **environment)
+
+
+def compared_maps(expected, found, bound):
+    same = sum(one == other for one, other in zip(found, expected, strict=True)) / len(expected)
+    return [f"{same:.3%}", f"{bound:.1%}", "within" if same >= bound else "OUTSIDE"]
 
 
 def beside_torch(it, report, task, photos, forms):
     """A table of `task` of so many photos, lookbook's forms first."""
     title = {"step": "Training step", "prediction": "Prediction"}[task]
-    report.line(f"\n### {title} of {photos} photos on {it.device.upper()}\n")
+    report.line(f"\n### {title} of {photos} photos on {it.device.upper()}")
     report.table("", "median, s", "best, s", "photos/s", "memory in use, MiB")
     rounds = 2 if it.quick else 20
-
-    def cells(median, best, use):
-        return [seconds(median), seconds(best), f"{photos / median:.0f}", use.peak_mib()]
-
     for form in forms:
-
-        def ours():
-            engine, environment = ENGINES[it.device][form]
-            with Use(it.device) as use:
-                answers = it.rounds(task, engine, photos, rounds, **environment)
-            secs = [each["secs"] for each in answers[bench.WARM_UP :]]
-            return cells(statistics.median(secs), min(secs), use)
-
-        report.row(f"**lookbook, {form}**", ours)
+        report.row(f"**lookbook, {form}**", lambda: our_times(it, task, photos, rounds, form))
     for form, precision in QUICK_TORCH if it.quick else TORCH:
-
-        def theirs():
-            flags = ["--steps", rounds, "--batch", photos, "--form", form, "--precision", precision, "--device", it.device]
-            if task == "prediction":
-                flags.append("--predict")
-            with Use(it.device) as use:
-                told = it.run(it.python, it.peers / "train_torch.py", *flags)
-            found = re.search(r"median ([\d.]+) s, best ([\d.]+) s", told)
-            if not found:
-                raise Failed("it printed no seconds")
-            return cells(float(found[1]), float(found[2]), use)
-
         label = "PyTorch" if form == "eager" else "PyTorch, torch.compile"
-        report.row(f"{label}, {precision}", theirs)
+        report.row(f"{label}, {precision}", lambda: times_of_torch(it, task, photos, rounds, form, precision))
+
+
+def our_times(it, task, photos, rounds, form):
+    engine, environment = ENGINES[it.device][form]
+    with Use(it.device) as use:
+        secs = it.secs(task, engine, photos, rounds, **environment)
+    return times(photos, statistics.median(secs), min(secs), use)
+
+
+def times_of_torch(it, task, photos, rounds, form, precision):
+    flags = ["--form", form, "--precision", precision, "--device", it.device, "--batch", photos]
+    flags += ["--steps", rounds, "--warm-up", it.warm_up, *(["--predict"] if task == "prediction" else [])]
+    with Use(it.device) as use:
+        told = it.run(it.python, it.peers / "train_torch.py", *flags)
+    found = re.search(r"median ([\d.]+) s, best ([\d.]+) s", told)
+    if not found:
+        raise Failed("it printed no seconds")
+    return times(photos, float(found[1]), float(found[2]), use)
+
+
+def times(photos, median, best, use):
+    return [seconds(median), seconds(best), f"{photos / median:.1f}", use.peak_mib()]
 
 
 def step_4(it, report):
@@ -155,26 +162,23 @@ def settings_of(it, mixed):
 
 def train(it, report):
     """A whole training run, from the command's start to the published folder."""
-    settings, engine = settings_of(it, False), ["--device", it.device, "--dialect", "portable"]
-    report.line(f"\n### A whole training run on {it.device.upper()}: recipe `seed`, {settings['epochs']} epochs\n")
+    report.line(f"\n### A whole training run on {it.device.upper()}: recipe `seed`, {settings_of(it, False)['epochs']} epochs")
     columns = ["train photos", "the command, s", "photos/s", f"{SEED_PHOTOS:,} photos, {SEED_EPOCHS} epochs at that rate, s"]
     report.table("", *columns, "device's use, %", "memory in use, MiB", "mean IoU", "foreground accuracy")
     for form, mixed in {"TF32": False, "f16": True}.items():
+        report.row(f"**lookbook, {form}**", lambda: whole_run(it, f"model-{form}", settings_of(it, mixed)))
 
-        def whole():
-            it.dataset()
-            with Use(it.device) as use:
-                folder, run = trained(it, f"model-{form}", settings_of(it, mixed), *engine)
-            counts = run["counts"]
-            rate, photos = counts["last_epoch"]["photos_per_sec"], counts["train_photos"]
-            if run["execution_provider"] != it.device:
-                raise Failed(f"it ran on {run['execution_provider']}")
-            found = json.loads((folder / "evaluation.json").read_text())
-            figures = [f"{photos}", f"{run['elapsed_secs']:.1f}", f"{rate:.1f}", f"{SEED_PHOTOS * SEED_EPOCHS / rate:.0f}"]
-            measures = [f"{found[name]:.4f}" for name in ("mean_iou", "foreground_accuracy")]
-            return [*figures, use.mean(), use.peak_mib(), *measures]
 
-        report.row(f"**lookbook, {form}**", whole)
+def whole_run(it, name, settings):
+    it.dataset()
+    with Use(it.device) as use:
+        folder, run = trained(it, name, settings, "--device", it.device, "--dialect", "portable")
+    if run["execution_provider"] != it.device:
+        raise Failed(f"it ran on {run['execution_provider']}")
+    photos, rate = run["counts"]["train_photos"], run["counts"]["last_epoch"]["photos_per_sec"]
+    figures = [f"{photos}", f"{run['elapsed_secs']:.1f}", f"{rate:.1f}", f"{SEED_PHOTOS * SEED_EPOCHS / rate:.0f}"]
+    found = json.loads((folder / "evaluation.json").read_text())
+    return [*figures, use.mean(), use.peak_mib(), *(f"{found[measure]:.4f}" for measure in ("mean_iou", "foreground_accuracy"))]
 
 
 def model(it):
@@ -186,27 +190,25 @@ def model(it):
 
 def segment(it, report):
     """Photos to a feature table, beside the network alone."""
-    report.line(f"\n### Photos to a feature table on {it.device.upper()}\n")
-    report.table("", "photos", "the command, s", "photos/s", "the network alone, photos/s", "device's use, %", "memory in use, MiB")
-    for form, (engine, environment) in ENGINES[it.device].items():
-        if form == "f16":
-            continue
+    report.line(f"\n### Photos to a feature table on {it.device.upper()}")
+    columns = ["photos", "the command, s", "photos/s", "the network alone, photos/s"]
+    report.table("", *columns, "device's use, %", "memory in use, MiB")
+    for form in ("f32", "TF32"):
+        report.row(f"**lookbook, {form}**", lambda: whole_catalogue(it, form))
 
-        def whole():
-            output, photos_at = it.work / f"features-{form}", it.carried / "photos" / "image"
-            # Otherwise it would recognise the photos of an earlier run.
-            shutil.rmtree(output, ignore_errors=True)
-            flags = ["--catalogue", photos_at, "--model", model(it), "--output", output, "--dialect", "portable"]
-            with Use(it.device) as use:
-                it.run(it.lookbook, "segment", *flags, "--device", it.device, **environment)
-            run = json.loads((output / "run.json").read_text())
-            photos, secs = run["counts"]["segmented"], run["elapsed_secs"]
-            rounds = 2 if it.quick else 20
-            answers = it.rounds("prediction", engine, 4, rounds, **environment)[bench.WARM_UP :]
-            alone = 4 / statistics.median(each["secs"] for each in answers)
-            return [f"{photos}", seconds(secs), f"{photos / secs:.1f}", f"{alone:.1f}", use.mean(), use.peak_mib()]
 
-        report.row(f"**lookbook, {form}**", whole)
+def whole_catalogue(it, form):
+    engine, environment = ENGINES[it.device][form]
+    output = it.work / f"features-{form}"
+    # Otherwise it would recognise the photos of an earlier run.
+    shutil.rmtree(output, ignore_errors=True)
+    flags = ["--catalogue", it.carried / "photos" / "image", "--model", model(it), "--output", output]
+    with Use(it.device) as use:
+        it.run(it.lookbook, "segment", *flags, "--device", it.device, "--dialect", "portable", **environment)
+    run = json.loads((output / "run.json").read_text())
+    photos, secs = run["counts"]["segmented"], run["elapsed_secs"]
+    alone = 4 / statistics.median(it.secs("prediction", engine, 4, 2 if it.quick else 20, **environment))
+    return [f"{photos}", seconds(secs), f"{photos / secs:.1f}", f"{alone:.1f}", use.mean(), use.peak_mib()]
 
 
 def conditions(it):
