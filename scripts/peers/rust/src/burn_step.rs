@@ -97,18 +97,15 @@ pub fn round(inputs: &Inputs) -> Result<impl FnMut() -> Result<Answer>> {
     let mut network = Network::load(inputs, &device)?;
     let loss_of: BinaryCrossEntropyLoss = BinaryCrossEntropyLossConfig::new().with_logits(true).init(&device);
     // Adds epsilon after the bias correction, unlike Keras: at this tolerance the losses do not tell.
-    let config = AdamConfig::new()
-        .with_beta_1(BETA_1 as f32)
-        .with_beta_2(BETA_2 as f32)
-        .with_epsilon(EPSILON as f32);
+    let config = AdamConfig::new().with_beta_1(BETA_1 as f32).with_beta_2(BETA_2 as f32).with_epsilon(EPSILON as f32);
     let mut adam = config.init();
     Ok(move || {
         let photos = Tensor::<4, Int>::from_data(photos.clone(), &device);
         let labels = Tensor::<4, Int>::from_data(labels.clone(), &device);
         let categories = Tensor::<1, Int>::arange(0..CATEGORIES as i64, &device).reshape([1, CATEGORIES, 1, 1]);
-        let truth = labels.expand([batch, CATEGORIES, rows, columns]).equal(categories.expand([
-            batch, CATEGORIES, rows, columns,
-        ]));
+        let truth = labels
+            .expand([batch, CATEGORIES, rows, columns])
+            .equal(categories.expand([batch, CATEGORIES, rows, columns]));
         let loss = loss_of.forward(network.logits(photos), truth.int());
         let gradients = GradientsParams::from_grads(loss.backward(), &network);
         network = adam.step(LEARNING_RATE, network.clone(), gradients);

@@ -61,8 +61,7 @@ pub fn round(inputs: &Inputs) -> Result<impl FnMut() -> Result<Answer>> {
     let network = Network::load(inputs)?;
     let variables = network.0.values().cloned().collect();
     // Without decay it is Adam.
-    let settings =
-        ParamsAdamW { lr: LEARNING_RATE, beta1: BETA_1, beta2: BETA_2, eps: EPSILON, weight_decay: 0.0 };
+    let settings = ParamsAdamW { lr: LEARNING_RATE, beta1: BETA_1, beta2: BETA_2, eps: EPSILON, weight_decay: 0.0 };
     let mut adam = AdamW::new(variables, settings.clone())?;
     let mut steps = 0;
     Ok(move || {
