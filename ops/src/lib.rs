@@ -19,6 +19,8 @@ pub mod dots;
 pub mod hamming;
 pub mod head;
 mod instructions;
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+pub mod int8;
 pub mod maps;
 pub mod norm;
 pub mod pointwise;
@@ -26,6 +28,7 @@ pub mod pool;
 #[cfg(target_os = "linux")]
 pub mod process;
 mod product;
+pub mod quantised;
 mod simd;
 pub mod spread;
 pub mod up;

@@ -47,6 +47,7 @@ pub(super) trait Scratch: Copy + Default + 'static {
 thread_local! {
     static FLOATS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
     static HALVES: RefCell<Vec<u16>> = const { RefCell::new(Vec::new()) };
+    static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Scratch for f32 {
@@ -55,6 +56,10 @@ impl Scratch for f32 {
 
 impl Scratch for u16 {
     const MEMORY: &'static LocalKey<RefCell<Vec<Self>>> = &HALVES;
+}
+
+impl Scratch for u8 {
+    const MEMORY: &'static LocalKey<RefCell<Vec<Self>>> = &BYTES;
 }
 
 /// Lends `len` numbers, of arbitrary values, of the thread's own scratch memory. It is kept between tasks, because

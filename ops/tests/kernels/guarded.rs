@@ -14,6 +14,7 @@ const PAGE_BYTES: usize = 1 << 16;
 pub(crate) trait Plain: Copy {}
 impl Plain for f32 {}
 impl Plain for u8 {}
+impl Plain for i8 {}
 impl Plain for u16 {}
 
 /// Which end of a buffer is guarded.

@@ -4,6 +4,8 @@
 mod bounds;
 mod definitions;
 mod guarded;
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+mod int8;
 #[path = "../../../tests/it/skip.rs"]
 mod skip;
 

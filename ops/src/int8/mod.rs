@@ -1,0 +1,197 @@
+//! The layers of a U-Net for prediction in 8-bit integers: a quarter of the bytes of f32, and four multiplications per lane
+//! of an instruction.
+//!
+//! Maps are u8: an element q means (q - zero point) x scale, with one scale and one zero point for a map. Weights are i8,
+//! [packed](crate::quantised::pack); sums are i32 and exact. What is written is `max(0, scale[n] sum + bias[n])`, which
+//! is a layer's `ReLU` in the unit of its output: rounded to the nearest u8 if that is u8, else in f32 or bf16. Scales of the
+//! inputs, their zero points and the layer's own bias are folded into `scale` and `bias`. Requires AVX-512-VNNI.
+
+use std::arch::x86_64::{
+    __m256, __m512, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_fmadd_ps, _mm256_set1_ps, _mm256_slli_epi32,
+    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_fmadd_ps, _mm512_set1_ps, _mm512_slli_epi32,
+};
+use std::arch::x86_64::{_mm_loadu_si128, _mm256_loadu_si256};
+
+use crate::Spread;
+use crate::bf16::Avx512Bf16;
+use crate::maps::{Band, Photos, Shape, cut, padded_row};
+use crate::pool::pooled_shape;
+use crate::quantised::held_channels;
+use crate::spread::{spread_items, with_scratch};
+
+mod row;
+mod up;
+
+pub use row::Element;
+use row::{Row, Source};
+pub use up::{UpParameters, int8_up_convolution};
+
+/// The proof that the processor has AVX-512, AVX-512-VNNI and AVX-512-BF16, in which other layers of such a network are
+/// computed. Only [`Avx512Vnni::detect`] makes one.
+#[derive(Debug, Clone, Copy)]
+pub struct Avx512Vnni(());
+
+impl Avx512Vnni {
+    /// Asks the processor.
+    #[must_use]
+    pub fn detect() -> Option<Self> {
+        (Avx512Bf16::detect().is_some() && is_x86_feature_detected!("avx512vnni")).then_some(Self(()))
+    }
+}
+
+/// Maps that a convolution reads.
+#[derive(Debug, Clone, Copy)]
+pub enum Int8Maps<'a> {
+    /// Feature maps and their zero point, which lies beyond their edge.
+    Features(&'a [u8], u8),
+    /// Photos; channels of zeros are added up to a multiple of 4. What lies beyond the edge is rounded to a whole byte.
+    Photos(Photos<'a>),
+}
+
+impl Int8Maps<'_> {
+    fn elements(&self) -> &[u8] {
+        match self {
+            Self::Features(elements, _) => elements,
+            Self::Photos(photos) => photos.bytes,
+        }
+    }
+
+    /// A pixel beyond the edge: `own` real channels, the rest of `held` zeros.
+    fn edge(&self, own: usize, held: usize) -> Vec<u8> {
+        match self {
+            Self::Features(_, zero) => vec![*zero; held],
+            Self::Photos(Photos { fill, .. }) => {
+                assert!(fill.is_empty() || fill.len() == own);
+                let mut edge = vec![0; held];
+                edge.iter_mut().zip(*fill).for_each(|(edge, fill)| *edge = (fill * 255.0).round() as u8);
+                edge
+            }
+        }
+    }
+}
+
+/// A layer's weights, and what makes its output of their sums.
+#[derive(Debug, Clone, Copy)]
+pub struct Int8Parameters<'a> {
+    /// Packed: [`pack`](crate::quantised::pack).
+    pub weights: &'a [i8],
+    /// Factor of each output's sum, `[out]`.
+    pub scale: &'a [f32],
+    /// What is added to it, `[out]`.
+    pub bias: &'a [f32],
+}
+
+/// A 3x3 convolution with `ReLU`; `weights` are `[3, 3, held channels, out]`, packed.
+pub fn int8_convolution<E: Element>(
+    token: Avx512Vnni,
+    spread: &dyn Spread,
+    shape: Shape,
+    input: Int8Maps<'_>,
+    parameters: Int8Parameters<'_>,
+    output: &mut [E],
+) {
+    let (own, out) = (shape.channels, parameters.scale.len());
+    let elements = input.elements();
+    assert_eq!(elements.len(), shape.len());
+    assert_eq!(output.len(), shape.pixels() * out);
+    let shape = shape.with_channels(held_channels(own));
+    let channels = shape.channels;
+    let edge = input.edge(own, channels);
+    let copy = |pixel: usize, to: &mut [u8]| {
+        let from = &elements[pixel * own..][..to.len() / channels * own];
+        if own == channels {
+            return to.copy_from_slice(from);
+        }
+        for (to, from) in to.chunks_exact_mut(channels).zip(from.chunks_exact(own)) {
+            to.fill(0);
+            to[..own].copy_from_slice(from);
+        }
+    };
+    let bands = Band::all(shape, spread.threads());
+    spread_items(spread, cut(&bands, shape.with_channels(out), output), |index, part| {
+        let band = bands[index];
+        with_scratch(band.padded_len(shape), |scratch: &mut [u8]| {
+            band.pad(shape, &edge, scratch, copy);
+            for (row, output) in part.chunks_exact_mut(shape.columns * out).enumerate() {
+                let sources = [0, 1, 2].map(|tap| Source {
+                    elements: &scratch[(row + tap) * padded_row(shape)..][..padded_row(shape)],
+                    stride: channels,
+                    run: 3 * channels,
+                });
+                let (pixels, step) = (shape.columns, out);
+                Row { token, sources: &sources, parameters, pixels, step }.product(output);
+            }
+        });
+    });
+}
+
+/// [`max_pool`](crate::pool::max_pool) on u8 maps.
+pub fn int8_max_pool(_: Avx512Vnni, spread: &dyn Spread, shape: Shape, input: &[u8], output: &mut [u8]) {
+    let pooled = pooled_shape(shape);
+    assert!(shape.rows.is_multiple_of(2) && shape.columns.is_multiple_of(2));
+    assert!(input.len() == shape.len() && output.len() == pooled.len());
+    let windows = pooled.with_channels(4 * pooled.channels);
+    let bands = Band::all(pooled, spread.threads());
+    spread_items(spread, cut(&bands, pooled, output), |index, part| {
+        let rows = bands[index].of(windows, input).chunks_exact(2 * shape.row_len());
+        for (rows, output) in rows.zip(part.chunks_exact_mut(pooled.row_len())) {
+            // SAFETY: the token proves that the processor has the instructions.
+            unsafe { pool_row(rows, shape.channels, output) }
+        }
+    });
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn pool_row(rows: &[u8], channels: usize, output: &mut [u8]) {
+    let (upper, lower) = rows.split_at(rows.len() / 2);
+    let windows = upper.chunks_exact(2 * channels).zip(lower.chunks_exact(2 * channels));
+    for (output, (upper, lower)) in output.chunks_exact_mut(channels).zip(windows) {
+        for (channels, output) in (0..).step_by(8).zip(output.as_chunks_mut::<8>().0) {
+            let corner = |of: &[u8], at: usize| -> [u8; 8] { of[at..at + 8].try_into().expect("it is 8 long") };
+            let right = upper.len() / 2 + channels;
+            let corners =
+                [corner(upper, channels), corner(upper, right), corner(lower, channels), corner(lower, right)];
+            *output = std::array::from_fn(|at| corners.iter().map(|it| it[at]).max().expect("there are four"));
+        }
+    }
+}
+
+/// u8 maps from bf16 ones, as raw bits, of the same number of elements, a multiple of 8: the nearest whole number to
+/// `factor x + zero`, within 0 to 255.
+pub fn int8_narrow(_: Avx512Vnni, spread: &dyn Spread, input: &[u16], factor: f32, zero: u8, output: &mut [u8]) {
+    assert!(input.len() == output.len() && input.len().is_multiple_of(8));
+    let parts = output.chunks_mut(NARROWED_ELEMENTS).collect();
+    spread_items(spread, parts, |index, part: &mut [u8]| {
+        let input = &input[index * NARROWED_ELEMENTS..][..part.len()];
+        // SAFETY: the token proves that the processor has the instructions, and the lengths are the same multiple of 8.
+        unsafe { narrow(input, factor, f32::from(zero), part) }
+    });
+}
+
+/// Elements of a task of [`int8_narrow`].
+const NARROWED_ELEMENTS: usize = 1 << 16;
+
+/// # Safety
+/// The processor has the instructions; both slices have the same multiple of 8 elements.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn narrow(input: &[u16], factor: f32, zero: f32, output: &mut [u8]) {
+    let wide = input.len() - input.len() % 16;
+    for at in (0..wide).step_by(16) {
+        // SAFETY: 16 elements follow in both slices.
+        unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(input.as_ptr().add(at).cast()));
+            let values: __m512 = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits));
+            let values = _mm512_fmadd_ps(values, _mm512_set1_ps(factor), _mm512_set1_ps(zero));
+            u8::store_16(output.as_mut_ptr().add(at), values);
+        }
+    }
+    if wide < input.len() {
+        // SAFETY: 8 elements follow in both slices.
+        unsafe {
+            let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(input.as_ptr().add(wide).cast()));
+            let values: __m256 = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits));
+            let values = _mm256_fmadd_ps(values, _mm256_set1_ps(factor), _mm256_set1_ps(zero));
+            u8::store_8(output.as_mut_ptr().add(wide), values);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! A row of pixels times weights: u8 times i8 into i32.
+
+use std::arch::x86_64::{
+    __m128bh, __m128i, __m256, __m256bh, __m256i, __m512, __m512i, _mm_storel_epi64, _mm_storeu_si128,
+    _mm256_cvtepi32_epi8, _mm256_cvtepi32_ps, _mm256_cvtneps_pbh, _mm256_cvtps_epi32, _mm256_dpbusd_epi32,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_storeu_ps, _mm256_storeu_si256,
+    _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps, _mm512_cvtneps_pbh, _mm512_cvtps_epi32, _mm512_dpbusd_epi32,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+};
+use std::mem::transmute;
+
+use super::{Avx512Vnni, Int8Parameters};
+use crate::product::tile_widths;
+use crate::quantised::QUAD;
+
+/// Element type of a layer's output: u8, bf16 as raw bits in u16, or f32.
+pub trait Element: Copy + Send + Sync + 'static {
+    /// # Safety
+    /// The processor has AVX-512 and AVX-512-BF16, and 8 elements can be written to `to`.
+    #[doc(hidden)]
+    unsafe fn store_8(to: *mut Self, values: __m256);
+    /// # Safety
+    /// The processor has AVX-512 and AVX-512-BF16, and 16 elements can be written to `to`.
+    #[doc(hidden)]
+    unsafe fn store_16(to: *mut Self, values: __m512);
+}
+
+impl Element for u8 {
+    #[inline(always)]
+    unsafe fn store_8(to: *mut Self, values: __m256) {
+        // SAFETY: guaranteed by the caller. The values are brought to 0 to 255 before they become whole numbers.
+        unsafe {
+            let values = _mm256_min_ps(_mm256_max_ps(values, _mm256_setzero_ps()), _mm256_set1_ps(255.0));
+            _mm_storel_epi64(to.cast(), _mm256_cvtepi32_epi8(_mm256_cvtps_epi32(values)));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_16(to: *mut Self, values: __m512) {
+        // SAFETY: as above.
+        unsafe {
+            let values = _mm512_min_ps(_mm512_max_ps(values, _mm512_setzero_ps()), _mm512_set1_ps(255.0));
+            _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(values)));
+        }
+    }
+}
+
+impl Element for u16 {
+    #[inline(always)]
+    unsafe fn store_8(to: *mut Self, values: __m256) {
+        // SAFETY: guaranteed by the caller; bf16 vectors are plain bits.
+        unsafe { _mm_storeu_si128(to.cast(), transmute::<__m128bh, __m128i>(_mm256_cvtneps_pbh(values))) }
+    }
+    #[inline(always)]
+    unsafe fn store_16(to: *mut Self, values: __m512) {
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_si256(to.cast(), transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values))) }
+    }
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn store_8(to: *mut Self, values: __m256) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { _mm256_storeu_ps(to, values) }
+    }
+    #[inline(always)]
+    unsafe fn store_16(to: *mut Self, values: __m512) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { _mm512_storeu_ps(to, values) }
+    }
+}
+
+/// A row of input: a pixel reads `run` elements, and the next one starts `stride` further on.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) elements: &'a [u8],
+    pub(super) stride: usize,
+    pub(super) run: usize,
+}
+
+impl Source<'_> {
+    /// The same from a pixel on.
+    pub(super) fn from(self, pixel: usize) -> Self {
+        Self { elements: &self.elements[pixel * self.stride..], ..self }
+    }
+}
+
+/// `output[p * step + n] = max(0, scale[n] * (sum over k of input(p, k) * weights(k, n)) + bias[n])`, with input(p, ..) the
+/// elements that pixel p reads from all sources, one after the other.
+pub(super) struct Row<'a> {
+    pub(super) token: Avx512Vnni,
+    pub(super) sources: &'a [Source<'a>],
+    pub(super) parameters: Int8Parameters<'a>,
+    pub(super) pixels: usize,
+    /// Elements from one pixel of the output to the next.
+    pub(super) step: usize,
+}
+
+impl Row<'_> {
+    pub(super) fn product<E: Element>(&self, output: &mut [E]) {
+        let Int8Parameters { weights, scale, bias } = self.parameters;
+        let depth: usize = self.sources.iter().map(|it| it.run).sum();
+        let outputs = scale.len();
+        assert!(self.pixels > 0 && weights.len() == depth * outputs && bias.len() == outputs && self.step >= outputs);
+        assert!(self.sources.iter().all(|it| it.run.is_multiple_of(QUAD)));
+        assert!(self.sources.iter().all(|it| it.elements.len() >= (self.pixels - 1) * it.stride + it.run));
+        assert!(output.len() >= (self.pixels - 1) * self.step + outputs);
+        let (mut first, mut rest) = (0, weights);
+        for width in tile_widths(true, outputs) {
+            let (tile, others) = rest.split_at(depth * width);
+            rest = others;
+            // SAFETY: the token proves that the processor has the instructions, and the lengths were checked.
+            unsafe {
+                match width {
+                    64 => self.tile::<E, Of16, 4, 5>(tile, first, output),
+                    32 => self.tile::<E, Of16, 2, 10>(tile, first, output),
+                    16 => self.tile::<E, Of16, 1, 20>(tile, first, output),
+                    _ => self.tile::<E, Of8, 1, 20>(tile, first, output),
+                }
+            }
+            first += width;
+        }
+    }
+
+    /// A tile of columns; the last block of pixels overlaps the one before it if there are pixels left.
+    ///
+    /// # Safety
+    /// The processor has AVX-512-VNNI, as `self.token` proves; lengths as [`Row::product`] checks them.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16")]
+    unsafe fn tile<E: Element, V: QuadVector, const N: usize, const P: usize>(
+        &self,
+        tile: &[i8],
+        first: usize,
+        output: &mut [E],
+    ) {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            if self.pixels < P {
+                for pixel in 0..self.pixels {
+                    self.block::<E, V, N, 1>(tile, first, pixel, output);
+                }
+                return;
+            }
+            for start in (0..self.pixels).step_by(P) {
+                self.block::<E, V, N, P>(tile, first, start.min(self.pixels - P), output);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As above; `P` pixels follow from `start` on.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16")]
+    unsafe fn block<E: Element, V: QuadVector, const N: usize, const P: usize>(
+        &self,
+        tile: &[i8],
+        first: usize,
+        start: usize,
+        output: &mut [E],
+    ) {
+        let Int8Parameters { scale, bias, .. } = self.parameters;
+        // SAFETY: all P pixels from `start` on are within the sources and the output; the tile has depth / 4 x N vectors of
+        // quads, and scale and bias have as many elements as the output has channels.
+        unsafe {
+            let mut sums = [[V::zero(self.token); N]; P];
+            let mut weights = tile.as_ptr();
+            for source in self.sources {
+                let input = source.elements.as_ptr().add(start * source.stride);
+                // A stride that is known leaves no address to be computed.
+                weights = match source.stride {
+                    8 => quads::<V, N, P, 8>(&mut sums, input, source, weights),
+                    16 => quads::<V, N, P, 16>(&mut sums, input, source, weights),
+                    32 => quads::<V, N, P, 32>(&mut sums, input, source, weights),
+                    64 => quads::<V, N, P, 64>(&mut sums, input, source, weights),
+                    128 => quads::<V, N, P, 128>(&mut sums, input, source, weights),
+                    256 => quads::<V, N, P, 256>(&mut sums, input, source, weights),
+                    _ => quads::<V, N, P, 0>(&mut sums, input, source, weights),
+                };
+            }
+            let of = |from: &[f32], n: usize| from.as_ptr().add(first + n * V::LANES);
+            let [scales, biases]: [[V::Floats; N]; 2] =
+                [scale, bias].map(|from| std::array::from_fn(|n| V::floats(self.token, of(from, n))));
+            for (p, sums) in sums.into_iter().enumerate() {
+                for (n, sum) in sums.into_iter().enumerate() {
+                    let place = (start + p) * self.step + first + n * V::LANES;
+                    sum.store(scales[n], biases[n], output.as_mut_ptr().add(place));
+                }
+            }
+        }
+    }
+}
+
+/// Adds what `P` pixels read from a source, the first of them at `input`; returns where the weights go on.
+///
+/// # Safety
+/// The processor has AVX-512-VNNI; the elements of all pixels and their weights can be read.
+#[inline(always)]
+unsafe fn quads<V: QuadVector, const N: usize, const P: usize, const STRIDE: usize>(
+    sums: &mut [[V; N]; P],
+    mut input: *const u8,
+    source: &Source<'_>,
+    mut weights: *const i8,
+) -> *const i8 {
+    let stride = if STRIDE == 0 { source.stride } else { STRIDE };
+    for _ in 0..source.run / QUAD {
+        // SAFETY: guaranteed by the caller.
+        unsafe {
+            let columns: [V::Quads; N] = std::array::from_fn(|n| sums[0][n].quads(weights.add(QUAD * n * V::LANES)));
+            for (p, sums) in sums.iter_mut().enumerate() {
+                let pixel = sums[0].splat(input.add(p * stride).cast::<i32>().read_unaligned());
+                for (sum, column) in sums.iter_mut().zip(columns) {
+                    *sum = sum.plus_dot(pixel, column);
+                }
+            }
+            weights = weights.add(QUAD * N * V::LANES);
+            input = input.add(QUAD);
+        }
+    }
+    weights
+}
+
+/// Sums in i32 of products of quads of u8 and i8; made from a token only.
+trait QuadVector: Copy {
+    const LANES: usize;
+    type Quads: Copy;
+    type Floats: Copy;
+
+    fn zero(token: Avx512Vnni) -> Self;
+    /// # Safety
+    /// `LANES` numbers can be read from `from`.
+    unsafe fn floats(token: Avx512Vnni, from: *const f32) -> Self::Floats;
+    /// # Safety
+    /// `4 LANES` numbers can be read from `from`.
+    unsafe fn quads(self, from: *const i8) -> Self::Quads;
+    fn splat(self, quad: i32) -> Self::Quads;
+    /// Adds the products of u8 and i8.
+    fn plus_dot(self, unsigned: Self::Quads, signed: Self::Quads) -> Self;
+    /// Writes max(0, scale x sum + bias).
+    ///
+    /// # Safety
+    /// `LANES` elements can be written to `to`.
+    unsafe fn store<E: Element>(self, scale: Self::Floats, bias: Self::Floats, to: *mut E);
+}
+
+#[derive(Clone, Copy)]
+struct Of16(__m512i);
+
+#[derive(Clone, Copy)]
+struct Of8(__m256i);
+
+impl QuadVector for Of16 {
+    const LANES: usize = 16;
+    type Quads = __m512i;
+    type Floats = __m512;
+
+    #[inline(always)]
+    fn zero(_: Avx512Vnni) -> Self {
+        // SAFETY: the token proves that the processor has the instructions.
+        Self(unsafe { _mm512_setzero_si512() })
+    }
+    #[inline(always)]
+    unsafe fn floats(_: Avx512Vnni, from: *const f32) -> __m512 {
+        // SAFETY: the token proves that the processor has the instructions; the caller guarantees the pointer.
+        unsafe { _mm512_loadu_ps(from) }
+    }
+    #[inline(always)]
+    unsafe fn quads(self, from: *const i8) -> __m512i {
+        // SAFETY: a vector was made from a token; the caller guarantees the pointer.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+    #[inline(always)]
+    fn splat(self, quad: i32) -> __m512i {
+        // SAFETY: a vector was made from a token.
+        unsafe { _mm512_set1_epi32(quad) }
+    }
+    #[inline(always)]
+    fn plus_dot(self, unsigned: __m512i, signed: __m512i) -> Self {
+        // SAFETY: a vector was made from a token.
+        Self(unsafe { _mm512_dpbusd_epi32(self.0, unsigned, signed) })
+    }
+    #[inline(always)]
+    unsafe fn store<E: Element>(self, scale: __m512, bias: __m512, to: *mut E) {
+        // SAFETY: a vector was made from a token; the caller guarantees the pointer.
+        unsafe {
+            let values = _mm512_fmadd_ps(_mm512_cvtepi32_ps(self.0), scale, bias);
+            E::store_16(to, _mm512_max_ps(values, _mm512_setzero_ps()));
+        }
+    }
+}
+
+impl QuadVector for Of8 {
+    const LANES: usize = 8;
+    type Quads = __m256i;
+    type Floats = __m256;
+
+    #[inline(always)]
+    fn zero(_: Avx512Vnni) -> Self {
+        // SAFETY: the token proves that the processor has the instructions.
+        Self(unsafe { _mm256_setzero_si256() })
+    }
+    #[inline(always)]
+    unsafe fn floats(_: Avx512Vnni, from: *const f32) -> __m256 {
+        // SAFETY: the token proves that the processor has the instructions; the caller guarantees the pointer.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+    #[inline(always)]
+    unsafe fn quads(self, from: *const i8) -> __m256i {
+        // SAFETY: a vector was made from a token; the caller guarantees the pointer.
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+    #[inline(always)]
+    fn splat(self, quad: i32) -> __m256i {
+        // SAFETY: a vector was made from a token.
+        unsafe { _mm256_set1_epi32(quad) }
+    }
+    #[inline(always)]
+    fn plus_dot(self, unsigned: __m256i, signed: __m256i) -> Self {
+        // SAFETY: a vector was made from a token.
+        Self(unsafe { _mm256_dpbusd_epi32(self.0, unsigned, signed) })
+    }
+    #[inline(always)]
+    unsafe fn store<E: Element>(self, scale: __m256, bias: __m256, to: *mut E) {
+        // SAFETY: a vector was made from a token; the caller guarantees the pointer.
+        unsafe {
+            let values = _mm256_fmadd_ps(_mm256_cvtepi32_ps(self.0), scale, bias);
+            E::store_8(to, _mm256_max_ps(values, _mm256_setzero_ps()));
+        }
+    }
+}
