@@ -6,8 +6,8 @@
 //! bench_worker prediction ENGINE FOLDER BATCH THREADS   photos to label maps
 //! ```
 //!
-//! ENGINE is `native` or `portable` on the CPU, or `cuda`; `native-bf16` predicts in that precision, `cuda-f16` and
-//! `portable-f16` learn in it.
+//! ENGINE is `native` or `portable` on the CPU, or `cuda`; `native-bf16` and `native-int8` predict in those precisions,
+//! `native-bf16`, `cuda-f16` and `portable-f16` learn in them.
 //! FOLDER holds the examples and weights of `scripts/peers/inputs.py`: what the recipe `seed` starts from, or `pretrained`.
 //! Speaks by lines: `round` does the work once and answers `{"secs": ...}`, with `loss` where it learns; `maps PATH` writes
 //! the last label maps there, u8. Ends with its input.
@@ -17,12 +17,12 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use lookbook::engine::PrecisionChoice::{self, Bf16, F32};
+use lookbook::engine::PrecisionChoice::{self, Bf16, F32, Int8};
 use lookbook::engine::{Device, Engine};
 use lookbook::graph::encoder::lite0;
 use lookbook::graph::{self, Descent, Dialect, LossWeights, Precision, Spec, parameters};
-use lookbook::model::files::{PREDICT_FILE, WEIGHTS_FILE};
-use lookbook::model::{Model, weights};
+use lookbook::model::files::{INT8_FILE, PREDICT_FILE, WEIGHTS_FILE};
+use lookbook::model::{Model, calibration, weights};
 use lookbook::photo::Photo;
 use lookbook::train::examples::Batch;
 use lookbook::train::step::{Rates, Task, TrainingStep};
@@ -49,6 +49,7 @@ fn main() -> Result<()> {
                 ("step", "cuda-f16") => steps(&inputs, cuda, Precision::F16),
                 ("prediction", "native") => predictions(&inputs, Engine::cpu(Dialect::Native, threads), F32),
                 ("prediction", "native-bf16") => predictions(&inputs, Engine::cpu(Dialect::Native, threads), Bf16),
+                ("prediction", "native-int8") => predictions(&inputs, Engine::cpu(Dialect::Native, threads), Int8),
                 ("prediction", "portable") => predictions(&inputs, Engine::cpu(Dialect::Portable, threads), F32),
                 ("prediction", "cuda") => predictions(&inputs, cuda, F32),
                 _ => Err(format!("there is no {task} by '{engine}'").into()),
@@ -176,7 +177,13 @@ fn steps(inputs: &Inputs, engine: Engine, precision: Precision) -> Result<()> {
 fn predictions(inputs: &Inputs, engine: Engine, precision: PrecisionChoice) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (spec, weights) = inputs.start.folded();
-    fs::write(folder.path().join(PREDICT_FILE), graph::predict(&spec, &weights))?;
+    let predict = graph::predict(&spec, &weights);
+    fs::write(folder.path().join(PREDICT_FILE), &predict)?;
+    if precision == Int8 {
+        let canvases = inputs.photos.chunks_exact(inputs.photos.len() / inputs.size).map(|it| Ok(it.to_vec()));
+        let ranges = calibration::measure_on(&predict, canvases, engine.threads)?;
+        fs::write(folder.path().join(INT8_FILE), serde_json::to_vec(&ranges)?)?;
+    }
     let mut predictor = Model::open(folder.path())?.predictor(engine, precision)?;
     let photos = inputs.photos();
     let mut maps = Vec::new();

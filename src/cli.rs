@@ -283,6 +283,12 @@ struct EvaluateFlags {
     /// Device to run the network on
     #[arg(long, value_parser = ["auto", "cpu", "cuda"])]
     device: Option<String>,
+    /// Number format of the network's arithmetic, as in `segment`; other than f32 with --output [default: f32]
+    #[arg(long, value_parser = ["f32", "bf16", "int8", "auto"])]
+    precision: Option<String>,
+    /// First measure the ranges of the model's maps that int8 needs, on photos of the train part [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    calibrate: Option<bool>,
 }
 
 #[derive(Debug, Args, Serialize)]
@@ -345,8 +351,11 @@ struct SegmentFlags {
     #[arg(long, value_parser = ["auto", "cpu", "cuda"])]
     device: Option<String>,
     /// Number format of the network's arithmetic; auto is bf16 if the processor supports it
-    #[arg(long, value_parser = ["f32", "bf16", "auto"])]
+    #[arg(long, value_parser = ["f32", "bf16", "int8", "auto"])]
     precision: Option<String>,
+    /// Let --precision auto choose int8 if the processor and the model allow it [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    allow_int8: Option<bool>,
     /// Fail if more than this fraction of the photos is rejected [default: 0.05]
     #[arg(long)]
     max_reject_fraction: Option<f64>,

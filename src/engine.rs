@@ -63,8 +63,14 @@ pub enum PrecisionChoice {
     F32,
     /// bfloat16: native operators on a processor with AVX-512-BF16.
     Bf16,
+    /// 8-bit integers: native operators on a processor with AVX-512-VNNI and AVX-512-BF16, for a model whose maps' ranges
+    /// are known.
+    Int8,
     /// bfloat16 if the processor has the instructions, otherwise single precision.
     Auto,
+    /// 8-bit integers if the processor and the model allow them, otherwise as [`Auto`](Self::Auto).
+    #[serde(skip)]
+    Narrowest,
 }
 
 /// The requested device, operators and instructions of a network.

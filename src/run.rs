@@ -312,10 +312,13 @@ impl<'a> Night<'a> {
         if config.from == segment::LabelSource::Model && !config.merge {
             let engine = self.common.engine(config.device);
             runtime::check(engine)?;
-            runtime::precision(config.precision, engine)?;
+            runtime::precision(config.precision(), engine)?;
         }
         let is_made = self.makes(&config.model);
         let model = if is_made { None } else { segment::open_model(config, &self.common.gates)? };
+        if let Some((model, _)) = &model {
+            model.precision(config.precision(), self.common.engine(config.device))?;
+        }
         segment::open_embedder(config, &self.common.gates)?;
         if self.makes(&config.catalogue) {
             return Ok(());

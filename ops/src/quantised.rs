@@ -3,8 +3,8 @@
 //!
 //! A map's element q, u8, means `(q - zero) step`. A layer multiplies q with weights that carry the step of their input, and
 //! each output channel has a step of its own: the largest weight becomes 127 or -127 (Jacob et al., 2018,
-//! <https://arxiv.org/abs/1712.05877>, but symmetric weights per channel). What the zero points add to a sum is a constant,
-//! which is taken off in the bias.
+//! <https://arxiv.org/abs/1712.05877>, but symmetric weights per channel). As the weights carry the input's step, each of its
+//! channels may have one of its own. What the zero points add to a sum is a constant, which is taken off in the bias.
 
 use crate::product::tile_widths;
 
@@ -23,25 +23,60 @@ pub const PHASES: usize = 4;
 /// Biases of such a pixel: whether its row and its column are at an edge of the maps.
 pub const EDGES: usize = 4;
 
+/// The numbers that a map takes, by channel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MapRange {
+    /// The smallest of all channels, 0 or less.
+    pub low: f32,
+    /// The largest of each channel, 0 or more; larger ones may occur, but rarely.
+    pub high: Vec<f32>,
+    /// The mean of each channel.
+    pub mean: Vec<f32>,
+}
+
 /// What the elements of a map mean: `(q - zero) step`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Steps {
-    /// Difference of neighbouring elements, above 0.
-    pub step: f32,
+    /// Difference of neighbouring elements, above 0, of each channel.
+    pub step: Vec<f32>,
     /// The element that means 0.
     pub zero: u8,
+    /// Mean of q - zero of each channel.
+    mean: Vec<f32>,
 }
+
+/// A channel's range is taken to be at least this share of the largest: in other photos it may be wider.
+const LEAST_SHARE: f32 = 1.0 / 64.0;
 
 impl Steps {
     /// Bytes of photos, 255 meaning 1.
-    pub const PHOTO: Self = Self { step: 1.0 / 255.0, zero: 0 };
-
-    /// Those of a map whose numbers lie within a range: 0 is exact, numbers beyond the range become its ends.
     #[must_use]
-    pub fn of_range([low, high]: [f32; 2]) -> Self {
-        let (low, high) = (low.min(0.0), high.max(0.0));
-        let step = ((high - low) / 255.0).max(f32::MIN_POSITIVE);
-        Self { step, zero: (-low / step).round() as u8 }
+    pub fn of_photos(channels: usize) -> Self {
+        Self { step: vec![1.0 / 255.0; channels], zero: 0, mean: vec![0.0; channels] }
+    }
+
+    /// Numbers as they are: of a layer whose output is not quantised.
+    #[must_use]
+    pub fn ones(channels: usize) -> Self {
+        Self { step: vec![1.0; channels], zero: 0, mean: vec![0.0; channels] }
+    }
+
+    /// Of a `ReLU`'s output, with a step of its own for each channel.
+    #[must_use]
+    pub fn by_channel(range: &MapRange) -> Self {
+        let largest = range.high.iter().fold(f32::MIN_POSITIVE * 1e6, |largest, &it| largest.max(it));
+        let step: Vec<f32> = range.high.iter().map(|&it| it.max(largest * LEAST_SHARE) / 255.0).collect();
+        let mean = range.mean.iter().zip(&step).map(|(mean, step)| mean / step).collect();
+        Self { step, zero: 0, mean }
+    }
+
+    /// With the same step for all channels: 0 is exact, numbers beyond the range become its ends.
+    #[must_use]
+    pub fn of_map(range: &MapRange) -> Self {
+        let (low, high) = (range.low.min(0.0), range.high.iter().fold(0.0_f32, |largest, &it| largest.max(it)));
+        let step = ((high - low) / 255.0).max(f32::MIN_POSITIVE * 1e6);
+        let mean = range.mean.iter().map(|it| it / step).collect();
+        Self { step: vec![step; range.high.len()], zero: (-low / step).round() as u8, mean }
     }
 }
 
@@ -80,55 +115,93 @@ pub fn held_channels(channels: usize) -> usize {
     channels.next_multiple_of(QUAD)
 }
 
-/// A 3x3 convolution, `weight` `[out, channels, 3, 3]`, of maps with `input` steps, whose output has steps of `output_step`
-/// (1 if it is not quantised) and the zero point 0.
+/// A 3x3 convolution, `weight` `[out, channels, 3, 3]`, of maps with `input` steps, whose output has these steps.
 #[must_use]
-pub fn quantise_convolution([weight, bias]: [&[f32]; 2], input: Steps, output_step: f32) -> QuantisedLayer {
+pub fn quantise_convolution([weight, bias]: [&[f32]; 2], input: &Steps, output: &Steps) -> QuantisedLayer {
     let out = bias.len();
-    let channels = weight.len() / out / TAPS;
-    let held = held_channels(channels);
+    let channels = input.step.len();
     assert_eq!(weight.len(), out * channels * TAPS);
-    let element = |row: usize, column: usize| {
-        let (tap, channel) = (row / held, row % held);
-        if channel < channels { weight[(column * channels + channel) * TAPS + tap] * input.step } else { 0.0 }
-    };
-    let Matrix { weights, scale, offset } = Matrix::new([TAPS * held, out], element, |_| input.zero, output_step);
-    let bias = bias.iter().zip(offset).map(|(bias, offset)| bias / output_step + offset).collect();
-    QuantisedLayer { weights, scale, bias }
+    let parts = [Part { taps: TAPS, of: input }];
+    let element = |_, tap: usize, channel: usize, column: usize| weight[(column * channels + channel) * TAPS + tap];
+    let Matrix { weights, scale, offset } = Matrix::new(&parts, element, output);
+    QuantisedLayer { weights, scale, bias: biases(bias, &offset, output).collect() }
+}
+
+/// The biases in the unit of the output, with the offsets.
+fn biases<'a>(bias: &'a [f32], offset: &'a [f32], output: &'a Steps) -> impl Iterator<Item = f32> + 'a {
+    bias.iter().zip(&output.step).zip(offset).map(|((bias, step), offset)| bias / step + offset)
+}
+
+/// Rows of a matrix of weights, `[taps, held channels]`: those that multiply one map.
+struct Part<'a> {
+    taps: usize,
+    of: &'a Steps,
+}
+
+impl Part<'_> {
+    fn held(&self) -> usize {
+        held_channels(self.of.step.len())
+    }
 }
 
 /// A matrix of weights, and what makes an output of its sums.
 struct Matrix {
     weights: Vec<i8>,
     scale: Vec<f32>,
-    /// Takes off what the zero points add.
+    /// Takes off what the zero points add, and what rounded weights add on average.
     offset: Vec<f32>,
 }
 
 impl Matrix {
-    /// Rounds the `[depth, outputs]` elements; row k multiplies elements whose zero point is `zero(k)`.
-    fn new(
-        [depth, outputs]: [usize; 2],
-        element: impl Fn(usize, usize) -> f32,
-        zero: impl Fn(usize) -> u8,
-        output_step: f32,
-    ) -> Self {
+    /// Rounds the weights of several maps, `element(map, tap, channel, output)`.
+    fn new(parts: &[Part<'_>], element: impl Fn(usize, usize, usize, usize) -> f32, output: &Steps) -> Self {
+        let depth = parts.iter().map(|it| it.taps * it.held()).sum();
+        let outputs = output.step.len();
         let mut rounded = vec![0; depth * outputs];
         let (mut scale, mut offset) = (Vec::with_capacity(outputs), Vec::with_capacity(outputs));
         for (column, rounded) in rounded.chunks_exact_mut(depth).enumerate() {
-            let column: Vec<f32> = (0..depth).map(|row| element(row, column)).collect();
-            let largest = column.iter().fold(0.0_f32, |largest, it| largest.max(it.abs()));
-            let step = if largest > 0.0 { largest / MOST } else { 1.0 };
-            let mut of_zeros = 0_i64;
-            for (row, (rounded, element)) in rounded.iter_mut().zip(&column).enumerate() {
-                *rounded = (element / step).round() as i8;
-                of_zeros += i64::from(*rounded) * i64::from(zero(row));
+            let weight = |map: usize, tap, channel| element(map, tap, channel, column) * parts[map].of.step[channel];
+            let mut largest = 0.0_f32;
+            for (map, part) in parts.iter().enumerate() {
+                let taps = (0..part.taps).flat_map(|tap| (0..part.of.step.len()).map(move |channel| (tap, channel)));
+                largest = taps.fold(largest, |largest, (tap, channel)| largest.max(weight(map, tap, channel).abs()));
             }
-            scale.push(step / output_step);
-            offset.push(-(f64::from(step) * of_zeros as f64 / f64::from(output_step)) as f32);
+            let step = if largest > 0.0 { largest / MOST } else { 1.0 };
+            let mut rest = rounded;
+            let mut added = 0.0;
+            for (map, part) in parts.iter().enumerate() {
+                let (own, others) = rest.split_at_mut(part.taps * part.held());
+                rest = others;
+                added += part.round(own, |tap, channel| weight(map, tap, channel) / step);
+            }
+            let unit = f64::from(step) / f64::from(output.step[column]);
+            scale.push(unit as f32);
+            offset.push(-(unit * added) as f32);
         }
         let weights = pack(depth, outputs, |row, column| rounded[column * depth + row]);
         Self { weights, scale, offset }
+    }
+}
+
+impl Part<'_> {
+    /// Rounds weights to `[taps, held channels]`; returns what their sums have too much on average.
+    ///
+    /// What is rounded off a tap is carried to the channel's next one: the elements that the taps of a channel read are
+    /// mostly much the same, so that the rounding errors cancel out. What is left of them adds the channel's mean on average.
+    fn round(&self, rounded: &mut [i8], weight: impl Fn(usize, usize) -> f32) -> f64 {
+        let mut added = 0.0;
+        for (channel, mean) in self.of.mean.iter().enumerate() {
+            let mut carried = 0.0;
+            for tap in 0..self.taps {
+                let wanted = weight(tap, channel) + carried;
+                let nearest = wanted.round().clamp(-MOST, MOST);
+                carried = wanted - nearest;
+                rounded[tap * self.held() + channel] = nearest as i8;
+                added += f64::from(nearest) * f64::from(self.of.zero);
+            }
+            added -= f64::from(carried) * f64::from(*mean);
+        }
+        added
     }
 }
 
@@ -147,29 +220,23 @@ pub struct UpLayers<'a> {
 
 /// The two layers as one, of maps below and those of the skip connection with their steps; as [`quantise_convolution`].
 #[must_use]
-pub fn quantise_up(layers: UpLayers<'_>, [below, skip]: [Steps; 2], output_step: f32) -> QuantisedLayer {
-    let UpLayers { up_bias, weight, bias, .. } = layers;
-    let (out, all) = (bias.len(), weight.len() / bias.len() / TAPS);
-    let widths = [layers.up_weight.len() / up_bias.len() / PHASES, all - up_bias.len()];
-    let of_below = 4 * widths[0];
+pub fn quantise_up(layers: UpLayers<'_>, [below, skip]: [&Steps; 2], output: &Steps) -> QuantisedLayer {
+    let UpLayers { up_bias, weight, .. } = layers;
+    let (of_below, all) = (below.step.len(), up_bias.len() + skip.step.len());
+    let parts = [Part { taps: 4, of: below }, Part { taps: TAPS, of: skip }];
     let mut layer = QuantisedLayer { weights: Vec::new(), scale: Vec::new(), bias: Vec::new() };
     for phase in 0..PHASES {
-        let composed = layers.composed(phase, widths[0]);
-        let element = |row: usize, column: usize| match row.checked_sub(of_below) {
-            None => composed[row / widths[0]][column * widths[0] + row % widths[0]] * below.step,
-            Some(row) => {
-                let channel = up_bias.len() + row % widths[1];
-                weight[(column * all + channel) * TAPS + row / widths[1]] * skip.step
-            }
+        let composed = layers.composed(phase, of_below);
+        let element = |map: usize, tap: usize, channel: usize, column: usize| match map {
+            0 => composed[tap][column * of_below + channel],
+            _ => weight[(column * all + up_bias.len() + channel) * TAPS + tap],
         };
-        let zero = |row: usize| if row < of_below { below.zero } else { skip.zero };
-        let matrix = Matrix::new([of_below + TAPS * widths[1], out], element, zero, output_step);
-        for (row, column) in [(false, false), (false, true), (true, false), (true, true)] {
-            let biases = layers.composed_bias(phase, [row, column]).into_iter().zip(&matrix.offset);
-            layer.bias.extend(biases.map(|(bias, offset)| bias / output_step + offset));
+        let Matrix { weights, scale, offset } = Matrix::new(&parts, element, output);
+        for at_edge in [[false, false], [false, true], [true, false], [true, true]] {
+            layer.bias.extend(biases(&layers.composed_bias(phase, at_edge), &offset, output));
         }
-        layer.weights.extend(matrix.weights);
-        layer.scale.extend(matrix.scale);
+        layer.weights.extend(weights);
+        layer.scale.extend(scale);
     }
     layer
 }
@@ -222,16 +289,23 @@ impl UpLayers<'_> {
 mod tests {
     use super::*;
 
+    fn range(low: f32, high: &[f32], mean: &[f32]) -> MapRange {
+        MapRange { low, high: high.to_vec(), mean: mean.to_vec() }
+    }
+
     #[test]
     fn steps_are_those_worked_out_by_hand() {
-        assert_eq!(Steps::of_range([0.0, 2.55]), Steps { step: 2.55 / 255.0, zero: 0 });
-        let Steps { step, zero } = Steps::of_range([-1.0, 4.1]);
-        assert_eq!(zero, 50);
-        assert!((step - 0.02).abs() < 1e-7);
-        // A range without 0 is widened to it; a map of zeros alone has steps, too.
-        assert_eq!(Steps::of_range([1.0, 5.1]).zero, 0);
-        assert_eq!(Steps::of_range([-5.1, -1.0]).zero, 255);
-        assert!(Steps::of_range([0.0, 0.0]).step > 0.0);
+        let of_map = Steps::of_map(&range(-1.0, &[4.1, 0.5], &[0.2, 0.0]));
+        assert_eq!(of_map.zero, 50);
+        assert!(of_map.step.iter().all(|it| (it - 0.02).abs() < 1e-7));
+        assert!((of_map.mean[0] - 10.0).abs() < 1e-4);
+        let by_channel = Steps::by_channel(&range(0.0, &[2.55, 5.1, 0.0], &[0.0, 1.0, 0.0]));
+        let expected = [0.01, 0.02, 0.02 / 64.0];
+        assert!(by_channel.step.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-7));
+        assert!(by_channel.zero == 0 && (by_channel.mean[1] - 50.0).abs() < 1e-3);
+        // A map of zeros alone has steps, too.
+        let zeros = range(0.0, &[0.0], &[0.0]);
+        assert!([Steps::of_map(&zeros), Steps::by_channel(&zeros)].iter().all(|it| it.step[0] > 0.0));
     }
 
     #[test]
@@ -248,16 +322,21 @@ mod tests {
         for n in 0..8 {
             (weight[9 * n], weight[9 * n + 4]) = (n as f32 / 2.0, n as f32);
         }
-        let input = Steps { step: 0.5, zero: 3 };
-        let layer = quantise_convolution([&weight, &[1.0; 8]], input, 0.25);
+        let input = Steps { step: vec![0.5], zero: 3, mean: vec![10.0] };
+        let output = Steps { step: vec![0.25; 8], zero: 0, mean: vec![0.0; 8] };
+        let layer = quantise_convolution([&weight, &[1.0; 8]], &input, &output);
         let at = |row: usize, n: usize| layer.weights[row / 4 * 32 + n * 4 + row % 4];
         assert_eq!([at(0, 0), at(16, 0)], [0, 0]);
-        // Rows are taps of one channel and three of zeros: tap 4 begins at row 16.
-        assert_eq!([at(0, 5), at(16, 5), at(1, 5)], [64, 127, 0]);
-        // The weight 5 x 0.5 is 127 steps; a sum has steps of that size over 0.25.
+        // Rows are taps of one channel and three of zeros: tap 4 begins at row 16. Half of 127 is 63.5, which becomes 64; the
+        // next tap has half a step less then, which is -0.5, becomes -1 and leaves half a step more.
+        assert_eq!([at(0, 5), at(4, 5), at(8, 5), at(12, 5), at(16, 5)], [64, -1, 1, -1, 127]);
+        // The weight 5 x 0.5 is 127 steps; a sum has steps of that size over 0.25. What is added to a sum on average are
+        // its weights, 190 or 191, times the zero point, and what is left of the carried half times the mean.
         let step = 2.5 / 127.0;
         assert!((layer.scale[5] - step / 0.25).abs() < 1e-6);
-        assert!((layer.bias[5] - (1.0 - step * 3.0 * 191.0) / 0.25).abs() < 1e-4);
+        let sum: i32 = (0..9).map(|tap| i32::from(at(4 * tap, 5))).sum();
+        let added = 3.0 * sum as f32 + 10.0 * (sum as f32 - 190.5);
+        assert!((layer.bias[5] - (1.0 - step * added) / 0.25).abs() < 1e-3);
         assert_eq!(layer.bias[0], 4.0);
     }
 }

@@ -30,18 +30,22 @@ WORKER = BINARIES / "examples" / "bench_worker"
 # The contestants in Rust, as bench_peers.sh builds them.
 RUST_WORKER, RUST_LOCK = PROJECT / ".peers" / "rust" / "release" / "lookbook-peers", HERE / "rust" / "Cargo.lock"
 THREADS = len(os.sched_getaffinity(0))
-OURS = ("native", "native-bf16", "portable")
+OURS = ("native", "native-bf16", "native-int8", "portable")
 IN_RUST = ("burn-step", "candle-step", "tract-prediction")
 PACKAGES = ["torch", "torchao", "tensorflow-cpu", "keras", "openvino", "nncf", "onnxruntime", "numpy"]
 CRATES = ["burn", "candle-core", "tract-onnx"]
 # Time for the threads of the one that was at work to go to sleep.
 PAUSE_SECS = 0.1
-# Largest relative difference of losses; least share of pixels with the same category, and the same for bf16 by recipe: the
+# Largest relative difference of losses; least share of pixels with the same category, and the same for bf16 and int8 by recipe: the
 # weights are drawn, so many pixels are close calls, and through the 60 layers of `pretrained` every tenth changes.
 LOSS_TOLERANCE, AGREEMENT = 0.01, 0.999
-BF16_AGREEMENT = {"seed": 0.98, "pretrained": 0.85}
-# In int8, whose steps are larger than those of bf16.
-INT8_AGREEMENT = 0.9
+NARROW_AGREEMENT = {"bf16": {"seed": 0.98, "pretrained": 0.85}, "int8": {"seed": 0.9, "pretrained": 0.8}}
+
+
+def agreement(label, recipe):
+    """The least share of pixels with the same category."""
+    return next((least[recipe] for name, least in NARROW_AGREEMENT.items() if name in label), AGREEMENT)
+
 
 # Contestants by what the tables call them; the first is what the others are compared with.
 STEP = {
@@ -58,6 +62,7 @@ STEP = {
 PREDICTION = {
     "**lookbook, native**": "native",
     "**lookbook, native, bf16**": "native-bf16",
+    "**lookbook, native, int8**": "native-int8",
     "**lookbook, portable**": "portable",
     "OpenVINO": "openvino-f32-prediction",
     "OpenVINO, bf16": "openvino-bf16-prediction",
@@ -192,15 +197,11 @@ def differences(recipe, workers, folder):
         maps = {it.label: it.maps(folder) for it in workers}
         ours = maps[workers[0].label]
         found = {label: (it == ours).mean() for label, it in maps.items()}
-        bad = [label for label, it in found.items() if it < least_agreement(recipe, label)]
+        bad = [label for label, it in found.items() if it < agreement(label, recipe)]
         texts = {label: f"{it:.3%}" for label, it in found.items()}
     if bad:
         sys.exit(f"these do not compute what lookbook does: {', '.join(bad)}: {texts}")
     return texts
-
-
-def least_agreement(recipe, label):
-    return INT8_AGREEMENT if "int8" in label else BF16_AGREEMENT[recipe] if "bf16" in label else AGREEMENT
 
 
 def table(section, workers, others, folder):
@@ -229,7 +230,7 @@ def conditions():
     """Date, machine, versions, load: what the figures depend on."""
     processor = pathlib.Path("/proc/cpuinfo").read_text()
     model = processor.split("model name\t: ")[1].split("\n")[0]
-    extensions = [it for it in ("avx2", "avx512f", "avx512_bf16") if f" {it} " in processor]
+    extensions = [it for it in ("avx2", "avx512f", "avx512_bf16", "avx512_vnni") if f" {it} " in processor]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
     packages = {it: importlib.metadata.version(it) for it in PACKAGES}

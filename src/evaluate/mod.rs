@@ -18,8 +18,9 @@ use crate::model::confusion::Confusion;
 use crate::model::evaluation::{Among, EVALUATION_FILE, Evaluation, FeatureComparison, PhotoEvaluation};
 use crate::model::evaluator::Evaluator;
 use crate::model::example::Example;
+use crate::model::files::INT8_FILE;
 use crate::model::predictor::BATCH_SIZE;
-use crate::model::{Model, Predictor};
+use crate::model::{Model, Predictor, calibration};
 use crate::photo::Photo;
 use crate::progress::Progress;
 use crate::stage::{self, Common, Summary};
@@ -55,6 +56,10 @@ pub struct Config {
     pub min_region: f64,
     /// Where the network runs.
     pub device: Device,
+    /// Number format of the network's arithmetic.
+    pub precision: PrecisionChoice,
+    /// Whether to measure the ranges of the model's maps first, on photos of the train part, for 8-bit integers.
+    pub calibrate: bool,
 }
 
 impl Default for Config {
@@ -68,6 +73,8 @@ impl Default for Config {
             min_share: DEFAULT_MIN_SHARE,
             min_region: DEFAULT_MIN_REGION,
             device: Device::Auto,
+            precision: PrecisionChoice::F32,
+            calibrate: false,
         }
     }
 }
@@ -85,6 +92,10 @@ impl Config {
 /// An invalid dataset or model folder, an empty split, a missing runtime, or a run that is writing the model folder.
 pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
     config.presence().check()?;
+    if config.precision != PrecisionChoice::F32 && config.output.is_none() {
+        let problem = "would replace the evaluation of the model in f32; name another folder with --output";
+        return Err(Error::config("evaluate.precision", problem));
+    }
     let dataset = Dataset::open(&config.dataset)?;
     let mut summary = stage::planned(STAGE, &config.model, common, config);
     if common.lock_wait_secs == 0 {
@@ -94,6 +105,7 @@ pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
     let started = std::time::Instant::now();
     let model = Model::open_allowed(&config.model, &common.gates)?;
     dataset.check_labels(&model.labels()?, "evaluate.model", &config.model)?;
+    let model = if config.calibrate { calibrated(model, &dataset, config, common)? } else { model };
     let (evaluation, backend) = evaluate(&dataset, &model, config, common.engine(config.device))?;
     if !common.dry_run {
         write(&evaluation, &model, config, common)?;
@@ -105,6 +117,16 @@ pub fn run(config: &Config, common: &Common) -> Result<(Evaluation, Summary)> {
     summary.counts.set("pixel_accuracy", evaluation.pixel_accuracy);
     summary.counts.set("foreground_accuracy", evaluation.foreground_accuracy);
     Ok((evaluation, summary))
+}
+
+/// Measures the ranges of the model's maps and writes them into its published folder, which is then opened again.
+fn calibrated(model: Model, dataset: &Dataset, config: &Config, common: &Common) -> Result<Model> {
+    if common.dry_run {
+        return Ok(model);
+    }
+    let ranges = calibration::measure(dataset, model.predict()?, common.seed, common.threads)?;
+    stage::add_file(model.folder(), INT8_FILE, &ranges, common)?;
+    Model::open_allowed(&config.model, &common.gates)
 }
 
 /// Writes `evaluation.json`: into the published model folder, with its record; into a parser's folder or another as a file.
@@ -153,7 +175,7 @@ fn evaluate_split(
     table: &ColorTable,
     engine: Engine,
 ) -> Result<(Totals, Backend)> {
-    let mut labeller = Labeller::new(model, engine)?;
+    let mut labeller = Labeller::new(model, engine, config.precision)?;
     let mut totals = Totals::new(table.labels());
     let split = config.split;
     let photos = dataset.index()?.iter().filter(|it| it.split == split).count() as u64;
@@ -190,7 +212,7 @@ fn predict_others(
     tracing::info!(
         "evaluate: predicting the {photos} photos of the other parts, for true neighbours in the whole data set"
     );
-    let mut predictor = model.predictor(engine, PrecisionChoice::F32)?;
+    let mut predictor = model.predictor(engine, config.precision)?;
     let progress = Progress::new(STAGE, photos as u64, "photos of the other parts");
     let is_other = |it: &Result<PhotoRecord>| it.as_ref().map_or(true, |it| it.split != config.split);
     let mut records = dataset.photos(None)?.filter(is_other);
@@ -216,7 +238,8 @@ fn predict_others(
 enum Labeller {
     /// With its losses and weights.
     Own(Box<Evaluator>, Spec, DynValue),
-    Parser(Box<Predictor>),
+    /// Of label maps alone: a parser, or a network of ours in another precision than f32.
+    Plain(Box<Predictor>),
 }
 
 /// A photo with its labels by the data set and by the network, each `[height, width]`.
@@ -227,9 +250,9 @@ struct Labelled {
 }
 
 impl Labeller {
-    fn new(model: &Model, engine: Engine) -> Result<Self> {
-        if model.parser().is_some() {
-            return Ok(Self::Parser(Box::new(model.predictor(engine, PrecisionChoice::F32)?)));
+    fn new(model: &Model, engine: Engine, precision: PrecisionChoice) -> Result<Self> {
+        if model.parser().is_some() || precision != PrecisionChoice::F32 {
+            return Ok(Self::Plain(Box::new(model.predictor(engine, precision)?)));
         }
         let (spec, weights) = model.weights()?;
         Ok(Self::Own(Box::new(Evaluator::new(&spec, engine)?), spec, runtime::vector(weights)?))
@@ -238,7 +261,7 @@ impl Labeller {
     fn backend(&self) -> Backend {
         match self {
             Self::Own(evaluator, ..) => evaluator.backend(),
-            Self::Parser(predictor) => predictor.backend(),
+            Self::Plain(predictor) => predictor.backend(),
         }
     }
 
@@ -259,7 +282,7 @@ impl Labeller {
                 let labelled = examples.into_par_iter().zip(&answer.label_maps).map(labelled).collect();
                 Ok((Some(f64::from(answer.bce)), labelled))
             }
-            Self::Parser(predictor) => {
+            Self::Plain(predictor) => {
                 let photos = records.par_iter().map(|it| it.decode(source)).collect::<Result<Vec<_>>>()?;
                 let named: Vec<_> = photos.iter().zip(records).map(|(photo, it)| (photo, &it.file_name[..])).collect();
                 let maps = predictor.label_maps_of(&named)?;

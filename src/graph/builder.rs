@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use prost::Message;
 
 use super::onnx::{
-    Attribute, Dimension, FLOAT, FLOAT16, Graph, INT32, INT64, IR_VERSION, Model, Node, OPSET_VERSION, OperatorSetId,
-    Shape, Size, StringStringEntry, Tensor, TensorType, Type, ValueInfo,
+    Attribute, Dimension, FLOAT, FLOAT16, Graph, INT8, INT32, INT64, IR_VERSION, Model, Node, OPSET_VERSION,
+    OperatorSetId, Shape, Size, StringStringEntry, Tensor, TensorType, Type, ValueInfo,
 };
 use super::spec::Precision;
 
@@ -195,6 +195,12 @@ impl Builder {
     pub fn integers_32(&mut self, dims: &[i64], values: &[i32]) -> Value {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.constant(INT32, dims.to_vec(), bytes)
+    }
+
+    /// An i8 matrix.
+    pub fn integers_8(&mut self, dims: [usize; 2], values: &[i8]) -> Value {
+        let bytes = values.iter().map(|it| it.cast_unsigned()).collect();
+        self.constant(INT8, dims.map(|dim| dim as i64).to_vec(), bytes)
     }
 
     fn constant(&mut self, data_type: i32, dims: Vec<i64>, raw_data: Vec<u8>) -> Value {

@@ -6,7 +6,8 @@
 //! | [`accumulate`] | `photos`, `labels`, `share` f32, `weights`, `gradient`, [rates], `statistics` | `loss`, `pixel_accuracy`, `new_gradient`, `new_statistics` |
 //! | [`update`] | `gradient`, `step`, `learning_rate`, [rates], the state | `loss` (0), the new state |
 //! | [`evaluation`] | `photos`, `labels`, `weights` | `loss`, `bce` f32, `label_map` |
-//! | [`label_maps`] | `photos`; the weights are in the file | `label_map` |
+//! | [`label_maps`], [`label_maps_in_int8`] | `photos`; the weights are in the file | `label_map` |
+//! | [`samples`] | the same | some pixels of each of the [`quantised_maps`] by its name, f32 `[samples, channels]` |
 //! | [`predict`] | the same | `label_map`, `probabilities` f32 `[batch, maps, map rows, map columns]` |
 //!
 //! `photos` are u8 `[batch, rows, columns, 3]`, `label_map` u8 `[batch, label map rows, label map columns]`, `labels` u8
@@ -29,6 +30,7 @@ use prost::Message;
 
 pub mod builder;
 pub mod encoder;
+mod int8;
 mod layout;
 mod mirror;
 mod native;
@@ -41,6 +43,7 @@ mod stem;
 mod unet;
 
 use builder::{Builder, Dim, Value};
+pub use int8::{MapRange, Ranges, quantised_maps};
 use onnx::{FLOAT, UINT8};
 pub use spec::{
     ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, AVERAGE, AVERAGE_RATE, Descent, Dialect, GRADIENT, Loss, LossWeights,
@@ -260,12 +263,14 @@ pub fn evaluation(dialect: Dialect, spec: &Spec) -> Vec<u8> {
 }
 
 /// The network for use in this program: photos in, label maps out, with the weights (flat, folded) in the file. The
-/// portable dialect always computes in f32, regardless of `precision`.
+/// portable dialect always computes in f32, regardless of `precision`, which is not 8-bit integers: those need ranges, see
+/// [`label_maps_in_int8`].
 #[must_use]
 pub fn label_maps(dialect: Dialect, precision: Precision, spec: &Spec, weights: &[f32]) -> Vec<u8> {
+    assert!(precision != Precision::Int8, "8-bit integers need ranges");
     let mut builder = Builder::default();
     let photos = builder.input("photos", UINT8, &spec.photo_dims());
-    let by_name = initializers(&mut builder, spec, weights);
+    let by_name = initializers(&mut builder, spec, weights, |_| true);
     let label_map = match dialect {
         Dialect::Portable => portable::label(&mut builder, spec, &photos, &by_name),
         Dialect::Native => native::label(&mut builder, spec, &photos, &by_name, precision),
@@ -275,13 +280,42 @@ pub fn label_maps(dialect: Dialect, precision: Precision, spec: &Spec, weights: 
     builder.finish("label_maps", "U-Net for fashion parsing: photos to label maps.", &metadata(spec))
 }
 
+/// As [`label_maps`] of the native dialect, in 8-bit integers: `ranges` are those of all [`quantised_maps`].
+#[must_use]
+pub fn label_maps_in_int8(spec: &Spec, weights: &[f32], ranges: &Ranges) -> Vec<u8> {
+    let mut builder = Builder::default();
+    let photos = builder.input("photos", UINT8, &spec.photo_dims());
+    let by_name = initializers(&mut builder, spec, weights, |it| int8::stays_wide(spec, it));
+    let layers = int8::Int8::new(spec, weights, ranges);
+    let label_map = native::label_in_int8(&mut builder, spec, &photos, &by_name, layers);
+    let label_map = spec.enlarge(&mut builder, &label_map);
+    builder.output("label_map", &label_map, UINT8, &spec.label_map_dims());
+    builder.finish("label_maps", "U-Net for fashion parsing in 8-bit integers: photos to label maps.", &metadata(spec))
+}
+
+/// The network for finding the ranges of its [`quantised_maps`], in the native dialect, with the weights in the file.
+#[must_use]
+pub fn samples(spec: &Spec, weights: &[f32]) -> Vec<u8> {
+    let mut builder = Builder::default();
+    let photos = builder.input("photos", UINT8, &spec.photo_dims());
+    let is_unused = |name: &str| name.starts_with("out.");
+    let by_name = initializers(&mut builder, spec, weights, |it| !is_unused(it));
+    let channels: HashMap<String, usize> =
+        parameters::parameters(spec).iter().map(|it| (it.name.clone(), it.dims[0])).collect();
+    for (name, samples) in native::samples(&mut builder, spec, &photos, &by_name) {
+        let dims = [Dim::Batch, Dim::Fixed(channels[&format!("{name}.bias")])];
+        builder.output(&name, &samples, FLOAT, &dims);
+    }
+    builder.finish("samples", "Some pixels of maps of the U-Net.", &metadata(spec))
+}
+
 /// The network for use anywhere: photos in, probabilities and label maps out, with the weights (flat, folded) in the
 /// file.
 #[must_use]
 pub fn predict(spec: &Spec, weights: &[f32]) -> Vec<u8> {
     let mut builder = Builder::default();
     let photos = builder.input("photos", UINT8, &spec.photo_dims());
-    let by_name = initializers(&mut builder, spec, weights);
+    let by_name = initializers(&mut builder, spec, weights, |_| true);
     let [label_map, probabilities] = portable::predict(&mut builder, spec, &photos, &by_name);
     let label_map = spec.enlarge(&mut builder, &label_map);
     builder.output("label_map", &label_map, UINT8, &spec.label_map_dims());
@@ -333,14 +367,21 @@ pub fn read_predict(file: &[u8]) -> Result<(Spec, Vec<f32>), String> {
     Ok((spec, weights))
 }
 
-/// Flat weights as named constants.
-fn initializers(builder: &mut Builder, spec: &Spec, mut weights: &[f32]) -> HashMap<String, Value> {
+/// Flat weights as named constants, of the tensors whose names are wanted.
+fn initializers(
+    builder: &mut Builder,
+    spec: &Spec,
+    mut weights: &[f32],
+    is_wanted: impl Fn(&str) -> bool,
+) -> HashMap<String, Value> {
     let mut by_name = HashMap::new();
     for parameter in parameters::parameters(spec) {
         let (own, rest) = weights.split_at(parameter.len());
-        let value = builder.weight(&parameter.name, &parameter.dims, own);
-        by_name.insert(parameter.name, value);
         weights = rest;
+        if is_wanted(&parameter.name) {
+            let value = builder.weight(&parameter.name, &parameter.dims, own);
+            by_name.insert(parameter.name, value);
+        }
     }
     by_name
 }

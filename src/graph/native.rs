@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use super::builder::{Builder, Value, Window};
 use super::encoder::{self, Block, Encoder, STEM};
+use super::int8::{self, Int8};
 use super::layout::tensors;
 use super::onnx::{Attribute, FLOAT};
 use super::parameters;
@@ -37,6 +38,35 @@ enum Layer {
     Up { name: String, input: Value, activation: Activation, output: Value },
 }
 
+impl Layer {
+    /// Name of its parameters, if it has some.
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Convolution { name, .. }
+            | Self::Photos { name, .. }
+            | Self::Pointwise { name, .. }
+            | Self::Depthwise { name, .. }
+            | Self::BatchNorm { name, .. }
+            | Self::Up { name, .. } => Some(name),
+            Self::Stem { .. } => Some(STEM),
+            Self::Pool { .. } => None,
+        }
+    }
+
+    fn output(&self) -> &Value {
+        match self {
+            Self::Convolution { output, .. }
+            | Self::Photos { output, .. }
+            | Self::Stem { output, .. }
+            | Self::Pointwise { output, .. }
+            | Self::Depthwise { output, .. }
+            | Self::BatchNorm { output, .. }
+            | Self::Pool { output, .. }
+            | Self::Up { output, .. } => output,
+        }
+    }
+}
+
 /// What is done to a layer's sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Activation {
@@ -58,12 +88,14 @@ impl Activation {
 }
 
 /// A pass through the network.
-struct NativePass<'a> {
-    builder: &'a mut Builder,
+pub(super) struct NativePass<'a> {
+    pub(super) builder: &'a mut Builder,
     weights: &'a HashMap<String, Value>,
     precision: Precision,
+    /// What layers in 8-bit integers are made from, if there are some; the others are bf16 then.
+    pub(super) int8: Option<Int8<'a>>,
     /// Name of the layer before the head.
-    last: String,
+    pub(super) last: String,
     /// Channels of the normalised layers by their names.
     normalised: HashMap<String, usize>,
     layers: Vec<Layer>,
@@ -78,7 +110,8 @@ pub(super) fn learn(
     weights: &HashMap<String, Value>,
     loss_weights: &LossWeights,
 ) -> LossGradients {
-    let Passed { features, presence, layers, statistics } = forward(builder, spec, photos, weights, Precision::F32);
+    let Passed { features, presence, layers, statistics } =
+        forward(builder, spec, photos, weights, Precision::F32, None);
     let [weight, bias] = head_parameters(builder, weights, presence.as_ref());
     let mut inputs = vec![&features, &weight, &bias, labels];
     let presence_weight = loss_weights.presence;
@@ -133,7 +166,7 @@ pub(super) fn evaluate(
     [photos, labels]: [&Value; 2],
     weights: &HashMap<String, Value>,
 ) -> [Value; 3] {
-    let [features, weight, bias] = &predicted(builder, spec, photos, weights, Precision::F32);
+    let [features, weight, bias] = &predicted(builder, spec, photos, weights, Precision::F32, None);
     let softmax = Attribute::int("softmax", i64::from(spec.loss == Loss::Softmax));
     let inputs = [features, weight, bias, labels];
     let outputs = builder.native("HeadEvaluation", &inputs, vec![photo(spec), softmax], 3);
@@ -151,8 +184,36 @@ pub(super) fn label(
     weights: &HashMap<String, Value>,
     precision: Precision,
 ) -> Value {
-    let [features, weight, bias] = &predicted(builder, spec, photos, weights, precision);
+    let [features, weight, bias] = &predicted(builder, spec, photos, weights, precision, None);
     label_features(builder, spec, features, [weight, bias])
+}
+
+/// Label maps in 8-bit integers; `weights` are those of the layers that stay wide.
+pub(super) fn label_in_int8(
+    builder: &mut Builder,
+    spec: &Spec,
+    photos: &Value,
+    weights: &HashMap<String, Value>,
+    int8: Int8<'_>,
+) -> Value {
+    let [features, weight, bias] = &predicted(builder, spec, photos, weights, Precision::Int8, Some(int8));
+    label_features(builder, spec, features, [weight, bias])
+}
+
+/// Samples of the pixels of each of the [quantised maps](int8::quantised_maps), `[samples, channels]`, with their names.
+pub(super) fn samples(
+    builder: &mut Builder,
+    spec: &Spec,
+    photos: &Value,
+    weights: &HashMap<String, Value>,
+) -> Vec<(String, Value)> {
+    let layers = forward(builder, spec, photos, weights, Precision::F32, None).layers;
+    builder.scope("samples");
+    let of_map = |name: String| {
+        let layer = layers.iter().find(|it| it.name() == Some(&name)).expect("each quantised map is a layer's");
+        (name, int8::samples(builder, layer.output()))
+    };
+    int8::quantised_maps(spec).into_iter().map(of_map).collect()
 }
 
 /// The head's input, weight and bias, for predictions.
@@ -162,9 +223,10 @@ fn predicted(
     photos: &Value,
     weights: &HashMap<String, Value>,
     precision: Precision,
+    int8: Option<Int8<'_>>,
 ) -> [Value; 3] {
     let photos = spec.with_mirror_images(builder, photos);
-    let Passed { features, presence, .. } = forward(builder, spec, &photos, weights, precision);
+    let Passed { features, presence, .. } = forward(builder, spec, &photos, weights, precision, int8);
     // The head is linear: the mean of its inputs gives the mean of its logits.
     let dims = [spec.map_rows(), spec.map_columns(), spec.channels[0]];
     let features = spec.mean_with_mirror_images(builder, &features, &dims, Some(1));
@@ -229,13 +291,13 @@ fn forward(
     photos: &Value,
     weights: &HashMap<String, Value>,
     precision: Precision,
+    int8: Option<Int8<'_>>,
 ) -> Passed {
     let photos = spec.gather(builder, photos);
-    let levels = spec.channels.len();
-    let last = format!("up{}b", if spec.encoder.is_some() { levels } else { levels - 1 });
+    let (levels, last) = (spec.channels.len(), int8::last_layer(spec));
     let normalised = parameters::statistics(spec).into_iter().collect();
     let (layers, statistics) = (Vec::new(), HashMap::new());
-    let mut pass = NativePass { builder, weights, precision, last, normalised, layers, statistics };
+    let mut pass = NativePass { builder, weights, precision, int8, last, normalised, layers, statistics };
     let (mut maps, mut activation) = match &spec.encoder {
         None => (pass.down(levels, &photos), Activation::Relu),
         Some(encoder) => (pass.encode(encoder, &photos), Activation::None),
@@ -243,8 +305,7 @@ fn forward(
     let mut x = maps.pop().expect("there is a lowest level");
     let presence = spec.presence.then(|| (pass.presence(&x, spec.maps()), x.clone()));
     for (level, skip) in (1..).zip(maps.into_iter().rev()) {
-        x = pass.up(&format!("up{level}t"), x, activation);
-        x = pass.convolution(&format!("up{level}a"), vec![x, skip], false);
+        x = pass.ascend(level, x, skip, activation);
         x = pass.convolution(&format!("up{level}b"), vec![x], true);
         activation = Activation::Relu;
     }
@@ -252,9 +313,29 @@ fn forward(
 }
 
 impl NativePass<'_> {
+    /// Whether maps that are not u8 are bf16.
+    fn is_narrow(&self) -> bool {
+        matches!(self.precision, Precision::Bf16 | Precision::Int8)
+    }
+
+    /// Name of the layer whose output maps are.
+    pub(super) fn name_of(&self, maps: &Value) -> &str {
+        let layer = self.layers.iter().find(|it| it.output() == maps);
+        layer.and_then(Layer::name).expect("maps of the encoder are the output of a layer with a name")
+    }
+
+    /// The transposed convolution of a level's maps, and the convolution over its output and the skip connection.
+    fn ascend(&mut self, level: usize, x: Value, skip: Value, activation: Activation) -> Value {
+        if self.int8.is_some() {
+            return self.int8_up(level, &x, &skip);
+        }
+        let x = self.up(&format!("up{level}t"), x, activation);
+        self.convolution(&format!("up{level}a"), vec![x, skip], false)
+    }
+
     /// Adds a layer's operator.
     fn node(&mut self, name: &str, inputs: &[&Value], attributes: Vec<Attribute>) -> Value {
-        let prefix = if self.precision == Precision::Bf16 { "Bf16" } else { "" };
+        let prefix = if self.is_narrow() { "Bf16" } else { "" };
         self.builder.native(&format!("{prefix}{name}"), inputs, attributes, 1).remove(0)
     }
 
@@ -338,6 +419,9 @@ impl NativePass<'_> {
     }
 
     fn photos(&mut self, name: &str, photos: &Value) -> Value {
+        if self.int8.is_some() {
+            return self.int8_photos(name, photos);
+        }
         let output = self.convolve("PhotoConvolution", name, &[photos], plain);
         let (owned, photos) = (name.to_owned(), photos.clone());
         self.layers.push(Layer::Photos { name: owned, photos, output: output.clone() });
@@ -345,8 +429,11 @@ impl NativePass<'_> {
     }
 
     fn convolution(&mut self, name: &str, inputs: Vec<Value>, is_relu: bool) -> Value {
+        if self.is_int8(&inputs[0]) {
+            return self.int8_convolution(name, &inputs[0]);
+        }
         // The head takes f32.
-        let last = self.precision == Precision::Bf16 && name == self.last;
+        let last = self.is_narrow() && name == self.last;
         let operator = if last { "LastConvolution" } else { "Convolution" };
         let output = self.convolve(operator, name, &inputs.iter().collect::<Vec<_>>(), plain);
         self.layers.push(Layer::Convolution { name: name.to_owned(), inputs, is_relu, output: output.clone() });
@@ -389,12 +476,19 @@ impl NativePass<'_> {
 
     fn presence(&mut self, lowest: &Value, maps: usize) -> Presence {
         self.builder.scope(PRESENCE);
-        let wide = if self.precision == Precision::Bf16 { self.builder.wide_bf16(lowest) } else { lowest.clone() };
+        let wide = match self.precision {
+            _ if self.is_int8(lowest) => self.int8_wide(lowest),
+            Precision::Bf16 | Precision::Int8 => self.builder.wide_bf16(lowest),
+            Precision::F32 | Precision::F16 => lowest.clone(),
+        };
         let pooled = self.builder.reduce("ReduceMean", &wide, &[1, 2], false);
         Presence::new(self.builder, pooled, self.weights, maps)
     }
 
     fn pool(&mut self, level: usize, input: Value) -> Value {
+        if self.is_int8(&input) {
+            return self.int8_pool(level, &input);
+        }
         self.builder.scope(format!("pool{level}"));
         let output = self.node("MaxPool", &[&input], vec![]);
         self.layers.push(Layer::Pool { input, output: output.clone() });

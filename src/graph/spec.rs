@@ -48,6 +48,8 @@ pub enum Precision {
     F16,
     /// bfloat16 with sums in f32: only for label maps in the native dialect.
     Bf16,
+    /// 8-bit integers with sums in i32, and bfloat16 for a few layers: only for label maps in the native dialect.
+    Int8,
 }
 
 impl Precision {
@@ -58,6 +60,7 @@ impl Precision {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
         }
     }
 }

@@ -22,7 +22,7 @@ impl Certainty {
     /// Loads the network `predict`, the content of a `predict.onnx`.
     ///
     /// # Errors
-    /// As [`Predictor::new`](super::Predictor::new).
+    /// [`Error::Runtime`] if ONNX Runtime is missing, [`Error::Input`] if the network is not one of ours.
     pub fn new(predict: &[u8], engine: Engine) -> Result<Self> {
         let (spec, _) = graph::read_predict(predict)
             .map_err(|problem| Error::input(PREDICT_FILE, format!("{problem}; train the model again")))?;

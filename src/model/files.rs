@@ -11,6 +11,9 @@ pub const PREDICT_FILE: &str = "predict.onnx";
 /// File name of the weights by name.
 pub const WEIGHTS_FILE: &str = "weights.safetensors";
 
+/// File name of the ranges of maps for 8-bit integers.
+pub const INT8_FILE: &str = "int8.json";
+
 /// File name of the training history.
 pub const HISTORY_FILE: &str = "history.parquet";
 

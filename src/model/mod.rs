@@ -1,5 +1,6 @@
 //! Published models: their files, and how they are loaded and run; third-party parsers beside them.
 
+pub mod calibration;
 pub mod certainty;
 pub mod confusion;
 pub mod encoder;

@@ -10,9 +10,9 @@ use rayon::prelude::*;
 use super::certainty::Certainty;
 use super::files::{PREDICT_FILE, id_of};
 use super::layout::{Answer, Laid, Layout};
-use crate::engine::{Backend, Engine, PrecisionChoice};
+use crate::engine::{Backend, Device, DialectChoice, Engine};
 use crate::error::{Error, Result};
-use crate::graph::{self, Dialect, Precision, Spec};
+use crate::graph::{self, Dialect, Precision, Ranges, Spec};
 use crate::parser::{self, Parser};
 use crate::photo::Photo;
 use crate::runtime::{self, failed};
@@ -38,16 +38,30 @@ enum Network {
 }
 
 impl Predictor {
-    /// Loads the network `predict`, an ONNX file read from `path`.
+    /// Loads the network `predict`, an ONNX file read from `path`; `ranges` are needed for 8-bit integers alone.
     ///
     /// # Errors
     /// [`Error::Runtime`] if ONNX Runtime is missing, [`Error::Input`] if the network is not one of ours.
-    pub fn new(path: &Path, predict: &[u8], engine: Engine, precision: PrecisionChoice) -> Result<Self> {
+    pub(super) fn new(
+        path: &Path,
+        predict: &[u8],
+        engine: Engine,
+        (precision, ranges): (Precision, Option<&Ranges>),
+    ) -> Result<Self> {
         let (spec, weights) = graph::read_predict(predict)
             .map_err(|problem| Error::input(path, format!("{problem}; train the model again")))?;
         let name = path.display().to_string();
-        let precision = runtime::precision(precision, engine)?;
-        let graph = |dialect| graph::label_maps(dialect, precision, &spec, &weights);
+        // Operators for 8-bit integers are native ones alone.
+        let (engine, ranges) = match (precision, ranges) {
+            (Precision::Int8, Some(ranges)) => {
+                (Engine { device: Device::Cpu, dialect: DialectChoice::Native, ..engine }, Some(ranges))
+            }
+            _ => (engine, None),
+        };
+        let graph = |dialect| match ranges {
+            Some(ranges) => graph::label_maps_in_int8(&spec, &weights, ranges),
+            None => graph::label_maps(dialect, precision, &spec, &weights),
+        };
         let (session, backend) = runtime::session(&name, graph, engine)?;
         let spec = Arc::new(spec);
         let (network, layout) = (Network::Own(session, spec.clone(), None), Layout::Own(spec));

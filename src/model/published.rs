@@ -4,8 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::calibration::Calibration;
 use super::certainty::Certainty;
-use super::files::{PREDICT_FILE, WEIGHTS_FILE, id_of};
+use super::files::{INT8_FILE, PREDICT_FILE, WEIGHTS_FILE, id_of};
 use super::predictor::Predictor;
 use super::weights;
 use crate::color::{self, ColorTable};
@@ -168,32 +169,62 @@ impl Model {
     /// The precision that a network of ours would compute in; a parser's has its own, and no choice.
     ///
     /// # Errors
-    /// [`Error::Config`] if bfloat16 is requested but not available.
+    /// [`Error::Config`] if bfloat16 or 8-bit integers are requested but not available; as [`Model::calibration`] for the
+    /// latter.
     pub fn precision(&self, choice: PrecisionChoice, engine: Engine) -> Result<Precision> {
-        match &self.network {
-            Network::Own(_) => runtime::precision(choice, engine),
-            Network::Parser(parser) if choice == PrecisionChoice::Bf16 => {
+        match (&self.network, choice) {
+            (Network::Own(_), PrecisionChoice::Narrowest) if !self.has_calibration()? => {
+                runtime::precision(PrecisionChoice::Auto, engine)
+            }
+            (Network::Own(_), _) => {
+                let precision = runtime::precision(choice, engine)?;
+                if precision == Precision::Int8 {
+                    self.calibration()?;
+                }
+                Ok(precision)
+            }
+            (Network::Parser(parser), PrecisionChoice::Bf16 | PrecisionChoice::Int8) => {
+                let name = if choice == PrecisionChoice::Bf16 { "bf16" } else { "int8" };
                 let problem = format!(
-                    "bf16 is only for models of this program, which '{}' is not; use 'auto'",
+                    "{name} is only for models of this program, which '{}' is not; use 'auto'",
                     parser.declaration().name
                 );
                 Err(Error::config("precision", problem))
             }
-            Network::Parser(_) => Ok(Precision::F32),
+            (Network::Parser(_), _) => Ok(Precision::F32),
         }
+    }
+
+    fn has_calibration(&self) -> Result<bool> {
+        files::is_there(&self.folder.path(INT8_FILE))
+    }
+
+    /// The ranges of the network's maps, for 8-bit integers.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if they are missing, damaged or another network's, or for a parser; [`Error::Io`].
+    pub fn calibration(&self) -> Result<Calibration> {
+        let path = self.folder.name().join(INT8_FILE);
+        if !self.has_calibration()? {
+            return Err(Calibration::missing(&path));
+        }
+        Calibration::parse(&path, self.folder.read(INT8_FILE)?, self.predict()?)
     }
 
     /// The network, ready to run.
     ///
     /// # Errors
-    /// As [`Predictor::new`], [`Predictor::of_parser`] and [`Model::precision`].
+    /// As [`Predictor::of_parser`] and [`Model::precision`]; [`Error::Runtime`] if ONNX Runtime is missing, [`Error::Input`]
+    /// if the network is not one of ours.
     pub fn predictor(&self, engine: Engine, precision: PrecisionChoice) -> Result<Predictor> {
+        let precision = self.precision(precision, engine)?;
         match &self.network {
-            Network::Own(predict) => Predictor::new(&self.network_path(), predict, engine, precision),
-            Network::Parser(parser) => {
-                self.precision(precision, engine)?;
-                Predictor::of_parser(parser, engine)
+            Network::Own(predict) => {
+                let calibration = (precision == Precision::Int8).then(|| self.calibration()).transpose()?;
+                let ranges = calibration.as_ref().map(Calibration::ranges);
+                Predictor::new(&self.network_path(), predict, engine, (precision, ranges))
             }
+            Network::Parser(parser) => Predictor::of_parser(parser, engine),
         }
     }
 

@@ -41,21 +41,26 @@ fn instructions(choice: InstructionsChoice) -> Result<Instructions> {
 /// Resolves the precision of label maps for an engine on this processor.
 ///
 /// # Errors
-/// [`Error::Config`] if bfloat16 is requested but not available.
+/// [`Error::Config`] if bfloat16 or 8-bit integers are requested but not available.
 pub fn precision(choice: PrecisionChoice, engine: Engine) -> Result<Precision> {
-    let best = matches!(instructions(engine.instructions)?, Instructions::Avx512(_));
-    let problem = match engine {
-        Engine { device: Device::Cuda, .. } | Engine { dialect: DialectChoice::Portable, .. } => {
-            "bf16 needs native operators on the CPU"
-        }
-        _ if !(best && operators::has_bf16()) => {
-            "this processor has no AVX-512-BF16, or other instructions are selected"
-        }
-        _ => return Ok(if choice == PrecisionChoice::F32 { Precision::F32 } else { Precision::Bf16 }),
+    let is_native = engine.device != Device::Cuda && engine.dialect != DialectChoice::Portable;
+    let is_best = matches!(instructions(engine.instructions)?, Instructions::Avx512(_));
+    let refuse = |name: &str, lacks: &str| {
+        let problem = if is_native {
+            format!("this processor has no {lacks}, or other instructions are selected")
+        } else {
+            format!("{name} needs native operators on the CPU")
+        };
+        Err(Error::config("precision", format!("{problem}; 'auto' uses the best available")))
     };
+    let has_bf16 = is_native && is_best && operators::has_bf16();
+    let has_int8 = is_native && is_best && operators::has_int8();
     match choice {
-        PrecisionChoice::Bf16 => Err(Error::config("precision", format!("{problem}; 'auto' uses the best available"))),
-        PrecisionChoice::F32 | PrecisionChoice::Auto => Ok(Precision::F32),
+        PrecisionChoice::Int8 | PrecisionChoice::Narrowest if has_int8 => Ok(Precision::Int8),
+        PrecisionChoice::Int8 => refuse("int8", "AVX-512-VNNI or no AVX-512-BF16"),
+        PrecisionChoice::Bf16 | PrecisionChoice::Auto | PrecisionChoice::Narrowest if has_bf16 => Ok(Precision::Bf16),
+        PrecisionChoice::Bf16 => refuse("bf16", "AVX-512-BF16"),
+        PrecisionChoice::F32 | PrecisionChoice::Auto | PrecisionChoice::Narrowest => Ok(Precision::F32),
     }
 }
 

@@ -84,6 +84,8 @@ pub struct Config {
     pub device: Device,
     /// Number format of the network's arithmetic.
     pub precision: PrecisionChoice,
+    /// Whether `precision = "auto"` may choose int8, if the processor and the model allow it.
+    pub allow_int8: bool,
     /// File formats to write the table in.
     pub format: Format,
     /// Whether the table is committed as a Delta table as well.
@@ -122,6 +124,7 @@ impl Default for Config {
             min_region: DEFAULT_MIN_REGION,
             device: Device::default(),
             precision: PrecisionChoice::default(),
+            allow_int8: false,
             format: Format::default(),
             table: TableForm::default(),
             masks: Masks::default(),
@@ -159,6 +162,20 @@ impl Config {
     pub(super) fn needs_certainty(&self) -> bool {
         let is_shown = matches!(self.masks, Masks::Coco | Masks::LabelStudio);
         self.from == LabelSource::Model && (self.uncertain > 0 || is_shown)
+    }
+
+    /// The number format that is asked for.
+    #[must_use]
+    pub fn precision(&self) -> PrecisionChoice {
+        match self.precision {
+            PrecisionChoice::Auto if self.allow_int8 => PrecisionChoice::Narrowest,
+            precision => precision,
+        }
+    }
+
+    /// Whether the ranges of the model's maps may be read.
+    pub(super) fn may_be_int8(&self) -> bool {
+        matches!(self.precision(), PrecisionChoice::Int8 | PrecisionChoice::Narrowest)
     }
 
     pub(super) fn max_pixels(&self) -> u64 {

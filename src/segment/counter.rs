@@ -6,7 +6,10 @@ use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::features::CellRule;
 use crate::features::rows::Embedding;
+use crate::graph::Precision;
 use crate::labels::LabelSet;
+use crate::model::calibration::Calibration;
+use crate::model::files::INT8_FILE;
 use crate::model::{Colors, Model, Predictor};
 use crate::parser::{Embedder, Parser};
 use crate::stage::{Common, Stage};
@@ -43,11 +46,15 @@ impl Counter {
         model.record(&colors, stage);
         let engine = common.engine(config.device);
         let load = if config.needs_certainty() { Model::predictor_with_certainty } else { Model::predictor };
-        let predictor = load(&model, engine, config.precision)?;
+        let predictor = load(&model, engine, config.precision())?;
         let precision = predictor.precision().name();
         stage.backend(predictor.backend());
         stage.count("precision", precision);
         let made_by = MadeBy::new(config, Some((&model, &colors, precision)), embedder.as_ref())?;
+        if let Some(calibration) = &made_by.calibration {
+            stage.input_read(&model.folder().name().join(INT8_FILE), calibration.content());
+            stage.count("calibration_id", &calibration.digest()[..16]);
+        }
         if let Some(parser) = &embedder {
             parser.files_with_paths().for_each(|(path, content)| stage.input_read(&path, content));
             stage.count("embedder_id", parser.id());
@@ -63,6 +70,8 @@ pub(super) struct MadeBy {
     pub(super) labels: LabelSet,
     /// Checksums of the network and of the colour table, and the precision; `None` for labels.
     pub(super) model: Option<([String; 2], &'static str)>,
+    /// The ranges of the network's maps, if that is in 8-bit integers.
+    pub(super) calibration: Option<Calibration>,
     /// Checksum of the embedder.
     pub(super) embedder: Option<String>,
 }
@@ -78,8 +87,10 @@ impl MadeBy {
             Some((model, ..)) => model.labels()?,
             None => Dataset::open(&config.catalogue)?.labels().clone(),
         };
+        let in_int8 = model.filter(|(.., precision)| *precision == Precision::Int8.name());
+        let calibration = in_int8.map(|(model, ..)| model.calibration()).transpose()?;
         let model = model.map(|(model, colors, precision)| (model.checksums(colors), precision));
-        Ok(Self { labels, model, embedder: embedder.map(Parser::digest) })
+        Ok(Self { labels, model, calibration, embedder: embedder.map(Parser::digest) })
     }
 }
 

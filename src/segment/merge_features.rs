@@ -24,7 +24,9 @@ use crate::{photo, rejects};
 /// The settings of a merge: those the shards were made with, except for the output folder and the limit on rejects.
 pub(super) fn settings(config: &Config, shards: &[(OpenFolder, Summary)]) -> Result<Config> {
     let (folder, made) = &shards[0];
-    for (count, what) in [("precision", "precision"), ("embedder_id", "embedder")] {
+    for (count, what) in
+        [("precision", "precision"), ("calibration_id", "calibration of int8"), ("embedder_id", "embedder")]
+    {
         let of = |made: &Summary| made.counts.get::<String>(count);
         if let Some((other, _)) = shards.iter().find(|(_, it)| of(it) != of(made)) {
             let than = folder.name().display();
@@ -136,7 +138,7 @@ fn count(stage: &mut Stage, shard: &Summary) {
     for name in Tally::default().named().into_iter().map(|(name, _)| name).chain(["vanished"]) {
         stage.add(name, shard.counts.count(name).unwrap_or(0));
     }
-    for name in ["precision", "embedder_id"] {
+    for name in ["precision", "calibration_id", "embedder_id"] {
         if let Some(value) = shard.counts.get::<String>(name) {
             stage.count(name, value);
         }

@@ -15,6 +15,7 @@ use crate::catalogue::{Catalogue, Numbering};
 use crate::error::Result;
 use crate::features::layout;
 use crate::files::OpenFolder;
+use crate::model::files::INT8_FILE;
 use crate::model::{Model, Predictor};
 use crate::parser::Parser;
 use crate::progress::Progress;
@@ -96,7 +97,11 @@ impl StageConfig for Config {
         if let Some(shard) = config.shard {
             catalogue.take(shard, config.shard_by);
         }
-        let model = if config.from == LabelSource::Model { Model::reads(&config.model)? } else { Vec::new() };
+        let mut model = if config.from == LabelSource::Model { Model::reads(&config.model)? } else { Vec::new() };
+        let ranges = config.model.join(INT8_FILE);
+        if config.from == LabelSource::Model && config.may_be_int8() && ranges.is_file() {
+            model.push(ranges);
+        }
         let embedder = config.embedder.as_deref().map(Parser::reads).transpose()?.unwrap_or_default();
         Ok(model.into_iter().chain(embedder).map(Read::File).chain(catalogue.reads()).collect())
     }
@@ -263,7 +268,7 @@ fn dry_run(
     }
     let Networks { model, embedder } = networks;
     let model = model.as_ref().map(|(model, colors)| {
-        let precision = model.precision(config.precision, common.engine(config.device))?.name();
+        let precision = model.precision(config.precision(), common.engine(config.device))?.name();
         Ok((model, colors, precision))
     });
     let made_by = MadeBy::new(config, model.transpose()?, embedder.as_ref())?;

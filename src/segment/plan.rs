@@ -192,6 +192,9 @@ fn row_key(config: &Config, made_by: &MadeBy, catalogue: &Catalogue) -> Result<u
     let Config { color_rule, min_share, min_region, .. } = config;
     let rule = json!({ "color_rule": color_rule, "min_share": min_share, "min_region": min_region });
     let mut all = json!({ "version": ROW_VERSION, "source": source, "cell_rule": rule });
+    if let Some(calibration) = &made_by.calibration {
+        all["calibration"] = json!(calibration.digest());
+    }
     if let Some(embedder) = &made_by.embedder {
         all["embedder"] = json!(embedder);
     }

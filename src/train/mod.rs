@@ -13,8 +13,10 @@ use crate::graph::{self, Dialect, Precision, Spec, parameters};
 use crate::model::Model;
 use crate::model::encoder::EncoderFile;
 use crate::model::epochs::{self, EpochRecord};
-use crate::model::files::{HISTORY_FILE, LOSS_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE};
-use crate::model::{self, weights};
+use crate::model::files::{
+    HISTORY_FILE, INT8_FILE, LOSS_FILE, MODEL_CARD_FILE, PREDICT_FILE, TRAIN_STEP_FILE, WEIGHTS_FILE,
+};
+use crate::model::{self, calibration, weights};
 use crate::stage::{self, Common, InputRecord, Outcome, Read, RunFolders, Stage, StageConfig, Summary, Versions};
 use crate::{chart, evaluate, files, picture, runtime};
 
@@ -243,6 +245,8 @@ pub fn run_or_resume(config: &Config, resume: Resume, common: &Common) -> Result
 
     let predict = write_model(&stage, &course, &phase)?;
     ColorTable::learn(&dataset)?.write(&stage.path(color::FILE))?;
+    let ranges = calibration::measure(&dataset, &predict, common.seed, common.threads)?;
+    files::write_json(&stage.path(INT8_FILE), &ranges)?;
     let evaluation = evaluate::after_training(&dataset, &stage.path(""), config.device, common)?;
     // The published evaluation.json may describe another split by now.
     let before = Summary::find(&config.output)?.and_then(|it| it.counts.number("test_mean_iou"));

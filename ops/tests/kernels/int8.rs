@@ -8,7 +8,7 @@ use lookbook_ops::int8::{
     int8_up_convolution,
 };
 use lookbook_ops::quantised::{
-    EDGES, PHASES, QuantisedLayer, Steps, UpLayers, held_channels, pack, quantise_convolution, quantise_up,
+    EDGES, MapRange, PHASES, QuantisedLayer, Steps, UpLayers, held_channels, pack, quantise_convolution, quantise_up,
 };
 use lookbook_ops::up::up_convolution;
 use lookbook_ops::{Activation, Instructions, Maps, Photos, Rayon, Shape, Workers};
@@ -259,16 +259,20 @@ fn maps_are_pooled_and_narrowed() {
 }
 
 /// Steps, elements and the numbers they mean, for numbers from -1 (or 0) to 3.
-fn quantised(rng: &mut ChaCha8Rng, len: usize, low: f32) -> (Steps, Vec<u8>, Vec<f32>) {
-    let steps = Steps::of_range([low, 3.0]);
-    let elements = bytes(rng, len);
-    let meant = elements.iter().map(|&it| (f32::from(it) - f32::from(steps.zero)) * steps.step).collect();
+fn quantised(rng: &mut ChaCha8Rng, shape: Shape, low: f32) -> (Steps, Vec<u8>, Vec<f32>) {
+    let high = (0..shape.channels).map(|channel| if low < 0.0 { 3.0 } else { 3.0 / (1 + channel % 4) as f32 });
+    let range = MapRange { low, high: high.collect(), mean: vec![0.0; shape.channels] };
+    let steps = if low < 0.0 { Steps::of_map(&range) } else { Steps::by_channel(&range) };
+    let elements = bytes(rng, shape.len());
+    let of_channels = steps.step.iter().cycle();
+    let meant = elements.iter().zip(of_channels).map(|(&it, step)| (f32::from(it) - f32::from(steps.zero)) * step);
+    let meant = meant.collect();
     (steps, elements, meant)
 }
 
-/// The largest difference of weights rounded to `depth` steps, for inputs of at most 3: half a step of a weight for each.
+/// The largest difference of `depth` rounded weights, for inputs of at most 3: a step of a weight for each.
 fn bound(depth: usize, largest_weight: f32) -> f32 {
-    depth as f32 * 3.0 * largest_weight / 127.0 / 2.0
+    depth as f32 * 3.0 * largest_weight / 127.0
 }
 
 #[test]
@@ -277,13 +281,13 @@ fn a_quantised_convolution_is_as_near_as_its_weights() {
     let shape = Shape { batch: 2, rows: 5, columns: 23, channels: 16 };
     let mut rng = ChaCha8Rng::seed_from_u64(11);
     for low in [0.0, -1.0] {
-        let (steps, elements, meant) = quantised(&mut rng, shape.len(), low);
+        let (steps, elements, meant) = quantised(&mut rng, shape, low);
         let (weight, bias) = (floats(&mut rng, 24 * 16 * 9, 0.1), floats(&mut rng, 24, 1.0));
         let workers = Workers { instructions: Instructions::best(), spread: &Rayon };
         let mut expected = vec![f32::NAN; shape.pixels() * 24];
         let maps = [Maps::Features(&meant)];
         convolution(workers, shape, &maps, [&weight, &bias], Activation::Relu, &mut expected);
-        let QuantisedLayer { weights, scale, bias } = quantise_convolution([&weight, &bias], steps, 1.0);
+        let QuantisedLayer { weights, scale, bias } = quantise_convolution([&weight, &bias], &steps, &Steps::ones(24));
         let parameters = Int8Parameters { weights: &weights, scale: &scale, bias: &bias };
         let mut found = vec![f32::NAN; expected.len()];
         int8_convolution(token, &Rayon, shape, Int8Maps::Features(&elements, steps.zero), parameters, &mut found);
@@ -313,13 +317,13 @@ fn two_layers_as_one_are_as_near_as_their_weights() {
         let below = Shape { batch: 2, rows, columns, channels: 16 };
         let above = Shape { batch: 2, rows: 2 * rows, columns: 2 * columns, channels: 24 };
         let mut rng = ChaCha8Rng::seed_from_u64(columns as u64);
-        let first = quantised(&mut rng, below.len(), 0.0);
-        let second = quantised(&mut rng, above.len(), -1.0);
+        let first = quantised(&mut rng, below, 0.0);
+        let second = quantised(&mut rng, above, -1.0);
         let (up_weight, up_bias) = (floats(&mut rng, 16 * 8 * 4, 0.3), floats(&mut rng, 8, 1.0));
         let (weight, bias) = (floats(&mut rng, 8 * 32 * 9, 0.1), floats(&mut rng, 8, 1.0));
         let layers = UpLayers { up_weight: &up_weight, up_bias: &up_bias, weight: &weight, bias: &bias };
         let expected = in_two_steps([below, above], [&first.2, &second.2], layers);
-        let QuantisedLayer { weights, scale, bias } = quantise_up(layers, [first.0, second.0], 1.0);
+        let QuantisedLayer { weights, scale, bias } = quantise_up(layers, [&first.0, &second.0], &Steps::ones(8));
         let mut found = vec![f32::NAN; expected.len()];
         let inputs = [(&first.1[..], first.0.zero), (&second.1[..], second.0.zero)];
         let parameters = UpParameters { weights: &weights, scale: &scale, bias: &bias };

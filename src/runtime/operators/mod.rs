@@ -21,6 +21,11 @@
 //! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16PointwiseConvolution`, `Bf16DepthwiseConvolution`, `Bf16MaxPool`, `Bf16UpConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
 //! | `Bf16LastConvolution` | as `Bf16Convolution` | maps, f32 |
 //! | `Bf16Wide` | maps, bf16 | maps, f32 |
+//! | `Int8Convolution`, `Int8PhotoConvolution` | maps u8, weight i8 `[depth, out]`, scale `[out]`, bias `[out]` | maps u8 |
+//! | `Int8LastConvolution` | as `Int8Convolution` | maps, f32 |
+//! | `Int8UpConvolution`, `Int8WideUpConvolution` | maps u8, skip connection u8, weight i8 `[depth, out]`, scale `[4 out]`, bias `[16 out]` | maps, u8 or bf16 |
+//! | `Int8MaxPool` | maps u8 | maps u8 |
+//! | `Int8Narrow`, `Int8Wide` | maps bf16; maps u8 with the zero point 0 | maps u8; maps f32 |
 //! | `Adam` | gradient, weights, first and second moment, step, learning rate, optional factors of the learning rate and decays of the weights | weights, first and second moment |
 //!
 //! Maps are f32 `[batch, rows, columns, channels]`; the second maps of a convolution have channels of their own. The
@@ -32,6 +37,8 @@
 //! | `plain` | `Convolution`, `PhotoConvolution` | 1: no activation |
 //! | `mask` | gradients of convolutions | the activation whose output the maps are: their gradient is zero wherever they are not positive, and, for 6, not below 6; without it 1 for `UpConvolutionGradient`, 0 for the others |
 //! | `stride`, `pads` | depthwise convolutions | 1 or 2 (1); rows of zeros above and columns of zeros to the left (0, 0) |
+//! | `zeros` | `Int8` operators | zero points of the maps (of `Int8Narrow` the output's) |
+//! | `step` | `Int8Narrow`, `Int8Wide` | what the difference of neighbouring elements means: one number, or one for each channel |
 //! | `fill` | photo convolutions | what lies beyond a photo's edge, for each channel, as a share of 255 (0) |
 //! | `photo` | the operators of the head | the rows and columns that belong to the photo |
 //! | `scale` | `HeadLabels` | times that maps are enlarged in each direction: 1, 2 or 4 (1) |
@@ -73,7 +80,7 @@ const _: () = assert!(
 /// # Errors
 /// The error from ONNX Runtime.
 pub fn domain(instructions: Instructions, threads: usize) -> ort::Result<OperatorDomain> {
-    let operators = OPERATORS.iter().chain(bf16::OPERATORS);
+    let operators = OPERATORS.iter().chain(bf16::OPERATORS).chain(int8::OPERATORS);
     operators
         .fold(OperatorDomain::new(DOMAIN), |domain, signature| domain?.add(Native { signature, instructions, threads }))
 }
@@ -82,6 +89,12 @@ pub fn domain(instructions: Instructions, threads: usize) -> ort::Result<Operato
 #[must_use]
 pub fn has_bf16() -> bool {
     bf16::is_available()
+}
+
+/// Whether the operators in 8-bit integers can run on this processor, with the bf16 ones for the layers beside them.
+#[must_use]
+pub fn has_int8() -> bool {
+    int8::is_available()
 }
 
 /// Inputs and outputs of an operator.
@@ -94,11 +107,12 @@ struct Signature {
 
 /// A tensor that is an input or output.
 #[derive(Clone, Copy)]
-#[allow(dead_code, reason = "bf16 operators are not compiled for every processor")]
+#[allow(dead_code, reason = "narrow operators are not compiled for every processor")]
 enum Port {
     F32,
     U8,
     I32,
+    I8,
     /// bf16, as raw bits.
     Bf16,
     /// f32, or nothing.
@@ -107,7 +121,7 @@ enum Port {
     OptionalBf16,
 }
 
-use Port::{Bf16, F32, I32, Optional, OptionalBf16, U8};
+use Port::{Bf16, F32, I8, I32, Optional, OptionalBf16, U8};
 
 impl Port {
     fn element(self) -> TensorElementType {
@@ -115,6 +129,7 @@ impl Port {
             F32 | Optional => TensorElementType::Float32,
             U8 => TensorElementType::Uint8,
             I32 => TensorElementType::Int32,
+            I8 => TensorElementType::Int8,
             Bf16 | OptionalBf16 => TensorElementType::Uint16,
         }
     }
@@ -248,6 +263,8 @@ struct Attributes {
     scale: usize,
     softmax: bool,
     photo: Vec<usize>,
+    zeros: Vec<u8>,
+    step: Vec<f32>,
 }
 
 impl Attributes {
@@ -265,6 +282,8 @@ impl Attributes {
             fill: context.get::<Vec<f32>>("fill").unwrap_or_default(),
             softmax: is_set("softmax"),
             photo: numbers("photo"),
+            zeros: numbers("zeros").into_iter().map(|it| it.min(255) as u8).collect(),
+            step: context.get::<Vec<f32>>("step").unwrap_or_default(),
         }
     }
 }
@@ -803,6 +822,19 @@ fn adam(call: &Call<'_>) -> ort::Result<()> {
     adam.apply(call.workers, AdamInputs { gradient, weights, moments: [first, second], of_weights }, outputs);
     Ok(())
 }
+
+#[cfg(not(all(target_arch = "x86_64", not(feature = "portable"))))]
+mod int8 {
+    /// None without the instructions.
+    pub(super) const OPERATORS: &[super::Signature] = &[];
+
+    pub(super) fn is_available() -> bool {
+        false
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+mod int8;
 
 #[cfg(not(all(target_arch = "x86_64", not(feature = "portable"))))]
 mod bf16 {

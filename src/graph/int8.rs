@@ -1,0 +1,200 @@
+//! The network for label maps in 8-bit integers: which layers are, the ranges that their maps need, and their operators.
+//!
+//! Maps are u8 with a step for each channel; see [`lookbook_ops::quantised`]. A transposed convolution, its skip connection and
+//! the convolution after them are one operator. What stays in bf16 is in [`stays_wide`].
+
+use std::collections::{BTreeMap, HashMap};
+
+pub use lookbook_ops::quantised::MapRange;
+use lookbook_ops::quantised::{QuantisedLayer, Steps, UpLayers, quantise_convolution, quantise_up};
+
+use super::builder::{Builder, Value};
+use super::encoder::{self, STEM};
+use super::native::NativePass;
+use super::onnx::Attribute;
+use super::parameters;
+use super::spec::{PRESENCE, Spec};
+
+/// The range of each quantised map, by the name of its layer.
+pub type Ranges = BTreeMap<String, MapRange>;
+
+/// Whether a layer, by its name, is computed in bf16 or f32 if label maps are computed in 8-bit integers: `docs/kernels.md`
+/// has the measurements. The head and the presence head are always f32.
+pub(super) fn stays_wide(spec: &Spec, layer: &str) -> bool {
+    match &spec.encoder {
+        // Its weights alone, rounded to 8 bits, change more pixels than all of the decoder.
+        Some(_) => encoder::is_layer(layer) || is_head(layer),
+        // The input of the last layer is the map that the labels depend on most.
+        None => layer.starts_with(&last_layer(spec)) || is_head(layer),
+    }
+}
+
+fn is_head(layer: &str) -> bool {
+    layer.starts_with("out.") || layer.starts_with(PRESENCE)
+}
+
+/// Name of the layer before the head.
+pub(super) fn last_layer(spec: &Spec) -> String {
+    let levels = spec.channels.len();
+    format!("up{}b", if spec.encoder.is_some() { levels } else { levels - 1 })
+}
+
+/// Names of the layers whose outputs are quantised, in the order of the forward pass.
+#[must_use]
+pub fn quantised_maps(spec: &Spec) -> Vec<String> {
+    let (mut names, ups) = match &spec.encoder {
+        Some(encoder) => {
+            let before = |block: usize| if block == 0 { STEM.to_owned() } else { encoder::project(block) };
+            let halving = encoder.blocks.iter().enumerate().filter(|(_, block)| block.stride == 2);
+            let taps = halving.map(|(at, _)| before(at)).chain([before(encoder.blocks.len())]);
+            (taps.collect::<Vec<_>>(), spec.channels.len())
+        }
+        None => {
+            let of_level = |level: usize| ["a", "b"].map(|which| format!("down{level}{which}"));
+            ((1..=spec.channels.len()).flat_map(of_level).collect(), spec.channels.len() - 1)
+        }
+    };
+    names.extend((1..=ups).flat_map(|level| ["a", "b"].map(|which| format!("up{level}{which}"))));
+    // The last layer's own output is not, nor its input if it stays wide.
+    let last = names.pop().expect("there is a last layer");
+    if stays_wide(spec, &last) {
+        names.pop();
+    }
+    names
+}
+
+/// What is known of a network in 8-bit integers.
+pub(super) struct Int8<'a> {
+    spec: &'a Spec,
+    ranges: &'a Ranges,
+    /// The network's tensors by name.
+    tensors: HashMap<String, &'a [f32]>,
+    /// Maps that are u8.
+    maps: HashMap<Value, Steps>,
+}
+
+impl<'a> Int8<'a> {
+    pub(super) fn new(spec: &'a Spec, mut weights: &'a [f32], ranges: &'a Ranges) -> Self {
+        let mut tensors = HashMap::new();
+        for parameter in parameters::parameters(spec) {
+            let (own, rest) = weights.split_at(parameter.len());
+            tensors.insert(parameter.name, own);
+            weights = rest;
+        }
+        Self { spec, ranges, tensors, maps: HashMap::new() }
+    }
+
+    fn tensors(&self, layer: &str) -> [&'a [f32]; 2] {
+        ["weight", "bias"].map(|kind| self.tensors[&format!("{layer}.{kind}")])
+    }
+
+    /// Those of the output of a layer of 8-bit integers.
+    fn steps(&self, layer: &str) -> Steps {
+        Steps::by_channel(&self.ranges[layer])
+    }
+}
+
+/// Zero points of maps.
+fn zeros(steps: &[&Steps]) -> Attribute {
+    Attribute::ints("zeros", &steps.iter().map(|it| i64::from(it.zero)).collect::<Vec<_>>())
+}
+
+/// The inputs of an operator that a layer's numbers are.
+fn parameters_of(builder: &mut Builder, layer: &QuantisedLayer, outputs: usize) -> [Value; 3] {
+    let weights = builder.integers_8([layer.weights.len() / outputs, outputs], &layer.weights);
+    [weights, builder.floats(&layer.scale), builder.floats(&layer.bias)]
+}
+
+impl<'a> NativePass<'a> {
+    fn int8(&self) -> &Int8<'a> {
+        self.int8.as_ref().expect("only called for 8-bit integers")
+    }
+
+    /// Whether maps are u8.
+    pub(super) fn is_int8(&self, maps: &Value) -> bool {
+        self.int8.as_ref().is_some_and(|it| it.maps.contains_key(maps))
+    }
+
+    /// Adds an operator whose output is u8 with these steps.
+    fn int8_node(&mut self, name: &str, inputs: &[&Value], attributes: Vec<Attribute>, steps: Steps) -> Value {
+        let output = self.builder.native(name, inputs, attributes, 1).remove(0);
+        self.int8.as_mut().expect("only called for 8-bit integers").maps.insert(output.clone(), steps);
+        output
+    }
+
+    /// Maps as u8 with their steps; those of the encoder are made narrow, with one step for all channels.
+    fn narrowed(&mut self, maps: &Value) -> (Value, Steps) {
+        if let Some(steps) = self.int8().maps.get(maps) {
+            return (maps.clone(), steps.clone());
+        }
+        let steps = Steps::of_map(&self.int8().ranges[self.name_of(maps)]);
+        let attributes = vec![zeros(&[&steps]), Attribute::floats("step", &steps.step[..1])];
+        (self.int8_node("Int8Narrow", &[maps], attributes, steps.clone()), steps)
+    }
+
+    /// The first convolution of photos.
+    pub(super) fn int8_photos(&mut self, name: &str, photos: &Value) -> Value {
+        self.builder.scope(name);
+        let int8 = self.int8();
+        let (steps, [weight, bias]) = (int8.steps(name), int8.tensors(name));
+        let channels = 3 * int8.spec.stride * int8.spec.stride;
+        let layer = quantise_convolution([weight, bias], &Steps::of_photos(channels), &steps);
+        let [weight, scale, bias] = parameters_of(self.builder, &layer, bias.len());
+        self.int8_node("Int8PhotoConvolution", &[photos, &weight, &scale, &bias], vec![], steps)
+    }
+
+    /// A convolution of u8 maps; the last one's output is f32.
+    pub(super) fn int8_convolution(&mut self, name: &str, maps: &Value) -> Value {
+        self.builder.scope(name);
+        let int8 = self.int8();
+        let (input, [weight, bias]) = (int8.maps[maps].clone(), int8.tensors(name));
+        let is_last = name == self.last;
+        let steps = if is_last { Steps::ones(bias.len()) } else { int8.steps(name) };
+        let layer = quantise_convolution([weight, bias], &input, &steps);
+        let [weight, scale, bias] = parameters_of(self.builder, &layer, bias.len());
+        let (inputs, attributes) = ([maps, &weight, &scale, &bias], vec![zeros(&[&input])]);
+        if is_last {
+            return self.builder.native("Int8LastConvolution", &inputs, attributes, 1).remove(0);
+        }
+        self.int8_node("Int8Convolution", &inputs, attributes, steps)
+    }
+
+    pub(super) fn int8_pool(&mut self, level: usize, maps: &Value) -> Value {
+        self.builder.scope(format!("pool{level}"));
+        let steps = self.int8().maps[maps].clone();
+        self.int8_node("Int8MaxPool", &[maps], vec![], steps)
+    }
+
+    /// The transposed convolution of a level's maps and the convolution over its output and the skip connection.
+    pub(super) fn int8_up(&mut self, level: usize, maps: &Value, skip: &Value) -> Value {
+        let name = format!("up{level}a");
+        self.builder.scope(&name);
+        let [(maps, below), (skip, beside)] = [maps, skip].map(|it| self.narrowed(it));
+        let int8 = self.int8();
+        let ([up_weight, up_bias], [weight, bias]) = (int8.tensors(&format!("up{level}t")), int8.tensors(&name));
+        let is_wide = stays_wide(int8.spec, &format!("up{level}b"));
+        let steps = if is_wide { Steps::ones(bias.len()) } else { int8.steps(&name) };
+        let layer = quantise_up(UpLayers { up_weight, up_bias, weight, bias }, [&below, &beside], &steps);
+        let [weight, scale, bias] = parameters_of(self.builder, &layer, bias.len());
+        let (inputs, attributes) = ([&maps, &skip, &weight, &scale, &bias], vec![zeros(&[&below, &beside])]);
+        if is_wide {
+            return self.builder.native("Int8WideUpConvolution", &inputs, attributes, 1).remove(0);
+        }
+        self.int8_node("Int8UpConvolution", &inputs, attributes, steps)
+    }
+
+    /// u8 maps as f32.
+    pub(super) fn int8_wide(&mut self, maps: &Value) -> Value {
+        let step = Attribute::floats("step", &self.int8().maps[maps].step);
+        self.builder.native("Int8Wide", &[maps], vec![step], 1).remove(0)
+    }
+}
+
+/// Every so many rows and columns of maps are samples.
+const SAMPLE_EVERY: i64 = 3;
+
+/// Samples of pixels of maps, `[batch, rows, columns, channels]`: `[samples, channels]`.
+pub(super) fn samples(builder: &mut Builder, maps: &Value) -> Value {
+    let some = builder.slice(maps, &[0, 0], &[i64::MAX; 2], &[1, 2], &[SAMPLE_EVERY; 2]);
+    builder.node("Flatten", &[&some], vec![Attribute::int("axis", 3)])
+}
