@@ -317,26 +317,21 @@ mod tests {
 
     #[test]
     fn weights_are_rounded_by_output_channel() {
-        // One channel in, 8 out: the middle tap of channel n is n, the first one n / 2; channel 0 has none.
+        // One channel in, 8 out: of channel 5 the middle tap is 254 and the first one 127, the others have none.
         let mut weight = vec![0.0; 8 * 9];
-        for n in 0..8 {
-            (weight[9 * n], weight[9 * n + 4]) = (n as f32 / 2.0, n as f32);
-        }
+        (weight[9 * 5], weight[9 * 5 + 4]) = (127.0, 254.0);
         let input = Steps { step: vec![0.5], zero: 3, mean: vec![10.0] };
         let output = Steps { step: vec![0.25; 8], zero: 0, mean: vec![0.0; 8] };
         let layer = quantise_convolution([&weight, &[1.0; 8]], &input, &output);
-        let at = |row: usize, n: usize| layer.weights[row / 4 * 32 + n * 4 + row % 4];
-        assert_eq!([at(0, 0), at(16, 0)], [0, 0]);
-        // Rows are taps of one channel and three of zeros: tap 4 begins at row 16. Half of 127 is 63.5, which becomes 64; the
-        // next tap has half a step less then, which is -0.5, becomes -1 and leaves half a step more.
-        assert_eq!([at(0, 5), at(4, 5), at(8, 5), at(12, 5), at(16, 5)], [64, -1, 1, -1, 127]);
-        // The weight 5 x 0.5 is 127 steps; a sum has steps of that size over 0.25. What is added to a sum on average are
-        // its weights, 190 or 191, times the zero point, and what is left of the carried half times the mean.
-        let step = 2.5 / 127.0;
-        assert!((layer.scale[5] - step / 0.25).abs() < 1e-6);
-        let sum: i32 = (0..9).map(|tap| i32::from(at(4 * tap, 5))).sum();
-        let added = 3.0 * sum as f32 + 10.0 * (sum as f32 - 190.5);
-        assert!((layer.bias[5] - (1.0 - step * added) / 0.25).abs() < 1e-3);
+        // Rows are taps of one channel and three of zeros.
+        let taps = |n: usize| [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|tap| layer.weights[tap * 32 + n * 4]);
+        assert_eq!(taps(0), [0; 9]);
+        // The weights are 63.5 and 127 steps of 1. 63.5 becomes 64; the next tap has half a step less then, becomes -1 and
+        // leaves half a step more, and so on; beyond 127 nothing fits.
+        assert_eq!(taps(5), [64, -1, 1, -1, 127, 1, -1, 1, -1]);
+        assert_eq!(layer.scale[5], 1.0 / 0.25);
+        // On average a sum has its weights, 190, times the zero point too much, and the mean half a time too little.
+        assert_eq!(layer.bias[5], (1.0 - 190.0 * 3.0 + 0.5 * 10.0) / 0.25);
         assert_eq!(layer.bias[0], 4.0);
     }
 }

@@ -263,6 +263,26 @@ fn calls() -> Vec<Call> {
             call("Bf16UpConvolution", with_halves(f32s(&[&[8, 16, 2, 2], bias])), 1),
         ]);
     }
+    if operators::has_int8() {
+        let (bytes, weights) = ((UINT8, maps.to_vec()), |dims: [usize; 2]| (onnx::INT8, dims.to_vec()));
+        let above = (UINT8, vec![2, 8, 12, 8]);
+        let floats = |phases: usize, biases: usize| f32s(&[&[16 * phases], &[16 * biases]]);
+        let with_zeros = |mut call: Call, zeros: &[i64]| {
+            call.attributes.push(Attribute::ints("zeros", zeros));
+            call
+        };
+        let convolution = [vec![bytes.clone(), weights([72, 16])], floats(1, 1)].concat();
+        let photos = [vec![(UINT8, vec![2, 4, 6, 3]), weights([36, 16])], floats(1, 1)].concat();
+        let up = [vec![bytes.clone(), above, weights([4 * 104, 16])], floats(4, 16)].concat();
+        calls.extend([
+            with_zeros(call("Int8Convolution", convolution.clone(), 1), &[3]),
+            with_zeros(call("Int8LastConvolution", convolution, 1), &[3]),
+            call("Int8PhotoConvolution", photos, 1),
+            with_zeros(call("Int8UpConvolution", up.clone(), 1), &[3, 128]),
+            with_zeros(call("Int8WideUpConvolution", up, 1), &[3, 128]),
+            call("Int8MaxPool", vec![bytes], 1),
+        ]);
+    }
     calls
 }
 
@@ -282,7 +302,9 @@ fn run(call: &Call) -> Result<(), String> {
     let element = match call.operator {
         "HeadEvaluation" => UINT8,
         "HeadLabels" => onnx::INT32,
-        "Bf16LastConvolution" => FLOAT,
+        "Bf16LastConvolution" | "Int8LastConvolution" => FLOAT,
+        "Int8WideUpConvolution" => UINT16,
+        operator if operator.starts_with("Int8") => UINT8,
         operator if operator.starts_with("Bf16") => UINT16,
         _ => FLOAT,
     };
@@ -295,6 +317,7 @@ fn run(call: &Call) -> Result<(), String> {
         let value: DynValue = match *element {
             UINT8 => Tensor::from_array((dims.clone(), vec![1_u8; len])).unwrap().into_dyn(),
             UINT16 => Tensor::from_array((dims.clone(), vec![0_u16; len])).unwrap().into_dyn(),
+            onnx::INT8 => Tensor::from_array((dims.clone(), vec![1_i8; len])).unwrap().into_dyn(),
             _ => Tensor::from_array((dims.clone(), vec![0.5_f32; len])).unwrap().into_dyn(),
         };
         (format!("input{at}"), value)

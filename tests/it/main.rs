@@ -17,6 +17,7 @@ mod gallery;
 mod gradient;
 mod incremental;
 mod install;
+mod int8;
 mod jpeg;
 mod label_sets;
 mod labelled;

@@ -334,7 +334,7 @@ fn two_layers_as_one_are_as_near_as_their_weights() {
             assert!((found - expected).abs() < near, "element {at} of {rows} x {columns}: {found}, not {expected}");
         }
         let off: f32 = found.iter().zip(&expected).map(|(found, expected)| (found - expected).abs()).sum();
-        assert!(off / (found.len() as f32) < 0.02, "on average {} off", off / found.len() as f32);
+        assert!(off / (found.len() as f32) < 0.03, "on average {} off", off / found.len() as f32);
     }
 }
 
