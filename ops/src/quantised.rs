@@ -11,8 +11,27 @@ use crate::product::tile_widths;
 /// Channels that an instruction multiplies and adds at once.
 pub const QUAD: usize = 4;
 
-/// Largest weight.
-const MOST: f32 = 127.0;
+/// What the upper half of a fine weight counts.
+pub const FINE: i16 = 128;
+
+/// How finely weights are rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weights {
+    /// To i8.
+    Coarse,
+    /// To 128 times as many steps, in two halves that are i8 each: for twice the multiplications.
+    Fine,
+}
+
+impl Weights {
+    /// Largest weight.
+    fn most(self) -> i16 {
+        match self {
+            Self::Coarse => 127,
+            Self::Fine => 127 * FINE,
+        }
+    }
+}
 
 /// Taps of a 3x3 kernel.
 const TAPS: usize = 9;
@@ -83,7 +102,7 @@ impl Steps {
 /// A layer's weights, packed, and what makes its output of their sums: `max(0, scale sum + bias)`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuantisedLayer {
-    /// See [`pack`]; of several matrices one after the other.
+    /// See [`pack`] and [`pack_fine`]; of several matrices one after the other.
     pub weights: Vec<i8>,
     /// `[out]`, or `[phases, out]`.
     pub scale: Vec<f32>,
@@ -109,6 +128,25 @@ pub fn pack(depth: usize, outputs: usize, element: impl Fn(usize, usize) -> i8) 
     packed
 }
 
+/// As [`pack`], weights of 16 bits as upper and lower halves, `FINE upper + lower`: `[depth / 4, 2, 8, 4]` for each 8 columns.
+#[must_use]
+pub fn pack_fine(depth: usize, outputs: usize, element: impl Fn(usize, usize) -> i16) -> Vec<i8> {
+    assert!(depth.is_multiple_of(QUAD) && outputs.is_multiple_of(8));
+    let upper = |weight: i16| (weight + FINE / 2).div_euclid(FINE);
+    let halves: [&dyn Fn(i16) -> i16; 2] = [&upper, &|weight| weight - FINE * upper(weight)];
+    let mut packed = Vec::with_capacity(2 * depth * outputs);
+    for first in (0..outputs).step_by(8) {
+        for quad in (0..depth).step_by(QUAD) {
+            for half in halves {
+                for column in first..first + 8 {
+                    packed.extend((quad..quad + QUAD).map(|row| half(element(row, column)) as i8));
+                }
+            }
+        }
+    }
+    packed
+}
+
 /// Channels of maps as the products read them.
 #[must_use]
 pub fn held_channels(channels: usize) -> usize {
@@ -123,7 +161,7 @@ pub fn quantise_convolution([weight, bias]: [&[f32]; 2], input: &Steps, output: 
     assert_eq!(weight.len(), out * channels * TAPS);
     let parts = [Part { taps: TAPS, of: input }];
     let element = |_, tap: usize, channel: usize, column: usize| weight[(column * channels + channel) * TAPS + tap];
-    let Matrix { weights, scale, offset } = Matrix::new(&parts, element, output);
+    let Matrix { weights, scale, offset } = Matrix::new(&parts, element, output, Weights::Coarse);
     QuantisedLayer { weights, scale, bias: biases(bias, &offset, output).collect() }
 }
 
@@ -154,7 +192,12 @@ struct Matrix {
 
 impl Matrix {
     /// Rounds the weights of several maps, `element(map, tap, channel, output)`.
-    fn new(parts: &[Part<'_>], element: impl Fn(usize, usize, usize, usize) -> f32, output: &Steps) -> Self {
+    fn new(
+        parts: &[Part<'_>],
+        element: impl Fn(usize, usize, usize, usize) -> f32,
+        output: &Steps,
+        how: Weights,
+    ) -> Self {
         let depth = parts.iter().map(|it| it.taps * it.held()).sum();
         let outputs = output.step.len();
         let mut rounded = vec![0; depth * outputs];
@@ -166,19 +209,23 @@ impl Matrix {
                 let taps = (0..part.taps).flat_map(|tap| (0..part.of.step.len()).map(move |channel| (tap, channel)));
                 largest = taps.fold(largest, |largest, (tap, channel)| largest.max(weight(map, tap, channel).abs()));
             }
-            let step = if largest > 0.0 { largest / MOST } else { 1.0 };
+            let step = if largest > 0.0 { largest / f32::from(how.most()) } else { 1.0 };
             let mut rest = rounded;
             let mut added = 0.0;
             for (map, part) in parts.iter().enumerate() {
                 let (own, others) = rest.split_at_mut(part.taps * part.held());
                 rest = others;
-                added += part.round(own, |tap, channel| weight(map, tap, channel) / step);
+                added += part.round(own, how.most(), |tap, channel| weight(map, tap, channel) / step);
             }
             let unit = f64::from(step) / f64::from(output.step[column]);
             scale.push(unit as f32);
             offset.push(-(unit * added) as f32);
         }
-        let weights = pack(depth, outputs, |row, column| rounded[column * depth + row]);
+        let element = |row: usize, column: usize| rounded[column * depth + row];
+        let weights = match how {
+            Weights::Coarse => pack(depth, outputs, |row, column| element(row, column) as i8),
+            Weights::Fine => pack_fine(depth, outputs, element),
+        };
         Self { weights, scale, offset }
     }
 }
@@ -188,15 +235,16 @@ impl Part<'_> {
     ///
     /// What is rounded off a tap is carried to the channel's next one: the elements that the taps of a channel read are
     /// mostly much the same, so that the rounding errors cancel out. What is left of them adds the channel's mean on average.
-    fn round(&self, rounded: &mut [i8], weight: impl Fn(usize, usize) -> f32) -> f64 {
+    fn round(&self, rounded: &mut [i16], most: i16, weight: impl Fn(usize, usize) -> f32) -> f64 {
+        let most = f32::from(most);
         let mut added = 0.0;
         for (channel, mean) in self.of.mean.iter().enumerate() {
             let mut carried = 0.0;
             for tap in 0..self.taps {
                 let wanted = weight(tap, channel) + carried;
-                let nearest = wanted.round().clamp(-MOST, MOST);
+                let nearest = wanted.round().clamp(-most, most);
                 carried = wanted - nearest;
-                rounded[tap * self.held() + channel] = nearest as i8;
+                rounded[tap * self.held() + channel] = nearest as i16;
                 added += f64::from(nearest) * f64::from(self.of.zero);
             }
             added -= f64::from(carried) * f64::from(*mean);
@@ -220,7 +268,7 @@ pub struct UpLayers<'a> {
 
 /// The two layers as one, of maps below and those of the skip connection with their steps; as [`quantise_convolution`].
 #[must_use]
-pub fn quantise_up(layers: UpLayers<'_>, [below, skip]: [&Steps; 2], output: &Steps) -> QuantisedLayer {
+pub fn quantise_up(layers: UpLayers<'_>, [below, skip]: [&Steps; 2], output: &Steps, how: Weights) -> QuantisedLayer {
     let UpLayers { up_bias, weight, .. } = layers;
     let (of_below, all) = (below.step.len(), up_bias.len() + skip.step.len());
     let parts = [Part { taps: 4, of: below }, Part { taps: TAPS, of: skip }];
@@ -231,7 +279,7 @@ pub fn quantise_up(layers: UpLayers<'_>, [below, skip]: [&Steps; 2], output: &St
             0 => composed[tap][column * of_below + channel],
             _ => weight[(column * all + up_bias.len() + channel) * TAPS + tap],
         };
-        let Matrix { weights, scale, offset } = Matrix::new(&parts, element, output);
+        let Matrix { weights, scale, offset } = Matrix::new(&parts, element, output, how);
         for at_edge in [[false, false], [false, true], [true, false], [true, true]] {
             layer.bias.extend(biases(&layers.composed_bias(phase, at_edge), &offset, output));
         }
@@ -313,6 +361,14 @@ mod tests {
         let packed = pack(8, 8, |row, column| (10 * column + row) as i8);
         assert_eq!(packed[..8], [0, 1, 2, 3, 10, 11, 12, 13]);
         assert_eq!(packed[32..40], [4, 5, 6, 7, 14, 15, 16, 17]);
+    }
+
+    #[test]
+    fn fine_weights_are_two_halves() {
+        let weights = [0, 63, 64, -64, -65, 16_256, -16_256, 1000];
+        let packed = pack_fine(4, 8, |row, column| if row == 0 { weights[column] } else { 0 });
+        let halves: Vec<[i8; 2]> = (0..8).map(|column| [packed[4 * column], packed[32 + 4 * column]]).collect();
+        assert_eq!(halves, [[0, 0], [0, 63], [1, -64], [0, -64], [-1, 63], [127, 0], [-127, 0], [8, -24]]);
     }
 
     #[test]

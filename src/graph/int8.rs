@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 pub use lookbook_ops::quantised::MapRange;
-use lookbook_ops::quantised::{QuantisedLayer, Steps, UpLayers, quantise_convolution, quantise_up};
+use lookbook_ops::quantised::{QuantisedLayer, Steps, UpLayers, Weights, quantise_convolution, quantise_up};
 
 use super::builder::{Builder, Value};
 use super::encoder::{self, STEM};
@@ -173,8 +173,10 @@ impl<'a> NativePass<'a> {
         let int8 = self.int8();
         let ([up_weight, up_bias], [weight, bias]) = (int8.tensors(&format!("up{level}t")), int8.tensors(&name));
         let is_wide = stays_wide(int8.spec, &format!("up{level}b"));
-        let steps = if is_wide { Steps::ones(bias.len()) } else { int8.steps(&name) };
-        let layer = quantise_up(UpLayers { up_weight, up_bias, weight, bias }, [&below, &beside], &steps);
+        // What goes into the last layer is what labels depend on most: its weights are fine, too.
+        let (steps, how) =
+            if is_wide { (Steps::ones(bias.len()), Weights::Fine) } else { (int8.steps(&name), Weights::Coarse) };
+        let layer = quantise_up(UpLayers { up_weight, up_bias, weight, bias }, [&below, &beside], &steps, how);
         let [weight, scale, bias] = parameters_of(self.builder, &layer, bias.len());
         let (inputs, attributes) = ([&maps, &skip, &weight, &scale, &bias], vec![zeros(&[&below, &beside])]);
         if is_wide {

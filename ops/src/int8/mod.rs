@@ -73,7 +73,7 @@ impl Int8Maps<'_> {
 /// A layer's weights, and what makes its output of their sums.
 #[derive(Debug, Clone, Copy)]
 pub struct Int8Parameters<'a> {
-    /// Packed: [`pack`](crate::quantised::pack).
+    /// Packed: [`pack`](crate::quantised::pack), or twice as many, [`pack_fine`](crate::quantised::pack_fine).
     pub weights: &'a [i8],
     /// Factor of each output's sum, `[out]`.
     pub scale: &'a [f32],

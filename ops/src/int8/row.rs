@@ -5,15 +5,16 @@ use std::arch::x86_64::{
     _mm256_cvtepi32_epi8, _mm256_cvtepi32_ps, _mm256_cvtneps_pbh, _mm256_cvtps_epi32, _mm256_dpbusd_epi32,
     _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_set1_epi32,
     _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_storeu_ps, _mm256_storeu_si256,
-    _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps, _mm512_cvtneps_pbh, _mm512_cvtps_epi32, _mm512_dpbusd_epi32,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+    _mm512_castsi512_si256, _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps, _mm512_cvtneps_pbh, _mm512_cvtps_epi32,
+    _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_max_ps, _mm512_min_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_storeu_ps,
 };
 use std::mem::transmute;
 
 use super::{Avx512Vnni, Int8Parameters};
 use crate::product::tile_widths;
-use crate::quantised::QUAD;
+use crate::quantised::{FINE, QUAD};
 
 /// Element type of a layer's output: u8, bf16 as raw bits in u16, or f32.
 pub trait Element: Copy + Send + Sync + 'static {
@@ -103,17 +104,22 @@ impl Row<'_> {
         let Int8Parameters { weights, scale, bias } = self.parameters;
         let depth: usize = self.sources.iter().map(|it| it.run).sum();
         let outputs = scale.len();
-        assert!(self.pixels > 0 && weights.len() == depth * outputs && bias.len() == outputs && self.step >= outputs);
+        let is_fine = weights.len() == 2 * depth * outputs;
+        assert!(is_fine || weights.len() == depth * outputs);
+        assert!(self.pixels > 0 && bias.len() == outputs && self.step >= outputs);
         assert!(self.sources.iter().all(|it| it.run.is_multiple_of(QUAD)));
         assert!(self.sources.iter().all(|it| it.elements.len() >= (self.pixels - 1) * it.stride + it.run));
         assert!(output.len() >= (self.pixels - 1) * self.step + outputs);
         let (mut first, mut rest) = (0, weights);
-        for width in tile_widths(true, outputs) {
-            let (tile, others) = rest.split_at(depth * width);
+        let coarse = tile_widths(true, outputs).filter(|_| !is_fine);
+        let fine = std::iter::repeat_n(8, outputs / 8).filter(|_| is_fine);
+        for width in coarse.chain(fine) {
+            let (tile, others) = rest.split_at(weights.len() / outputs * width);
             rest = others;
             // SAFETY: the token proves that the processor has the instructions, and the lengths were checked.
             unsafe {
                 match width {
+                    _ if is_fine => self.tile::<E, Of8Fine, 1, 20>(tile, first, output),
                     64 => self.tile::<E, Of16, 4, 5>(tile, first, output),
                     32 => self.tile::<E, Of16, 2, 10>(tile, first, output),
                     16 => self.tile::<E, Of16, 1, 20>(tile, first, output),
@@ -207,14 +213,14 @@ unsafe fn quads<V: QuadVector, const N: usize, const P: usize, const STRIDE: usi
     for _ in 0..source.run / QUAD {
         // SAFETY: guaranteed by the caller.
         unsafe {
-            let columns: [V::Quads; N] = std::array::from_fn(|n| sums[0][n].quads(weights.add(QUAD * n * V::LANES)));
+            let columns: [V::Quads; N] = std::array::from_fn(|n| sums[0][n].quads(weights.add(n * V::WEIGHTS)));
             for (p, sums) in sums.iter_mut().enumerate() {
                 let pixel = sums[0].splat(input.add(p * stride).cast::<i32>().read_unaligned());
                 for (sum, column) in sums.iter_mut().zip(columns) {
                     *sum = sum.plus_dot(pixel, column);
                 }
             }
-            weights = weights.add(QUAD * N * V::LANES);
+            weights = weights.add(N * V::WEIGHTS);
             input = input.add(QUAD);
         }
     }
@@ -223,7 +229,10 @@ unsafe fn quads<V: QuadVector, const N: usize, const P: usize, const STRIDE: usi
 
 /// Sums in i32 of products of quads of u8 and i8; made from a token only.
 trait QuadVector: Copy {
+    /// Outputs.
     const LANES: usize;
+    /// Weights of a quad.
+    const WEIGHTS: usize = QUAD * Self::LANES;
     type Quads: Copy;
     type Floats: Copy;
 
@@ -232,7 +241,7 @@ trait QuadVector: Copy {
     /// `LANES` numbers can be read from `from`.
     unsafe fn floats(token: Avx512Vnni, from: *const f32) -> Self::Floats;
     /// # Safety
-    /// `4 LANES` numbers can be read from `from`.
+    /// `WEIGHTS` numbers can be read from `from`.
     unsafe fn quads(self, from: *const i8) -> Self::Quads;
     fn splat(self, quad: i32) -> Self::Quads;
     /// Adds the products of u8 and i8.
@@ -249,6 +258,10 @@ struct Of16(__m512i);
 
 #[derive(Clone, Copy)]
 struct Of8(__m256i);
+
+/// The sums of 8 outputs with the upper halves of their weights, then with the lower ones.
+#[derive(Clone, Copy)]
+struct Of8Fine(__m512i);
 
 impl QuadVector for Of16 {
     const LANES: usize = 16;
@@ -325,6 +338,47 @@ impl QuadVector for Of8 {
         // SAFETY: a vector was made from a token; the caller guarantees the pointer.
         unsafe {
             let values = _mm256_fmadd_ps(_mm256_cvtepi32_ps(self.0), scale, bias);
+            E::store_8(to, _mm256_max_ps(values, _mm256_setzero_ps()));
+        }
+    }
+}
+
+impl QuadVector for Of8Fine {
+    const LANES: usize = 8;
+    const WEIGHTS: usize = 2 * QUAD * Self::LANES;
+    type Quads = __m512i;
+    type Floats = __m256;
+
+    #[inline(always)]
+    fn zero(token: Avx512Vnni) -> Self {
+        Self(Of16::zero(token).0)
+    }
+    #[inline(always)]
+    unsafe fn floats(token: Avx512Vnni, from: *const f32) -> __m256 {
+        // SAFETY: guaranteed by the caller.
+        unsafe { Of8::floats(token, from) }
+    }
+    #[inline(always)]
+    unsafe fn quads(self, from: *const i8) -> __m512i {
+        // SAFETY: guaranteed by the caller.
+        unsafe { Of16(self.0).quads(from) }
+    }
+    #[inline(always)]
+    fn splat(self, quad: i32) -> __m512i {
+        Of16(self.0).splat(quad)
+    }
+    #[inline(always)]
+    fn plus_dot(self, unsigned: __m512i, signed: __m512i) -> Self {
+        Self(Of16(self.0).plus_dot(unsigned, signed).0)
+    }
+    #[inline(always)]
+    unsafe fn store<E: Element>(self, scale: __m256, bias: __m256, to: *mut E) {
+        // SAFETY: a vector was made from a token; the caller guarantees the pointer.
+        unsafe {
+            let upper = _mm256_cvtepi32_ps(_mm512_castsi512_si256(self.0));
+            let lower = _mm256_cvtepi32_ps(_mm512_extracti64x4_epi64::<1>(self.0));
+            let sums = _mm256_fmadd_ps(upper, _mm256_set1_ps(FINE as f32), lower);
+            let values = _mm256_fmadd_ps(sums, scale, bias);
             E::store_8(to, _mm256_max_ps(values, _mm256_setzero_ps()));
         }
     }

@@ -36,7 +36,9 @@ fn outputs_of(
 ) -> ort::Result<usize> {
     let out = dims_of(scale).first().map_or(0, |len| len / phases);
     multiple_of_8("output channels", out)?;
-    expect(weight, "weight", [depth, out])?;
+    // Fine weights are twice as many.
+    let planes = if dims_of(weight).first() == Some(&(2 * depth)) { 2 } else { 1 };
+    expect(weight, "weight", [planes * depth, out])?;
     expect(scale, "scale", [phases * out])?;
     expect(bias, "bias", [biases * out])?;
     Ok(out)
