@@ -42,17 +42,14 @@ pub(super) fn last_layer(spec: &Spec) -> String {
 /// Names of the layers whose outputs are quantised, in the order of the forward pass.
 #[must_use]
 pub fn quantised_maps(spec: &Spec) -> Vec<String> {
-    let (mut names, ups) = match &spec.encoder {
-        Some(encoder) => {
-            let before = |block: usize| if block == 0 { STEM.to_owned() } else { encoder::project(block) };
-            let halving = encoder.blocks.iter().enumerate().filter(|(_, block)| block.stride == 2);
-            let taps = halving.map(|(at, _)| before(at)).chain([before(encoder.blocks.len())]);
-            (taps.collect::<Vec<_>>(), spec.channels.len())
-        }
-        None => {
-            let of_level = |level: usize| ["a", "b"].map(|which| format!("down{level}{which}"));
-            ((1..=spec.channels.len()).flat_map(of_level).collect(), spec.channels.len() - 1)
-        }
+    let (mut names, ups) = if let Some(encoder) = &spec.encoder {
+        let before = |block: usize| if block == 0 { STEM.to_owned() } else { encoder::project(block) };
+        let halving = encoder.blocks.iter().enumerate().filter(|(_, block)| block.stride == 2);
+        let taps = halving.map(|(at, _)| before(at)).chain([before(encoder.blocks.len())]);
+        (taps.collect::<Vec<_>>(), spec.channels.len())
+    } else {
+        let of_level = |level: usize| ["a", "b"].map(|which| format!("down{level}{which}"));
+        ((1..=spec.channels.len()).flat_map(of_level).collect(), spec.channels.len() - 1)
     };
     names.extend((1..=ups).flat_map(|level| ["a", "b"].map(|which| format!("up{level}{which}"))));
     // The last layer's own output is not, nor its input if it stays wide.
