@@ -6,7 +6,7 @@
 //! bench_worker prediction ENGINE FOLDER BATCH THREADS   photos to label maps
 //! ```
 //!
-//! ENGINE is `native` or `portable` on the CPU, or `cuda`; `native-bf16` predicts and `cuda-f16` learns in that precision.
+//! ENGINE is `native` or `portable` on the CPU, or `cuda`; `native-bf16` predicts and learns and `cuda-f16` learns in that precision.
 //! FOLDER holds the examples and weights of `scripts/peers/inputs.py`: what the recipe `seed` starts from, or `pretrained`.
 //! Speaks by lines: `round` does the work once and answers `{"secs": ...}`, with `loss` where it learns; `maps PATH` writes
 //! the last label maps there, u8. Ends with its input.
@@ -42,6 +42,7 @@ fn main() -> Result<()> {
             let cuda = Engine { device: Device::Cuda, threads, ..Engine::default() };
             match (task, engine) {
                 ("step", "native") => steps(&inputs, Engine::cpu(Dialect::Native, threads), Precision::F32),
+                ("step", "native-bf16") => steps(&inputs, Engine::cpu(Dialect::Native, threads), Precision::Bf16),
                 ("step", "portable") => steps(&inputs, Engine::cpu(Dialect::Portable, threads), Precision::F32),
                 ("step", "cuda") => steps(&inputs, cuda, Precision::F32),
                 ("step", "cuda-f16") => steps(&inputs, cuda, Precision::F16),
@@ -157,8 +158,12 @@ fn steps(inputs: &Inputs, engine: Engine, precision: Precision) -> Result<()> {
     let Start { spec, config, .. } = &inputs.start;
     let loss_weights = LossWeights { dice: config.dice, ..LossWeights::PLAIN };
     let descent = Descent { encoder_rate: config.encoder_rate, weight_decay: config.weight_decay };
-    let task = Task { precision, loss_weights: &loss_weights, descent, ..Task::plain(spec) };
+    let mixed_precision = precision != Precision::F32;
+    let task = Task { mixed_precision, loss_weights: &loss_weights, descent, ..Task::plain(spec) };
     let mut step = TrainingStep::new(task, usize::MAX, inputs.start.state(), 0, engine)?;
+    if step.precision() != precision {
+        return Err(format!("the step is computed in {}", step.precision().name()).into());
+    }
     for line in std::io::stdin().lines() {
         if line? != "round" {
             return Err("a training step has no label maps".into());

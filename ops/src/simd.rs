@@ -148,6 +148,8 @@ pub(super) trait Vector: Copy {
 
 /// Numbers as maps hold them: f32, or bf16 as raw bits.
 pub(super) trait Stored: Copy + Send + Sync {
+    const ZERO: Self;
+
     /// # Safety
     /// `LANES` numbers can be read from `from`.
     unsafe fn load<V: Vector>(token: V::Token, from: *const Self) -> V;
@@ -173,6 +175,8 @@ pub(super) trait Stored: Copy + Send + Sync {
 }
 
 impl Stored for f32 {
+    const ZERO: Self = 0.0;
+
     #[inline(always)]
     unsafe fn load<V: Vector>(token: V::Token, from: *const Self) -> V {
         // SAFETY: guaranteed by the caller.
@@ -186,6 +190,8 @@ impl Stored for f32 {
 }
 
 impl Stored for u16 {
+    const ZERO: Self = 0;
+
     #[inline(always)]
     unsafe fn load<V: Vector>(token: V::Token, from: *const Self) -> V {
         // SAFETY: guaranteed by the caller.

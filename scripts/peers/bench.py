@@ -39,6 +39,7 @@ BF16_AGREEMENT = {"seed": 0.98, "pretrained": 0.85}
 # Contestants by what the tables call them; the first is what the others are compared with.
 STEP = {
     "**lookbook, native**": "native",
+    "**lookbook, native, bf16**": "native-bf16",
     "**lookbook, portable**": "portable",
     "Keras / TensorFlow": "keras-step",
     "PyTorch": "torch-eager-step",
@@ -59,7 +60,7 @@ PREDICTION = {
     "PyTorch, torch.compile, bf16": "torch-compile-bf16-prediction",
 }
 # A step of so many photos takes too long for the other forms.
-FORMS_OF_16 = ("native", "portable", "keras-step", "torch-eager-step")
+FORMS_OF_16 = ("native", "native-bf16", "portable", "keras-step", "torch-eager-step")
 # The machine's own rate, measured beside them.
 SGEMM = {"SGEMM": "sgemm"}
 

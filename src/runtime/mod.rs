@@ -46,17 +46,33 @@ fn instructions(choice: InstructionsChoice) -> Result<Instructions> {
     })
 }
 
+/// The precision of a training step in mixed precision: f16 in the portable dialect; bf16 in the native one, or f32 if this
+/// processor, or the selected instructions, cannot compute in bf16.
+#[must_use]
+pub fn mixed_precision(dialect: Dialect, engine: Engine) -> Precision {
+    match dialect {
+        Dialect::Portable => Precision::F16,
+        Dialect::Native if computes_bf16(engine.instructions) => Precision::Bf16,
+        Dialect::Native => Precision::F32,
+    }
+}
+
+/// Whether this processor, with these instructions, computes in bf16.
+fn computes_bf16(choice: InstructionsChoice) -> bool {
+    matches!(instructions(choice), Ok(Instructions::Avx512(_))) && operators::has_bf16()
+}
+
 /// Resolves the precision of label maps for an engine on this processor.
 ///
 /// # Errors
 /// [`Error::Config`] if bfloat16 is requested but not available.
 pub fn precision(choice: PrecisionChoice, engine: Engine) -> Result<Precision> {
-    let best = matches!(instructions(engine.instructions)?, Instructions::Avx512(_));
+    instructions(engine.instructions)?;
     let problem = match engine {
         Engine { device: Device::Cuda, .. } | Engine { dialect: DialectChoice::Portable, .. } => {
             "bf16 needs native operators on the CPU"
         }
-        _ if !(best && operators::has_bf16()) => {
+        _ if !computes_bf16(engine.instructions) => {
             "this processor has no AVX-512-BF16, or other instructions are selected"
         }
         _ => return Ok(if choice == PrecisionChoice::F32 { Precision::F32 } else { Precision::Bf16 }),

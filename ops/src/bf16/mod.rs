@@ -4,12 +4,14 @@
 //! 3 channels get a fourth one of zeros. The last layer outputs f32. Requires AVX-512-BF16.
 
 mod convolution;
+mod elements;
 mod pool;
 mod product;
 mod up;
 mod vector;
 
 pub use convolution::{Bf16Maps, bf16_convolution, bf16_convolution_input_gradient, bf16_convolution_weight_gradient};
+pub use elements::{bf16_add, bf16_round};
 pub use pool::bf16_max_pool;
 pub use up::{bf16_up_convolution, bf16_up_convolution_input_gradient, bf16_up_convolution_weight_gradient};
 pub use vector::Element;

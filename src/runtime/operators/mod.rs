@@ -20,7 +20,9 @@
 //! | `HeadLabels` | maps, weight, bias | label map u8, pixels of each category i32 `[batch, maps]` |
 //! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16PointwiseConvolution`, `Bf16DepthwiseConvolution`, `Bf16MaxPool`, `Bf16UpConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
 //! | `Bf16LastConvolution` | as `Bf16Convolution` | maps, f32 |
-//! | `Bf16Wide` | maps, bf16 | maps, f32 |
+//! | `Bf16ConvolutionGradient`, `Bf16PhotoConvolutionGradient`, `Bf16MaxPoolGradient`, `Bf16UpConvolutionGradient`, `Bf16HeadLoss` | as those without `Bf16`, maps and their gradients bf16 | the same, gradients of maps bf16 |
+//! | `Bf16Add` | two gradients of the same maps, bf16 | their sum, bf16 |
+//! | `Bf16Wide`, `Bf16Narrow` | maps, bf16 and f32 | maps, f32 and bf16 |
 //! | `Adam` | gradient, weights, first and second moment, step, learning rate, optional factors of the learning rate and decays of the weights | weights, first and second moment |
 //!
 //! Maps are f32 `[batch, rows, columns, channels]`; the second maps of a convolution have channels of their own. The
@@ -47,7 +49,7 @@ use std::sync::{Mutex, PoisonError};
 use ort::operator::{
     BoxedKernel, ComputeContext, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
 };
-use ort::value::{TensorElementType, ValueRef, ValueRefMut};
+use ort::value::{PrimitiveTensorElementType, TensorElementType, ValueRef, ValueRefMut};
 
 use crate::graph::builder::DOMAIN;
 use crate::graph::parameters::VARIANCE_EPSILON;
@@ -56,7 +58,7 @@ use crate::labels::{CATEGORY_COUNT, MAX_CATEGORIES};
 use lookbook_ops::adam::{Adam, AdamInputs};
 use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
 use lookbook_ops::depthwise::Depthwise;
-use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadLoss, LABEL_SCALES, MAPS, MAX_MAPS};
+use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadGradients, HeadLoss, LABEL_SCALES, MAPS, MAX_MAPS};
 use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
 use lookbook_ops::pointwise::{pointwise, pointwise_input_gradient, pointwise_weight_gradient};
 use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
@@ -164,7 +166,7 @@ const OPERATORS: [Signature; 18] = [
         name: "HeadLoss",
         inputs: &[F32, F32, F32, U8, Optional, Optional, Optional],
         outputs: &[F32; 6],
-        compute: learn,
+        compute: |call| learn(call, Head::<f32>::learn),
     },
     Signature { name: "HeadEvaluation", inputs: &[F32, F32, F32, U8], outputs: &[F32, F32, U8], compute: evaluate },
     Signature { name: "HeadLabels", inputs: &[F32; 3], outputs: &[U8, I32], compute: label },
@@ -695,7 +697,11 @@ fn up_back(call: &Call<'_>) -> ort::Result<()> {
     Ok(())
 }
 
-fn learn(call: &Call<'_>) -> ort::Result<()> {
+/// `learn_from` is [`Head::learn`] of maps of either kind.
+fn learn<T: PrimitiveTensorElementType>(
+    call: &Call<'_>,
+    learn_from: impl FnOnce(&Head<'_, T>, Workers<'_>, HeadLoss<'_>, &[u8], &mut [T]) -> HeadGradients,
+) -> ort::Result<()> {
     let [maps, weight, bias, labels] = [call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?];
     let [weights, dice, smoothing] = [call.context.input(4)?, call.context.input(5)?, call.context.input(6)?];
     let shape = shape_of(&maps)?;
@@ -709,7 +715,8 @@ fn learn(call: &Call<'_>) -> ort::Result<()> {
         loss = HeadLoss::Softmax { weights: floats(weights)?, dice, smoothing };
     }
     let mut gradient = call.output(4, dims(shape))?;
-    let learnt = head.learn(call.workers, loss, bytes(&labels)?, floats_mut(&mut gradient)?);
+    let of_maps = gradient.try_extract_tensor_mut::<T>()?.1;
+    let learnt = learn_from(&head, call.workers, loss, bytes(&labels)?, of_maps);
     call.scalar_output(0, learnt.loss)?;
     call.scalar_output(1, learnt.pixel_accuracy)?;
     call.output(2, dims_of(&weight))?.try_extract_tensor_mut::<f32>()?.1.copy_from_slice(&learnt.weight);
@@ -746,7 +753,11 @@ fn label(call: &Call<'_>) -> ort::Result<()> {
     Ok(())
 }
 
-fn head<'a>(call: &Call<'_>, shape: Shape, [maps, weight, bias]: [&'a ValueRef<'_>; 3]) -> ort::Result<Head<'a>> {
+fn head<'a, T: PrimitiveTensorElementType>(
+    call: &Call<'_>,
+    shape: Shape,
+    [maps, weight, bias]: [&'a ValueRef<'_>; 3],
+) -> ort::Result<Head<'a, T>> {
     if !HEAD_CHANNELS.contains(&shape.channels) {
         return Err(ort::Error::new(format!(
             "its maps have {} channels, not one of {HEAD_CHANNELS:?}",
@@ -766,7 +777,8 @@ fn head<'a>(call: &Call<'_>, shape: Shape, [maps, weight, bias]: [&'a ValueRef<'
         let maps = [shape.rows, shape.columns];
         return Err(ort::Error::new(format!("the attribute 'photo' is {photo:?}, not within maps of {maps:?}")));
     }
-    Ok(Head { shape, maps: count, input: floats(maps)?, weight: floats(weight)?, bias: floats(bias)?, photo })
+    let input = maps.try_extract_tensor::<T>()?.1;
+    Ok(Head { shape, maps: count, input, weight: floats(weight)?, bias: floats(bias)?, photo })
 }
 
 fn adam(call: &Call<'_>) -> ort::Result<()> {
