@@ -154,6 +154,22 @@ pub(super) trait Stored: Copy + Send + Sync {
     /// # Safety
     /// `LANES` numbers can be written to `to`.
     unsafe fn store<V: Vector>(values: V, to: *mut Self);
+
+    /// Loads the first `LANES` elements of a slice.
+    #[inline(always)]
+    fn of<V: Vector>(token: V::Token, slice: &[Self]) -> V {
+        assert!(slice.len() >= V::LANES);
+        // SAFETY: the slice is long enough.
+        unsafe { Self::load(token, slice.as_ptr()) }
+    }
+
+    /// Stores into the first `LANES` elements of a slice.
+    #[inline(always)]
+    fn put<V: Vector>(values: V, slice: &mut [Self]) {
+        assert!(slice.len() >= V::LANES);
+        // SAFETY: the slice is long enough.
+        unsafe { Self::store(values, slice.as_mut_ptr()) }
+    }
 }
 
 impl Stored for f32 {
