@@ -15,25 +15,23 @@ pub enum Activation {
 
 /// The way back through the activation whose output are `maps`: a gradient is zero wherever they are not positive, and for
 /// [`Activation::Relu6`] wherever they are not below 6 either.
-///
-/// The maps are f32, or bf16 as raw bits.
 #[derive(Debug, Clone, Copy)]
-pub struct Mask<'a, E = f32> {
+pub struct Mask<'a, T = f32> {
     /// The activation.
     pub activation: Activation,
     /// Its output, laid out like the gradient.
-    pub maps: &'a [E],
+    pub maps: &'a [T],
 }
 
-impl<'a, E> Mask<'a, E> {
+impl<'a, T> Mask<'a, T> {
     /// The mask of a `ReLU`'s output.
     #[must_use]
-    pub fn relu(maps: &'a [E]) -> Self {
+    pub fn relu(maps: &'a [T]) -> Self {
         Self { activation: Activation::Relu, maps }
     }
 
     /// The mask of a part of the maps.
-    pub(super) fn map(self, part: impl FnOnce(&'a [E]) -> &'a [E]) -> Self {
+    pub(super) fn map(self, part: impl FnOnce(&'a [T]) -> &'a [T]) -> Self {
         Self { maps: part(self.maps), ..self }
     }
 }
@@ -60,21 +58,22 @@ impl Activation {
     }
 }
 
-/// What is done to a sum before it is written. Slices are laid out like what is written.
+/// What is done to a sum before it is written. Slices are laid out like what is written; `T` is how they hold
+/// their numbers.
 #[derive(Clone, Copy)]
-pub(super) enum Finish<'a, E = f32> {
+pub(super) enum Finish<'a, T = f32> {
     /// Of an output: the activation, then the residual connection is added.
-    Output { activation: Activation, residual: Option<&'a [E]> },
+    Output { activation: Activation, residual: Option<&'a [T]> },
     /// Of a gradient: the one that comes through a skip connection is added, then both go through the mask.
-    Gradient { skip: Option<&'a [E]>, mask: Option<Mask<'a, E>> },
+    Gradient { skip: Option<&'a [T]>, mask: Option<Mask<'a, T>> },
 }
 
-impl<'a, E: Stored> Finish<'a, E> {
+impl<'a, T: Stored> Finish<'a, T> {
     /// The sum as it is.
     pub(super) const PLAIN: Self = Self::Output { activation: Activation::None, residual: None };
 
     /// The same with a part of each slice.
-    pub(super) fn map(self, part: impl Fn(&'a [E]) -> &'a [E]) -> Self {
+    pub(super) fn map(self, part: impl Fn(&'a [T]) -> &'a [T]) -> Self {
         match self {
             Self::Output { activation, residual } => Self::Output { activation, residual: residual.map(part) },
             Self::Gradient { skip, mask } => {
@@ -85,7 +84,7 @@ impl<'a, E: Stored> Finish<'a, E> {
 
     /// Whether all slices have this length.
     pub(super) fn fits(&self, len: usize) -> bool {
-        let of = |slice: Option<&[E]>| slice.is_none_or(|it| it.len() == len);
+        let of = |slice: Option<&[T]>| slice.is_none_or(|it| it.len() == len);
         match self {
             Self::Output { residual, .. } => of(*residual),
             Self::Gradient { skip, mask } => of(*skip) && of(mask.map(|it| it.maps)),
@@ -116,17 +115,17 @@ impl<'a, E: Stored> Finish<'a, E> {
             Self::Output { activation, residual } => {
                 let output = activation.of(sum);
                 match residual {
-                    Some(residual) => output.plus(E::of(sum.token(), &residual[place..])),
+                    Some(residual) => output.plus(T::of(sum.token(), &residual[place..])),
                     None => output,
                 }
             }
             Self::Gradient { skip, mask } => {
                 let gradient = match skip {
-                    Some(skip) => sum.plus(E::of(sum.token(), &skip[place..])),
+                    Some(skip) => sum.plus(T::of(sum.token(), &skip[place..])),
                     None => sum,
                 };
                 match mask {
-                    Some(mask) => mask.activation.back(gradient, E::of(sum.token(), &mask.maps[place..])),
+                    Some(mask) => mask.activation.back(gradient, T::of(sum.token(), &mask.maps[place..])),
                     None => gradient,
                 }
             }
