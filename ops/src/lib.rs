@@ -48,38 +48,28 @@ pub struct Workers<'a> {
 }
 
 impl Workers<'_> {
-    /// As [`sum_over_bands`].
+    /// Sums `len` numbers over all bands of the maps: `add` adds the contribution of one band. The bands are split into
+    /// [`PARTS_PER_THREAD`] parts per thread; each part is summed in order, and then the parts are summed in order, so
+    /// the result depends only on the number of threads.
     fn sum_over_bands(&self, shape: Shape, len: usize, add: impl Fn(maps::Band, &mut [f32]) + Sync) -> Vec<f32> {
-        sum_over_bands(self.spread, shape, len, add)
-    }
-}
-
-/// Sums `len` numbers over all bands of the maps: `add` adds the contribution of one band. The bands are split into
-/// [`PARTS_PER_THREAD`] parts per thread; each part is summed in order, and then the parts are summed in order, so the
-/// result depends only on the number of threads.
-fn sum_over_bands(
-    spread: &dyn Spread,
-    shape: Shape,
-    len: usize,
-    add: impl Fn(maps::Band, &mut [f32]) + Sync,
-) -> Vec<f32> {
-    let bands = maps::Band::all(shape, spread.threads());
-    let share = bands.len().div_ceil(spread.threads() * PARTS_PER_THREAD);
-    let parts: Vec<_> = bands.chunks(share).collect();
-    let mut sums = vec![0.0; parts.len() * len];
-    spread::spread_items(spread, sums.chunks_exact_mut(len).collect(), |index, sums| {
-        for band in parts[index] {
-            add(*band, sums);
+        let bands = maps::Band::all(shape, self.spread.threads());
+        let share = bands.len().div_ceil(self.spread.threads() * PARTS_PER_THREAD);
+        let parts: Vec<_> = bands.chunks(share).collect();
+        let mut sums = vec![0.0; parts.len() * len];
+        spread::spread_items(self.spread, sums.chunks_exact_mut(len).collect(), |index, sums| {
+            for band in parts[index] {
+                add(*band, sums);
+            }
+        });
+        let (total, others) = sums.split_at_mut(len);
+        for sums in others.chunks_exact(len) {
+            for (total, sum) in total.iter_mut().zip(sums) {
+                *total += sum;
+            }
         }
-    });
-    let (total, others) = sums.split_at_mut(len);
-    for sums in others.chunks_exact(len) {
-        for (total, sum) in total.iter_mut().zip(sums) {
-            *total += sum;
-        }
+        sums.truncate(len);
+        sums
     }
-    sums.truncate(len);
-    sums
 }
 
 /// Parts of a sum per thread: more parts balance the load better, but cost more memory.
