@@ -1,6 +1,8 @@
-//! The bf16 operators for prediction.
+//! The bf16 operators: those of prediction, and by [`encoder`] those that training adds for an encoder.
 
-use super::{Activation, Bf16, Call, F32, OptionalBf16, Signature, U8, ValueRef, ValueRefMut};
+mod encoder;
+
+use super::{Activation, Bf16, Call, F32, OptionalBf16, Shape, Signature, U8, ValueRef, ValueRefMut};
 use super::{depthwise_of, dims, dims_of, even, expect, features_of, floats, floats_mut, outputs_of};
 use super::{pointwise_outputs_of, pooled_shape, second_of, shape_of, up_outputs_of, up_shape};
 use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, Element, bf16_convolution, bf16_max_pool};
@@ -15,7 +17,9 @@ fn token() -> ort::Result<Avx512Bf16> {
     Avx512Bf16::detect().ok_or_else(|| ort::Error::new("this processor has no AVX-512-BF16"))
 }
 
-pub(super) const OPERATORS: &[Signature] = &[
+pub(super) const OPERATORS: &[&[Signature]] = &[FORWARD, encoder::OPERATORS];
+
+const FORWARD: &[Signature] = &[
     Signature {
         name: "Bf16Convolution",
         inputs: &[Bf16, F32, F32, OptionalBf16],
@@ -47,6 +51,13 @@ fn halves<'a>(value: &'a ValueRef<'_>) -> ort::Result<&'a [u16]> {
 
 fn halves_mut<'a>(value: &'a mut ValueRefMut<'_>) -> ort::Result<&'a mut [u16]> {
     Ok(value.try_extract_tensor_mut::<u16>()?.1)
+}
+
+/// The elements of an optional input of this shape.
+fn optional_halves<'a>(value: Option<&'a ValueRef<'_>>, what: &str, shape: Shape) -> ort::Result<Option<&'a [u16]>> {
+    let Some(value) = value else { return Ok(None) };
+    expect(value, what, dims(shape))?;
+    halves(value).map(Some)
 }
 
 fn convolve<E: Element + PrimitiveTensorElementType>(call: &Call<'_>) -> ort::Result<()> {
@@ -88,13 +99,7 @@ fn pointwise(call: &Call<'_>) -> ort::Result<()> {
     let shape = features_of(&maps)?;
     let out = pointwise_outputs_of(&weight, shape.channels)?;
     expect(&bias, "bias", [out])?;
-    let residual = match &residual {
-        Some(residual) => {
-            expect(residual, "residual", dims(shape.with_channels(out)))?;
-            Some(halves(residual)?)
-        }
-        None => None,
-    };
+    let residual = optional_halves(residual.as_ref(), "residual", shape.with_channels(out))?;
     let parameters = [floats(&weight)?, floats(&bias)?];
     let mut output = call.output(0, dims(shape.with_channels(out)))?;
     let (fused, output) = ((call.activation(Activation::None)?, residual), halves_mut(&mut output)?);
