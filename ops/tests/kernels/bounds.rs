@@ -40,7 +40,7 @@ fn random(len: usize) -> Vec<f32> {
     (0..len).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
-fn shapes(channels: usize) -> impl Iterator<Item = Shape> {
+pub(super) fn shapes(channels: usize) -> impl Iterator<Item = Shape> {
     SIZES.into_iter().map(move |[batch, rows, columns]| Shape { batch, rows, columns, channels })
 }
 

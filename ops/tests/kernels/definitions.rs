@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 /// Photos, rows, columns: narrower than a block, exactly a block, and with a remainder.
 pub(super) const SIZES: [[usize; 3]; 6] = [[1, 1, 1], [2, 3, 2], [1, 5, 7], [2, 9, 20], [1, 4, 23], [1, 19, 41]];
 
-fn every_instructions(check: impl Fn(Workers<'_>)) {
+pub(super) fn every_instructions(check: impl Fn(Workers<'_>)) {
     for instructions in crate::instructions() {
         check(Workers { instructions, spread: &Rayon });
     }
@@ -119,10 +119,10 @@ fn masked(activation: Activation, gradient: f64, output: f32) -> f64 {
     if passes { gradient } else { 0.0 }
 }
 
-const ACTIVATIONS: [Activation; 3] = [Activation::None, Activation::Relu, Activation::Relu6];
+pub(super) const ACTIVATIONS: [Activation; 3] = [Activation::None, Activation::Relu, Activation::Relu6];
 
 /// Numbers on both sides of the steps of all activations, and on the steps themselves.
-fn outputs_of_activations(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
+pub(super) fn outputs_of_activations(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
     (0..len).map(|_| [0.0, 6.0, rng.random_range(-2.0..8.0)][rng.random_range(0..3)]).collect()
 }
 

@@ -2,6 +2,8 @@
 //! stay within their buffers.
 
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+mod bf16_encoder;
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 mod bf16_gradients;
 mod bounds;
 mod definitions;

@@ -1,7 +1,9 @@
-//! The operators on bf16 maps.
+//! The bf16 operators: those of the layers of every network, and by [`encoder`] those that training adds for an encoder.
 
-use super::{Activation, Bf16, Call, F32, Mask, Optional, OptionalBf16, Shape, Signature, U8, ValueRef, ValueRefMut};
-use super::{activation_of, depthwise_of, dims, dims_of, even, expect, features_of, floats, floats_mut, learn};
+mod encoder;
+
+use super::{Activation, Bf16, Call, F32, Optional, OptionalBf16, Shape, Signature, U8, ValueRef, ValueRefMut};
+use super::{depthwise_of, dims, dims_of, even, expect, features_of, floats, floats_mut, learn};
 use super::{outputs_of, pointwise_outputs_of, pooled_shape, second_of, shape_of, up_outputs_of, up_shape};
 use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, Element, bf16_add, bf16_convolution, bf16_max_pool, bf16_round};
 use lookbook_ops::bf16::{bf16_convolution_input_gradient, bf16_convolution_weight_gradient, bf16_pointwise};
@@ -20,7 +22,9 @@ fn token() -> ort::Result<Avx512Bf16> {
     Avx512Bf16::detect().ok_or_else(|| ort::Error::new("this processor has no AVX-512-BF16"))
 }
 
-pub(super) const OPERATORS: &[Signature] = &[
+pub(super) const OPERATORS: &[&[Signature]] = &[FORWARD, encoder::OPERATORS];
+
+const FORWARD: &[Signature] = &[
     Signature {
         name: "Bf16Convolution",
         inputs: &[Bf16, F32, F32, OptionalBf16],
@@ -81,6 +85,13 @@ fn halves_mut<'a>(value: &'a mut ValueRefMut<'_>) -> ort::Result<&'a mut [u16]> 
     Ok(value.try_extract_tensor_mut::<u16>()?.1)
 }
 
+/// The elements of an optional input of this shape.
+fn optional_halves<'a>(value: Option<&'a ValueRef<'_>>, what: &str, shape: Shape) -> ort::Result<Option<&'a [u16]>> {
+    let Some(value) = value else { return Ok(None) };
+    expect(value, what, dims(shape))?;
+    halves(value).map(Some)
+}
+
 fn convolve<E: Element + PrimitiveTensorElementType>(call: &Call<'_>) -> ort::Result<()> {
     let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let second = call.context.input(3)?;
@@ -120,13 +131,7 @@ fn pointwise(call: &Call<'_>) -> ort::Result<()> {
     let shape = features_of(&maps)?;
     let out = pointwise_outputs_of(&weight, shape.channels)?;
     expect(&bias, "bias", [out])?;
-    let residual = match &residual {
-        Some(residual) => {
-            expect(residual, "residual", dims(shape.with_channels(out)))?;
-            Some(halves(residual)?)
-        }
-        None => None,
-    };
+    let residual = optional_halves(residual.as_ref(), "residual", shape.with_channels(out))?;
     let parameters = [floats(&weight)?, floats(&bias)?];
     let mut output = call.output(0, dims(shape.with_channels(out)))?;
     let (fused, output) = ((call.activation(Activation::None)?, residual), halves_mut(&mut output)?);
@@ -191,7 +196,7 @@ fn convolve_back(call: &Call<'_>) -> ort::Result<()> {
         second_output = Some(call.output(3, dims(second_shape))?);
     }
     weight_gradients(call, (shape, all_channels), &inputs, [&gradient, &weight])?;
-    let mask = if second.is_some() { None } else { mask(call, first, Activation::None)? };
+    let mask = if second.is_some() { None } else { call.mask(first, Activation::None)? };
     let outputs = [halves_mut(&mut output)?, second_output.as_mut().map_or(Ok(&mut [][..]), halves_mut)?];
     let (gradient, weight) = (halves(&gradient)?, floats(&weight)?);
     bf16_convolution_input_gradient(token()?, call.workers.spread, shape, gradient, weight, mask, outputs);
@@ -219,12 +224,6 @@ fn weight_gradients(
     Ok(())
 }
 
-/// The way back through the activation whose output are these maps, `default` if the attribute is missing.
-fn mask<'a>(call: &Call<'_>, maps: &'a [u16], default: Activation) -> ort::Result<Option<Mask<'a, u16>>> {
-    let activation = activation_of("mask", call.attributes.mask, default)?;
-    Ok((activation != Activation::None).then_some(Mask { activation, maps }))
-}
-
 fn pool_back(call: &Call<'_>) -> ort::Result<()> {
     let [maps, gradient, skip] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let shape = features_of(&maps)?;
@@ -248,7 +247,7 @@ fn up_back(call: &Call<'_>) -> ort::Result<()> {
     let results = [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?];
     bf16_up_convolution_weight_gradient(token, spread, shape, maps, gradient, results);
     let mut output = call.output(2, dims(shape))?;
-    let (mask, output) = (mask(call, maps, Activation::Relu)?, halves_mut(&mut output)?);
+    let (mask, output) = (call.mask(maps, Activation::Relu)?, halves_mut(&mut output)?);
     bf16_up_convolution_input_gradient(token, spread, shape, gradient, weight, mask, output);
     Ok(())
 }

@@ -19,6 +19,7 @@
 //! | `HeadEvaluation` | maps, weight, bias, labels | loss, binary cross-entropy, label map u8 |
 //! | `HeadLabels` | maps, weight, bias | label map u8, pixels of each category i32 `[batch, maps]` |
 //! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16PointwiseConvolution`, `Bf16DepthwiseConvolution`, `Bf16MaxPool`, `Bf16UpConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
+//! | `Bf16PointwiseConvolutionGradient`, `Bf16DepthwiseConvolutionGradient`, `Bf16BatchNorm`, `Bf16BatchNormGradient` | as those without `Bf16`, maps and their gradients bf16 | as those without `Bf16`, maps and their gradients bf16 |
 //! | `Bf16LastConvolution` | as `Bf16Convolution` | maps, f32 |
 //! | `Bf16ConvolutionGradient`, `Bf16PhotoConvolutionGradient`, `Bf16MaxPoolGradient`, `Bf16UpConvolutionGradient`, `Bf16HeadLoss` | as those without `Bf16`, maps and their gradients bf16 | the same, gradients of maps bf16 |
 //! | `Bf16Add` | two gradients of the same maps, bf16 | their sum, bf16 |
@@ -75,7 +76,7 @@ const _: () = assert!(
 /// # Errors
 /// The error from ONNX Runtime.
 pub fn domain(instructions: Instructions, threads: usize) -> ort::Result<OperatorDomain> {
-    let operators = OPERATORS.iter().chain(bf16::OPERATORS);
+    let operators = OPERATORS.iter().chain(bf16::OPERATORS.iter().copied().flatten());
     operators
         .fold(OperatorDomain::new(DOMAIN), |domain, signature| domain?.add(Native { signature, instructions, threads }))
 }
@@ -333,7 +334,7 @@ impl Call<'_> {
     }
 
     /// The way back through the activation whose output are these maps, `default` if the attribute is missing.
-    fn mask<'a>(&self, maps: &'a [f32], default: Activation) -> ort::Result<Option<Mask<'a>>> {
+    fn mask<'a, T>(&self, maps: &'a [T], default: Activation) -> ort::Result<Option<Mask<'a, T>>> {
         let activation = activation_of("mask", self.attributes.mask, default)?;
         Ok((activation != Activation::None).then_some(Mask { activation, maps }))
     }
@@ -819,7 +820,7 @@ fn adam(call: &Call<'_>) -> ort::Result<()> {
 #[cfg(not(all(target_arch = "x86_64", not(feature = "portable"))))]
 mod bf16 {
     /// No bf16 operators without the instructions.
-    pub(super) const OPERATORS: &[super::Signature] = &[];
+    pub(super) const OPERATORS: &[&[super::Signature]] = &[];
 
     pub(super) fn is_available() -> bool {
         false
