@@ -247,12 +247,13 @@ impl Depthwise {
         (0..self.kernel).filter_map(move |tap| Some((tap, (start + tap).checked_sub(top).filter(|it| *it < rows)?)))
     }
 
-    /// Rows of taps by which an input row is read, and the output rows that read it.
+    /// Rows of taps by which an input row is read, and the output rows that read it, top to bottom: the last is the one
+    /// whose successor is read next.
     fn readers_of(&self, row: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
         let (stride, rows, start) = (self.stride, self.output_shape().rows, row + self.pads[0]);
         let reader =
             move |tap: usize| start.checked_sub(tap).filter(|it| it.is_multiple_of(stride)).map(|it| it / stride);
-        (0..self.kernel).filter_map(move |tap| Some((tap, reader(tap).filter(|it| *it < rows)?)))
+        (0..self.kernel).rev().filter_map(move |tap| Some((tap, reader(tap).filter(|it| *it < rows)?)))
     }
 
     /// Weights as `[k, taps, channels]`: for each row of taps and each tap of a sweep those at `place`.
@@ -546,6 +547,50 @@ impl<E: Stored, const K: usize, const S: usize> OfKernel<'_, E, K, S> {
         bias.put(&mut self.0.bias[channel..]);
     }
 
+    /// Adds what `P` pixels give to the sums of `L` lines of a row from `line` on.
+    ///
+    /// # Safety
+    /// The lengths are as `run` checks them, `channel` and the lanes after it lie within a pixel, and all taps of the pixels
+    /// within the lines.
+    #[inline(always)]
+    unsafe fn pixels<V: Vector, const L: usize, const P: usize>(
+        &self,
+        token: V::Token,
+        (row, line): (&TapRow<'_, E>, usize),
+        pixel: usize,
+        channel: usize,
+        sums: &mut [[V; K]; L],
+    ) {
+        let TapSums { first, columns, channels, .. } = self.0;
+        let start = ((pixel * S) as isize + first) as usize * channels + channel;
+        // SAFETY: guaranteed by the caller; whether a place exists does not matter to a prefetch.
+        unsafe {
+            let from = row.gradient.as_ptr().add(pixel * channels + channel);
+            let mut gradients = [V::splat(token, 0.0); P];
+            for (p, gradient) in gradients.iter_mut().enumerate() {
+                *gradient = E::load::<V>(token, from.add(p * channels));
+                // What the next row reads.
+                V::prefetch(token, from.wrapping_add(row.gradient.len() + p * channels));
+            }
+            for at in 0..P * S * S {
+                let place = start + (K - S + at % (P * S) + (1 + at / (P * S)) * columns) * channels;
+                V::prefetch(token, row.lines[line + L - 1].as_ptr().wrapping_add(place));
+            }
+            for (at, sums) in sums.iter_mut().enumerate() {
+                let line = row.lines[line + at].as_ptr().add(start);
+                // Each column is loaded once for all pixels that read it.
+                for column in 0..(P - 1) * S + K {
+                    let value = E::load::<V>(token, line.add(column * channels));
+                    for (p, gradient) in gradients.iter().enumerate() {
+                        if column >= p * S && column - p * S < K {
+                            sums[column - p * S] = value.times_plus(*gradient, sums[column - p * S]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     /// The sums of `L` lines of a row from `line` on.
     #[inline(always)]
     fn block<V: Vector, const L: usize>(
@@ -560,26 +605,14 @@ impl<E: Stored, const K: usize, const S: usize> OfKernel<'_, E, K, S> {
         let gradient = row.gradient;
         let mut sums = [[V::splat(token, 0.0); K]; L];
         let lines: [&[E]; L] = std::array::from_fn(|at| row.lines[line + at]);
-        for pixel in inner.clone() {
-            // SAFETY: the lengths were checked by `run`, `channel` and the lanes after it lie within a pixel, and all
-            // taps of an inner pixel within the lines.
-            unsafe {
-                let from = gradient.as_ptr().add(pixel * channels + channel);
-                let gradient = E::load::<V>(token, from);
-                let start = ((pixel * S) as isize + first) as usize * channels + channel;
-                // What the next row reads.
-                V::prefetch(token, from.wrapping_add(row.gradient.len()));
-                for at in 0..S * S {
-                    let place = start + (K - S + at % S + (1 + at / S) * columns) * channels;
-                    V::prefetch(token, lines[L - 1].as_ptr().wrapping_add(place));
-                }
-                for (sums, line) in sums.iter_mut().zip(lines) {
-                    let line = line.as_ptr().add(start);
-                    for (tap, sum) in sums.iter_mut().enumerate() {
-                        *sum = E::load::<V>(token, line.add(tap * channels)).times_plus(gradient, *sum);
-                    }
-                }
-            }
+        let blocks = inner.start..inner.end - inner.len() % BLOCK;
+        for pixel in blocks.clone().step_by(BLOCK) {
+            // SAFETY: all of the block's pixels are inner ones; everything else was checked by `run`.
+            unsafe { self.pixels::<V, L, BLOCK>(token, (row, line), pixel, channel, &mut sums) }
+        }
+        for pixel in blocks.end..inner.end {
+            // SAFETY: as above.
+            unsafe { self.pixels::<V, L, 1>(token, (row, line), pixel, channel, &mut sums) }
         }
         for pixel in (0..inner.start).chain(inner.end..gradient.len() / channels) {
             let gradient = E::of::<V>(token, &gradient[pixel * channels + channel..]);

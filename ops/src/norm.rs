@@ -25,7 +25,7 @@ pub fn batch_norm(
 }
 
 /// [`batch_norm`] of maps in bf16, as raw bits; its sums are f32.
-pub fn bf16_batch_norm(
+pub fn batch_norm_bf16(
     workers: Workers<'_>,
     shape: Shape,
     input: &[u16],
@@ -91,7 +91,7 @@ pub fn batch_norm_gradient(
 
 /// [`batch_norm_gradient`] of maps in bf16, as raw bits, which are those of the input and the gradient of the output; its
 /// sums are f32.
-pub fn bf16_batch_norm_gradient(
+pub fn batch_norm_gradient_bf16(
     workers: Workers<'_>,
     shape: Shape,
     maps: [&[u16]; 2],

@@ -7,7 +7,7 @@ use criterion::{Criterion, Throughput};
 use half::bf16;
 use lookbook_ops::bf16::{Avx512Bf16, bf16_pointwise, bf16_pointwise_input_gradient, bf16_pointwise_weight_gradient};
 use lookbook_ops::depthwise::Depthwise;
-use lookbook_ops::norm::{batch_norm, batch_norm_gradient, bf16_batch_norm, bf16_batch_norm_gradient};
+use lookbook_ops::norm::{batch_norm, batch_norm_gradient, batch_norm_bf16, batch_norm_gradient_bf16};
 use lookbook_ops::pointwise::{pointwise, pointwise_input_gradient, pointwise_weight_gradient};
 use lookbook_ops::{Activation, Mask, Rayon, Shape};
 
@@ -161,7 +161,7 @@ fn normalise(criterion: &mut Criterion, shape: Shape, name: &str) {
     group(criterion, "encoder_norm").throughput(elements()).bench_function(name, |it| it.iter(&mut run));
     let mut maps = vec![0; shape.len()];
     let fused = (Activation::Relu6, None);
-    let mut run = || bf16_batch_norm(workers(), shape, &half_input, parameters, EPSILON, fused, black_box(&mut maps));
+    let mut run = || batch_norm_bf16(workers(), shape, &half_input, parameters, EPSILON, fused, black_box(&mut maps));
     run();
     group(criterion, "encoder_norm_bf16").throughput(elements()).bench_function(name, |it| it.iter(&mut run));
     check_maps(&maps, &expected);
@@ -172,7 +172,7 @@ fn normalise(criterion: &mut Criterion, shape: Shape, name: &str) {
     group(criterion, "encoder_norm_gradient").throughput(elements()).bench_function(name, |it| it.iter(&mut run));
     let both = [&half_input[..], &half_gradient];
     let mut run =
-        || bf16_batch_norm_gradient(workers(), shape, both, &scale, statistics, EPSILON, black_box(&mut maps));
+        || batch_norm_gradient_bf16(workers(), shape, both, &scale, statistics, EPSILON, black_box(&mut maps));
     run();
     group(criterion, "encoder_norm_gradient_bf16").throughput(elements()).bench_function(name, |it| it.iter(&mut run));
     check_maps(&maps, &expected);

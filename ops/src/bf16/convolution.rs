@@ -168,7 +168,7 @@ pub fn bf16_convolution<E: Element>(
     if own < shape.channels {
         rows = rows.chunks_exact(own).flat_map(|pixel| pixel.iter().copied().chain([None])).collect();
     }
-    let packed = PackedPairs::new(weight, inputs.scale, &rows, [&columns, &[]]);
+    let packed = PackedPairs::new(token, weight, inputs.scale, &rows, [&columns, &[]]);
     let finish = Finish::Output { activation, residual: None };
     let bands = Band::all(shape, spread.threads());
     spread_items(spread, cut(&bands, shape.with_channels(out), output), |index, part| {
@@ -204,7 +204,7 @@ pub fn bf16_convolution_input_gradient(
     let rows: Vec<Option<usize>> = turned.map(Some).collect();
     let columns: Vec<usize> = (0..all_channels).map(|n| n * TAPS).collect();
     let widths = [shape.channels, all_channels - shape.channels];
-    let packed = PackedPairs::new(weight, 1.0, &rows, columns.split_at(widths[0]).into());
+    let packed = PackedPairs::new(token, weight, 1.0, &rows, columns.split_at(widths[0]).into());
     let no_bias = vec![0.0; all_channels];
     let bands = Band::all(shape, spread.threads());
     let [first, second] = inputs;

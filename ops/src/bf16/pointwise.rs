@@ -21,7 +21,7 @@ pub fn bf16_pointwise(
     let channels = shape.channels;
     let rows: Vec<Option<usize>> = (0..channels).map(Some).collect();
     let columns: Vec<usize> = (0..bias.len()).map(|n| n * channels).collect();
-    let weights = PackedPairs::new(weight, 1.0, &rows, [&columns, &[]]);
+    let weights = PackedPairs::new(token, weight, 1.0, &rows, [&columns, &[]]);
     let finish = Finish::Output { activation, residual };
     product(token, spread, shape, input, (&weights, bias), finish, output);
 }
@@ -40,7 +40,7 @@ pub fn bf16_pointwise_input_gradient(
     let gradient_shape = shape.with_channels(weight.len() / channels);
     let rows: Vec<Option<usize>> = (0..gradient_shape.channels).map(|k| Some(k * channels)).collect();
     let columns: Vec<usize> = (0..channels).collect();
-    let weights = PackedPairs::new(weight, 1.0, &rows, [&columns, &[]]);
+    let weights = PackedPairs::new(token, weight, 1.0, &rows, [&columns, &[]]);
     let finish = Finish::Gradient { skip, mask };
     let no_bias = vec![0.0; channels];
     product(token, spread, gradient_shape, output_gradient, (&weights, &no_bias), finish, input_gradient);

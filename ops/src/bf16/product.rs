@@ -4,7 +4,7 @@ use super::vector::{Element, PairVector};
 use super::{Avx512Bf16, rounded};
 use crate::activation::Finish;
 use crate::product::tile_widths;
-use crate::simd::Vector;
+use crate::simd::{Job, Simd, Stored, Vector};
 use crate::x86::{Of8, Of16};
 
 /// A matrix of weights in pairs of rows, tile by tile of columns.
@@ -20,22 +20,69 @@ pub(super) struct PackedPairs {
 impl PackedPairs {
     /// Packs the matrix whose element in row k and column n is `tensor[rows[k] + columns[n]]`; rows without a position
     /// are zero. The columns belong to one or two outputs; no tile straddles them.
-    pub(super) fn new(tensor: &[f32], scale: f32, rows: &[Option<usize>], outputs: [&[usize]; 2]) -> Self {
+    pub(super) fn new(
+        token: Avx512Bf16,
+        tensor: &[f32],
+        scale: f32,
+        rows: &[Option<usize>],
+        outputs: [&[usize]; 2],
+    ) -> Self {
         let widths: Vec<usize> = outputs.iter().flat_map(|it| tile_widths(true, it.len())).collect();
-        let element = |row: Option<usize>, column: usize| row.map_or(0, |row| rounded(tensor[row + column] * scale));
+        let columns = outputs.concat();
         let (pairs, rest) = rows.as_chunks::<2>();
         assert!(rest.is_empty(), "channels come in pairs");
-        let columns = outputs.concat();
-        let mut weights = Vec::with_capacity(rows.len() * columns.len());
-        let mut tiles = &columns[..];
+        // All at once: this way several are rounded by one instruction.
+        let halves = token.instructions().run(Rounded { tensor, scale });
+        let mut weights = vec![0; rows.len() * columns.len()];
+        let (mut tiles, mut packed) = (&columns[..], &mut weights[..]);
         for &width in &widths {
             let (tile, others) = tiles.split_at(width);
             tiles = others;
-            for pair in pairs {
-                weights.extend(tile.iter().flat_map(|&column| pair.map(|row| element(row, column))));
+            let (of_tile, others) = packed.split_at_mut(rows.len() * width);
+            packed = others;
+            for (pair, to) in pairs.iter().zip(of_tile.chunks_exact_mut(2 * width)) {
+                pack_pair(&halves, *pair, tile, to);
             }
         }
         Self { weights, depth: rows.len(), outputs: columns.len(), widths }
+    }
+}
+
+/// A pair of rows of a tile, `[columns, 2]`.
+fn pack_pair(halves: &[u16], pair: [Option<usize>; 2], columns: &[usize], to: &mut [u16]) {
+    let to = to.as_chunks_mut::<2>().0.iter_mut().zip(columns);
+    match pair {
+        // Side by side, as those of a 1x1 convolution are: moved as one.
+        [Some(first), Some(second)] if second == first + 1 => {
+            to.for_each(|(to, column)| to.copy_from_slice(&halves[first + column..][..2]));
+        }
+        [Some(first), Some(second)] => to.for_each(|(to, column)| *to = [halves[first + column], halves[second + column]]),
+        _ => to.for_each(|(to, column)| *to = pair.map(|row| row.map_or(0, |row| halves[row + column]))),
+    }
+}
+
+/// The nearest bf16 numbers, times `scale`.
+struct Rounded<'a> {
+    tensor: &'a [f32],
+    scale: f32,
+}
+
+impl Job for Rounded<'_> {
+    type Output = Vec<u16>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Vec<u16> {
+        let mut halves = vec![0; self.tensor.len()];
+        let (numbers, rest) = self.tensor.as_chunks::<8>();
+        let (to, rest_to) = halves.as_chunks_mut::<8>();
+        for (numbers, to) in numbers.iter().zip(to) {
+            let numbers = S::Eight::of(simd.eight(), numbers);
+            u16::put(numbers.times(numbers.all(self.scale)), to);
+        }
+        for (number, to) in rest.iter().zip(rest_to) {
+            *to = rounded(number * self.scale);
+        }
+        halves
     }
 }
 

@@ -24,7 +24,7 @@ pub fn bf16_up_convolution(
     let columns: Vec<usize> = (0..2 * out).map(|n| n % out * 4 + n / out).collect();
     let packed = [0, 1].map(|row| {
         let rows: Vec<Option<usize>> = (0..channels).map(|k| Some(k * out * 4 + 2 * row)).collect();
-        PackedPairs::new(weight, 1.0, &rows, [&columns, &[]])
+        PackedPairs::new(token, weight, 1.0, &rows, [&columns, &[]])
     });
     let bias = [bias, bias].concat();
     let bands = Band::all(shape, spread.threads());
@@ -60,7 +60,7 @@ pub fn bf16_up_convolution_input_gradient(
     // Rows of the matrix: the four pixels in row order, each with its output channels.
     let rows: Vec<Option<usize>> = (0..4 * out).map(|k| Some(k % out * 4 + k / out)).collect();
     let columns: Vec<usize> = (0..channels).map(|n| n * out * 4).collect();
-    let packed = PackedPairs::new(weight, 1.0, &rows, [&columns, &[]]);
+    let packed = PackedPairs::new(token, weight, 1.0, &rows, [&columns, &[]]);
     let no_bias = vec![0.0; channels];
     let bands = Band::all(shape, spread.threads());
     spread_items(spread, cut(&bands, shape, input), |index, part| {

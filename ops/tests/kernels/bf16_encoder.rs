@@ -4,32 +4,19 @@
 use lookbook_ops::bf16::{Avx512Bf16, bf16_pointwise, bf16_pointwise_input_gradient, bf16_pointwise_weight_gradient};
 use lookbook_ops::depthwise::Depthwise;
 use lookbook_ops::maps::Shape;
-use lookbook_ops::norm::{batch_norm, batch_norm_gradient, bf16_batch_norm, bf16_batch_norm_gradient};
+use lookbook_ops::norm::{batch_norm, batch_norm_gradient, batch_norm_bf16, batch_norm_gradient_bf16};
 use lookbook_ops::pointwise::{pointwise, pointwise_input_gradient, pointwise_weight_gradient};
 use lookbook_ops::{Activation, Instructions, Mask, Rayon, Workers};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::bf16_gradients::{assert_rounded, assert_summed, assert_written, blank, halves, weights, wide};
 use super::bounds::{ThreadATask, shapes};
 use super::definitions::of_bf16::{bits, floats, rounded, token};
-use super::definitions::{ACTIVATIONS, SIZES, assert_close, every_instructions, outputs_of_activations, random};
-use super::guarded::{Guard, Guarded};
+use super::definitions::{ACTIVATIONS, SIZES, every_instructions, outputs_of_activations, random};
+use super::guarded::Guard;
 
 const EPSILON: f32 = 1e-3;
-
-/// Asserts agreement within half a place of bf16, and what sums in f32 may differ by in another order: 1e-5 of the largest.
-fn assert_rounded(what: &str, found: &[u16], expected: &[f32]) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let largest = expected.iter().fold(1e-3_f32, |largest, it| largest.max(it.abs()));
-    for (at, (found, expected)) in floats(found).iter().zip(expected).enumerate() {
-        let most = expected.abs() / 256.0 + 1e-5 * largest;
-        assert!((found - expected).abs() <= most, "{what}: element {at} is {found}, not {expected}");
-    }
-}
-
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&it| f64::from(it)).collect()
-}
 
 fn check_pointwise(token: Avx512Bf16, shape: Shape, out: usize) {
     let workers = Workers { instructions: Instructions::best(), spread: &Rayon };
@@ -71,8 +58,8 @@ fn check_pointwise(token: Avx512Bf16, shape: Shape, out: usize) {
     pointwise_weight_gradient(workers, shape, &input, &gradient, [&mut of_weight, &mut of_bias]);
     let results = [&mut found_weight[..], &mut found_bias];
     bf16_pointwise_weight_gradient(token, &Rayon, shape, &half_input, &half_gradient, results);
-    assert_close(&format!("{what}: weight gradient"), &found_weight, &wide(&of_weight));
-    assert_close(&format!("{what}: bias gradient"), &found_bias, &wide(&of_bias));
+    assert_summed(&format!("{what}: weight gradient"), &found_weight, &of_weight);
+    assert_summed(&format!("{what}: bias gradient"), &found_bias, &of_bias);
 }
 
 #[test]
@@ -145,7 +132,7 @@ fn batch_norm_and_its_gradient_are_those_of_f32() {
                 let fused = (activation, is_added.then_some(&residual[..]));
                 statistics = batch_norm(workers, shape, &input, parameters, EPSILON, fused, &mut expected);
                 let fused = (activation, is_added.then_some(half_residual));
-                let same = bf16_batch_norm(workers, shape, half_input, parameters, EPSILON, fused, &mut found);
+                let same = batch_norm_bf16(workers, shape, half_input, parameters, EPSILON, fused, &mut found);
                 assert_eq!(same, statistics, "{what}");
                 assert_eq!(floats(&found), rounded(&expected), "{what}");
             }
@@ -153,36 +140,11 @@ fn batch_norm_and_its_gradient_are_those_of_f32() {
             let maps = [&input[..], &gradient];
             let of_f32 = batch_norm_gradient(workers, shape, maps, &scale, statistics, EPSILON, &mut expected);
             let maps = [half_input, half_gradient];
-            let of_bf16 = bf16_batch_norm_gradient(workers, shape, maps, &scale, statistics, EPSILON, &mut found);
+            let of_bf16 = batch_norm_gradient_bf16(workers, shape, maps, &scale, statistics, EPSILON, &mut found);
             assert_eq!(of_bf16, of_f32, "{} {shape:?}", workers.instructions);
             assert_eq!(floats(&found), rounded(&expected), "{} {shape:?}", workers.instructions);
         });
     }
-}
-
-/// Random non-negative bf16 numbers, guarded.
-fn halves(len: usize, guard: Guard) -> Guarded<u16> {
-    let mut rng = ChaCha8Rng::seed_from_u64(len as u64);
-    let values: Vec<f32> = random(&mut rng, len).iter().map(|it| it.abs()).collect();
-    Guarded::new(&bits(&values), guard)
-}
-
-fn numbers(len: usize, guard: Guard) -> Guarded<f32> {
-    Guarded::new(&random(&mut ChaCha8Rng::seed_from_u64(len as u64), len), guard)
-}
-
-/// NaN patterns, to detect elements that were not written.
-fn blank(len: usize, guard: Guard) -> Guarded<u16> {
-    Guarded::new(&vec![u16::MAX; len], guard)
-}
-
-fn empty(len: usize, guard: Guard) -> Guarded<f32> {
-    Guarded::new(&vec![f32::NAN; len], guard)
-}
-
-fn assert_written(what: &str, maps: &[u16], numbers: &[&[f32]]) {
-    assert!(maps.iter().all(|&it| it != u16::MAX), "{what}: maps");
-    assert!(numbers.iter().all(|it| it.iter().all(|it| it.is_finite())), "{what}: numbers");
 }
 
 #[test]
@@ -192,14 +154,14 @@ fn gradients_of_pointwise_convolutions_stay_within_their_buffers() {
     let layers = layers.into_iter().flat_map(|it| shapes(it[0]).map(move |shape| (shape, it[1])));
     for ((shape, out), guard) in layers.flat_map(|layer| Guard::BOTH.map(|guard| (layer, guard))) {
         let (x, skip, dy) = (halves(shape.len(), guard), halves(shape.len(), guard), shape.pixels() * out);
-        let (gradient, weight) = (halves(dy, guard), numbers(out * shape.channels, guard));
+        let (gradient, weight) = (halves(dy, guard), weights(out * shape.channels, guard));
         let mut of_input = blank(shape.len(), guard);
         let fused = (Some(&skip[..]), Some(Mask { activation: Activation::Relu6, maps: &x[..] }));
         bf16_pointwise_input_gradient(token, &ThreadATask, shape, &gradient, &weight, fused, &mut of_input);
-        let (mut of_weight, mut of_bias) = (empty(weight.len(), guard), empty(out, guard));
+        let (mut of_weight, mut of_bias) = (wide(weight.len(), guard), wide(out, guard));
         let results = [&mut of_weight[..], &mut of_bias];
         bf16_pointwise_weight_gradient(token, &ThreadATask, shape, &x, &gradient, results);
-        assert_written(&format!("{shape:?} to {out}"), &of_input, &[&of_weight, &of_bias]);
+        assert_written(&format!("{shape:?} to {out}"), &[&of_input], &[&of_weight, &of_bias]);
     }
 }
 
@@ -209,14 +171,14 @@ fn gradients_of_depthwise_convolutions_stay_within_their_buffers() {
         for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2)] {
             let layer = Depthwise { shape, kernel, stride, pads: [1, kernel - 1] };
             let (x, dy) = (halves(shape.len(), guard), halves(layer.output_shape().len(), guard));
-            let weight = numbers(shape.channels * kernel * kernel, guard);
+            let weight = weights(shape.channels * kernel * kernel, guard);
             for instructions in crate::instructions() {
                 let workers = Workers { instructions, spread: &ThreadATask };
                 let mut of_input = blank(shape.len(), guard);
                 layer.input_gradient_bf16(workers, &dy, &weight, Some(Mask::relu(&x)), &mut of_input);
-                let (mut of_weight, mut of_bias) = (empty(weight.len(), guard), empty(shape.channels, guard));
+                let (mut of_weight, mut of_bias) = (wide(weight.len(), guard), wide(shape.channels, guard));
                 layer.weight_gradient_bf16(workers, &x, &dy, [&mut of_weight, &mut of_bias]);
-                assert_written(&format!("{instructions} {layer:?}"), &of_input, &[&of_weight, &of_bias]);
+                assert_written(&format!("{instructions} {layer:?}"), &[&of_input], &[&of_weight, &of_bias]);
             }
         }
     }
@@ -226,18 +188,18 @@ fn gradients_of_depthwise_convolutions_stay_within_their_buffers() {
 fn batch_norm_stays_within_its_buffers() {
     for (shape, guard) in [8, 16, 24].into_iter().flat_map(shapes).flat_map(|it| Guard::BOTH.map(|guard| (it, guard))) {
         let (x, other, channels) = (halves(shape.len(), guard), halves(shape.len(), guard), shape.channels);
-        let (scale, bias) = (numbers(channels, guard), numbers(channels, guard));
+        let (scale, bias) = (weights(channels, guard), weights(channels, guard));
         for instructions in crate::instructions() {
             let (what, workers) = (format!("{instructions} {shape:?}"), Workers { instructions, spread: &ThreadATask });
             let mut output = blank(shape.len(), guard);
             let fused = (Activation::None, Some(&other[..]));
-            let found = bf16_batch_norm(workers, shape, &x, [&scale, &bias], EPSILON, fused, &mut output);
-            assert_written(&what, &output, &found.each_ref().map(|it| &it[..]));
+            let found = batch_norm_bf16(workers, shape, &x, [&scale, &bias], EPSILON, fused, &mut output);
+            assert_written(&what, &[&output], &found.each_ref().map(|it| &it[..]));
             let statistics = [vec![0.1; channels], vec![0.9; channels]];
             let statistics = statistics.each_ref().map(|it| &it[..]);
             let (maps, mut of_input) = ([&x[..], &other], blank(shape.len(), guard));
-            let found = bf16_batch_norm_gradient(workers, shape, maps, &scale, statistics, EPSILON, &mut of_input);
-            assert_written(&what, &of_input, &found.each_ref().map(|it| &it[..]));
+            let found = batch_norm_gradient_bf16(workers, shape, maps, &scale, statistics, EPSILON, &mut of_input);
+            assert_written(&what, &[&of_input], &found.each_ref().map(|it| &it[..]));
         }
     }
 }

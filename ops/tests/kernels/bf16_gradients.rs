@@ -41,7 +41,7 @@ fn shapes() -> impl Iterator<Item = Shape> {
 }
 
 /// Asserts that sums were computed as those of f32, and rounded.
-fn assert_rounded(what: &str, found: &[u16], expected: &[f32]) {
+pub(super) fn assert_rounded(what: &str, found: &[u16], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let largest = expected.iter().fold(1e-3_f32, |largest, it| largest.max(it.abs()));
     for (at, (found, expected)) in floats(found).iter().zip(expected).enumerate() {
@@ -51,7 +51,7 @@ fn assert_rounded(what: &str, found: &[u16], expected: &[f32]) {
 }
 
 /// Asserts that sums are those of f32, up to their order.
-fn assert_summed(what: &str, found: &[f32], expected: &[f32]) {
+pub(super) fn assert_summed(what: &str, found: &[f32], expected: &[f32]) {
     let expected: Vec<f64> = expected.iter().map(|&it| f64::from(it)).collect();
     assert_close(what, found, &expected);
 }
@@ -235,24 +235,24 @@ fn the_head_learns_from_bf16_what_it_does_from_f32() {
 }
 
 /// Random bf16 numbers, guarded.
-fn halves(len: usize, guard: Guard) -> Guarded<u16> {
+pub(super) fn halves(len: usize, guard: Guard) -> Guarded<u16> {
     Guarded::new(&bits(&activated(&mut ChaCha8Rng::seed_from_u64(len as u64), len)), guard)
 }
 
 /// Filled with a NaN pattern, to detect elements that were not written.
-fn blank(len: usize, guard: Guard) -> Guarded<u16> {
+pub(super) fn blank(len: usize, guard: Guard) -> Guarded<u16> {
     Guarded::new(&vec![u16::MAX; len], guard)
 }
 
-fn wide(len: usize, guard: Guard) -> Guarded<f32> {
+pub(super) fn wide(len: usize, guard: Guard) -> Guarded<f32> {
     Guarded::new(&vec![f32::NAN; len], guard)
 }
 
-fn weights(len: usize, guard: Guard) -> Guarded<f32> {
+pub(super) fn weights(len: usize, guard: Guard) -> Guarded<f32> {
     Guarded::new(&exact(&mut ChaCha8Rng::seed_from_u64(len as u64), len), guard)
 }
 
-fn assert_written(what: &str, halves: &[&[u16]], floats: &[&[f32]]) {
+pub(super) fn assert_written(what: &str, halves: &[&[u16]], floats: &[&[f32]]) {
     assert!(halves.iter().all(|it| it.iter().all(|&it| it != u16::MAX)), "{what}");
     assert!(floats.iter().all(|it| it.iter().all(|it| it.is_finite())), "{what}");
 }

@@ -22,9 +22,9 @@ fn token() -> ort::Result<Avx512Bf16> {
     Avx512Bf16::detect().ok_or_else(|| ort::Error::new("this processor has no AVX-512-BF16"))
 }
 
-pub(super) const OPERATORS: &[&[Signature]] = &[FORWARD, encoder::OPERATORS];
+pub(super) const OPERATORS: &[&[Signature]] = &[LAYERS, encoder::OPERATORS];
 
-const FORWARD: &[Signature] = &[
+const LAYERS: &[Signature] = &[
     Signature {
         name: "Bf16Convolution",
         inputs: &[Bf16, F32, F32, OptionalBf16],

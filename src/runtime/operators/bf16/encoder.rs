@@ -1,7 +1,7 @@
 //! Training in bf16: normalisation, and the gradients of an encoder's convolutions.
 
 use lookbook_ops::bf16::{bf16_pointwise_input_gradient, bf16_pointwise_weight_gradient};
-use lookbook_ops::norm::{bf16_batch_norm, bf16_batch_norm_gradient};
+use lookbook_ops::norm::{batch_norm_bf16, batch_norm_gradient_bf16};
 
 use super::super::{Activation, Bf16, Call, F32, OptionalBf16, Signature, VARIANCE_EPSILON};
 use super::super::{depthwise_of, dims, dims_of, expect, features_of, floats, floats_mut, pointwise_outputs_of};
@@ -77,7 +77,7 @@ fn normalise(call: &Call<'_>) -> ort::Result<()> {
     let mut output = call.output(0, dims(shape))?;
     let (maps, parameters) = (halves(&maps)?, [floats(&scale)?, floats(&bias)?]);
     let output = halves_mut(&mut output)?;
-    let [mean, variance] = bf16_batch_norm(call.workers, shape, maps, parameters, VARIANCE_EPSILON, fused, output);
+    let [mean, variance] = batch_norm_bf16(call.workers, shape, maps, parameters, VARIANCE_EPSILON, fused, output);
     call.vector_output(1, &mean)?;
     call.vector_output(2, &variance)
 }
@@ -95,7 +95,7 @@ fn normalise_back(call: &Call<'_>) -> ort::Result<()> {
     let mut output = call.output(2, dims(shape))?;
     let output = halves_mut(&mut output)?;
     let [of_scale, of_bias] =
-        bf16_batch_norm_gradient(call.workers, shape, maps, scale, statistics, VARIANCE_EPSILON, output);
+        batch_norm_gradient_bf16(call.workers, shape, maps, scale, statistics, VARIANCE_EPSILON, output);
     call.vector_output(0, &of_scale)?;
     call.vector_output(1, &of_bias)
 }
