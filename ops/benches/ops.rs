@@ -8,6 +8,9 @@
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 #[path = "ops/bf16_encoder.rs"]
 mod bf16_encoder;
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+#[path = "ops/bf16_layers.rs"]
+mod bf16_layers;
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -692,7 +695,16 @@ criterion_group!(
     memory
 );
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
-criterion_group!(of_bf16, bf16_encoder::pointwises, bf16_encoder::depthwises, bf16_encoder::batch_norms);
+criterion_group!(
+    of_bf16,
+    bf16_layers::convolutions,
+    bf16_layers::up_convolutions,
+    bf16_layers::max_pool_gradients,
+    bf16_layers::head,
+    bf16_encoder::pointwises,
+    bf16_encoder::depthwises,
+    bf16_encoder::batch_norms
+);
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 criterion_main!(benches, of_bf16);
 #[cfg(not(all(target_arch = "x86_64", not(feature = "portable"))))]

@@ -18,22 +18,22 @@ const NORMALISED: [[usize; 2]; 6] = [[1, 32], [1, 96], [2, 144], [3, 240], [4, 6
 const EPSILON: f32 = 1e-3;
 
 /// Random numbers that are exact in bf16, and their bits.
-fn exact(len: usize) -> (Vec<f32>, Vec<u16>) {
+pub(crate) fn exact(len: usize) -> (Vec<f32>, Vec<u16>) {
     let bits: Vec<u16> = random(len).iter().map(|&it| bf16::from_f32(it).to_bits()).collect();
     (floats(&bits), bits)
 }
 
-fn floats(bits: &[u16]) -> Vec<f32> {
+pub(crate) fn floats(bits: &[u16]) -> Vec<f32> {
     bits.iter().map(|&it| bf16::from_bits(it).to_f32()).collect()
 }
 
 /// Checks maps against those of f32, up to the rounding to bf16 and the order of sums.
-fn check_maps(found: &[u16], expected: &[f32]) {
+pub(crate) fn check_maps(found: &[u16], expected: &[f32]) {
     check(&floats(found), expected, 1.0 / 256.0);
 }
 
 /// Checks numbers up to a share of each, and of the largest for the order of sums.
-fn check(found: &[f32], expected: &[f32], share: f32) {
+pub(crate) fn check(found: &[f32], expected: &[f32], share: f32) {
     let largest = expected.iter().fold(0.0_f32, |largest, it| largest.max(it.abs()));
     for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
         let most = share * expected.abs() + TOLERANCE as f32 * largest;

@@ -39,13 +39,25 @@ impl Bf16Maps<'_> {
     }
 }
 
+/// A whole number as bf16: the upper half of an f32.
+fn whole(number: u8) -> u16 {
+    (f32::from(number).to_bits() >> 16) as u16
+}
+
 /// Copies pixels with `own` channels to ones with `held`; the rest are zeros.
 fn copy_photo([own, held]: [usize; 2], pixels: &[u8], to: &mut [u16]) {
-    for (to, pixel) in to.chunks_exact_mut(held).zip(pixels.chunks_exact(own)) {
-        to.fill(0);
-        for (to, &element) in to.iter_mut().zip(pixel) {
-            // The upper half of an f32.
-            *to = (f32::from(element).to_bits() >> 16) as u16;
+    match [own, held] {
+        _ if own == held => to.iter_mut().zip(pixels).for_each(|(to, &element)| *to = whole(element)),
+        [3, 4] => {
+            for (to, &[red, green, blue]) in to.as_chunks_mut::<4>().0.iter_mut().zip(pixels.as_chunks::<3>().0) {
+                *to = [whole(red), whole(green), whole(blue), 0];
+            }
+        }
+        _ => {
+            for (to, pixel) in to.chunks_exact_mut(held).zip(pixels.chunks_exact(own)) {
+                to.fill(0);
+                to.iter_mut().zip(pixel).for_each(|(to, &element)| *to = whole(element));
+            }
         }
     }
 }
