@@ -501,6 +501,9 @@ struct TapSums<'a, E> {
     bias: &'a mut [f32],
 }
 
+/// Bytes of a line of the caches: the channels in one are done for all rows of a band before the next ones.
+const LINE_BYTES: usize = 64;
+
 /// The sums of a kernel of side `K` with stride `S`.
 struct OfKernel<'a, E, const K: usize, const S: usize>(TapSums<'a, E>);
 
@@ -516,35 +519,38 @@ impl<E: Stored, const K: usize, const S: usize> Job for OfKernel<'_, E, K, S> {
             assert!(row.first_tap + row.lines.len() <= K && row.gradient.len().is_multiple_of(channels));
         }
         assert!(self.0.sums.len() == K * K * channels && self.0.bias.len() == channels);
-        let wide = channels - channels % I::Wide::LANES;
-        for channel in (0..wide).step_by(I::Wide::LANES) {
-            self.all_rows::<I, I::Wide>(simd.wide(), channel);
-        }
-        if wide < channels {
-            self.all_rows::<I, I::Eight>(simd.eight(), wide);
+        let of_line = LINE_BYTES / size_of::<E>();
+        for slab in (0..channels).step_by(of_line) {
+            let end = channels.min(slab + of_line);
+            let wide = end - (end - slab) % I::Wide::LANES;
+            for row in rows {
+                for channel in (slab..wide).step_by(I::Wide::LANES) {
+                    self.row::<I, I::Wide>(simd.wide(), row, channel);
+                }
+                if wide < end {
+                    self.row::<I, I::Eight>(simd.eight(), row, wide);
+                }
+            }
         }
     }
 }
 
 impl<E: Stored, const K: usize, const S: usize> OfKernel<'_, E, K, S> {
     #[inline(always)]
-    fn all_rows<I: Simd, V: Vector>(&mut self, token: V::Token, channel: usize) {
+    fn row<I: Simd, V: Vector>(&mut self, token: V::Token, row: &TapRow<'_, E>, channel: usize) {
         let mut bias = V::of(token, &self.0.bias[channel..]);
-        for row in self.0.rows {
-            for pixel in row.gradient.chunks_exact(self.0.channels) {
-                bias = bias.plus(E::of(token, &pixel[channel..]));
-            }
-            let inner = inner_pixels(self.0.first, self.0.columns, row.gradient.len() / self.0.channels, K, S);
-            // The sums of all taps fit the registers of AVX-512.
-            if I::IS_512 && row.lines.len() == K {
-                self.block::<V, K>(token, row, &inner, 0, channel);
-                continue;
-            }
-            for line in 0..row.lines.len() {
-                self.block::<V, 1>(token, row, &inner, line, channel);
-            }
+        for pixel in row.gradient.chunks_exact(self.0.channels) {
+            bias = bias.plus(E::of(token, &pixel[channel..]));
         }
         bias.put(&mut self.0.bias[channel..]);
+        let inner = inner_pixels(self.0.first, self.0.columns, row.gradient.len() / self.0.channels, K, S);
+        // The sums of all taps fit the registers of AVX-512.
+        if I::IS_512 && row.lines.len() == K {
+            return self.block::<V, K>(token, row, &inner, 0, channel);
+        }
+        for line in 0..row.lines.len() {
+            self.block::<V, 1>(token, row, &inner, line, channel);
+        }
     }
 
     /// Adds what `P` pixels give to the sums of `L` lines of a row from `line` on.

@@ -56,7 +56,9 @@ fn pack_pair(halves: &[u16], pair: [Option<usize>; 2], columns: &[usize], to: &m
         [Some(first), Some(second)] if second == first + 1 => {
             to.for_each(|(to, column)| to.copy_from_slice(&halves[first + column..][..2]));
         }
-        [Some(first), Some(second)] => to.for_each(|(to, column)| *to = [halves[first + column], halves[second + column]]),
+        [Some(first), Some(second)] => {
+            to.for_each(|(to, column)| *to = [halves[first + column], halves[second + column]])
+        }
         _ => to.for_each(|(to, column)| *to = pair.map(|row| row.map_or(0, |row| halves[row + column]))),
     }
 }
