@@ -4,7 +4,7 @@
 use lookbook_ops::bf16::{Avx512Bf16, bf16_pointwise, bf16_pointwise_input_gradient, bf16_pointwise_weight_gradient};
 use lookbook_ops::depthwise::Depthwise;
 use lookbook_ops::maps::Shape;
-use lookbook_ops::norm::{batch_norm, batch_norm_gradient, batch_norm_bf16, batch_norm_gradient_bf16};
+use lookbook_ops::norm::{batch_norm, batch_norm_bf16, batch_norm_gradient, batch_norm_gradient_bf16};
 use lookbook_ops::pointwise::{pointwise, pointwise_input_gradient, pointwise_weight_gradient};
 use lookbook_ops::{Activation, Instructions, Mask, Rayon, Workers};
 use rand::SeedableRng;
