@@ -170,15 +170,16 @@ pub fn bf16_convolution<E: Element>(
     activation: Activation,
     output: &mut [E],
 ) {
-    // Pairs of channels are multiplied.
-    let inputs = Inputs::new(shape, inputs, 2);
+    // Pairs of channels are multiplied, for 8 outputs two at once.
+    let inputs = Inputs::new(shape, inputs, 4);
     let (out, own, shape) = (bias.len(), inputs.own, inputs.shape);
     assert_eq!(weight.len(), out * own * TAPS);
     assert_eq!(output.len(), shape.pixels() * out);
     let columns: Vec<usize> = (0..out).map(|n| n * own * TAPS).collect();
     let mut rows: Vec<Option<usize>> = taps(own).map(Some).collect();
     if own < shape.channels {
-        rows = rows.chunks_exact(own).flat_map(|pixel| pixel.iter().copied().chain([None])).collect();
+        let zeros = vec![None; shape.channels - own];
+        rows = rows.chunks_exact(own).flat_map(|pixel| [pixel, &zeros].concat()).collect();
     }
     let packed = PackedPairs::new(token, weight, inputs.scale, &rows, [&columns, &[]]);
     let finish = Finish::Output { activation, residual: None };

@@ -7,9 +7,12 @@ use crate::product::tile_widths;
 use crate::simd::{Job, Simd, Stored, Vector};
 use crate::x86::{Of8, Of16};
 
+/// The columns of a tile of 8 in the order of the lanes that [`Of16::folded`] adds up.
+const FOLDED: [usize; 8] = [0, 1, 4, 5, 2, 3, 6, 7];
+
 /// A matrix of weights in pairs of rows, tile by tile of columns.
 pub(super) struct PackedPairs {
-    /// `[depth / 2, width, 2]` for each tile.
+    /// `[depth / 2, width, 2]` for each tile; `[depth / 4, 8, 4]` for one of 8 columns, in the order [`FOLDED`].
     weights: Vec<u16>,
     depth: usize,
     outputs: usize,
@@ -28,9 +31,8 @@ impl PackedPairs {
         outputs: [&[usize]; 2],
     ) -> Self {
         let widths: Vec<usize> = outputs.iter().flat_map(|it| tile_widths(true, it.len())).collect();
+        assert!(rows.len().is_multiple_of(4), "channels come in fours");
         let columns = outputs.concat();
-        let (pairs, rest) = rows.as_chunks::<2>();
-        assert!(rest.is_empty(), "channels come in pairs");
         // All at once: this way several are rounded by one instruction.
         let halves = token.instructions().run(Rounded { tensor, scale });
         let mut weights = vec![0; rows.len() * columns.len()];
@@ -38,28 +40,28 @@ impl PackedPairs {
         for &width in &widths {
             let (tile, others) = tiles.split_at(width);
             tiles = others;
-            let (of_tile, others) = packed.split_at_mut(rows.len() * width);
+            let (to, others) = packed.split_at_mut(rows.len() * width);
             packed = others;
-            for (pair, to) in pairs.iter().zip(of_tile.chunks_exact_mut(2 * width)) {
-                pack_pair(&halves, *pair, tile, to);
+            match width {
+                8 => pack::<4>(&halves, rows, &FOLDED.map(|at| tile[at]), to),
+                _ => pack::<2>(&halves, rows, tile, to),
             }
         }
         Self { weights, depth: rows.len(), outputs: columns.len(), widths }
     }
 }
 
-/// A pair of rows of a tile, `[columns, 2]`.
-fn pack_pair(halves: &[u16], pair: [Option<usize>; 2], columns: &[usize], to: &mut [u16]) {
-    let to = to.as_chunks_mut::<2>().0.iter_mut().zip(columns);
-    match pair {
+/// Packs a tile, `N` rows at a time: `[rows / N, columns, N]`.
+fn pack<const N: usize>(halves: &[u16], rows: &[Option<usize>], columns: &[usize], to: &mut [u16]) {
+    for (rows, to) in rows.as_chunks::<N>().0.iter().zip(to.chunks_exact_mut(N * columns.len())) {
+        let to = to.as_chunks_mut::<N>().0.iter_mut().zip(columns);
         // Side by side, as those of a 1x1 convolution are: moved as one.
-        [Some(first), Some(second)] if second == first + 1 => {
-            to.for_each(|(to, column)| to.copy_from_slice(&halves[first + column..][..2]));
+        match rows[0] {
+            Some(first) if rows.iter().zip(first..).all(|(row, place)| *row == Some(place)) => {
+                to.for_each(|(to, column)| to.copy_from_slice(&halves[first + column..][..N]));
+            }
+            _ => to.for_each(|(to, column)| *to = rows.map(|row| row.map_or(0, |row| halves[row + column]))),
         }
-        [Some(first), Some(second)] => {
-            to.for_each(|(to, column)| *to = [halves[first + column], halves[second + column]])
-        }
-        _ => to.for_each(|(to, column)| *to = pair.map(|row| row.map_or(0, |row| halves[row + column]))),
     }
 }
 
@@ -115,7 +117,7 @@ impl Row<'_> {
     pub(super) fn product<E: Element>(&self, outputs: [&mut [E]; 2]) {
         let (weights, pixels) = (self.weights, self.pixels);
         assert_eq!(weights.depth, self.rows.len() * self.run);
-        assert!(weights.outputs == self.bias.len() && self.run.is_multiple_of(2));
+        assert!(weights.outputs == self.bias.len() && self.run.is_multiple_of(4));
         assert!(pixels > 0 && self.rows.iter().all(|row| row.len() >= (pixels - 1) * self.stride + self.run));
         let widths = outputs.each_ref().map(|it| it.len() / pixels);
         assert_eq!(widths[0] + widths[1], weights.outputs);
@@ -141,10 +143,10 @@ impl Row<'_> {
             // SAFETY: the token proves that the processor has the instructions, and the lengths were checked.
             unsafe {
                 match width {
-                    64 => tile.any_stride::<E, Of16, 4, 5>(output),
-                    32 => tile.any_stride::<E, Of16, 2, 10>(output),
-                    16 => tile.any_stride::<E, Of16, 1, 20>(output),
-                    _ => tile.any_stride::<E, Of8, 1, 20>(output),
+                    64 => tile.any_stride::<E, 4, 5>(output),
+                    32 => tile.any_stride::<E, 2, 10>(output),
+                    16 => tile.any_stride::<E, 1, 20>(output),
+                    _ => tile.any_stride::<E, 0, 20>(output),
                 }
             }
         }
@@ -152,66 +154,118 @@ impl Row<'_> {
 }
 
 impl Tile<'_> {
+    /// For `N` vectors of 16 columns; 0 for 8 columns.
+    ///
     /// # Safety
     /// The processor has AVX-512-BF16, as the row's token proves; lengths as [`Row::product`] checks them.
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    unsafe fn any_stride<E: Element, V: PairVector, const N: usize, const P: usize>(&self, output: &mut [E]) {
+    unsafe fn any_stride<E: Element, const N: usize, const P: usize>(&self, output: &mut [E]) {
         // SAFETY: as promised by the caller.
         unsafe {
             if self.row.pixels < P {
-                return self.blocks::<E, V, N, 1, 0>(output);
+                return self.blocks::<E, N, 1, 0>(output);
             }
             match self.row.stride {
-                8 => self.blocks::<E, V, N, P, 8>(output),
-                16 => self.blocks::<E, V, N, P, 16>(output),
-                32 => self.blocks::<E, V, N, P, 32>(output),
-                64 => self.blocks::<E, V, N, P, 64>(output),
-                128 => self.blocks::<E, V, N, P, 128>(output),
-                _ => self.blocks::<E, V, N, P, 0>(output),
+                8 => self.blocks::<E, N, P, 8>(output),
+                16 => self.blocks::<E, N, P, 16>(output),
+                32 => self.blocks::<E, N, P, 32>(output),
+                64 => self.blocks::<E, N, P, 64>(output),
+                128 => self.blocks::<E, N, P, 128>(output),
+                _ => self.blocks::<E, N, P, 0>(output),
+            }
+        }
+    }
+
+    /// Blocks of `P` pixels; the last one overlaps the previous one if the row is not a multiple of `P`.
+    ///
+    /// # Safety
+    /// As above.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn blocks<E: Element, const N: usize, const P: usize, const STRIDE: usize>(&self, output: &mut [E]) {
+        for start in (0..self.row.pixels).step_by(P) {
+            let start = start.min(self.row.pixels - P);
+            // SAFETY: all P pixels from `start` on are within the rows and the output.
+            unsafe {
+                match N {
+                    0 => self.block_of_8::<E, P, STRIDE>(start, output),
+                    _ => self.block::<E, N, P, STRIDE>(start, output),
+                }
             }
         }
     }
 
     /// # Safety
-    /// As above.
+    /// As above, and `start + P <= pixels`.
     #[inline]
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    unsafe fn blocks<E: Element, V: PairVector, const N: usize, const P: usize, const STRIDE: usize>(
+    unsafe fn block<E: Element, const N: usize, const P: usize, const STRIDE: usize>(
         &self,
+        start: usize,
         output: &mut [E],
     ) {
         let (row, token) = (self.row, self.row.token);
         let stride = if STRIDE == 0 { row.stride } else { STRIDE };
-        for start in (0..row.pixels).step_by(P) {
-            let start = start.min(row.pixels - P);
-            // SAFETY: all P pixels from `start` on are within the rows and the output; the tile has depth / 2 x N
-            // vectors of pairs.
-            unsafe {
-                let bias: [V; N] =
-                    std::array::from_fn(|n| V::load(V::token_of(token), self.bias.as_ptr().add(n * V::LANES)));
-                let mut sums = [bias; P];
-                let mut weights = self.weights.as_ptr();
-                for input in row.rows {
-                    let mut input = input.as_ptr().add(start * stride);
-                    for _ in 0..row.run / 2 {
-                        let pairs: [V::Pairs; N] =
-                            std::array::from_fn(|n| V::pairs(token, weights.add(2 * n * V::LANES)));
-                        for (p, sums) in sums.iter_mut().enumerate() {
-                            let input = V::splat_pair(token, input.add(p * stride).cast::<u32>().read_unaligned());
-                            for (sum, pairs) in sums.iter_mut().zip(pairs) {
-                                *sum = sum.plus_dot(token, input, pairs);
-                            }
+        // SAFETY: as promised by the caller; the tile has depth / 2 x N vectors of pairs.
+        unsafe {
+            let bias: [Of16; N] =
+                std::array::from_fn(|n| Of16::load(Of16::token_of(token), self.bias.as_ptr().add(n * Of16::LANES)));
+            let mut sums = [bias; P];
+            let mut weights = self.weights.as_ptr();
+            for input in row.rows {
+                let mut input = input.as_ptr().add(start * stride);
+                for _ in 0..row.run / 2 {
+                    let pairs: [_; N] = std::array::from_fn(|n| Of16::pairs(token, weights.add(2 * n * Of16::LANES)));
+                    for (p, sums) in sums.iter_mut().enumerate() {
+                        let input = Of16::splat_pair(token, input.add(p * stride).cast::<u32>().read_unaligned());
+                        for (sum, pairs) in sums.iter_mut().zip(pairs) {
+                            *sum = sum.plus_dot(token, input, pairs);
                         }
-                        weights = weights.add(2 * N * V::LANES);
-                        input = input.add(2);
                     }
+                    weights = weights.add(2 * N * Of16::LANES);
+                    input = input.add(2);
                 }
-                for (p, sums) in sums.into_iter().enumerate() {
-                    for (n, sum) in sums.into_iter().enumerate() {
-                        let place = (start + p) * self.output_stride + n * V::LANES;
-                        self.finish.of(sum, place).store_as(token, output.as_mut_ptr().add(place));
+            }
+            for (p, sums) in sums.into_iter().enumerate() {
+                for (n, sum) in sums.into_iter().enumerate() {
+                    let place = (start + p) * self.output_stride + n * Of16::LANES;
+                    self.finish.of(sum, place).store_as(token, output.as_mut_ptr().add(place));
+                }
+            }
+        }
+    }
+
+    /// For 8 columns, which are half a vector: each has two lanes, for the two pairs of four neighbours, that are added in
+    /// the end.
+    ///
+    /// # Safety
+    /// As above.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn block_of_8<E: Element, const P: usize, const STRIDE: usize>(&self, start: usize, output: &mut [E]) {
+        let (row, token) = (self.row, self.row.token);
+        let stride = if STRIDE == 0 { row.stride } else { STRIDE };
+        // SAFETY: as promised by the caller; the tile has depth / 4 vectors of pairs.
+        unsafe {
+            let mut sums = [Of16::splat(Of16::token_of(token), 0.0); P];
+            let mut weights = self.weights.as_ptr();
+            for input in row.rows {
+                let mut input = input.as_ptr().add(start * stride);
+                for _ in 0..row.run / 4 {
+                    let pairs = Of16::pairs(token, weights);
+                    for (p, sum) in sums.iter_mut().enumerate() {
+                        let four = input.add(p * stride).cast::<u64>().read_unaligned();
+                        *sum = sum.plus_dot(token, Of16::splat_two(token, four), pairs);
                     }
+                    weights = weights.add(2 * Of16::LANES);
+                    input = input.add(4);
                 }
+            }
+            let bias = Of8::load(Of8::token_of(token), self.bias.as_ptr());
+            for (p, sum) in sums.into_iter().enumerate() {
+                let place = (start + p) * self.output_stride;
+                let sum = sum.folded(token).plus(bias);
+                self.finish.of(sum, place).store_as(token, output.as_mut_ptr().add(place));
             }
         }
     }

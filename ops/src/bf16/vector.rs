@@ -1,9 +1,10 @@
 //! Vectors of f32 to which products of pairs of bf16 are added.
 
 use std::arch::x86_64::{
-    __m128bh, __m128i, __m256, __m256bh, __m256i, __m512, __m512bh, __m512i, _mm_storeu_si128, _mm256_cvtneps_pbh,
-    _mm256_dpbf16_ps, _mm256_loadu_si256, _mm256_set1_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm512_cvtneps_pbh,
-    _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_storeu_ps,
+    __m128bh, __m128i, __m256, __m256bh, __m256i, __m512, __m512bh, __m512i, _mm_storeu_si128, _mm256_add_ps,
+    _mm256_cvtneps_pbh, _mm256_dpbf16_ps, _mm256_loadu_si256, _mm256_set1_epi32, _mm256_shuffle_ps, _mm256_storeu_ps,
+    _mm256_storeu_si256, _mm512_castps512_ps256, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_extractf32x8_ps,
+    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_storeu_ps,
 };
 use std::mem::transmute;
 
@@ -94,6 +95,27 @@ impl PairVector for Of16 {
     unsafe fn store_as<E: Element>(self, token: Avx512Bf16, to: *mut E) {
         // SAFETY: guaranteed by the caller.
         unsafe { E::store_16(token, to, self.0) }
+    }
+}
+
+impl Of16 {
+    /// The same two pairs in all pairs of lanes.
+    #[inline(always)]
+    pub(super) fn splat_two(_: Avx512Bf16, pairs: u64) -> __m512bh {
+        // SAFETY: the token proves that the processor has the instructions; vectors are plain bits.
+        unsafe { transmute::<__m512i, __m512bh>(_mm512_set1_epi64(pairs.cast_signed())) }
+    }
+
+    /// The sums of pairs of lanes: those of lanes 0 to 3, 8 to 11, 4 to 7 and 12 to 15.
+    #[inline(always)]
+    pub(super) fn folded(self, token: Avx512Bf16) -> Of8 {
+        // SAFETY: the token proves that the processor has the instructions.
+        unsafe {
+            let (low, high) = (_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0));
+            let even = _mm256_shuffle_ps::<0b10_00_10_00>(low, high);
+            let odd = _mm256_shuffle_ps::<0b11_01_11_01>(low, high);
+            Of8(_mm256_add_ps(even, odd), Of8::token_of(token))
+        }
     }
 }
 

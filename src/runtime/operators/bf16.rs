@@ -10,7 +10,6 @@ use lookbook_ops::bf16::{bf16_convolution_input_gradient, bf16_convolution_weigh
 use lookbook_ops::bf16::{
     bf16_up_convolution, bf16_up_convolution_input_gradient, bf16_up_convolution_weight_gradient,
 };
-use lookbook_ops::head::Head;
 use lookbook_ops::pool::max_pool_gradient_bf16;
 use ort::value::PrimitiveTensorElementType;
 
@@ -71,7 +70,9 @@ const LAYERS: &[Signature] = &[
         name: "Bf16HeadLoss",
         inputs: &[Bf16, F32, F32, U8, Optional, Optional, Optional],
         outputs: &[F32, F32, F32, F32, Bf16, F32],
-        compute: |call| learn(call, Head::<u16>::learn),
+        compute: |call| {
+            learn::<u16>(call, |head, workers, loss, labels, of_maps| head.learn(workers, loss, labels, of_maps))
+        },
     },
     Signature { name: "Bf16Add", inputs: &[Bf16; 2], outputs: &[Bf16], compute: add },
     Signature { name: "Bf16Narrow", inputs: &[F32], outputs: &[Bf16], compute: narrow },

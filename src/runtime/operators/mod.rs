@@ -167,7 +167,9 @@ const OPERATORS: [Signature; 18] = [
         name: "HeadLoss",
         inputs: &[F32, F32, F32, U8, Optional, Optional, Optional],
         outputs: &[F32; 6],
-        compute: |call| learn(call, Head::<f32>::learn),
+        compute: |call| {
+            learn::<f32>(call, |head, workers, loss, labels, of_maps| head.learn(workers, loss, labels, of_maps))
+        },
     },
     Signature { name: "HeadEvaluation", inputs: &[F32, F32, F32, U8], outputs: &[F32, F32, U8], compute: evaluate },
     Signature { name: "HeadLabels", inputs: &[F32; 3], outputs: &[U8, I32], compute: label },
@@ -701,28 +703,29 @@ fn up_back(call: &Call<'_>) -> ort::Result<()> {
 /// `learn_from` is [`Head::learn`] of maps of either kind.
 fn learn<T: PrimitiveTensorElementType>(
     call: &Call<'_>,
-    learn_from: impl FnOnce(&Head<'_, T>, Workers<'_>, HeadLoss<'_>, &[u8], &mut [T]) -> HeadGradients,
+    learn_from: impl FnOnce(Head<'_, T>, Workers<'_>, HeadLoss<'_>, &[u8], &mut [T]) -> HeadGradients,
 ) -> ort::Result<()> {
     let [maps, weight, bias, labels] = [call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?];
     let [weights, dice, smoothing] = [call.context.input(4)?, call.context.input(5)?, call.context.input(6)?];
     let shape = shape_of(&maps)?;
-    let head = head(call, shape, [&maps, &weight, &bias])?;
+    let head = head::<T>(call, shape, [&maps, &weight, &bias])?;
+    let count = head.maps;
     expect(&labels, "labels", [shape.batch, shape.rows, shape.columns])?;
     let dice = dice.as_ref().map_or(Ok(0.0), |it| number(it, "weight of the Dice term"))?;
     let smoothing = smoothing.as_ref().map_or(Ok(0.0), |it| number(it, "share of a label that is spread"))?;
     let mut loss = HeadLoss::Bce;
     if let Some(weights) = &weights {
-        expect(weights, "weights of the categories", [head.maps])?;
+        expect(weights, "weights of the categories", [count])?;
         loss = HeadLoss::Softmax { weights: floats(weights)?, dice, smoothing };
     }
     let mut gradient = call.output(4, dims(shape))?;
     let of_maps = gradient.try_extract_tensor_mut::<T>()?.1;
-    let learnt = learn_from(&head, call.workers, loss, bytes(&labels)?, of_maps);
+    let learnt = learn_from(head, call.workers, loss, bytes(&labels)?, of_maps);
     call.scalar_output(0, learnt.loss)?;
     call.scalar_output(1, learnt.pixel_accuracy)?;
     call.output(2, dims_of(&weight))?.try_extract_tensor_mut::<f32>()?.1.copy_from_slice(&learnt.weight);
     call.output(3, dims_of(&bias))?.try_extract_tensor_mut::<f32>()?.1.copy_from_slice(&learnt.bias);
-    let mut present = call.output(5, [shape.batch, head.maps])?;
+    let mut present = call.output(5, [shape.batch, count])?;
     floats_mut(&mut present)?.copy_from_slice(&learnt.present);
     Ok(())
 }
@@ -730,7 +733,7 @@ fn learn<T: PrimitiveTensorElementType>(
 fn evaluate(call: &Call<'_>) -> ort::Result<()> {
     let [maps, weight, bias, labels] = [call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?];
     let shape = shape_of(&maps)?;
-    let head = head(call, shape, [&maps, &weight, &bias])?;
+    let head: Head<'_> = head(call, shape, [&maps, &weight, &bias])?;
     expect(&labels, "labels", [shape.batch, shape.rows, shape.columns])?;
     let mut map = call.output(2, dims_of(&labels))?;
     let map = map.try_extract_tensor_mut::<u8>()?.1;
@@ -742,7 +745,7 @@ fn evaluate(call: &Call<'_>) -> ort::Result<()> {
 fn label(call: &Call<'_>) -> ort::Result<()> {
     let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let shape = shape_of(&maps)?;
-    let head = head(call, shape, [&maps, &weight, &bias])?;
+    let head: Head<'_> = head(call, shape, [&maps, &weight, &bias])?;
     let scale = call.attributes.scale;
     if !LABEL_SCALES.contains(&scale) {
         return Err(ort::Error::new(format!("the attribute 'scale' is {scale}, not one of {LABEL_SCALES:?}")));
