@@ -13,8 +13,9 @@ use lookbook_ops::{Activation, Mask, Rayon, Shape};
 
 use super::{DEPTHWISE, POINTWISE, TOLERANCE, encoder_maps, group, random, workers};
 
-/// Halvings and channels of the normalised maps of `EfficientNet-Lite0` that are largest.
-const NORMALISED: [[usize; 2]; 6] = [[1, 32], [1, 96], [2, 144], [3, 240], [4, 672], [5, 1152]];
+/// Halvings and channels of the normalised maps of `EfficientNet-Lite0`.
+const NORMALISED: [[usize; 2]; 12] =
+    [[1, 32], [1, 16], [1, 96], [2, 24], [2, 144], [3, 40], [3, 240], [4, 80], [4, 480], [4, 672], [5, 192], [5, 1152]];
 const EPSILON: f32 = 1e-3;
 
 /// Random numbers that are exact in bf16, and their bits.
