@@ -43,6 +43,7 @@ fn main() -> Result<()> {
             let cuda = Engine { device: Device::Cuda, threads, ..Engine::default() };
             match (task, engine) {
                 ("step", "native") => steps(&inputs, Engine::cpu(Dialect::Native, threads), Precision::F32),
+                ("step", "native-bf16") => steps(&inputs, Engine::cpu(Dialect::Native, threads), Precision::Bf16),
                 ("step", "portable") => steps(&inputs, Engine::cpu(Dialect::Portable, threads), Precision::F32),
                 ("step", "portable-f16") => steps(&inputs, Engine::cpu(Dialect::Portable, threads), Precision::F16),
                 ("step", "cuda") => steps(&inputs, cuda, Precision::F32),
@@ -160,8 +161,12 @@ fn steps(inputs: &Inputs, engine: Engine, precision: Precision) -> Result<()> {
     let Start { spec, config, .. } = &inputs.start;
     let loss_weights = LossWeights { dice: config.dice, ..LossWeights::PLAIN };
     let descent = Descent { encoder_rate: config.encoder_rate, weight_decay: config.weight_decay };
-    let task = Task { precision, loss_weights: &loss_weights, descent, ..Task::plain(spec) };
+    let mixed_precision = precision != Precision::F32;
+    let task = Task { mixed_precision, loss_weights: &loss_weights, descent, ..Task::plain(spec) };
     let mut step = TrainingStep::new(task, usize::MAX, inputs.start.state(), 0, engine)?;
+    if step.precision() != precision {
+        return Err(format!("the step is computed in {}", step.precision().name()).into());
+    }
     for line in std::io::stdin().lines() {
         if line? != "round" {
             return Err("a training step has no label maps".into());

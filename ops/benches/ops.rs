@@ -5,6 +5,13 @@
 //! second of the rest. Depthwise convolutions and `memory`, a copy of the largest maps, give bytes read and written a
 //! second. `RAYON_NUM_THREADS=1` measures one core.
 
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+#[path = "ops/bf16_encoder.rs"]
+mod bf16_encoder;
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+#[path = "ops/bf16_layers.rs"]
+mod bf16_layers;
+
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -687,4 +694,18 @@ criterion_group!(
     adam,
     memory
 );
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+criterion_group!(
+    of_bf16,
+    bf16_layers::convolutions,
+    bf16_layers::up_convolutions,
+    bf16_layers::max_pool_gradients,
+    bf16_layers::head,
+    bf16_encoder::pointwises,
+    bf16_encoder::depthwises,
+    bf16_encoder::batch_norms
+);
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+criterion_main!(benches, of_bf16);
+#[cfg(not(all(target_arch = "x86_64", not(feature = "portable"))))]
 criterion_main!(benches);

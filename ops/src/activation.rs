@@ -1,6 +1,6 @@
 //! What follows a layer's sum, fused into whoever writes it: an activation or the way back through one, and what is added.
 
-use super::simd::Vector;
+use super::simd::{Stored, Vector};
 
 /// An activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,22 +16,22 @@ pub enum Activation {
 /// The way back through the activation whose output are `maps`: a gradient is zero wherever they are not positive, and for
 /// [`Activation::Relu6`] wherever they are not below 6 either.
 #[derive(Debug, Clone, Copy)]
-pub struct Mask<'a> {
+pub struct Mask<'a, T = f32> {
     /// The activation.
     pub activation: Activation,
     /// Its output, laid out like the gradient.
-    pub maps: &'a [f32],
+    pub maps: &'a [T],
 }
 
-impl<'a> Mask<'a> {
+impl<'a, T> Mask<'a, T> {
     /// The mask of a `ReLU`'s output.
     #[must_use]
-    pub fn relu(maps: &'a [f32]) -> Self {
+    pub fn relu(maps: &'a [T]) -> Self {
         Self { activation: Activation::Relu, maps }
     }
 
     /// The mask of a part of the maps.
-    pub(super) fn map(self, part: impl FnOnce(&'a [f32]) -> &'a [f32]) -> Self {
+    pub(super) fn map(self, part: impl FnOnce(&'a [T]) -> &'a [T]) -> Self {
         Self { maps: part(self.maps), ..self }
     }
 }
@@ -58,21 +58,22 @@ impl Activation {
     }
 }
 
-/// What is done to a sum before it is written. Slices are laid out like what is written.
+/// What is done to a sum before it is written. Slices are laid out like what is written; `T` is how they hold
+/// their numbers.
 #[derive(Clone, Copy)]
-pub(super) enum Finish<'a> {
+pub(super) enum Finish<'a, T = f32> {
     /// Of an output: the activation, then the residual connection is added.
-    Output { activation: Activation, residual: Option<&'a [f32]> },
+    Output { activation: Activation, residual: Option<&'a [T]> },
     /// Of a gradient: the one that comes through a skip connection is added, then both go through the mask.
-    Gradient { skip: Option<&'a [f32]>, mask: Option<Mask<'a>> },
+    Gradient { skip: Option<&'a [T]>, mask: Option<Mask<'a, T>> },
 }
 
-impl<'a> Finish<'a> {
+impl<'a, T: Stored> Finish<'a, T> {
     /// The sum as it is.
     pub(super) const PLAIN: Self = Self::Output { activation: Activation::None, residual: None };
 
     /// The same with a part of each slice.
-    pub(super) fn map(self, part: impl Fn(&'a [f32]) -> &'a [f32]) -> Self {
+    pub(super) fn map(self, part: impl Fn(&'a [T]) -> &'a [T]) -> Self {
         match self {
             Self::Output { activation, residual } => Self::Output { activation, residual: residual.map(part) },
             Self::Gradient { skip, mask } => {
@@ -83,7 +84,7 @@ impl<'a> Finish<'a> {
 
     /// Whether all slices have this length.
     pub(super) fn fits(&self, len: usize) -> bool {
-        let of = |slice: Option<&[f32]>| slice.is_none_or(|it| it.len() == len);
+        let of = |slice: Option<&[T]>| slice.is_none_or(|it| it.len() == len);
         match self {
             Self::Output { residual, .. } => of(*residual),
             Self::Gradient { skip, mask } => of(*skip) && of(mask.map(|it| it.maps)),
@@ -114,17 +115,17 @@ impl<'a> Finish<'a> {
             Self::Output { activation, residual } => {
                 let output = activation.of(sum);
                 match residual {
-                    Some(residual) => output.plus(V::of(sum.token(), &residual[place..])),
+                    Some(residual) => output.plus(T::of(sum.token(), &residual[place..])),
                     None => output,
                 }
             }
             Self::Gradient { skip, mask } => {
                 let gradient = match skip {
-                    Some(skip) => sum.plus(V::of(sum.token(), &skip[place..])),
+                    Some(skip) => sum.plus(T::of(sum.token(), &skip[place..])),
                     None => sum,
                 };
                 match mask {
-                    Some(mask) => mask.activation.back(gradient, V::of(sum.token(), &mask.maps[place..])),
+                    Some(mask) => mask.activation.back(gradient, T::of(sum.token(), &mask.maps[place..])),
                     None => gradient,
                 }
             }

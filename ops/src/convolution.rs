@@ -10,7 +10,7 @@ use super::spread::{spread_items, with_scratch};
 use super::{Instructions, Workers};
 
 /// Taps of a kernel.
-const TAPS: usize = 9;
+pub(super) const TAPS: usize = 9;
 
 /// `output = activation(bias + inputs * weight)`.
 ///
@@ -117,12 +117,7 @@ pub fn convolution_weight_gradient(
     });
     let (of_taps, of_bias) = total.split_at(sums.len() - out);
     bias.copy_from_slice(of_bias);
-    for (k, place) in taps(shape.channels).enumerate() {
-        let (tap, k) = (k / run, k % run);
-        for (n, weight) in weight.chunks_exact_mut(shape.channels * TAPS).enumerate() {
-            weight[place] = of_taps[sums.at(tap, k, n)];
-        }
-    }
+    sums.put(of_taps, shape.channels, 1.0, weight);
 }
 
 /// Positions of one output channel's weights, in the order in which a pixel reads its input: kernel row, kernel column,
@@ -133,21 +128,31 @@ pub(super) fn taps(channels: usize) -> impl Iterator<Item = usize> {
 }
 
 /// Memory layout of the sums of a weight gradient: a matrix for each tap row, then the bias.
-struct Sums {
+pub(super) struct Sums {
     /// Numbers read per pixel from a row of input.
-    run: usize,
-    out: usize,
+    pub(super) run: usize,
+    pub(super) out: usize,
     /// `[out, run]` instead of `[run, out]`.
-    turned: bool,
+    pub(super) turned: bool,
 }
 
 impl Sums {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         3 * self.run * self.out + self.out
     }
 
     fn at(&self, tap: usize, k: usize, n: usize) -> usize {
         tap * self.run * self.out + if self.turned { n * self.run + k } else { k * self.out + n }
+    }
+
+    /// Writes the matrices, multiplied by `scale`, in the order of a weight of `channels` inputs.
+    pub(super) fn put(&self, of_taps: &[f32], channels: usize, scale: f32, weight: &mut [f32]) {
+        for (k, place) in taps(channels).enumerate() {
+            let (tap, k) = (k / self.run, k % self.run);
+            for (n, weight) in weight.chunks_exact_mut(channels * TAPS).enumerate() {
+                weight[place] = of_taps[self.at(tap, k, n)] * scale;
+            }
+        }
     }
 
     fn add(&self, instructions: Instructions, padded: Padded<'_>, gradient: &[f32], total: &mut [f32]) {

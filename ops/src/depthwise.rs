@@ -114,6 +114,29 @@ impl Depthwise {
         mask: Option<Mask<'_>>,
         input_gradient: &mut [f32],
     ) {
+        self.input_gradient_of(workers, output_gradient, weight, mask, input_gradient);
+    }
+
+    /// The same with maps in bf16, as raw bits.
+    pub fn input_gradient_bf16(
+        &self,
+        workers: Workers<'_>,
+        output_gradient: &[u16],
+        weight: &[f32],
+        mask: Option<Mask<'_, u16>>,
+        input_gradient: &mut [u16],
+    ) {
+        self.input_gradient_of(workers, output_gradient, weight, mask, input_gradient);
+    }
+
+    fn input_gradient_of<E: Stored>(
+        &self,
+        workers: Workers<'_>,
+        output_gradient: &[E],
+        weight: &[f32],
+        mask: Option<Mask<'_, E>>,
+        input_gradient: &mut [E],
+    ) {
         let (shape, output_shape) = self.check(input_gradient, weight);
         assert_eq!(output_gradient.len(), output_shape.len());
         let finish = Finish::Gradient { skip: None, mask };
@@ -130,7 +153,7 @@ impl Depthwise {
                     maps: row_of(output_shape, output_gradient, band.photo, row),
                     weights: &phase.weights[tap * phase.taps * shape.channels..],
                 };
-                let rows: Vec<Vec<Line<'_, f32>>> = readers.iter().map(|it| it.iter().map(line).collect()).collect();
+                let rows: Vec<Vec<Line<'_, E>>> = readers.iter().map(|it| it.iter().map(line).collect()).collect();
                 let count = (shape.columns - first).div_ceil(self.stride);
                 let of_band = Sweep {
                     rows: &rows,
@@ -153,6 +176,27 @@ impl Depthwise {
         workers: Workers<'_>,
         input: &[f32],
         output_gradient: &[f32],
+        parameters: [&mut [f32]; 2],
+    ) {
+        self.weight_gradient_of(workers, input, output_gradient, parameters);
+    }
+
+    /// The same with maps in bf16, as raw bits.
+    pub fn weight_gradient_bf16(
+        &self,
+        workers: Workers<'_>,
+        input: &[u16],
+        output_gradient: &[u16],
+        parameters: [&mut [f32]; 2],
+    ) {
+        self.weight_gradient_of(workers, input, output_gradient, parameters);
+    }
+
+    fn weight_gradient_of<E: Stored>(
+        &self,
+        workers: Workers<'_>,
+        input: &[E],
+        output_gradient: &[E],
         [weight, bias]: [&mut [f32]; 2],
     ) {
         let (shape, output_shape) = self.check(input, weight);
@@ -165,15 +209,15 @@ impl Depthwise {
                 first_tap: self.taps_of(row).next().map_or(0, |(tap, _)| tap),
                 gradient,
             };
-            let rows: Vec<TapRow<'_>> = (band.first_row..).zip(gradients).map(row).collect();
+            let rows: Vec<TapRow<'_, E>> = (band.first_row..).zip(gradients).map(row).collect();
             let (sums, bias) = sums.split_at_mut(self.kernel * self.tap_row());
             let (first, columns) = (-(self.pads[1] as isize), shape.columns);
             let of_band = TapSums { rows: &rows, first, columns, channels, sums, bias };
             match (self.kernel, self.stride) {
-                (3, 1) => workers.instructions.run(OfKernel::<3, 1>(of_band)),
-                (3, _) => workers.instructions.run(OfKernel::<3, 2>(of_band)),
-                (_, 1) => workers.instructions.run(OfKernel::<5, 1>(of_band)),
-                _ => workers.instructions.run(OfKernel::<5, 2>(of_band)),
+                (3, 1) => workers.instructions.run(OfKernel::<E, 3, 1>(of_band)),
+                (3, _) => workers.instructions.run(OfKernel::<E, 3, 2>(of_band)),
+                (_, 1) => workers.instructions.run(OfKernel::<E, 5, 1>(of_band)),
+                _ => workers.instructions.run(OfKernel::<E, 5, 2>(of_band)),
             }
         });
         let (of_taps, of_bias) = total.split_at(weight.len());
@@ -203,12 +247,13 @@ impl Depthwise {
         (0..self.kernel).filter_map(move |tap| Some((tap, (start + tap).checked_sub(top).filter(|it| *it < rows)?)))
     }
 
-    /// Rows of taps by which an input row is read, and the output rows that read it.
+    /// Rows of taps by which an input row is read, and the output rows that read it, top to bottom: the last is the one
+    /// whose successor is read next.
     fn readers_of(&self, row: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
         let (stride, rows, start) = (self.stride, self.output_shape().rows, row + self.pads[0]);
         let reader =
             move |tap: usize| start.checked_sub(tap).filter(|it| it.is_multiple_of(stride)).map(|it| it / stride);
-        (0..self.kernel).filter_map(move |tap| Some((tap, reader(tap).filter(|it| *it < rows)?)))
+        (0..self.kernel).rev().filter_map(move |tap| Some((tap, reader(tap).filter(|it| *it < rows)?)))
     }
 
     /// Weights as `[k, taps, channels]`: for each row of taps and each tap of a sweep those at `place`.
@@ -292,7 +337,7 @@ struct Sweep<'a, E> {
     bias: &'a [f32],
     places: Places,
     /// Slices are laid out like the output.
-    finish: Finish<'a>,
+    finish: Finish<'a, E>,
     /// `[rows, columns, channels]`.
     output: &'a mut [E],
 }
@@ -405,9 +450,7 @@ impl<E: Stored, const T: usize, const S: usize> OfTaps<'_, E, T, S> {
         for (p, sum) in sums.into_iter().enumerate() {
             let pixel = row * places.columns + places.first + (pixel + p) * places.step;
             let place = pixel * channels + channel;
-            let to = &mut self.0.output[place..][..V::LANES];
-            // SAFETY: the slice has as many elements as the vector.
-            unsafe { E::store(finish.of(sum, place), to.as_mut_ptr()) }
+            E::put(finish.of(sum, place), &mut self.0.output[place..]);
         }
     }
 }
@@ -434,19 +477,19 @@ impl<E: Stored, const T: usize, const S: usize> OfTaps<'_, E, T, S> {
 }
 
 /// A row of the output's gradient and what it is multiplied with.
-struct TapRow<'a> {
+struct TapRow<'a, E> {
     /// Rows of the input, `[columns, channels]` each.
-    lines: Vec<&'a [f32]>,
+    lines: Vec<&'a [E]>,
     /// Row of taps by which the first of them is read.
     first_tap: usize,
     /// `[pixels, channels]`.
-    gradient: &'a [f32],
+    gradient: &'a [E],
 }
 
 /// `sums[first tap + line, t] += sum over rows and their pixels p of line[p stride + t + first] * gradient[p]` for each tap
 /// t, and `bias += sum of gradient`; columns outside the lines count nothing.
-struct TapSums<'a> {
-    rows: &'a [TapRow<'a>],
+struct TapSums<'a, E> {
+    rows: &'a [TapRow<'a, E>],
     /// Column that the first tap of the first pixel reads.
     first: isize,
     /// Columns of the lines.
@@ -458,10 +501,13 @@ struct TapSums<'a> {
     bias: &'a mut [f32],
 }
 
-/// The sums of a kernel of side `K` with stride `S`.
-struct OfKernel<'a, const K: usize, const S: usize>(TapSums<'a>);
+/// Bytes of a line of the caches: the channels in one are done for all rows of a band before the next ones.
+const LINE_BYTES: usize = 64;
 
-impl<const K: usize, const S: usize> Job for OfKernel<'_, K, S> {
+/// The sums of a kernel of side `K` with stride `S`.
+struct OfKernel<'a, E, const K: usize, const S: usize>(TapSums<'a, E>);
+
+impl<E: Stored, const K: usize, const S: usize> Job for OfKernel<'_, E, K, S> {
     type Output = ();
 
     #[inline(always)]
@@ -473,35 +519,82 @@ impl<const K: usize, const S: usize> Job for OfKernel<'_, K, S> {
             assert!(row.first_tap + row.lines.len() <= K && row.gradient.len().is_multiple_of(channels));
         }
         assert!(self.0.sums.len() == K * K * channels && self.0.bias.len() == channels);
-        let wide = channels - channels % I::Wide::LANES;
-        for channel in (0..wide).step_by(I::Wide::LANES) {
-            self.all_rows::<I, I::Wide>(simd.wide(), channel);
-        }
-        if wide < channels {
-            self.all_rows::<I, I::Eight>(simd.eight(), wide);
+        let of_line = LINE_BYTES / size_of::<E>();
+        for slab in (0..channels).step_by(of_line) {
+            let end = channels.min(slab + of_line);
+            let wide = end - (end - slab) % I::Wide::LANES;
+            for row in rows {
+                for channel in (slab..wide).step_by(I::Wide::LANES) {
+                    self.row::<I, I::Wide>(simd.wide(), row, channel);
+                }
+                if wide < end {
+                    self.row::<I, I::Eight>(simd.eight(), row, wide);
+                }
+            }
         }
     }
 }
 
-impl<const K: usize, const S: usize> OfKernel<'_, K, S> {
+impl<E: Stored, const K: usize, const S: usize> OfKernel<'_, E, K, S> {
     #[inline(always)]
-    fn all_rows<I: Simd, V: Vector>(&mut self, token: V::Token, channel: usize) {
+    fn row<I: Simd, V: Vector>(&mut self, token: V::Token, row: &TapRow<'_, E>, channel: usize) {
         let mut bias = V::of(token, &self.0.bias[channel..]);
-        for row in self.0.rows {
-            for pixel in row.gradient.chunks_exact(self.0.channels) {
-                bias = bias.plus(V::of(token, &pixel[channel..]));
-            }
-            let inner = inner_pixels(self.0.first, self.0.columns, row.gradient.len() / self.0.channels, K, S);
-            // The sums of all taps fit the registers of AVX-512.
-            if I::IS_512 && row.lines.len() == K {
-                self.block::<V, K>(token, row, &inner, 0, channel);
-                continue;
-            }
-            for line in 0..row.lines.len() {
-                self.block::<V, 1>(token, row, &inner, line, channel);
-            }
+        for pixel in row.gradient.chunks_exact(self.0.channels) {
+            bias = bias.plus(E::of(token, &pixel[channel..]));
         }
         bias.put(&mut self.0.bias[channel..]);
+        let inner = inner_pixels(self.0.first, self.0.columns, row.gradient.len() / self.0.channels, K, S);
+        // The sums of all taps fit the registers of AVX-512.
+        if I::IS_512 && row.lines.len() == K {
+            return self.block::<V, K>(token, row, &inner, 0, channel);
+        }
+        for line in 0..row.lines.len() {
+            self.block::<V, 1>(token, row, &inner, line, channel);
+        }
+    }
+
+    /// Adds what `P` pixels give to the sums of `L` lines of a row from `line` on.
+    ///
+    /// # Safety
+    /// The lengths are as `run` checks them, `channel` and the lanes after it lie within a pixel, and all taps of the pixels
+    /// within the lines.
+    #[inline(always)]
+    unsafe fn pixels<V: Vector, const L: usize, const P: usize>(
+        &self,
+        token: V::Token,
+        (row, line): (&TapRow<'_, E>, usize),
+        pixel: usize,
+        channel: usize,
+        sums: &mut [[V; K]; L],
+    ) {
+        let TapSums { first, columns, channels, .. } = self.0;
+        let start = ((pixel * S) as isize + first) as usize * channels + channel;
+        // SAFETY: guaranteed by the caller; whether a place exists does not matter to a prefetch.
+        unsafe {
+            let from = row.gradient.as_ptr().add(pixel * channels + channel);
+            let mut gradients = [V::splat(token, 0.0); P];
+            for (p, gradient) in gradients.iter_mut().enumerate() {
+                *gradient = E::load::<V>(token, from.add(p * channels));
+                // What the next row reads.
+                V::prefetch(token, from.wrapping_add(row.gradient.len() + p * channels));
+            }
+            for at in 0..P * S * S {
+                let place = start + (K - S + at % (P * S) + (1 + at / (P * S)) * columns) * channels;
+                V::prefetch(token, row.lines[line + L - 1].as_ptr().wrapping_add(place));
+            }
+            for (at, sums) in sums.iter_mut().enumerate() {
+                let line = row.lines[line + at].as_ptr().add(start);
+                // Each column is loaded once for all pixels that read it.
+                for column in 0..(P - 1) * S + K {
+                    let value = E::load::<V>(token, line.add(column * channels));
+                    for (p, gradient) in gradients.iter().enumerate() {
+                        if column >= p * S && column - p * S < K {
+                            sums[column - p * S] = value.times_plus(*gradient, sums[column - p * S]);
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// The sums of `L` lines of a row from `line` on.
@@ -509,7 +602,7 @@ impl<const K: usize, const S: usize> OfKernel<'_, K, S> {
     fn block<V: Vector, const L: usize>(
         &mut self,
         token: V::Token,
-        row: &TapRow<'_>,
+        row: &TapRow<'_, E>,
         inner: &Range<usize>,
         line: usize,
         channel: usize,
@@ -517,35 +610,23 @@ impl<const K: usize, const S: usize> OfKernel<'_, K, S> {
         let TapSums { first, columns, channels, .. } = self.0;
         let gradient = row.gradient;
         let mut sums = [[V::splat(token, 0.0); K]; L];
-        let lines: [&[f32]; L] = std::array::from_fn(|at| row.lines[line + at]);
-        for pixel in inner.clone() {
-            // SAFETY: the lengths were checked by `run`, `channel` and the lanes after it lie within a pixel, and all
-            // taps of an inner pixel within the lines.
-            unsafe {
-                let from = gradient.as_ptr().add(pixel * channels + channel);
-                let gradient = V::load(token, from);
-                let start = ((pixel * S) as isize + first) as usize * channels + channel;
-                // What the next row reads.
-                V::prefetch(token, from.wrapping_add(row.gradient.len()));
-                for at in 0..S * S {
-                    let place = start + (K - S + at % S + (1 + at / S) * columns) * channels;
-                    V::prefetch(token, lines[L - 1].as_ptr().wrapping_add(place));
-                }
-                for (sums, line) in sums.iter_mut().zip(lines) {
-                    let line = line.as_ptr().add(start);
-                    for (tap, sum) in sums.iter_mut().enumerate() {
-                        *sum = V::load(token, line.add(tap * channels)).times_plus(gradient, *sum);
-                    }
-                }
-            }
+        let lines: [&[E]; L] = std::array::from_fn(|at| row.lines[line + at]);
+        let blocks = inner.start..inner.end - inner.len() % BLOCK;
+        for pixel in blocks.clone().step_by(BLOCK) {
+            // SAFETY: all of the block's pixels are inner ones; everything else was checked by `run`.
+            unsafe { self.pixels::<V, L, BLOCK>(token, (row, line), pixel, channel, &mut sums) }
+        }
+        for pixel in blocks.end..inner.end {
+            // SAFETY: as above.
+            unsafe { self.pixels::<V, L, 1>(token, (row, line), pixel, channel, &mut sums) }
         }
         for pixel in (0..inner.start).chain(inner.end..gradient.len() / channels) {
-            let gradient = V::of(token, &gradient[pixel * channels + channel..]);
+            let gradient = E::of::<V>(token, &gradient[pixel * channels + channel..]);
             for (sums, line) in sums.iter_mut().zip(lines) {
                 for (tap, sum) in sums.iter_mut().enumerate() {
                     let column = ((pixel * S + tap) as isize + first) as usize;
                     if column < columns {
-                        *sum = V::of(token, &line[column * channels + channel..]).times_plus(gradient, *sum);
+                        *sum = E::of::<V>(token, &line[column * channels + channel..]).times_plus(gradient, *sum);
                     }
                 }
             }

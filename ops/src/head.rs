@@ -5,7 +5,7 @@
 //! compiled twice: for exactly [`MAPS`] maps, which then stay in registers, and for any number up to [`MAX_MAPS`].
 
 use super::maps::{Band, Shape, cut};
-use super::simd::{Job, Simd, Vector};
+use super::simd::{Job, Simd, Stored, Vector};
 use super::spread::{spread_items, with_scratch};
 use super::{Instructions, Workers};
 
@@ -44,15 +44,15 @@ pub enum HeadLoss<'a> {
     },
 }
 
-/// The head's input and parameters.
+/// The head's input, f32, or bf16 as raw bits, and its parameters.
 #[derive(Clone, Copy)]
-pub struct Head<'a> {
+pub struct Head<'a, T = f32> {
     /// Shape of `input`; its number of channels is one of [`HEAD_CHANNELS`].
     pub shape: Shape,
     /// Number of category maps, 1 to [`MAX_MAPS`].
     pub maps: usize,
     /// Feature maps, `[batch, rows, columns, channels]`.
-    pub input: &'a [f32],
+    pub input: &'a [T],
     /// Weight, `[maps, channels, 1, 1]`.
     pub weight: &'a [f32],
     /// Bias, `[maps]`, or one for each photo, `[batch, maps]`.
@@ -76,7 +76,8 @@ pub struct HeadGradients {
     pub present: Vec<f32>,
 }
 
-impl<'a> Head<'a> {
+#[allow(private_bounds, reason = "maps hold one of two kinds of numbers, each with public methods below")]
+impl<'a, T: Stored> Head<'a, T> {
     fn check(&self) {
         assert!(HEAD_CHANNELS.contains(&self.shape.channels));
         assert_eq!(self.input.len(), self.shape.len());
@@ -104,7 +105,7 @@ impl<'a> Head<'a> {
     }
 
     /// The head with the bias of one photo.
-    fn of_photo<const M: usize>(&self, photo: usize) -> Head<'a> {
+    fn of_photo<const M: usize>(&self, photo: usize) -> Head<'a, T> {
         let bias = if self.bias.len() == M { self.bias } else { &self.bias[photo * M..][..M] };
         Head { bias, ..*self }
     }
@@ -114,15 +115,12 @@ impl<'a> Head<'a> {
         self.shape.batch * self.photo[0] * self.photo[1]
     }
 
-    /// Mean loss against `labels`, `[batch, rows, columns]`, and its gradients. The gradient of the input goes into
-    /// `input_gradient`, zero wherever the input is not positive.
-    #[must_use]
-    pub fn learn(
+    fn learn_any(
         &self,
         workers: Workers<'_>,
         loss: HeadLoss<'_>,
         labels: &[u8],
-        input_gradient: &mut [f32],
+        input_gradient: &mut [T],
     ) -> HeadGradients {
         self.check();
         if self.maps == MAPS {
@@ -137,7 +135,7 @@ impl<'a> Head<'a> {
         workers: Workers<'_>,
         loss: HeadLoss<'_>,
         labels: &[u8],
-        input_gradient: &mut [f32],
+        input_gradient: &mut [T],
     ) -> HeadGradients {
         match self.shape.channels {
             8 => self.learn_from::<8, M>(workers, loss, labels, input_gradient),
@@ -152,7 +150,7 @@ impl<'a> Head<'a> {
         workers: Workers<'_>,
         loss: HeadLoss<'_>,
         labels: &[u8],
-        input_gradient: &mut [f32],
+        input_gradient: &mut [T],
     ) -> HeadGradients {
         let instructions = workers.instructions;
         assert!(labels.len() == self.shape.pixels() && input_gradient.len() == self.input.len());
@@ -166,7 +164,7 @@ impl<'a> Head<'a> {
         let bands = Band::all(self.shape, workers.spread.threads());
         let mut sums = vec![Sums::<C, M>::default(); bands.len()];
         let parts = cut(&bands, self.shape, input_gradient).into_iter().zip(&mut sums).collect();
-        spread_items(workers.spread, parts, |index, (gradient, sums): (&mut [f32], &mut Sums<C, M>)| {
+        spread_items(workers.spread, parts, |index, (gradient, sums): (&mut [T], &mut Sums<C, M>)| {
             let gradients = gradient.chunks_mut(CHUNK * C);
             with_scratch(CHUNK * (M + C), |scratch: &mut [f32]| {
                 let mut products = [[[0.0; 16]; C]; M];
@@ -204,7 +202,7 @@ impl<'a> Head<'a> {
             let head = self.of_photo::<M>(bands[index].photo);
             for chunk in self.chunks(bands[index]) {
                 let pixels = self.pixels(chunk, labels);
-                let found = workers.instructions.run(Overlap::<C, M> { head, pixels });
+                let found = workers.instructions.run(Overlap::<T, C, M> { head, pixels });
                 for (sum, found) in sums.as_flattened_mut().iter_mut().zip(found.as_flattened()) {
                     *sum += f64::from(*found);
                 }
@@ -220,6 +218,69 @@ impl<'a> Head<'a> {
         Dice::new(f64::from(weight), self.count::<M>(), |category| {
             [total(0, category), total(1, category), pixels[category] as f64]
         })
+    }
+
+    /// The pixels of a band, in chunks.
+    fn chunks(&self, band: Band) -> impl Iterator<Item = std::ops::Range<usize>> + use<T> {
+        let (first, end) = (band.first_pixel(self.shape), band.first_pixel(self.shape) + band.pixels(self.shape));
+        (first..end).step_by(CHUNK).map(move |start| start..end.min(start + CHUNK))
+    }
+
+    fn input_of(&self, chunk: &std::ops::Range<usize>) -> &[T] {
+        &self.input[chunk.start * self.shape.channels..chunk.end * self.shape.channels]
+    }
+
+    fn pixels<'b>(&'b self, chunk: std::ops::Range<usize>, labels: &'b [u8]) -> Pixels<'b, T> {
+        let mut own = [0.0; CHUNK];
+        let [mut row, mut column] =
+            [chunk.start / self.shape.columns % self.shape.rows, chunk.start % self.shape.columns];
+        for own in &mut own[..chunk.len()] {
+            *own = f32::from(u8::from(row < self.photo[0] && column < self.photo[1]));
+            column += 1;
+            if column == self.shape.columns {
+                (row, column) = (row + 1, 0);
+            }
+        }
+        Pixels { input: self.input_of(&chunk), labels: &labels[chunk], own }
+    }
+
+    /// Computes the maps of some pixels from their channels; beyond their number there are zeros.
+    #[inline(always)]
+    fn maps<V: Vector, const C: usize, const M: usize>(&self, channels: &[V; C]) -> [V; M] {
+        let (weight, bias) = self.parameters::<C, M>();
+        let count = self.count::<M>();
+        let mut maps = [channels[0].all(0.0); M];
+        for (map, bias) in maps[..count].iter_mut().zip(bias) {
+            *map = channels[0].all(*bias);
+        }
+        for (channel, x) in channels.iter().enumerate() {
+            for (map, weight) in maps[..count].iter_mut().zip(weight) {
+                *map = x.times_plus(x.all(weight[channel]), *map);
+            }
+        }
+        maps
+    }
+
+    /// Weight and bias as arrays, so that no index can be out of bounds.
+    #[inline(always)]
+    fn parameters<const C: usize, const M: usize>(&self) -> (&[[f32; C]; M], &[f32; M]) {
+        let weight = self.weight.as_chunks().0.try_into();
+        (weight.expect("its size was checked"), self.bias.try_into().expect("its size was checked"))
+    }
+}
+
+impl Head<'_> {
+    /// Mean loss against `labels`, `[batch, rows, columns]`, and its gradients. The gradient of the input goes into
+    /// `input_gradient`, zero wherever the input is not positive.
+    #[must_use]
+    pub fn learn(
+        &self,
+        workers: Workers<'_>,
+        loss: HeadLoss<'_>,
+        labels: &[u8],
+        input_gradient: &mut [f32],
+    ) -> HeadGradients {
+        self.learn_any(workers, loss, labels, input_gradient)
     }
 
     /// Mean loss and mean binary cross-entropy over the photos' own pixels, and the category of each pixel.
@@ -339,53 +400,19 @@ impl<'a> Head<'a> {
             }
         });
     }
+}
 
-    /// The pixels of a band, in chunks.
-    fn chunks(&self, band: Band) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
-        let (first, end) = (band.first_pixel(self.shape), band.first_pixel(self.shape) + band.pixels(self.shape));
-        (first..end).step_by(CHUNK).map(move |start| start..end.min(start + CHUNK))
-    }
-
-    fn input_of(&self, chunk: &std::ops::Range<usize>) -> &[f32] {
-        &self.input[chunk.start * self.shape.channels..chunk.end * self.shape.channels]
-    }
-
-    fn pixels<'b>(&'b self, chunk: std::ops::Range<usize>, labels: &'b [u8]) -> Pixels<'b> {
-        let mut own = [0.0; CHUNK];
-        let [mut row, mut column] =
-            [chunk.start / self.shape.columns % self.shape.rows, chunk.start % self.shape.columns];
-        for own in &mut own[..chunk.len()] {
-            *own = f32::from(u8::from(row < self.photo[0] && column < self.photo[1]));
-            column += 1;
-            if column == self.shape.columns {
-                (row, column) = (row + 1, 0);
-            }
-        }
-        Pixels { input: self.input_of(&chunk), labels: &labels[chunk], own }
-    }
-
-    /// Computes the maps of some pixels from their channels; beyond their number there are zeros.
-    #[inline(always)]
-    fn maps<V: Vector, const C: usize, const M: usize>(&self, channels: &[V; C]) -> [V; M] {
-        let (weight, bias) = self.parameters::<C, M>();
-        let count = self.count::<M>();
-        let mut maps = [channels[0].all(0.0); M];
-        for (map, bias) in maps[..count].iter_mut().zip(bias) {
-            *map = channels[0].all(*bias);
-        }
-        for (channel, x) in channels.iter().enumerate() {
-            for (map, weight) in maps[..count].iter_mut().zip(weight) {
-                *map = x.times_plus(x.all(weight[channel]), *map);
-            }
-        }
-        maps
-    }
-
-    /// Weight and bias as arrays, so that no index can be out of bounds.
-    #[inline(always)]
-    fn parameters<const C: usize, const M: usize>(&self) -> (&[[f32; C]; M], &[f32; M]) {
-        let weight = self.weight.as_chunks().0.try_into();
-        (weight.expect("its size was checked"), self.bias.try_into().expect("its size was checked"))
+impl Head<'_, u16> {
+    /// As that of f32 maps; only the gradient of the input is rounded to bf16.
+    #[must_use]
+    pub fn learn(
+        &self,
+        workers: Workers<'_>,
+        loss: HeadLoss<'_>,
+        labels: &[u8],
+        input_gradient: &mut [u16],
+    ) -> HeadGradients {
+        self.learn_any(workers, loss, labels, input_gradient)
     }
 }
 
@@ -403,9 +430,9 @@ fn present(labels: &[u8], batch: usize, maps: usize) -> Vec<f32> {
 }
 
 /// Up to [`CHUNK`] pixels with their labels.
-struct Pixels<'a> {
+struct Pixels<'a, T> {
     /// `[pixels, channels]`.
-    input: &'a [f32],
+    input: &'a [T],
     labels: &'a [u8],
     /// 1 if the pixel belongs to the photo, else 0.
     own: [f32; CHUNK],
@@ -413,8 +440,8 @@ struct Pixels<'a> {
 
 /// The channels of pixels `first..first + LANES`, one vector per channel; zeros past the end.
 #[inline(always)]
-fn channels<V: Vector, const C: usize>(token: V::Token, input: &[f32], first: usize) -> [V; C] {
-    let mut turned = [[0.0; 16]; C];
+fn channels<T: Stored, V: Vector, const C: usize>(token: V::Token, input: &[T], first: usize) -> [V; C] {
+    let mut turned = [[T::ZERO; 16]; C];
     for (lane, pixel) in input[first * C..].chunks_exact(C).take(V::LANES).enumerate() {
         for (turned, &value) in turned.iter_mut().zip(pixel) {
             turned[lane] = value;
@@ -422,7 +449,7 @@ fn channels<V: Vector, const C: usize>(token: V::Token, input: &[f32], first: us
     }
     let mut channels = [V::splat(token, 0.0); C];
     for (channel, turned) in channels.iter_mut().zip(&turned) {
-        *channel = V::of(token, turned);
+        *channel = T::of(token, turned);
     }
     channels
 }
@@ -584,12 +611,12 @@ impl<const M: usize> Dice<M> {
 }
 
 /// Sums over a chunk, by category: of its probability at its own pixels, and at all pixels.
-struct Overlap<'a, const C: usize, const M: usize> {
-    head: Head<'a>,
-    pixels: Pixels<'a>,
+struct Overlap<'a, T, const C: usize, const M: usize> {
+    head: Head<'a, T>,
+    pixels: Pixels<'a, T>,
 }
 
-impl<const C: usize, const M: usize> Job for Overlap<'_, C, M> {
+impl<T: Stored, const C: usize, const M: usize> Job for Overlap<'_, T, C, M> {
     type Output = [[f32; M]; 2];
 
     #[inline(always)]
@@ -599,7 +626,7 @@ impl<const C: usize, const M: usize> Job for Overlap<'_, C, M> {
         let zero = S::Wide::splat(wide, 0.0);
         let mut sums = [[zero; M]; 2];
         for first in (0..self.pixels.labels.len()).step_by(S::Wide::LANES) {
-            let mut maps: [S::Wide; M] = self.head.maps(&channels::<S::Wide, C>(wide, self.pixels.input, first));
+            let mut maps: [S::Wide; M] = self.head.maps(&channels::<_, S::Wide, C>(wide, self.pixels.input, first));
             let maps = &mut maps[..count];
             let label: S::Wide = by_label(wide, self.pixels.labels, first, f32::from);
             let there: S::Wide = by_label(wide, self.pixels.labels, first, |label| is_labelled(label, count));
@@ -641,15 +668,15 @@ impl<const C: usize, const M: usize> Sums<C, M> {
 }
 
 /// Loss and gradients of a chunk.
-struct Learn<'a, const C: usize, const M: usize> {
-    head: Head<'a>,
+struct Learn<'a, T, const C: usize, const M: usize> {
+    head: Head<'a, T>,
     loss: HeadLoss<'a>,
     dice: Option<&'a Dice<M>>,
     /// Factor of each pixel's gradient.
     scale: f32,
-    pixels: Pixels<'a>,
+    pixels: Pixels<'a, T>,
     /// Gradient of the input, `[pixels, channels]`.
-    gradient: &'a mut [f32],
+    gradient: &'a mut [T],
     sums: &'a mut Sums<C, M>,
     /// Per-lane sums for the gradient of the weight.
     products: &'a mut [[[f32; 16]; C]; M],
@@ -657,7 +684,7 @@ struct Learn<'a, const C: usize, const M: usize> {
     scratch: &'a mut [f32],
 }
 
-impl<const C: usize, const M: usize> Job for Learn<'_, C, M> {
+impl<T: Stored, const C: usize, const M: usize> Job for Learn<'_, T, C, M> {
     type Output = ();
 
     #[inline(always)]
@@ -674,7 +701,7 @@ impl<const C: usize, const M: usize> Job for Learn<'_, C, M> {
         let spread = smoothing / categories as f32;
         let [of_any, of_label] = [spread, 1.0 - smoothing + spread].map(|it| S::Wide::splat(wide, it));
         for first in (0..count).step_by(lanes) {
-            let x = channels::<S::Wide, C>(wide, pixels.input, first);
+            let x = channels::<_, S::Wide, C>(wide, pixels.input, first);
             let mut maps: [S::Wide; M] = head.maps(&x);
             let maps = &mut maps[..categories];
             let label: S::Wide = by_label(wide, pixels.labels, first, f32::from);
@@ -708,10 +735,10 @@ impl<const C: usize, const M: usize> Job for Learn<'_, C, M> {
                     *back = of_map.times_plus(S::Wide::splat(wide, *weight), *back);
                 }
             }
-            let mut columns = [[0.0; 16]; C];
+            let mut columns = [[T::ZERO; 16]; C];
             for (channel, (back, x)) in back.into_iter().zip(x).enumerate() {
                 x.put(&mut turned[channel * CHUNK + first..]);
-                x.if_greater(zero, back, zero).put(&mut columns[channel]);
+                T::put(x.if_greater(zero, back, zero), &mut columns[channel]);
             }
             let places = gradient[first * C..].chunks_exact_mut(C).take(lanes);
             for (lane, place) in places.enumerate() {
@@ -757,7 +784,7 @@ fn add_products<V: Vector, const C: usize>(
 struct Evaluate<'a, const C: usize, const M: usize> {
     head: Head<'a>,
     softmax: bool,
-    pixels: Pixels<'a>,
+    pixels: Pixels<'a, f32>,
     map: &'a mut [u8],
 }
 
@@ -771,7 +798,7 @@ impl<const C: usize, const M: usize> Job for Evaluate<'_, C, M> {
         let count = head.count::<M>();
         let mut sums = [0.0; 2];
         for first in (0..pixels.labels.len()).step_by(S::Wide::LANES) {
-            let mut maps: [S::Wide; M] = head.maps(&channels::<S::Wide, C>(wide, pixels.input, first));
+            let mut maps: [S::Wide; M] = head.maps(&channels::<_, S::Wide, C>(wide, pixels.input, first));
             let maps = &mut maps[..count];
             let label: S::Wide = by_label(wide, pixels.labels, first, f32::from);
             let [top, category] = highest(maps);
@@ -806,7 +833,7 @@ impl<const C: usize, const M: usize> Job for Label<'_, C, M> {
     fn run<S: Simd>(self, simd: S) {
         let (wide, count) = (simd.wide(), self.head.count::<M>());
         for first in (0..self.map.len()).step_by(S::Wide::LANES) {
-            let maps: [S::Wide; M] = self.head.maps(&channels::<S::Wide, C>(wide, self.input, first));
+            let maps: [S::Wide; M] = self.head.maps(&channels::<_, S::Wide, C>(wide, self.input, first));
             put_categories(highest(&maps[..count])[1], &mut self.map[first..]);
         }
     }
@@ -828,7 +855,7 @@ impl<const C: usize, const M: usize> Job for Planes<'_, C, M> {
     fn run<S: Simd>(self, simd: S) {
         let columns = self.input.len() / C;
         for first in (0..columns).step_by(S::Wide::LANES) {
-            let maps: [S::Wide; M] = self.head.maps(&channels::<S::Wide, C>(simd.wide(), self.input, first));
+            let maps: [S::Wide; M] = self.head.maps(&channels::<_, S::Wide, C>(simd.wide(), self.input, first));
             for (map, plane) in maps.into_iter().zip(self.to.chunks_exact_mut(self.width)) {
                 map.put(&mut plane[1 + first..]);
             }

@@ -187,20 +187,31 @@ impl Band {
     /// Fills `to` with the band and the pixels around it; beyond the edges of the photo each is `edge`, `[channels]`.
     /// `copy` copies a row of the maps, given its first pixel.
     pub(super) fn pad<T: Copy>(&self, shape: Shape, edge: &[T], to: &mut [T], copy: impl Fn(usize, &mut [T])) {
-        let channels = shape.channels;
-        assert_eq!(edge.len(), channels);
-        for (row, to) in (self.first_row..).zip(to.chunks_exact_mut(padded_row(shape))) {
-            // Row 0 is the one above the band.
-            if row == 0 || row > shape.rows {
-                to.chunks_exact_mut(channels).for_each(|to| to.copy_from_slice(edge));
-                continue;
-            }
-            let (left, rest) = to.split_at_mut(channels);
-            let (inner, right) = rest.split_at_mut(shape.row_len());
-            left.copy_from_slice(edge);
-            copy((self.photo * shape.rows + row - 1) * shape.columns, inner);
-            right.copy_from_slice(edge);
+        for (row, to) in to.chunks_exact_mut(padded_row(shape)).enumerate() {
+            self.pad_row(shape, row, edge, to, &copy);
         }
+    }
+
+    /// One row of that: row 0 is the one above the band.
+    pub(super) fn pad_row<T: Copy>(
+        &self,
+        shape: Shape,
+        row: usize,
+        edge: &[T],
+        to: &mut [T],
+        copy: impl Fn(usize, &mut [T]),
+    ) {
+        let (channels, row) = (shape.channels, self.first_row + row);
+        assert_eq!(edge.len(), channels);
+        if row == 0 || row > shape.rows {
+            to.chunks_exact_mut(channels).for_each(|to| to.copy_from_slice(edge));
+            return;
+        }
+        let (left, rest) = to.split_at_mut(channels);
+        let (inner, right) = rest.split_at_mut(shape.row_len());
+        left.copy_from_slice(edge);
+        copy((self.photo * shape.rows + row - 1) * shape.columns, inner);
+        right.copy_from_slice(edge);
     }
 }
 

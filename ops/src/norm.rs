@@ -4,7 +4,7 @@
 use super::Workers;
 use super::activation::{Activation, Finish};
 use super::maps::{Band, Shape, cut};
-use super::simd::{Job, Simd, Vector};
+use super::simd::{Job, Simd, Stored, Vector};
 use super::spread::spread_items;
 
 /// `output = activation(scale (input - mean) / sqrt(variance + epsilon) + bias) + residual` for each channel. Mean and
@@ -16,17 +16,42 @@ pub fn batch_norm(
     workers: Workers<'_>,
     shape: Shape,
     input: &[f32],
+    parameters: [&[f32]; 2],
+    epsilon: f32,
+    fused: (Activation, Option<&[f32]>),
+    output: &mut [f32],
+) -> [Vec<f32>; 2] {
+    normalise(workers, shape, input, parameters, epsilon, fused, output)
+}
+
+/// [`batch_norm`] of maps in bf16, as raw bits; its sums are f32.
+pub fn batch_norm_bf16(
+    workers: Workers<'_>,
+    shape: Shape,
+    input: &[u16],
+    parameters: [&[f32]; 2],
+    epsilon: f32,
+    fused: (Activation, Option<&[u16]>),
+    output: &mut [u16],
+) -> [Vec<f32>; 2] {
+    normalise(workers, shape, input, parameters, epsilon, fused, output)
+}
+
+fn normalise<E: Stored>(
+    workers: Workers<'_>,
+    shape: Shape,
+    input: &[E],
     [scale, bias]: [&[f32]; 2],
     epsilon: f32,
-    (activation, residual): (Activation, Option<&[f32]>),
-    output: &mut [f32],
+    (activation, residual): (Activation, Option<&[E]>),
+    output: &mut [E],
 ) -> [Vec<f32>; 2] {
     let channels = shape.channels;
     assert!(channels.is_multiple_of(8) && scale.len() == channels && bias.len() == channels);
     let finish = Finish::Output { activation, residual };
     assert!(input.len() == shape.len() && output.len() == shape.len() && finish.fits(shape.len()));
     // Relative to any pixel of the maps the squares stay small, so that their difference keeps its precision.
-    let pivot = &input[..channels];
+    let pivot = &workers.instructions.run(Widened(&input[..channels]));
     let sums = workers.sum_over_bands(shape, 2 * channels, |band, sums| {
         let (sum, square) = sums.split_at_mut(channels);
         let factors = [band.of(shape, input), band.of(shape, input)];
@@ -55,11 +80,37 @@ pub fn batch_norm(
 pub fn batch_norm_gradient(
     workers: Workers<'_>,
     shape: Shape,
-    [input, output_gradient]: [&[f32]; 2],
+    maps: [&[f32]; 2],
+    scale: &[f32],
+    statistics: [&[f32]; 2],
+    epsilon: f32,
+    input_gradient: &mut [f32],
+) -> [Vec<f32>; 2] {
+    normalise_back(workers, shape, maps, scale, statistics, epsilon, input_gradient)
+}
+
+/// [`batch_norm_gradient`] of maps in bf16, as raw bits, which are those of the input and the gradient of the output; its
+/// sums are f32.
+pub fn batch_norm_gradient_bf16(
+    workers: Workers<'_>,
+    shape: Shape,
+    maps: [&[u16]; 2],
+    scale: &[f32],
+    statistics: [&[f32]; 2],
+    epsilon: f32,
+    input_gradient: &mut [u16],
+) -> [Vec<f32>; 2] {
+    normalise_back(workers, shape, maps, scale, statistics, epsilon, input_gradient)
+}
+
+fn normalise_back<E: Stored>(
+    workers: Workers<'_>,
+    shape: Shape,
+    [input, output_gradient]: [&[E]; 2],
     scale: &[f32],
     [mean, variance]: [&[f32]; 2],
     epsilon: f32,
-    input_gradient: &mut [f32],
+    input_gradient: &mut [E],
 ) -> [Vec<f32>; 2] {
     let channels = shape.channels;
     assert!(channels.is_multiple_of(8) && [scale, mean, variance].iter().all(|it| it.len() == channels));
@@ -92,11 +143,28 @@ pub fn batch_norm_gradient(
     [of_scale, of_bias.to_vec()]
 }
 
+/// Maps as f32.
+struct Widened<'a, E>(&'a [E]);
+
+impl<E: Stored> Job for Widened<'_, E> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Vec<f32> {
+        let mut wide = vec![0.0; self.0.len()];
+        let lanes = S::Eight::LANES;
+        for (from, to) in self.0.chunks_exact(lanes).zip(wide.chunks_exact_mut(lanes)) {
+            E::of::<S::Eight>(simd.eight(), from).put(to);
+        }
+        wide
+    }
+}
+
 /// Adds the sum over pixels of `a - p` and of `(a - p) (b - q)` to `sums` for each channel, where a and b are the
 /// `factors`, p and q the `pivots`.
-struct Moments<'a> {
+struct Moments<'a, E> {
     /// `[pixels, channels]`.
-    factors: [&'a [f32]; 2],
+    factors: [&'a [E]; 2],
     /// `[channels]`.
     pivots: [&'a [f32]; 2],
     channels: usize,
@@ -107,7 +175,7 @@ struct Moments<'a> {
 /// Vectors of channels whose sums are kept in registers: a pixel is then read in runs of whole cache lines.
 const RUN: usize = 8;
 
-impl Job for Moments<'_> {
+impl<E: Stored> Job for Moments<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -125,7 +193,7 @@ impl Job for Moments<'_> {
     }
 }
 
-impl Moments<'_> {
+impl<E: Stored> Moments<'_, E> {
     /// Adds those of `N` vectors of channels, and returns their number.
     #[inline(always)]
     fn add<V: Vector, const N: usize>(&mut self, token: V::Token, channel: usize) -> usize {
@@ -137,8 +205,8 @@ impl Moments<'_> {
         for (a, b) in a.chunks_exact(*channels).zip(b.chunks_exact(*channels)) {
             let (a, b) = (&a[channel..channel + width], &b[channel..channel + width]);
             for n in 0..N {
-                let a = V::of(token, &a[n * V::LANES..]).minus(pivots[0][n]);
-                let b = V::of(token, &b[n * V::LANES..]).minus(pivots[1][n]);
+                let a = E::of::<V>(token, &a[n * V::LANES..]).minus(pivots[0][n]);
+                let b = E::of::<V>(token, &b[n * V::LANES..]).minus(pivots[1][n]);
                 found[0][n] = found[0][n].plus(a);
                 found[1][n] = a.times_plus(b, found[1][n]);
             }
@@ -154,15 +222,15 @@ impl Moments<'_> {
 }
 
 /// `output = finish(input x factor + summand)`.
-struct Scaled<'a> {
-    input: &'a [f32],
+struct Scaled<'a, E> {
+    input: &'a [E],
     factors: &'a [f32],
     summands: &'a [f32],
-    finish: Finish<'a>,
-    output: &'a mut [f32],
+    finish: Finish<'a, E>,
+    output: &'a mut [E],
 }
 
-impl Job for Scaled<'_> {
+impl<E: Stored> Job for Scaled<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -175,7 +243,7 @@ impl Job for Scaled<'_> {
     }
 }
 
-impl Scaled<'_> {
+impl<E: Stored> Scaled<'_, E> {
     #[inline(always)]
     fn scale<V: Vector>(self, token: V::Token) {
         let Self { input, factors, summands, finish, output } = self;
@@ -185,22 +253,22 @@ impl Scaled<'_> {
             for channel in (0..channels).step_by(V::LANES) {
                 // Not by `map` over an array: it is not inlined.
                 let (factor, summand) = (V::of(token, &factors[channel..]), V::of(token, &summands[channel..]));
-                let scaled = V::of(token, &input[channel..]).times_plus(factor, summand);
-                finish.of(scaled, pixel * channels + channel).put(&mut output[channel..]);
+                let scaled = E::of::<V>(token, &input[channel..]).times_plus(factor, summand);
+                E::put(finish.of(scaled, pixel * channels + channel), &mut output[channel..]);
             }
         }
     }
 }
 
 /// `result = gradient x coefficients[0] + input x coefficients[1] + coefficients[2]`.
-struct Back<'a> {
-    gradient: &'a [f32],
-    input: &'a [f32],
+struct Back<'a, E> {
+    gradient: &'a [E],
+    input: &'a [E],
     coefficients: &'a [Vec<f32>; 3],
-    result: &'a mut [f32],
+    result: &'a mut [E],
 }
 
-impl Job for Back<'_> {
+impl<E: Stored> Job for Back<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -213,7 +281,7 @@ impl Job for Back<'_> {
     }
 }
 
-impl Back<'_> {
+impl<E: Stored> Back<'_, E> {
     #[inline(always)]
     fn back<V: Vector>(self, token: V::Token) {
         let [factors, slopes, summands] = self.coefficients;
@@ -222,9 +290,9 @@ impl Back<'_> {
         for ((gradient, input), result) in pixels.zip(self.result.chunks_exact_mut(channels)) {
             for channel in (0..channels).step_by(V::LANES) {
                 let (slope, summand) = (V::of(token, &slopes[channel..]), V::of(token, &summands[channel..]));
-                let input = V::of(token, &input[channel..]).times_plus(slope, summand);
+                let input = E::of::<V>(token, &input[channel..]).times_plus(slope, summand);
                 let factor = V::of(token, &factors[channel..]);
-                V::of(token, &gradient[channel..]).times_plus(factor, input).put(&mut result[channel..]);
+                E::put(E::of::<V>(token, &gradient[channel..]).times_plus(factor, input), &mut result[channel..]);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Workers;
 use super::maps::{Band, Shape, cut};
-use super::simd::{Job, Simd, Vector};
+use super::simd::{Job, Simd, Stored, Vector};
 use super::spread::spread_items;
 
 /// Shape of the output, for an input with even numbers of rows and columns.
@@ -36,6 +36,28 @@ pub fn max_pool_gradient(
     output_gradient: &[f32],
     skip_gradient: &[f32],
     input_gradient: &mut [f32],
+) {
+    gradient(workers, shape, input, [output_gradient, skip_gradient], input_gradient);
+}
+
+/// The same with maps in bf16, as raw bits.
+pub fn max_pool_gradient_bf16(
+    workers: Workers<'_>,
+    shape: Shape,
+    input: &[u16],
+    output_gradient: &[u16],
+    skip_gradient: &[u16],
+    input_gradient: &mut [u16],
+) {
+    gradient(workers, shape, input, [output_gradient, skip_gradient], input_gradient);
+}
+
+fn gradient<E: Stored>(
+    workers: Workers<'_>,
+    shape: Shape,
+    input: &[E],
+    [output_gradient, skip_gradient]: [&[E]; 2],
+    input_gradient: &mut [E],
 ) {
     let instructions = workers.instructions;
     let pooled = pooled_shape(shape);
@@ -96,15 +118,15 @@ fn maximum<V: Vector>([a, b, c, d]: &[V; 4]) -> V {
 }
 
 /// Computes two rows of the input's gradient.
-struct PoolGradientRow<'a> {
-    rows: &'a [f32],
-    skip: &'a [f32],
-    gradient: &'a [f32],
+struct PoolGradientRow<'a, E> {
+    rows: &'a [E],
+    skip: &'a [E],
+    gradient: &'a [E],
     channels: usize,
-    result: &'a mut [f32],
+    result: &'a mut [E],
 }
 
-impl Job for PoolGradientRow<'_> {
+impl<E: Stored> Job for PoolGradientRow<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -115,14 +137,14 @@ impl Job for PoolGradientRow<'_> {
             for channel in (0..channels).step_by(8) {
                 let upper = 2 * pixel * channels + channel;
                 let places = [upper, upper + channels, upper + half, upper + half + channels];
-                let corners = places.map(|place| S::Eight::of(simd.eight(), &self.rows[place..]));
+                let corners: [S::Eight; 4] = places.map(|place| E::of(simd.eight(), &self.rows[place..]));
                 let maximum = maximum(&corners);
-                let mut left = S::Eight::of(simd.eight(), &gradient[channel..]);
+                let mut left = E::of(simd.eight(), &gradient[channel..]);
                 for (corner, place) in corners.into_iter().zip(places) {
                     let share = corner.if_equal(maximum, left, zero);
                     left = corner.if_equal(maximum, zero, left);
-                    let sum = share.plus(S::Eight::of(simd.eight(), &self.skip[place..]));
-                    corner.if_greater(zero, sum, zero).put(&mut self.result[place..]);
+                    let sum = share.plus(E::of(simd.eight(), &self.skip[place..]));
+                    E::put(corner.if_greater(zero, sum, zero), &mut self.result[place..]);
                 }
             }
         }

@@ -148,15 +148,35 @@ pub(super) trait Vector: Copy {
 
 /// Numbers as maps hold them: f32, or bf16 as raw bits.
 pub(super) trait Stored: Copy + Send + Sync {
+    const ZERO: Self;
+
     /// # Safety
     /// `LANES` numbers can be read from `from`.
     unsafe fn load<V: Vector>(token: V::Token, from: *const Self) -> V;
     /// # Safety
     /// `LANES` numbers can be written to `to`.
     unsafe fn store<V: Vector>(values: V, to: *mut Self);
+
+    /// Loads the first `LANES` elements of a slice.
+    #[inline(always)]
+    fn of<V: Vector>(token: V::Token, slice: &[Self]) -> V {
+        assert!(slice.len() >= V::LANES);
+        // SAFETY: the slice is long enough.
+        unsafe { Self::load(token, slice.as_ptr()) }
+    }
+
+    /// Stores into the first `LANES` elements of a slice.
+    #[inline(always)]
+    fn put<V: Vector>(values: V, slice: &mut [Self]) {
+        assert!(slice.len() >= V::LANES);
+        // SAFETY: the slice is long enough.
+        unsafe { Self::store(values, slice.as_mut_ptr()) }
+    }
 }
 
 impl Stored for f32 {
+    const ZERO: Self = 0.0;
+
     #[inline(always)]
     unsafe fn load<V: Vector>(token: V::Token, from: *const Self) -> V {
         // SAFETY: guaranteed by the caller.
@@ -170,6 +190,8 @@ impl Stored for f32 {
 }
 
 impl Stored for u16 {
+    const ZERO: Self = 0;
+
     #[inline(always)]
     unsafe fn load<V: Vector>(token: V::Token, from: *const Self) -> V {
         // SAFETY: guaranteed by the caller.

@@ -129,6 +129,11 @@ pub fn up_convolution_weight_gradient(
     });
     let (of_taps, of_bias) = total.split_at(taps);
     bias.copy_from_slice(of_bias);
+    put_weight(of_taps, [channels, out], weight);
+}
+
+/// Puts sums, `[row of the output, in, column of the output, out]`, into the order of a weight.
+pub(super) fn put_weight(of_taps: &[f32], [channels, out]: [usize; 2], weight: &mut [f32]) {
     for (at, weight) in weight.iter_mut().enumerate() {
         let (k, n, row, column) = (at / 4 / out, at / 4 % out, at / 2 % 2, at % 2);
         *weight = of_taps[((row * channels + k) * 2 + column) * out + n];

@@ -105,11 +105,11 @@ impl Simd for Avx512 {
 
 /// 8 lanes.
 #[derive(Clone, Copy)]
-pub(super) struct Of8(__m256, Avx2);
+pub(super) struct Of8(pub(super) __m256, pub(super) Avx2);
 
 /// 16 lanes.
 #[derive(Clone, Copy)]
-pub(super) struct Of16(__m512, Avx512);
+pub(super) struct Of16(pub(super) __m512, pub(super) Avx512);
 
 /// Everything that differs only in the vector width.
 macro_rules! arithmetic {

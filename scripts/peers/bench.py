@@ -50,6 +50,7 @@ def agreement(label, recipe):
 # Contestants by what the tables call them; the first is what the others are compared with.
 STEP = {
     "**lookbook, native**": "native",
+    "**lookbook, native, bf16**": "native-bf16",
     "**lookbook, portable**": "portable",
     "Keras / TensorFlow": "keras-step",
     "PyTorch": "torch-eager-step",
@@ -76,7 +77,7 @@ PREDICTION = {
     "tract": "tract-prediction",
 }
 # A step of so many photos takes too long for the other forms.
-FORMS_OF_16 = ("native", "portable", "keras-step", "torch-eager-step")
+FORMS_OF_16 = ("native", "native-bf16", "portable", "keras-step", "torch-eager-step")
 # The machine's own rate, measured beside them.
 SGEMM = {"SGEMM": "sgemm"}
 

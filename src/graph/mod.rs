@@ -50,8 +50,8 @@ pub use spec::{
     Precision, SEED_CHANNELS, SPEC_KEY, STATISTICS, STATISTICS_RATE, Spec, WEIGHTS,
 };
 
-/// The training step: forward pass, loss, gradients of all weights, Adam. The native dialect always computes in f32,
-/// regardless of `precision`.
+/// The training step: forward pass, loss, gradients of all weights, Adam. Maps and their gradients have the given
+/// precision if the dialect knows it, else f32: the portable one f16, the native one bf16.
 #[must_use]
 pub fn train_step(
     dialect: Dialect,
@@ -120,6 +120,7 @@ pub fn update(dialect: Dialect, spec: &Spec, descent: Descent) -> Vec<u8> {
 struct Training<'a> {
     builder: Builder,
     dialect: Dialect,
+    precision: Precision,
     spec: &'a Spec,
     inputs: HashMap<&'static str, Value>,
     lengths: HashMap<&'static str, usize>,
@@ -127,7 +128,8 @@ struct Training<'a> {
 
 impl<'a> Training<'a> {
     fn new(dialect: Dialect, precision: Precision, spec: &'a Spec) -> Self {
-        Self { builder: Builder::new(precision), dialect, spec, inputs: HashMap::new(), lengths: HashMap::new() }
+        let (builder, inputs, lengths) = (Builder::new(precision), HashMap::new(), HashMap::new());
+        Self { builder, dialect, precision, spec, inputs, lengths }
     }
 
     fn take_batch(&mut self) {
@@ -158,12 +160,11 @@ impl<'a> Training<'a> {
     /// gradient.
     fn learn(&mut self, weights: &LossWeights) -> (Value, Value) {
         let by_name = unpack(&mut self.builder, self.spec, &self.inputs[WEIGHTS]);
-        let learn = match self.dialect {
-            Dialect::Portable => portable::learn,
-            Dialect::Native => native::learn,
-        };
         let batch = [&self.inputs["photos"], &self.inputs["labels"]];
-        let learnt = learn(&mut self.builder, self.spec, batch, &by_name, weights);
+        let learnt = match self.dialect {
+            Dialect::Portable => portable::learn(&mut self.builder, self.spec, batch, &by_name, weights),
+            Dialect::Native => native::learn(&mut self.builder, self.spec, batch, &by_name, (weights, self.precision)),
+        };
         self.builder.output("pixel_accuracy", &learnt.pixel_accuracy, FLOAT, &[]);
         if self.spec.batch_norm {
             self.builder.scope(STATISTICS);

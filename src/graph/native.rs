@@ -96,6 +96,8 @@ pub(super) struct NativePass<'a> {
     pub(super) int8: Option<Int8<'a>>,
     /// Name of the layer before the head.
     pub(super) last: String,
+    /// Whether its maps are f32 and the others are not.
+    is_last_wide: bool,
     /// Channels of the normalised layers by their names.
     normalised: HashMap<String, usize>,
     layers: Vec<Layer>,
@@ -108,10 +110,10 @@ pub(super) fn learn(
     spec: &Spec,
     [photos, labels]: [&Value; 2],
     weights: &HashMap<String, Value>,
-    loss_weights: &LossWeights,
+    (loss_weights, precision): (&LossWeights, Precision),
 ) -> LossGradients {
     let Passed { features, presence, layers, statistics } =
-        forward(builder, spec, photos, weights, Precision::F32, None);
+        forward(builder, spec, photos, weights, [precision, precision], None);
     let [weight, bias] = head_parameters(builder, weights, presence.as_ref());
     let mut inputs = vec![&features, &weight, &bias, labels];
     let presence_weight = loss_weights.presence;
@@ -124,10 +126,10 @@ pub(super) fn learn(
         ]
     });
     inputs.extend(loss_weights.iter().flatten());
-    let head = builder.native("HeadLoss", &inputs, vec![photo(spec)], 6);
+    let head = builder.native(&operator(precision, "HeadLoss"), &inputs, vec![photo(spec)], 6);
     let [mut loss, pixel_accuracy, weight, mut bias, gradient, present] =
         <[Value; 6]>::try_from(head).expect("there are 6");
-    let mut back = Back { gradients: HashMap::new(), of_maps: HashMap::from([(features, gradient)]) };
+    let mut back = Back { precision, gradients: HashMap::new(), of_maps: HashMap::from([(features, gradient)]) };
     if let Some((presence, lowest)) = presence {
         builder.scope("gradient/presence");
         let [zero, two] = [vec![0], vec![1]].map(|bounds| builder.integers(&bounds));
@@ -226,7 +228,7 @@ fn predicted(
     int8: Option<Int8<'_>>,
 ) -> [Value; 3] {
     let photos = spec.with_mirror_images(builder, photos);
-    let Passed { features, presence, .. } = forward(builder, spec, &photos, weights, precision, int8);
+    let Passed { features, presence, .. } = forward(builder, spec, &photos, weights, [precision, Precision::F32], int8);
     // The head is linear: the mean of its inputs gives the mean of its logits.
     let dims = [spec.map_rows(), spec.map_columns(), spec.channels[0]];
     let features = spec.mean_with_mirror_images(builder, &features, &dims, Some(1));
@@ -284,20 +286,31 @@ struct Passed {
     statistics: HashMap<String, [Value; 2]>,
 }
 
-/// The forward pass up to the head.
+/// Whether maps that are not u8 are bf16.
+fn is_narrow(precision: Precision) -> bool {
+    matches!(precision, Precision::Bf16 | Precision::Int8)
+}
+
+/// An operator's name for maps of this precision.
+fn operator(precision: Precision, name: &str) -> String {
+    format!("{}{name}", if is_narrow(precision) { "Bf16" } else { "" })
+}
+
+/// The forward pass up to the head: the precision is that of the maps, and of the last ones, which the head reads.
 fn forward(
     builder: &mut Builder,
     spec: &Spec,
     photos: &Value,
     weights: &HashMap<String, Value>,
-    precision: Precision,
+    [precision, of_last]: [Precision; 2],
     int8: Option<Int8<'_>>,
 ) -> Passed {
     let photos = spec.gather(builder, photos);
     let (levels, last) = (spec.channels.len(), int8::last_layer(spec));
     let normalised = parameters::statistics(spec).into_iter().collect();
     let (layers, statistics) = (Vec::new(), HashMap::new());
-    let mut pass = NativePass { builder, weights, precision, int8, last, normalised, layers, statistics };
+    let is_last_wide = of_last != precision;
+    let mut pass = NativePass { builder, weights, precision, int8, last, is_last_wide, normalised, layers, statistics };
     let (mut maps, mut activation) = match &spec.encoder {
         None => (pass.down(levels, &photos), Activation::Relu),
         Some(encoder) => (pass.encode(encoder, &photos), Activation::None),
@@ -313,11 +326,6 @@ fn forward(
 }
 
 impl NativePass<'_> {
-    /// Whether maps that are not u8 are bf16.
-    fn is_narrow(&self) -> bool {
-        matches!(self.precision, Precision::Bf16 | Precision::Int8)
-    }
-
     /// Name of the layer whose output maps are.
     pub(super) fn name_of(&self, maps: &Value) -> &str {
         let layer = self.layers.iter().find(|it| it.output() == maps);
@@ -335,8 +343,7 @@ impl NativePass<'_> {
 
     /// Adds a layer's operator.
     fn node(&mut self, name: &str, inputs: &[&Value], attributes: Vec<Attribute>) -> Value {
-        let prefix = if self.is_narrow() { "Bf16" } else { "" };
-        self.builder.native(&format!("{prefix}{name}"), inputs, attributes, 1).remove(0)
+        self.builder.native(&operator(self.precision, name), inputs, attributes, 1).remove(0)
     }
 
     /// The way down: the maps of each level, top to bottom.
@@ -432,9 +439,8 @@ impl NativePass<'_> {
         if self.is_int8(&inputs[0]) {
             return self.int8_convolution(name, &inputs[0]);
         }
-        // The head takes f32.
-        let last = self.is_narrow() && name == self.last;
-        let operator = if last { "LastConvolution" } else { "Convolution" };
+        let is_wide = self.is_last_wide && name == self.last;
+        let operator = if is_wide { "LastConvolution" } else { "Convolution" };
         let output = self.convolve(operator, name, &inputs.iter().collect::<Vec<_>>(), plain);
         self.layers.push(Layer::Convolution { name: name.to_owned(), inputs, is_relu, output: output.clone() });
         self.batch_norm(name, output, Activation::Relu, None)
@@ -465,7 +471,8 @@ impl NativePass<'_> {
         let [scale, bias] = ["scale", "bias"].map(|kind| &self.weights[&format!("{name}.{kind}")]);
         let mut inputs = vec![&input, scale, bias];
         inputs.extend(&residual);
-        let found = self.builder.native("BatchNorm", &inputs, vec![activation.attribute("activation")], 3);
+        let operator = operator(self.precision, "BatchNorm");
+        let found = self.builder.native(&operator, &inputs, vec![activation.attribute("activation")], 3);
         let [output, mean, variance] = <[Value; 3]>::try_from(found).expect("there are 3");
         let statistics = [mean, variance];
         self.statistics.insert(name.to_owned(), statistics.clone());
@@ -515,12 +522,25 @@ fn window_attributes(window: Window) -> Vec<Attribute> {
 
 /// Gradients found so far in the backward pass.
 struct Back {
+    precision: Precision,
     /// Of the parameters, by name.
     gradients: HashMap<String, Value>,
     of_maps: HashMap<Value, Value>,
 }
 
 impl Back {
+    /// Adds an operator.
+    fn nodes(
+        &self,
+        builder: &mut Builder,
+        name: &str,
+        inputs: &[&Value],
+        attributes: Vec<Attribute>,
+        outputs: usize,
+    ) -> Vec<Value> {
+        builder.native(&operator(self.precision, name), inputs, attributes, outputs)
+    }
+
     /// Stores the gradients of weight and bias. A bias that is only a placeholder, not the layer's own, already has
     /// one.
     fn keep(&mut self, layer: &str, gradients: [Value; 2]) {
@@ -536,25 +556,34 @@ impl Back {
     /// Keeps a gradient of maps that go to several layers.
     fn add(&mut self, builder: &mut Builder, maps: &Value, gradient: Value) {
         let sum = match self.of_maps.remove(maps) {
+            Some(before) if self.precision == Precision::Bf16 => {
+                self.nodes(builder, "Add", &[&before, &gradient], vec![], 1).remove(0)
+            }
             Some(before) => builder.node("Add", &[&before, &gradient], vec![]),
             None => gradient,
         };
         self.of_maps.insert(maps.clone(), sum);
     }
 
-    /// As [`add`](Self::add); what is there already is the presence head's, `[batch, 1, 1, channels]`, before the maps'
-    /// own activation.
+    /// As [`add`](Self::add); what is there already is the presence head's, f32 `[batch, 1, 1, channels]`, before the
+    /// maps' own activation.
     fn add_lowest(&mut self, builder: &mut Builder, maps: &Value, activation: Activation, gradient: Value) {
-        if activation != Activation::None
-            && let Some(before) = self.of_maps.remove(maps)
-        {
-            let zero = builder.scalar(0.0);
-            let positive = builder.node("Greater", &[maps, &zero], vec![]);
+        let Some(mut before) = self.of_maps.remove(maps) else {
+            self.of_maps.insert(maps.clone(), gradient);
+            return;
+        };
+        let is_narrow = self.precision == Precision::Bf16;
+        let wide = |builder: &mut Builder, it: &Value| if is_narrow { builder.wide_bf16(it) } else { it.clone() };
+        if activation != Activation::None {
+            let (zero, maps) = (builder.scalar(0.0), wide(builder, maps));
+            let positive = builder.node("Greater", &[&maps, &zero], vec![]);
             let positive = builder.cast(&positive, FLOAT);
-            let before = builder.node("Mul", &[&positive, &before], vec![]);
-            self.of_maps.insert(maps.clone(), before);
+            before = builder.node("Mul", &[&positive, &before], vec![]);
         }
-        self.add(builder, maps, gradient);
+        let gradient = wide(builder, &gradient);
+        let sum = builder.node("Add", &[&before, &gradient], vec![]);
+        let sum = if is_narrow { self.nodes(builder, "Narrow", &[&sum], vec![], 1).remove(0) } else { sum };
+        self.of_maps.insert(maps.clone(), sum);
     }
 
     fn through(&mut self, builder: &mut Builder, weights: &HashMap<String, Value>, layer: &Layer) {
@@ -565,7 +594,7 @@ impl Back {
                 let mut all = vec![&inputs[0], &gradient, tensors(weights, name)[0]];
                 all.extend(inputs.get(1));
                 let mask = Attribute::int("mask", i64::from(*is_relu));
-                let mut found = builder.native("ConvolutionGradient", &all, vec![mask], 2 + inputs.len());
+                let mut found = self.nodes(builder, "ConvolutionGradient", &all, vec![mask], 2 + inputs.len());
                 for (input, gradient) in inputs.iter().zip(found.drain(2..)) {
                     self.of_maps.insert(input.clone(), gradient);
                 }
@@ -575,7 +604,7 @@ impl Back {
                 builder.scope("gradient/stem");
                 let gradient = self.take(output);
                 let all = [photos, &gradient, kernel];
-                let found = builder.native("PhotoConvolutionGradient", &all, vec![encoder.fill()], 2);
+                let found = self.nodes(builder, "PhotoConvolutionGradient", &all, vec![encoder.fill()], 2);
                 let [of_kernel, of_bias] = <[Value; 2]>::try_from(found).expect("there are 2");
                 let of_weight = encoder.stem_gradient(builder, [&of_kernel, &of_bias]);
                 self.keep(STEM, [of_weight, of_bias]);
@@ -587,7 +616,7 @@ impl Back {
                 let mut all = vec![input, &gradient, tensors(weights, name)[0]];
                 all.extend(&skip);
                 let mut found =
-                    builder.native("PointwiseConvolutionGradient", &all, vec![activation.attribute("mask")], 3);
+                    self.nodes(builder, "PointwiseConvolutionGradient", &all, vec![activation.attribute("mask")], 3);
                 self.of_maps.insert(input.clone(), found.remove(2));
                 self.keep(name, found.try_into().expect("weight and bias are left"));
             }
@@ -596,7 +625,7 @@ impl Back {
                 let gradient = self.take(output);
                 let all = [input, &gradient, tensors(weights, name)[0]];
                 let attributes = [window_attributes(*window), vec![activation.attribute("mask")]].concat();
-                let mut found = builder.native("DepthwiseConvolutionGradient", &all, attributes, 3);
+                let mut found = self.nodes(builder, "DepthwiseConvolutionGradient", &all, attributes, 3);
                 self.add(builder, input, found.remove(2));
                 self.keep(name, found.try_into().expect("weight and bias are left"));
             }
@@ -608,7 +637,7 @@ impl Back {
                 }
                 let scale = &weights[&format!("{name}.scale")];
                 let all = [input, &gradient, scale, mean, variance];
-                let found = builder.native("BatchNormGradient", &all, vec![], 3);
+                let found = self.nodes(builder, "BatchNormGradient", &all, vec![], 3);
                 let [of_scale, of_bias, of_input] = <[Value; 3]>::try_from(found).expect("there are 3");
                 self.of_maps.insert(input.clone(), of_input);
                 self.gradients.extend([(format!("{name}.scale"), of_scale), (format!("{name}.bias"), of_bias)]);
@@ -617,20 +646,21 @@ impl Back {
                 builder.scope(format!("gradient/{name}"));
                 let gradient = self.take(output);
                 let all = [photos, &gradient, tensors(weights, name)[0]];
-                let found = builder.native("PhotoConvolutionGradient", &all, vec![], 2);
+                let found = self.nodes(builder, "PhotoConvolutionGradient", &all, vec![], 2);
                 self.keep(name, found.try_into().expect("there are 2"));
             }
             Layer::Pool { input, output } => {
                 builder.scope(format!("gradient/{}", output.name()));
                 let (gradient, skip) = (self.take(output), self.take(input));
-                let found = builder.native("MaxPoolGradient", &[input, &gradient, &skip], vec![], 1).remove(0);
+                let found = self.nodes(builder, "MaxPoolGradient", &[input, &gradient, &skip], vec![], 1).remove(0);
                 self.of_maps.insert(input.clone(), found);
             }
             Layer::Up { name, input, activation, output } => {
                 builder.scope(format!("gradient/{name}"));
                 let gradient = self.take(output);
                 let all = [input, &gradient, tensors(weights, name)[0]];
-                let mut found = builder.native("UpConvolutionGradient", &all, vec![activation.attribute("mask")], 3);
+                let mut found =
+                    self.nodes(builder, "UpConvolutionGradient", &all, vec![activation.attribute("mask")], 3);
                 self.add_lowest(builder, input, *activation, found.remove(2));
                 self.keep(name, found.try_into().expect("weight and bias are left"));
             }

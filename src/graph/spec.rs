@@ -46,7 +46,7 @@ pub enum Precision {
     /// Half precision, but f32 for weights, normalisation, losses and sums over pixels: only for training in the
     /// portable dialect.
     F16,
-    /// bfloat16 with sums in f32: only for label maps in the native dialect.
+    /// bfloat16, but f32 for weights, normalisation, losses and all sums: only in the native dialect.
     Bf16,
     /// 8-bit integers with sums in i32, and bfloat16 for a few layers: only for label maps in the native dialect.
     Int8,

@@ -38,13 +38,29 @@ fn instructions(choice: InstructionsChoice) -> Result<Instructions> {
     })
 }
 
+/// The precision of a training step in mixed precision: f16 in the portable dialect; bf16 in the native one, or f32 if this
+/// processor, or the selected instructions, cannot compute in bf16.
+#[must_use]
+pub fn mixed_precision(dialect: Dialect, engine: Engine) -> Precision {
+    match dialect {
+        Dialect::Portable => Precision::F16,
+        Dialect::Native if computes_bf16(engine.instructions) => Precision::Bf16,
+        Dialect::Native => Precision::F32,
+    }
+}
+
+/// Whether this processor, with these instructions, computes in bf16.
+fn computes_bf16(choice: InstructionsChoice) -> bool {
+    matches!(instructions(choice), Ok(Instructions::Avx512(_))) && operators::has_bf16()
+}
+
 /// Resolves the precision of label maps for an engine on this processor.
 ///
 /// # Errors
 /// [`Error::Config`] if bfloat16 or 8-bit integers are requested but not available.
 pub fn precision(choice: PrecisionChoice, engine: Engine) -> Result<Precision> {
     let is_native = engine.device != Device::Cuda && engine.dialect != DialectChoice::Portable;
-    let is_best = matches!(instructions(engine.instructions)?, Instructions::Avx512(_));
+    instructions(engine.instructions)?;
     let refuse = |name: &str, lacks: &str| {
         let problem = if is_native {
             format!("this processor has no {lacks}, or other instructions are selected")
@@ -53,8 +69,8 @@ pub fn precision(choice: PrecisionChoice, engine: Engine) -> Result<Precision> {
         };
         Err(Error::config("precision", format!("{problem}; 'auto' uses the best available")))
     };
-    let has_bf16 = is_native && is_best && operators::has_bf16();
-    let has_int8 = is_native && is_best && operators::has_int8();
+    let has_bf16 = is_native && computes_bf16(engine.instructions);
+    let has_int8 = has_bf16 && operators::has_int8();
     match choice {
         PrecisionChoice::Int8 | PrecisionChoice::Narrowest if has_int8 => Ok(Precision::Int8),
         PrecisionChoice::Int8 => refuse("int8", "AVX-512-VNNI or no AVX-512-BF16"),

@@ -86,8 +86,8 @@ pub struct Config {
     pub batch_size: usize,
     /// Photos processed at once, if memory is too small for a whole step of `batch_size`; 0 for all.
     pub micro_batch_size: usize,
-    /// Whether maps are f16 in the portable dialect, which CUDA runs. Weights, normalisation, loss and sums over pixels
-    /// are always f32, and native operators always compute in f32.
+    /// Whether maps and their gradients are in half precision: f16 in the portable dialect, which CUDA runs, bf16 with native
+    /// operators on a processor with AVX-512-BF16. Weights, normalisation, loss and sums over pixels are always f32.
     pub mixed_precision: bool,
     /// Highest learning rate of Adam, above 0.
     pub learning_rate: f32,

@@ -353,8 +353,8 @@ impl Course<'_> {
             format!("the last good checkpoint is {}", path.display())
         });
         let mend = match phase.step.precision() {
-            Precision::F16 => "mixed_precision = false or a lower learning_rate",
-            _ => "a lower learning_rate",
+            Precision::F16 | Precision::Bf16 => "mixed_precision = false or a lower learning_rate",
+            Precision::F32 => "a lower learning_rate",
         };
         Error::runtime("the loss or a weight", format!("is not finite in {place}{photos}; {saved}; {mend} may help"))
     }

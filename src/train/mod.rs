@@ -358,6 +358,12 @@ fn prepare<'a>(
     let first = (after + 1).min(material.config.epochs);
     let mut phase = material.phase(first, network.initial_state(seed), 0)?;
     stage.backend(phase.step.backend());
+    if material.config.mixed_precision && phase.step.precision() == Precision::F32 {
+        tracing::warn!(
+            "mixed_precision on the CPU needs AVX-512-BF16, which this processor or the selected instructions do not \
+             have: training in f32"
+        );
+    }
     let mut course = Course {
         steps_of_epoch: phase.train.len().div_ceil(material.config.batch_size) as u64,
         material,

@@ -8,7 +8,7 @@ use super::unlabelled::PseudoLabels;
 use crate::dataset::{Dataset, Split};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::graph::{self, LossWeights, Precision, Spec};
+use crate::graph::{self, LossWeights, Spec};
 use crate::model::certainty::Certainty;
 use crate::model::evaluator::Evaluator;
 
@@ -69,15 +69,9 @@ impl Material<'_> {
         let loss_weights = LossWeights { categories: Some(categories), dice, smoothing, presence };
         let batch_size = config.batch_size.min(train.len());
         let micro_batch_size = if config.micro_batch_size == 0 { batch_size } else { config.micro_batch_size };
-        let precision = if config.mixed_precision { Precision::F16 } else { Precision::F32 };
-        let descent = config.descent();
-        let task = Task { spec: &spec, loss_weights: &loss_weights, micro_batch_size, precision, descent };
+        let (mixed_precision, descent) = (config.mixed_precision, config.descent());
+        let task = Task { spec: &spec, loss_weights: &loss_weights, micro_batch_size, mixed_precision, descent };
         let step = TrainingStep::new(task, batch_size, state, steps, self.engine)?;
-        if step.precision() != precision {
-            tracing::warn!(
-                "mixed_precision is for portable operators, which CUDA runs; the native ones compute in f32"
-            );
-        }
         let engine = step.backend().engine(self.engine);
         let evaluator = Evaluator::new(&spec, engine)?;
         let repeat_factors = sampling::repeat_factors(&train.occurrences(), config.rare_sampling);

@@ -29,8 +29,8 @@ pub struct Task<'a> {
     pub loss_weights: &'a LossWeights,
     /// Photos processed at once; a larger batch is split into parts whose gradients are summed.
     pub micro_batch_size: usize,
-    /// The precision of maps in the portable dialect.
-    pub precision: Precision,
+    /// Whether maps and their gradients are in half precision, as [`runtime::mixed_precision`] says.
+    pub mixed_precision: bool,
     /// How steps differ between weights.
     pub descent: Descent,
 }
@@ -39,8 +39,13 @@ impl<'a> Task<'a> {
     /// All pixels weighted equally, no Dice term, all photos of a batch at once, f32, Adam.
     #[must_use]
     pub fn plain(spec: &'a Spec) -> Self {
-        let (precision, descent) = (Precision::F32, Descent::PLAIN);
-        Self { spec, loss_weights: &LossWeights::PLAIN, micro_batch_size: usize::MAX, precision, descent }
+        let (mixed_precision, descent) = (false, Descent::PLAIN);
+        Self { spec, loss_weights: &LossWeights::PLAIN, micro_batch_size: usize::MAX, mixed_precision, descent }
+    }
+
+    /// The precision of maps in a dialect.
+    fn precision(&self, dialect: Dialect, engine: Engine) -> Precision {
+        if self.mixed_precision { runtime::mixed_precision(dialect, engine) } else { Precision::F32 }
     }
 }
 
@@ -104,11 +109,12 @@ impl TrainingStep {
     /// # Errors
     /// As [`runtime::session`].
     pub fn new(task: Task<'_>, batch_size: usize, state: Vec<Vec<f32>>, steps: u64, engine: Engine) -> Result<Self> {
-        let Task { spec, loss_weights, micro_batch_size, precision, descent } = task;
+        let Task { spec, loss_weights, micro_batch_size, descent, .. } = task;
         let names: Vec<_> = spec.state().into_iter().map(|(name, _)| name).collect();
-        let train_step = |dialect: Dialect| graph::train_step(dialect, precision, spec, loss_weights, descent);
+        let train_step =
+            |dialect: Dialect| graph::train_step(dialect, task.precision(dialect, engine), spec, loss_weights, descent);
         let (session, backend) = runtime::session(NAME, train_step, engine)?;
-        let precision = if backend.dialect == Dialect::Portable { precision } else { Precision::F32 };
+        let precision = task.precision(backend.dialect, engine);
         let scalars = [&["step", "learning_rate"], spec.rates()].concat();
         let whole = Graph { session, scalars, takes: names.clone(), gives: names.clone() };
         let parts = (micro_batch_size < batch_size).then(|| Parts::new(task, backend.engine(engine))).transpose()?;
@@ -221,8 +227,9 @@ impl Rates {
 
 impl Parts {
     fn new(task: Task<'_>, engine: Engine) -> Result<Self> {
-        let Task { spec, loss_weights, micro_batch_size, precision, descent } = task;
-        let accumulate = |dialect: Dialect| graph::accumulate(dialect, precision, spec, loss_weights);
+        let Task { spec, loss_weights, micro_batch_size, descent, .. } = task;
+        let accumulate =
+            |dialect: Dialect| graph::accumulate(dialect, task.precision(dialect, engine), spec, loss_weights);
         let update = |dialect: Dialect| graph::update(dialect, spec, descent);
         let statistics = spec.batch_norm.then_some(STATISTICS);
         let gives: Vec<_> = [GRADIENT].into_iter().chain(statistics).collect();

@@ -262,6 +262,19 @@ fn calls() -> Vec<Call> {
             call("Bf16MaxPool", with_halves(vec![]), 1),
             call("Bf16UpConvolution", with_halves(f32s(&[&[8, 16, 2, 2], bias])), 1),
         ]);
+        let u16s = |all: &[&[usize]]| -> Vec<_> { all.iter().map(|it| (UINT16, it.to_vec())).collect() };
+        let mixed = |halves: &[&[usize]], rest: &[&[usize]]| [u16s(halves), f32s(rest)].concat();
+        let with_second = |rest: Vec<_>| [rest, u16s(&[wide])].concat();
+        let learn = [mixed(&[maps], &[&[23, 8, 1, 1], &[23]]), vec![labels]].concat();
+        calls.extend([
+            call("Bf16ConvolutionGradient", mixed(&[maps, wide], &[weight]), 3),
+            call("Bf16ConvolutionGradient", with_second(mixed(&[maps, wide], &[&[16, 24, 3, 3]])), 4),
+            call("Bf16PhotoConvolutionGradient", with_photos(mixed(&[wide], &[&[16, 3, 3, 3]])), 2),
+            call("Bf16MaxPoolGradient", u16s(&[maps, &[2, 2, 3, 8], maps]), 1),
+            call("Bf16UpConvolutionGradient", mixed(&[maps, &[2, 8, 12, 16]], &[&[8, 16, 2, 2]]), 3),
+            with_photo(call("Bf16HeadLoss", learn, 6)),
+            call("Bf16Add", u16s(&[maps, maps]), 1),
+        ]);
     }
     if operators::has_int8() {
         let (bytes, weights) = ((UINT8, maps.to_vec()), |dims: [usize; 2]| (onnx::INT8, dims.to_vec()));
@@ -302,7 +315,7 @@ fn run(call: &Call) -> Result<(), String> {
     let element = match call.operator {
         "HeadEvaluation" => UINT8,
         "HeadLabels" => onnx::INT32,
-        "Bf16LastConvolution" | "Int8LastConvolution" => FLOAT,
+        "Bf16LastConvolution" | "Int8LastConvolution" | "Bf16PhotoConvolutionGradient" | "Bf16HeadLoss" => FLOAT,
         "Int8WideUpConvolution" => UINT16,
         operator if operator.starts_with("Int8") => UINT8,
         operator if operator.starts_with("Bf16") => UINT16,

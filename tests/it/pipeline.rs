@@ -66,7 +66,9 @@ fn every_stage_hands_on_to_the_next() {
     let history = lookbook::model::epochs::read(&place.join("model/history.parquet")).unwrap();
     assert_eq!(history.len(), 2);
     assert!(history[1].train_loss < history[0].train_loss, "it learns: {history:?}");
-    for file in ["train_step.onnx", "predict.onnx", "weights.safetensors", "int8.json", "loss.csv", "learning_curve.png"] {
+    for file in
+        ["train_step.onnx", "predict.onnx", "weights.safetensors", "int8.json", "loss.csv", "learning_curve.png"]
+    {
         assert!(place.join("model").join(file).is_file(), "{file}");
     }
     assert!(place.join("model/checkpoints/epoch-0002.safetensors").is_file());

@@ -14,9 +14,12 @@ use crate::encoder::write_small_encoder;
 use crate::python::python;
 use crate::shared::library;
 use lookbook::dataset::{Dataset, Split};
+use lookbook::engine::Engine;
+use lookbook::graph::{Dialect, Precision};
 use lookbook::model::epochs::{self, EpochRecord};
 use lookbook::model::evaluation::{self, Among, Evaluation};
 use lookbook::model::weights::read_weights;
+use lookbook::runtime;
 use lookbook::stage::Summary;
 use lookbook::train::checkpoint::{Checkpoint, Checkpoints};
 
@@ -679,22 +682,56 @@ fn half_precision() -> String {
     SETTINGS.replace("[train]", "[train]\nmixed_precision = true")
 }
 
+/// What native operators compute in with `mixed_precision`, on this processor.
+fn native_half() -> &'static str {
+    let engine = Engine::cpu(Dialect::Native, 2);
+    let precision = runtime::mixed_precision(Dialect::Native, engine);
+    if precision == Precision::F32 {
+        crate::skip::skip("this processor has no AVX-512-BF16");
+    }
+    precision.name()
+}
+
 #[test]
-fn half_precision_is_for_the_portable_graph_and_recorded() {
+fn half_precision_is_that_of_the_operators_and_recorded() {
     let Some(place) = Place::new() else { return };
     let train = ["train", "--epochs", "2", "--dialect"];
     place.succeeds(&[&train[..], &["portable", "--output", "single"]].concat());
     assert_eq!(place.counts("single")["precision"], "f32");
     fs::write(place.path("train.toml"), half_precision()).unwrap();
-    for (dialect, precision) in [("portable", "f16"), ("native", "f32")] {
-        let text = place.succeeds(&[&train[..], &[dialect, "--output", dialect]].concat());
+    let of_portable = ("portable", "portable", "auto", "f16");
+    let of_native = [("native", "native", "auto", native_half()), ("plain", "native", "portable", "f32")];
+    for (output, dialect, instructions, precision) in [of_portable].into_iter().chain(of_native) {
+        let rest = [dialect, "--output", output, "--instructions", instructions];
+        let text = place.succeeds(&[&train[..], &rest].concat());
         assert!(text.contains(&format!("train runs on cpu, {dialect} operators")), "{text}");
-        assert_eq!(place.counts(dialect)["precision"], precision);
-        let card: Value = serde_json::from_slice(&fs::read(place.path(dialect).join("model.json")).unwrap()).unwrap();
+        assert_eq!(place.counts(output)["precision"], precision);
+        let card: Value = serde_json::from_slice(&fs::read(place.path(output).join("model.json")).unwrap()).unwrap();
         assert_eq!(card["training"]["precision"], precision);
-        assert_eq!(text.contains("mixed_precision is for portable operators"), precision == "f32");
-        place.losses_agree("single", dialect, if precision == "f32" { 1e-3 } else { 0.05 });
+        let said = text.matches("mixed_precision on the CPU needs AVX-512-BF16").count();
+        assert_eq!(said, usize::from(precision == "f32"), "{text}");
+        place.losses_agree("single", output, if precision == "f32" { 1e-3 } else { 0.05 });
     }
+}
+
+/// Over two photo sizes, which are two training steps.
+#[test]
+fn a_killed_run_in_half_precision_ends_as_one_that_was_not() {
+    let Some(place) = Place::new() else { return };
+    let settings = half_precision().replace("epochs = 24", "epochs = 12\nsmall_epochs = 5\nsmall_scale = 0.5");
+    fs::write(place.path("train.toml"), &settings).unwrap();
+    place.succeeds(&["train", "--output", "whole"]);
+    assert_eq!(place.counts("whole")["precision"], native_half());
+    let history = place.history("whole");
+    assert!(history.last().unwrap().train_loss < 0.8 * history[0].train_loss, "something is learnt");
+    place.leave("killed", 6);
+    fs::write(place.path("train.toml"), settings.replace("mixed_precision = true", "")).unwrap();
+    let (code, text) = place.run(&["train", "--output", "killed", "--resume"]);
+    assert!(code == 1 && text.contains("mixed_precision"), "{text}");
+    fs::write(place.path("train.toml"), &settings).unwrap();
+    place.succeeds(&["train", "--output", "killed", "--resume"]);
+    let [a, b] = ["whole", "killed"].map(|output| fs::read(place.path(output).join("weights.safetensors")).unwrap());
+    assert!(a == b, "the weights of a resumed run are those of one that was not interrupted");
 }
 
 #[test]

@@ -21,7 +21,7 @@ const SIZES: [[usize; 3]; 3] = [[1, 1, 1], [2, 3, 5], [1, 5, 23]];
 
 /// Spawns a new thread for each task: its scratch memory is exactly as long as the task asks for, so valgrind sees its
 /// end.
-struct ThreadATask;
+pub(super) struct ThreadATask;
 
 impl Spread for ThreadATask {
     fn each(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
@@ -40,7 +40,7 @@ fn random(len: usize) -> Vec<f32> {
     (0..len).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
-fn shapes(channels: usize) -> impl Iterator<Item = Shape> {
+pub(super) fn shapes(channels: usize) -> impl Iterator<Item = Shape> {
     SIZES.into_iter().map(move |[batch, rows, columns]| Shape { batch, rows, columns, channels })
 }
 

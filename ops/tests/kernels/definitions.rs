@@ -16,20 +16,20 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Photos, rows, columns: narrower than a block, exactly a block, and with a remainder.
-const SIZES: [[usize; 3]; 6] = [[1, 1, 1], [2, 3, 2], [1, 5, 7], [2, 9, 20], [1, 4, 23], [1, 19, 41]];
+pub(super) const SIZES: [[usize; 3]; 6] = [[1, 1, 1], [2, 3, 2], [1, 5, 7], [2, 9, 20], [1, 4, 23], [1, 19, 41]];
 
-fn every_instructions(check: impl Fn(Workers<'_>)) {
+pub(super) fn every_instructions(check: impl Fn(Workers<'_>)) {
     for instructions in crate::instructions() {
         check(Workers { instructions, spread: &Rayon });
     }
 }
 
-fn random(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
+pub(super) fn random(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
     (0..len).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
 /// Asserts agreement within 1e-5 of the largest expected number.
-fn assert_close(what: &str, found: &[f32], expected: &[f64]) {
+pub(super) fn assert_close(what: &str, found: &[f32], expected: &[f64]) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let largest = expected.iter().fold(1e-3_f64, |largest, value| largest.max(value.abs()));
     for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
@@ -119,10 +119,10 @@ fn masked(activation: Activation, gradient: f64, output: f32) -> f64 {
     if passes { gradient } else { 0.0 }
 }
 
-const ACTIVATIONS: [Activation; 3] = [Activation::None, Activation::Relu, Activation::Relu6];
+pub(super) const ACTIVATIONS: [Activation; 3] = [Activation::None, Activation::Relu, Activation::Relu6];
 
 /// Numbers on both sides of the steps of all activations, and on the steps themselves.
-fn outputs_of_activations(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
+pub(super) fn outputs_of_activations(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
     (0..len).map(|_| [0.0, 6.0, rng.random_range(-2.0..8.0)][rng.random_range(0..3)]).collect()
 }
 
@@ -847,7 +847,7 @@ fn adam_is_as_defined() {
 }
 
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
-mod of_bf16 {
+pub(super) mod of_bf16 {
     use half::bf16;
 
     use super::*;
@@ -856,23 +856,23 @@ mod of_bf16 {
     };
 
     /// Numbers that are exact in bf16: their products are exact in f32.
-    fn exact(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
+    pub(crate) fn exact(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
         random(rng, len).iter().map(|&it| bf16::from_f32(it).to_f32()).collect()
     }
 
-    fn bits(values: &[f32]) -> Vec<u16> {
+    pub(crate) fn bits(values: &[f32]) -> Vec<u16> {
         values.iter().map(|&it| bf16::from_f32(it).to_bits()).collect()
     }
 
-    fn rounded(values: &[f32]) -> Vec<f32> {
+    pub(crate) fn rounded(values: &[f32]) -> Vec<f32> {
         values.iter().map(|&it| bf16::from_f32(it).to_f32()).collect()
     }
 
-    fn floats(bits: &[u16]) -> Vec<f32> {
+    pub(crate) fn floats(bits: &[u16]) -> Vec<f32> {
         bits.iter().map(|&it| bf16::from_bits(it).to_f32()).collect()
     }
 
-    fn token() -> Option<Avx512Bf16> {
+    pub(crate) fn token() -> Option<Avx512Bf16> {
         let token = Avx512Bf16::detect();
         if token.is_none() {
             crate::skip::skip("this processor has no AVX-512-BF16");

@@ -1,6 +1,10 @@
 //! The kernels with every instruction set that the processor supports: that they compute what is defined, and that they
 //! stay within their buffers.
 
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+mod bf16_encoder;
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+mod bf16_gradients;
 mod bounds;
 mod definitions;
 mod guarded;

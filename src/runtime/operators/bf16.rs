@@ -1,10 +1,16 @@
-//! The bf16 operators for prediction.
+//! The bf16 operators: those of the layers of every network, and by [`encoder`] those that training adds for an encoder.
 
-use super::{Activation, Bf16, Call, F32, OptionalBf16, Signature, U8, ValueRef, ValueRefMut};
-use super::{depthwise_of, dims, dims_of, even, expect, features_of, floats, floats_mut, outputs_of};
-use super::{pointwise_outputs_of, pooled_shape, second_of, shape_of, up_outputs_of, up_shape};
-use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, Element, bf16_convolution, bf16_max_pool};
-use lookbook_ops::bf16::{bf16_pointwise, bf16_up_convolution};
+mod encoder;
+
+use super::{Activation, Bf16, Call, F32, Optional, OptionalBf16, Shape, Signature, U8, ValueRef, ValueRefMut};
+use super::{depthwise_of, dims, dims_of, even, expect, features_of, floats, floats_mut, learn};
+use super::{outputs_of, pointwise_outputs_of, pooled_shape, second_of, shape_of, up_outputs_of, up_shape};
+use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, Element, bf16_add, bf16_convolution, bf16_max_pool, bf16_round};
+use lookbook_ops::bf16::{bf16_convolution_input_gradient, bf16_convolution_weight_gradient, bf16_pointwise};
+use lookbook_ops::bf16::{
+    bf16_up_convolution, bf16_up_convolution_input_gradient, bf16_up_convolution_weight_gradient,
+};
+use lookbook_ops::pool::max_pool_gradient_bf16;
 use ort::value::PrimitiveTensorElementType;
 
 pub(super) fn is_available() -> bool {
@@ -15,7 +21,9 @@ fn token() -> ort::Result<Avx512Bf16> {
     Avx512Bf16::detect().ok_or_else(|| ort::Error::new("this processor has no AVX-512-BF16"))
 }
 
-pub(super) const OPERATORS: &[Signature] = &[
+pub(super) const OPERATORS: &[&[Signature]] = &[LAYERS, encoder::OPERATORS];
+
+const LAYERS: &[Signature] = &[
     Signature {
         name: "Bf16Convolution",
         inputs: &[Bf16, F32, F32, OptionalBf16],
@@ -39,6 +47,35 @@ pub(super) const OPERATORS: &[Signature] = &[
     Signature { name: "Bf16MaxPool", inputs: &[Bf16], outputs: &[Bf16], compute: pool },
     Signature { name: "Bf16Wide", inputs: &[Bf16], outputs: &[F32], compute: widen },
     Signature { name: "Bf16UpConvolution", inputs: &[Bf16, F32, F32], outputs: &[Bf16], compute: up },
+    Signature {
+        name: "Bf16ConvolutionGradient",
+        inputs: &[Bf16, Bf16, F32, OptionalBf16],
+        outputs: &[F32, F32, Bf16, OptionalBf16],
+        compute: convolve_back,
+    },
+    Signature {
+        name: "Bf16PhotoConvolutionGradient",
+        inputs: &[U8, Bf16, F32],
+        outputs: &[F32, F32],
+        compute: photos_back,
+    },
+    Signature { name: "Bf16MaxPoolGradient", inputs: &[Bf16; 3], outputs: &[Bf16], compute: pool_back },
+    Signature {
+        name: "Bf16UpConvolutionGradient",
+        inputs: &[Bf16, Bf16, F32],
+        outputs: &[F32, F32, Bf16],
+        compute: up_back,
+    },
+    Signature {
+        name: "Bf16HeadLoss",
+        inputs: &[Bf16, F32, F32, U8, Optional, Optional, Optional],
+        outputs: &[F32, F32, F32, F32, Bf16, F32],
+        compute: |call| {
+            learn::<u16>(call, |head, workers, loss, labels, of_maps| head.learn(workers, loss, labels, of_maps))
+        },
+    },
+    Signature { name: "Bf16Add", inputs: &[Bf16; 2], outputs: &[Bf16], compute: add },
+    Signature { name: "Bf16Narrow", inputs: &[F32], outputs: &[Bf16], compute: narrow },
 ];
 
 fn halves<'a>(value: &'a ValueRef<'_>) -> ort::Result<&'a [u16]> {
@@ -47,6 +84,13 @@ fn halves<'a>(value: &'a ValueRef<'_>) -> ort::Result<&'a [u16]> {
 
 fn halves_mut<'a>(value: &'a mut ValueRefMut<'_>) -> ort::Result<&'a mut [u16]> {
     Ok(value.try_extract_tensor_mut::<u16>()?.1)
+}
+
+/// The elements of an optional input of this shape.
+fn optional_halves<'a>(value: Option<&'a ValueRef<'_>>, what: &str, shape: Shape) -> ort::Result<Option<&'a [u16]>> {
+    let Some(value) = value else { return Ok(None) };
+    expect(value, what, dims(shape))?;
+    halves(value).map(Some)
 }
 
 fn convolve<E: Element + PrimitiveTensorElementType>(call: &Call<'_>) -> ort::Result<()> {
@@ -88,13 +132,7 @@ fn pointwise(call: &Call<'_>) -> ort::Result<()> {
     let shape = features_of(&maps)?;
     let out = pointwise_outputs_of(&weight, shape.channels)?;
     expect(&bias, "bias", [out])?;
-    let residual = match &residual {
-        Some(residual) => {
-            expect(residual, "residual", dims(shape.with_channels(out)))?;
-            Some(halves(residual)?)
-        }
-        None => None,
-    };
+    let residual = optional_halves(residual.as_ref(), "residual", shape.with_channels(out))?;
     let parameters = [floats(&weight)?, floats(&bias)?];
     let mut output = call.output(0, dims(shape.with_channels(out)))?;
     let (fused, output) = ((call.activation(Activation::None)?, residual), halves_mut(&mut output)?);
@@ -140,5 +178,93 @@ fn up(call: &Call<'_>) -> ort::Result<()> {
     let parameters = [floats(&weight)?, floats(&bias)?];
     let mut output = call.output(0, dims(up_shape(shape, out)))?;
     bf16_up_convolution(token()?, call.workers.spread, shape, halves(&maps)?, parameters, halves_mut(&mut output)?);
+    Ok(())
+}
+
+fn convolve_back(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, gradient, weight] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let second = call.context.input(3)?;
+    let shape = features_of(&maps)?;
+    let first = halves(&maps)?;
+    let mut inputs = vec![Bf16Maps::Features(first)];
+    let mut all_channels = shape.channels;
+    let mut output = call.output(2, dims(shape))?;
+    let mut second_output = None;
+    if let Some(second) = &second {
+        let second_shape = second_of(second, shape)?;
+        all_channels += second_shape.channels;
+        inputs.push(Bf16Maps::Features(halves(second)?));
+        second_output = Some(call.output(3, dims(second_shape))?);
+    }
+    weight_gradients(call, (shape, all_channels), &inputs, [&gradient, &weight])?;
+    let mask = if second.is_some() { None } else { call.mask(first, Activation::None)? };
+    let outputs = [halves_mut(&mut output)?, second_output.as_mut().map_or(Ok(&mut [][..]), halves_mut)?];
+    let (gradient, weight) = (halves(&gradient)?, floats(&weight)?);
+    bf16_convolution_input_gradient(token()?, call.workers.spread, shape, gradient, weight, mask, outputs);
+    Ok(())
+}
+
+fn photos_back(call: &Call<'_>) -> ort::Result<()> {
+    let [photos, gradient, weight] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let shape = shape_of(&photos)?;
+    let inputs = [Bf16Maps::Photos(call.photos(&photos, shape.channels)?)];
+    weight_gradients(call, (shape, shape.channels), &inputs, [&gradient, &weight])
+}
+
+fn weight_gradients(
+    call: &Call<'_>,
+    (shape, all_channels): (Shape, usize),
+    inputs: &[Bf16Maps<'_>],
+    [gradient, weight]: [&ValueRef<'_>; 2],
+) -> ort::Result<()> {
+    let out = outputs_of(weight, all_channels)?;
+    expect(gradient, "gradient", dims(shape.with_channels(out)))?;
+    let (mut of_weight, mut of_bias) = (call.output(0, dims_of(weight))?, call.output(1, [out])?);
+    let results = [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?];
+    bf16_convolution_weight_gradient(token()?, call.workers.spread, shape, inputs, halves(gradient)?, results);
+    Ok(())
+}
+
+fn pool_back(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, gradient, skip] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let shape = features_of(&maps)?;
+    even(shape)?;
+    expect(&gradient, "gradient", dims(pooled_shape(shape)))?;
+    expect(&skip, "gradient of the skip connection", dims(shape))?;
+    let mut output = call.output(0, dims(shape))?;
+    let [maps, gradient, skip] = [halves(&maps)?, halves(&gradient)?, halves(&skip)?];
+    max_pool_gradient_bf16(call.workers, shape, maps, gradient, skip, halves_mut(&mut output)?);
+    Ok(())
+}
+
+fn up_back(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, gradient, weight] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let shape = features_of(&maps)?;
+    let out = up_outputs_of(&weight, shape.channels)?;
+    expect(&gradient, "gradient", dims(up_shape(shape, out)))?;
+    let (mut of_weight, mut of_bias) = (call.output(0, dims_of(&weight))?, call.output(1, [out])?);
+    let (token, spread) = (token()?, call.workers.spread);
+    let (maps, gradient, weight) = (halves(&maps)?, halves(&gradient)?, floats(&weight)?);
+    let results = [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?];
+    bf16_up_convolution_weight_gradient(token, spread, shape, maps, gradient, results);
+    let mut output = call.output(2, dims(shape))?;
+    let (mask, output) = (call.mask(maps, Activation::Relu)?, halves_mut(&mut output)?);
+    bf16_up_convolution_input_gradient(token, spread, shape, gradient, weight, mask, output);
+    Ok(())
+}
+
+fn add(call: &Call<'_>) -> ort::Result<()> {
+    let [first, second] = [call.input(0)?, call.input(1)?];
+    let shape = features_of(&first)?;
+    expect(&second, "second input", dims(shape))?;
+    let mut output = call.output(0, dims(shape))?;
+    bf16_add(token()?, call.workers.spread, shape, [halves(&first)?, halves(&second)?], halves_mut(&mut output)?);
+    Ok(())
+}
+
+fn narrow(call: &Call<'_>) -> ort::Result<()> {
+    let maps = call.input(0)?;
+    let mut output = call.output(0, dims_of(&maps))?;
+    bf16_round(floats(&maps)?, halves_mut(&mut output)?);
     Ok(())
 }

@@ -19,8 +19,11 @@
 //! | `HeadEvaluation` | maps, weight, bias, labels | loss, binary cross-entropy, label map u8 |
 //! | `HeadLabels` | maps, weight, bias | label map u8, pixels of each category i32 `[batch, maps]` |
 //! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16PointwiseConvolution`, `Bf16DepthwiseConvolution`, `Bf16MaxPool`, `Bf16UpConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
+//! | `Bf16PointwiseConvolutionGradient`, `Bf16DepthwiseConvolutionGradient`, `Bf16BatchNorm`, `Bf16BatchNormGradient` | as those without `Bf16`, maps and their gradients bf16 | as those without `Bf16`, maps and their gradients bf16 |
 //! | `Bf16LastConvolution` | as `Bf16Convolution` | maps, f32 |
-//! | `Bf16Wide` | maps, bf16 | maps, f32 |
+//! | `Bf16ConvolutionGradient`, `Bf16PhotoConvolutionGradient`, `Bf16MaxPoolGradient`, `Bf16UpConvolutionGradient`, `Bf16HeadLoss` | as those without `Bf16`, maps and their gradients bf16 | the same, gradients of maps bf16 |
+//! | `Bf16Add` | two gradients of the same maps, bf16 | their sum, bf16 |
+//! | `Bf16Wide`, `Bf16Narrow` | maps, bf16 and f32 | maps, f32 and bf16 |
 //! | `Int8Convolution`, `Int8PhotoConvolution` | maps u8, weight i8 `[depth, out]`, scale `[out]`, bias `[out]` | maps u8 |
 //! | `Int8LastConvolution` | as `Int8Convolution` | maps, f32 |
 //! | `Int8UpConvolution`, `Int8WideUpConvolution` | maps u8, skip connection u8, weight i8 `[depth, out]`, scale `[4 out]`, bias `[16 out]` | maps, u8 or bf16 |
@@ -54,7 +57,7 @@ use std::sync::{Mutex, PoisonError};
 use ort::operator::{
     BoxedKernel, ComputeContext, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
 };
-use ort::value::{TensorElementType, ValueRef, ValueRefMut};
+use ort::value::{PrimitiveTensorElementType, TensorElementType, ValueRef, ValueRefMut};
 
 use crate::graph::builder::DOMAIN;
 use crate::graph::parameters::VARIANCE_EPSILON;
@@ -63,7 +66,7 @@ use crate::labels::{CATEGORY_COUNT, MAX_CATEGORIES};
 use lookbook_ops::adam::{Adam, AdamInputs};
 use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
 use lookbook_ops::depthwise::Depthwise;
-use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadLoss, LABEL_SCALES, MAPS, MAX_MAPS};
+use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadGradients, HeadLoss, LABEL_SCALES, MAPS, MAX_MAPS};
 use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
 use lookbook_ops::pointwise::{pointwise, pointwise_input_gradient, pointwise_weight_gradient};
 use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
@@ -80,7 +83,7 @@ const _: () = assert!(
 /// # Errors
 /// The error from ONNX Runtime.
 pub fn domain(instructions: Instructions, threads: usize) -> ort::Result<OperatorDomain> {
-    let operators = OPERATORS.iter().chain(bf16::OPERATORS).chain(int8::OPERATORS);
+    let operators = OPERATORS.iter().chain(bf16::OPERATORS.iter().copied().flatten()).chain(int8::OPERATORS);
     operators
         .fold(OperatorDomain::new(DOMAIN), |domain, signature| domain?.add(Native { signature, instructions, threads }))
 }
@@ -179,7 +182,9 @@ const OPERATORS: [Signature; 18] = [
         name: "HeadLoss",
         inputs: &[F32, F32, F32, U8, Optional, Optional, Optional],
         outputs: &[F32; 6],
-        compute: learn,
+        compute: |call| {
+            learn::<f32>(call, |head, workers, loss, labels, of_maps| head.learn(workers, loss, labels, of_maps))
+        },
     },
     Signature { name: "HeadEvaluation", inputs: &[F32, F32, F32, U8], outputs: &[F32, F32, U8], compute: evaluate },
     Signature { name: "HeadLabels", inputs: &[F32; 3], outputs: &[U8, I32], compute: label },
@@ -350,7 +355,7 @@ impl Call<'_> {
     }
 
     /// The way back through the activation whose output are these maps, `default` if the attribute is missing.
-    fn mask<'a>(&self, maps: &'a [f32], default: Activation) -> ort::Result<Option<Mask<'a>>> {
+    fn mask<'a, T>(&self, maps: &'a [T], default: Activation) -> ort::Result<Option<Mask<'a, T>>> {
         let activation = activation_of("mask", self.attributes.mask, default)?;
         Ok((activation != Activation::None).then_some(Mask { activation, maps }))
     }
@@ -714,26 +719,32 @@ fn up_back(call: &Call<'_>) -> ort::Result<()> {
     Ok(())
 }
 
-fn learn(call: &Call<'_>) -> ort::Result<()> {
+/// `learn_from` is [`Head::learn`] of maps of either kind.
+fn learn<T: PrimitiveTensorElementType>(
+    call: &Call<'_>,
+    learn_from: impl FnOnce(Head<'_, T>, Workers<'_>, HeadLoss<'_>, &[u8], &mut [T]) -> HeadGradients,
+) -> ort::Result<()> {
     let [maps, weight, bias, labels] = [call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?];
     let [weights, dice, smoothing] = [call.context.input(4)?, call.context.input(5)?, call.context.input(6)?];
     let shape = shape_of(&maps)?;
-    let head = head(call, shape, [&maps, &weight, &bias])?;
+    let head = head::<T>(call, shape, [&maps, &weight, &bias])?;
+    let count = head.maps;
     expect(&labels, "labels", [shape.batch, shape.rows, shape.columns])?;
     let dice = dice.as_ref().map_or(Ok(0.0), |it| number(it, "weight of the Dice term"))?;
     let smoothing = smoothing.as_ref().map_or(Ok(0.0), |it| number(it, "share of a label that is spread"))?;
     let mut loss = HeadLoss::Bce;
     if let Some(weights) = &weights {
-        expect(weights, "weights of the categories", [head.maps])?;
+        expect(weights, "weights of the categories", [count])?;
         loss = HeadLoss::Softmax { weights: floats(weights)?, dice, smoothing };
     }
     let mut gradient = call.output(4, dims(shape))?;
-    let learnt = head.learn(call.workers, loss, bytes(&labels)?, floats_mut(&mut gradient)?);
+    let of_maps = gradient.try_extract_tensor_mut::<T>()?.1;
+    let learnt = learn_from(head, call.workers, loss, bytes(&labels)?, of_maps);
     call.scalar_output(0, learnt.loss)?;
     call.scalar_output(1, learnt.pixel_accuracy)?;
     call.output(2, dims_of(&weight))?.try_extract_tensor_mut::<f32>()?.1.copy_from_slice(&learnt.weight);
     call.output(3, dims_of(&bias))?.try_extract_tensor_mut::<f32>()?.1.copy_from_slice(&learnt.bias);
-    let mut present = call.output(5, [shape.batch, head.maps])?;
+    let mut present = call.output(5, [shape.batch, count])?;
     floats_mut(&mut present)?.copy_from_slice(&learnt.present);
     Ok(())
 }
@@ -741,7 +752,7 @@ fn learn(call: &Call<'_>) -> ort::Result<()> {
 fn evaluate(call: &Call<'_>) -> ort::Result<()> {
     let [maps, weight, bias, labels] = [call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?];
     let shape = shape_of(&maps)?;
-    let head = head(call, shape, [&maps, &weight, &bias])?;
+    let head: Head<'_> = head(call, shape, [&maps, &weight, &bias])?;
     expect(&labels, "labels", [shape.batch, shape.rows, shape.columns])?;
     let mut map = call.output(2, dims_of(&labels))?;
     let map = map.try_extract_tensor_mut::<u8>()?.1;
@@ -753,7 +764,7 @@ fn evaluate(call: &Call<'_>) -> ort::Result<()> {
 fn label(call: &Call<'_>) -> ort::Result<()> {
     let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let shape = shape_of(&maps)?;
-    let head = head(call, shape, [&maps, &weight, &bias])?;
+    let head: Head<'_> = head(call, shape, [&maps, &weight, &bias])?;
     let scale = call.attributes.scale;
     if !LABEL_SCALES.contains(&scale) {
         return Err(ort::Error::new(format!("the attribute 'scale' is {scale}, not one of {LABEL_SCALES:?}")));
@@ -765,7 +776,11 @@ fn label(call: &Call<'_>) -> ort::Result<()> {
     Ok(())
 }
 
-fn head<'a>(call: &Call<'_>, shape: Shape, [maps, weight, bias]: [&'a ValueRef<'_>; 3]) -> ort::Result<Head<'a>> {
+fn head<'a, T: PrimitiveTensorElementType>(
+    call: &Call<'_>,
+    shape: Shape,
+    [maps, weight, bias]: [&'a ValueRef<'_>; 3],
+) -> ort::Result<Head<'a, T>> {
     if !HEAD_CHANNELS.contains(&shape.channels) {
         return Err(ort::Error::new(format!(
             "its maps have {} channels, not one of {HEAD_CHANNELS:?}",
@@ -785,7 +800,8 @@ fn head<'a>(call: &Call<'_>, shape: Shape, [maps, weight, bias]: [&'a ValueRef<'
         let maps = [shape.rows, shape.columns];
         return Err(ort::Error::new(format!("the attribute 'photo' is {photo:?}, not within maps of {maps:?}")));
     }
-    Ok(Head { shape, maps: count, input: floats(maps)?, weight: floats(weight)?, bias: floats(bias)?, photo })
+    let input = maps.try_extract_tensor::<T>()?.1;
+    Ok(Head { shape, maps: count, input, weight: floats(weight)?, bias: floats(bias)?, photo })
 }
 
 fn adam(call: &Call<'_>) -> ort::Result<()> {
@@ -839,7 +855,7 @@ mod int8;
 #[cfg(not(all(target_arch = "x86_64", not(feature = "portable"))))]
 mod bf16 {
     /// No bf16 operators without the instructions.
-    pub(super) const OPERATORS: &[super::Signature] = &[];
+    pub(super) const OPERATORS: &[&[super::Signature]] = &[];
 
     pub(super) fn is_available() -> bool {
         false

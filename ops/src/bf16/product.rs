@@ -1,0 +1,433 @@
+//! The two matrix products of [`crate::product`] on bf16: an instruction multiplies pairs of neighbouring numbers.
+
+use super::vector::{Element, PairVector};
+use super::{Avx512Bf16, rounded};
+use crate::activation::Finish;
+use crate::product::tile_widths;
+use crate::simd::{Job, Simd, Stored, Vector};
+use crate::x86::{Of8, Of16};
+
+/// The columns of a tile of 8 in the order of the lanes that [`Of16::folded`] adds up.
+const FOLDED: [usize; 8] = [0, 1, 4, 5, 2, 3, 6, 7];
+
+/// A matrix of weights in pairs of rows, tile by tile of columns.
+pub(super) struct PackedPairs {
+    /// `[depth / 2, width, 2]` for each tile; `[depth / 4, 8, 4]` for one of 8 columns, in the order [`FOLDED`].
+    weights: Vec<u16>,
+    depth: usize,
+    outputs: usize,
+    /// Columns of each tile.
+    widths: Vec<usize>,
+}
+
+impl PackedPairs {
+    /// Packs the matrix whose element in row k and column n is `tensor[rows[k] + columns[n]]`; rows without a position
+    /// are zero. The columns belong to one or two outputs; no tile straddles them.
+    pub(super) fn new(
+        token: Avx512Bf16,
+        tensor: &[f32],
+        scale: f32,
+        rows: &[Option<usize>],
+        outputs: [&[usize]; 2],
+    ) -> Self {
+        let widths: Vec<usize> = outputs.iter().flat_map(|it| tile_widths(true, it.len())).collect();
+        assert!(rows.len().is_multiple_of(4), "channels come in fours");
+        let columns = outputs.concat();
+        // All at once: this way several are rounded by one instruction.
+        let halves = token.instructions().run(Rounded { tensor, scale });
+        let mut weights = vec![0; rows.len() * columns.len()];
+        let (mut tiles, mut packed) = (&columns[..], &mut weights[..]);
+        for &width in &widths {
+            let (tile, others) = tiles.split_at(width);
+            tiles = others;
+            let (to, others) = packed.split_at_mut(rows.len() * width);
+            packed = others;
+            match width {
+                8 => pack::<4>(&halves, rows, &FOLDED.map(|at| tile[at]), to),
+                _ => pack::<2>(&halves, rows, tile, to),
+            }
+        }
+        Self { weights, depth: rows.len(), outputs: columns.len(), widths }
+    }
+}
+
+/// Packs a tile, `N` rows at a time: `[rows / N, columns, N]`.
+fn pack<const N: usize>(halves: &[u16], rows: &[Option<usize>], columns: &[usize], to: &mut [u16]) {
+    for (rows, to) in rows.as_chunks::<N>().0.iter().zip(to.chunks_exact_mut(N * columns.len())) {
+        let to = to.as_chunks_mut::<N>().0.iter_mut().zip(columns);
+        // Side by side, as those of a 1x1 convolution are: moved as one.
+        match rows[0] {
+            Some(first) if rows.iter().zip(first..).all(|(row, place)| *row == Some(place)) => {
+                to.for_each(|(to, column)| to.copy_from_slice(&halves[first + column..][..N]));
+            }
+            _ => to.for_each(|(to, column)| *to = rows.map(|row| row.map_or(0, |row| halves[row + column]))),
+        }
+    }
+}
+
+/// The nearest bf16 numbers, times `scale`.
+struct Rounded<'a> {
+    tensor: &'a [f32],
+    scale: f32,
+}
+
+impl Job for Rounded<'_> {
+    type Output = Vec<u16>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Vec<u16> {
+        let mut halves = vec![0; self.tensor.len()];
+        let (numbers, rest) = self.tensor.as_chunks::<8>();
+        let (to, rest_to) = halves.as_chunks_mut::<8>();
+        for (numbers, to) in numbers.iter().zip(to) {
+            let numbers = S::Eight::of(simd.eight(), numbers);
+            u16::put(numbers.times(numbers.all(self.scale)), to);
+        }
+        for (number, to) in rest.iter().zip(rest_to) {
+            *to = rounded(number * self.scale);
+        }
+        halves
+    }
+}
+
+/// `output[p * outputs + n] = finish(bias[n] + sum over k of input(p, k) * weights(k, n))`; see
+/// [`RowProduct`](crate::product::RowProduct).
+pub(super) struct Row<'a> {
+    pub(super) token: Avx512Bf16,
+    pub(super) rows: &'a [&'a [u16]],
+    pub(super) stride: usize,
+    pub(super) run: usize,
+    pub(super) weights: &'a PackedPairs,
+    pub(super) bias: &'a [f32],
+    pub(super) pixels: usize,
+    pub(super) finish: Finish<'a, u16>,
+}
+
+/// A tile of columns of a [`Row`].
+struct Tile<'a> {
+    row: &'a Row<'a>,
+    weights: &'a [u16],
+    bias: &'a [f32],
+    finish: Finish<'a, u16>,
+    output_stride: usize,
+}
+
+impl Row<'_> {
+    /// Writes the outputs, `[pixels, part]` each, that share the columns.
+    pub(super) fn product<E: Element>(&self, outputs: [&mut [E]; 2]) {
+        let (weights, pixels) = (self.weights, self.pixels);
+        assert_eq!(weights.depth, self.rows.len() * self.run);
+        assert!(weights.outputs == self.bias.len() && self.run.is_multiple_of(4));
+        assert!(pixels > 0 && self.rows.iter().all(|row| row.len() >= (pixels - 1) * self.stride + self.run));
+        let widths = outputs.each_ref().map(|it| it.len() / pixels);
+        assert_eq!(widths[0] + widths[1], weights.outputs);
+        assert!(outputs.iter().zip(widths).all(|(it, width)| it.len() == pixels * width));
+        assert!(self.finish.is_bare() || widths[1] == 0 && self.finish.fits(outputs[0].len()));
+        let [first_output, second_output] = outputs;
+        let (mut first, mut rest) = (0, &weights.weights[..]);
+        for &width in &weights.widths {
+            let (tile, others) = rest.split_at(weights.depth * width);
+            rest = others;
+            let part = usize::from(first >= widths[0]);
+            let column = first - part * widths[0];
+            let output = if part == 0 { &mut first_output[column..] } else { &mut second_output[column..] };
+            let tile = Tile {
+                row: self,
+                weights: tile,
+                bias: &self.bias[first..first + width],
+                finish: self.finish.map(|it| &it[column..]),
+                output_stride: widths[part],
+            };
+            first += width;
+            assert!(column + width <= widths[part], "no tile straddles the outputs");
+            // SAFETY: the token proves that the processor has the instructions, and the lengths were checked.
+            unsafe {
+                match width {
+                    64 => tile.any_stride::<E, 4, 5>(output),
+                    32 => tile.any_stride::<E, 2, 10>(output),
+                    16 => tile.any_stride::<E, 1, 20>(output),
+                    _ => tile.any_stride::<E, 0, 20>(output),
+                }
+            }
+        }
+    }
+}
+
+impl Tile<'_> {
+    /// For `N` vectors of 16 columns; 0 for 8 columns.
+    ///
+    /// # Safety
+    /// The processor has AVX-512-BF16, as the row's token proves; lengths as [`Row::product`] checks them.
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn any_stride<E: Element, const N: usize, const P: usize>(&self, output: &mut [E]) {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            if self.row.pixels < P {
+                return self.blocks::<E, N, 1, 0>(output);
+            }
+            match self.row.stride {
+                8 => self.blocks::<E, N, P, 8>(output),
+                16 => self.blocks::<E, N, P, 16>(output),
+                32 => self.blocks::<E, N, P, 32>(output),
+                64 => self.blocks::<E, N, P, 64>(output),
+                128 => self.blocks::<E, N, P, 128>(output),
+                _ => self.blocks::<E, N, P, 0>(output),
+            }
+        }
+    }
+
+    /// Blocks of `P` pixels; the last one overlaps the previous one if the row is not a multiple of `P`.
+    ///
+    /// # Safety
+    /// As above.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn blocks<E: Element, const N: usize, const P: usize, const STRIDE: usize>(&self, output: &mut [E]) {
+        for start in (0..self.row.pixels).step_by(P) {
+            let start = start.min(self.row.pixels - P);
+            // SAFETY: all P pixels from `start` on are within the rows and the output.
+            unsafe {
+                match N {
+                    0 => self.block_of_8::<E, P, STRIDE>(start, output),
+                    _ => self.block::<E, N, P, STRIDE>(start, output),
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As above, and `start + P <= pixels`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn block<E: Element, const N: usize, const P: usize, const STRIDE: usize>(
+        &self,
+        start: usize,
+        output: &mut [E],
+    ) {
+        let (row, token) = (self.row, self.row.token);
+        let stride = if STRIDE == 0 { row.stride } else { STRIDE };
+        // SAFETY: as promised by the caller; the tile has depth / 2 x N vectors of pairs.
+        unsafe {
+            let bias: [Of16; N] =
+                std::array::from_fn(|n| Of16::load(Of16::token_of(token), self.bias.as_ptr().add(n * Of16::LANES)));
+            let mut sums = [bias; P];
+            let mut weights = self.weights.as_ptr();
+            for input in row.rows {
+                let mut input = input.as_ptr().add(start * stride);
+                for _ in 0..row.run / 2 {
+                    let pairs: [_; N] = std::array::from_fn(|n| Of16::pairs(token, weights.add(2 * n * Of16::LANES)));
+                    for (p, sums) in sums.iter_mut().enumerate() {
+                        let input = Of16::splat_pair(token, input.add(p * stride).cast::<u32>().read_unaligned());
+                        for (sum, pairs) in sums.iter_mut().zip(pairs) {
+                            *sum = sum.plus_dot(token, input, pairs);
+                        }
+                    }
+                    weights = weights.add(2 * N * Of16::LANES);
+                    input = input.add(2);
+                }
+            }
+            for (p, sums) in sums.into_iter().enumerate() {
+                for (n, sum) in sums.into_iter().enumerate() {
+                    let place = (start + p) * self.output_stride + n * Of16::LANES;
+                    self.finish.of(sum, place).store_as(token, output.as_mut_ptr().add(place));
+                }
+            }
+        }
+    }
+
+    /// For 8 columns, which are half a vector: each has two lanes, for the two pairs of four neighbours, that are added in
+    /// the end.
+    ///
+    /// # Safety
+    /// As above.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn block_of_8<E: Element, const P: usize, const STRIDE: usize>(&self, start: usize, output: &mut [E]) {
+        let (row, token) = (self.row, self.row.token);
+        let stride = if STRIDE == 0 { row.stride } else { STRIDE };
+        // SAFETY: as promised by the caller; the tile has depth / 4 vectors of pairs.
+        unsafe {
+            let mut sums = [Of16::splat(Of16::token_of(token), 0.0); P];
+            let mut weights = self.weights.as_ptr();
+            for input in row.rows {
+                let mut input = input.as_ptr().add(start * stride);
+                for _ in 0..row.run / 4 {
+                    let pairs = Of16::pairs(token, weights);
+                    for (p, sum) in sums.iter_mut().enumerate() {
+                        let four = input.add(p * stride).cast::<u64>().read_unaligned();
+                        *sum = sum.plus_dot(token, Of16::splat_two(token, four), pairs);
+                    }
+                    weights = weights.add(2 * Of16::LANES);
+                    input = input.add(4);
+                }
+            }
+            let bias = Of8::load(Of8::token_of(token), self.bias.as_ptr());
+            for (p, sum) in sums.into_iter().enumerate() {
+                let place = (start + p) * self.output_stride;
+                let sum = sum.folded(token).plus(bias);
+                self.finish.of(sum, place).store_as(token, output.as_mut_ptr().add(place));
+            }
+        }
+    }
+}
+
+/// What an [`OuterPairs`] reads.
+pub(super) struct Grid<'a> {
+    /// Rows of pairs of pixels, left and right: `[pixels, channels, 2]`.
+    pub(super) rows: &'a [[&'a [u16]; 2]],
+    /// Numbers from one pair of pixels to the next, left and right.
+    pub(super) strides: [usize; 2],
+    /// Pairs of pixels.
+    pub(super) pairs: usize,
+    /// Rows of the result.
+    pub(super) depth: usize,
+    /// Columns of the result, a multiple of 8.
+    pub(super) columns: usize,
+}
+
+/// `sums[k * columns + n] += sum over pixels p of left(p, k) * right(p, n)`, two pixels at a time; see
+/// [`OuterProduct`](crate::product::OuterProduct).
+pub(super) struct OuterPairs<'a> {
+    pub(super) token: Avx512Bf16,
+    pub(super) grid: Grid<'a>,
+    /// `[depth, columns]`.
+    pub(super) sums: &'a mut [f32],
+}
+
+impl OuterPairs<'_> {
+    pub(super) fn add(mut self) {
+        let Grid { rows, strides, pairs, depth, columns } = self.grid;
+        assert!(self.sums.len() == depth * columns && pairs > 0);
+        for [left, right] in rows {
+            assert!(left.len() >= (pairs - 1) * strides[0] + 2 * depth);
+            assert!(right.len() >= (pairs - 1) * strides[1] + 2 * columns);
+        }
+        let mut column = 0;
+        while column < columns {
+            // SAFETY: the token proves that the processor has the instructions, the lengths were checked, and these many
+            // columns are left.
+            unsafe {
+                // Up to 24 sums, as many as the registers can hold.
+                column += match columns - column {
+                    64.. => self.strip::<Of16, 4, 6, 4>(column),
+                    48 => self.strip::<Of16, 3, 8, 4>(column),
+                    32.. => self.strip::<Of16, 2, 12, 8>(column),
+                    24 => self.strip::<Of8, 3, 8, 4>(column),
+                    16.. => self.strip::<Of16, 1, 24, 8>(column),
+                    8.. => self.strip::<Of8, 1, 24, 9>(column),
+                    _ => unreachable!("columns are multiples of 8"),
+                };
+            }
+        }
+    }
+
+    /// Processes all rows of the result for `N` vectors of columns: `K` rows at a time, then `L`, then one. Returns the
+    /// number of columns.
+    ///
+    /// # Safety
+    /// The processor has AVX-512-BF16, as the token proves, and `N` vectors of columns are left.
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn strip<V: PairVector, const N: usize, const K: usize, const L: usize>(&mut self, column: usize) -> usize {
+        let (mut k, depth) = (0, self.grid.depth);
+        // SAFETY: k + the rows processed at once never exceeds the depth.
+        unsafe {
+            while k + K <= depth {
+                self.block::<V, N, K>(k, column);
+                k += K;
+            }
+            while k + L <= depth {
+                self.block::<V, N, L>(k, column);
+                k += L;
+            }
+            while k < depth {
+                self.block::<V, N, 1>(k, column);
+                k += 1;
+            }
+        }
+        N * V::LANES
+    }
+
+    /// # Safety
+    /// `k + K <= depth` and `column + N * LANES <= columns`; everything else was checked by `add`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn block<V: PairVector, const N: usize, const K: usize>(&mut self, k: usize, column: usize) {
+        let (token, grid) = (self.token, &self.grid);
+        let mut sums = [[V::splat(V::token_of(token), 0.0); N]; K];
+        for [left, right] in grid.rows {
+            // SAFETY: the last pair reads the left row up to (pairs - 1) * stride + 2 (k + K), and the right row likewise.
+            unsafe {
+                let mut left = left.as_ptr().add(2 * k);
+                let mut right = right.as_ptr().add(2 * column);
+                for _ in 0..grid.pairs {
+                    let factors: [V::Pairs; N] = std::array::from_fn(|n| V::pairs(token, right.add(2 * n * V::LANES)));
+                    for (k, sums) in sums.iter_mut().enumerate() {
+                        let left = V::splat_pair(token, left.add(2 * k).cast::<u32>().read_unaligned());
+                        for (sum, factor) in sums.iter_mut().zip(factors) {
+                            *sum = sum.plus_dot(token, left, factor);
+                        }
+                    }
+                    left = left.wrapping_add(grid.strides[0]);
+                    right = right.wrapping_add(grid.strides[1]);
+                }
+            }
+        }
+        for (at, sums) in (k..).zip(sums) {
+            for (n, sum) in sums.into_iter().enumerate() {
+                let place = &mut self.sums[at * self.grid.columns + column + n * V::LANES..];
+                V::of(V::token_of(token), place).plus(sum).put(place);
+            }
+        }
+    }
+}
+
+/// Adds the sum over pixels of each column of pairs of pixels, `[pixels / 2, columns, 2]`, to `sums`.
+pub(super) fn add_columns(token: Avx512Bf16, pairs: &[u16], sums: &mut [f32]) {
+    // SAFETY: the token proves that the processor has the instructions.
+    unsafe { add_columns_with(token, pairs, sums) }
+}
+
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+fn add_columns_with(token: Avx512Bf16, pairs: &[u16], sums: &mut [f32]) {
+    let columns = sums.len();
+    // 1 in bf16, twice.
+    let ones = Of8::splat_pair(token, 0x3f80_3f80);
+    for (at, sums) in sums.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let mut sum = Of8::of(Of8::token_of(token), sums);
+        for pixels in pairs.chunks_exact(2 * columns) {
+            let (columns, _) = pixels[16 * at..].split_first_chunk::<16>().expect("columns are multiples of 8");
+            // SAFETY: there are 8 pairs.
+            sum = sum.plus_dot(token, ones, unsafe { Of8::pairs(token, columns.as_ptr()) });
+        }
+        sum.put(sums);
+    }
+}
+
+/// Each pixel of a row, `[columns, channels]`, beside the one to its right, the last beside zeros: `[columns, channels, 2]`.
+pub(super) fn pair_neighbours(row: &[u16], channels: usize, to: &mut [u16]) {
+    let (inner, last) = to.split_at_mut(2 * (row.len() - channels));
+    pair(row, &row[channels..], inner);
+    pair(&row[row.len() - channels..], &vec![0; channels], last);
+}
+
+/// Each pixel of an even column of a row, `[columns, channels]`, beside the one to its right, or beside zeros:
+/// `[columns / 2 rounded up, channels, 2]`.
+pub(super) fn pair_columns(row: &[u16], channels: usize, to: &mut [u16]) {
+    let pixels = row.chunks_exact(2 * channels);
+    let last = pixels.remainder();
+    let mut pairs = to.chunks_exact_mut(2 * channels);
+    for (pixels, to) in pixels.zip(&mut pairs) {
+        let (left, right) = pixels.split_at(channels);
+        pair(left, right, to);
+    }
+    if let Some(to) = pairs.next() {
+        pair(last, &vec![0; channels], to);
+    }
+}
+
+/// Elements of two slices in turns.
+fn pair(left: &[u16], right: &[u16], to: &mut [u16]) {
+    for ((to, &left), &right) in to.as_chunks_mut::<2>().0.iter_mut().zip(left).zip(right) {
+        *to = [left, right];
+    }
+}

@@ -1,0 +1,149 @@
+//! Vectors of f32 to which products of pairs of bf16 are added.
+
+use std::arch::x86_64::{
+    __m128bh, __m128i, __m256, __m256bh, __m256i, __m512, __m512bh, __m512i, _mm_storeu_si128, _mm256_add_ps,
+    _mm256_cvtneps_pbh, _mm256_dpbf16_ps, _mm256_loadu_si256, _mm256_set1_epi32, _mm256_shuffle_ps, _mm256_storeu_ps,
+    _mm256_storeu_si256, _mm512_castps512_ps256, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_extractf32x8_ps,
+    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_storeu_ps,
+};
+use std::mem::transmute;
+
+use super::Avx512Bf16;
+use crate::simd::{Simd, Vector};
+use crate::x86::{Avx2, Avx512, Of8, Of16};
+
+/// Element type of a layer's output.
+pub trait Element: Copy + Send + Sync + 'static {
+    /// # Safety
+    /// 8 elements can be written to `to`.
+    #[doc(hidden)]
+    unsafe fn store_8(token: Avx512Bf16, to: *mut Self, values: __m256);
+    /// # Safety
+    /// 16 elements can be written to `to`.
+    #[doc(hidden)]
+    unsafe fn store_16(token: Avx512Bf16, to: *mut Self, values: __m512);
+}
+
+impl Element for u16 {
+    #[inline(always)]
+    unsafe fn store_8(_: Avx512Bf16, to: *mut Self, values: __m256) {
+        // SAFETY: the token proves that the processor has the instructions, the caller guarantees the pointer, and bf16
+        // vectors are plain bits.
+        unsafe { _mm_storeu_si128(to.cast(), transmute::<__m128bh, __m128i>(_mm256_cvtneps_pbh(values))) }
+    }
+    #[inline(always)]
+    unsafe fn store_16(_: Avx512Bf16, to: *mut Self, values: __m512) {
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_si256(to.cast(), transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values))) }
+    }
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn store_8(_: Avx512Bf16, to: *mut Self, values: __m256) {
+        // SAFETY: the token proves that the processor has the instructions; the caller guarantees the pointer.
+        unsafe { _mm256_storeu_ps(to, values) }
+    }
+    #[inline(always)]
+    unsafe fn store_16(_: Avx512Bf16, to: *mut Self, values: __m512) {
+        // SAFETY: the token proves that the processor has the instructions; the caller guarantees the pointer.
+        unsafe { _mm512_storeu_ps(to, values) }
+    }
+}
+
+/// Sums in f32 of products of pairs of bf16.
+pub(super) trait PairVector: Vector {
+    type Pairs: Copy;
+
+    /// What a vector without products is made from.
+    fn token_of(token: Avx512Bf16) -> Self::Token;
+    /// # Safety
+    /// `2 LANES` numbers can be read from `from`.
+    unsafe fn pairs(token: Avx512Bf16, from: *const u16) -> Self::Pairs;
+    /// The same pair in all lanes.
+    fn splat_pair(token: Avx512Bf16, pair: u32) -> Self::Pairs;
+    fn plus_dot(self, token: Avx512Bf16, a: Self::Pairs, b: Self::Pairs) -> Self;
+    /// # Safety
+    /// `LANES` elements can be written to `to`.
+    unsafe fn store_as<E: Element>(self, token: Avx512Bf16, to: *mut E);
+}
+
+impl PairVector for Of16 {
+    type Pairs = __m512bh;
+
+    #[inline(always)]
+    fn token_of(token: Avx512Bf16) -> Avx512 {
+        token.0
+    }
+    #[inline(always)]
+    unsafe fn pairs(_: Avx512Bf16, from: *const u16) -> __m512bh {
+        // SAFETY: the token proves that the processor has the instructions; the caller guarantees the pointer; vectors are
+        // plain bits.
+        unsafe { transmute::<__m512i, __m512bh>(_mm512_loadu_si512(from.cast())) }
+    }
+    #[inline(always)]
+    fn splat_pair(_: Avx512Bf16, pair: u32) -> __m512bh {
+        // SAFETY: the token proves that the processor has the instructions; vectors are plain bits.
+        unsafe { transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair.cast_signed())) }
+    }
+    #[inline(always)]
+    fn plus_dot(self, _: Avx512Bf16, a: __m512bh, b: __m512bh) -> Self {
+        // SAFETY: the token proves that the processor has the instructions.
+        Self(unsafe { _mm512_dpbf16_ps(self.0, a, b) }, self.1)
+    }
+    #[inline(always)]
+    unsafe fn store_as<E: Element>(self, token: Avx512Bf16, to: *mut E) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { E::store_16(token, to, self.0) }
+    }
+}
+
+impl Of16 {
+    /// The same two pairs in all pairs of lanes.
+    #[inline(always)]
+    pub(super) fn splat_two(_: Avx512Bf16, pairs: u64) -> __m512bh {
+        // SAFETY: the token proves that the processor has the instructions; vectors are plain bits.
+        unsafe { transmute::<__m512i, __m512bh>(_mm512_set1_epi64(pairs.cast_signed())) }
+    }
+
+    /// The sums of pairs of lanes: those of lanes 0 to 3, 8 to 11, 4 to 7 and 12 to 15.
+    #[inline(always)]
+    pub(super) fn folded(self, token: Avx512Bf16) -> Of8 {
+        // SAFETY: the token proves that the processor has the instructions.
+        unsafe {
+            let (low, high) = (_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0));
+            let even = _mm256_shuffle_ps::<0b10_00_10_00>(low, high);
+            let odd = _mm256_shuffle_ps::<0b11_01_11_01>(low, high);
+            Of8(_mm256_add_ps(even, odd), Of8::token_of(token))
+        }
+    }
+}
+
+impl PairVector for Of8 {
+    type Pairs = __m256bh;
+
+    #[inline(always)]
+    fn token_of(token: Avx512Bf16) -> Avx2 {
+        token.0.eight()
+    }
+    #[inline(always)]
+    unsafe fn pairs(_: Avx512Bf16, from: *const u16) -> __m256bh {
+        // SAFETY: as above.
+        unsafe { transmute::<__m256i, __m256bh>(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
+    fn splat_pair(_: Avx512Bf16, pair: u32) -> __m256bh {
+        // SAFETY: the token proves that the processor has the instructions; vectors are plain bits.
+        unsafe { transmute::<__m256i, __m256bh>(_mm256_set1_epi32(pair.cast_signed())) }
+    }
+    #[inline(always)]
+    fn plus_dot(self, _: Avx512Bf16, a: __m256bh, b: __m256bh) -> Self {
+        // SAFETY: the token proves that the processor has the instructions.
+        Self(unsafe { _mm256_dpbf16_ps(self.0, a, b) }, self.1)
+    }
+    #[inline(always)]
+    unsafe fn store_as<E: Element>(self, token: Avx512Bf16, to: *mut E) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { E::store_8(token, to, self.0) }
+    }
+}
