@@ -209,7 +209,7 @@ pub(super) fn samples(
     photos: &Value,
     weights: &HashMap<String, Value>,
 ) -> Vec<(String, Value)> {
-    let layers = forward(builder, spec, photos, weights, Precision::F32, None).layers;
+    let layers = forward(builder, spec, photos, weights, [Precision::F32; 2], None).layers;
     builder.scope("samples");
     let of_map = |name: String| {
         let layer = layers.iter().find(|it| it.name() == Some(&name)).expect("each quantised map is a layer's");

@@ -354,7 +354,7 @@ impl Course<'_> {
         });
         let mend = match phase.step.precision() {
             Precision::F16 | Precision::Bf16 => "mixed_precision = false or a lower learning_rate",
-            Precision::F32 => "a lower learning_rate",
+            Precision::F32 | Precision::Int8 => "a lower learning_rate",
         };
         Error::runtime("the loss or a weight", format!("is not finite in {place}{photos}; {saved}; {mend} may help"))
     }
