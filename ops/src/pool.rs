@@ -131,19 +131,30 @@ impl<E: Stored> Job for PoolGradientRow<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        if self.channels.is_multiple_of(S::Wide::LANES) {
+            self.with::<S::Wide>(simd.wide());
+        } else {
+            self.with::<S::Eight>(simd.eight());
+        }
+    }
+}
+
+impl<E: Stored> PoolGradientRow<'_, E> {
+    #[inline(always)]
+    fn with<V: Vector>(self, token: V::Token) {
         let (channels, half) = (self.channels, self.rows.len() / 2);
-        let zero = S::Eight::splat(simd.eight(), 0.0);
+        let zero = V::splat(token, 0.0);
         for (pixel, gradient) in self.gradient.chunks_exact(channels).enumerate() {
-            for channel in (0..channels).step_by(8) {
+            for channel in (0..channels).step_by(V::LANES) {
                 let upper = 2 * pixel * channels + channel;
                 let places = [upper, upper + channels, upper + half, upper + half + channels];
-                let corners: [S::Eight; 4] = places.map(|place| E::of(simd.eight(), &self.rows[place..]));
+                let corners: [V; 4] = places.map(|place| E::of(token, &self.rows[place..]));
                 let maximum = maximum(&corners);
-                let mut left = E::of(simd.eight(), &gradient[channel..]);
+                let mut left: V = E::of(token, &gradient[channel..]);
                 for (corner, place) in corners.into_iter().zip(places) {
                     let share = corner.if_equal(maximum, left, zero);
                     left = corner.if_equal(maximum, zero, left);
-                    let sum = share.plus(E::of(simd.eight(), &self.skip[place..]));
+                    let sum = share.plus(E::of(token, &self.skip[place..]));
                     E::put(corner.if_greater(zero, sum, zero), &mut self.result[place..]);
                 }
             }

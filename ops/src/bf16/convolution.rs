@@ -116,7 +116,7 @@ impl<'a> Inputs<'a> {
     /// Calls `work` with the pairs of neighbouring pixels of a padded band, `[rows + 2, columns + 2, channels, 2]`, each
     /// pixel with the one to its right, the last with zeros, and with those of the band's gradient, each pixel of an even
     /// column with the one to its right, `[rows, columns / 2 rounded up, out, 2]`.
-    fn with_pairs(&self, band: Band, gradient: &[u16], work: impl FnOnce([&[u16]; 2])) {
+    fn with_pairs(&self, token: Avx512Bf16, band: Band, gradient: &[u16], work: impl FnOnce([&[u16]; 2])) {
         let (shape, out) = (self.shape, gradient.len() / band.pixels(self.shape));
         let (row_len, padded_len) = (padded_row(shape), 2 * band.padded_len(shape));
         let pairs_len = band.rows * shape.columns.div_ceil(2) * 2 * out;
@@ -125,10 +125,11 @@ impl<'a> Inputs<'a> {
             let (padded, pairs) = rest.split_at_mut(padded_len);
             for (at, to) in padded.chunks_exact_mut(2 * row_len).enumerate() {
                 band.pad_row(shape, at, &self.edge, row, |pixel, to| self.copy(pixel, to));
-                pair_neighbours(row, shape.channels, to);
+                pair_neighbours(token, row, shape.channels, to);
             }
             let rows = gradient.chunks_exact(shape.columns * out);
-            rows.zip(pairs.chunks_exact_mut(pairs_len / band.rows)).for_each(|(row, to)| pair_columns(row, out, to));
+            rows.zip(pairs.chunks_exact_mut(pairs_len / band.rows))
+                .for_each(|(row, to)| pair_columns(token, row, out, to));
             work([padded, pairs]);
         });
     }
@@ -259,7 +260,7 @@ pub fn bf16_convolution_weight_gradient(
     let output_shape = shape.with_channels(out);
     let workers = Workers { instructions: token.instructions(), spread };
     let total = workers.sum_over_bands(shape, sums.len(), |band, total| {
-        inputs.with_pairs(band, band.of(output_shape, output_gradient), |[padded, gradient]| {
+        inputs.with_pairs(token, band, band.of(output_shape, output_gradient), |[padded, gradient]| {
             add_pairs(token, &sums, (shape, band.rows), [padded, gradient], total);
         });
     });

@@ -101,8 +101,8 @@ pub fn bf16_pointwise_weight_gradient(
                 let pairs = (gradient.len() / out).div_ceil(2);
                 let (of_input, rest) = scratch.split_at_mut(2 * pairs * channels);
                 let of_gradient = &mut rest[..2 * pairs * out];
-                pair_columns(input, channels, of_input);
-                pair_columns(gradient, out, of_gradient);
+                pair_columns(token, input, channels, of_input);
+                pair_columns(token, gradient, out, of_gradient);
                 let (mut sides, mut size) = ([&*of_gradient, &*of_input], [out, channels]);
                 if turned {
                     sides.reverse();

@@ -309,50 +309,54 @@ impl OuterPairs<'_> {
             unsafe {
                 // Up to 24 sums, as many as the registers can hold.
                 column += match columns - column {
-                    64.. => self.strip::<Of16, 4, 6, 4>(column),
-                    48 => self.strip::<Of16, 3, 8, 4>(column),
-                    32.. => self.strip::<Of16, 2, 12, 8>(column),
-                    24 => self.strip::<Of8, 3, 8, 4>(column),
-                    16.. => self.strip::<Of16, 1, 24, 8>(column),
-                    8.. => self.strip::<Of8, 1, 24, 9>(column),
+                    64.. => self.strip::<Of16, 64, 4, 6, 4>(column),
+                    48 => self.strip::<Of16, 48, 3, 8, 4>(column),
+                    32.. => self.strip::<Of16, 32, 2, 12, 8>(column),
+                    24 => self.strip::<Of16, 24, 2, 12, 8>(column),
+                    16.. => self.strip::<Of16, 16, 1, 24, 8>(column),
+                    8.. => self.strip::<Of8, 8, 1, 24, 9>(column),
                     _ => unreachable!("columns are multiples of 8"),
                 };
             }
         }
     }
 
-    /// Processes all rows of the result for `N` vectors of columns: `K` rows at a time, then `L`, then one. Returns the
-    /// number of columns.
+    /// Processes all rows of the result for `W` columns in `N` vectors, the last of which may overlap the one before it: `K`
+    /// rows at a time, then `L`, then one. Returns the number of columns.
     ///
     /// # Safety
-    /// The processor has AVX-512-BF16, as the token proves, and `N` vectors of columns are left.
+    /// The processor has AVX-512-BF16, as the token proves, and `W` columns are left.
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    unsafe fn strip<V: PairVector, const N: usize, const K: usize, const L: usize>(&mut self, column: usize) -> usize {
+    unsafe fn strip<V: PairVector, const W: usize, const N: usize, const K: usize, const L: usize>(
+        &mut self,
+        column: usize,
+    ) -> usize {
         let (mut k, depth) = (0, self.grid.depth);
         // SAFETY: k + the rows processed at once never exceeds the depth.
         unsafe {
             while k + K <= depth {
-                self.block::<V, N, K>(k, column);
+                self.block::<V, W, N, K>(k, column);
                 k += K;
             }
             while k + L <= depth {
-                self.block::<V, N, L>(k, column);
+                self.block::<V, W, N, L>(k, column);
                 k += L;
             }
             while k < depth {
-                self.block::<V, N, 1>(k, column);
+                self.block::<V, W, N, 1>(k, column);
                 k += 1;
             }
         }
-        N * V::LANES
+        W
     }
 
     /// # Safety
-    /// `k + K <= depth` and `column + N * LANES <= columns`; everything else was checked by `add`.
+    /// `k + K <= depth` and `column + W <= columns`; everything else was checked by `add`.
     #[inline]
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    unsafe fn block<V: PairVector, const N: usize, const K: usize>(&mut self, k: usize, column: usize) {
+    unsafe fn block<V: PairVector, const W: usize, const N: usize, const K: usize>(&mut self, k: usize, column: usize) {
         let (token, grid) = (self.token, &self.grid);
+        let offset = |n: usize| (n * V::LANES).min(W - V::LANES);
         let mut sums = [[V::splat(V::token_of(token), 0.0); N]; K];
         for [left, right] in grid.rows {
             // SAFETY: the last pair reads the left row up to (pairs - 1) * stride + 2 (k + K), and the right row likewise.
@@ -360,7 +364,7 @@ impl OuterPairs<'_> {
                 let mut left = left.as_ptr().add(2 * k);
                 let mut right = right.as_ptr().add(2 * column);
                 for _ in 0..grid.pairs {
-                    let factors: [V::Pairs; N] = std::array::from_fn(|n| V::pairs(token, right.add(2 * n * V::LANES)));
+                    let factors: [V::Pairs; N] = std::array::from_fn(|n| V::pairs(token, right.add(2 * offset(n))));
                     for (k, sums) in sums.iter_mut().enumerate() {
                         let left = V::splat_pair(token, left.add(2 * k).cast::<u32>().read_unaligned());
                         for (sum, factor) in sums.iter_mut().zip(factors) {
@@ -374,8 +378,12 @@ impl OuterPairs<'_> {
         }
         for (at, sums) in (k..).zip(sums) {
             for (n, sum) in sums.into_iter().enumerate() {
-                let place = &mut self.sums[at * self.grid.columns + column + n * V::LANES..];
-                V::of(V::token_of(token), place).plus(sum).put(place);
+                let place = &mut self.sums[at * self.grid.columns + column + offset(n)..][..V::LANES];
+                let mut lanes = [0.0; 16];
+                sum.put(&mut lanes);
+                // Without those of the vector before it.
+                let new = n * V::LANES - offset(n)..V::LANES;
+                place[new.clone()].iter_mut().zip(&lanes[new]).for_each(|(place, lane)| *place += lane);
             }
         }
     }
@@ -389,45 +397,65 @@ pub(super) fn add_columns(token: Avx512Bf16, pairs: &[u16], sums: &mut [f32]) {
 
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 fn add_columns_with(token: Avx512Bf16, pairs: &[u16], sums: &mut [f32]) {
+    /// Sums that do not wait for each other.
+    const CHAINS: usize = 4;
     let columns = sums.len();
     // 1 in bf16, twice.
     let ones = Of8::splat_pair(token, 0x3f80_3f80);
     for (at, sums) in sums.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        let mut sum = Of8::of(Of8::token_of(token), sums);
-        for pixels in pairs.chunks_exact(2 * columns) {
-            let (columns, _) = pixels[16 * at..].split_first_chunk::<16>().expect("columns are multiples of 8");
-            // SAFETY: there are 8 pairs.
-            sum = sum.plus_dot(token, ones, unsafe { Of8::pairs(token, columns.as_ptr()) });
+        let mut chains = [Of8::splat(Of8::token_of(token), 0.0); CHAINS];
+        for pixels in pairs.chunks(CHAINS * 2 * columns) {
+            for (pixels, sum) in pixels.chunks_exact(2 * columns).zip(&mut chains) {
+                let (eight, _) = pixels[16 * at..].split_first_chunk::<16>().expect("columns are multiples of 8");
+                // SAFETY: there are 8 pairs.
+                *sum = sum.plus_dot(token, ones, unsafe { Of8::pairs(token, eight.as_ptr()) });
+            }
         }
-        sum.put(sums);
+        chains.into_iter().fold(Of8::of(Of8::token_of(token), sums), Of8::plus).put(sums);
     }
 }
 
 /// Each pixel of a row, `[columns, channels]`, beside the one to its right, the last beside zeros: `[columns, channels, 2]`.
-pub(super) fn pair_neighbours(row: &[u16], channels: usize, to: &mut [u16]) {
+pub(super) fn pair_neighbours(_: Avx512Bf16, row: &[u16], channels: usize, to: &mut [u16]) {
     let (inner, last) = to.split_at_mut(2 * (row.len() - channels));
-    pair(row, &row[channels..], inner);
-    pair(&row[row.len() - channels..], &vec![0; channels], last);
+    // SAFETY: the token proves that the processor has the instructions.
+    unsafe {
+        pair(row, &row[channels..], inner);
+        pair(&row[row.len() - channels..], &vec![0; channels], last);
+    }
 }
 
 /// Each pixel of an even column of a row, `[columns, channels]`, beside the one to its right, or beside zeros:
 /// `[columns / 2 rounded up, channels, 2]`.
-pub(super) fn pair_columns(row: &[u16], channels: usize, to: &mut [u16]) {
-    let pixels = row.chunks_exact(2 * channels);
-    let last = pixels.remainder();
-    let mut pairs = to.chunks_exact_mut(2 * channels);
-    for (pixels, to) in pixels.zip(&mut pairs) {
-        let (left, right) = pixels.split_at(channels);
-        pair(left, right, to);
-    }
-    if let Some(to) = pairs.next() {
-        pair(last, &vec![0; channels], to);
+pub(super) fn pair_columns(_: Avx512Bf16, row: &[u16], channels: usize, to: &mut [u16]) {
+    let whole = row.len() / (2 * channels) * 2 * channels;
+    let (row, last) = row.split_at(whole);
+    let (to, last_to) = to.split_at_mut(whole);
+    // SAFETY: the token proves that the processor has the instructions.
+    unsafe {
+        if channels == 8 {
+            pair_eights(row, to);
+        } else {
+            for (pixels, to) in row.chunks_exact(2 * channels).zip(to.chunks_exact_mut(2 * channels)) {
+                pair(&pixels[..channels], &pixels[channels..], to);
+            }
+        }
+        pair(last, &vec![0; channels], last_to);
     }
 }
 
 /// Elements of two slices in turns.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn pair(left: &[u16], right: &[u16], to: &mut [u16]) {
     for ((to, &left), &right) in to.as_chunks_mut::<2>().0.iter_mut().zip(left).zip(right) {
         *to = [left, right];
+    }
+}
+
+/// Pixels of 8 channels, two and two, their elements in turns: a call for each would take longer than the work.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn pair_eights(row: &[u16], to: &mut [u16]) {
+    for (to, pixels) in to.as_chunks_mut::<16>().0.iter_mut().zip(row.as_chunks::<16>().0) {
+        *to = std::array::from_fn(|at| pixels[at / 2 + at % 2 * 8]);
     }
 }

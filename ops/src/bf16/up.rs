@@ -98,10 +98,10 @@ pub fn bf16_up_convolution_weight_gradient(
         with_scratch(2 * pairs * (channels + 2 * out), |scratch: &mut [u16]| {
             let (of_input, of_gradient) = scratch.split_at_mut(2 * pairs * channels);
             for (input, gradient) in inputs.zip(gradients) {
-                pair_columns(input, channels, of_input);
+                pair_columns(token, input, channels, of_input);
                 let rows = gradient.chunks_exact(gradient.len() / 2).zip(taps.chunks_exact_mut(2 * channels * out));
                 for (gradient, sums) in rows {
-                    pair_columns(gradient, 2 * out, of_gradient);
+                    pair_columns(token, gradient, 2 * out, of_gradient);
                     let (rows, strides) = (&[[&*of_input, &*of_gradient]], [2 * channels, 4 * out]);
                     let grid = Grid { rows, strides, pairs, depth: channels, columns: 2 * out };
                     OuterPairs { token, grid, sums }.add();
