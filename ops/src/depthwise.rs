@@ -146,48 +146,27 @@ impl Depthwise {
         let bands = Band::all(shape, workers.spread.threads());
         spread_items(workers.spread, cut(&bands, shape, input_gradient), |index, part| {
             let band = bands[index];
-            // With stride 2 every other column is written at a time: both kinds while the row is in the cache.
-            let height = if self.stride == 1 { band.rows } else { 1 };
-            let starts = (band.first_row..).step_by(height);
-            for (first_row, part) in starts.zip(part.chunks_mut(height * shape.row_len())) {
-                let rows = Band { first_row, rows: height, ..band };
-                let finish = finish.map(|it| rows.of(shape, it));
-                self.input_rows(workers.instructions, output_gradient, (&phases, &no_bias), rows, finish, part);
+            let rows = band.first_row..band.first_row + band.rows;
+            let readers: Vec<Vec<(usize, usize)>> = rows.map(|row| self.readers_of(row).collect()).collect();
+            for (first, phase) in phases.iter().enumerate().take(shape.columns) {
+                let line = |&(tap, row): &(usize, usize)| Line {
+                    maps: row_of(output_shape, output_gradient, band.photo, row),
+                    weights: &phase.weights[tap * phase.taps * shape.channels..],
+                };
+                let rows: Vec<Vec<Line<'_, E>>> = readers.iter().map(|it| it.iter().map(line).collect()).collect();
+                let count = (shape.columns - first).div_ceil(self.stride);
+                let of_band = Sweep {
+                    rows: &rows,
+                    first: phase.first,
+                    columns: output_shape.columns,
+                    bias: &no_bias,
+                    places: Places { first, step: self.stride, count, columns: shape.columns },
+                    finish: finish.map(|it| band.of(shape, it)),
+                    output: &mut *part,
+                };
+                sweep(workers.instructions, phase.taps, 1, of_band);
             }
         });
-    }
-
-    /// Some rows of the input's gradient.
-    fn input_rows<E: Stored>(
-        &self,
-        instructions: Instructions,
-        output_gradient: &[E],
-        (phases, bias): (&[Phase], &[f32]),
-        band: Band,
-        finish: Finish<'_, E>,
-        part: &mut [E],
-    ) {
-        let (shape, output_shape) = (self.shape, self.output_shape());
-        let rows = band.first_row..band.first_row + band.rows;
-        let readers: Vec<Vec<(usize, usize)>> = rows.map(|row| self.readers_of(row).collect()).collect();
-        for (first, phase) in phases.iter().enumerate().take(shape.columns) {
-            let line = |&(tap, row): &(usize, usize)| Line {
-                maps: row_of(output_shape, output_gradient, band.photo, row),
-                weights: &phase.weights[tap * phase.taps * shape.channels..],
-            };
-            let rows: Vec<Vec<Line<'_, E>>> = readers.iter().map(|it| it.iter().map(line).collect()).collect();
-            let count = (shape.columns - first).div_ceil(self.stride);
-            let of_rows = Sweep {
-                rows: &rows,
-                first: phase.first,
-                columns: output_shape.columns,
-                bias,
-                places: Places { first, step: self.stride, count, columns: shape.columns },
-                finish,
-                output: &mut *part,
-            };
-            sweep(instructions, phase.taps, 1, of_rows);
-        }
     }
 
     /// The gradients of weight, `[channels, 1, k, k]`, and bias, `[channels]`, from the gradient of the output. The order
