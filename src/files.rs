@@ -417,7 +417,9 @@ mod tests {
         fs::create_dir_all(venv.join("lib/pkgconfig")).expect("created");
         assert!(packages_in(&venv).is_empty());
         let python = ["lib/python3.12/site-packages", "lib/python3/dist-packages", "lib64/python3.11/site-packages"];
-        python.iter().for_each(|it| fs::create_dir_all(venv.join(it)).expect("created"));
+        for folder in python {
+            fs::create_dir_all(venv.join(folder)).expect("created");
+        }
         let mut found = packages_in(&venv);
         found.sort();
         let mut expected = python.map(|it| venv.join(it));
