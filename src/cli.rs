@@ -42,7 +42,7 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Options of all commands")]
 struct CommonFlags {
     /// Settings: a file, or the name of built-in ones (sample, real, best, full); the section named after a stage sets
-    /// defaults for that stage's flags [default: sample; of status: those that each folder was made with]
+    /// defaults for that stage's flags [default: sample for run without --source, else none]
     #[arg(long, global = true, value_name = "FILE_OR_NAME")]
     #[serde(skip)]
     config: Option<PathBuf>,
@@ -728,12 +728,16 @@ impl Cli {
         Ok(report.exit_code())
     }
 
-    /// The settings that `--config` names, or else those of the sample; `status` compares with those of each folder.
+    /// The settings that `--config` names, or else those of the sample for what runs it; a single stage, and a run over a data
+    /// set of one's own, have the defaults of each stage.
     fn settings(&self) -> Result<Settings> {
-        match (&self.command, &self.common.config) {
-            (Command::Status(_), None) => Ok(Settings::default()),
-            (_, config) => Settings::read(config.as_deref()),
-        }
+        let config = self.common.config.as_deref();
+        let is_sample = match &self.command {
+            Command::Run(flags) => flags.source.is_none(),
+            Command::Doctor(_) | Command::Settings(SettingsFlags { stage: None }) => true,
+            _ => false,
+        };
+        if config.is_some() || is_sample { Settings::read(config) } else { Ok(Settings::default()) }
     }
 
     /// Runs every stale stage.
@@ -741,11 +745,6 @@ impl Cli {
         let RunFlags { output, source, catalogue, only, force, shard, merge } = flags;
         let [output, source, catalogue] = [output, source, catalogue].map(Clone::clone);
         let (only, force) = (only.clone(), force.clone());
-        if source.is_some() && self.common.config.is_none() {
-            tracing::warn!(
-                "the settings are those of the built-in sample's small drawings; '--config real' is for photos"
-            );
-        }
         let request = run::Request { output, source, catalogue, only, force, shard: *shard, merge: *merge };
         let report = run::run(&request, settings, common)?;
         if let Some(problem) = report.problem() {

@@ -1,6 +1,6 @@
 //! Settings files (`pipelines/*.toml`): one section per stage, one each for the gates, whole runs and the run records,
 //! and above them the settings common to all stages. Flags override the file, and the file overrides the defaults. The
-//! files in `pipelines/` are part of the program ([`BUILT_IN`]), which without another takes the settings of the sample.
+//! files in `pipelines/` are part of the program ([`BUILT_IN`]).
 
 use std::path::{Path, PathBuf};
 

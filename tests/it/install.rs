@@ -89,16 +89,17 @@ fn without_a_settings_file_a_run_is_that_of_the_sample() {
     fs::write(place.path().join("mine.toml"), text).unwrap();
     let settings = |config| own(&["settings", "train", "--config", config]).1;
     assert_eq!(settings("mine.toml"), settings("real"));
-    assert!(own(&["settings", "train"]).1.contains("\"epochs\": 36"));
-    assert!(own(&["sample", "--dry-run"]).1.contains("photos: 120"));
+    assert!(settings("sample").contains("\"epochs\": 36"));
+    assert!(own(&["run", "--dry-run"]).1.contains("sample"));
+    // Stages by themselves have their own defaults.
+    assert!(own(&["settings", "train"]).1.contains("\"epochs\": 25"));
+    assert!(own(&["sample", "--dry-run"]).1.contains("photos: 64"));
     let (code, text) = own(&["run", "--config", "nowhere"]);
     assert_eq!(code, 2, "{text}");
     assert!(
         text.contains("nowhere: cannot be read") && text.contains("built in are sample, real, best, full"),
         "{text}"
     );
-    let (_, text) = own(&["run", "--source", "photos", "--dry-run"]);
-    assert!(text.contains("'--config real' is for photos"), "{text}");
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "nothing but the file of settings is there");
 }
 
