@@ -18,8 +18,8 @@ use super::spec::{PRESENCE, Spec};
 /// The range of each quantised map, by the name of its layer.
 pub type Ranges = BTreeMap<String, MapRange>;
 
-/// Whether a layer, by its name, is computed in bf16 or f32 if label maps are computed in 8-bit integers: `docs/kernels.md`
-/// has the measurements. The head and the presence head are always f32.
+/// Whether a layer, by its name, is computed in bf16 or f32 if label maps are computed in 8-bit integers. The head and the
+/// presence head are always f32.
 pub(super) fn stays_wide(spec: &Spec, layer: &str) -> bool {
     match &spec.encoder {
         // Its weights alone, rounded to 8 bits, change more pixels than all of the decoder.
