@@ -26,7 +26,9 @@ SAMPLE_PHOTOS, QUICK_PHOTOS = 804, 24
 
 
 def run(*command):
-    subprocess.run([str(it) for it in command], check=True, cwd=PROJECT, stdout=sys.stderr)
+    code = subprocess.run([str(it) for it in command], cwd=PROJECT, stdout=sys.stderr).returncode
+    if code:
+        sys.exit(f"gpu_bench: {command[0]} ended with {code}; its message is above")
 
 
 def program(to):

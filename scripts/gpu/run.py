@@ -43,7 +43,8 @@ def measure(bench, report, names, ends):
             section(bench, report)
         except Exception as error:  # whatever it is, the other sections are still wanted
             failed.append(name)
-            report.line(f"\n{name} failed: {type(error).__name__}: {error}")
+            reason = error if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
+            report.line(f"\n{name} failed: {reason}")
         print(f"gpu_bench: {name} took {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     return failed
 

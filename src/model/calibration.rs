@@ -230,7 +230,7 @@ mod tests {
         let mut lacking = good.clone();
         lacking.maps.remove("down2a");
         let mut short = good.clone();
-        short.maps.entry("down1b".to_owned()).and_modify(|it| drop(it.high.pop()));
+        short.maps.entry("down1b".to_owned()).and_modify(|it| it.high.truncate(1));
         let mut negative = good.clone();
         negative.maps.entry("down1a".to_owned()).and_modify(|it| it.high[0] = -1.0);
         let other = Content { model_id: "0123456789abcdef".to_owned(), ..good };
