@@ -10,7 +10,6 @@ use lookbook_ops::quantised::{QuantisedLayer, Steps, UpLayers, Weights, quantise
 
 use super::builder::{Builder, Value};
 use super::encoder::{self, STEM};
-use super::native::NativePass;
 use super::onnx::Attribute;
 use super::parameters;
 use super::spec::{PRESENCE, Spec};
@@ -102,98 +101,98 @@ fn parameters_of(builder: &mut Builder, layer: &QuantisedLayer, outputs: usize) 
     [weights, builder.floats(&layer.scale), builder.floats(&layer.bias)]
 }
 
-impl<'a> NativePass<'a> {
-    fn int8(&self) -> &Int8<'a> {
-        self.int8.as_ref().expect("only called for 8-bit integers")
-    }
-
+impl Int8<'_> {
     /// Whether maps are u8.
-    pub(super) fn is_int8(&self, maps: &Value) -> bool {
-        self.int8.as_ref().is_some_and(|it| it.maps.contains_key(maps))
+    pub(super) fn has(&self, maps: &Value) -> bool {
+        self.maps.contains_key(maps)
     }
 
     /// Adds an operator whose output is u8 with these steps.
-    fn int8_node(&mut self, name: &str, inputs: &[&Value], attributes: Vec<Attribute>, steps: Steps) -> Value {
-        let output = self.builder.native(name, inputs, attributes, 1).remove(0);
-        self.int8.as_mut().expect("only called for 8-bit integers").maps.insert(output.clone(), steps);
+    fn node(&mut self, builder: &mut Builder, name: &str, inputs: &[&Value], of: (Vec<Attribute>, Steps)) -> Value {
+        let (attributes, steps) = of;
+        let output = builder.native(name, inputs, attributes, 1).remove(0);
+        self.maps.insert(output.clone(), steps);
         output
     }
 
-    /// Maps as u8 with their steps; those of the encoder are made narrow, with one step for all channels.
-    fn narrowed(&mut self, maps: &Value) -> (Value, Steps) {
-        if let Some(steps) = self.int8().maps.get(maps) {
+    /// Maps as u8 with their steps; those of the encoder, the output of the layer `layer`, are made narrow, with one step for
+    /// all channels.
+    fn narrowed(&mut self, builder: &mut Builder, maps: &Value, layer: Option<&str>) -> (Value, Steps) {
+        if let Some(steps) = self.maps.get(maps) {
             return (maps.clone(), steps.clone());
         }
-        let steps = Steps::of_map(&self.int8().ranges[self.name_of(maps)]);
+        let steps = Steps::of_map(&self.ranges[layer.expect("maps of the encoder are the output of a layer")]);
         let attributes = vec![zeros(&[&steps]), Attribute::floats("step", &steps.step[..1])];
-        (self.int8_node("Int8Narrow", &[maps], attributes, steps.clone()), steps)
+        (self.node(builder, "Int8Narrow", &[maps], (attributes, steps.clone())), steps)
     }
 
     /// The first convolution of photos.
-    pub(super) fn int8_photos(&mut self, name: &str, photos: &Value) -> Value {
-        self.builder.scope(name);
-        let int8 = self.int8();
-        let (steps, [weight, bias]) = (int8.steps(name), int8.tensors(name));
-        let channels = 3 * int8.spec.stride * int8.spec.stride;
+    pub(super) fn photos(&mut self, builder: &mut Builder, name: &str, photos: &Value) -> Value {
+        builder.scope(name);
+        let (steps, [weight, bias]) = (self.steps(name), self.tensors(name));
+        let channels = 3 * self.spec.stride * self.spec.stride;
         let layer = quantise_convolution([weight, bias], &Steps::of_photos(channels), &steps);
-        let [weight, scale, bias] = parameters_of(self.builder, &layer, bias.len());
-        self.int8_node("Int8PhotoConvolution", &[photos, &weight, &scale, &bias], vec![], steps)
+        let [weight, scale, bias] = parameters_of(builder, &layer, bias.len());
+        self.node(builder, "Int8PhotoConvolution", &[photos, &weight, &scale, &bias], (vec![], steps))
     }
 
     /// A convolution of u8 maps; the last one's output is f32.
-    pub(super) fn int8_convolution(&mut self, name: &str, maps: &Value) -> Value {
-        self.builder.scope(name);
-        let int8 = self.int8();
-        let (input, [weight, bias]) = (int8.maps[maps].clone(), int8.tensors(name));
-        let is_last = name == self.last;
-        let steps = if is_last { Steps::ones(bias.len()) } else { int8.steps(name) };
+    pub(super) fn convolution(&mut self, builder: &mut Builder, name: &str, maps: &Value) -> Value {
+        builder.scope(name);
+        let (input, [weight, bias]) = (self.maps[maps].clone(), self.tensors(name));
+        let is_last = name == last_layer(self.spec);
+        let steps = if is_last { Steps::ones(bias.len()) } else { self.steps(name) };
         let layer = quantise_convolution([weight, bias], &input, &steps);
-        let [weight, scale, bias] = parameters_of(self.builder, &layer, bias.len());
+        let [weight, scale, bias] = parameters_of(builder, &layer, bias.len());
         let (inputs, attributes) = ([maps, &weight, &scale, &bias], vec![zeros(&[&input])]);
         if is_last {
-            return self.builder.native("Int8LastConvolution", &inputs, attributes, 1).remove(0);
+            return builder.native("Int8LastConvolution", &inputs, attributes, 1).remove(0);
         }
-        self.int8_node("Int8Convolution", &inputs, attributes, steps)
+        self.node(builder, "Int8Convolution", &inputs, (attributes, steps))
     }
 
-    pub(super) fn int8_pool(&mut self, level: usize, maps: &Value) -> Value {
-        self.builder.scope(format!("pool{level}"));
-        let steps = self.int8().maps[maps].clone();
-        self.int8_node("Int8MaxPool", &[maps], vec![], steps)
+    /// Max-pooling of u8 maps.
+    pub(super) fn pool(&mut self, builder: &mut Builder, level: usize, maps: &Value) -> Value {
+        builder.scope(format!("pool{level}"));
+        let steps = self.maps[maps].clone();
+        self.node(builder, "Int8MaxPool", &[maps], (vec![], steps))
     }
 
-    /// The transposed convolution of a level's maps and the convolution over its output and the skip connection.
-    pub(super) fn int8_up(&mut self, level: usize, maps: &Value, skip: &Value) -> Value {
+    /// The transposed convolution of a level's maps and the convolution over its output and the skip connection. Both come with
+    /// the name of the layer whose output they are, which the encoder's have.
+    pub(super) fn up(
+        &mut self,
+        builder: &mut Builder,
+        level: usize,
+        maps_and_skip: [(&Value, Option<&str>); 2],
+    ) -> Value {
         let name = format!("up{level}a");
-        self.builder.scope(&name);
-        let [(maps, below), (skip, beside)] = [maps, skip].map(|it| self.narrowed(it));
-        let int8 = self.int8();
-        let ([up_weight, up_bias], [weight, bias]) = (int8.tensors(&format!("up{level}t")), int8.tensors(&name));
-        let is_wide = stays_wide(int8.spec, &format!("up{level}b"));
+        builder.scope(&name);
+        let [(maps, below), (skip, beside)] = maps_and_skip.map(|(it, layer)| self.narrowed(builder, it, layer));
+        let ([up_weight, up_bias], [weight, bias]) = (self.tensors(&format!("up{level}t")), self.tensors(&name));
+        let is_wide = stays_wide(self.spec, &format!("up{level}b"));
         // What goes into the last layer is what labels depend on most: its weights are fine, too.
         let (steps, how) =
-            if is_wide { (Steps::ones(bias.len()), Weights::Fine) } else { (int8.steps(&name), Weights::Coarse) };
+            if is_wide { (Steps::ones(bias.len()), Weights::Fine) } else { (self.steps(&name), Weights::Coarse) };
         let layer = quantise_up(UpLayers { up_weight, up_bias, weight, bias }, [&below, &beside], &steps, how);
-        let [weight, scale, bias] = parameters_of(self.builder, &layer, bias.len());
+        let [weight, scale, bias] = parameters_of(builder, &layer, bias.len());
         let (inputs, attributes) = ([&maps, &skip, &weight, &scale, &bias], vec![zeros(&[&below, &beside])]);
         if is_wide {
-            return self.builder.native("Int8WideUpConvolution", &inputs, attributes, 1).remove(0);
+            return builder.native("Int8WideUpConvolution", &inputs, attributes, 1).remove(0);
         }
-        self.int8_node("Int8UpConvolution", &inputs, attributes, steps)
+        self.node(builder, "Int8UpConvolution", &inputs, (attributes, steps))
     }
 
     /// u8 maps as f32.
-    pub(super) fn int8_wide(&mut self, maps: &Value) -> Value {
-        let step = Attribute::floats("step", &self.int8().maps[maps].step);
-        self.builder.native("Int8Wide", &[maps], vec![step], 1).remove(0)
+    pub(super) fn wide(&self, builder: &mut Builder, maps: &Value) -> Value {
+        let step = Attribute::floats("step", &self.maps[maps].step);
+        builder.native("Int8Wide", &[maps], vec![step], 1).remove(0)
     }
 }
 
-/// Every so many rows and columns of maps are samples.
-const SAMPLE_EVERY: i64 = 3;
-
-/// Samples of pixels of maps, `[batch, rows, columns, channels]`: `[samples, channels]`.
-pub(super) fn samples(builder: &mut Builder, maps: &Value) -> Value {
-    let some = builder.slice(maps, &[0, 0], &[i64::MAX; 2], &[1, 2], &[SAMPLE_EVERY; 2]);
-    builder.node("Flatten", &[&some], vec![Attribute::int("axis", 3)])
+/// The least, the largest and the mean number of each channel of maps, `[batch, rows, columns, channels]`: `[3, channels]`.
+pub(super) fn figures(builder: &mut Builder, maps: &Value) -> Value {
+    let found = ["ReduceMin", "ReduceMax", "ReduceMean"].map(|it| builder.reduce(it, maps, &[0, 1, 2], true));
+    let all = builder.concat(&found.iter().collect::<Vec<_>>(), 0);
+    builder.node("Flatten", &[&all], vec![Attribute::int("axis", 1)])
 }

@@ -7,7 +7,7 @@
 //! | [`update`] | `gradient`, `step`, `learning_rate`, [rates], the state | `loss` (0), the new state |
 //! | [`evaluation`] | `photos`, `labels`, `weights` | `loss`, `bce` f32, `label_map` |
 //! | [`label_maps`], [`label_maps_in_int8`] | `photos`; the weights are in the file | `label_map` |
-//! | [`samples`] | the same | some pixels of each of the [`quantised_maps`] by its name, f32 `[samples, channels]` |
+//! | [`figures`] | the same | least, largest and mean of each channel of the [`quantised_maps`] by their names, f32 `[3, channels]` |
 //! | [`predict`] | the same | `label_map`, `probabilities` f32 `[batch, maps, map rows, map columns]` |
 //!
 //! `photos` are u8 `[batch, rows, columns, 3]`, `label_map` u8 `[batch, label map rows, label map columns]`, `labels` u8
@@ -296,18 +296,18 @@ pub fn label_maps_in_int8(spec: &Spec, weights: &[f32], ranges: &Ranges) -> Vec<
 
 /// The network for finding the ranges of its [`quantised_maps`], in the native dialect, with the weights in the file.
 #[must_use]
-pub fn samples(spec: &Spec, weights: &[f32]) -> Vec<u8> {
+pub fn figures(spec: &Spec, weights: &[f32]) -> Vec<u8> {
     let mut builder = Builder::default();
     let photos = builder.input("photos", UINT8, &spec.photo_dims());
     let is_unused = |name: &str| name.starts_with("out.");
     let by_name = initializers(&mut builder, spec, weights, |it| !is_unused(it));
     let channels: HashMap<String, usize> =
         parameters::parameters(spec).iter().map(|it| (it.name.clone(), it.dims[0])).collect();
-    for (name, samples) in native::samples(&mut builder, spec, &photos, &by_name) {
-        let dims = [Dim::Batch, Dim::Fixed(channels[&format!("{name}.bias")])];
-        builder.output(&name, &samples, FLOAT, &dims);
+    for (name, figures) in native::figures(&mut builder, spec, &photos, &by_name) {
+        let dims = [Dim::Fixed(3), Dim::Fixed(channels[&format!("{name}.bias")])];
+        builder.output(&name, &figures, FLOAT, &dims);
     }
-    builder.finish("samples", "Some pixels of maps of the U-Net.", &metadata(spec))
+    builder.finish("figures", "What numbers the maps of the U-Net take.", &metadata(spec))
 }
 
 /// The network for use anywhere: photos in, probabilities and label maps out, with the weights (flat, folded) in the

@@ -88,14 +88,14 @@ impl Activation {
 }
 
 /// A pass through the network.
-pub(super) struct NativePass<'a> {
-    pub(super) builder: &'a mut Builder,
+struct NativePass<'a> {
+    builder: &'a mut Builder,
     weights: &'a HashMap<String, Value>,
     precision: Precision,
     /// What layers in 8-bit integers are made from, if there are some; the others are bf16 then.
-    pub(super) int8: Option<Int8<'a>>,
+    int8: Option<Int8<'a>>,
     /// Name of the layer before the head.
-    pub(super) last: String,
+    last: String,
     /// Whether its maps are f32 and the others are not.
     is_last_wide: bool,
     /// Channels of the normalised layers by their names.
@@ -202,18 +202,18 @@ pub(super) fn label_in_int8(
     label_features(builder, spec, features, [weight, bias])
 }
 
-/// Samples of the pixels of each of the [quantised maps](int8::quantised_maps), `[samples, channels]`, with their names.
-pub(super) fn samples(
+/// The [figures](int8::figures) of each of the [quantised maps](int8::quantised_maps), with their names.
+pub(super) fn figures(
     builder: &mut Builder,
     spec: &Spec,
     photos: &Value,
     weights: &HashMap<String, Value>,
 ) -> Vec<(String, Value)> {
     let layers = forward(builder, spec, photos, weights, [Precision::F32; 2], None).layers;
-    builder.scope("samples");
+    builder.scope("figures");
     let of_map = |name: String| {
         let layer = layers.iter().find(|it| it.name() == Some(&name)).expect("each quantised map is a layer's");
-        (name, int8::samples(builder, layer.output()))
+        (name, int8::figures(builder, layer.output()))
     };
     int8::quantised_maps(spec).into_iter().map(of_map).collect()
 }
@@ -326,16 +326,11 @@ fn forward(
 }
 
 impl NativePass<'_> {
-    /// Name of the layer whose output maps are.
-    pub(super) fn name_of(&self, maps: &Value) -> &str {
-        let layer = self.layers.iter().find(|it| it.output() == maps);
-        layer.and_then(Layer::name).expect("maps of the encoder are the output of a layer with a name")
-    }
-
     /// The transposed convolution of a level's maps, and the convolution over its output and the skip connection.
     fn ascend(&mut self, level: usize, x: Value, skip: Value, activation: Activation) -> Value {
-        if self.int8.is_some() {
-            return self.int8_up(level, &x, &skip);
+        if let Some(int8) = &mut self.int8 {
+            let layer_of = |maps| self.layers.iter().find(|it| it.output() == maps).and_then(Layer::name);
+            return int8.up(self.builder, level, [&x, &skip].map(|it| (it, layer_of(it))));
         }
         let x = self.up(&format!("up{level}t"), x, activation);
         self.convolution(&format!("up{level}a"), vec![x, skip], false)
@@ -426,8 +421,8 @@ impl NativePass<'_> {
     }
 
     fn photos(&mut self, name: &str, photos: &Value) -> Value {
-        if self.int8.is_some() {
-            return self.int8_photos(name, photos);
+        if let Some(int8) = &mut self.int8 {
+            return int8.photos(self.builder, name, photos);
         }
         let output = self.convolve("PhotoConvolution", name, &[photos], plain);
         let (owned, photos) = (name.to_owned(), photos.clone());
@@ -436,8 +431,8 @@ impl NativePass<'_> {
     }
 
     fn convolution(&mut self, name: &str, inputs: Vec<Value>, is_relu: bool) -> Value {
-        if self.is_int8(&inputs[0]) {
-            return self.int8_convolution(name, &inputs[0]);
+        if let Some(int8) = self.int8.as_mut().filter(|it| it.has(&inputs[0])) {
+            return int8.convolution(self.builder, name, &inputs[0]);
         }
         let is_wide = self.is_last_wide && name == self.last;
         let operator = if is_wide { "LastConvolution" } else { "Convolution" };
@@ -483,18 +478,18 @@ impl NativePass<'_> {
 
     fn presence(&mut self, lowest: &Value, maps: usize) -> Presence {
         self.builder.scope(PRESENCE);
-        let wide = match self.precision {
-            _ if self.is_int8(lowest) => self.int8_wide(lowest),
-            Precision::Bf16 | Precision::Int8 => self.builder.wide_bf16(lowest),
-            Precision::F32 | Precision::F16 => lowest.clone(),
+        let wide = match &self.int8 {
+            Some(int8) if int8.has(lowest) => int8.wide(self.builder, lowest),
+            _ if is_narrow(self.precision) => self.builder.wide_bf16(lowest),
+            _ => lowest.clone(),
         };
         let pooled = self.builder.reduce("ReduceMean", &wide, &[1, 2], false);
         Presence::new(self.builder, pooled, self.weights, maps)
     }
 
     fn pool(&mut self, level: usize, input: Value) -> Value {
-        if self.is_int8(&input) {
-            return self.int8_pool(level, &input);
+        if let Some(int8) = self.int8.as_mut().filter(|it| it.has(&input)) {
+            return int8.pool(self.builder, level, &input);
         }
         self.builder.scope(format!("pool{level}"));
         let output = self.node("MaxPool", &[&input], vec![]);

@@ -8,7 +8,6 @@ use ort::value::Tensor;
 use rand::SeedableRng;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::example::Example;
@@ -22,7 +21,7 @@ use crate::runtime::{self, failed};
 use crate::stop;
 
 /// Photos that ranges are measured on.
-pub const PHOTOS: usize = 32;
+pub const PHOTOS: usize = 96;
 
 /// How to get the file.
 const MEND: &str = "measure it by `lookbook evaluate --calibrate` with the data set that the model was trained on, or train \
@@ -113,6 +112,23 @@ impl Calibration {
 }
 
 impl Figures {
+    /// Of no photos.
+    fn none(channels: usize) -> Self {
+        Self { low: 0.0, high: vec![0.0; channels], mean: vec![0.0; channels] }
+    }
+
+    /// Adds those of another photo, the `count`th: least, largest and mean of each channel, `[3, channels]`. The largest
+    /// number of all pixels is the end of a channel's range: lower ends, and those of some of the pixels, cut off what is rare
+    /// and cost many times as many pixels.
+    fn add(&mut self, found: &[f32], count: usize) {
+        let channels = self.high.len();
+        let (least, rest) = found.split_at(channels);
+        let (largest, mean) = rest.split_at(channels);
+        self.low = least.iter().fold(self.low, |low, &it| low.min(it));
+        self.high.iter_mut().zip(largest).for_each(|(high, &it)| *high = high.max(it));
+        self.mean.iter_mut().zip(mean).for_each(|(mean, &it)| *mean += (it - *mean) / count as f32);
+    }
+
     fn is_valid(&self, channels: usize) -> bool {
         let is_finite = |values: &[f32]| values.len() == channels && values.iter().all(|it| it.is_finite());
         let ends = self.low.is_finite() && self.low <= 0.0 && self.high.iter().all(|&it| it >= 0.0);
@@ -152,40 +168,25 @@ pub fn measure(dataset: &Dataset, predict: &[u8], seed: u64, threads: usize) -> 
 pub fn measure_on(predict: &[u8], photos: impl Iterator<Item = Result<Vec<u8>>>, threads: usize) -> Result<Ranged> {
     let (spec, weights) = graph::read_predict(predict).map_err(|problem| Error::input(INT8_FILE, problem))?;
     let engine = Engine::cpu(Dialect::Native, threads);
-    let (mut session, _) = runtime::session(INT8_FILE, |_| graph::samples(&spec, &weights), engine)?;
-    let mut samples: BTreeMap<String, Vec<f32>> =
-        quantised_maps(&spec).into_iter().map(|name| (name, Vec::new())).collect();
+    let (mut session, _) = runtime::session(INT8_FILE, |_| graph::figures(&spec, &weights), engine)?;
+    let channels = channels(&spec);
+    let of_map = |name: String| {
+        let figures = Figures::none(channels[&format!("{name}.bias")]);
+        (name, figures)
+    };
+    let mut maps: BTreeMap<String, Figures> = quantised_maps(&spec).into_iter().map(of_map).collect();
     let mut count = 0;
     for pixels in photos {
         stop::check()?;
         let photo = Tensor::from_array(([1, spec.rows(), spec.columns(), 3], pixels?)).map_err(failed(INT8_FILE))?;
         let outputs = session.run(ort::inputs! { "photos" => photo }).map_err(failed(INT8_FILE))?;
-        for (name, samples) in &mut samples {
-            let (_, found) = outputs[&name[..]].try_extract_tensor::<f32>().map_err(failed(INT8_FILE))?;
-            samples.extend_from_slice(found);
-        }
         count += 1;
+        for (name, figures) in &mut maps {
+            let (_, found) = outputs[&name[..]].try_extract_tensor::<f32>().map_err(failed(INT8_FILE))?;
+            figures.add(found, count);
+        }
     }
-    let channels = channels(&spec);
-    let figures = |(name, samples): (String, Vec<f32>)| {
-        let figures = figures_of(&samples, channels[&format!("{name}.bias")]);
-        (name, figures)
-    };
-    let maps = samples.into_iter().map(figures).collect();
     Ok(Ranged(Content { model_id: id_of(predict), photos: count, maps }))
-}
-
-/// The figures of samples, `[samples, channels]`. The largest number is the end of a channel's range: ends below it, by which
-/// the squared error over the samples is least, cut off what is rare and cost several times as many pixels.
-fn figures_of(samples: &[f32], channels: usize) -> Figures {
-    let low = samples.iter().fold(0.0_f32, |least, &it| least.min(it));
-    let of_channel = |channel: usize| {
-        let numbers = || samples.iter().skip(channel).step_by(channels).copied();
-        let mean = numbers().map(f64::from).sum::<f64>() / (samples.len() / channels).max(1) as f64;
-        (numbers().fold(0.0_f32, f32::max), mean as f32)
-    };
-    let (high, mean) = (0..channels).into_par_iter().map(of_channel).unzip();
-    Figures { low, high, mean }
 }
 
 #[cfg(test)]
@@ -214,11 +215,12 @@ mod tests {
 
     #[test]
     fn figures_are_those_worked_out_by_hand() {
-        // Two channels of three pixels.
-        let figures = figures_of(&[0.0, 3.0, 1.0, 3.0, 2.0, 0.0], 2);
-        assert_eq!((figures.low, figures.high, figures.mean), (0.0, vec![2.0, 3.0], vec![1.0, 2.0]));
-        assert_eq!(figures_of(&[-1.0, 3.0, 1.0, 3.0], 2).low, -1.0);
-        assert_eq!(figures_of(&[-1.0, 3.0, 1.0, 3.0], 2).high, [1.0, 3.0]);
+        // Two channels of two photos: least, largest, mean of each.
+        let mut figures = Figures::none(2);
+        figures.add(&[0.0, 1.0, 2.0, 3.0, 1.0, 2.0], 1);
+        assert_eq!((figures.low, &figures.high[..], &figures.mean[..]), (0.0, &[2.0, 3.0][..], &[1.0, 2.0][..]));
+        figures.add(&[-1.0, 0.5, 1.0, 5.0, 0.0, 4.0], 2);
+        assert_eq!((figures.low, &figures.high[..], &figures.mean[..]), (-1.0, &[2.0, 5.0][..], &[0.5, 3.0][..]));
     }
 
     #[test]

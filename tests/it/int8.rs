@@ -153,7 +153,8 @@ fn rows_are_computed_again_for_another_precision_or_other_ranges() -> Result<()>
     let in_f32 = segmented(place, |config| config.precision = PrecisionChoice::F32)?;
     assert_eq!(counts(&in_f32), [0, 6, 0]);
     assert!(!in_f32.inputs.iter().any(|it| it.path.ends_with(INT8_FILE)));
-    assert_eq!(counts(&segmented(place, |_| ())?), [0, 6, 0]);
+    // The previous version has the rows in int8.
+    assert_eq!(counts(&segmented(place, |_| ())?), [6, 0, 0]);
     write_ranges(&place.join("model"), &dataset, 7);
     assert_eq!(counts(&segmented(place, |_| ())?), [0, 6, 0]);
     // `auto` takes 8-bit integers only if the settings allow it, and only for a model that has ranges.

@@ -337,6 +337,8 @@ fn half_precision_learns_what_single_does() {
             crate::skip::skip("this processor has no AVX-512-BF16");
             continue;
         }
+        // bf16 has 8 significant bits where f16 has 11, and gradients of drawn weights nearly cancel out over the pixels.
+        let least_cosine = if dialect == Dialect::Native { 0.95 } else { 0.98 };
         let small = specs().map(|spec| (spec, BATCH, 1));
         let whole = (Spec::seed(400, 600, Loss::Bce), 1, usize::MAX);
         for (spec, size, micro_batch_size) in small.into_iter().chain([whole]) {
@@ -344,7 +346,7 @@ fn half_precision_learns_what_single_does() {
                 [false, true].map(|mixed| first_moment(&spec, engine, [size, micro_batch_size], mixed));
             assert!((single.0 - half.0).abs() < 1e-3 * single.0, "{spec:?}: {} and {}", single.0, half.0);
             assert_ne!(single.1, half.1, "half precision is another graph");
-            same_direction(&spec, [&single.1, &half.1]);
+            same_direction(&spec, [&single.1, &half.1], least_cosine);
         }
     }
 }
@@ -363,14 +365,14 @@ fn first_moment(spec: &Spec, engine: Engine, [size, micro_batch_size]: [usize; 2
     (learnt.loss, moment)
 }
 
-fn same_direction(spec: &Spec, [mut single, mut half]: [&[f32]; 2]) {
+fn same_direction(spec: &Spec, [mut single, mut half]: [&[f32]; 2], least_cosine: f64) {
     let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     for parameter in parameters::parameters(spec) {
         let of_tensor = [&mut single, &mut half].map(|rest| rest.split_off(..parameter.len()).expect("it is there"));
         let lengths = of_tensor.map(|it| product(it, it).sqrt());
         let cosine = product(of_tensor[0], of_tensor[1]) / (lengths[0] * lengths[1]);
         let name = &parameter.name;
-        assert!(cosine > 0.98, "{spec:?}: {name}: {cosine}");
+        assert!(cosine > least_cosine, "{spec:?}: {name}: {cosine}");
         assert!((lengths[0] / lengths[1] - 1.0).abs() < 0.1, "{spec:?}: {name}: {lengths:?}");
     }
 }

@@ -1,7 +1,8 @@
 //! 3x3 convolutions on bf16 maps, and their gradients.
 
 use super::product::{Grid, OuterPairs, PackedPairs, Row, pair_columns, pair_neighbours};
-use super::{Avx512Bf16, Element, rounded};
+use super::token::{Avx512Bf16, rounded};
+use super::vector::Element;
 use crate::activation::{Activation, Finish, Mask};
 use crate::convolution::{Sums, TAPS, taps};
 use crate::maps::{Band, Photos, Shape, cut, interleave, padded_row};

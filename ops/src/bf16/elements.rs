@@ -1,6 +1,6 @@
 //! Sums and rounding of bf16 maps, element by element.
 
-use super::{Avx512Bf16, rounded};
+use super::token::{Avx512Bf16, rounded};
 use crate::Spread;
 use crate::maps::{Band, Shape, cut};
 use crate::simd::{Job, Simd, Stored, Vector};

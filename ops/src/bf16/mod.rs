@@ -11,6 +11,7 @@ mod elements;
 mod pointwise;
 mod pool;
 mod product;
+mod token;
 mod up;
 mod vector;
 
@@ -18,29 +19,6 @@ pub use convolution::{Bf16Maps, bf16_convolution, bf16_convolution_input_gradien
 pub use elements::{bf16_add, bf16_round};
 pub use pointwise::{bf16_pointwise, bf16_pointwise_input_gradient, bf16_pointwise_weight_gradient};
 pub use pool::bf16_max_pool;
+pub use token::Avx512Bf16;
 pub use up::{bf16_up_convolution, bf16_up_convolution_input_gradient, bf16_up_convolution_weight_gradient};
 pub use vector::Element;
-
-use crate::{Avx512, Instructions};
-
-/// The proof that the processor has AVX-512 and AVX-512-BF16. Only [`Avx512Bf16::detect`] makes one.
-#[derive(Debug, Clone, Copy)]
-pub struct Avx512Bf16(Avx512);
-
-impl Avx512Bf16 {
-    /// Asks the processor.
-    #[must_use]
-    pub fn detect() -> Option<Self> {
-        Avx512::detect().filter(|_| is_x86_feature_detected!("avx512bf16")).map(Self)
-    }
-
-    /// For kernels that have no use for the products of pairs.
-    fn instructions(self) -> Instructions {
-        Instructions::Avx512(self.0)
-    }
-}
-
-/// The nearest bf16, ties to even.
-fn rounded(value: f32) -> u16 {
-    half::bf16::from_f32(value).to_bits()
-}

@@ -1,7 +1,7 @@
 //! 1x1 convolutions on bf16 maps, and their gradients; see [`crate::pointwise`].
 
-use super::Avx512Bf16;
 use super::product::{Grid, OuterPairs, PackedPairs, Row, add_columns, pair_columns};
+use super::token::Avx512Bf16;
 use crate::activation::{Activation, Finish, Mask};
 use crate::maps::{Band, Shape, cut};
 use crate::pointwise::chunk_pixels;

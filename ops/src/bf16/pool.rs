@@ -1,6 +1,6 @@
 //! 2x2 max-pooling of bf16 maps.
 
-use super::Avx512Bf16;
+use super::token::Avx512Bf16;
 use crate::Spread;
 use crate::maps::{Band, Shape, cut};
 use crate::pool::pooled_shape;

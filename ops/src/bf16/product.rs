@@ -1,7 +1,7 @@
 //! The two matrix products of [`crate::product`] on bf16: an instruction multiplies pairs of neighbouring numbers.
 
+use super::token::{Avx512Bf16, rounded};
 use super::vector::{Element, PairVector};
-use super::{Avx512Bf16, rounded};
 use crate::activation::Finish;
 use crate::product::tile_widths;
 use crate::simd::{Job, Simd, Stored, Vector};

@@ -1,7 +1,7 @@
 //! Transposed convolutions of bf16 maps, and their gradients.
 
-use super::Avx512Bf16;
 use super::product::{Grid, OuterPairs, PackedPairs, Row, add_columns, pair_columns};
+use super::token::Avx512Bf16;
 use crate::activation::{Finish, Mask};
 use crate::maps::{Band, Shape, cut};
 use crate::spread::{spread_items, with_scratch};

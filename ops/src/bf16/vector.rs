@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
-use super::Avx512Bf16;
+use super::token::Avx512Bf16;
 use crate::simd::{Simd, Vector};
 use crate::x86::{Avx2, Avx512, Of8, Of16};
 

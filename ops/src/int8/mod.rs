@@ -13,31 +13,19 @@ use std::arch::x86_64::{
 use std::arch::x86_64::{_mm_loadu_si128, _mm256_loadu_si256};
 
 use crate::Spread;
-use crate::bf16::Avx512Bf16;
 use crate::maps::{Band, Photos, Shape, cut, padded_row};
 use crate::pool::pooled_shape;
 use crate::quantised::held_channels;
 use crate::spread::{spread_items, with_scratch};
 
+mod parameters;
 mod row;
 mod up;
 
+pub use parameters::{Avx512Vnni, Int8Parameters};
 pub use row::Element;
 use row::{Row, Source};
 pub use up::{UpParameters, int8_up_convolution};
-
-/// The proof that the processor has AVX-512, AVX-512-VNNI and AVX-512-BF16, in which other layers of such a network are
-/// computed. Only [`Avx512Vnni::detect`] makes one.
-#[derive(Debug, Clone, Copy)]
-pub struct Avx512Vnni(());
-
-impl Avx512Vnni {
-    /// Asks the processor.
-    #[must_use]
-    pub fn detect() -> Option<Self> {
-        (Avx512Bf16::detect().is_some() && is_x86_feature_detected!("avx512vnni")).then_some(Self(()))
-    }
-}
 
 /// Maps that a convolution reads.
 #[derive(Debug, Clone, Copy)]
@@ -68,17 +56,6 @@ impl Int8Maps<'_> {
             }
         }
     }
-}
-
-/// A layer's weights, and what makes its output of their sums.
-#[derive(Debug, Clone, Copy)]
-pub struct Int8Parameters<'a> {
-    /// Packed: [`pack`](crate::quantised::pack), or twice as many, [`pack_fine`](crate::quantised::pack_fine).
-    pub weights: &'a [i8],
-    /// Factor of each output's sum, `[out]`.
-    pub scale: &'a [f32],
-    /// What is added to it, `[out]`.
-    pub bias: &'a [f32],
 }
 
 /// A 3x3 convolution with `ReLU`; `weights` are `[3, 3, held channels, out]`, packed.

@@ -12,7 +12,7 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
-use super::{Avx512Vnni, Int8Parameters};
+use super::parameters::{Avx512Vnni, Int8Parameters};
 use crate::product::tile_widths;
 use crate::quantised::{FINE, QUAD};
 

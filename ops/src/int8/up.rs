@@ -3,8 +3,8 @@
 //! and 3x3 of the skip connection. There are fewer multiplications than in two steps, and no maps between them that would
 //! have to be quantised.
 
+use super::parameters::{Avx512Vnni, Int8Parameters};
 use super::row::{Element, Row, Source};
-use super::{Avx512Vnni, Int8Parameters};
 use crate::Spread;
 use crate::maps::{Band, Shape, cut, padded_row};
 use crate::quantised::{EDGES, PHASES};

@@ -65,6 +65,10 @@ fn convolve<E: Element + PrimitiveTensorElementType>(call: &Call<'_>) -> ort::Re
 fn photos(call: &Call<'_>) -> ort::Result<()> {
     let photos = call.input(0)?;
     let shape = shape_of(&photos)?;
+    // Those of a pixel, or of a square of them.
+    if !shape.channels.is_multiple_of(3) {
+        return Err(ort::Error::new(format!("its photos have {} channels, not a multiple of 3", shape.channels)));
+    }
     convolve_maps::<u8>(call, shape, Int8Maps::Photos(call.photos(&photos, shape.channels)?))
 }
 
