@@ -325,20 +325,19 @@ fn gradients_of_parts_add_up_to_those_of_the_batch() {
 
 /// In half precision the gradient of every tensor points where that in single does, and is as long: whatever the loss,
 /// over a batch in parts, and for a whole photo, over which f16 cannot add up. ONNX Runtime computes most f16 operators
-/// in f32 on the CPU and leaves out casts between them: for f16 this checks types and scales, not its rounding.
+/// in f32 on the CPU and leaves out casts between them: for f16 this checks types and scales, not its rounding. That of
+/// bf16 moves maps of noise to the other side of a `ReLU`, and their maxima to other pixels, here and there.
 #[test]
 fn half_precision_learns_what_single_does() {
     if library().is_none() {
         return;
     }
-    for dialect in [Dialect::Portable, Dialect::Native] {
+    for (dialect, bounds) in [(Dialect::Portable, [0.98, 0.1]), (Dialect::Native, [0.95, 0.15])] {
         let engine = Engine::cpu(dialect, 2);
         if runtime::mixed_precision(dialect, engine) == Precision::F32 {
             crate::skip::skip("this processor has no AVX-512-BF16");
             continue;
         }
-        // bf16 has 8 significant bits where f16 has 11, and gradients of drawn weights nearly cancel out over the pixels.
-        let least_cosine = if dialect == Dialect::Native { 0.95 } else { 0.98 };
         let small = specs().map(|spec| (spec, BATCH, 1));
         let whole = (Spec::seed(400, 600, Loss::Bce), 1, usize::MAX);
         for (spec, size, micro_batch_size) in small.into_iter().chain([whole]) {
@@ -346,7 +345,7 @@ fn half_precision_learns_what_single_does() {
                 [false, true].map(|mixed| first_moment(&spec, engine, [size, micro_batch_size], mixed));
             assert!((single.0 - half.0).abs() < 1e-3 * single.0, "{spec:?}: {} and {}", single.0, half.0);
             assert_ne!(single.1, half.1, "half precision is another graph");
-            same_direction(&spec, [&single.1, &half.1], least_cosine);
+            same_direction(&spec, [&single.1, &half.1], bounds);
         }
     }
 }
@@ -365,15 +364,19 @@ fn first_moment(spec: &Spec, engine: Engine, [size, micro_batch_size]: [usize; 2
     (learnt.loss, moment)
 }
 
-fn same_direction(spec: &Spec, [mut single, mut half]: [&[f32]; 2], least_cosine: f64) {
+/// That the gradients of each tensor have at least this cosine and lengths that differ by at most this share, and those of
+/// all together a cosine of 0.99.
+fn same_direction(spec: &Spec, [mut single, mut half]: [&[f32]; 2], [least, share]: [f64; 2]) {
     let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    let cosine = |[a, b]: [&[f32]; 2]| product(a, b) / (product(a, a) * product(b, b)).sqrt();
+    let of_all = cosine([single, half]);
+    assert!(of_all > 0.99, "{spec:?}: all: {of_all}");
     for parameter in parameters::parameters(spec) {
         let of_tensor = [&mut single, &mut half].map(|rest| rest.split_off(..parameter.len()).expect("it is there"));
-        let lengths = of_tensor.map(|it| product(it, it).sqrt());
-        let cosine = product(of_tensor[0], of_tensor[1]) / (lengths[0] * lengths[1]);
-        let name = &parameter.name;
-        assert!(cosine > least_cosine, "{spec:?}: {name}: {cosine}");
-        assert!((lengths[0] / lengths[1] - 1.0).abs() < 0.1, "{spec:?}: {name}: {lengths:?}");
+        let (cosine, name) = (cosine(of_tensor), &parameter.name);
+        assert!(cosine > least, "{spec:?}: {name}: {cosine}");
+        let [single, half] = of_tensor.map(|it| product(it, it).sqrt());
+        assert!((single / half - 1.0).abs() < share, "{spec:?}: {name}: {single} and {half}");
     }
 }
 
