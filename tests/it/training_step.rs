@@ -365,12 +365,12 @@ fn first_moment(spec: &Spec, engine: Engine, [size, micro_batch_size]: [usize; 2
 }
 
 /// That the gradients of each tensor have at least this cosine and lengths that differ by at most this share, and those of
-/// all together a cosine of 0.99.
+/// all together a cosine of 0.97.
 fn same_direction(spec: &Spec, [mut single, mut half]: [&[f32]; 2], [least, share]: [f64; 2]) {
     let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     let cosine = |[a, b]: [&[f32]; 2]| product(a, b) / (product(a, a) * product(b, b)).sqrt();
     let of_all = cosine([single, half]);
-    assert!(of_all > 0.99, "{spec:?}: all: {of_all}");
+    assert!(of_all > 0.97, "{spec:?}: all: {of_all}");
     for parameter in parameters::parameters(spec) {
         let of_tensor = [&mut single, &mut half].map(|rest| rest.split_off(..parameter.len()).expect("it is there"));
         let (cosine, name) = (cosine(of_tensor), &parameter.name);
