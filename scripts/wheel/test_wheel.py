@@ -64,7 +64,7 @@ class Wheel(unittest.TestCase):
         self.assertIn("the report is output/report/index.html", text)
         self.assertIn("<html", (work / "output/report/index.html").read_text(encoding="utf-8"))
         record = json.loads((work / "output/model/run.json").read_text(encoding="utf-8"))
-        self.assertEqual(record["config"]["train"]["epochs"], 36, "the settings of the sample")
+        self.assertEqual(record["config"]["stage"]["epochs"], 36, "the settings of the sample")
         self.assertIn("nothing to do", self.run_in(work, lookbook, "run"))
         self.assertNotIn("stale", self.run_in(work, lookbook, "status"))
         self.assertIn("every stage could begin", self.run_in(work, lookbook, "doctor"))
