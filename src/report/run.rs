@@ -33,7 +33,8 @@ impl Run {
         let published = FOLDERS.into_iter().filter(|it| name.join(it).join(RUN_FILE).is_file());
         let folders = published.map(|it| Ok((it, OpenFolder::open(&name.join(it))?))).collect::<Result<Vec<_>>>()?;
         if folders.is_empty() {
-            let problem = "holds no output of any stage (dataset/, model/, ...); run `lookbook run` or a stage first";
+            let problem =
+                "holds no output of any stage (dataset/, model/, ...); run `lookbook run`, `make all` or a stage first";
             return Err(Error::input(name, problem));
         }
         let Config { model, duplicates, metadata, .. } = config.clone();
