@@ -332,7 +332,7 @@ fn half_precision_learns_what_single_does() {
     if library().is_none() {
         return;
     }
-    for (dialect, bounds) in [(Dialect::Portable, [0.98, 0.1]), (Dialect::Native, [0.95, 0.15])] {
+    for (dialect, bounds) in [(Dialect::Portable, [0.98, 0.1]), (Dialect::Native, [0.8, 0.3])] {
         let engine = Engine::cpu(dialect, 2);
         if runtime::mixed_precision(dialect, engine) == Precision::F32 {
             crate::skip::skip("this processor has no AVX-512-BF16");

@@ -268,7 +268,15 @@ struct Attributes {
     scale: usize,
     softmax: bool,
     photo: Vec<usize>,
+    #[cfg_attr(
+        not(all(target_arch = "x86_64", not(feature = "portable"))),
+        expect(dead_code, reason = "only operators in 8-bit integers have it")
+    )]
     zeros: Vec<u8>,
+    #[cfg_attr(
+        not(all(target_arch = "x86_64", not(feature = "portable"))),
+        expect(dead_code, reason = "only operators in 8-bit integers have it")
+    )]
     step: Vec<f32>,
 }
 
