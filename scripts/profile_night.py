@@ -50,7 +50,7 @@ def main():
                 print(f"| - {part} | {seconds:.2f} | |")
     print(f"| all | {total:.2f} | |\n")
     print("Start-up, medians of 9:", end=" ")
-    starts = [["--version"], ["--help"], ["settings"], ["status", "--output", str(given.output)], ["doctor"]]
+    starts = [["--version"], ["--help"], ["settings"], ["status", str(given.output)], ["doctor"]]
     found = [(statistics.median(timed([given.lookbook, *start])[0] for _ in range(9)), start[0]) for start in starts]
     print(", ".join(f"`{name}` {seconds * 1e3:.0f} ms" for seconds, name in found))
 
