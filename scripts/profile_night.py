@@ -15,7 +15,6 @@ import subprocess
 import time
 
 STAGES = ["sample", "convert", "train", "segment", "similarity", "report"]
-FOLDERS = {"train": "model"}
 
 
 def timed(command):
@@ -43,7 +42,7 @@ def main():
         total += wall
         print(f"| `{stage}` | {wall:.2f} | {cpu / wall / cores:.0%} |")
         if stage == "train":
-            run = json.loads((given.output / FOLDERS[stage] / "run.json").read_text())
+            run = json.loads((given.output / "model" / "run.json").read_text())
             parts = run["counts"]["seconds"]
             parts["evaluation and the rest"] = wall - sum(parts.values())
             for part, seconds in parts.items():

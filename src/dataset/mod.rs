@@ -1,5 +1,6 @@
 //! The tables of a dataset folder, which `convert` writes, as later stages read them.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::error::{self, Error, Result};
@@ -136,6 +137,7 @@ impl Dataset {
 
     /// The rows of the photos with these ids.
     fn rows_of(&self, ids: &[u32]) -> Result<Vec<usize>> {
+        let ids: HashSet<u32> = ids.iter().copied().collect();
         let index = self.index()?;
         Ok((0..index.len()).filter(|&row| ids.contains(&index[row].photo_id)).collect())
     }

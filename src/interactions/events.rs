@@ -68,7 +68,7 @@ impl Users {
         self.starts.len().saturating_sub(1)
     }
 
-    /// Whether there are none.
+    /// Whether there are no users.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -53,7 +53,8 @@ impl Chosen {
 
     /// Ranks the photos for one with these correlations; `own` are the rows of photos with its content. If somebody chose one
     /// of them, the photo has scores of its own; otherwise it has those of the ten photos nearest to it that somebody chose,
-    /// weighted by their correlation. `None` if there are none, or their people chose nothing else: the looks alone count.
+    /// weighted by their correlation. `None` if nobody chose any photo, or if the people chose nothing else: the looks alone
+    /// count.
     pub(super) fn rank(&self, correlator: &Correlator, correlations: &[f32], own: &[usize]) -> Option<Ranking> {
         let is_cold = |row: usize| self.interactions.is_cold(row);
         let chosen_of_own = own.iter().filter(|row| !is_cold(**row));

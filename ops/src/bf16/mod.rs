@@ -9,7 +9,7 @@
 mod convolution;
 mod elements;
 mod pointwise;
-mod pool;
+pub(crate) mod pool;
 mod product;
 mod token;
 mod up;

@@ -13,8 +13,8 @@ use std::arch::x86_64::{
 use std::arch::x86_64::{_mm_loadu_si128, _mm256_loadu_si256};
 
 use crate::Spread;
+use crate::bf16::pool::max_pool_of_bits;
 use crate::maps::{Band, Photos, Shape, cut, padded_row};
-use crate::pool::pooled_shape;
 use crate::quantised::held_channels;
 use crate::spread::{spread_items, with_scratch};
 
@@ -103,34 +103,8 @@ pub fn int8_convolution<E: Element>(
 }
 
 /// [`max_pool`](crate::pool::max_pool) on u8 maps.
-pub fn int8_max_pool(_: Avx512Vnni, spread: &dyn Spread, shape: Shape, input: &[u8], output: &mut [u8]) {
-    let pooled = pooled_shape(shape);
-    assert!(shape.rows.is_multiple_of(2) && shape.columns.is_multiple_of(2));
-    assert!(input.len() == shape.len() && output.len() == pooled.len());
-    let windows = pooled.with_channels(4 * pooled.channels);
-    let bands = Band::all(pooled, spread.threads());
-    spread_items(spread, cut(&bands, pooled, output), |index, part| {
-        let rows = bands[index].of(windows, input).chunks_exact(2 * shape.row_len());
-        for (rows, output) in rows.zip(part.chunks_exact_mut(pooled.row_len())) {
-            // SAFETY: the token proves that the processor has the instructions.
-            unsafe { pool_row(rows, shape.channels, output) }
-        }
-    });
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn pool_row(rows: &[u8], channels: usize, output: &mut [u8]) {
-    let (upper, lower) = rows.split_at(rows.len() / 2);
-    let windows = upper.chunks_exact(2 * channels).zip(lower.chunks_exact(2 * channels));
-    for (output, (upper, lower)) in output.chunks_exact_mut(channels).zip(windows) {
-        for (channels, output) in (0..).step_by(8).zip(output.as_chunks_mut::<8>().0) {
-            let corner = |of: &[u8], at: usize| -> [u8; 8] { of[at..at + 8].try_into().expect("it is 8 long") };
-            let right = upper.len() / 2 + channels;
-            let corners =
-                [corner(upper, channels), corner(upper, right), corner(lower, channels), corner(lower, right)];
-            *output = std::array::from_fn(|at| corners.iter().map(|it| it[at]).max().expect("there are four"));
-        }
-    }
+pub fn int8_max_pool(token: Avx512Vnni, spread: &dyn Spread, shape: Shape, input: &[u8], output: &mut [u8]) {
+    max_pool_of_bits(token.bf16(), spread, shape, input, output);
 }
 
 /// u8 maps from bf16 ones, as raw bits, of the same number of elements, a multiple of 8: the nearest whole number to

@@ -5,13 +5,18 @@ use crate::bf16::Avx512Bf16;
 /// The proof that the processor has AVX-512, AVX-512-VNNI and AVX-512-BF16, in which other layers of such a network are
 /// computed. Only [`Avx512Vnni::detect`] makes one.
 #[derive(Debug, Clone, Copy)]
-pub struct Avx512Vnni(());
+pub struct Avx512Vnni(Avx512Bf16);
 
 impl Avx512Vnni {
     /// Asks the processor.
     #[must_use]
     pub fn detect() -> Option<Self> {
-        (Avx512Bf16::detect().is_some() && is_x86_feature_detected!("avx512vnni")).then_some(Self(()))
+        Avx512Bf16::detect().filter(|_| is_x86_feature_detected!("avx512vnni")).map(Self)
+    }
+
+    /// For kernels that need no products of bytes.
+    pub(super) fn bf16(self) -> Avx512Bf16 {
+        self.0
     }
 }
 

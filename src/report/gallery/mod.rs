@@ -50,7 +50,7 @@ pub(super) const SCRIPTS: [&str; 11] = [
 struct Gallery<'a> {
     thumbnail_px: (u32, u32),
     sheet: (usize, usize),
-    /// Size of the label maps in `outlines/`; `None` if there are none.
+    /// Size of the label maps in `outlines/`; `None` without label maps.
     outline_px: Option<(usize, usize)>,
     /// The columns of the cells: for each category that is worn, one for each colour.
     cells: &'a [String],

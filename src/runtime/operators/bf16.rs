@@ -2,14 +2,15 @@
 
 mod encoder;
 
-use super::{Activation, Bf16, Call, F32, Optional, OptionalBf16, Shape, Signature, U8, ValueRef, ValueRefMut};
-use super::{depthwise_of, dims, dims_of, even, expect, features_of, floats, floats_mut, learn};
-use super::{outputs_of, pointwise_outputs_of, pooled_shape, second_of, shape_of, up_outputs_of, up_shape};
+use super::{Activation, Bf16, Call, F32, Optional, OptionalBf16, Shape, Signature, U8, ValueRef};
+use super::{convolve_depthwise, convolve_pointwise, dims, dims_of, elements, elements_mut, expect, features_of};
+use super::{floats, floats_mut, learn, outputs_of, second_of, shape_of};
 use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, Element, bf16_add, bf16_convolution, bf16_max_pool, bf16_round};
 use lookbook_ops::bf16::{bf16_convolution_input_gradient, bf16_convolution_weight_gradient, bf16_pointwise};
 use lookbook_ops::bf16::{
     bf16_up_convolution, bf16_up_convolution_input_gradient, bf16_up_convolution_weight_gradient,
 };
+use lookbook_ops::depthwise::Depthwise;
 use lookbook_ops::pool::max_pool_gradient_bf16;
 use ort::value::PrimitiveTensorElementType;
 
@@ -43,7 +44,12 @@ const LAYERS: &[Signature] = &[
         outputs: &[Bf16],
         compute: pointwise,
     },
-    Signature { name: "Bf16DepthwiseConvolution", inputs: &[Bf16, F32, F32], outputs: &[Bf16], compute: depthwise },
+    Signature {
+        name: "Bf16DepthwiseConvolution",
+        inputs: &[Bf16, F32, F32],
+        outputs: &[Bf16],
+        compute: |call| convolve_depthwise(call, Depthwise::forward_bf16),
+    },
     Signature { name: "Bf16MaxPool", inputs: &[Bf16], outputs: &[Bf16], compute: pool },
     Signature { name: "Bf16Wide", inputs: &[Bf16], outputs: &[F32], compute: widen },
     Signature { name: "Bf16UpConvolution", inputs: &[Bf16, F32, F32], outputs: &[Bf16], compute: up },
@@ -59,7 +65,12 @@ const LAYERS: &[Signature] = &[
         outputs: &[F32, F32],
         compute: photos_back,
     },
-    Signature { name: "Bf16MaxPoolGradient", inputs: &[Bf16; 3], outputs: &[Bf16], compute: pool_back },
+    Signature {
+        name: "Bf16MaxPoolGradient",
+        inputs: &[Bf16; 3],
+        outputs: &[Bf16],
+        compute: |call| super::pool_back(call, max_pool_gradient_bf16),
+    },
     Signature {
         name: "Bf16UpConvolutionGradient",
         inputs: &[Bf16, Bf16, F32],
@@ -78,38 +89,30 @@ const LAYERS: &[Signature] = &[
     Signature { name: "Bf16Narrow", inputs: &[F32], outputs: &[Bf16], compute: narrow },
 ];
 
-fn halves<'a>(value: &'a ValueRef<'_>) -> ort::Result<&'a [u16]> {
-    Ok(value.try_extract_tensor::<u16>()?.1)
-}
-
-fn halves_mut<'a>(value: &'a mut ValueRefMut<'_>) -> ort::Result<&'a mut [u16]> {
-    Ok(value.try_extract_tensor_mut::<u16>()?.1)
-}
-
-/// The elements of an optional input of this shape.
-fn optional_halves<'a>(value: Option<&'a ValueRef<'_>>, what: &str, shape: Shape) -> ort::Result<Option<&'a [u16]>> {
-    let Some(value) = value else { return Ok(None) };
-    expect(value, what, dims(shape))?;
-    halves(value).map(Some)
-}
-
 fn convolve<E: Element + PrimitiveTensorElementType>(call: &Call<'_>) -> ort::Result<()> {
     let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let second = call.context.input(3)?;
     let shape = features_of(&maps)?;
-    let mut inputs = vec![Bf16Maps::Features(halves(&maps)?)];
+    let mut inputs = vec![Bf16Maps::Features(elements(&maps)?)];
     let mut all_channels = shape.channels;
     if let Some(second) = &second {
         all_channels += second_of(second, shape)?.channels;
-        inputs.push(Bf16Maps::Features(halves(second)?));
+        inputs.push(Bf16Maps::Features(elements(second)?));
     }
     let out = outputs_of(&weight, all_channels)?;
     expect(&bias, "bias", [out])?;
     let parameters = [floats(&weight)?, floats(&bias)?];
     let mut output = call.output(0, dims(shape.with_channels(out)))?;
-    let output = output.try_extract_tensor_mut::<E>()?.1;
     let activation = call.activation(Activation::Relu)?;
-    bf16_convolution(token()?, call.workers.spread, shape, &inputs, parameters, activation, output);
+    bf16_convolution(
+        token()?,
+        call.workers.spread,
+        shape,
+        &inputs,
+        parameters,
+        activation,
+        elements_mut::<E>(&mut output)?,
+    );
     Ok(())
 }
 
@@ -121,71 +124,45 @@ fn photos(call: &Call<'_>) -> ort::Result<()> {
     let parameters = [floats(&weight)?, floats(&bias)?];
     let mut output = call.output(0, dims(shape.with_channels(out)))?;
     let inputs = [Bf16Maps::Photos(call.photos(&photos, shape.channels)?)];
-    let (activation, output) = (call.activation(Activation::Relu)?, halves_mut(&mut output)?);
+    let (activation, output) = (call.activation(Activation::Relu)?, elements_mut::<u16>(&mut output)?);
     bf16_convolution(token()?, call.workers.spread, shape, &inputs, parameters, activation, output);
     Ok(())
 }
 
 fn pointwise(call: &Call<'_>) -> ort::Result<()> {
-    let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
-    let residual = call.context.input(3)?;
-    let shape = features_of(&maps)?;
-    let out = pointwise_outputs_of(&weight, shape.channels)?;
-    expect(&bias, "bias", [out])?;
-    let residual = optional_halves(residual.as_ref(), "residual", shape.with_channels(out))?;
-    let parameters = [floats(&weight)?, floats(&bias)?];
-    let mut output = call.output(0, dims(shape.with_channels(out)))?;
-    let (fused, output) = ((call.activation(Activation::None)?, residual), halves_mut(&mut output)?);
-    bf16_pointwise(token()?, call.workers.spread, shape, halves(&maps)?, parameters, fused, output);
-    Ok(())
-}
-
-fn depthwise(call: &Call<'_>) -> ort::Result<()> {
-    let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
-    let layer = depthwise_of(call, &maps, &weight)?;
-    expect(&bias, "bias", [layer.shape.channels])?;
-    let parameters = [floats(&weight)?, floats(&bias)?];
-    let mut output = call.output(0, dims(layer.output_shape()))?;
-    let (activation, output) = (call.activation(Activation::None)?, halves_mut(&mut output)?);
-    layer.forward_bf16(call.workers, halves(&maps)?, parameters, activation, output);
-    Ok(())
+    let token = token()?;
+    convolve_pointwise(call, |workers, shape, maps, parameters, fused, output| {
+        bf16_pointwise(token, workers.spread, shape, maps, parameters, fused, output);
+    })
 }
 
 /// f32 from bf16, which is the upper half of its bits.
 fn widen(call: &Call<'_>) -> ort::Result<()> {
     let maps = call.input(0)?;
     let mut output = call.output(0, dims_of(&maps))?;
-    for (wide, half) in floats_mut(&mut output)?.iter_mut().zip(halves(&maps)?) {
+    for (wide, half) in floats_mut(&mut output)?.iter_mut().zip(elements::<u16>(&maps)?) {
         *wide = f32::from_bits(u32::from(*half) << 16);
     }
     Ok(())
 }
 
 fn pool(call: &Call<'_>) -> ort::Result<()> {
-    let maps = call.input(0)?;
-    let shape = features_of(&maps)?;
-    even(shape)?;
-    let mut output = call.output(0, dims(pooled_shape(shape)))?;
-    bf16_max_pool(token()?, call.workers.spread, shape, halves(&maps)?, halves_mut(&mut output)?);
-    Ok(())
+    let token = token()?;
+    super::pool(call, |workers, shape, maps, output| bf16_max_pool(token, workers.spread, shape, maps, output))
 }
 
 fn up(call: &Call<'_>) -> ort::Result<()> {
-    let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
-    let shape = features_of(&maps)?;
-    let out = up_outputs_of(&weight, shape.channels)?;
-    expect(&bias, "bias", [out])?;
-    let parameters = [floats(&weight)?, floats(&bias)?];
-    let mut output = call.output(0, dims(up_shape(shape, out)))?;
-    bf16_up_convolution(token()?, call.workers.spread, shape, halves(&maps)?, parameters, halves_mut(&mut output)?);
-    Ok(())
+    let token = token()?;
+    super::up(call, |workers, shape, maps, parameters, output| {
+        bf16_up_convolution(token, workers.spread, shape, maps, parameters, output);
+    })
 }
 
 fn convolve_back(call: &Call<'_>) -> ort::Result<()> {
     let [maps, gradient, weight] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let second = call.context.input(3)?;
     let shape = features_of(&maps)?;
-    let first = halves(&maps)?;
+    let first = elements(&maps)?;
     let mut inputs = vec![Bf16Maps::Features(first)];
     let mut all_channels = shape.channels;
     let mut output = call.output(2, dims(shape))?;
@@ -193,13 +170,13 @@ fn convolve_back(call: &Call<'_>) -> ort::Result<()> {
     if let Some(second) = &second {
         let second_shape = second_of(second, shape)?;
         all_channels += second_shape.channels;
-        inputs.push(Bf16Maps::Features(halves(second)?));
+        inputs.push(Bf16Maps::Features(elements(second)?));
         second_output = Some(call.output(3, dims(second_shape))?);
     }
     weight_gradients(call, (shape, all_channels), &inputs, [&gradient, &weight])?;
     let mask = if second.is_some() { None } else { call.mask(first, Activation::None)? };
-    let outputs = [halves_mut(&mut output)?, second_output.as_mut().map_or(Ok(&mut [][..]), halves_mut)?];
-    let (gradient, weight) = (halves(&gradient)?, floats(&weight)?);
+    let outputs = [elements_mut(&mut output)?, second_output.as_mut().map_or(Ok(&mut [][..]), elements_mut)?];
+    let (gradient, weight) = (elements(&gradient)?, floats(&weight)?);
     bf16_convolution_input_gradient(token()?, call.workers.spread, shape, gradient, weight, mask, outputs);
     Ok(())
 }
@@ -221,36 +198,21 @@ fn weight_gradients(
     expect(gradient, "gradient", dims(shape.with_channels(out)))?;
     let (mut of_weight, mut of_bias) = (call.output(0, dims_of(weight))?, call.output(1, [out])?);
     let results = [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?];
-    bf16_convolution_weight_gradient(token()?, call.workers.spread, shape, inputs, halves(gradient)?, results);
-    Ok(())
-}
-
-fn pool_back(call: &Call<'_>) -> ort::Result<()> {
-    let [maps, gradient, skip] = [call.input(0)?, call.input(1)?, call.input(2)?];
-    let shape = features_of(&maps)?;
-    even(shape)?;
-    expect(&gradient, "gradient", dims(pooled_shape(shape)))?;
-    expect(&skip, "gradient of the skip connection", dims(shape))?;
-    let mut output = call.output(0, dims(shape))?;
-    let [maps, gradient, skip] = [halves(&maps)?, halves(&gradient)?, halves(&skip)?];
-    max_pool_gradient_bf16(call.workers, shape, maps, gradient, skip, halves_mut(&mut output)?);
+    bf16_convolution_weight_gradient(token()?, call.workers.spread, shape, inputs, elements(gradient)?, results);
     Ok(())
 }
 
 fn up_back(call: &Call<'_>) -> ort::Result<()> {
-    let [maps, gradient, weight] = [call.input(0)?, call.input(1)?, call.input(2)?];
-    let shape = features_of(&maps)?;
-    let out = up_outputs_of(&weight, shape.channels)?;
-    expect(&gradient, "gradient", dims(up_shape(shape, out)))?;
-    let (mut of_weight, mut of_bias) = (call.output(0, dims_of(&weight))?, call.output(1, [out])?);
-    let (token, spread) = (token()?, call.workers.spread);
-    let (maps, gradient, weight) = (halves(&maps)?, halves(&gradient)?, floats(&weight)?);
-    let results = [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?];
-    bf16_up_convolution_weight_gradient(token, spread, shape, maps, gradient, results);
-    let mut output = call.output(2, dims(shape))?;
-    let (mask, output) = (call.mask(maps, Activation::Relu)?, halves_mut(&mut output)?);
-    bf16_up_convolution_input_gradient(token, spread, shape, gradient, weight, mask, output);
-    Ok(())
+    let token = token()?;
+    super::up_back(
+        call,
+        |workers, shape, maps, gradient, results| {
+            bf16_up_convolution_weight_gradient(token, workers.spread, shape, maps, gradient, results);
+        },
+        |workers, shape, gradient, weight, mask, output| {
+            bf16_up_convolution_input_gradient(token, workers.spread, shape, gradient, weight, mask, output);
+        },
+    )
 }
 
 fn add(call: &Call<'_>) -> ort::Result<()> {
@@ -258,13 +220,13 @@ fn add(call: &Call<'_>) -> ort::Result<()> {
     let shape = features_of(&first)?;
     expect(&second, "second input", dims(shape))?;
     let mut output = call.output(0, dims(shape))?;
-    bf16_add(token()?, call.workers.spread, shape, [halves(&first)?, halves(&second)?], halves_mut(&mut output)?);
+    bf16_add(token()?, call.workers.spread, shape, [elements(&first)?, elements(&second)?], elements_mut(&mut output)?);
     Ok(())
 }
 
 fn narrow(call: &Call<'_>) -> ort::Result<()> {
     let maps = call.input(0)?;
     let mut output = call.output(0, dims_of(&maps))?;
-    bf16_round(floats(&maps)?, halves_mut(&mut output)?);
+    bf16_round(floats(&maps)?, elements_mut(&mut output)?);
     Ok(())
 }

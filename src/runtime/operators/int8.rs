@@ -1,10 +1,9 @@
 //! The operators for prediction in 8-bit integers.
 
 use super::{Bf16, Call, F32, I8, Shape, Signature, U8, ValueRef};
-use super::{bytes, dims, dims_of, even, expect, features_of, floats, floats_mut, multiple_of_8, shape_of};
+use super::{bytes, dims, dims_of, expect, features_of, floats, floats_mut, multiple_of_8, shape_of};
 use lookbook_ops::int8::{Avx512Vnni, Element, Int8Maps, Int8Parameters, UpParameters};
 use lookbook_ops::int8::{int8_convolution, int8_max_pool, int8_narrow, int8_up_convolution};
-use lookbook_ops::pool::pooled_shape;
 use lookbook_ops::quantised::{EDGES, PHASES, held_channels};
 use lookbook_ops::up::up_shape;
 use ort::value::PrimitiveTensorElementType;
@@ -103,13 +102,8 @@ fn up<E: Element + PrimitiveTensorElementType>(call: &Call<'_>) -> ort::Result<(
 }
 
 fn pool(call: &Call<'_>) -> ort::Result<()> {
-    let maps = call.input(0)?;
-    let shape = features_of(&maps)?;
-    even(shape)?;
-    let mut output = call.output(0, dims(pooled_shape(shape)))?;
-    let output = output.try_extract_tensor_mut::<u8>()?.1;
-    int8_max_pool(token()?, call.workers.spread, shape, bytes(&maps)?, output);
-    Ok(())
+    let token = token()?;
+    super::pool(call, |workers, shape, maps, output| int8_max_pool(token, workers.spread, shape, maps, output))
 }
 
 fn narrow(call: &Call<'_>) -> ort::Result<()> {

@@ -157,27 +157,64 @@ const OPERATORS: [Signature; 18] = [
         name: "PointwiseConvolution",
         inputs: &[F32, F32, F32, Optional],
         outputs: &[F32],
-        compute: convolve_pointwise,
+        compute: |call| {
+            convolve_pointwise(call, |workers, shape, maps, parameters, (activation, residual), output| {
+                pointwise(workers, shape, maps, parameters, activation, residual, output);
+            })
+        },
     },
     Signature {
         name: "PointwiseConvolutionGradient",
         inputs: &[F32, F32, F32, Optional],
         outputs: &[F32; 3],
-        compute: convolve_pointwise_back,
+        compute: |call| {
+            convolve_pointwise_back(
+                call,
+                pointwise_weight_gradient,
+                |workers, shape, gradient, weight, (skip, mask), output| {
+                    pointwise_input_gradient(workers, shape, gradient, weight, skip, mask, output);
+                },
+            )
+        },
     },
-    Signature { name: "DepthwiseConvolution", inputs: &[F32; 3], outputs: &[F32], compute: convolve_depthwise },
+    Signature {
+        name: "DepthwiseConvolution",
+        inputs: &[F32; 3],
+        outputs: &[F32],
+        compute: |call| convolve_depthwise(call, Depthwise::forward),
+    },
     Signature {
         name: "DepthwiseConvolutionGradient",
         inputs: &[F32; 3],
         outputs: &[F32; 3],
-        compute: convolve_depthwise_back,
+        compute: |call| convolve_depthwise_back(call, Depthwise::weight_gradient, Depthwise::input_gradient),
     },
-    Signature { name: "BatchNorm", inputs: &[F32, F32, F32, Optional], outputs: &[F32; 3], compute: normalise },
-    Signature { name: "BatchNormGradient", inputs: &[F32; 5], outputs: &[F32; 3], compute: normalise_back },
-    Signature { name: "MaxPool", inputs: &[F32], outputs: &[F32], compute: pool },
-    Signature { name: "MaxPoolGradient", inputs: &[F32; 3], outputs: &[F32], compute: pool_back },
-    Signature { name: "UpConvolution", inputs: &[F32; 3], outputs: &[F32], compute: up },
-    Signature { name: "UpConvolutionGradient", inputs: &[F32; 3], outputs: &[F32; 3], compute: up_back },
+    Signature {
+        name: "BatchNorm",
+        inputs: &[F32, F32, F32, Optional],
+        outputs: &[F32; 3],
+        compute: |call| normalise(call, batch_norm),
+    },
+    Signature {
+        name: "BatchNormGradient",
+        inputs: &[F32; 5],
+        outputs: &[F32; 3],
+        compute: |call| normalise_back(call, batch_norm_gradient),
+    },
+    Signature { name: "MaxPool", inputs: &[F32], outputs: &[F32], compute: |call| pool(call, max_pool) },
+    Signature {
+        name: "MaxPoolGradient",
+        inputs: &[F32; 3],
+        outputs: &[F32],
+        compute: |call| pool_back(call, max_pool_gradient),
+    },
+    Signature { name: "UpConvolution", inputs: &[F32; 3], outputs: &[F32], compute: |call| up(call, up_convolution) },
+    Signature {
+        name: "UpConvolutionGradient",
+        inputs: &[F32; 3],
+        outputs: &[F32; 3],
+        compute: |call| up_back(call, up_convolution_weight_gradient, up_convolution_input_gradient),
+    },
     Signature {
         name: "HeadLoss",
         inputs: &[F32, F32, F32, U8, Optional, Optional, Optional],
@@ -464,10 +501,14 @@ fn second_of(value: &ValueRef<'_>, first: Shape) -> ort::Result<Shape> {
 }
 
 /// The elements of an optional input of this shape.
-fn optional_floats<'a>(value: Option<&'a ValueRef<'_>>, what: &str, shape: Shape) -> ort::Result<Option<&'a [f32]>> {
+fn optional_elements<'a, E: PrimitiveTensorElementType>(
+    value: Option<&'a ValueRef<'_>>,
+    what: &str,
+    shape: Shape,
+) -> ort::Result<Option<&'a [E]>> {
     let Some(value) = value else { return Ok(None) };
     expect(value, what, dims(shape))?;
-    floats(value).map(Some)
+    elements(value).map(Some)
 }
 
 /// Checks a transposed convolution's weight, `[channels, out, 2, 2]`, and returns `out`.
@@ -502,16 +543,24 @@ fn dims(shape: Shape) -> [usize; 4] {
     [shape.batch, shape.rows, shape.columns, shape.channels]
 }
 
+fn elements<'a, E: PrimitiveTensorElementType>(value: &'a ValueRef<'_>) -> ort::Result<&'a [E]> {
+    Ok(value.try_extract_tensor::<E>()?.1)
+}
+
+fn elements_mut<'a, E: PrimitiveTensorElementType>(value: &'a mut ValueRefMut<'_>) -> ort::Result<&'a mut [E]> {
+    Ok(value.try_extract_tensor_mut::<E>()?.1)
+}
+
 fn floats<'a>(value: &'a ValueRef<'_>) -> ort::Result<&'a [f32]> {
-    Ok(value.try_extract_tensor::<f32>()?.1)
+    elements(value)
 }
 
 fn bytes<'a>(value: &'a ValueRef<'_>) -> ort::Result<&'a [u8]> {
-    Ok(value.try_extract_tensor::<u8>()?.1)
+    elements(value)
 }
 
 fn floats_mut<'a>(value: &'a mut ValueRefMut<'_>) -> ort::Result<&'a mut [f32]> {
-    Ok(value.try_extract_tensor_mut::<f32>()?.1)
+    elements_mut(value)
 }
 
 fn convolve(call: &Call<'_>) -> ort::Result<()> {
@@ -592,138 +641,171 @@ fn weight_gradients(
     Ok(())
 }
 
-fn convolve_pointwise(call: &Call<'_>) -> ort::Result<()> {
+// What follows is the same for maps of f32 and of bf16 (E) but for the kernels, which come with the operator.
+
+fn convolve_pointwise<E: PrimitiveTensorElementType>(
+    call: &Call<'_>,
+    kernel: impl FnOnce(Workers<'_>, Shape, &[E], [&[f32]; 2], (Activation, Option<&[E]>), &mut [E]),
+) -> ort::Result<()> {
     let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let residual = call.context.input(3)?;
     let shape = features_of(&maps)?;
     let out = pointwise_outputs_of(&weight, shape.channels)?;
     expect(&bias, "bias", [out])?;
-    let residual = optional_floats(residual.as_ref(), "residual", shape.with_channels(out))?;
+    let residual = optional_elements(residual.as_ref(), "residual", shape.with_channels(out))?;
     let parameters = [floats(&weight)?, floats(&bias)?];
     let mut output = call.output(0, dims(shape.with_channels(out)))?;
-    let (activation, output) = (call.activation(Activation::None)?, floats_mut(&mut output)?);
-    pointwise(call.workers, shape, floats(&maps)?, parameters, activation, residual, output);
+    let fused = (call.activation(Activation::None)?, residual);
+    kernel(call.workers, shape, elements(&maps)?, parameters, fused, elements_mut(&mut output)?);
     Ok(())
 }
 
-fn convolve_pointwise_back(call: &Call<'_>) -> ort::Result<()> {
+fn convolve_pointwise_back<E: PrimitiveTensorElementType>(
+    call: &Call<'_>,
+    weight_gradient: impl FnOnce(Workers<'_>, Shape, &[E], &[E], [&mut [f32]; 2]),
+    input_gradient: impl FnOnce(Workers<'_>, Shape, &[E], &[f32], (Option<&[E]>, Option<Mask<'_, E>>), &mut [E]),
+) -> ort::Result<()> {
     let [maps, gradient, weight] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let skip = call.context.input(3)?;
     let shape = features_of(&maps)?;
     let out = pointwise_outputs_of(&weight, shape.channels)?;
     expect(&gradient, "gradient", dims(shape.with_channels(out)))?;
-    let skip = optional_floats(skip.as_ref(), "gradient from elsewhere", shape)?;
+    let skip = optional_elements(skip.as_ref(), "gradient from elsewhere", shape)?;
     let (mut of_weight, mut of_bias) = (call.output(0, dims_of(&weight))?, call.output(1, [out])?);
-    let [maps, gradient, weight] = [floats(&maps)?, floats(&gradient)?, floats(&weight)?];
-    let results = [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?];
-    pointwise_weight_gradient(call.workers, shape, maps, gradient, results);
+    let (maps, gradient, weight) = (elements(&maps)?, elements(&gradient)?, floats(&weight)?);
+    weight_gradient(call.workers, shape, maps, gradient, [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?]);
     let mut output = call.output(2, dims(shape))?;
-    let (mask, output) = (call.mask(maps, Activation::None)?, floats_mut(&mut output)?);
-    pointwise_input_gradient(call.workers, shape, gradient, weight, skip, mask, output);
+    let fused = (skip, call.mask(maps, Activation::None)?);
+    input_gradient(call.workers, shape, gradient, weight, fused, elements_mut(&mut output)?);
     Ok(())
 }
 
-fn convolve_depthwise(call: &Call<'_>) -> ort::Result<()> {
+fn convolve_depthwise<E: PrimitiveTensorElementType>(
+    call: &Call<'_>,
+    kernel: impl FnOnce(&Depthwise, Workers<'_>, &[E], [&[f32]; 2], Activation, &mut [E]),
+) -> ort::Result<()> {
     let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let layer = depthwise_of(call, &maps, &weight)?;
     expect(&bias, "bias", [layer.shape.channels])?;
     let parameters = [floats(&weight)?, floats(&bias)?];
     let mut output = call.output(0, dims(layer.output_shape()))?;
-    let (activation, output) = (call.activation(Activation::None)?, floats_mut(&mut output)?);
-    layer.forward(call.workers, floats(&maps)?, parameters, activation, output);
+    let (activation, output) = (call.activation(Activation::None)?, elements_mut(&mut output)?);
+    kernel(&layer, call.workers, elements(&maps)?, parameters, activation, output);
     Ok(())
 }
 
-fn convolve_depthwise_back(call: &Call<'_>) -> ort::Result<()> {
+fn convolve_depthwise_back<E: PrimitiveTensorElementType>(
+    call: &Call<'_>,
+    weight_gradient: impl FnOnce(&Depthwise, Workers<'_>, &[E], &[E], [&mut [f32]; 2]),
+    input_gradient: impl FnOnce(&Depthwise, Workers<'_>, &[E], &[f32], Option<Mask<'_, E>>, &mut [E]),
+) -> ort::Result<()> {
     let [maps, gradient, weight] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let layer = depthwise_of(call, &maps, &weight)?;
     expect(&gradient, "gradient", dims(layer.output_shape()))?;
     let (mut of_weight, mut of_bias) = (call.output(0, dims_of(&weight))?, call.output(1, [layer.shape.channels])?);
-    let [maps, gradient, weight] = [floats(&maps)?, floats(&gradient)?, floats(&weight)?];
-    layer.weight_gradient(call.workers, maps, gradient, [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?]);
+    let (maps, gradient, weight) = (elements(&maps)?, elements(&gradient)?, floats(&weight)?);
+    weight_gradient(&layer, call.workers, maps, gradient, [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?]);
     let mut output = call.output(2, dims(layer.shape))?;
-    layer.input_gradient(call.workers, gradient, weight, call.mask(maps, Activation::None)?, floats_mut(&mut output)?);
+    let (mask, output) = (call.mask(maps, Activation::None)?, elements_mut(&mut output)?);
+    input_gradient(&layer, call.workers, gradient, weight, mask, output);
     Ok(())
 }
 
-fn normalise(call: &Call<'_>) -> ort::Result<()> {
+fn normalise<E: PrimitiveTensorElementType>(
+    call: &Call<'_>,
+    kernel: impl FnOnce(Workers<'_>, Shape, &[E], [&[f32]; 2], f32, (Activation, Option<&[E]>), &mut [E]) -> [Vec<f32>; 2],
+) -> ort::Result<()> {
     let [maps, scale, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let residual = call.context.input(3)?;
     let shape = features_of(&maps)?;
     expect(&scale, "scale", [shape.channels])?;
     expect(&bias, "bias", [shape.channels])?;
-    let residual = optional_floats(residual.as_ref(), "residual", shape)?;
+    let residual = optional_elements(residual.as_ref(), "residual", shape)?;
     let fused = (call.activation(Activation::Relu)?, residual);
     let mut output = call.output(0, dims(shape))?;
-    let parameters = [floats(&scale)?, floats(&bias)?];
-    let output = floats_mut(&mut output)?;
-    let [mean, variance] = batch_norm(call.workers, shape, floats(&maps)?, parameters, VARIANCE_EPSILON, fused, output);
+    let (maps, parameters) = (elements(&maps)?, [floats(&scale)?, floats(&bias)?]);
+    let output = elements_mut(&mut output)?;
+    let [mean, variance] = kernel(call.workers, shape, maps, parameters, VARIANCE_EPSILON, fused, output);
     call.vector_output(1, &mean)?;
     call.vector_output(2, &variance)
 }
 
-fn normalise_back(call: &Call<'_>) -> ort::Result<()> {
-    let values = (0..5).map(|index| call.input(index)).collect::<ort::Result<Vec<_>>>()?;
-    let inputs = values.iter().map(floats).collect::<ort::Result<Vec<_>>>()?;
-    let [maps, gradient, scale, mean, variance] = inputs[..] else { unreachable!("there are 5") };
-    let shape = features_of(&values[0])?;
-    expect(&values[1], "gradient", dims(shape))?;
-    for (value, what) in values[2..].iter().zip(["scale", "mean", "variance"]) {
+fn normalise_back<E: PrimitiveTensorElementType>(
+    call: &Call<'_>,
+    kernel: impl FnOnce(Workers<'_>, Shape, [&[E]; 2], &[f32], [&[f32]; 2], f32, &mut [E]) -> [Vec<f32>; 2],
+) -> ort::Result<()> {
+    let [maps, gradient] = [call.input(0)?, call.input(1)?];
+    let values = [call.input(2)?, call.input(3)?, call.input(4)?];
+    let shape = features_of(&maps)?;
+    expect(&gradient, "gradient", dims(shape))?;
+    for (value, what) in values.iter().zip(["scale", "mean", "variance"]) {
         expect(value, what, [shape.channels])?;
     }
+    let [scale, statistics @ ..] = [floats(&values[0])?, floats(&values[1])?, floats(&values[2])?];
+    let maps = [elements(&maps)?, elements(&gradient)?];
     let mut output = call.output(2, dims(shape))?;
-    let output = floats_mut(&mut output)?;
-    let (maps, statistics) = ([maps, gradient], [mean, variance]);
-    let [of_scale, of_bias] =
-        batch_norm_gradient(call.workers, shape, maps, scale, statistics, VARIANCE_EPSILON, output);
+    let output = elements_mut(&mut output)?;
+    let [of_scale, of_bias] = kernel(call.workers, shape, maps, scale, statistics, VARIANCE_EPSILON, output);
     call.vector_output(0, &of_scale)?;
     call.vector_output(1, &of_bias)
 }
 
-fn pool(call: &Call<'_>) -> ort::Result<()> {
+fn pool<E: PrimitiveTensorElementType>(
+    call: &Call<'_>,
+    kernel: impl FnOnce(Workers<'_>, Shape, &[E], &mut [E]),
+) -> ort::Result<()> {
     let maps = call.input(0)?;
     let shape = features_of(&maps)?;
     even(shape)?;
     let mut output = call.output(0, dims(pooled_shape(shape)))?;
-    max_pool(call.workers, shape, floats(&maps)?, floats_mut(&mut output)?);
+    kernel(call.workers, shape, elements(&maps)?, elements_mut(&mut output)?);
     Ok(())
 }
 
-fn pool_back(call: &Call<'_>) -> ort::Result<()> {
+fn pool_back<E: PrimitiveTensorElementType>(
+    call: &Call<'_>,
+    kernel: impl FnOnce(Workers<'_>, Shape, &[E], &[E], &[E], &mut [E]),
+) -> ort::Result<()> {
     let [maps, gradient, skip] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let shape = features_of(&maps)?;
     even(shape)?;
     expect(&gradient, "gradient", dims(pooled_shape(shape)))?;
     expect(&skip, "gradient of the skip connection", dims(shape))?;
     let mut output = call.output(0, dims(shape))?;
-    let [maps, gradient, skip] = [floats(&maps)?, floats(&gradient)?, floats(&skip)?];
-    max_pool_gradient(call.workers, shape, maps, gradient, skip, floats_mut(&mut output)?);
+    let [maps, gradient, skip] = [elements(&maps)?, elements(&gradient)?, elements(&skip)?];
+    kernel(call.workers, shape, maps, gradient, skip, elements_mut(&mut output)?);
     Ok(())
 }
 
-fn up(call: &Call<'_>) -> ort::Result<()> {
+fn up<E: PrimitiveTensorElementType>(
+    call: &Call<'_>,
+    kernel: impl FnOnce(Workers<'_>, Shape, &[E], [&[f32]; 2], &mut [E]),
+) -> ort::Result<()> {
     let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let shape = features_of(&maps)?;
     let out = up_outputs_of(&weight, shape.channels)?;
     expect(&bias, "bias", [out])?;
     let parameters = [floats(&weight)?, floats(&bias)?];
     let mut output = call.output(0, dims(up_shape(shape, out)))?;
-    up_convolution(call.workers, shape, floats(&maps)?, parameters, floats_mut(&mut output)?);
+    kernel(call.workers, shape, elements(&maps)?, parameters, elements_mut(&mut output)?);
     Ok(())
 }
 
-fn up_back(call: &Call<'_>) -> ort::Result<()> {
+fn up_back<E: PrimitiveTensorElementType>(
+    call: &Call<'_>,
+    weight_gradient: impl FnOnce(Workers<'_>, Shape, &[E], &[E], [&mut [f32]; 2]),
+    input_gradient: impl FnOnce(Workers<'_>, Shape, &[E], &[f32], Option<Mask<'_, E>>, &mut [E]),
+) -> ort::Result<()> {
     let [maps, gradient, weight] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let shape = features_of(&maps)?;
     let out = up_outputs_of(&weight, shape.channels)?;
     expect(&gradient, "gradient", dims(up_shape(shape, out)))?;
     let (mut of_weight, mut of_bias) = (call.output(0, dims_of(&weight))?, call.output(1, [out])?);
-    let [maps, gradient, weight] = [floats(&maps)?, floats(&gradient)?, floats(&weight)?];
-    let results = [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?];
-    up_convolution_weight_gradient(call.workers, shape, maps, gradient, results);
+    let (maps, gradient, weight) = (elements(&maps)?, elements(&gradient)?, floats(&weight)?);
+    weight_gradient(call.workers, shape, maps, gradient, [floats_mut(&mut of_weight)?, floats_mut(&mut of_bias)?]);
     let mut output = call.output(2, dims(shape))?;
-    let mask = call.mask(maps, Activation::Relu)?;
-    up_convolution_input_gradient(call.workers, shape, gradient, weight, mask, floats_mut(&mut output)?);
+    let (mask, output) = (call.mask(maps, Activation::Relu)?, elements_mut(&mut output)?);
+    input_gradient(call.workers, shape, gradient, weight, mask, output);
     Ok(())
 }
 
