@@ -20,11 +20,11 @@ from bench import Bench, Failed, Report
 SECTIONS = {
     "placement": (sections.placement, 60),
     "parity": (sections.parity, 60),
-    "step-16": (sections.step_16, 170),
-    "train": (sections.train, 150),
-    "segment": (sections.segment, 60),
+    "step-16": (sections.step_16, 110),
+    "train": (sections.train, 120),
+    "segment": (sections.segment, 40),
+    "prediction-4": (sections.prediction_4, 60),
     "step-4": (sections.step_4, 150),
-    "prediction-4": (sections.prediction_4, 100),
 }
 # A processor may take so many times as long.
 CPU_FACTOR = 10

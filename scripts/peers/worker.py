@@ -124,9 +124,9 @@ CONTESTANTS = {
 
 def main(recipe, contestant, folder, batch, threads):
     os.environ.update(OMP_NUM_THREADS=threads, OPENBLAS_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
-    work = CONTESTANTS[contestant](Inputs(recipe, pathlib.Path(folder), int(batch)), int(threads))
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries that print don't get between the answers
+    work = CONTESTANTS[contestant](Inputs(recipe, pathlib.Path(folder), int(batch)), int(threads))
     maps = None
     for line in sys.stdin:
         command, _, path = line.strip().partition(" ")

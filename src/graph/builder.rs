@@ -15,6 +15,9 @@ use super::onnx::{
 };
 use super::spec::Precision;
 
+/// Fewest pixels of a part of the sum that a kernel's gradient is.
+const PART_PIXELS: usize = 2048;
+
 /// Name of the domain of the native operators.
 pub const DOMAIN: &str = "lookbook";
 
@@ -42,8 +45,8 @@ pub enum Dim {
 /// A differentiable step on the tape.
 #[derive(Debug, Clone)]
 enum Step {
-    /// Stride 1, 'same' padding; `weight` is `[out, in, kernel, kernel]`, `channels` is `[in, out]`.
-    Convolution { x: Value, weight: Value, bias: Option<Value>, y: Value, kernel: usize, channels: [usize; 2] },
+    /// Stride 1, 'same' padding; `weight` is `[out, in, kernel, kernel]`.
+    Convolution { x: Value, weight: Value, bias: Option<Value>, y: Value, extent: Extent },
     /// `y` = `normal` x scale + bias, where `normal` is `x` minus its mean, times `inverse`, the reciprocal of its
     /// standard deviation.
     BatchNorm { x: Value, normal: Value, inverse: Value, scale: Value, bias: Value, y: Value },
@@ -62,6 +65,17 @@ enum Step {
     Sum { a: Value, b: Value, y: Value },
     /// Along the channels.
     Concat { a: Value, b: Value, y: Value, channels: [usize; 2] },
+}
+
+/// The dimensions of a convolution with stride 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Side of the kernel.
+    pub kernel: usize,
+    /// Of the input and of the output.
+    pub channels: [usize; 2],
+    /// Of each map.
+    pub pixels: usize,
 }
 
 /// The windows of a convolution over maps whose sides are multiples of the stride.
@@ -290,21 +304,13 @@ impl Builder {
         self.node("Cast", &[x], vec![Attribute::int("to", i64::from(elem_type))])
     }
 
-    /// Convolution with stride 1 and 'same' zero padding: `weight` `[out, in, kernel, kernel]`, `bias` `[out]`;
-    /// `channels` is `[in, out]`.
-    pub fn convolution(
-        &mut self,
-        x: &Value,
-        weight: &Value,
-        bias: Option<&Value>,
-        kernel: usize,
-        channels: [usize; 2],
-    ) -> Value {
+    /// Convolution with stride 1 and 'same' zero padding: `weight` `[out, in, kernel, kernel]`, `bias` `[out]`.
+    pub fn convolution(&mut self, x: &Value, weight: &Value, bias: Option<&Value>, extent: Extent) -> Value {
         let parameters: Vec<Value> = [weight].into_iter().chain(bias).map(|it| self.narrow(it)).collect();
         let inputs: Vec<&Value> = [x].into_iter().chain(&parameters).collect();
-        let y = self.node("Conv", &inputs, same(kernel));
+        let y = self.node("Conv", &inputs, same(extent.kernel));
         let (x, weight, bias) = (x.clone(), weight.clone(), bias.cloned());
-        self.tape.push(Step::Convolution { x, weight, bias, y: y.clone(), kernel, channels });
+        self.tape.push(Step::Convolution { x, weight, bias, y: y.clone(), extent });
         y
     }
 
@@ -317,12 +323,31 @@ impl Builder {
         window: Window,
         channels: usize,
     ) -> Value {
-        let parameters: Vec<Value> = [weight].into_iter().chain(bias).map(|it| self.narrow(it)).collect();
+        let (filled, even) = self.evenly_padded(weight, window);
+        let parameters: Vec<Value> = [&filled].into_iter().chain(bias).map(|it| self.narrow(it)).collect();
         let inputs: Vec<&Value> = [x].into_iter().chain(&parameters).collect();
-        let y = self.node("Conv", &inputs, window.attributes(channels));
+        let y = self.node("Conv", &inputs, even.attributes(channels));
         let (x, weight, bias) = (x.clone(), weight.clone(), bias.cloned());
         self.tape.push(Step::DepthwiseConvolution { x, weight, bias, y: y.clone(), window, channels });
         y
+    }
+
+    /// The same depthwise convolution with as many zeros before the maps as after: its kernel is filled up with zeros. CUDA
+    /// has no others.
+    fn evenly_padded(&mut self, weight: &Value, window: Window) -> (Value, Window) {
+        let (before, after) = (window.before, window.after());
+        if before == after {
+            return (weight.clone(), window);
+        }
+        let most = before.max(after);
+        let even = Window { kernel: window.kernel + before.abs_diff(after), before: most, ..window };
+        let [kernel, wider, front, behind] =
+            [window.kernel, even.kernel, most - before, most - after].map(|it| it as i64);
+        // By way of three axes: ONNX Runtime would take a padding of four for one of the convolution's maps.
+        let of_channels = self.reshape(weight, &[-1, kernel, kernel]);
+        let pads = self.integers(&[0, front, front, 0, behind, behind]);
+        let filled = self.node("Pad", &[&of_channels, &pads], vec![]);
+        (self.reshape(&filled, &[-1, 1, wider, wider]), even)
     }
 
     /// Normalises the maps of each channel to mean 0 and variance 1 over the batch and all pixels, then multiplies by
@@ -438,15 +463,15 @@ impl Builder {
 
     fn step_back(&mut self, step: &Step, gradients: &mut Gradients) {
         match step {
-            Step::Convolution { x, weight, bias, y, kernel, channels } => {
+            Step::Convolution { x, weight, bias, y, extent } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
                 self.scope(format!("gradient/{}", weight.name()));
                 let wide = self.wide(&dy);
                 if let Some(bias) = bias {
                     gradients.add(self, bias, |it| it.bias_gradient(&wide));
                 }
-                gradients.add(self, weight, |it| it.kernel_gradient(x, &wide, *kernel, *channels));
-                gradients.add(self, x, |it| it.convolution_input_gradient(weight, &dy, *kernel));
+                gradients.add(self, weight, |it| it.kernel_gradient(x, &wide, *extent));
+                gradients.add(self, x, |it| it.convolution_input_gradient(weight, &dy, extent.kernel));
             }
             Step::BatchNorm { x, normal, inverse, scale, bias, y } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
@@ -535,28 +560,34 @@ impl Builder {
     }
 
     /// Each tap of the kernel is a product of the input, shifted by the tap's column, with the output gradient, shifted
-    /// by minus its row. Shifting makes a copy, so each is copied once per line of taps instead of once per tap.
-    /// Whichever of the two has fewer channels has its copies concatenated, for fewer and larger products.
-    fn kernel_gradient(&mut self, x: &Value, dy: &Value, kernel: usize, [inputs, outputs]: [usize; 2]) -> Value {
+    /// by minus its row. All shifted copies of one are a matrix, so that one product gives all taps. The sum over pixels is
+    /// done in parts: the matrices are so small that a GPU would otherwise have work for few of its processors.
+    fn kernel_gradient(&mut self, x: &Value, dy: &Value, extent: Extent) -> Value {
+        let Extent { kernel, channels: [inputs, outputs], pixels } = extent;
+        if kernel == 1 {
+            let x = self.wide(x);
+            let [dy, x] = [dy, &x].map(|it| self.reshape(it, &[0, 0, -1]));
+            let x = self.transpose(&x, &[0, 2, 1]);
+            let product = self.node("MatMul", &[&dy, &x], vec![]);
+            let taps = self.reduce("ReduceMean", &product, &[0], false);
+            return self.reshape(&taps, &[outputs as i64, inputs as i64, 1, 1]);
+        }
+        let [x, dy] = [x, dy].map(|it| self.transpose(it, &[1, 0, 2, 3]));
+        let x = self.wide(&x);
         let reach = kernel as i64 / 2;
-        let x = self.wide(x);
-        let mut columns: Vec<Value> = (-reach..=reach).map(|by| self.moved(&x, [0, by])).collect();
-        let mut rows: Vec<Value> = (-reach..=reach).map(|by| self.moved(dy, [-by, 0])).collect();
-        let (lines, axis) = if inputs < outputs { (&mut columns, 1) } else { (&mut rows, 2) };
-        if kernel > 1 {
-            *lines = vec![self.concat(&lines.iter().collect::<Vec<_>>(), 1)];
-        }
-        let [columns, rows] =
-            [columns, rows].map(|it| it.iter().map(|it| self.reshape(it, &[0, 0, -1])).collect::<Vec<_>>());
-        let mut products = Vec::with_capacity(kernel);
-        for column in &columns {
-            let column = self.transpose(column, &[0, 2, 1]);
-            products.extend(rows.iter().map(|row| self.node("MatMul", &[row, &column], vec![])));
-        }
-        // From [batch, rows x out, columns x in] to [out, in, rows, columns].
-        let taps =
-            if kernel > 1 { self.concat(&products.iter().collect::<Vec<_>>(), axis) } else { products.remove(0) };
-        let taps = self.reduce("ReduceMean", &taps, &[0], false);
+        let columns: Vec<Value> = (-reach..=reach).map(|by| self.moved(&x, [0, by])).collect();
+        let rows: Vec<Value> = (-reach..=reach).map(|by| self.moved(&dy, [-by, 0])).collect();
+        let part = part_len(pixels);
+        let [columns, rows] = [(columns, inputs), (rows, outputs)].map(|(copies, channels)| {
+            let all = self.concat(&copies.iter().collect::<Vec<_>>(), 0);
+            self.reshape(&all, &[(kernel * channels) as i64, -1, part as i64])
+        });
+        let rows = self.transpose(&rows, &[1, 0, 2]);
+        let columns = self.transpose(&columns, &[1, 2, 0]);
+        let product = self.node("MatMul", &[&rows, &columns], vec![]);
+        let taps = self.reduce("ReduceMean", &product, &[0], false);
+        let parts = self.scalar((pixels / part) as f32);
+        let taps = self.node("Mul", &[&taps, &parts], vec![]);
         let [kernel, inputs, outputs] = [kernel, inputs, outputs].map(|it| it as i64);
         let taps = self.reshape(&taps, &[kernel, outputs, kernel, inputs]);
         self.transpose(&taps, &[1, 3, 0, 2])
@@ -606,10 +637,12 @@ impl Builder {
 
     /// The transposed convolution, which for stride 1 is one with the kernel rotated by 180 degrees, and faster so.
     fn depthwise_input_gradient(&mut self, weight: &Value, dy: &Value, window: Window, channels: usize) -> Value {
-        let weight = self.narrow(weight);
         if window.stride > 1 {
-            return self.node("ConvTranspose", &[dy, &weight], window.attributes(channels));
+            let (filled, even) = self.evenly_padded(weight, window);
+            let filled = self.narrow(&filled);
+            return self.node("ConvTranspose", &[dy, &filled], even.attributes(channels));
         }
+        let weight = self.narrow(weight);
         let turned = self.slice(&weight, &[-1, -1], &[i64::MIN, i64::MIN], &[2, 3], &[-1, -1]);
         let window = Window { before: window.after(), ..window };
         self.node("Conv", &[dy, &turned], window.attributes(channels))
@@ -701,6 +734,11 @@ impl Gradients {
         }
         self.of.insert(value.clone(), gradient);
     }
+}
+
+/// Pixels of each part in which the sum over a map is done: the fewest that divide it, from [`PART_PIXELS`] on.
+fn part_len(pixels: usize) -> usize {
+    (PART_PIXELS..pixels).find(|&part| pixels.is_multiple_of(part)).unwrap_or(pixels)
 }
 
 fn same(kernel: usize) -> Vec<Attribute> {

@@ -50,6 +50,9 @@ pub use spec::{
     Precision, SEED_CHANNELS, SPEC_KEY, STATISTICS, STATISTICS_RATE, Spec, WEIGHTS,
 };
 
+/// Tensors that are concatenated at once: of more, ONNX Runtime's kernel for CUDA uploads an index for each element.
+const CONCATENATED: usize = 32;
+
 /// The training step: forward pass, loss, gradients of all weights, Adam. Maps and their gradients have the given
 /// precision if the dialect knows it, else f32: the portable one f16, the native one bf16.
 #[must_use]
@@ -238,8 +241,12 @@ fn groups(builder: &mut Builder, spec: &Spec, descent: Descent) -> [Value; 2] {
 
 /// Concatenates tensors into one flat vector.
 fn flat<'a>(builder: &mut Builder, tensors: impl Iterator<Item = &'a Value>) -> Value {
-    let flattened: Vec<Value> = tensors.map(|tensor| builder.reshape(tensor, &[-1])).collect();
-    builder.concat(&flattened.iter().collect::<Vec<_>>(), 0)
+    let mut parts: Vec<Value> = tensors.map(|tensor| builder.reshape(tensor, &[-1])).collect();
+    while parts.len() > 1 {
+        let groups = parts.chunks(CONCATENATED);
+        parts = groups.map(|group| builder.concat(&group.iter().collect::<Vec<_>>(), 0)).collect();
+    }
+    parts.remove(0)
 }
 
 /// Losses over the photos' own pixels, and the label maps, for given weights of the [folded](Spec::folded) network.
@@ -391,9 +398,12 @@ fn initializers(
 fn unpack(builder: &mut Builder, spec: &Spec, weights: &Value) -> HashMap<String, Value> {
     builder.scope("unpack");
     let parameters = parameters::parameters(spec);
-    let sizes: Vec<usize> = parameters.iter().map(parameters::Parameter::len).collect();
-    let parts = builder.split(weights, &sizes, 0);
-    let shaped = parameters.into_iter().zip(parts).map(|(parameter, part)| {
+    let mut end = 0;
+    let shaped = parameters.into_iter().map(|parameter| {
+        let begin = end;
+        end += parameter.len() as i64;
+        // Not a split: on CUDA that uploads an index for each weight at each step.
+        let part = builder.slice(weights, &[begin], &[end], &[0], &[1]);
         let dims: Vec<i64> = parameter.dims.iter().map(|&dim| dim as i64).collect();
         (parameter.name, builder.reshape(&part, &dims))
     });

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::builder::{Builder, Value, Window};
+use super::builder::{Builder, Extent, Value, Window};
 use super::encoder::{self, Block, Encoder, STEM};
 use super::layout::tensors;
 use super::parameters::VARIANCE_EPSILON;
@@ -14,7 +14,8 @@ use super::spec::{PRESENCE, Spec};
 /// returns one map of logits per category, `[batch, maps, map rows, map columns]`. `weights` holds all of
 /// [`parameters`](super::parameters::parameters) by name.
 pub(super) fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weights: &HashMap<String, Value>) -> Forward {
-    let mut pass = ForwardPass { builder, weights, statistics: HashMap::new() };
+    let pixels = spec.map_rows() * spec.map_columns();
+    let mut pass = ForwardPass { builder, weights, pixels, statistics: HashMap::new() };
     let mut maps = match &spec.encoder {
         None => pass.down(spec, photos),
         Some(encoder) => pass.encode(encoder, photos),
@@ -27,6 +28,7 @@ pub(super) fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weight
         pass.builder.scope(&name);
         let [weight, bias] = tensors(weights, &name);
         x = pass.builder.up_convolution(&x, weight, bias, channels);
+        pass.pixels *= 4;
         x = pass.builder.concat_channels(&x, &skip, [channels, skip_channels]);
         x = pass.layer(&x, &format!("up{level}a"), [channels + skip_channels, channels]);
         x = pass.layer(&x, &format!("up{level}b"), [channels; 2]);
@@ -34,7 +36,8 @@ pub(super) fn forward(builder: &mut Builder, spec: &Spec, photos: &Value, weight
     }
     pass.builder.scope("out");
     let [weight, bias] = tensors(weights, "out");
-    let plain = pass.builder.convolution(&x, weight, Some(bias), 1, [input, spec.maps()]);
+    let extent = Extent { kernel: 1, channels: [input, spec.maps()], pixels };
+    let plain = pass.builder.convolution(&x, weight, Some(bias), extent);
     let statistics = pass.statistics;
     if !spec.presence {
         return Forward { logits: plain.clone(), plain, presence: None, statistics };
@@ -79,6 +82,8 @@ pub(super) struct Forward {
 struct ForwardPass<'a> {
     builder: &'a mut Builder,
     weights: &'a HashMap<String, Value>,
+    /// Of each map at the level that the pass has reached.
+    pixels: usize,
     statistics: HashMap<String, [Value; 2]>,
 }
 
@@ -89,7 +94,10 @@ impl ForwardPass<'_> {
         for (level, &channels) in (1..).zip(&spec.channels) {
             let (x, input) = match levels.last() {
                 None => (photos.clone(), 3 * spec.stride * spec.stride),
-                Some((above, channels)) => (self.builder.max_pool(above, *channels), *channels),
+                Some((above, channels)) => {
+                    self.pixels /= 4;
+                    (self.builder.max_pool(above, *channels), *channels)
+                }
             };
             let x = self.layer(&x, &format!("down{level}a"), [input, channels]);
             levels.push((self.layer(&x, &format!("down{level}b"), [channels; 2]), channels));
@@ -114,6 +122,7 @@ impl ForwardPass<'_> {
                 x = self.builder.relu6(&x);
             }
             let window = Window { kernel, stride, before: encoder.padding.before(kernel, stride) };
+            self.pixels /= stride * stride;
             x = self.normalised(&encoder::depthwise(number), |builder, (weight, bias)| {
                 builder.depthwise_convolution(&x, weight, bias, window, inner)
             });
@@ -136,7 +145,8 @@ impl ForwardPass<'_> {
 
     /// A convolution, with a normalisation if the layer has a scale.
     fn convolution(&mut self, x: &Value, name: &str, kernel: usize, channels: [usize; 2]) -> Value {
-        self.normalised(name, |builder, (weight, bias)| builder.convolution(x, weight, bias, kernel, channels))
+        let extent = Extent { kernel, channels, pixels: self.pixels };
+        self.normalised(name, |builder, (weight, bias)| builder.convolution(x, weight, bias, extent))
     }
 
     /// What `convolve` does with a layer's weight and bias, if it has one, or its normalisation.

@@ -1,18 +1,16 @@
 //! The network with its losses, run with any weights.
 
-use ort::session::Session;
 use ort::value::{DynValue, Tensor};
 
 use crate::engine::{Backend, Engine};
 use crate::error::Result;
 use crate::graph::{self, Spec};
-use crate::runtime::{self, failed};
+use crate::runtime::{Sessions, failed};
 
 /// A session of the network and its losses; the weights are an input of each run.
 #[derive(Debug)]
 pub struct Evaluator {
-    session: Session,
-    backend: Backend,
+    sessions: Sessions,
     spec: Spec,
 }
 
@@ -31,7 +29,7 @@ impl Evaluator {
     /// The backend actually in use.
     #[must_use]
     pub fn backend(&self) -> Backend {
-        self.backend
+        self.sessions.backend()
     }
 
     /// Creates the session.
@@ -39,8 +37,8 @@ impl Evaluator {
     /// # Errors
     /// As [`runtime::session`].
     pub fn new(spec: &Spec, engine: Engine) -> Result<Self> {
-        let (session, backend) = runtime::session("evaluation", |dialect| graph::evaluation(dialect, spec), engine)?;
-        Ok(Self { session, backend, spec: spec.clone() })
+        let sessions = Sessions::new("evaluation", |dialect| graph::evaluation(dialect, spec), engine)?;
+        Ok(Self { sessions, spec: spec.clone() })
     }
 
     /// Runs a batch: photos `[size, rows, columns, 3]`, labels `[size, map rows, map columns]`, flat folded weights.
@@ -54,7 +52,7 @@ impl Evaluator {
         let photos = Tensor::from_array(([size, spec.rows(), spec.columns(), 3], photos)).map_err(failed())?;
         let labels = Tensor::from_array(([size, spec.map_rows(), spec.map_columns()], labels)).map_err(failed())?;
         let inputs = ort::inputs! { "photos" => photos, "labels" => labels, "weights" => weights };
-        let outputs = self.session.run(inputs).map_err(failed())?;
+        let outputs = self.sessions.of(size)?.run(inputs).map_err(failed())?;
         let number = |name: &str| outputs[name].try_extract_tensor::<f32>().map(|it| it.1[0]).map_err(failed());
         let (_, maps) = outputs["label_map"].try_extract_tensor::<u8>().map_err(failed())?;
         Ok(Answer {

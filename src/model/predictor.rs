@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ort::session::Session;
 use ort::value::Tensor;
 use rayon::prelude::*;
 
@@ -15,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::graph::{self, Dialect, Precision, Ranges, Spec};
 use crate::parser::{self, Parser};
 use crate::photo::Photo;
-use crate::runtime::{self, failed};
+use crate::runtime::{Sessions, failed};
 
 /// Photos per batch: enough to keep the cores busy, few enough to stay in the cache.
 pub const BATCH_SIZE: usize = 4;
@@ -33,7 +32,7 @@ pub struct Predictor {
 #[derive(Debug)]
 enum Network {
     /// With what tells how sure it is, if that was asked for.
-    Own(Session, Arc<Spec>, Option<Certainty>),
+    Own(Sessions, Arc<Spec>, Option<Certainty>),
     Parser(parser::Network),
 }
 
@@ -62,9 +61,10 @@ impl Predictor {
             Some(ranges) => graph::label_maps_in_int8(&spec, &weights, ranges),
             None => graph::label_maps(dialect, precision, &spec, &weights),
         };
-        let (session, backend) = runtime::session(&name, graph, engine)?;
+        let sessions = Sessions::new(&name, graph, engine)?;
         let spec = Arc::new(spec);
-        let (network, layout) = (Network::Own(session, spec.clone(), None), Layout::Own(spec));
+        let backend = sessions.backend();
+        let (network, layout) = (Network::Own(sessions, spec.clone(), None), Layout::Own(spec));
         Ok(Self { network, backend, precision, layout, model_id: id_of(predict) })
     }
 
@@ -153,13 +153,13 @@ impl Predictor {
     /// [`Error::Runtime`].
     pub fn run<'a>(&mut self, laid: impl Iterator<Item = &'a Laid>) -> Result<Vec<Answer>> {
         match &mut self.network {
-            Network::Own(session, spec, certainty) => {
+            Network::Own(sessions, spec, certainty) => {
                 let pixels = laid.map(|it| match it {
                     Laid::Own(canvas) => &canvas.pixels[..],
                     Laid::Parser(_) => unreachable!("photos are laid by the network's own layout"),
                 });
                 let pixels: Vec<_> = pixels.collect();
-                let label_maps = run_own(session, spec, pixels.concat())?;
+                let label_maps = run_own(sessions, spec, pixels.concat())?;
                 let answer = |(label_map, pixels): (Vec<u8>, &[u8])| {
                     let certainty = certainty.as_mut().map(|it| it.on_canvas(pixels.to_vec())).transpose()?;
                     Ok(Answer::Own { label_map, certainty })
@@ -178,11 +178,11 @@ impl Predictor {
     }
 }
 
-fn run_own(session: &mut Session, spec: &Spec, pixels: Vec<u8>) -> Result<Vec<Vec<u8>>> {
+fn run_own(sessions: &mut Sessions, spec: &Spec, pixels: Vec<u8>) -> Result<Vec<Vec<u8>>> {
     let (rows, columns) = (spec.rows(), spec.columns());
-    let dims = [pixels.len() / (rows * columns * 3), rows, columns, 3];
-    let input = Tensor::from_array((dims, pixels)).map_err(failed(PREDICT_FILE))?;
-    let outputs = session.run(ort::inputs! { "photos" => input }).map_err(failed(PREDICT_FILE))?;
+    let size = pixels.len() / (rows * columns * 3);
+    let input = Tensor::from_array(([size, rows, columns, 3], pixels)).map_err(failed(PREDICT_FILE))?;
+    let outputs = sessions.of(size)?.run(ort::inputs! { "photos" => input }).map_err(failed(PREDICT_FILE))?;
     let (_, answer) = outputs["label_map"].try_extract_tensor::<u8>().map_err(failed(PREDICT_FILE))?;
     let label_map_len = spec.label_map_rows() * spec.label_map_columns();
     Ok(answer.chunks_exact(label_map_len).map(<[u8]>::to_vec).collect())

@@ -15,8 +15,10 @@ use crate::graph::{Dialect, Precision};
 
 mod library;
 pub mod operators;
+mod sessions;
 
 pub use library::{LIBRARY_FILE, LIBRARY_FOLDER, LIBRARY_VARIABLE, REQUIREMENT, TESTED_RUNTIME, advice};
+pub use sessions::Sessions;
 
 /// Folder beside the library into which `scripts/install_onnxruntime.sh` puts NVIDIA's libraries.
 const NVIDIA_FOLDER: &str = "nvidia";
@@ -312,7 +314,9 @@ fn cuda_builder(loaded: &Loaded, threads: usize) -> ort::Result<ort::session::bu
     static NVIDIA: Once = Once::new();
     NVIDIA.call_once(|| preload_nvidia(&loaded.path.with_file_name(NVIDIA_FOLDER)));
     let provider = ep::CUDA::default().build().error_on_failure();
-    Ok(builder(loaded, threads)?.with_execution_providers([provider])?)
+    // Of the slices of the flat weights it would make a split, which on CUDA uploads an index for each weight.
+    let builder = builder(loaded, threads)?.with_disabled_optimizers("GatherSliceToSplitFusion")?;
+    Ok(builder.with_execution_providers([provider])?)
 }
 
 /// Loads NVIDIA's libraries from the folder that came with the library: the CUDA provider looks them up by name only,

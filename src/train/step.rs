@@ -16,7 +16,7 @@ use crate::graph::{
     WEIGHTS, parameters,
 };
 use crate::model::files::TRAIN_STEP_FILE;
-use crate::runtime::{self, failed};
+use crate::runtime::{self, Sessions, failed};
 
 const NAME: &str = TRAIN_STEP_FILE;
 
@@ -76,7 +76,7 @@ struct Parts {
 /// A training graph, and the state vectors that it takes and returns.
 #[derive(Debug)]
 struct Graph {
-    session: Session,
+    sessions: Sessions,
     scalars: Vec<&'static str>,
     takes: Vec<&'static str>,
     gives: Vec<&'static str>,
@@ -113,10 +113,11 @@ impl TrainingStep {
         let names: Vec<_> = spec.state().into_iter().map(|(name, _)| name).collect();
         let train_step =
             |dialect: Dialect| graph::train_step(dialect, task.precision(dialect, engine), spec, loss_weights, descent);
-        let (session, backend) = runtime::session(NAME, train_step, engine)?;
+        let sessions = Sessions::new(NAME, train_step, engine)?;
+        let backend = sessions.backend();
         let precision = task.precision(backend.dialect, engine);
         let scalars = [&["step", "learning_rate"], spec.rates()].concat();
-        let whole = Graph { session, scalars, takes: names.clone(), gives: names.clone() };
+        let whole = Graph { sessions, scalars, takes: names.clone(), gives: names.clone() };
         let parts = (micro_batch_size < batch_size).then(|| Parts::new(task, backend.engine(engine))).transpose()?;
         let state = names.into_iter().zip(state).map(|(name, values)| Ok((name, runtime::vector(values)?)));
         let state = state.collect::<Result<_>>()?;
@@ -153,8 +154,9 @@ impl TrainingStep {
                 parts.run(self.backend, &self.spec, &batch, rates, step, &mut self.state)
             }
             _ => {
+                let size = batch.size;
                 let inputs = photos_and_labels(&self.spec, batch)?;
-                self.whole.run(self.backend, inputs, rates.with(step, 1.0), &mut self.state)
+                self.whole.run(self.backend, size, inputs, rates.with(step, 1.0), &mut self.state)
             }
         }
     }
@@ -234,14 +236,14 @@ impl Parts {
         let statistics = spec.batch_norm.then_some(STATISTICS);
         let gives: Vec<_> = [GRADIENT].into_iter().chain(statistics).collect();
         let accumulate = Graph {
-            session: runtime::session(NAME, accumulate, engine)?.0,
+            sessions: Sessions::new(NAME, accumulate, engine)?,
             scalars: ["share"].into_iter().chain(statistics.map(|_| STATISTICS_RATE)).collect(),
             takes: [&[WEIGHTS], &gives[..]].concat(),
             gives,
         };
         let gives: Vec<_> = spec.state().into_iter().map(|(name, _)| name).filter(|&name| name != STATISTICS).collect();
         let update = Graph {
-            session: runtime::session(NAME, update, engine)?.0,
+            sessions: Sessions::new(NAME, update, engine)?,
             scalars: ["step", "learning_rate"].into_iter().chain(statistics.map(|_| AVERAGE_RATE)).collect(),
             takes: [&[GRADIENT], &gives[..]].concat(),
             gives,
@@ -266,12 +268,13 @@ impl Parts {
             let share = part.size as f32 / batch.size as f32;
             left -= part.size;
             let of_part = Rates { statistics: rates.of_part(share, left as f32 / batch.size as f32), ..rates };
+            let part_size = part.size;
             let inputs = photos_and_labels(spec, part)?;
-            let found = self.accumulate.run(backend, inputs, of_part.with(step, share), state)?;
+            let found = self.accumulate.run(backend, part_size, inputs, of_part.with(step, share), state)?;
             total.loss += found.loss * share;
             total.pixel_accuracy += found.pixel_accuracy * share;
         }
-        total.loss += self.update.run(backend, Vec::new(), rates.with(step, 1.0), state)?.loss;
+        total.loss += self.update.run(backend, 0, Vec::new(), rates.with(step, 1.0), state)?.loss;
         state.remove(GRADIENT);
         Ok(total)
     }
@@ -287,10 +290,12 @@ fn photos_and_labels(spec: &Spec, Batch { photos, labels, size }: Batch) -> Resu
 }
 
 impl Graph {
-    /// Runs the graph and replaces the state vectors that it returns. The accuracy of a graph without a batch is 0.
+    /// Runs the graph and replaces the state vectors that it returns. A graph without a batch takes 0 photos; its accuracy
+    /// is 0.
     fn run(
         &mut self,
         backend: Backend,
+        size: usize,
         mut inputs: Inputs,
         scalar_of: impl Fn(&str) -> f32,
         state: &mut State,
@@ -298,8 +303,9 @@ impl Graph {
         for name in &self.scalars {
             inputs.push((name, scalar(scalar_of(name))?));
         }
-        let binding = self.bind(backend, &inputs, state).map_err(failed(NAME))?;
-        let mut outputs = self.session.run_binding(&binding).map_err(failed(NAME))?;
+        let session = self.sessions.of(size)?;
+        let binding = bind(session, backend, &inputs, &self.takes, state).map_err(failed(NAME))?;
+        let mut outputs = session.run_binding(&binding).map_err(failed(NAME))?;
         for name in &self.gives {
             let new = outputs.remove(format!("new_{name}")).expect("the graph has this output");
             state.insert(name, new);
@@ -307,27 +313,34 @@ impl Graph {
         let told = |name: &str| outputs.get(name).map_or(Ok(0.0), number);
         Ok(StepFigures { loss: told("loss")?, pixel_accuracy: told("pixel_accuracy")? })
     }
+}
 
-    fn bind(&self, backend: Backend, inputs: &Inputs, state: &State) -> ort::Result<IoBinding> {
-        let mut binding = self.session.create_binding()?;
-        for (name, value) in inputs {
-            binding.bind_input(*name, value)?;
-        }
-        let device = match backend.provider {
-            Provider::Cpu => AllocationDevice::CPU,
-            Provider::Cuda => AllocationDevice::CUDA,
-        };
-        let on_device = MemoryInfo::new(device, 0, AllocatorType::Device, MemoryType::Default)?;
-        let on_host = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)?;
-        for name in &self.takes {
-            binding.bind_input(*name, &state[name])?;
-        }
-        for output in self.session.outputs() {
-            let is_state = output.name().starts_with("new_");
-            binding.bind_output_to_device(output.name(), if is_state { &on_device } else { &on_host })?;
-        }
-        Ok(binding)
+/// Inputs from the host, and the state vectors `takes`; of the outputs, those of the state stay on the device.
+fn bind(
+    session: &Session,
+    backend: Backend,
+    inputs: &Inputs,
+    takes: &[&'static str],
+    state: &State,
+) -> ort::Result<IoBinding> {
+    let mut binding = session.create_binding()?;
+    for (name, value) in inputs {
+        binding.bind_input(*name, value)?;
     }
+    let device = match backend.provider {
+        Provider::Cpu => AllocationDevice::CPU,
+        Provider::Cuda => AllocationDevice::CUDA,
+    };
+    let on_device = MemoryInfo::new(device, 0, AllocatorType::Device, MemoryType::Default)?;
+    let on_host = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::Default)?;
+    for name in takes {
+        binding.bind_input(*name, &state[name])?;
+    }
+    for output in session.outputs() {
+        let is_state = output.name().starts_with("new_");
+        binding.bind_output_to_device(output.name(), if is_state { &on_device } else { &on_host })?;
+    }
+    Ok(binding)
 }
 
 fn scalar(value: f32) -> Result<DynValue> {

@@ -32,7 +32,7 @@ pub struct Inputs {
     pub size: [usize; 3],
     /// `[batch, rows, columns, 3]`.
     pub photos: Vec<u8>,
-    /// `[batch, rows, columns]`.
+    /// Of all pixels, or fewer: the recipe `pretrained` learns at half the size.
     pub labels: Vec<u8>,
     /// By name: those of the convolutions are OIHW (IOHW if transposed).
     pub weights: HashMap<String, Values>,
@@ -44,14 +44,16 @@ impl Inputs {
         let bytes = std::fs::read(folder.join("examples.safetensors"))?;
         let examples = SafeTensors::deserialize(&bytes)?;
         let (photos, labels) = (examples.tensor("photos")?, examples.tensor("labels")?);
-        let &[_, rows, columns] = labels.shape() else { return Err("labels are not of three dimensions".into()) };
-        let pixels = batch * rows * columns;
+        let &[_, rows, columns, 3] = photos.shape() else {
+            return Err("photos are not [photos, rows, columns, 3]".into());
+        };
+        let of_labels = batch * labels.shape()[1..].iter().product::<usize>();
         let bytes = std::fs::read(folder.join("weights.safetensors"))?;
         let weights = SafeTensors::deserialize(&bytes)?;
         Ok(Self {
             size: [batch, rows, columns],
-            photos: photos.data()[..3 * pixels].to_vec(),
-            labels: labels.data()[..pixels].to_vec(),
+            photos: photos.data()[..batch * rows * columns * 3].to_vec(),
+            labels: labels.data()[..of_labels].to_vec(),
             weights: weights.iter().map(|(name, view)| (name.to_owned(), values(&view))).collect(),
         })
     }

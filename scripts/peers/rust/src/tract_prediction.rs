@@ -20,6 +20,6 @@ pub fn round(inputs: &Inputs, folder: &Path, threads: usize) -> Result<impl FnMu
     let photos = Tensor::from_shape(&shape, &inputs.photos)?;
     Ok(move || {
         let maps = model.run(tvec!(photos.clone().into()))?;
-        Ok(Answer::Maps(maps[0].as_slice::<u8>()?.to_vec()))
+        Ok(Answer::Maps(maps[0].try_as_plain_ram()?.as_slice::<u8>()?.to_vec()))
     })
 }
