@@ -20,9 +20,9 @@ from bench import Bench, Failed, Report
 SECTIONS = {
     "placement": (sections.placement, 60),
     "parity": (sections.parity, 60),
-    "step-16": (sections.step_16, 110),
-    "train": (sections.train, 120),
-    "segment": (sections.segment, 40),
+    "step-16": (sections.step_16, 170),
+    "train": (sections.train, 170),
+    "segment": (sections.segment, 60),
     "prediction-4": (sections.prediction_4, 60),
     "step-4": (sections.step_4, 150),
 }
