@@ -6,6 +6,7 @@ OUTPUT    ?=
 CATALOGUE ?=
 FLAGS     ?=
 GPU       ?=
+ARCH      ?=
 DRY_RUN   := $(findstring n,$(firstword -$(MAKEFLAGS)))
 
 CARGO     ?= cargo
@@ -81,9 +82,9 @@ test-parsers: build runtime
 	scripts/install_environment.sh parsers
 	scripts/test_parsers.sh $(LOOKBOOK)
 
-## wheel: a Python wheel into dist/, for machines without Rust; gets maturin and Zig into .wheel/
+## wheel: a Python wheel into dist/, for machines without Rust (ARCH=aarch64: for such); gets maturin and Zig into .wheel/
 wheel: build
-	CARGO=$(CARGO) scripts/wheel/build.sh $(LOOKBOOK)
+	CARGO=$(CARGO) ARCH=$(ARCH) scripts/wheel/build.sh $(LOOKBOOK)
 
 ## test-wheel: installs the wheel in empty environments by pip and uv, from nothing to the report
 test-wheel: wheel

@@ -1,8 +1,11 @@
 #!/bin/sh
 # Builds the Python wheel into dist/, from the program that cargo built: build.sh LOOKBOOK. It holds the program, its manual pages
-# and completions, the pretrained encoders and all licences, and depends on the package onnxruntime. CARGO names another cargo.
+# and completions, the pretrained encoders and all licences, and depends on the package onnxruntime. CARGO names another cargo,
+# ARCH another processor, for which all is compiled once more (rustup target add $ARCH-unknown-linux-gnu).
 set -eu
 lookbook=$1
+host=$(uname -m)
+arch=${ARCH:-$host}
 cd -- "$(dirname -- "$0")/../.."
 
 # The newest C library that the program may need: what RHEL 8, Debian 10, Ubuntu 20.04 and the onnxruntime wheels have.
@@ -22,12 +25,16 @@ mkdir -p "$share/bash-completion/completions" "$share/zsh/site-functions" "$shar
 "$lookbook" completions zsh >"$share/zsh/site-functions/_lookbook"
 "$lookbook" completions fish >"$share/fish/vendor_completions.d/lookbook.fish"
 cp .encoder/*.safetensors .encoder/LICENSE "$share/lookbook/encoder/"
-.wheel/bin/python scripts/wheel/third_party.py "$(uname -m)-unknown-linux-gnu" >"$share/doc/lookbook/THIRD-PARTY-LICENSES.txt"
+.wheel/bin/python scripts/wheel/third_party.py "$arch-unknown-linux-gnu" >"$share/doc/lookbook/THIRD-PARTY-LICENSES.txt"
 
-# The same profile as `make build`, so that nothing but the program's own file is compiled and linked again.
-rm -f dist/lookbook-*-"$platform"_"$(uname -m)".whl
-.wheel/bin/maturin build --release --locked --compatibility "$platform" --out dist -- \
-    -C linker="$PWD/scripts/wheel/cc.sh"
-wheel=$(echo dist/lookbook-*-"$platform"_"$(uname -m)".whl)
-.wheel/bin/python scripts/wheel/check_tag.py "$wheel" "${platform}_$(uname -m)"
+if [ "$arch" = "$host" ]; then
+    # The same profile as `make build`, so that nothing but the program's own file is compiled and linked again.
+    set -- -- -C linker="$PWD/scripts/wheel/cc.sh"
+else
+    set -- --zig --target "$arch-unknown-linux-gnu"
+fi
+rm -f dist/lookbook-*-"${platform}_$arch".whl
+PATH=$PWD/.wheel/bin:$PATH .wheel/bin/maturin build --release --locked --compatibility "$platform" --out dist "$@"
+wheel=$(echo dist/lookbook-*-"${platform}_$arch".whl)
+.wheel/bin/python scripts/wheel/check_tag.py "$wheel" "${platform}_$arch"
 echo "wheel: $wheel" >&2
