@@ -72,10 +72,14 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     let mut stage = Stage::begin(STAGE, &config.output, common, config)?;
     run.record(&mut stage)?;
     let mut page = page::Page::new(&run, &stages)?;
-    segmentations::add(&mut page, &run, config, common, &mut stage)?;
-    page.neighbours = neighbours::compare(&run, &stage)?;
+    let sheet = segmentations::add(&mut page, &run, config, common, &mut stage)?;
+    let (written, (neighbours, measures)) = rayon::join(
+        || sheet.map_or(Ok(()), |it| segmentations::write(&it, &stage)),
+        || rayon::join(|| neighbours::compare(&run, &stage), || measures::compare(&run, common, &stage)),
+    );
+    written?;
+    (page.neighbours, page.measures) = (neighbours?, measures?);
     page.gallery = gallery.map(|it| it.write(&run, &mut stage)).transpose()?.map(page::GalleryPart::new);
-    page.measures = measures::compare(&run, common, &stage)?;
     files::write(&stage.path("index.html"), page.render()?.as_bytes())?;
     stage.count(
         "photos",

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::figures::{QUALITY, data_uri};
@@ -72,7 +73,7 @@ fn sheet(dataset: &Dataset, lines: &[Vec<(u32, String)>]) -> Result<Photo> {
     let files = dataset.files_of(&ids.into_iter().collect::<Vec<_>>())?;
     let source = dataset.photos_path();
     let picture = |photo: Photo| photo::fit(&photo, FIT_WIDTH_PX, FIT_HEIGHT_PX);
-    let pictures = files.iter().map(|it| Ok((it.entry.photo_id, picture(it.decode(&source)?))));
+    let pictures = files.par_iter().map(|it| Ok((it.entry.photo_id, picture(it.decode(&source)?))));
     let pictures: HashMap<u32, Photo> = pictures.collect::<Result<_>>()?;
     let tiles = lines.iter().flat_map(|line| {
         let missing = NEAREST + 1 - line.len();

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use rayon::prelude::*;
+
 use super::config::Config;
 use super::figures::{QUALITY, data_uri, percent};
 use super::page::{Page, Segmentations, SegmentedGroup, SegmentedPhoto, Swatch};
@@ -26,11 +28,18 @@ const LEGEND_PX: u32 = 864;
 /// The certainty below which a pixel counts as unsure, of 255.
 const UNSURE: u8 = 127;
 
-/// If there are a data set and a model, adds photos that the model was not trained on, with truth and prediction.
-pub(super) fn add(page: &mut Page, run: &Run, config: &Config, common: &Common, stage: &mut Stage) -> Result<()> {
-    let (Some(dataset), Some(folder)) = (run.folder("dataset"), run.folder("model")) else { return Ok(()) };
+/// If there are a data set and a model, adds photos that the model was not trained on, with truth and prediction. Returns all
+/// their pictures as one, for [`write`].
+pub(super) fn add(
+    page: &mut Page,
+    run: &Run,
+    config: &Config,
+    common: &Common,
+    stage: &mut Stage,
+) -> Result<Option<Photo>> {
+    let (Some(dataset), Some(folder)) = (run.folder("dataset"), run.folder("model")) else { return Ok(None) };
     if config.photos == 0 || (config.model.is_none() && !Model::is_in(folder)) {
-        return Ok(());
+        return Ok(None);
     }
     let dataset = Dataset::open(dataset)?;
     let evaluation = evaluation::find(folder)?;
@@ -45,25 +54,28 @@ pub(super) fn add(page: &mut Page, run: &Run, config: &Config, common: &Common, 
         tiles: Vec::new(),
     };
     stage.backend(painter.predictor.backend());
-    let groups = [
-        ("Worst first, by the mean IoU over the photo's categories", &chosen.worst),
-        ("Evenly spaced", &chosen.spaced),
-    ];
-    let groups = groups.into_iter().filter(|(_, ids)| !ids.is_empty());
-    let groups = groups.map(|(title, ids)| Ok(SegmentedGroup { title, photos: painter.paint(ids)? }));
-    let groups = groups.collect::<Result<Vec<_>>>()?;
+    let mut worst = painter.paint(&[&chosen.worst[..], &chosen.spaced].concat())?;
+    let spaced = worst.split_off(chosen.worst.len());
+    let groups =
+        [("Worst first, by the mean IoU over the photo's categories", worst), ("Evenly spaced", spaced)].into_iter();
+    let groups = groups.filter(|(_, photos)| !photos.is_empty());
+    let groups: Vec<_> = groups.map(|(title, photos)| SegmentedGroup { title, photos }).collect();
     if groups.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let labels: &LabelSet = dataset.labels();
     let worn: Vec<u8> = painter.seen.into_iter().filter(|it| (1..labels.category_count() as u8).contains(it)).collect();
     let sheet = picture::contact_sheet(&painter.tiles, PICTURES)?;
     let sheet = picture::stacked(&[sheet, picture::legend(labels, &worn, LEGEND_PX)?]);
-    files::write(&stage.path("segmentations.png"), &picture::png(&sheet))?;
     let legend = worn.into_iter().map(|it| Swatch::of(labels, it)).collect();
     let split = chosen.split.name();
     page.segmentations = Some(Segmentations { split, groups, legend });
-    Ok(())
+    Ok(Some(sheet))
+}
+
+/// Writes the sheet of pictures, as a file beside the page.
+pub(super) fn write(sheet: &Photo, stage: &Stage) -> Result<()> {
+    files::write(&stage.path("segmentations.png"), &picture::png(sheet))
 }
 
 /// The ids of the photos to show.
@@ -110,33 +122,29 @@ struct Painter<'a> {
 impl Painter<'_> {
     /// The pictures of the photos `ids`, in this order.
     fn paint(&mut self, ids: &[u32]) -> Result<Vec<SegmentedPhoto>> {
-        self.dataset.photos_of(ids)?.iter().map(|record| self.paint_photo(record)).collect()
+        let mut rows = Vec::with_capacity(ids.len());
+        for record in self.dataset.photos_of(ids)? {
+            let compared = Compared::new(self.dataset, &mut self.predictor, &record)?;
+            self.seen.extend(compared.label_maps.iter().flatten().copied());
+            rows.push(compared.row(record.file_name));
+        }
+        let photos = rows.par_iter().map(Row::on_page).collect();
+        self.tiles.extend(rows.into_iter().flat_map(|row| row.tiles));
+        Ok(photos)
     }
+}
 
-    fn paint_photo(&mut self, record: &PhotoRecord) -> Result<SegmentedPhoto> {
-        let compared = Compared::new(self.dataset, &mut self.predictor, record)?;
-        self.seen.extend(compared.label_maps.iter().flatten().copied());
-        let (accuracy, unsure) = (percent(compared.confusion.pixel_accuracy()), percent(compared.unsure_share()));
-        let mean_iou = percent(compared.confusion.mean_iou());
-        let pictures = compared.pictures();
-        let captions = [
-            record.file_name.clone(),
-            "truth".to_owned(),
-            format!("prediction, {accuracy} correct"),
-            format!("unsure: orange, {unsure}"),
-        ];
-        let tiles = pictures.iter().cloned().zip(captions);
-        self.tiles.extend(tiles.map(|(photo, caption)| Panel { photo, caption }));
-        let name = &record.file_name;
+/// The pictures of a photo, scaled down.
+struct Row {
+    caption: String,
+    tiles: [Panel; PICTURES],
+}
+
+impl Row {
+    fn on_page(&self) -> SegmentedPhoto {
         let [photo, truth, prediction, certainty] =
-            pictures.map(|picture| data_uri("jpeg", &picture::jpeg(&picture, QUALITY)));
-        Ok(SegmentedPhoto {
-            caption: format!("{name}: mean IoU {mean_iou}, {accuracy} of the pixels are correct, {unsure} are unsure"),
-            photo,
-            truth,
-            prediction,
-            certainty,
-        })
+            self.tiles.each_ref().map(|tile| data_uri("jpeg", &picture::jpeg(&tile.photo, QUALITY)));
+        SegmentedPhoto { caption: self.caption.clone(), photo, truth, prediction, certainty }
     }
 }
 
@@ -169,6 +177,20 @@ impl Compared {
     fn unsure_share(&self) -> f64 {
         let unsure = self.certainty.iter().filter(|&&it| it <= UNSURE).count();
         unsure as f64 / self.certainty.len().max(1) as f64
+    }
+
+    fn row(self, name: String) -> Row {
+        let (accuracy, unsure) = (percent(self.confusion.pixel_accuracy()), percent(self.unsure_share()));
+        let mean_iou = percent(self.confusion.mean_iou());
+        let caption = format!("{name}: mean IoU {mean_iou}, {accuracy} of the pixels are correct, {unsure} are unsure");
+        let [photo, truth, prediction, certainty] = self.pictures();
+        let tiles = [
+            (photo, name),
+            (truth, "truth".to_owned()),
+            (prediction, format!("prediction, {accuracy} correct")),
+            (certainty, format!("unsure: orange, {unsure}")),
+        ];
+        Row { caption, tiles: tiles.map(|(photo, caption)| Panel { photo, caption }) }
     }
 
     /// The photo, the photo with each label map, and the photo with its certainty, scaled down to fit on the page.
