@@ -5,7 +5,8 @@ use ort::value::{DynValue, Tensor};
 use crate::engine::{Backend, Engine};
 use crate::error::Result;
 use crate::graph::{self, Spec};
-use crate::runtime::{Sessions, failed};
+use crate::runtime::failed;
+use crate::runtime::sessions::Sessions;
 
 /// A session of the network and its losses; the weights are an input of each run.
 #[derive(Debug)]

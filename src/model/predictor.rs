@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 use crate::graph::{self, Dialect, Precision, Ranges, Spec};
 use crate::parser::{self, Parser};
 use crate::photo::Photo;
-use crate::runtime::{Sessions, failed};
+use crate::runtime::failed;
+use crate::runtime::sessions::Sessions;
 
 /// Photos per batch: enough to keep the cores busy, few enough to stay in the cache.
 pub const BATCH_SIZE: usize = 4;

@@ -15,10 +15,9 @@ use crate::graph::{Dialect, Precision};
 
 mod library;
 pub mod operators;
-mod sessions;
+pub mod sessions;
 
 pub use library::{LIBRARY_FILE, LIBRARY_FOLDER, LIBRARY_VARIABLE, REQUIREMENT, TESTED_RUNTIME, advice};
-pub use sessions::Sessions;
 
 /// Folder beside the library into which `scripts/install_onnxruntime.sh` puts NVIDIA's libraries.
 const NVIDIA_FOLDER: &str = "nvidia";

@@ -16,7 +16,8 @@ use crate::graph::{
     WEIGHTS, parameters,
 };
 use crate::model::files::TRAIN_STEP_FILE;
-use crate::runtime::{self, Sessions, failed};
+use crate::runtime::sessions::Sessions;
+use crate::runtime::{self, failed};
 
 const NAME: &str = TRAIN_STEP_FILE;
 
