@@ -36,7 +36,7 @@ impl Evaluator {
     /// Creates the session.
     ///
     /// # Errors
-    /// As [`runtime::session`].
+    /// As [`Sessions::new`].
     pub fn new(spec: &Spec, engine: Engine) -> Result<Self> {
         let sessions = Sessions::new("evaluation", |dialect| graph::evaluation(dialect, spec), engine)?;
         Ok(Self { sessions, spec: spec.clone() })
