@@ -566,10 +566,7 @@ impl Builder {
         let Extent { kernel, channels: [inputs, outputs], pixels } = extent;
         if kernel == 1 {
             let x = self.wide(x);
-            let [dy, x] = [dy, &x].map(|it| self.reshape(it, &[0, 0, -1]));
-            let x = self.transpose(&x, &[0, 2, 1]);
-            let product = self.node("MatMul", &[&dy, &x], vec![]);
-            let taps = self.reduce("ReduceMean", &product, &[0], false);
+            let taps = self.product_of_maps(dy, &x);
             return self.reshape(&taps, &[outputs as i64, inputs as i64, 1, 1]);
         }
         let [x, dy] = [x, dy].map(|it| self.transpose(it, &[1, 0, 2, 3]));
@@ -684,14 +681,18 @@ impl Builder {
     /// All four taps in one product with the output gradient, whose 2x2 blocks are laid out as channels.
     fn up_kernel_gradient(&mut self, x: &Value, dy: &Value, out_channels: usize) -> Value {
         let blocks = self.node("SpaceToDepth", &[dy], vec![Attribute::int("blocksize", 2)]);
-        let blocks = self.reshape(&blocks, &[0, 0, -1]);
-        let blocks = self.transpose(&blocks, &[0, 2, 1]);
         let x = self.wide(x);
-        let x = self.reshape(&x, &[0, 0, -1]);
-        let product = self.node("MatMul", &[&x, &blocks], vec![]);
-        let product = self.reduce("ReduceMean", &product, &[0], false);
+        let product = self.product_of_maps(&x, &blocks);
         let taps = self.reshape(&product, &[0, 2, 2, out_channels as i64]);
         self.transpose(&taps, &[0, 3, 1, 2])
+    }
+
+    /// Each map of `a` times each of `b`, summed over the pixels, mean over the batch: `[maps of a, maps of b]`.
+    fn product_of_maps(&mut self, a: &Value, b: &Value) -> Value {
+        let [a, b] = [a, b].map(|it| self.reshape(it, &[0, 0, -1]));
+        let b = self.transpose(&b, &[0, 2, 1]);
+        let product = self.node("MatMul", &[&a, &b], vec![]);
+        self.reduce("ReduceMean", &product, &[0], false)
     }
 
     /// The finished file.
