@@ -229,15 +229,14 @@ pub fn png(photo: &Photo) -> Vec<u8> {
     bytes
 }
 
-/// Encodes as JPEG of `quality` 1 to 100.
+/// Encodes as JPEG of `quality` 1 to 100, with colours in full resolution.
 #[must_use]
 pub fn jpeg(photo: &Photo, quality: u8) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, quality);
-    encoder
-        .write_image(&photo.rgb, photo.width_px, photo.height_px, image::ExtendedColorType::Rgb8)
-        .expect("writing to memory does not fail");
-    bytes
+    let (width, height) = (photo.width_px as usize, photo.height_px as usize);
+    let format = turbojpeg::PixelFormat::RGB;
+    let image = turbojpeg::Image { pixels: &*photo.rgb, width, pitch: width * format.size(), height, format };
+    let encoded = turbojpeg::compress(image, i32::from(quality), turbojpeg::Subsamp::None);
+    encoded.expect("writing to memory does not fail").to_vec()
 }
 
 /// Error type of drawing: the memory behind a picture cannot fail, so in practice this is about fonts.

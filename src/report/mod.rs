@@ -73,13 +73,19 @@ pub fn run(config: &Config, common: &Common) -> Result<Outcome> {
     run.record(&mut stage)?;
     let mut page = page::Page::new(&run, &stages)?;
     let sheet = segmentations::add(&mut page, &run, config, common, &mut stage)?;
-    let (written, (neighbours, measures)) = rayon::join(
-        || sheet.map_or(Ok(()), |it| segmentations::write(&it, &stage)),
-        || rayon::join(|| neighbours::compare(&run, &stage), || measures::compare(&run, common, &stage)),
+    page.gallery = gallery.as_ref().map(|it| page::GalleryPart::new(it.count(&mut stage)));
+    let drawn = rayon::join(
+        || gallery.map_or(Ok(()), |it| it.write(&run, &stage)),
+        || {
+            rayon::join(
+                || sheet.map_or(Ok(()), |it| segmentations::write(&it, &stage)),
+                || rayon::join(|| neighbours::compare(&run, &stage), || measures::compare(&run, common, &stage)),
+            )
+        },
     );
-    written?;
+    let (gallery_written, (sheet_written, (neighbours, measures))) = drawn;
+    gallery_written.and(sheet_written)?;
     (page.neighbours, page.measures) = (neighbours?, measures?);
-    page.gallery = gallery.map(|it| it.write(&run, &mut stage)).transpose()?.map(page::GalleryPart::new);
     files::write(&stage.path("index.html"), page.render()?.as_bytes())?;
     stage.count(
         "photos",

@@ -6,7 +6,6 @@
 
 use std::path::{Path, PathBuf};
 
-use image::codecs::jpeg::JpegEncoder;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -15,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::mat::Annotation;
 use crate::mat::write::{self, LabelledPhoto};
+use crate::photo::Photo;
 use crate::progress::Progress;
 use crate::stage::{self, Common, Outcome, Read, RunFolders, Stage, StageConfig};
-use crate::{stop, threads};
+use crate::{picture, stop, threads};
 
 use drawing::{Drawing, Outline, Rgb, View, at};
 use outfit::Outfit;
@@ -136,7 +136,9 @@ fn draw(index: usize, outfit: &Outfit, seed: u64, images: &Path) -> Result<Label
     figure::paint(&mut drawing, outfit, &mut rng);
     let file_name = format!("{:04}.jpg", index + 1);
     let rgb = drawing.picture(light(&mut rng));
-    write_jpeg(&images.join(&file_name), &rgb)?;
+    let photo = Photo { width_px: WIDTH_PX as u32, height_px: HEIGHT_PX as u32, rgb };
+    let path = images.join(&file_name);
+    std::fs::write(&path, picture::jpeg(&photo, JPEG_QUALITY)).map_err(Error::io("write", &path))?;
     let cut = superpixels::cut(&drawing.label_map(), WIDTH_PX, HEIGHT_PX, &mut rng);
     let annotation = Annotation {
         file_name,
@@ -180,12 +182,4 @@ fn light(rng: &mut ChaCha8Rng) -> impl Fn(usize, usize, Rgb) -> Rgb + use<> {
         let noise = (hash(x as i32 + phase, y as i32) - 0.5) * grain;
         [rgb[0] * fall * (1.0 + warm) + noise, rgb[1] * fall + noise, rgb[2] * fall * (1.0 - warm) + noise]
     }
-}
-
-fn write_jpeg(path: &Path, rgb: &[u8]) -> Result<()> {
-    let mut bytes = Vec::new();
-    JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
-        .encode(rgb, WIDTH_PX as u32, HEIGHT_PX as u32, image::ExtendedColorType::Rgb8)
-        .map_err(|cause| Error::io("encode", path)(std::io::Error::other(cause)))?;
-    std::fs::write(path, bytes).map_err(Error::io("write", path))
 }

@@ -119,8 +119,17 @@ impl Shown {
         Ok(Some(Self { table, photos, groups, metadata }))
     }
 
-    /// Writes the gallery of `run`; returns the number of photos in it and in total.
-    pub(super) fn write(self, run: &Run, stage: &mut Stage) -> Result<(usize, usize)> {
+    /// Records what became of the metadata; returns the number of photos in the gallery and in total.
+    pub(super) fn count(&self, stage: &mut Stage) -> (usize, usize) {
+        if let Some(metadata) = &self.metadata {
+            stage.count("photos_without_metadata", metadata.photos_without_row);
+            stage.count("metadata_without_photo", metadata.rows_without_photo);
+        }
+        (self.photos, self.table.len())
+    }
+
+    /// Writes the gallery of `run`.
+    pub(super) fn write(self, run: &Run, stage: &Stage) -> Result<()> {
         let Self { table, photos, groups, metadata } = self;
         let features = run.folder("features").expect("its table was read");
         let made = Summary::read(features)?;
@@ -128,10 +137,6 @@ impl Shown {
         let catalogue: PathBuf = made.config.setting("catalogue").unwrap_or_else(|| run.name.join("dataset"));
         let source = sheets::Source::new(features, catalogue, &made);
         let has_outlines = sheets::write(&table, photos, &source, stage)?;
-        if let Some(metadata) = &metadata {
-            stage.count("photos_without_metadata", metadata.photos_without_row);
-            stage.count("metadata_without_photo", metadata.rows_without_photo);
-        }
         let gallery = Gallery {
             thumbnail_px: THUMBNAIL_PX,
             sheet: SHEET,
@@ -146,8 +151,7 @@ impl Shown {
             metadata: metadata.iter().flat_map(|it| metadata::facets(it, photos)).collect(),
         };
         let json = serde_json::to_string(&gallery).map_err(|cause| Error::input("gallery.js", cause))?;
-        files::write(&stage.path("gallery.js"), format!("window.lookbook = {json};\n").as_bytes())?;
-        Ok((photos, table.len()))
+        files::write(&stage.path("gallery.js"), format!("window.lookbook = {json};\n").as_bytes())
     }
 }
 
