@@ -175,6 +175,26 @@ fn random_batch(spec: &Spec, size: usize) -> Batch {
     Batch { photos, labels, size }
 }
 
+/// Photos of waves of light with some grain, with the labels of bands across them: as in real photos, neighbouring pixels are
+/// much alike, and labels follow from what is seen.
+fn wavy_batch(spec: &Spec, size: usize) -> Batch {
+    let Batch { photos: mut grain, .. } = random_batch(spec, size);
+    let wave = |photo: usize, x: f32, y: f32| (5.0 * x + (3.0 + photo as f32) * y + photo as f32).sin();
+    let (rows, columns) = (spec.rows(), spec.columns());
+    for (at, value) in grain.iter_mut().enumerate() {
+        let (channel, x, y) = (at % 3, (at / 3) % columns, (at / 3 / columns) % rows);
+        let light = wave(at / 3 / columns / rows + channel, x as f32 / columns as f32, y as f32 / rows as f32);
+        *value = (127.0 + 110.0 * light) as u8 + *value % 16;
+    }
+    let (rows, columns) = (spec.map_rows(), spec.map_columns());
+    let labels = (0..size * rows * columns).map(|at| {
+        let (x, y) = (at % columns, at / columns % rows);
+        let light = wave(at / columns / rows, x as f32 / columns as f32, y as f32 / rows as f32);
+        ((light + 1.0) * 11.0) as u8
+    });
+    Batch { photos: grain, labels: labels.collect(), size }
+}
+
 fn photos_and_labels(spec: &Spec, Batch { photos, labels, size }: Batch) -> Vec<(&'static str, DynValue)> {
     let photos = Tensor::from_array(([size, spec.rows(), spec.columns(), 3], photos)).expect("a tensor");
     let labels = Tensor::from_array(([size, spec.map_rows(), spec.map_columns()], labels)).expect("a tensor");
@@ -325,14 +345,13 @@ fn gradients_of_parts_add_up_to_those_of_the_batch() {
 
 /// In half precision the gradient of every tensor points where that in single does, and is as long: whatever the loss,
 /// over a batch in parts, and for a whole photo, over which f16 cannot add up. ONNX Runtime computes most f16 operators
-/// in f32 on the CPU and leaves out casts between them: for f16 this checks types and scales, not its rounding. That of
-/// bf16 moves maps of noise to the other side of a `ReLU`, and their maxima to other pixels, here and there.
+/// in f32 on the CPU and leaves out casts between them: for f16 this checks types and scales, not its rounding.
 #[test]
 fn half_precision_learns_what_single_does() {
     if library().is_none() {
         return;
     }
-    for (dialect, bounds) in [(Dialect::Portable, [0.98, 0.1]), (Dialect::Native, [0.8, 0.3])] {
+    for (dialect, bounds) in [(Dialect::Portable, [0.98, 0.1]), (Dialect::Native, [0.95, 0.15])] {
         let engine = Engine::cpu(dialect, 2);
         if runtime::mixed_precision(dialect, engine) == Precision::F32 {
             crate::skip::skip("this processor has no AVX-512-BF16");
@@ -358,19 +377,19 @@ fn first_moment(spec: &Spec, engine: Engine, [size, micro_batch_size]: [usize; 2
     let mut step = TrainingStep::new(task, size, parameters::initial_state(spec, 2), 0, engine).expect("a session");
     let half = runtime::mixed_precision(step.backend().dialect, engine);
     assert_eq!(step.precision(), if mixed { half } else { Precision::F32 });
-    let learnt = step.run(random_batch(spec, size), Rates::plain(1e-3)).expect("it runs");
+    let learnt = step.run(wavy_batch(spec, size), Rates::plain(1e-3)).expect("it runs");
     let (name, moment) = step.state().expect("the state").swap_remove(1);
     assert_eq!(name, "first_moment");
     (learnt.loss, moment)
 }
 
 /// That the gradients of each tensor have at least this cosine and lengths that differ by at most this share, and those of
-/// all together a cosine of 0.97.
+/// all together a cosine of 0.99.
 fn same_direction(spec: &Spec, [mut single, mut half]: [&[f32]; 2], [least, share]: [f64; 2]) {
     let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     let cosine = |[a, b]: [&[f32]; 2]| product(a, b) / (product(a, a) * product(b, b)).sqrt();
     let of_all = cosine([single, half]);
-    assert!(of_all > 0.97, "{spec:?}: all: {of_all}");
+    assert!(of_all > 0.99, "{spec:?}: all: {of_all}");
     for parameter in parameters::parameters(spec) {
         let of_tensor = [&mut single, &mut half].map(|rest| rest.split_off(..parameter.len()).expect("it is there"));
         let (cosine, name) = (cosine(of_tensor), &parameter.name);
