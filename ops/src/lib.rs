@@ -31,6 +31,7 @@ mod product;
 pub mod quantised;
 mod simd;
 pub mod spread;
+pub mod squares;
 pub mod up;
 #[cfg_attr(not(all(target_arch = "x86_64", not(feature = "portable"))), path = "absent.rs")]
 mod x86;

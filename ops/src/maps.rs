@@ -118,6 +118,7 @@ pub(super) fn interleave<T: Copy>(maps: &[(&[T], usize)], to: &mut [T]) {
     for &(map, channels) in maps {
         // A few elements are moved faster than by a call of `memcpy` for each pixel.
         match channels {
+            6 => copy_pixels::<T, 6>(map, to, stride, offset),
             8 => copy_pixels::<T, 8>(map, to, stride, offset),
             16 => copy_pixels::<T, 16>(map, to, stride, offset),
             24 => copy_pixels::<T, 24>(map, to, stride, offset),

@@ -265,7 +265,6 @@ pub fn evaluation(dialect: Dialect, spec: &Spec) -> Vec<u8> {
     let [loss, bce, label_map] = evaluate(&mut builder, spec, [&photos, &labels], &by_name);
     builder.output("loss", &loss, FLOAT, &[]);
     builder.output("bce", &bce, FLOAT, &[]);
-    let label_map = spec.enlarge(&mut builder, &label_map);
     builder.output("label_map", &label_map, UINT8, &spec.label_map_dims());
     builder.finish("evaluation", "Losses and label maps of the U-Net for given weights.", &metadata(spec))
 }
@@ -283,7 +282,6 @@ pub fn label_maps(dialect: Dialect, precision: Precision, spec: &Spec, weights: 
         Dialect::Portable => portable::label(&mut builder, spec, &photos, &by_name),
         Dialect::Native => native::label(&mut builder, spec, &photos, &by_name, precision),
     };
-    let label_map = spec.enlarge(&mut builder, &label_map);
     builder.output("label_map", &label_map, UINT8, &spec.label_map_dims());
     builder.finish("label_maps", "U-Net for fashion parsing: photos to label maps.", &metadata(spec))
 }
@@ -296,7 +294,6 @@ pub fn label_maps_in_int8(spec: &Spec, weights: &[f32], ranges: &Ranges) -> Vec<
     let by_name = initializers(&mut builder, spec, weights, |it| int8::stays_wide(spec, it));
     let layers = int8::Int8::new(spec, weights, ranges);
     let label_map = native::label_in_int8(&mut builder, spec, &photos, &by_name, layers);
-    let label_map = spec.enlarge(&mut builder, &label_map);
     builder.output("label_map", &label_map, UINT8, &spec.label_map_dims());
     builder.finish("label_maps", "U-Net for fashion parsing in 8-bit integers: photos to label maps.", &metadata(spec))
 }
@@ -325,7 +322,6 @@ pub fn predict(spec: &Spec, weights: &[f32]) -> Vec<u8> {
     let photos = builder.input("photos", UINT8, &spec.photo_dims());
     let by_name = initializers(&mut builder, spec, weights, |_| true);
     let [label_map, probabilities] = portable::predict(&mut builder, spec, &photos, &by_name);
-    let label_map = spec.enlarge(&mut builder, &label_map);
     builder.output("label_map", &label_map, UINT8, &spec.label_map_dims());
     let [batch, rows, columns] = spec.label_dims();
     builder.output("probabilities", &probabilities, FLOAT, &[batch, Dim::Fixed(spec.maps()), rows, columns]);

@@ -173,8 +173,11 @@ pub(super) fn evaluate(
     let inputs = [features, weight, bias, labels];
     let outputs = builder.native("HeadEvaluation", &inputs, vec![photo(spec), softmax], 3);
     let [loss, bce, label_map] = <[Value; 3]>::try_from(outputs).expect("there are 3");
-    let label_map =
-        if spec.logit_scale > 1 { label_features(builder, spec, features, [weight, bias]) } else { label_map };
+    let label_map = if spec.logit_scale > 1 {
+        label_features(builder, spec, features, [weight, bias])
+    } else {
+        enlarge(builder, spec, label_map)
+    };
     [loss, bce, label_map]
 }
 
@@ -254,7 +257,24 @@ fn head_parameters(
 /// Label maps, from the head's input.
 fn label_features(builder: &mut Builder, spec: &Spec, features: &Value, [weight, bias]: [&Value; 2]) -> Value {
     let attributes = vec![photo(spec), Attribute::int("scale", spec.logit_scale as i64)];
-    builder.native("HeadLabels", &[features, weight, bias], attributes, 2).remove(0)
+    let label_map = builder.native("HeadLabels", &[features, weight, bias], attributes, 2).remove(0);
+    enlarge(builder, spec, label_map)
+}
+
+/// As [`Spec::gather`].
+fn gather(builder: &mut Builder, spec: &Spec, photos: &Value) -> Value {
+    if spec.stride == 1 {
+        return photos.clone();
+    }
+    builder.native("GatherSquares", &[photos], vec![], 1).remove(0)
+}
+
+/// As [`Spec::enlarge`].
+fn enlarge(builder: &mut Builder, spec: &Spec, label_map: Value) -> Value {
+    if spec.stride == 1 || spec.logit_scale > 1 {
+        return label_map;
+    }
+    builder.native("EnlargeLabels", &[&label_map], vec![], 1).remove(0)
 }
 
 /// Weights and moments after a step of Adam.
@@ -305,7 +325,7 @@ fn forward(
     [precision, of_last]: [Precision; 2],
     int8: Option<Int8<'_>>,
 ) -> Passed {
-    let photos = spec.gather(builder, photos);
+    let photos = gather(builder, spec, photos);
     let (levels, last) = (spec.channels.len(), int8::last_layer(spec));
     let normalised = parameters::statistics(spec).into_iter().collect();
     let (layers, statistics) = (Vec::new(), HashMap::new());

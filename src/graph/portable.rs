@@ -347,14 +347,15 @@ fn pixel_accuracy(builder: &mut Builder, spec: &Spec, logits: &Value, truth: &Tr
     builder.reduce("ReduceMean", &right, &[0, 1, 2, 3], false)
 }
 
-/// The category of the highest logit of each pixel, u8 `[batch, rows, columns]`, of enlarged logits if the spec asks for
-/// them.
+/// The category of the highest logit of each pixel, of enlarged logits if the spec asks for them, u8 `[batch, label map rows,
+/// label map columns]`.
 fn label_map(builder: &mut Builder, spec: &Spec, logits: &Value) -> Value {
     builder.scope("label_map");
     let logits = &spec.enlarge_logits(builder, logits);
     let attributes = vec![onnx::Attribute::int("axis", 1), onnx::Attribute::int("keepdims", 0)];
     let categories = builder.node("ArgMax", &[logits], attributes);
-    builder.cast(&categories, UINT8)
+    let categories = builder.cast(&categories, UINT8);
+    spec.enlarge(builder, &categories)
 }
 
 /// Adam as Keras applies it: w -= rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon). Takes and returns weights and

@@ -10,6 +10,7 @@ use lookbook_ops::maps::{Maps, Shape};
 use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
 use lookbook_ops::pointwise::{pointwise, pointwise_input_gradient, pointwise_weight_gradient};
 use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
+use lookbook_ops::squares::{enlarge_labels, gather_squares};
 use lookbook_ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
 use lookbook_ops::{Activation, Instructions, Mask, Photos, Rayon, Workers};
 use rand::{RngExt, SeedableRng};
@@ -1045,6 +1046,31 @@ pub(super) mod of_bf16 {
             for (found, expected) in floats(&found).iter().zip(&expected) {
                 assert!((found - expected).abs() <= 4e-3 * expected.abs().max(0.1), "{found}, not {expected}");
             }
+        }
+    }
+}
+
+#[test]
+fn squares_hold_their_pixels_and_labels_their_squares() {
+    let workers = Workers { instructions: crate::instructions()[0], spread: &Rayon };
+    for [batch, rows, columns] in SIZES {
+        let shape = Shape { batch, rows, columns, channels: 1 };
+        let twice = Shape { batch, rows: 2 * rows, columns: 2 * columns, channels: 3 };
+        let photos: Vec<u8> = (0..twice.len()).map(|at| (at * 37 % 251) as u8).collect();
+        let mut squares = vec![0; twice.len()];
+        gather_squares(workers, twice, &photos, &mut squares);
+        let labels = &photos[..shape.len()];
+        let mut enlarged = vec![0; 4 * shape.len()];
+        enlarge_labels(workers, shape, labels, &mut enlarged);
+        for pixel @ [photo, row, column] in pixels(twice) {
+            let square = [photo, row / 2, column / 2];
+            for channel in 0..3 {
+                let place = (row % 2 * 2 + column % 2) * 3 + channel;
+                let gathered = squares[index(shape.with_channels(12), square, place)];
+                assert_eq!(gathered, photos[index(twice, pixel, channel)], "{shape:?} {pixel:?}");
+            }
+            let label = enlarged[index(twice.with_channels(1), pixel, 0)];
+            assert_eq!(label, labels[index(shape, square, 0)], "{shape:?} {pixel:?}");
         }
     }
 }

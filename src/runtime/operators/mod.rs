@@ -29,6 +29,8 @@
 //! | `Int8UpConvolution`, `Int8WideUpConvolution` | maps u8, skip connection u8, weight i8 `[depth, out]`, scale `[4 out]`, bias `[16 out]` | maps, u8 or bf16 |
 //! | `Int8MaxPool` | maps u8 | maps u8 |
 //! | `Int8Narrow`, `Int8Wide` | maps bf16; maps u8 with the zero point 0 | maps u8; maps f32 |
+//! | `GatherSquares` | photos u8 `[batch, rows, columns, 3]` | squares of 2x2 pixels, u8 `[batch, rows / 2, columns / 2, 12]` |
+//! | `EnlargeLabels` | label map u8 | the same with four pixels for each, u8 `[batch, 2 rows, 2 columns]` |
 //! | `Adam` | gradient, weights, first and second moment, step, learning rate, optional factors of the learning rate and decays of the weights | weights, first and second moment |
 //!
 //! Maps are f32 `[batch, rows, columns, channels]`; the second maps of a convolution have channels of their own. The
@@ -70,6 +72,7 @@ use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadGradients, HeadLoss, LABEL_SCA
 use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
 use lookbook_ops::pointwise::{pointwise, pointwise_input_gradient, pointwise_weight_gradient};
 use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
+use lookbook_ops::squares::{enlarge_labels, gather_squares};
 use lookbook_ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
 use lookbook_ops::{Activation, Instructions, Maps, Mask, Photos, Shape, Spread, Workers};
 
@@ -138,7 +141,7 @@ impl Port {
     }
 }
 
-const OPERATORS: [Signature; 18] = [
+const OPERATORS: [Signature; 20] = [
     Signature { name: "Convolution", inputs: &[F32, F32, F32, Optional], outputs: &[F32], compute: convolve },
     Signature {
         name: "ConvolutionGradient",
@@ -225,6 +228,8 @@ const OPERATORS: [Signature; 18] = [
     },
     Signature { name: "HeadEvaluation", inputs: &[F32, F32, F32, U8], outputs: &[F32, F32, U8], compute: evaluate },
     Signature { name: "HeadLabels", inputs: &[F32; 3], outputs: &[U8, I32], compute: label },
+    Signature { name: "GatherSquares", inputs: &[U8], outputs: &[U8], compute: gather },
+    Signature { name: "EnlargeLabels", inputs: &[U8], outputs: &[U8], compute: enlarge },
     Signature {
         name: "Adam",
         inputs: &[F32, F32, F32, F32, F32, F32, Optional, Optional],
@@ -759,6 +764,27 @@ fn pool<E: PrimitiveTensorElementType>(
     even(shape)?;
     let mut output = call.output(0, dims(pooled_shape(shape)))?;
     kernel(call.workers, shape, elements(&maps)?, elements_mut(&mut output)?);
+    Ok(())
+}
+
+fn gather(call: &Call<'_>) -> ort::Result<()> {
+    let photos = call.input(0)?;
+    let shape = shape_of(&photos)?;
+    even(shape)?;
+    let mut squares = call.output(0, dims(pooled_shape(shape).with_channels(4 * shape.channels)))?;
+    gather_squares(call.workers, shape, elements(&photos)?, elements_mut(&mut squares)?);
+    Ok(())
+}
+
+fn enlarge(call: &Call<'_>) -> ort::Result<()> {
+    let labels = call.input(0)?;
+    let dims = dims_of(&labels);
+    let [batch @ (1..), rows @ (1..), columns @ (1..)] = dims[..] else {
+        return Err(ort::Error::new(format!("its label map has the shape {dims:?}, not [batch, rows, columns]")));
+    };
+    let mut enlarged = call.output(0, [batch, 2 * rows, 2 * columns])?;
+    let shape = Shape { batch, rows, columns, channels: 1 };
+    enlarge_labels(call.workers, shape, elements(&labels)?, elements_mut(&mut enlarged)?);
     Ok(())
 }
 
