@@ -1,7 +1,8 @@
 #!/bin/sh
-# Builds the Python wheel into dist/, from the program that cargo built: build.sh LOOKBOOK. It holds the program, its manual pages
-# and completions, the pretrained encoders and all licences, and depends on the package onnxruntime. CARGO names another cargo,
-# ARCH another processor, for which all is compiled once more (rustup target add $ARCH-unknown-linux-gnu).
+# Builds the Python wheel into dist/: build.sh LOOKBOOK. The program in it is compiled once more, for a small size (the profile
+# `dist`); LOOKBOOK is a built one, which prints the manual pages and completions. The wheel also holds the pretrained encoders
+# and all licences, and depends on the package onnxruntime. CARGO names another cargo, ARCH another processor (rustup target add
+# $ARCH-unknown-linux-gnu).
 set -eu
 lookbook=$1
 host=$(uname -m)
@@ -28,13 +29,12 @@ cp .encoder/*.safetensors .encoder/LICENSE "$share/lookbook/encoder/"
 .wheel/bin/python scripts/wheel/third_party.py "$arch-unknown-linux-gnu" >"$share/doc/lookbook/THIRD-PARTY-LICENSES.txt"
 
 if [ "$arch" = "$host" ]; then
-    # The same profile as `make build`, so that nothing but the program's own file is compiled and linked again.
     set -- -- -C linker="$PWD/scripts/wheel/cc.sh"
 else
     set -- --zig --target "$arch-unknown-linux-gnu"
 fi
 rm -f dist/lookbook-*-"${platform}_$arch".whl
-PATH=$PWD/.wheel/bin:$PATH .wheel/bin/maturin build --release --locked --compatibility "$platform" --out dist "$@"
+PATH=$PWD/.wheel/bin:$PATH .wheel/bin/maturin build --profile dist --locked --compatibility "$platform" --out dist "$@"
 wheel=$(echo dist/lookbook-*-"${platform}_$arch".whl)
 .wheel/bin/python scripts/wheel/check_tag.py "$wheel" "${platform}_$arch"
 echo "wheel: $wheel" >&2
