@@ -45,9 +45,14 @@ impl Spec {
         builder.reshape(&squares, &[0, rows, columns, 3 * stride * stride])
     }
 
-    /// Enlarges a label map from the size of the maps to that of the photos, if it was not made from enlarged logits.
+    /// Whether label maps have the size of the maps, and are enlarged to that of the photos.
+    pub(super) fn enlarges_labels(&self) -> bool {
+        self.stride > 1 && self.logit_scale == 1
+    }
+
+    /// Enlarges a label map from the size of the maps to that of the photos if [`Self::enlarges_labels`].
     pub(super) fn enlarge(&self, builder: &mut Builder, label_map: &Value) -> Value {
-        if self.stride == 1 || self.logit_scale > 1 {
+        if !self.enlarges_labels() {
             return label_map.clone();
         }
         builder.scope("label_map");

@@ -271,7 +271,7 @@ fn gather(builder: &mut Builder, spec: &Spec, photos: &Value) -> Value {
 
 /// As [`Spec::enlarge`].
 fn enlarge(builder: &mut Builder, spec: &Spec, label_map: Value) -> Value {
-    if spec.stride == 1 || spec.logit_scale > 1 {
+    if !spec.enlarges_labels() {
         return label_map;
     }
     builder.native("EnlargeLabels", &[&label_map], vec![], 1).remove(0)

@@ -178,10 +178,10 @@ fn random_batch(spec: &Spec, size: usize) -> Batch {
 /// Photos of waves of light with some grain, with the labels of bands across them: as in real photos, neighbouring pixels are
 /// much alike, and labels follow from what is seen.
 fn wavy_batch(spec: &Spec, size: usize) -> Batch {
-    let Batch { photos: mut grain, .. } = random_batch(spec, size);
+    let Batch { mut photos, .. } = random_batch(spec, size);
     let wave = |photo: usize, x: f32, y: f32| (5.0 * x + (3.0 + photo as f32) * y + photo as f32).sin();
     let (rows, columns) = (spec.rows(), spec.columns());
-    for (at, value) in grain.iter_mut().enumerate() {
+    for (at, value) in photos.iter_mut().enumerate() {
         let (channel, x, y) = (at % 3, (at / 3) % columns, (at / 3 / columns) % rows);
         let light = wave(at / 3 / columns / rows + channel, x as f32 / columns as f32, y as f32 / rows as f32);
         *value = (127.0 + 110.0 * light) as u8 + *value % 16;
@@ -192,7 +192,7 @@ fn wavy_batch(spec: &Spec, size: usize) -> Batch {
         let light = wave(at / columns / rows, x as f32 / columns as f32, y as f32 / rows as f32);
         ((light + 1.0) * 11.0) as u8
     });
-    Batch { photos: grain, labels: labels.collect(), size }
+    Batch { photos, labels: labels.collect(), size }
 }
 
 fn photos_and_labels(spec: &Spec, Batch { photos, labels, size }: Batch) -> Vec<(&'static str, DynValue)> {
