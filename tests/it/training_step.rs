@@ -178,20 +178,18 @@ fn random_batch(spec: &Spec, size: usize) -> Batch {
 /// Photos of waves of light with some grain, with the labels of bands across them: as in real photos, neighbouring pixels are
 /// much alike, and labels follow from what is seen.
 fn wavy_batch(spec: &Spec, size: usize) -> Batch {
+    let light = |pixel: usize, [rows, columns]: [usize; 2], channel: usize| {
+        let (x, y) = ((pixel % columns) as f32 / columns as f32, (pixel / columns % rows) as f32 / rows as f32);
+        let phase = (pixel / columns / rows + channel) as f32;
+        (5.0 * x + (3.0 + phase) * y + phase).sin()
+    };
     let Batch { mut photos, .. } = random_batch(spec, size);
-    let wave = |photo: usize, x: f32, y: f32| (5.0 * x + (3.0 + photo as f32) * y + photo as f32).sin();
-    let (rows, columns) = (spec.rows(), spec.columns());
+    let dims = [spec.rows(), spec.columns()];
     for (at, value) in photos.iter_mut().enumerate() {
-        let (channel, x, y) = (at % 3, (at / 3) % columns, (at / 3 / columns) % rows);
-        let light = wave(at / 3 / columns / rows + channel, x as f32 / columns as f32, y as f32 / rows as f32);
-        *value = (127.0 + 110.0 * light) as u8 + *value % 16;
+        *value = (127.0 + 110.0 * light(at / 3, dims, at % 3)) as u8 + *value % 16;
     }
-    let (rows, columns) = (spec.map_rows(), spec.map_columns());
-    let labels = (0..size * rows * columns).map(|at| {
-        let (x, y) = (at % columns, at / columns % rows);
-        let light = wave(at / columns / rows, x as f32 / columns as f32, y as f32 / rows as f32);
-        ((light + 1.0) * 11.0) as u8
-    });
+    let dims = [spec.map_rows(), spec.map_columns()];
+    let labels = (0..size * dims[0] * dims[1]).map(|pixel| ((light(pixel, dims, 0) + 1.0) * 11.0) as u8);
     Batch { photos, labels: labels.collect(), size }
 }
 
