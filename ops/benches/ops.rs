@@ -25,6 +25,7 @@ use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
 use lookbook_ops::pointwise::{pointwise, pointwise_input_gradient, pointwise_weight_gradient};
 use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
 use lookbook_ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
+use lookbook_ops::up_skip::{Composed, UpLayers, up_skip_convolution};
 use lookbook_ops::{Activation, Instructions, Maps, Mask, Photos, Rayon, Shape, Spread, Workers};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -347,6 +348,31 @@ fn up_convolutions(criterion: &mut Criterion) {
         layer.forward(group(criterion, "up_convolution"));
         layer.input_gradient(group(criterion, "up_convolution_input_gradient"));
         layer.weight_gradient(group(criterion, "up_convolution_weight_gradient"));
+    }
+}
+
+/// A transposed convolution and the one after it as one layer.
+fn up_skip_convolutions(criterion: &mut Criterion) {
+    for (number, up) in (1..CHANNELS.len()).map(|number| (number, Up::new(number))) {
+        let above = up_shape(up.shape, up.out);
+        let (skip, weight) = (random(above.len()), random(up.out * 2 * up.out * TAPS));
+        let layers = UpLayers { up_weight: &up.weight, up_bias: &up.bias, weight: &weight, bias: &up.bias };
+        let Composed { weights, bias } = layers.composed();
+        let mut output = vec![0.0; above.len()];
+        let (maps, parameters) = ([&up.input[..], &skip], [&weights[..], &bias]);
+        let mut run = || up_skip_convolution(workers(), up.shape, maps, parameters, black_box(&mut output));
+        run();
+        // Each pixel is multiplied by the weights of its phase.
+        let flop = Throughput::Elements(2 * (up.shape.pixels() * weights.len()) as u64);
+        let mut group = group(criterion, "up_skip_convolution");
+        group.throughput(flop).bench_function(format!("up{number}a"), |bencher| bencher.iter(&mut run));
+        let (mut middle, mut expected) = (vec![0.0; above.len()], vec![0.0; above.len()]);
+        up_convolution(workers(), up.shape, &up.input, [&up.weight, &up.bias], &mut middle);
+        let inputs = [Maps::Features(&middle), Maps::Features(&skip)];
+        convolution(workers(), above, &inputs, [&weight, &up.bias], Activation::Relu, &mut expected);
+        let largest = expected.iter().fold(1.0_f32, |largest, it| largest.max(it.abs()));
+        let off = output.iter().zip(&expected).fold(0.0_f32, |off, (found, it)| off.max((found - it).abs()));
+        assert!(f64::from(off / largest) <= TOLERANCE, "up{number}a is {off} off the two layers");
     }
 }
 
@@ -685,6 +711,7 @@ criterion_group!(
     benches,
     convolutions,
     up_convolutions,
+    up_skip_convolutions,
     pointwises,
     depthwises,
     max_pools,

@@ -4,7 +4,7 @@
 //! of the second follow those of the first. They are put together band by band, while they are padded.
 
 use super::activation::{Activation, Finish, Mask};
-use super::maps::{Band, Maps, Shape, cut, interleave, padded_row};
+use super::maps::{Band, Maps, Shape, Source, cut, interleave, padded_row};
 use super::product::{ColumnSums, OuterProduct, Pack, Packed, Places, RowProduct};
 use super::spread::{spread_items, with_scratch};
 use super::{Instructions, Workers};
@@ -243,8 +243,9 @@ impl<'a> Padded<'a> {
         finish: Finish<'_>,
         outputs: [&mut [f32]; 2],
     ) {
-        let rows = [0, 1, 2].map(|tap_row| self.row(row + tap_row));
         let (stride, run, pixels) = (self.shape.channels, 3 * self.shape.channels, self.shape.columns);
-        instructions.run(RowProduct { rows: &rows, stride, run, weights, bias, pixels, finish, outputs });
+        let sources = [0, 1, 2].map(|tap_row| Source { elements: self.row(row + tap_row), stride, run });
+        let bias = bias.into();
+        instructions.run(RowProduct { sources: &sources, weights, bias, pixels, finish, gap: 0, outputs });
     }
 }

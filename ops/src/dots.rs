@@ -2,6 +2,7 @@
 
 use super::Instructions;
 use super::activation::Finish;
+use super::maps::Source;
 use super::product::{Pack, Packed, Places, RowProduct};
 
 /// The number of vectors is filled up to a multiple of this.
@@ -56,13 +57,12 @@ impl Vectors {
         let mut products = vec![0.0; count * self.bias.len()];
         if count > 0 {
             self.instructions.run(RowProduct {
-                rows: &[others],
-                stride: self.dimensions,
-                run: self.dimensions,
+                sources: &[Source { elements: others, stride: self.dimensions, run: self.dimensions }],
                 weights: &self.packed,
-                bias: &self.bias,
+                bias: self.bias[..].into(),
                 pixels: count,
                 finish: Finish::PLAIN,
+                gap: 0,
                 outputs: [&mut products, &mut []],
             });
         }

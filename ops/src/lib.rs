@@ -33,6 +33,7 @@ mod simd;
 pub mod spread;
 pub mod squares;
 pub mod up;
+pub mod up_skip;
 #[cfg_attr(not(all(target_arch = "x86_64", not(feature = "portable"))), path = "absent.rs")]
 mod x86;
 

@@ -139,6 +139,78 @@ fn copy_pixels<T: Copy, const N: usize>(from: &[T], to: &mut [T], stride: usize,
     }
 }
 
+/// Copies pixels of photos, with `own` channels, to ones with `held`, the rest of which are zeros.
+pub(super) fn copy_photo<T: Copy + Default>(
+    [own, held]: [usize; 2],
+    pixels: &[u8],
+    to: &mut [T],
+    element: impl Fn(u8) -> T,
+) {
+    match [own, held] {
+        _ if own == held => to.iter_mut().zip(pixels).for_each(|(to, &byte)| *to = element(byte)),
+        [3, 4] => {
+            for (to, &[red, green, blue]) in to.as_chunks_mut::<4>().0.iter_mut().zip(pixels.as_chunks::<3>().0) {
+                *to = [element(red), element(green), element(blue), T::default()];
+            }
+        }
+        _ => {
+            for (to, pixel) in to.chunks_exact_mut(held).zip(pixels.chunks_exact(own)) {
+                to.fill(T::default());
+                to.iter_mut().zip(pixel).for_each(|(to, &byte)| *to = element(byte));
+            }
+        }
+    }
+}
+
+/// A row that a product reads: a pixel reads `run` elements, and the next one starts `stride` further on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source<'a, T> {
+    pub(super) elements: &'a [T],
+    pub(super) stride: usize,
+    pub(super) run: usize,
+}
+
+impl<T> Source<'_, T> {
+    /// Whether so many pixels, at least one, are in the row.
+    pub(super) fn holds(&self, pixels: usize) -> bool {
+        pixels > 0 && self.elements.len() >= (pixels - 1) * self.stride + self.run
+    }
+}
+
+/// What is added to the sums of each pixel of a row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bias<'a> {
+    /// `[outputs]`.
+    pub(super) all: &'a [f32],
+    /// A pixel that has another one.
+    pub(super) other: Option<(usize, &'a [f32])>,
+}
+
+impl<'a> From<&'a [f32]> for Bias<'a> {
+    fn from(all: &'a [f32]) -> Self {
+        Self { all, other: None }
+    }
+}
+
+impl<'a> Bias<'a> {
+    /// Whether there is one for each of so many outputs.
+    pub(super) fn fits(&self, outputs: usize) -> bool {
+        self.all.len() == outputs && self.other.is_none_or(|(_, it)| it.len() == outputs)
+    }
+
+    /// Those of the outputs from one on.
+    pub(super) fn from(self, first: usize) -> Self {
+        Self { all: &self.all[first..], other: self.other.map(|(pixel, it)| (pixel, &it[first..])) }
+    }
+
+    /// The other one and its pixel's place among `count` from `start` on, if it is one of them.
+    #[inline(always)]
+    pub(super) fn other_of(&self, start: usize, count: usize) -> Option<(usize, &'a [f32])> {
+        let (pixel, own) = self.other?;
+        Some((pixel.checked_sub(start).filter(|&at| at < count)?, own))
+    }
+}
+
 /// Rows processed at once: 8 rows and the two around them take 128 KB at every level of the network, which fits a
 /// core's second-level cache.
 const BAND_ROWS: usize = 8;

@@ -4,7 +4,7 @@
 
 use super::Workers;
 use super::activation::{Activation, Finish, Mask};
-use super::maps::{Band, Shape, cut};
+use super::maps::{Band, Shape, Source, cut};
 use super::product::{ColumnSums, OuterProduct, Pack, Packed, Places, RowProduct};
 use super::spread::spread_items;
 
@@ -78,13 +78,12 @@ fn product(
         for (at, (maps, output)) in maps.zip(part.chunks_mut(chunk * out)).enumerate() {
             let places = at * chunk * out..at * chunk * out + output.len();
             instructions.run(RowProduct {
-                rows: &[maps],
-                stride: channels,
-                run: channels,
+                sources: &[Source { elements: maps, stride: channels, run: channels }],
                 weights: &weights,
-                bias,
+                bias: bias.into(),
                 pixels: output.len() / out,
                 finish: finish.map(|it| &it[places.clone()]),
+                gap: 0,
                 outputs: [output, &mut []],
             });
         }

@@ -8,6 +8,7 @@
 //! - [`OuterProduct`]: the sum over pixels of input times output gradient: gradients of weights.
 
 use super::activation::Finish;
+use super::maps::{Bias, Source};
 use super::simd::{Job, Simd, Vector};
 
 /// A matrix of weights in the order in which [`RowProduct`] reads it: one tile of columns after another.
@@ -15,7 +16,8 @@ use super::simd::{Job, Simd, Vector};
 pub(super) struct Packed {
     weights: Vec<f32>,
     depth: usize,
-    outputs: usize,
+    /// Columns of each of the two outputs.
+    outputs: [usize; 2],
     /// Columns of each tile.
     widths: Vec<usize>,
 }
@@ -58,9 +60,8 @@ impl Job for Pack<'_> {
     fn run<S: Simd>(self, _: S) -> Packed {
         let Self { tensor, places: Places { rows, columns }, first_output } = self;
         // A tile must not straddle the two outputs.
-        let (first, second) = columns.split_at(first_output);
-        let [first, second] = [first, second].map(|it| tile_widths(S::IS_512, it.len()));
-        let widths: Vec<usize> = first.chain(second).collect();
+        let outputs = [first_output, columns.len() - first_output];
+        let widths: Vec<usize> = outputs.into_iter().flat_map(|it| tile_widths(S::IS_512, it)).collect();
         let mut weights = Vec::with_capacity(rows.len() * columns.len());
         let mut tiles = &columns[..];
         for &width in &widths {
@@ -70,7 +71,7 @@ impl Job for Pack<'_> {
                 weights.extend(tile.iter().map(|column| tensor[row + column]));
             }
         }
-        Packed { weights, depth: rows.len(), outputs: columns.len(), widths }
+        Packed { weights, depth: rows.len(), outputs, widths }
     }
 }
 
@@ -85,20 +86,17 @@ pub(super) fn tile_widths(is_512: bool, mut columns: usize) -> impl Iterator<Ite
 }
 
 /// For each pixel p of a row and each column n of the weights,
-/// `output[p * output_stride + n] = finish(bias[n] + sum over k of input(p, k) * weights(k, n))`, where input(p, ..) is
-/// the concatenation of `row[p * stride..][..run]` over all `rows`.
+/// `output[p * (width + gap) + n] = finish(bias(p, n) + sum over k of input(p, k) * weights(k, n))`, where input(p, ..) are
+/// the elements that pixel p reads from all sources, one after the other.
 pub(super) struct RowProduct<'a> {
-    pub(super) rows: &'a [&'a [f32]],
-    /// Numbers from one pixel to the next.
-    pub(super) stride: usize,
-    /// Numbers read per pixel from each row.
-    pub(super) run: usize,
+    pub(super) sources: &'a [Source<'a, f32>],
     pub(super) weights: &'a Packed,
-    /// Bias, `[outputs]`.
-    pub(super) bias: &'a [f32],
+    pub(super) bias: Bias<'a>,
     pub(super) pixels: usize,
     pub(super) finish: Finish<'a>,
-    /// The outputs, `[pixels, part]` each, that share the columns: two if two maps were read as one.
+    /// Elements between the outputs of a pixel and those of the next.
+    pub(super) gap: usize,
+    /// The outputs that share the columns: two if two maps were read as one.
     pub(super) outputs: [&'a mut [f32]; 2],
 }
 
@@ -107,12 +105,14 @@ impl Job for RowProduct<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { weights, pixels, .. } = self;
-        assert_eq!(weights.depth, self.rows.len() * self.run);
-        assert_eq!(weights.outputs, self.bias.len());
-        assert!(pixels > 0 && self.rows.iter().all(|row| row.len() >= (pixels - 1) * self.stride + self.run));
-        let widths = [0, 1].map(|part| self.outputs[part].len() / pixels);
-        assert_eq!(widths[0] + widths[1], weights.outputs);
+        let Self { sources, weights, pixels, .. } = self;
+        assert_eq!(weights.depth, sources.iter().map(|it| it.run).sum::<usize>());
+        assert!(sources.iter().all(|it| it.holds(pixels)));
+        let widths = weights.outputs;
+        assert!(self.bias.fits(widths[0] + widths[1]));
+        assert!(widths[1] == 0 || self.gap == 0);
+        assert_eq!(self.outputs[0].len() + self.gap, pixels * (widths[0] + self.gap));
+        assert_eq!(self.outputs[1].len(), pixels * widths[1]);
         assert!(self.finish.is_bare() || widths[1] == 0 && self.finish.fits(self.outputs[0].len()));
         let (mut first, mut rest) = (0, &weights.weights[..]);
         for &width in &weights.widths {
@@ -121,13 +121,11 @@ impl Job for RowProduct<'_> {
             let part = usize::from(first >= widths[0]);
             let column = first - part * widths[0];
             let tile = Tile {
-                rows: self.rows,
-                stride: self.stride,
-                run: self.run,
+                sources,
                 weights: tile,
-                bias: &self.bias[first..first + width],
+                bias: self.bias.from(first),
                 pixels,
-                output_stride: widths[part],
+                output_stride: widths[part] + self.gap,
                 finish: self.finish.map(|it| &it[column..]),
             };
             first += width;
@@ -135,12 +133,12 @@ impl Job for RowProduct<'_> {
             // and 25.
             let output = &mut self.outputs[part][column..];
             match (S::IS_512, width) {
-                (true, 64) => tile.any_stride::<S::Wide, 4, 5>(simd.wide(), output),
-                (true, 32) => tile.any_stride::<S::Wide, 2, 10>(simd.wide(), output),
-                (true, 16) => tile.any_stride::<S::Wide, 1, 20>(simd.wide(), output),
-                (true, _) => tile.any_stride::<S::Eight, 1, 20>(simd.eight(), output),
-                (false, 16) => tile.any_stride::<S::Eight, 2, 5>(simd.eight(), output),
-                (false, _) => tile.any_stride::<S::Eight, 1, 10>(simd.eight(), output),
+                (true, 64) => tile.blocks::<S::Wide, 4, 5>(simd.wide(), output),
+                (true, 32) => tile.blocks::<S::Wide, 2, 10>(simd.wide(), output),
+                (true, 16) => tile.blocks::<S::Wide, 1, 20>(simd.wide(), output),
+                (true, _) => tile.blocks::<S::Eight, 1, 20>(simd.eight(), output),
+                (false, 16) => tile.blocks::<S::Eight, 2, 5>(simd.eight(), output),
+                (false, _) => tile.blocks::<S::Eight, 1, 10>(simd.eight(), output),
             }
         }
     }
@@ -148,76 +146,57 @@ impl Job for RowProduct<'_> {
 
 /// A tile of `N` vectors of columns.
 struct Tile<'a> {
-    rows: &'a [&'a [f32]],
-    stride: usize,
-    run: usize,
+    sources: &'a [Source<'a, f32>],
     weights: &'a [f32],
-    bias: &'a [f32],
+    bias: Bias<'a>,
     pixels: usize,
     output_stride: usize,
     finish: Finish<'a>,
 }
 
 impl Tile<'_> {
-    /// With a constant stride, the `P` pixels of a block are fixed offsets from one address.
-    #[inline(always)]
-    fn any_stride<V: Vector, const N: usize, const P: usize>(&self, token: V::Token, output: &mut [f32]) {
-        if self.pixels < P {
-            return self.blocks::<V, N, 1, 0>(token, output);
-        }
-        match self.stride {
-            8 => self.blocks::<V, N, P, 8>(token, output),
-            16 => self.blocks::<V, N, P, 16>(token, output),
-            32 => self.blocks::<V, N, P, 32>(token, output),
-            64 => self.blocks::<V, N, P, 64>(token, output),
-            128 => self.blocks::<V, N, P, 128>(token, output),
-            _ => self.blocks::<V, N, P, 0>(token, output),
-        }
-    }
-
     /// Blocks of `P` pixels; the last one overlaps the previous one if the row is not a multiple of `P`.
     #[inline(always)]
-    fn blocks<V: Vector, const N: usize, const P: usize, const STRIDE: usize>(
-        &self,
-        token: V::Token,
-        output: &mut [f32],
-    ) {
+    fn blocks<V: Vector, const N: usize, const P: usize>(&self, token: V::Token, output: &mut [f32]) {
+        if self.pixels < P {
+            for pixel in 0..self.pixels {
+                // SAFETY: the pixel is in the row.
+                unsafe { self.block::<V, N, 1>(token, pixel, output) }
+            }
+            return;
+        }
         for start in (0..self.pixels).step_by(P) {
             let start = start.min(self.pixels - P);
             // SAFETY: all P pixels from `start` on are in the row.
-            unsafe { self.block::<V, N, P, STRIDE>(token, start, output) }
+            unsafe { self.block::<V, N, P>(token, start, output) }
         }
     }
 
     /// # Safety
     /// `start + P <= pixels`; everything else was checked by [`RowProduct::run`].
     #[inline(always)]
-    unsafe fn block<V: Vector, const N: usize, const P: usize, const STRIDE: usize>(
+    unsafe fn block<V: Vector, const N: usize, const P: usize>(
         &self,
         token: V::Token,
         start: usize,
         output: &mut [f32],
     ) {
-        let stride = if STRIDE == 0 { self.stride } else { STRIDE };
-        let bias: [V; N] = std::array::from_fn(|n| V::of(token, &self.bias[n * V::LANES..]));
-        let mut sums = [bias; P];
+        let mut sums = first_sums::<V, N, P>(token, self.bias, start);
         let mut weights = self.weights.as_ptr();
-        for row in self.rows {
-            // SAFETY: pixel start + P - 1 reads up to (pixels - 1) * stride + run, which is within the row; the weights
-            // are rows.len() * run vectors of the tile's width.
+        for source in self.sources {
+            // SAFETY: pixel start + P - 1 reads up to (pixels - 1) * stride + run, which is within the row; the weights of all
+            // sources are depth vectors of the tile's width.
             unsafe {
-                let mut input = row.as_ptr().add(start * stride);
-                for _ in 0..self.run {
-                    let weight: [V; N] = std::array::from_fn(|n| V::load(token, weights.add(n * V::LANES)));
-                    for (p, sums) in sums.iter_mut().enumerate() {
-                        let input = V::splat(token, *input.add(p * stride));
-                        for (sum, weight) in sums.iter_mut().zip(weight) {
-                            *sum = input.times_plus(weight, *sum);
-                        }
-                    }
-                    weights = weights.add(N * V::LANES);
-                    input = input.add(1);
-                }
+                let input = source.elements.as_ptr().add(start * source.stride);
+                // With a constant stride the pixels are fixed offsets from one address.
+                weights = match source.stride {
+                    8 => add_products::<V, N, P, 8>(token, &mut sums, input, source, weights),
+                    16 => add_products::<V, N, P, 16>(token, &mut sums, input, source, weights),
+                    32 => add_products::<V, N, P, 32>(token, &mut sums, input, source, weights),
+                    64 => add_products::<V, N, P, 64>(token, &mut sums, input, source, weights),
+                    128 => add_products::<V, N, P, 128>(token, &mut sums, input, source, weights),
+                    _ => add_products::<V, N, P, 0>(token, &mut sums, input, source, weights),
+                };
             }
         }
         for (p, sums) in sums.into_iter().enumerate() {
@@ -227,6 +206,60 @@ impl Tile<'_> {
             }
         }
     }
+}
+
+/// The sums of `P` pixels from `start` on before anything is added to the bias.
+#[inline(always)]
+pub(super) fn first_sums<V: Vector, const N: usize, const P: usize>(
+    token: V::Token,
+    bias: Bias<'_>,
+    start: usize,
+) -> [[V; N]; P] {
+    let mut sums = [vectors(token, bias.all); P];
+    if let Some((pixel, other)) = bias.other_of(start, P) {
+        let other = vectors(token, other);
+        for (p, sums) in sums.iter_mut().enumerate() {
+            if p == pixel {
+                *sums = other;
+            }
+        }
+    }
+    sums
+}
+
+#[inline(always)]
+fn vectors<V: Vector, const N: usize>(token: V::Token, from: &[f32]) -> [V; N] {
+    std::array::from_fn(|n| V::of(token, &from[n * V::LANES..]))
+}
+
+/// Adds what `P` pixels read from a source, the first of them at `input`, times weights; returns where the weights go on.
+///
+/// # Safety
+/// The elements of all pixels and their weights can be read.
+#[inline(always)]
+unsafe fn add_products<V: Vector, const N: usize, const P: usize, const STRIDE: usize>(
+    token: V::Token,
+    sums: &mut [[V; N]; P],
+    mut input: *const f32,
+    source: &Source<'_, f32>,
+    mut weights: *const f32,
+) -> *const f32 {
+    let stride = if STRIDE == 0 { source.stride } else { STRIDE };
+    for _ in 0..source.run {
+        // SAFETY: guaranteed by the caller.
+        unsafe {
+            let weight: [V; N] = std::array::from_fn(|n| V::load(token, weights.add(n * V::LANES)));
+            for (p, sums) in sums.iter_mut().enumerate() {
+                let input = V::splat(token, *input.add(p * stride));
+                for (sum, weight) in sums.iter_mut().zip(weight) {
+                    *sum = input.times_plus(weight, *sum);
+                }
+            }
+            weights = weights.add(N * V::LANES);
+            input = input.add(1);
+        }
+    }
+    weights
 }
 
 /// `sums[k * columns + n] += sum over pixels p of left(p, k) * right(p, n)` for several pairs of rows, where left(p,

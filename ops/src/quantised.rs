@@ -6,7 +6,9 @@
 //! <https://arxiv.org/abs/1712.05877>, but symmetric weights per channel). As the weights carry the input's step, each of its
 //! channels may have one of its own. What the zero points add to a sum is a constant, which is taken off in the bias.
 
+use crate::convolution::TAPS;
 use crate::product::tile_widths;
+use crate::up_skip::{Composed, EDGES, PHASES, UpLayers};
 
 /// Channels that an instruction multiplies and adds at once.
 pub const QUAD: usize = 4;
@@ -32,15 +34,6 @@ impl Weights {
         }
     }
 }
-
-/// Taps of a 3x3 kernel.
-const TAPS: usize = 9;
-
-/// Pixels that come of one by a transposed convolution with a 2x2 kernel.
-pub const PHASES: usize = 4;
-
-/// Biases of such a pixel: whether its row and its column are at an edge of the maps.
-pub const EDGES: usize = 4;
 
 /// The numbers that a map takes, by channel.
 #[derive(Debug, Clone, PartialEq)]
@@ -253,84 +246,24 @@ impl Part<'_> {
     }
 }
 
-/// A transposed convolution and the 3x3 convolution over its output and a skip connection.
-#[derive(Debug, Clone, Copy)]
-pub struct UpLayers<'a> {
-    /// `[below, middle, 2, 2]`.
-    pub up_weight: &'a [f32],
-    /// `[middle]`.
-    pub up_bias: &'a [f32],
-    /// `[out, middle + skip, 3, 3]`.
-    pub weight: &'a [f32],
-    /// `[out]`.
-    pub bias: &'a [f32],
-}
-
 /// The two layers as one, of maps below and those of the skip connection with their steps; as [`quantise_convolution`].
 #[must_use]
 pub fn quantise_up(layers: UpLayers<'_>, [below, skip]: [&Steps; 2], output: &Steps, how: Weights) -> QuantisedLayer {
-    let UpLayers { up_bias, weight, .. } = layers;
-    let (of_below, all) = (below.step.len(), up_bias.len() + skip.step.len());
     let parts = [Part { taps: 4, of: below }, Part { taps: TAPS, of: skip }];
+    let out = output.step.len();
+    let Composed { weights: composed, bias } = layers.composed();
     let mut layer = QuantisedLayer { weights: Vec::new(), scale: Vec::new(), bias: Vec::new() };
-    for phase in 0..PHASES {
-        let composed = layers.composed(phase, of_below);
-        let element = |map: usize, tap: usize, channel: usize, column: usize| match map {
-            0 => composed[tap][column * of_below + channel],
-            _ => weight[(column * all + up_bias.len() + channel) * TAPS + tap],
+    for (matrix, bias) in composed.chunks_exact(composed.len() / PHASES).zip(bias.chunks_exact(EDGES * out)) {
+        let first_of = [0, 4 * below.step.len()];
+        let element = |map: usize, tap: usize, channel: usize, column: usize| {
+            matrix[(first_of[map] + tap * parts[map].of.step.len() + channel) * out + column]
         };
         let Matrix { weights, scale, offset } = Matrix::new(&parts, element, output, how);
-        for at_edge in [[false, false], [false, true], [true, false], [true, true]] {
-            layer.bias.extend(biases(&layers.composed_bias(phase, at_edge), &offset, output));
-        }
+        layer.bias.extend(bias.chunks_exact(out).flat_map(|bias| biases(bias, &offset, output)));
         layer.weights.extend(weights);
         layer.scale.extend(scale);
     }
     layer
-}
-
-impl UpLayers<'_> {
-    /// The kernels by which pixels of a phase read the 2x2 pixels below, `[2, 2]` of `[out, below]`.
-    fn composed(&self, phase: usize, below: usize) -> [Vec<f32>; 4] {
-        let Self { up_weight, up_bias, weight, bias } = *self;
-        let (middle, all) = (up_bias.len(), weight.len() / bias.len() / TAPS);
-        let mut kernels = [(); 4].map(|()| vec![0.0; bias.len() * below]);
-        for tap in 0..TAPS {
-            let [row, column] = [(phase / 2, tap / 3), (phase % 2, tap % 3)].map(|(of_phase, tap)| {
-                // The tap reads a row above, at or below the pixel's own, which comes of the row below at half its number.
-                let moved = of_phase + tap + 1;
-                (moved / 2 - of_phase, moved % 2)
-            });
-            let corner = row.1 * 2 + column.1;
-            let up: Vec<f32> =
-                (0..middle * below).map(|at| up_weight[(at % below * middle + at / below) * 4 + corner]).collect();
-            let kernel = &mut kernels[row.0 * 2 + column.0];
-            for (out, sums) in kernel.chunks_exact_mut(below).enumerate() {
-                for (channel, up) in up.chunks_exact(below).enumerate() {
-                    let factor = weight[(out * all + channel) * TAPS + tap];
-                    sums.iter_mut().zip(up).for_each(|(sum, up)| *sum += factor * up);
-                }
-            }
-        }
-        kernels
-    }
-
-    /// The bias of pixels of a phase: beyond an edge there is none of the transposed convolution.
-    fn composed_bias(&self, phase: usize, at_edge: [bool; 2]) -> Vec<f32> {
-        let Self { up_bias, weight, bias, .. } = *self;
-        let all = weight.len() / bias.len() / TAPS;
-        let is_beyond = |tap: usize, of_phase: usize, at_edge: bool| at_edge && tap == 2 * of_phase;
-        let taps: Vec<usize> = (0..TAPS)
-            .filter(|tap| !is_beyond(tap / 3, phase / 2, at_edge[0]) && !is_beyond(tap % 3, phase % 2, at_edge[1]))
-            .collect();
-        let of_taps = |out: usize, channel: usize| -> f32 {
-            taps.iter().map(|tap| weight[(out * all + channel) * TAPS + tap]).sum()
-        };
-        let of_up = |out: usize| -> f32 {
-            up_bias.iter().enumerate().map(|(channel, bias)| bias * of_taps(out, channel)).sum()
-        };
-        bias.iter().enumerate().map(|(out, bias)| bias + of_up(out)).collect()
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use super::Workers;
 use super::activation::{Finish, Mask};
-use super::maps::{Band, Shape, cut};
+use super::maps::{Band, Shape, Source, cut};
 use super::product::{ColumnSums, OuterProduct, Pack, Places, RowProduct};
 use super::spread::spread_items;
 
@@ -41,13 +41,12 @@ pub fn up_convolution(
         for (input, outputs) in rows.zip(part.chunks_exact_mut(4 * shape.columns * out)) {
             for (weights, output) in packed.iter().zip(outputs.chunks_exact_mut(2 * shape.columns * out)) {
                 instructions.run(RowProduct {
-                    rows: &[input],
-                    stride: channels,
-                    run: channels,
+                    sources: &[Source { elements: input, stride: channels, run: channels }],
                     weights,
-                    bias: &bias,
+                    bias: bias[..].into(),
                     pixels: shape.columns,
                     finish: Finish::PLAIN,
+                    gap: 0,
                     outputs: [output, &mut []],
                 });
             }
@@ -86,13 +85,12 @@ pub fn up_convolution_input_gradient(
         for (row, (gradient, input)) in gradients.zip(part.chunks_exact_mut(shape.row_len())).enumerate() {
             let (upper, lower) = gradient.split_at(gradient.len() / 2);
             instructions.run(RowProduct {
-                rows: &[upper, lower],
-                stride: 2 * out,
-                run: 2 * out,
+                sources: &[upper, lower].map(|elements| Source { elements, stride: 2 * out, run: 2 * out }),
                 weights: &packed,
-                bias: &no_bias,
+                bias: no_bias[..].into(),
                 pixels: shape.columns,
                 finish: finish.map(|it| &it[row * shape.row_len()..][..shape.row_len()]),
+                gap: 0,
                 outputs: [input, &mut []],
             });
         }

@@ -5,7 +5,7 @@
 //! needs are differentiable: each of them records a step on the tape, and [`Builder::gradients`] walks the tape
 //! backwards (reverse-mode differentiation; Griewank and Walther, "Evaluating Derivatives", 2008).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 
@@ -441,8 +441,8 @@ impl Builder {
         gradients.of
     }
 
-    fn values_that_depend_on(&self, weights: &[Value]) -> std::collections::HashSet<Value> {
-        let mut needed: std::collections::HashSet<Value> = weights.iter().cloned().collect();
+    fn values_that_depend_on(&self, weights: &[Value]) -> HashSet<Value> {
+        let mut needed: HashSet<Value> = weights.iter().cloned().collect();
         for step in &self.tape {
             let (inputs, y) = match step {
                 Step::Convolution { x, weight, bias, y, .. }
@@ -695,10 +695,12 @@ impl Builder {
         self.reduce("ReduceMean", &product, &[0], false)
     }
 
-    /// The finished file.
+    /// The finished file, without tensors that nothing reads.
     #[must_use]
     pub fn finish(mut self, name: &str, doc: &str, metadata: &[(&str, String)]) -> Vec<u8> {
         name.clone_into(&mut self.graph.name);
+        let used: HashSet<&String> = self.graph.node.iter().flat_map(|it| &it.input).collect();
+        self.graph.initializer.retain(|it| used.contains(&it.name));
         let mut operator_sets = vec![OperatorSetId { domain: String::new(), version: OPSET_VERSION }];
         if self.graph.node.iter().any(|node| node.domain == DOMAIN) {
             operator_sets.push(OperatorSetId { domain: DOMAIN.to_owned(), version: 1 });
@@ -720,7 +722,7 @@ impl Builder {
 /// Gradients found so far in the backward pass.
 struct Gradients {
     of: HashMap<Value, Value>,
-    needed: std::collections::HashSet<Value>,
+    needed: HashSet<Value>,
 }
 
 impl Gradients {

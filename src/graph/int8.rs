@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 pub use lookbook_ops::quantised::MapRange;
-use lookbook_ops::quantised::{QuantisedLayer, Steps, UpLayers, Weights, quantise_convolution, quantise_up};
+use lookbook_ops::quantised::{QuantisedLayer, Steps, Weights, quantise_convolution, quantise_up};
 
 use super::builder::{Builder, Value};
 use super::encoder::{self, STEM};
@@ -70,14 +70,8 @@ pub(super) struct Int8<'a> {
 }
 
 impl<'a> Int8<'a> {
-    pub(super) fn new(spec: &'a Spec, mut weights: &'a [f32], ranges: &'a Ranges) -> Self {
-        let mut tensors = HashMap::new();
-        for parameter in parameters::parameters(spec) {
-            let (own, rest) = weights.split_at(parameter.len());
-            tensors.insert(parameter.name, own);
-            weights = rest;
-        }
-        Self { spec, ranges, tensors, maps: HashMap::new() }
+    pub(super) fn new(spec: &'a Spec, weights: &'a [f32], ranges: &'a Ranges) -> Self {
+        Self { spec, ranges, tensors: parameters::by_name(spec, weights), maps: HashMap::new() }
     }
 
     fn tensors(&self, layer: &str) -> [&'a [f32]; 2] {
@@ -169,18 +163,21 @@ impl Int8<'_> {
         let name = format!("up{level}a");
         builder.scope(&name);
         let [(maps, below), (skip, beside)] = maps_and_skip.map(|(it, layer)| self.narrowed(builder, it, layer));
-        let ([up_weight, up_bias], [weight, bias]) = (self.tensors(&format!("up{level}t")), self.tensors(&name));
+        let layers = parameters::up_layers(&self.tensors, level);
         let is_wide = stays_wide(self.spec, &format!("up{level}b"));
         // What goes into the last layer is what labels depend on most: its weights are fine, too.
-        let (steps, how) =
-            if is_wide { (Steps::ones(bias.len()), Weights::Fine) } else { (self.steps(&name), Weights::Coarse) };
-        let layer = quantise_up(UpLayers { up_weight, up_bias, weight, bias }, [&below, &beside], &steps, how);
-        let [weight, scale, bias] = parameters_of(builder, &layer, bias.len());
+        let (steps, how) = if is_wide {
+            (Steps::ones(layers.bias.len()), Weights::Fine)
+        } else {
+            (self.steps(&name), Weights::Coarse)
+        };
+        let layer = quantise_up(layers, [&below, &beside], &steps, how);
+        let [weight, scale, bias] = parameters_of(builder, &layer, layers.bias.len());
         let (inputs, attributes) = ([&maps, &skip, &weight, &scale, &bias], vec![zeros(&[&below, &beside])]);
         if is_wide {
-            return builder.native("Int8WideUpConvolution", &inputs, attributes, 1).remove(0);
+            return builder.native("Int8WideUpSkipConvolution", &inputs, attributes, 1).remove(0);
         }
-        self.node(builder, "Int8UpConvolution", &inputs, (attributes, steps))
+        self.node(builder, "Int8UpSkipConvolution", &inputs, (attributes, steps))
     }
 
     /// u8 maps as f32.

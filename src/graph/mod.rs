@@ -44,6 +44,7 @@ mod unet;
 
 use builder::{Builder, Dim, Value};
 pub use int8::{MapRange, Ranges, quantised_maps};
+use native::Constants;
 use onnx::{FLOAT, UINT8};
 pub use spec::{
     ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, AVERAGE, AVERAGE_RATE, Descent, Dialect, GRADIENT, Loss, LossWeights,
@@ -277,10 +278,13 @@ pub fn label_maps(dialect: Dialect, precision: Precision, spec: &Spec, weights: 
     assert!(precision != Precision::Int8, "8-bit integers need ranges");
     let mut builder = Builder::default();
     let photos = builder.input("photos", UINT8, &spec.photo_dims());
-    let by_name = initializers(&mut builder, spec, weights, |_| true);
+    let by_name = initializers(&mut builder, spec, weights);
     let label_map = match dialect {
         Dialect::Portable => portable::label(&mut builder, spec, &photos, &by_name),
-        Dialect::Native => native::label(&mut builder, spec, &photos, &by_name, precision),
+        Dialect::Native => {
+            let constants = Constants::Tensors(parameters::by_name(spec, weights));
+            native::label(&mut builder, spec, &photos, &by_name, (precision, constants))
+        }
     };
     builder.output("label_map", &label_map, UINT8, &spec.label_map_dims());
     builder.finish("label_maps", "U-Net for fashion parsing: photos to label maps.", &metadata(spec))
@@ -291,9 +295,9 @@ pub fn label_maps(dialect: Dialect, precision: Precision, spec: &Spec, weights: 
 pub fn label_maps_in_int8(spec: &Spec, weights: &[f32], ranges: &Ranges) -> Vec<u8> {
     let mut builder = Builder::default();
     let photos = builder.input("photos", UINT8, &spec.photo_dims());
-    let by_name = initializers(&mut builder, spec, weights, |it| int8::stays_wide(spec, it));
-    let layers = int8::Int8::new(spec, weights, ranges);
-    let label_map = native::label_in_int8(&mut builder, spec, &photos, &by_name, layers);
+    let by_name = initializers(&mut builder, spec, weights);
+    let constants = Constants::Int8(int8::Int8::new(spec, weights, ranges));
+    let label_map = native::label(&mut builder, spec, &photos, &by_name, (Precision::Int8, constants));
     builder.output("label_map", &label_map, UINT8, &spec.label_map_dims());
     builder.finish("label_maps", "U-Net for fashion parsing in 8-bit integers: photos to label maps.", &metadata(spec))
 }
@@ -303,8 +307,7 @@ pub fn label_maps_in_int8(spec: &Spec, weights: &[f32], ranges: &Ranges) -> Vec<
 pub fn figures(spec: &Spec, weights: &[f32]) -> Vec<u8> {
     let mut builder = Builder::default();
     let photos = builder.input("photos", UINT8, &spec.photo_dims());
-    let is_unused = |name: &str| name.starts_with("out.");
-    let by_name = initializers(&mut builder, spec, weights, |it| !is_unused(it));
+    let by_name = initializers(&mut builder, spec, weights);
     let channels: HashMap<String, usize> =
         parameters::parameters(spec).iter().map(|it| (it.name.clone(), it.dims[0])).collect();
     for (name, figures) in native::figures(&mut builder, spec, &photos, &by_name) {
@@ -320,7 +323,7 @@ pub fn figures(spec: &Spec, weights: &[f32]) -> Vec<u8> {
 pub fn predict(spec: &Spec, weights: &[f32]) -> Vec<u8> {
     let mut builder = Builder::default();
     let photos = builder.input("photos", UINT8, &spec.photo_dims());
-    let by_name = initializers(&mut builder, spec, weights, |_| true);
+    let by_name = initializers(&mut builder, spec, weights);
     let [label_map, probabilities] = portable::predict(&mut builder, spec, &photos, &by_name);
     builder.output("label_map", &label_map, UINT8, &spec.label_map_dims());
     let [batch, rows, columns] = spec.label_dims();
@@ -371,21 +374,13 @@ pub fn read_predict(file: &[u8]) -> Result<(Spec, Vec<f32>), String> {
     Ok((spec, weights))
 }
 
-/// Flat weights as named constants, of the tensors whose names are wanted.
-fn initializers(
-    builder: &mut Builder,
-    spec: &Spec,
-    mut weights: &[f32],
-    is_wanted: impl Fn(&str) -> bool,
-) -> HashMap<String, Value> {
+/// Flat weights as named constants.
+fn initializers(builder: &mut Builder, spec: &Spec, weights: &[f32]) -> HashMap<String, Value> {
     let mut by_name = HashMap::new();
+    let tensors = parameters::by_name(spec, weights);
     for parameter in parameters::parameters(spec) {
-        let (own, rest) = weights.split_at(parameter.len());
-        weights = rest;
-        if is_wanted(&parameter.name) {
-            let value = builder.weight(&parameter.name, &parameter.dims, own);
-            by_name.insert(parameter.name, value);
-        }
+        let value = builder.weight(&parameter.name, &parameter.dims, tensors[&parameter.name]);
+        by_name.insert(parameter.name, value);
     }
     by_name
 }

@@ -7,6 +7,8 @@
 
 use std::collections::HashMap;
 
+use lookbook_ops::up_skip::{EDGES, PHASES, UpLayers};
+
 use super::builder::{Builder, Value, Window};
 use super::encoder::{self, Block, Encoder, STEM};
 use super::int8::{self, Int8};
@@ -87,13 +89,22 @@ impl Activation {
     }
 }
 
+/// What is known of the weights while a graph is built.
+pub(super) enum Constants<'a> {
+    /// Nothing: they are computed.
+    None,
+    /// The tensors, by name: layers can be put together.
+    Tensors(HashMap<String, &'a [f32]>),
+    /// They are quantised; layers that are not are bf16.
+    Int8(Int8<'a>),
+}
+
 /// A pass through the network.
 struct NativePass<'a> {
     builder: &'a mut Builder,
     weights: &'a HashMap<String, Value>,
     precision: Precision,
-    /// What layers in 8-bit integers are made from, if there are some; the others are bf16 then.
-    int8: Option<Int8<'a>>,
+    constants: Constants<'a>,
     /// Name of the layer before the head.
     last: String,
     /// Whether its maps are f32 and the others are not.
@@ -113,7 +124,7 @@ pub(super) fn learn(
     (loss_weights, precision): (&LossWeights, Precision),
 ) -> LossGradients {
     let Passed { features, presence, layers, statistics } =
-        forward(builder, spec, photos, weights, [precision, precision], None);
+        forward(builder, spec, photos, weights, [precision, precision], Constants::None);
     let [weight, bias] = head_parameters(builder, weights, presence.as_ref());
     let mut inputs = vec![&features, &weight, &bias, labels];
     let presence_weight = loss_weights.presence;
@@ -168,7 +179,7 @@ pub(super) fn evaluate(
     [photos, labels]: [&Value; 2],
     weights: &HashMap<String, Value>,
 ) -> [Value; 3] {
-    let [features, weight, bias] = &predicted(builder, spec, photos, weights, Precision::F32, None);
+    let [features, weight, bias] = &predicted(builder, spec, photos, weights, (Precision::F32, Constants::None));
     let softmax = Attribute::int("softmax", i64::from(spec.loss == Loss::Softmax));
     let inputs = [features, weight, bias, labels];
     let outputs = builder.native("HeadEvaluation", &inputs, vec![photo(spec), softmax], 3);
@@ -187,21 +198,9 @@ pub(super) fn label(
     spec: &Spec,
     photos: &Value,
     weights: &HashMap<String, Value>,
-    precision: Precision,
+    known: (Precision, Constants<'_>),
 ) -> Value {
-    let [features, weight, bias] = &predicted(builder, spec, photos, weights, precision, None);
-    label_features(builder, spec, features, [weight, bias])
-}
-
-/// Label maps in 8-bit integers; `weights` are those of the layers that stay wide.
-pub(super) fn label_in_int8(
-    builder: &mut Builder,
-    spec: &Spec,
-    photos: &Value,
-    weights: &HashMap<String, Value>,
-    int8: Int8<'_>,
-) -> Value {
-    let [features, weight, bias] = &predicted(builder, spec, photos, weights, Precision::Int8, Some(int8));
+    let [features, weight, bias] = &predicted(builder, spec, photos, weights, known);
     label_features(builder, spec, features, [weight, bias])
 }
 
@@ -212,7 +211,7 @@ pub(super) fn figures(
     photos: &Value,
     weights: &HashMap<String, Value>,
 ) -> Vec<(String, Value)> {
-    let layers = forward(builder, spec, photos, weights, [Precision::F32; 2], None).layers;
+    let layers = forward(builder, spec, photos, weights, [Precision::F32; 2], Constants::None).layers;
     builder.scope("figures");
     let of_map = |name: String| {
         let layer = layers.iter().find(|it| it.name() == Some(&name)).expect("each quantised map is a layer's");
@@ -227,11 +226,11 @@ fn predicted(
     spec: &Spec,
     photos: &Value,
     weights: &HashMap<String, Value>,
-    precision: Precision,
-    int8: Option<Int8<'_>>,
+    (precision, constants): (Precision, Constants<'_>),
 ) -> [Value; 3] {
     let photos = spec.with_mirror_images(builder, photos);
-    let Passed { features, presence, .. } = forward(builder, spec, &photos, weights, [precision, Precision::F32], int8);
+    let Passed { features, presence, .. } =
+        forward(builder, spec, &photos, weights, [precision, Precision::F32], constants);
     // The head is linear: the mean of its inputs gives the mean of its logits.
     let dims = [spec.map_rows(), spec.map_columns(), spec.channels[0]];
     let features = spec.mean_with_mirror_images(builder, &features, &dims, Some(1));
@@ -323,14 +322,15 @@ fn forward(
     photos: &Value,
     weights: &HashMap<String, Value>,
     [precision, of_last]: [Precision; 2],
-    int8: Option<Int8<'_>>,
+    constants: Constants<'_>,
 ) -> Passed {
     let photos = gather(builder, spec, photos);
     let (levels, last) = (spec.channels.len(), int8::last_layer(spec));
     let normalised = parameters::statistics(spec).into_iter().collect();
     let (layers, statistics) = (Vec::new(), HashMap::new());
     let is_last_wide = of_last != precision;
-    let mut pass = NativePass { builder, weights, precision, int8, last, is_last_wide, normalised, layers, statistics };
+    let mut pass =
+        NativePass { builder, weights, precision, constants, last, is_last_wide, normalised, layers, statistics };
     let (mut maps, mut activation) = match &spec.encoder {
         None => (pass.down(levels, &photos), Activation::Relu),
         Some(encoder) => (pass.encode(encoder, &photos), Activation::None),
@@ -348,12 +348,32 @@ fn forward(
 impl NativePass<'_> {
     /// The transposed convolution of a level's maps, and the convolution over its output and the skip connection.
     fn ascend(&mut self, level: usize, x: Value, skip: Value, activation: Activation) -> Value {
-        if let Some(int8) = &mut self.int8 {
-            let layer_of = |maps| self.layers.iter().find(|it| it.output() == maps).and_then(Layer::name);
-            return int8.up(self.builder, level, [&x, &skip].map(|it| (it, layer_of(it))));
+        match &mut self.constants {
+            Constants::Int8(int8) => {
+                let layer_of = |maps| self.layers.iter().find(|it| it.output() == maps).and_then(Layer::name);
+                return int8.up(self.builder, level, [&x, &skip].map(|it| (it, layer_of(it))));
+            }
+            Constants::Tensors(tensors) => {
+                let layers = parameters::up_layers(tensors, level);
+                if layers.are_fewer_as_one() {
+                    return self.up_skip(level, [&x, &skip], layers);
+                }
+            }
+            Constants::None => {}
         }
         let x = self.up(&format!("up{level}t"), x, activation);
         self.convolution(&format!("up{level}a"), vec![x, skip], false)
+    }
+
+    /// The two as one.
+    fn up_skip(&mut self, level: usize, maps: [&Value; 2], layers: UpLayers<'_>) -> Value {
+        let name = format!("up{level}a");
+        self.builder.scope(&name);
+        let (out, composed) = (layers.bias.len(), layers.composed());
+        let depth = composed.weights.len() / PHASES / out;
+        let weight = self.builder.weight(&format!("{name}/weight"), &[PHASES, depth, out], &composed.weights);
+        let bias = self.builder.weight(&format!("{name}/bias"), &[PHASES, EDGES, out], &composed.bias);
+        self.node("UpSkipConvolution", &[maps[0], maps[1], &weight, &bias], vec![])
     }
 
     /// Adds a layer's operator.
@@ -441,7 +461,7 @@ impl NativePass<'_> {
     }
 
     fn photos(&mut self, name: &str, photos: &Value) -> Value {
-        if let Some(int8) = &mut self.int8 {
+        if let Constants::Int8(int8) = &mut self.constants {
             return int8.photos(self.builder, name, photos);
         }
         let output = self.convolve("PhotoConvolution", name, &[photos], plain);
@@ -451,7 +471,9 @@ impl NativePass<'_> {
     }
 
     fn convolution(&mut self, name: &str, inputs: Vec<Value>, is_relu: bool) -> Value {
-        if let Some(int8) = self.int8.as_mut().filter(|it| it.has(&inputs[0])) {
+        if let Constants::Int8(int8) = &mut self.constants
+            && int8.has(&inputs[0])
+        {
             return int8.convolution(self.builder, name, &inputs[0]);
         }
         let is_wide = self.is_last_wide && name == self.last;
@@ -498,8 +520,8 @@ impl NativePass<'_> {
 
     fn presence(&mut self, lowest: &Value, maps: usize) -> Presence {
         self.builder.scope(PRESENCE);
-        let wide = match &self.int8 {
-            Some(int8) if int8.has(lowest) => int8.wide(self.builder, lowest),
+        let wide = match &self.constants {
+            Constants::Int8(int8) if int8.has(lowest) => int8.wide(self.builder, lowest),
             _ if is_narrow(self.precision) => self.builder.wide_bf16(lowest),
             _ => lowest.clone(),
         };
@@ -508,7 +530,9 @@ impl NativePass<'_> {
     }
 
     fn pool(&mut self, level: usize, input: Value) -> Value {
-        if let Some(int8) = self.int8.as_mut().filter(|it| it.has(&input)) {
+        if let Constants::Int8(int8) = &mut self.constants
+            && int8.has(&input)
+        {
             return int8.pool(self.builder, level, &input);
         }
         self.builder.scope(format!("pool{level}"));

@@ -1,6 +1,9 @@
 //! The trained tensors of the U-Net by name, their order in flat vectors, their initial values, and how normalisation
 //! is folded into them.
 
+use std::collections::HashMap;
+
+use lookbook_ops::up_skip::UpLayers;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -116,6 +119,24 @@ pub fn parameters(spec: &Spec) -> Vec<Parameter> {
         parameters.push(Parameter { name: format!("{name}.bias"), dims: vec![out] });
     }
     parameters
+}
+
+/// Flat weights as tensors, by name.
+pub(super) fn by_name<'a>(spec: &Spec, mut weights: &'a [f32]) -> HashMap<String, &'a [f32]> {
+    let tensor = |parameter: Parameter| {
+        let (own, rest) = weights.split_at(parameter.len());
+        weights = rest;
+        (parameter.name, own)
+    };
+    parameters(spec).into_iter().map(tensor).collect()
+}
+
+/// The transposed convolution that a level begins with, and the convolution over its output and the skip connection.
+pub(super) fn up_layers<'a>(tensors: &HashMap<String, &'a [f32]>, level: usize) -> UpLayers<'a> {
+    let of = |layer: &str, kind: &str| tensors[&format!("up{level}{layer}.{kind}")];
+    let ([up_weight, up_bias], [weight, bias]) =
+        (["weight", "bias"].map(|it| of("t", it)), ["weight", "bias"].map(|it| of("a", it)));
+    UpLayers { up_weight, up_bias, weight, bias }
 }
 
 /// Number of trained numbers.

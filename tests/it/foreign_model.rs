@@ -291,8 +291,8 @@ fn calls() -> Vec<Call> {
             with_zeros(call("Int8Convolution", convolution.clone(), 1), &[3]),
             with_zeros(call("Int8LastConvolution", convolution, 1), &[3]),
             call("Int8PhotoConvolution", photos, 1),
-            with_zeros(call("Int8UpConvolution", up.clone(), 1), &[3, 128]),
-            with_zeros(call("Int8WideUpConvolution", up, 1), &[3, 128]),
+            with_zeros(call("Int8UpSkipConvolution", up.clone(), 1), &[3, 128]),
+            with_zeros(call("Int8WideUpSkipConvolution", up, 1), &[3, 128]),
             call("Int8MaxPool", vec![bytes], 1),
         ]);
     }
@@ -316,7 +316,7 @@ fn run(call: &Call) -> Result<(), String> {
         "HeadEvaluation" => UINT8,
         "HeadLabels" => onnx::INT32,
         "Bf16LastConvolution" | "Int8LastConvolution" | "Bf16PhotoConvolutionGradient" | "Bf16HeadLoss" => FLOAT,
-        "Int8WideUpConvolution" => UINT16,
+        "Int8WideUpSkipConvolution" => UINT16,
         operator if operator.starts_with("Int8") => UINT8,
         operator if operator.starts_with("Bf16") => UINT16,
         _ => FLOAT,

@@ -5,7 +5,7 @@ use super::token::{Avx512Bf16, rounded};
 use super::vector::Element;
 use crate::activation::{Activation, Finish, Mask};
 use crate::convolution::{Sums, TAPS, taps};
-use crate::maps::{Band, Photos, Shape, cut, interleave, padded_row};
+use crate::maps::{Band, Photos, Shape, Source, copy_photo, cut, interleave, padded_row};
 use crate::spread::{spread_items, with_scratch};
 use crate::{Spread, Workers};
 
@@ -45,24 +45,6 @@ fn whole(number: u8) -> u16 {
     (f32::from(number).to_bits() >> 16) as u16
 }
 
-/// Copies pixels with `own` channels to ones with `held`; the rest are zeros.
-fn copy_photo([own, held]: [usize; 2], pixels: &[u8], to: &mut [u16]) {
-    match [own, held] {
-        _ if own == held => to.iter_mut().zip(pixels).for_each(|(to, &element)| *to = whole(element)),
-        [3, 4] => {
-            for (to, &[red, green, blue]) in to.as_chunks_mut::<4>().0.iter_mut().zip(pixels.as_chunks::<3>().0) {
-                *to = [whole(red), whole(green), whole(blue), 0];
-            }
-        }
-        _ => {
-            for (to, pixel) in to.chunks_exact_mut(held).zip(pixels.chunks_exact(own)) {
-                to.fill(0);
-                to.iter_mut().zip(pixel).for_each(|(to, &element)| *to = whole(element));
-            }
-        }
-    }
-}
-
 /// What a convolution reads.
 struct Inputs<'a> {
     /// With the channels of all inputs, and with those of zeros.
@@ -95,7 +77,7 @@ impl<'a> Inputs<'a> {
         match self.maps[..] {
             [(Bf16Maps::Features(maps), own)] => to.copy_from_slice(&maps[pixel * own..][..to.len()]),
             [(Bf16Maps::Photos(photos), own)] => {
-                copy_photo([own, self.shape.channels], &photos.bytes[pixel * own..], to);
+                copy_photo([own, self.shape.channels], &photos.bytes[pixel * own..], to, whole);
             }
             [(Bf16Maps::Features(first), first_width), (Bf16Maps::Features(second), second_width)] => {
                 let parts = [(first, first_width), (second, second_width)];
@@ -154,9 +136,9 @@ impl Padded<'_> {
         outputs: [&mut [E]; 2],
     ) {
         let len = padded_row(self.shape);
-        let rows = [0, 1, 2].map(|tap| &self.elements[(row + tap) * len..][..len]);
         let (stride, run, pixels) = (self.shape.channels, 3 * self.shape.channels, self.shape.columns);
-        Row { token, rows: &rows, stride, run, weights, bias, pixels, finish }.product(outputs);
+        let sources = [0, 1, 2].map(|tap| Source { elements: &self.elements[(row + tap) * len..][..len], stride, run });
+        Row { token, sources: &sources, weights, bias: bias.into(), pixels, finish, gap: 0 }.product(outputs);
     }
 }
 

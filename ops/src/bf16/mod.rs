@@ -13,6 +13,7 @@ pub(crate) mod pool;
 mod product;
 mod token;
 mod up;
+mod up_skip;
 mod vector;
 
 pub use convolution::{Bf16Maps, bf16_convolution, bf16_convolution_input_gradient, bf16_convolution_weight_gradient};
@@ -21,4 +22,5 @@ pub use pointwise::{bf16_pointwise, bf16_pointwise_input_gradient, bf16_pointwis
 pub use pool::bf16_max_pool;
 pub use token::Avx512Bf16;
 pub use up::{bf16_up_convolution, bf16_up_convolution_input_gradient, bf16_up_convolution_weight_gradient};
+pub use up_skip::bf16_up_skip_convolution;
 pub use vector::Element;

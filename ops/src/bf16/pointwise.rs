@@ -3,7 +3,7 @@
 use super::product::{Grid, OuterPairs, PackedPairs, Row, add_columns, pair_columns};
 use super::token::Avx512Bf16;
 use crate::activation::{Activation, Finish, Mask};
-use crate::maps::{Band, Shape, cut};
+use crate::maps::{Band, Shape, Source, cut};
 use crate::pointwise::chunk_pixels;
 use crate::spread::{spread_items, with_scratch};
 use crate::{Spread, Workers};
@@ -67,10 +67,10 @@ fn product(
         let maps = band.of(shape, maps).chunks(chunk * channels);
         for (at, (maps, output)) in maps.zip(part.chunks_mut(chunk * out)).enumerate() {
             let places = at * chunk * out..at * chunk * out + output.len();
-            let (rows, pixels) = (&[maps], output.len() / out);
+            let sources = &[Source { elements: maps, stride: channels, run: channels }];
+            let (bias, pixels) = (bias.into(), output.len() / out);
             let finish = finish.map(|it| &it[places.clone()]);
-            Row { token, rows, stride: channels, run: channels, weights, bias, pixels, finish }
-                .product([output, &mut []]);
+            Row { token, sources, weights, bias, pixels, finish, gap: 0 }.product([output, &mut []]);
         }
     });
 }

@@ -3,7 +3,8 @@
 use super::token::{Avx512Bf16, rounded};
 use super::vector::{Element, PairVector};
 use crate::activation::Finish;
-use crate::product::tile_widths;
+use crate::maps::{Bias, Source};
+use crate::product::{first_sums, tile_widths};
 use crate::simd::{Job, Simd, Stored, Vector};
 use crate::x86::{Of8, Of16};
 
@@ -15,7 +16,8 @@ pub(super) struct PackedPairs {
     /// `[depth / 2, width, 2]` for each tile; `[depth / 4, 8, 4]` for one of 8 columns, in the order [`FOLDED`].
     weights: Vec<u16>,
     depth: usize,
-    outputs: usize,
+    /// Columns of each of the two outputs.
+    outputs: [usize; 2],
     /// Columns of each tile.
     widths: Vec<usize>,
 }
@@ -47,7 +49,7 @@ impl PackedPairs {
                 _ => pack::<2>(&halves, rows, tile, to),
             }
         }
-        Self { weights, depth: rows.len(), outputs: columns.len(), widths }
+        Self { weights, depth: rows.len(), outputs: outputs.map(<[usize]>::len), widths }
     }
 }
 
@@ -90,38 +92,38 @@ impl Job for Rounded<'_> {
     }
 }
 
-/// `output[p * outputs + n] = finish(bias[n] + sum over k of input(p, k) * weights(k, n))`; see
+/// `output[p * (width + gap) + n] = finish(bias(p, n) + sum over k of input(p, k) * weights(k, n))`; see
 /// [`RowProduct`](crate::product::RowProduct).
 pub(super) struct Row<'a> {
     pub(super) token: Avx512Bf16,
-    pub(super) rows: &'a [&'a [u16]],
-    pub(super) stride: usize,
-    pub(super) run: usize,
+    pub(super) sources: &'a [Source<'a, u16>],
     pub(super) weights: &'a PackedPairs,
-    pub(super) bias: &'a [f32],
+    pub(super) bias: Bias<'a>,
     pub(super) pixels: usize,
     pub(super) finish: Finish<'a, u16>,
+    /// Elements between the outputs of a pixel and those of the next.
+    pub(super) gap: usize,
 }
 
 /// A tile of columns of a [`Row`].
 struct Tile<'a> {
     row: &'a Row<'a>,
     weights: &'a [u16],
-    bias: &'a [f32],
+    bias: Bias<'a>,
     finish: Finish<'a, u16>,
     output_stride: usize,
 }
 
 impl Row<'_> {
-    /// Writes the outputs, `[pixels, part]` each, that share the columns.
+    /// Writes the outputs that share the columns.
     pub(super) fn product<E: Element>(&self, outputs: [&mut [E]; 2]) {
-        let (weights, pixels) = (self.weights, self.pixels);
-        assert_eq!(weights.depth, self.rows.len() * self.run);
-        assert!(weights.outputs == self.bias.len() && self.run.is_multiple_of(4));
-        assert!(pixels > 0 && self.rows.iter().all(|row| row.len() >= (pixels - 1) * self.stride + self.run));
-        let widths = outputs.each_ref().map(|it| it.len() / pixels);
-        assert_eq!(widths[0] + widths[1], weights.outputs);
-        assert!(outputs.iter().zip(widths).all(|(it, width)| it.len() == pixels * width));
+        let (weights, pixels, widths) = (self.weights, self.pixels, self.weights.outputs);
+        assert_eq!(weights.depth, self.sources.iter().map(|it| it.run).sum::<usize>());
+        assert!(self.sources.iter().all(|it| it.holds(pixels) && it.run.is_multiple_of(4)));
+        assert!(self.bias.fits(widths[0] + widths[1]));
+        assert!(widths[1] == 0 || self.gap == 0);
+        assert_eq!(outputs[0].len() + self.gap, pixels * (widths[0] + self.gap));
+        assert_eq!(outputs[1].len(), pixels * widths[1]);
         assert!(self.finish.is_bare() || widths[1] == 0 && self.finish.fits(outputs[0].len()));
         let [first_output, second_output] = outputs;
         let (mut first, mut rest) = (0, &weights.weights[..]);
@@ -134,19 +136,19 @@ impl Row<'_> {
             let tile = Tile {
                 row: self,
                 weights: tile,
-                bias: &self.bias[first..first + width],
+                bias: self.bias.from(first),
                 finish: self.finish.map(|it| &it[column..]),
-                output_stride: widths[part],
+                output_stride: widths[part] + self.gap,
             };
             first += width;
             assert!(column + width <= widths[part], "no tile straddles the outputs");
             // SAFETY: the token proves that the processor has the instructions, and the lengths were checked.
             unsafe {
                 match width {
-                    64 => tile.any_stride::<E, 4, 5>(output),
-                    32 => tile.any_stride::<E, 2, 10>(output),
-                    16 => tile.any_stride::<E, 1, 20>(output),
-                    _ => tile.any_stride::<E, 0, 20>(output),
+                    64 => tile.blocks::<E, 4, 5>(output),
+                    32 => tile.blocks::<E, 2, 10>(output),
+                    16 => tile.blocks::<E, 1, 20>(output),
+                    _ => tile.blocks::<E, 0, 20>(output),
                 }
             }
         }
@@ -154,43 +156,24 @@ impl Row<'_> {
 }
 
 impl Tile<'_> {
-    /// For `N` vectors of 16 columns; 0 for 8 columns.
+    /// Blocks of `P` pixels, for `N` vectors of 16 columns, or 0 for 8 columns; the last one overlaps the previous one if the
+    /// row is not a multiple of `P`.
     ///
     /// # Safety
     /// The processor has AVX-512-BF16, as the row's token proves; lengths as [`Row::product`] checks them.
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    unsafe fn any_stride<E: Element, const N: usize, const P: usize>(&self, output: &mut [E]) {
-        // SAFETY: as promised by the caller.
+    unsafe fn blocks<E: Element, const N: usize, const P: usize>(&self, output: &mut [E]) {
+        let pixels = self.row.pixels;
+        // SAFETY: all P pixels from `start` on, or the one pixel, are within the rows and the output.
         unsafe {
-            if self.row.pixels < P {
-                return self.blocks::<E, N, 1, 0>(output);
-            }
-            match self.row.stride {
-                8 => self.blocks::<E, N, P, 8>(output),
-                16 => self.blocks::<E, N, P, 16>(output),
-                32 => self.blocks::<E, N, P, 32>(output),
-                64 => self.blocks::<E, N, P, 64>(output),
-                128 => self.blocks::<E, N, P, 128>(output),
-                _ => self.blocks::<E, N, P, 0>(output),
-            }
-        }
-    }
-
-    /// Blocks of `P` pixels; the last one overlaps the previous one if the row is not a multiple of `P`.
-    ///
-    /// # Safety
-    /// As above.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    unsafe fn blocks<E: Element, const N: usize, const P: usize, const STRIDE: usize>(&self, output: &mut [E]) {
-        for start in (0..self.row.pixels).step_by(P) {
-            let start = start.min(self.row.pixels - P);
-            // SAFETY: all P pixels from `start` on are within the rows and the output.
-            unsafe {
-                match N {
-                    0 => self.block_of_8::<E, P, STRIDE>(start, output),
-                    _ => self.block::<E, N, P, STRIDE>(start, output),
+            if pixels < P {
+                for pixel in 0..pixels {
+                    self.block::<E, N, 1>(pixel, output);
                 }
+                return;
+            }
+            for start in (0..pixels).step_by(P) {
+                self.block::<E, N, P>(start.min(pixels - P), output);
             }
         }
     }
@@ -199,32 +182,37 @@ impl Tile<'_> {
     /// As above, and `start + P <= pixels`.
     #[inline]
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    unsafe fn block<E: Element, const N: usize, const P: usize, const STRIDE: usize>(
-        &self,
-        start: usize,
-        output: &mut [E],
-    ) {
+    unsafe fn block<E: Element, const N: usize, const P: usize>(&self, start: usize, output: &mut [E]) {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            match N {
+                0 => self.block_of_8::<E, P>(start, output),
+                _ => self.block_of_16s::<E, N, P>(start, output),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As above.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn block_of_16s<E: Element, const N: usize, const P: usize>(&self, start: usize, output: &mut [E]) {
         let (row, token) = (self.row, self.row.token);
-        let stride = if STRIDE == 0 { row.stride } else { STRIDE };
         // SAFETY: as promised by the caller; the tile has depth / 2 x N vectors of pairs.
         unsafe {
-            let bias: [Of16; N] =
-                std::array::from_fn(|n| Of16::load(Of16::token_of(token), self.bias.as_ptr().add(n * Of16::LANES)));
-            let mut sums = [bias; P];
+            let mut sums = first_sums::<Of16, N, P>(Of16::token_of(token), self.bias, start);
             let mut weights = self.weights.as_ptr();
-            for input in row.rows {
-                let mut input = input.as_ptr().add(start * stride);
-                for _ in 0..row.run / 2 {
-                    let pairs: [_; N] = std::array::from_fn(|n| Of16::pairs(token, weights.add(2 * n * Of16::LANES)));
-                    for (p, sums) in sums.iter_mut().enumerate() {
-                        let input = Of16::splat_pair(token, input.add(p * stride).cast::<u32>().read_unaligned());
-                        for (sum, pairs) in sums.iter_mut().zip(pairs) {
-                            *sum = sum.plus_dot(token, input, pairs);
-                        }
-                    }
-                    weights = weights.add(2 * N * Of16::LANES);
-                    input = input.add(2);
-                }
+            for source in row.sources {
+                let input = source.elements.as_ptr().add(start * source.stride);
+                // With a constant stride the pixels are fixed offsets from one address.
+                weights = match source.stride {
+                    8 => add_pairs::<N, P, 8>(token, &mut sums, input, source, weights),
+                    16 => add_pairs::<N, P, 16>(token, &mut sums, input, source, weights),
+                    32 => add_pairs::<N, P, 32>(token, &mut sums, input, source, weights),
+                    64 => add_pairs::<N, P, 64>(token, &mut sums, input, source, weights),
+                    128 => add_pairs::<N, P, 128>(token, &mut sums, input, source, weights),
+                    _ => add_pairs::<N, P, 0>(token, &mut sums, input, source, weights),
+                };
             }
             for (p, sums) in sums.into_iter().enumerate() {
                 for (n, sum) in sums.into_iter().enumerate() {
@@ -242,33 +230,108 @@ impl Tile<'_> {
     /// As above.
     #[inline]
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    unsafe fn block_of_8<E: Element, const P: usize, const STRIDE: usize>(&self, start: usize, output: &mut [E]) {
+    unsafe fn block_of_8<E: Element, const P: usize>(&self, start: usize, output: &mut [E]) {
         let (row, token) = (self.row, self.row.token);
-        let stride = if STRIDE == 0 { row.stride } else { STRIDE };
         // SAFETY: as promised by the caller; the tile has depth / 4 vectors of pairs.
         unsafe {
             let mut sums = [Of16::splat(Of16::token_of(token), 0.0); P];
             let mut weights = self.weights.as_ptr();
-            for input in row.rows {
-                let mut input = input.as_ptr().add(start * stride);
-                for _ in 0..row.run / 4 {
-                    let pairs = Of16::pairs(token, weights);
-                    for (p, sum) in sums.iter_mut().enumerate() {
-                        let four = input.add(p * stride).cast::<u64>().read_unaligned();
-                        *sum = sum.plus_dot(token, Of16::splat_two(token, four), pairs);
-                    }
-                    weights = weights.add(2 * Of16::LANES);
-                    input = input.add(4);
-                }
+            for source in row.sources {
+                let input = source.elements.as_ptr().add(start * source.stride);
+                weights = match source.stride {
+                    8 => add_fours::<P, 8>(token, &mut sums, input, source, weights),
+                    16 => add_fours::<P, 16>(token, &mut sums, input, source, weights),
+                    _ => add_fours::<P, 0>(token, &mut sums, input, source, weights),
+                };
             }
-            let bias = Of8::load(Of8::token_of(token), self.bias.as_ptr());
+            let bias = Of8::of(Of8::token_of(token), self.bias.all);
             for (p, sum) in sums.into_iter().enumerate() {
-                let place = (start + p) * self.output_stride;
-                let sum = sum.folded(token).plus(bias);
-                self.finish.of(sum, place).store_as(token, output.as_mut_ptr().add(place));
+                self.put_8(start + p, sum, bias, output);
+            }
+            if let Some((pixel, other)) = self.bias.other_of(start, P) {
+                let bias = Of8::of(Of8::token_of(token), other);
+                for (p, sum) in sums.into_iter().enumerate() {
+                    if p == pixel {
+                        self.put_8(start + p, sum, bias, output);
+                    }
+                }
             }
         }
     }
+}
+
+impl Tile<'_> {
+    /// Writes the 8 outputs of a pixel.
+    ///
+    /// # Safety
+    /// The processor has AVX-512-BF16; the pixel is in the output.
+    #[inline(always)]
+    unsafe fn put_8<E: Element>(&self, pixel: usize, sum: Of16, bias: Of8, output: &mut [E]) {
+        let (token, place) = (self.row.token, pixel * self.output_stride);
+        // SAFETY: as promised by the caller.
+        unsafe {
+            let sum = sum.folded(token).plus(bias);
+            self.finish.of(sum, place).store_as(token, output.as_mut_ptr().add(place));
+        }
+    }
+}
+
+/// Adds what `P` pixels read from a source, the first of them at `input`, times weights; returns where the weights go on.
+///
+/// # Safety
+/// The processor has AVX-512-BF16; the elements of all pixels and their weights can be read.
+#[inline(always)]
+unsafe fn add_pairs<const N: usize, const P: usize, const STRIDE: usize>(
+    token: Avx512Bf16,
+    sums: &mut [[Of16; N]; P],
+    mut input: *const u16,
+    source: &Source<'_, u16>,
+    mut weights: *const u16,
+) -> *const u16 {
+    let stride = if STRIDE == 0 { source.stride } else { STRIDE };
+    for _ in 0..source.run / 2 {
+        // SAFETY: guaranteed by the caller.
+        unsafe {
+            let pairs: [_; N] = std::array::from_fn(|n| Of16::pairs(token, weights.add(2 * n * Of16::LANES)));
+            for (p, sums) in sums.iter_mut().enumerate() {
+                let input = Of16::splat_pair(token, input.add(p * stride).cast::<u32>().read_unaligned());
+                for (sum, pairs) in sums.iter_mut().zip(pairs) {
+                    *sum = sum.plus_dot(token, input, pairs);
+                }
+            }
+            weights = weights.add(2 * N * Of16::LANES);
+            input = input.add(2);
+        }
+    }
+    weights
+}
+
+/// The same for 8 columns.
+///
+/// # Safety
+/// As above.
+#[inline(always)]
+unsafe fn add_fours<const P: usize, const STRIDE: usize>(
+    token: Avx512Bf16,
+    sums: &mut [Of16; P],
+    mut input: *const u16,
+    source: &Source<'_, u16>,
+    mut weights: *const u16,
+) -> *const u16 {
+    let stride = if STRIDE == 0 { source.stride } else { STRIDE };
+    for _ in 0..source.run / 4 {
+        // SAFETY: guaranteed by the caller.
+        unsafe {
+            let pairs = Of16::pairs(token, weights);
+            for (p, sum) in sums.iter_mut().enumerate() {
+                let four = input.add(p * stride).cast::<u64>().read_unaligned();
+                *sum = sum.plus_dot(token, Of16::splat_two(token, four), pairs);
+            }
+            weights = weights.add(2 * Of16::LANES);
+            input = input.add(4);
+        }
+    }
+    weights
 }
 
 /// What an [`OuterPairs`] reads.

@@ -3,7 +3,7 @@
 use super::product::{Grid, OuterPairs, PackedPairs, Row, add_columns, pair_columns};
 use super::token::Avx512Bf16;
 use crate::activation::{Finish, Mask};
-use crate::maps::{Band, Shape, cut};
+use crate::maps::{Band, Shape, Source, cut};
 use crate::spread::{spread_items, with_scratch};
 use crate::up::{put_weight, up_shape};
 use crate::{Spread, Workers};
@@ -32,9 +32,9 @@ pub fn bf16_up_convolution(
         let rows = bands[index].of(shape, input).chunks_exact(shape.row_len());
         for (input, outputs) in rows.zip(part.chunks_exact_mut(4 * shape.columns * out)) {
             for (weights, output) in packed.iter().zip(outputs.chunks_exact_mut(2 * shape.columns * out)) {
-                let (stride, run, pixels) = (channels, channels, shape.columns);
-                let (rows, bias, finish) = (&[input], &bias, Finish::PLAIN);
-                Row { token, rows, stride, run, weights, bias, pixels, finish }.product([output, &mut []]);
+                let sources = &[Source { elements: input, stride: channels, run: channels }];
+                let (bias, pixels, finish) = (bias[..].into(), shape.columns, Finish::PLAIN);
+                Row { token, sources, weights, bias, pixels, finish, gap: 0 }.product([output, &mut []]);
             }
         }
     });
@@ -67,10 +67,11 @@ pub fn bf16_up_convolution_input_gradient(
         let gradients = bands[index].of(gradient_shape, output_gradient).chunks_exact(gradient_shape.row_len());
         let finish = finish.map(|it| bands[index].of(shape, it));
         for (row, (gradient, input)) in gradients.zip(part.chunks_exact_mut(shape.row_len())).enumerate() {
-            let (rows, width) = (<[&[u16]; 2]>::from(gradient.split_at(gradient.len() / 2)), 2 * out);
+            let rows = <[&[u16]; 2]>::from(gradient.split_at(gradient.len() / 2));
+            let sources = &rows.map(|elements| Source { elements, stride: 2 * out, run: 2 * out });
             let finish = finish.map(|it| &it[row * shape.row_len()..][..shape.row_len()]);
-            let (stride, run, weights, bias, pixels) = (width, width, &packed, &no_bias, shape.columns);
-            Row { token, rows: &rows, stride, run, weights, bias, pixels, finish }.product([input, &mut []]);
+            let (weights, bias, pixels) = (&packed, no_bias[..].into(), shape.columns);
+            Row { token, sources, weights, bias, pixels, finish, gap: 0 }.product([input, &mut []]);
         }
     });
 }

@@ -14,18 +14,18 @@ use std::arch::x86_64::{_mm_loadu_si128, _mm256_loadu_si256};
 
 use crate::Spread;
 use crate::bf16::pool::max_pool_of_bits;
-use crate::maps::{Band, Photos, Shape, cut, padded_row};
+use crate::maps::{Band, Photos, Shape, Source, copy_photo, cut, padded_row};
 use crate::quantised::held_channels;
 use crate::spread::{spread_items, with_scratch};
 
 mod parameters;
 mod row;
-mod up;
+mod up_skip;
 
 pub use parameters::{Avx512Vnni, Int8Parameters};
 pub use row::Element;
-use row::{Row, Source};
-pub use up::{UpParameters, int8_up_convolution};
+use row::Row;
+pub use up_skip::{UpSkipParameters, int8_up_skip_convolution};
 
 /// Maps that a convolution reads.
 #[derive(Debug, Clone, Copy)]
@@ -74,16 +74,8 @@ pub fn int8_convolution<E: Element>(
     let shape = shape.with_channels(held_channels(own));
     let channels = shape.channels;
     let edge = input.edge(own, channels);
-    let copy = |pixel: usize, to: &mut [u8]| {
-        let from = &elements[pixel * own..][..to.len() / channels * own];
-        if own == channels {
-            return to.copy_from_slice(from);
-        }
-        for (to, from) in to.chunks_exact_mut(channels).zip(from.chunks_exact(own)) {
-            to.fill(0);
-            to[..own].copy_from_slice(from);
-        }
-    };
+    let copy = |pixel: usize, to: &mut [u8]| copy_photo([own, channels], &elements[pixel * own..], to, |byte| byte);
+    let Int8Parameters { weights, scale, bias } = parameters;
     let bands = Band::all(shape, spread.threads());
     spread_items(spread, cut(&bands, shape.with_channels(out), output), |index, part| {
         let band = bands[index];
@@ -95,8 +87,8 @@ pub fn int8_convolution<E: Element>(
                     stride: channels,
                     run: 3 * channels,
                 });
-                let (pixels, step) = (shape.columns, out);
-                Row { token, sources: &sources, parameters, pixels, step }.product(output);
+                let (pixels, bias) = (shape.columns, bias.into());
+                Row { token, sources: &sources, weights, scale, bias, pixels, gap: 0 }.product(output);
             }
         });
     });

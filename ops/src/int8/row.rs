@@ -12,7 +12,8 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
-use super::parameters::{Avx512Vnni, Int8Parameters};
+use super::parameters::Avx512Vnni;
+use crate::maps::{Bias, Source};
 use crate::product::tile_widths;
 use crate::quantised::{FINE, QUAD};
 
@@ -73,43 +74,30 @@ impl Element for f32 {
     }
 }
 
-/// A row of input: a pixel reads `run` elements, and the next one starts `stride` further on.
-#[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
-    pub(super) elements: &'a [u8],
-    pub(super) stride: usize,
-    pub(super) run: usize,
-}
-
-impl Source<'_> {
-    /// The same from a pixel on.
-    pub(super) fn from(self, pixel: usize) -> Self {
-        Self { elements: &self.elements[pixel * self.stride..], ..self }
-    }
-}
-
-/// `output[p * step + n] = max(0, scale[n] * (sum over k of input(p, k) * weights(k, n)) + bias[n])`, with input(p, ..) the
-/// elements that pixel p reads from all sources, one after the other.
+/// `output[p * (outputs + gap) + n] = max(0, scale[n] * (sum over k of input(p, k) * weights(k, n)) + bias(p, n))`, with
+/// input(p, ..) the elements that pixel p reads from all sources, one after the other.
 pub(super) struct Row<'a> {
     pub(super) token: Avx512Vnni,
-    pub(super) sources: &'a [Source<'a>],
-    pub(super) parameters: Int8Parameters<'a>,
+    pub(super) sources: &'a [Source<'a, u8>],
+    /// See [`Int8Parameters`](super::parameters::Int8Parameters).
+    pub(super) weights: &'a [i8],
+    pub(super) scale: &'a [f32],
+    pub(super) bias: Bias<'a>,
     pub(super) pixels: usize,
-    /// Elements from one pixel of the output to the next.
-    pub(super) step: usize,
+    /// Elements between the outputs of a pixel and those of the next.
+    pub(super) gap: usize,
 }
 
 impl Row<'_> {
     pub(super) fn product<E: Element>(&self, output: &mut [E]) {
-        let Int8Parameters { weights, scale, bias } = self.parameters;
+        let Self { weights, pixels, gap, .. } = *self;
         let depth: usize = self.sources.iter().map(|it| it.run).sum();
-        let outputs = scale.len();
+        let outputs = self.scale.len();
         let is_fine = weights.len() == 2 * depth * outputs;
         assert!(is_fine || weights.len() == depth * outputs);
-        assert!(self.pixels > 0 && bias.len() == outputs && self.step >= outputs);
-        assert!(self.sources.iter().all(|it| it.run.is_multiple_of(QUAD)));
-        assert!(self.sources.iter().all(|it| it.elements.len() >= (self.pixels - 1) * it.stride + it.run));
-        assert!(output.len() >= (self.pixels - 1) * self.step + outputs);
+        assert!(self.bias.fits(outputs));
+        assert!(self.sources.iter().all(|it| it.holds(pixels) && it.run.is_multiple_of(QUAD)));
+        assert_eq!(output.len() + gap, pixels * (outputs + gap));
         let (mut first, mut rest) = (0, weights);
         let coarse = tile_widths(true, outputs).filter(|_| !is_fine);
         let fine = std::iter::repeat_n(8, outputs / 8).filter(|_| is_fine);
@@ -166,7 +154,6 @@ impl Row<'_> {
         start: usize,
         output: &mut [E],
     ) {
-        let Int8Parameters { scale, bias, .. } = self.parameters;
         // SAFETY: all P pixels from `start` on are within the sources and the output; the tile has depth / 4 x N vectors of
         // quads, and scale and bias have as many elements as the output has channels.
         unsafe {
@@ -185,15 +172,51 @@ impl Row<'_> {
                     _ => quads::<V, N, P, 0>(&mut sums, input, source, weights),
                 };
             }
-            let of = |from: &[f32], n: usize| from.as_ptr().add(first + n * V::LANES);
-            let [scales, biases]: [[V::Floats; N]; 2] =
-                [scale, bias].map(|from| std::array::from_fn(|n| V::floats(self.token, of(from, n))));
+            let scales = self.floats::<V, N>(self.scale, first);
+            let biases = self.floats::<V, N>(self.bias.all, first);
             for (p, sums) in sums.into_iter().enumerate() {
-                for (n, sum) in sums.into_iter().enumerate() {
-                    let place = (start + p) * self.step + first + n * V::LANES;
-                    sum.store(scales[n], biases[n], output.as_mut_ptr().add(place));
+                self.put(start + p, first, sums, [scales, biases], output);
+            }
+            if let Some((pixel, others)) = self.bias.other_of(start, P) {
+                let biases = self.floats::<V, N>(others, first);
+                for (p, sums) in sums.into_iter().enumerate() {
+                    if p == pixel {
+                        self.put(start + p, first, sums, [scales, biases], output);
+                    }
                 }
             }
+        }
+    }
+}
+
+impl Row<'_> {
+    /// The numbers of a tile of columns.
+    ///
+    /// # Safety
+    /// The processor has AVX-512-VNNI; the tile is within `from`.
+    #[inline(always)]
+    unsafe fn floats<V: QuadVector, const N: usize>(&self, from: &[f32], first: usize) -> [V::Floats; N] {
+        // SAFETY: as promised by the caller.
+        std::array::from_fn(|n| unsafe { V::floats(self.token, from.as_ptr().add(first + n * V::LANES)) })
+    }
+
+    /// Writes the outputs of a pixel for a tile of columns, by their scales and biases.
+    ///
+    /// # Safety
+    /// The processor has AVX-512-VNNI; the pixel and the tile are within the output.
+    #[inline(always)]
+    unsafe fn put<E: Element, V: QuadVector, const N: usize>(
+        &self,
+        pixel: usize,
+        first: usize,
+        sums: [V; N],
+        [scales, biases]: [[V::Floats; N]; 2],
+        output: &mut [E],
+    ) {
+        for (n, sum) in sums.into_iter().enumerate() {
+            let place = pixel * (self.scale.len() + self.gap) + first + n * V::LANES;
+            // SAFETY: as promised by the caller.
+            unsafe { sum.store(scales[n], biases[n], output.as_mut_ptr().add(place)) }
         }
     }
 }
@@ -206,7 +229,7 @@ impl Row<'_> {
 unsafe fn quads<V: QuadVector, const N: usize, const P: usize, const STRIDE: usize>(
     sums: &mut [[V; N]; P],
     mut input: *const u8,
-    source: &Source<'_>,
+    source: &Source<'_, u8>,
     mut weights: *const i8,
 ) -> *const i8 {
     let stride = if STRIDE == 0 { source.stride } else { STRIDE };

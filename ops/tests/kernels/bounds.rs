@@ -45,7 +45,7 @@ pub(super) fn shapes(channels: usize) -> impl Iterator<Item = Shape> {
 }
 
 /// Runs an operator on random inputs of these lengths, ordinary and guarded, with every instruction set.
-fn check<const I: usize, const O: usize>(
+pub(super) fn check<const I: usize, const O: usize>(
     inputs: [usize; I],
     outputs: [usize; O],
     run: impl Fn(Workers<'_>, [&[f32]; I], [&mut [f32]; O]),

@@ -947,7 +947,7 @@ pub(super) mod of_bf16 {
     }
 
     /// Asserts agreement within a place of bf16: sums may be rounded differently.
-    fn assert_same_place(what: &str, found: &[u16], expected: &[f32]) {
+    pub(crate) fn assert_same_place(what: &str, found: &[u16], expected: &[f32]) {
         assert_eq!(found.len(), expected.len(), "{what}");
         for (found, expected) in floats(found).iter().zip(expected) {
             assert!((found - expected).abs() <= 4e-3 * expected.abs().max(0.1), "{what}: {found}, not {expected}");

@@ -4,14 +4,14 @@
 use half::bf16;
 use lookbook_ops::convolution::convolution;
 use lookbook_ops::int8::{
-    Avx512Vnni, Int8Maps, Int8Parameters, UpParameters, int8_convolution, int8_max_pool, int8_narrow,
-    int8_up_convolution,
+    Avx512Vnni, Int8Maps, Int8Parameters, UpSkipParameters, int8_convolution, int8_max_pool, int8_narrow,
+    int8_up_skip_convolution,
 };
 use lookbook_ops::quantised::{
-    EDGES, MapRange, PHASES, QuantisedLayer, Steps, UpLayers, Weights, held_channels, pack, pack_fine,
-    quantise_convolution, quantise_up,
+    MapRange, QuantisedLayer, Steps, Weights, held_channels, pack, pack_fine, quantise_convolution, quantise_up,
 };
 use lookbook_ops::up::up_convolution;
+use lookbook_ops::up_skip::{EDGES, PHASES, UpLayers};
 use lookbook_ops::{Activation, Instructions, Maps, Photos, Rayon, Shape, Workers};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -208,8 +208,8 @@ impl Up {
         Self { packed: packed.collect(), matrices, scale, bias: floats(rng, PHASES * EDGES * out, 100.0) }
     }
 
-    fn parameters(&self) -> UpParameters<'_> {
-        UpParameters { weights: &self.packed, scale: &self.scale, bias: &self.bias }
+    fn parameters(&self) -> UpSkipParameters<'_> {
+        UpSkipParameters { weights: &self.packed, scale: &self.scale, bias: &self.bias }
     }
 
     /// An element of the output by its definition.
@@ -249,7 +249,7 @@ fn upward_layers_are_exactly_their_definition() {
             let up = Up::random(&mut rng, 4 * channels + 9 * skip, out);
             let mut found = vec![f32::NAN; above.pixels() * out];
             let inputs = [(maps[0], zeros[0]), (maps[1], zeros[1])];
-            int8_up_convolution(token, &Rayon, below, inputs, up.parameters(), &mut found);
+            int8_up_skip_convolution(token, &Rayon, below, inputs, up.parameters(), &mut found);
             let mut at = 0;
             for place in pixels(above) {
                 for n in 0..out {
@@ -361,8 +361,8 @@ fn two_layers_as_one_are_as_near_as_their_weights() {
         let QuantisedLayer { weights, scale, bias } = quantise_up(layers, [&first.0, &second.0], &Steps::ones(8), how);
         let mut found = vec![f32::NAN; expected.len()];
         let inputs = [(&first.1[..], first.0.zero), (&second.1[..], second.0.zero)];
-        let parameters = UpParameters { weights: &weights, scale: &scale, bias: &bias };
-        int8_up_convolution(token, &Rayon, below, inputs, parameters, &mut found);
+        let parameters = UpSkipParameters { weights: &weights, scale: &scale, bias: &bias };
+        int8_up_skip_convolution(token, &Rayon, below, inputs, parameters, &mut found);
         for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
             // A composed weight is a sum over 8 channels and up to 4 taps of products of at most 0.03.
             let near = bound(4 * 16 + 9 * 24, 0.4);
@@ -394,9 +394,9 @@ fn layers_stay_within_their_buffers() {
             let packed = Guarded::new(&weights(&mut rng, PHASES * (4 * channels + 9 * skip) * out), guard);
             let scale = Guarded::new(&vec![1.0; PHASES * out], guard);
             let bias = Guarded::new(&vec![1.0; PHASES * EDGES * out], guard);
-            let parameters = UpParameters { weights: &packed, scale: &scale, bias: &bias };
+            let parameters = UpSkipParameters { weights: &packed, scale: &scale, bias: &bias };
             let mut output = Guarded::new(&vec![f32::NAN; above.pixels() * out], guard);
-            int8_up_convolution(token, &Rayon, shape, [(&input, 0), (&second, 7)], parameters, &mut output[..]);
+            int8_up_skip_convolution(token, &Rayon, shape, [(&input, 0), (&second, 7)], parameters, &mut output[..]);
             assert!(output.iter().all(|it| it.is_finite()));
             let mut pooled = Guarded::new(&vec![0; shape.pixels() * skip], guard);
             int8_max_pool(token, &Rayon, above, &second, &mut pooled);

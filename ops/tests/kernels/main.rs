@@ -12,6 +12,7 @@ mod guarded;
 mod int8;
 #[path = "../../../tests/it/skip.rs"]
 mod skip;
+mod up_skip;
 
 use lookbook_ops::Instructions;
 

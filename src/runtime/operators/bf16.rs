@@ -5,7 +5,9 @@ mod encoder;
 use super::{Activation, Bf16, Call, F32, Optional, OptionalBf16, Shape, Signature, U8, ValueRef};
 use super::{convolve_depthwise, convolve_pointwise, dims, dims_of, elements, elements_mut, expect, features_of};
 use super::{floats, floats_mut, learn, outputs_of, second_of, shape_of};
-use lookbook_ops::bf16::{Avx512Bf16, Bf16Maps, Element, bf16_add, bf16_convolution, bf16_max_pool, bf16_round};
+use lookbook_ops::bf16::{
+    Avx512Bf16, Bf16Maps, Element, bf16_add, bf16_convolution, bf16_max_pool, bf16_round, bf16_up_skip_convolution,
+};
 use lookbook_ops::bf16::{bf16_convolution_input_gradient, bf16_convolution_weight_gradient, bf16_pointwise};
 use lookbook_ops::bf16::{
     bf16_up_convolution, bf16_up_convolution_input_gradient, bf16_up_convolution_weight_gradient,
@@ -53,6 +55,7 @@ const LAYERS: &[Signature] = &[
     Signature { name: "Bf16MaxPool", inputs: &[Bf16], outputs: &[Bf16], compute: pool },
     Signature { name: "Bf16Wide", inputs: &[Bf16], outputs: &[F32], compute: widen },
     Signature { name: "Bf16UpConvolution", inputs: &[Bf16, F32, F32], outputs: &[Bf16], compute: up },
+    Signature { name: "Bf16UpSkipConvolution", inputs: &[Bf16, Bf16, F32, F32], outputs: &[Bf16], compute: up_skip },
     Signature {
         name: "Bf16ConvolutionGradient",
         inputs: &[Bf16, Bf16, F32, OptionalBf16],
@@ -155,6 +158,13 @@ fn up(call: &Call<'_>) -> ort::Result<()> {
     let token = token()?;
     super::up(call, |workers, shape, maps, parameters, output| {
         bf16_up_convolution(token, workers.spread, shape, maps, parameters, output);
+    })
+}
+
+fn up_skip(call: &Call<'_>) -> ort::Result<()> {
+    let token = token()?;
+    super::up_skip(call, |workers, shape, maps, parameters, output| {
+        bf16_up_skip_convolution(token, workers.spread, shape, maps, parameters, output);
     })
 }
 

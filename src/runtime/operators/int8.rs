@@ -1,11 +1,12 @@
 //! The operators for prediction in 8-bit integers.
 
 use super::{Bf16, Call, F32, I8, Shape, Signature, U8, ValueRef};
-use super::{bytes, dims, dims_of, expect, features_of, floats, floats_mut, multiple_of_8, shape_of};
-use lookbook_ops::int8::{Avx512Vnni, Element, Int8Maps, Int8Parameters, UpParameters};
-use lookbook_ops::int8::{int8_convolution, int8_max_pool, int8_narrow, int8_up_convolution};
-use lookbook_ops::quantised::{EDGES, PHASES, held_channels};
+use super::{bytes, dims, dims_of, expect, features_of, floats, floats_mut, multiple_of_8, shape_of, skip_channels_of};
+use lookbook_ops::int8::{Avx512Vnni, Element, Int8Maps, Int8Parameters, UpSkipParameters};
+use lookbook_ops::int8::{int8_convolution, int8_max_pool, int8_narrow, int8_up_skip_convolution};
+use lookbook_ops::quantised::held_channels;
 use lookbook_ops::up::up_shape;
+use lookbook_ops::up_skip::{EDGES, PHASES, depth};
 use ort::value::PrimitiveTensorElementType;
 
 pub(super) fn is_available() -> bool {
@@ -20,8 +21,13 @@ pub(super) const OPERATORS: &[Signature] = &[
     Signature { name: "Int8Convolution", inputs: &[U8, I8, F32, F32], outputs: &[U8], compute: convolve::<u8> },
     Signature { name: "Int8LastConvolution", inputs: &[U8, I8, F32, F32], outputs: &[F32], compute: convolve::<f32> },
     Signature { name: "Int8PhotoConvolution", inputs: &[U8, I8, F32, F32], outputs: &[U8], compute: photos },
-    Signature { name: "Int8UpConvolution", inputs: &[U8, U8, I8, F32, F32], outputs: &[U8], compute: up::<u8> },
-    Signature { name: "Int8WideUpConvolution", inputs: &[U8, U8, I8, F32, F32], outputs: &[Bf16], compute: up::<u16> },
+    Signature { name: "Int8UpSkipConvolution", inputs: &[U8, U8, I8, F32, F32], outputs: &[U8], compute: up::<u8> },
+    Signature {
+        name: "Int8WideUpSkipConvolution",
+        inputs: &[U8, U8, I8, F32, F32],
+        outputs: &[Bf16],
+        compute: up::<u16>,
+    },
     Signature { name: "Int8MaxPool", inputs: &[U8], outputs: &[U8], compute: pool },
     Signature { name: "Int8Narrow", inputs: &[Bf16], outputs: &[U8], compute: narrow },
     Signature { name: "Int8Wide", inputs: &[U8], outputs: &[F32], compute: widen },
@@ -88,16 +94,15 @@ fn convolve_maps<E: Element + PrimitiveTensorElementType>(
 fn up<E: Element + PrimitiveTensorElementType>(call: &Call<'_>) -> ort::Result<()> {
     let [maps, skip] = [call.input(0)?, call.input(1)?];
     let [weight, scale, bias] = [call.input(2)?, call.input(3)?, call.input(4)?];
-    let (shape, skip_shape) = (features_of(&maps)?, features_of(&skip)?);
-    expect(&skip, "second input", dims(up_shape(shape, skip_shape.channels)))?;
-    let depth = PHASES * (4 * shape.channels + 9 * skip_shape.channels);
+    let shape = features_of(&maps)?;
+    let depth = PHASES * depth(shape.channels, skip_channels_of(&skip, shape)?);
     let out = outputs_of([&weight, &scale, &bias], depth, [PHASES, PHASES * EDGES])?;
-    let parameters = UpParameters { weights: weights(&weight)?, scale: floats(&scale)?, bias: floats(&bias)? };
+    let parameters = UpSkipParameters { weights: weights(&weight)?, scale: floats(&scale)?, bias: floats(&bias)? };
     let [zero, skip_zero] = zeros(call)?;
     let inputs = [(bytes(&maps)?, zero), (bytes(&skip)?, skip_zero)];
     let mut output = call.output(0, dims(up_shape(shape, out)))?;
     let output = output.try_extract_tensor_mut::<E>()?.1;
-    int8_up_convolution(token()?, call.workers.spread, shape, inputs, parameters, output);
+    int8_up_skip_convolution(token()?, call.workers.spread, shape, inputs, parameters, output);
     Ok(())
 }
 

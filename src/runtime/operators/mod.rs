@@ -15,10 +15,11 @@
 //! | `MaxPoolGradient` | maps, gradient of the output, gradient through the skip connection | gradient of the maps |
 //! | `UpConvolution` | maps, weight, bias | maps |
 //! | `UpConvolutionGradient` | maps, gradient of the output, weight | gradients of weight, bias, maps |
+//! | `UpSkipConvolution` | maps, skip connection, weight `[4, depth, out]`, bias `[4, 4, out]` (see `lookbook_ops::up_skip`) | maps |
 //! | `HeadLoss` | maps, weight, bias, labels u8, optional weights of the categories and of the Dice term, and the share of a label that is spread over all | loss, pixel accuracy, gradients of weight, bias, maps, categories present f32 `[batch, maps]` |
 //! | `HeadEvaluation` | maps, weight, bias, labels | loss, binary cross-entropy, label map u8 |
 //! | `HeadLabels` | maps, weight, bias | label map u8, pixels of each category i32 `[batch, maps]` |
-//! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16PointwiseConvolution`, `Bf16DepthwiseConvolution`, `Bf16MaxPool`, `Bf16UpConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
+//! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16PointwiseConvolution`, `Bf16DepthwiseConvolution`, `Bf16MaxPool`, `Bf16UpConvolution`, `Bf16UpSkipConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
 //! | `Bf16PointwiseConvolutionGradient`, `Bf16DepthwiseConvolutionGradient`, `Bf16BatchNorm`, `Bf16BatchNormGradient` | as those without `Bf16`, maps and their gradients bf16 | as those without `Bf16`, maps and their gradients bf16 |
 //! | `Bf16LastConvolution` | as `Bf16Convolution` | maps, f32 |
 //! | `Bf16ConvolutionGradient`, `Bf16PhotoConvolutionGradient`, `Bf16MaxPoolGradient`, `Bf16UpConvolutionGradient`, `Bf16HeadLoss` | as those without `Bf16`, maps and their gradients bf16 | the same, gradients of maps bf16 |
@@ -26,7 +27,7 @@
 //! | `Bf16Wide`, `Bf16Narrow` | maps, bf16 and f32 | maps, f32 and bf16 |
 //! | `Int8Convolution`, `Int8PhotoConvolution` | maps u8, weight i8 `[depth, out]`, scale `[out]`, bias `[out]` | maps u8 |
 //! | `Int8LastConvolution` | as `Int8Convolution` | maps, f32 |
-//! | `Int8UpConvolution`, `Int8WideUpConvolution` | maps u8, skip connection u8, weight i8 `[depth, out]`, scale `[4 out]`, bias `[16 out]` | maps, u8 or bf16 |
+//! | `Int8UpSkipConvolution`, `Int8WideUpSkipConvolution` | maps u8, skip connection u8, weight i8 `[depth, out]`, scale `[4 out]`, bias `[16 out]` | maps, u8 or bf16 |
 //! | `Int8MaxPool` | maps u8 | maps u8 |
 //! | `Int8Narrow`, `Int8Wide` | maps bf16; maps u8 with the zero point 0 | maps u8; maps f32 |
 //! | `GatherSquares` | photos u8 `[batch, rows, columns, 3]` | squares of 2x2 pixels, u8 `[batch, rows / 2, columns / 2, 12]` |
@@ -74,6 +75,7 @@ use lookbook_ops::pointwise::{pointwise, pointwise_input_gradient, pointwise_wei
 use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
 use lookbook_ops::squares::{enlarge_labels, gather_squares};
 use lookbook_ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
+use lookbook_ops::up_skip::{EDGES, PHASES, depth, up_skip_convolution};
 use lookbook_ops::{Activation, Instructions, Maps, Mask, Photos, Shape, Spread, Workers};
 
 const _: () = assert!(
@@ -141,7 +143,7 @@ impl Port {
     }
 }
 
-const OPERATORS: [Signature; 20] = [
+const OPERATORS: [Signature; 21] = [
     Signature { name: "Convolution", inputs: &[F32, F32, F32, Optional], outputs: &[F32], compute: convolve },
     Signature {
         name: "ConvolutionGradient",
@@ -217,6 +219,12 @@ const OPERATORS: [Signature; 20] = [
         inputs: &[F32; 3],
         outputs: &[F32; 3],
         compute: |call| up_back(call, up_convolution_weight_gradient, up_convolution_input_gradient),
+    },
+    Signature {
+        name: "UpSkipConvolution",
+        inputs: &[F32; 4],
+        outputs: &[F32],
+        compute: |call| up_skip(call, up_skip_convolution),
     },
     Signature {
         name: "HeadLoss",
@@ -815,6 +823,30 @@ fn up<E: PrimitiveTensorElementType>(
     let mut output = call.output(0, dims(up_shape(shape, out)))?;
     kernel(call.workers, shape, elements(&maps)?, parameters, elements_mut(&mut output)?);
     Ok(())
+}
+
+fn up_skip<E: PrimitiveTensorElementType>(
+    call: &Call<'_>,
+    kernel: impl FnOnce(Workers<'_>, Shape, [&[E]; 2], [&[f32]; 2], &mut [E]),
+) -> ort::Result<()> {
+    let [maps, skip, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?];
+    let shape = features_of(&maps)?;
+    let channels = skip_channels_of(&skip, shape)?;
+    let out = dims_of(&bias).last().copied().unwrap_or(0);
+    multiple_of_8("output channels", out)?;
+    expect(&weight, "weight", [PHASES, depth(shape.channels, channels), out])?;
+    expect(&bias, "bias", [PHASES, EDGES, out])?;
+    let parameters = [floats(&weight)?, floats(&bias)?];
+    let mut output = call.output(0, dims(up_shape(shape, out)))?;
+    kernel(call.workers, shape, [elements(&maps)?, elements(&skip)?], parameters, elements_mut(&mut output)?);
+    Ok(())
+}
+
+/// Checks that maps are a skip connection beside those that a transposed convolution makes, and returns their channels.
+fn skip_channels_of(skip: &ValueRef<'_>, below: Shape) -> ort::Result<usize> {
+    let channels = features_of(skip)?.channels;
+    expect(skip, "second input", dims(up_shape(below, channels)))?;
+    Ok(channels)
 }
 
 fn up_back<E: PrimitiveTensorElementType>(
