@@ -45,15 +45,16 @@ impl Layers {
         for (pixel, inputs) in inputs.chunks_exact_mut(all).enumerate() {
             let [photo, row, column] = [pixel / columns / rows, pixel / columns % rows, pixel % columns];
             let below = &below[((photo * shape.rows + row / 2) * shape.columns + column / 2) * channels..][..channels];
-            for n in 0..middle {
+            let (of_up, of_skip) = inputs.split_at_mut(middle);
+            for (n, input) in of_up.iter_mut().enumerate() {
                 let corner = row % 2 * 2 + column % 2;
                 let weights =
                     below.iter().enumerate().map(|(k, it)| (it, self.up_weight[(k * middle + n) * 4 + corner]));
                 let products = weights.map(|(it, weight)| f64::from(*it) * f64::from(weight));
-                inputs[n] = f64::from(self.up_bias[n]) + products.sum::<f64>();
+                *input = f64::from(self.up_bias[n]) + products.sum::<f64>();
             }
-            for k in 0..skip_channels {
-                inputs[middle + k] = f64::from(skip[pixel * skip_channels + k]);
+            for (input, own) in of_skip.iter_mut().zip(&skip[pixel * skip_channels..]) {
+                *input = f64::from(*own);
             }
         }
         let mut outputs = Vec::new();
