@@ -13,6 +13,9 @@ use crate::up_skip::{Composed, EDGES, PHASES, UpLayers};
 /// Channels that an instruction multiplies and adds at once.
 pub const QUAD: usize = 4;
 
+/// The columns of a tile of 8, whose sums are in pairs of lanes, in the order of the lanes: see `int8`.
+const FOLDED: [usize; 8] = [0, 1, 4, 5, 2, 3, 6, 7];
+
 /// What the upper half of a fine weight counts.
 pub const FINE: i16 = 128;
 
@@ -103,17 +106,20 @@ pub struct QuantisedLayer {
     pub bias: Vec<f32>,
 }
 
-/// Packs a matrix of `depth` rows, a multiple of 4, and `outputs` columns, a multiple of 8, whose element in row k and column
-/// n is `element(k, n)`: tile by tile of columns, `[depth / 4, width, 4]` each.
+/// Packs a matrix of `depth` rows and `outputs` columns, multiples of 8, whose element in row k and column n is
+/// `element(k, n)`: tile by tile of columns, `[depth / 4, width, 4]` each; `[depth / 8, 8, 8]` of 8 columns, which come in the
+/// order 0, 1, 4, 5, 2, 3, 6, 7.
 #[must_use]
 pub fn pack(depth: usize, outputs: usize, element: impl Fn(usize, usize) -> i8) -> Vec<i8> {
-    assert!(depth.is_multiple_of(QUAD) && outputs.is_multiple_of(8));
+    assert!(depth.is_multiple_of(2 * QUAD) && outputs.is_multiple_of(8));
     let mut packed = Vec::with_capacity(depth * outputs);
     let mut first = 0;
     for width in tile_widths(true, outputs) {
-        for quad in (0..depth).step_by(QUAD) {
-            for column in first..first + width {
-                packed.extend((quad..quad + QUAD).map(|row| element(row, column)));
+        let rows = if width == 8 { 2 * QUAD } else { QUAD };
+        for top in (0..depth).step_by(rows) {
+            for at in 0..width {
+                let column = first + if width == 8 { FOLDED[at] } else { at };
+                packed.extend((top..top + rows).map(|row| element(row, column)));
             }
         }
         first += width;
@@ -143,7 +149,7 @@ pub fn pack_fine(depth: usize, outputs: usize, element: impl Fn(usize, usize) ->
 /// Channels of maps as the products read them.
 #[must_use]
 pub fn held_channels(channels: usize) -> usize {
-    channels.next_multiple_of(QUAD)
+    channels.next_multiple_of(2 * QUAD)
 }
 
 /// A 3x3 convolution, `weight` `[out, channels, 3, 3]`, of maps with `input` steps, whose output has these steps.
@@ -291,9 +297,12 @@ mod tests {
 
     #[test]
     fn a_matrix_is_packed_in_quads_of_rows() {
-        let packed = pack(8, 8, |row, column| (10 * column + row) as i8);
+        let packed = pack(8, 24, |row, column| (10 * (column % 12) + row) as i8);
         assert_eq!(packed[..8], [0, 1, 2, 3, 10, 11, 12, 13]);
-        assert_eq!(packed[32..40], [4, 5, 6, 7, 14, 15, 16, 17]);
+        assert_eq!(packed[64..72], [4, 5, 6, 7, 14, 15, 16, 17]);
+        // Two quads of each of the last 8 columns, 16 to 23, the third of which is 20.
+        assert_eq!(packed[128..136], [40, 41, 42, 43, 44, 45, 46, 47]);
+        assert_eq!(packed[144..152], [80, 81, 82, 83, 84, 85, 86, 87]);
     }
 
     #[test]
@@ -312,8 +321,8 @@ mod tests {
         let input = Steps { step: vec![0.5], zero: 3, mean: vec![10.0] };
         let output = Steps { step: vec![0.25; 8], zero: 0, mean: vec![0.0; 8] };
         let layer = quantise_convolution([&weight, &[1.0; 8]], &input, &output);
-        // Rows are taps of one channel and three of zeros.
-        let taps = |n: usize| [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|tap| layer.weights[tap * 32 + n * 4]);
+        // Rows are taps of one channel and seven of zeros.
+        let taps = |n: usize| [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|tap| layer.weights[tap * 64 + FOLDED[n] * 8]);
         assert_eq!(taps(0), [0; 9]);
         // The weights are 63.5 and 127 steps of 1. 63.5 becomes 64; the next tap has half a step less then, becomes -1 and
         // leaves half a step more, and so on; beyond 127 nothing fits.

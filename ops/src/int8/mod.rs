@@ -32,7 +32,7 @@ pub use up_skip::{UpSkipParameters, int8_up_skip_convolution};
 pub enum Int8Maps<'a> {
     /// Feature maps and their zero point, which lies beyond their edge.
     Features(&'a [u8], u8),
-    /// Photos; channels of zeros are added up to a multiple of 4. What lies beyond the edge is rounded to a whole byte.
+    /// Photos; channels of zeros are added up to a multiple of 8. What lies beyond the edge is rounded to a whole byte.
     Photos(Photos<'a>),
 }
 

@@ -2,13 +2,13 @@
 
 use std::arch::x86_64::{
     __m128bh, __m128i, __m256, __m256bh, __m256i, __m512, __m512i, _mm_storel_epi64, _mm_storeu_si128,
-    _mm256_cvtepi32_epi8, _mm256_cvtepi32_ps, _mm256_cvtneps_pbh, _mm256_cvtps_epi32, _mm256_dpbusd_epi32,
-    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_set1_epi32,
-    _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_storeu_ps, _mm256_storeu_si256,
+    _mm256_add_epi32, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cvtepi32_epi8, _mm256_cvtepi32_ps,
+    _mm256_cvtneps_pbh, _mm256_cvtps_epi32, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps,
+    _mm256_set1_ps, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_storeu_si256,
     _mm512_castsi512_si256, _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps, _mm512_cvtneps_pbh, _mm512_cvtps_epi32,
     _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_max_ps, _mm512_min_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_storeu_ps,
+    _mm512_max_ps, _mm512_min_ps, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_storeu_ps,
 };
 use std::mem::transmute;
 
@@ -96,7 +96,7 @@ impl Row<'_> {
         let is_fine = weights.len() == 2 * depth * outputs;
         assert!(is_fine || weights.len() == depth * outputs);
         assert!(self.bias.fits(outputs));
-        assert!(self.sources.iter().all(|it| it.holds(pixels) && it.run.is_multiple_of(QUAD)));
+        assert!(self.sources.iter().all(|it| it.holds(pixels) && it.run.is_multiple_of(2 * QUAD)));
         assert_eq!(output.len() + gap, pixels * (outputs + gap));
         let (mut first, mut rest) = (0, weights);
         let coarse = tile_widths(true, outputs).filter(|_| !is_fine);
@@ -233,18 +233,18 @@ unsafe fn quads<V: QuadVector, const N: usize, const P: usize, const STRIDE: usi
     mut weights: *const i8,
 ) -> *const i8 {
     let stride = if STRIDE == 0 { source.stride } else { STRIDE };
-    for _ in 0..source.run / QUAD {
+    for _ in 0..source.run / V::INPUTS {
         // SAFETY: guaranteed by the caller.
         unsafe {
             let columns: [V::Quads; N] = std::array::from_fn(|n| sums[0][n].quads(weights.add(n * V::WEIGHTS)));
             for (p, sums) in sums.iter_mut().enumerate() {
-                let pixel = sums[0].splat(input.add(p * stride).cast::<i32>().read_unaligned());
+                let pixel = sums[0].splat(input.add(p * stride));
                 for (sum, column) in sums.iter_mut().zip(columns) {
                     *sum = sum.plus_dot(pixel, column);
                 }
             }
             weights = weights.add(N * V::WEIGHTS);
-            input = input.add(QUAD);
+            input = input.add(V::INPUTS);
         }
     }
     weights
@@ -254,8 +254,10 @@ unsafe fn quads<V: QuadVector, const N: usize, const P: usize, const STRIDE: usi
 trait QuadVector: Copy {
     /// Outputs.
     const LANES: usize;
-    /// Weights of a quad.
-    const WEIGHTS: usize = QUAD * Self::LANES;
+    /// Elements of a pixel that are multiplied at once.
+    const INPUTS: usize = QUAD;
+    /// Their weights.
+    const WEIGHTS: usize = Self::INPUTS * Self::LANES;
     type Quads: Copy;
     type Floats: Copy;
 
@@ -266,7 +268,9 @@ trait QuadVector: Copy {
     /// # Safety
     /// `WEIGHTS` numbers can be read from `from`.
     unsafe fn quads(self, from: *const i8) -> Self::Quads;
-    fn splat(self, quad: i32) -> Self::Quads;
+    /// # Safety
+    /// `INPUTS` elements can be read from `from`.
+    unsafe fn splat(self, from: *const u8) -> Self::Quads;
     /// Adds the products of u8 and i8.
     fn plus_dot(self, unsigned: Self::Quads, signed: Self::Quads) -> Self;
     /// Writes max(0, scale x sum + bias).
@@ -279,8 +283,9 @@ trait QuadVector: Copy {
 #[derive(Clone, Copy)]
 struct Of16(__m512i);
 
+/// The sums of 8 outputs over even and over odd quads, in pairs of lanes.
 #[derive(Clone, Copy)]
-struct Of8(__m256i);
+struct Of8(__m512i);
 
 /// The sums of 8 outputs with the upper halves of their weights, then with the lower ones.
 #[derive(Clone, Copy)]
@@ -307,9 +312,9 @@ impl QuadVector for Of16 {
         unsafe { _mm512_loadu_si512(from.cast()) }
     }
     #[inline(always)]
-    fn splat(self, quad: i32) -> __m512i {
-        // SAFETY: a vector was made from a token.
-        unsafe { _mm512_set1_epi32(quad) }
+    unsafe fn splat(self, from: *const u8) -> __m512i {
+        // SAFETY: a vector was made from a token; the caller guarantees the pointer.
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
     fn plus_dot(self, unsigned: __m512i, signed: __m512i) -> Self {
@@ -328,13 +333,13 @@ impl QuadVector for Of16 {
 
 impl QuadVector for Of8 {
     const LANES: usize = 8;
-    type Quads = __m256i;
+    const INPUTS: usize = 2 * QUAD;
+    type Quads = __m512i;
     type Floats = __m256;
 
     #[inline(always)]
-    fn zero(_: Avx512Vnni) -> Self {
-        // SAFETY: the token proves that the processor has the instructions.
-        Self(unsafe { _mm256_setzero_si256() })
+    fn zero(token: Avx512Vnni) -> Self {
+        Self(Of16::zero(token).0)
     }
     #[inline(always)]
     unsafe fn floats(_: Avx512Vnni, from: *const f32) -> __m256 {
@@ -342,25 +347,29 @@ impl QuadVector for Of8 {
         unsafe { _mm256_loadu_ps(from) }
     }
     #[inline(always)]
-    unsafe fn quads(self, from: *const i8) -> __m256i {
+    unsafe fn quads(self, from: *const i8) -> __m512i {
+        // SAFETY: guaranteed by the caller.
+        unsafe { Of16(self.0).quads(from) }
+    }
+    #[inline(always)]
+    unsafe fn splat(self, from: *const u8) -> __m512i {
         // SAFETY: a vector was made from a token; the caller guarantees the pointer.
-        unsafe { _mm256_loadu_si256(from.cast()) }
+        unsafe { _mm512_set1_epi64(from.cast::<i64>().read_unaligned()) }
     }
     #[inline(always)]
-    fn splat(self, quad: i32) -> __m256i {
-        // SAFETY: a vector was made from a token.
-        unsafe { _mm256_set1_epi32(quad) }
-    }
-    #[inline(always)]
-    fn plus_dot(self, unsigned: __m256i, signed: __m256i) -> Self {
-        // SAFETY: a vector was made from a token.
-        Self(unsafe { _mm256_dpbusd_epi32(self.0, unsigned, signed) })
+    fn plus_dot(self, unsigned: __m512i, signed: __m512i) -> Self {
+        Self(Of16(self.0).plus_dot(unsigned, signed).0)
     }
     #[inline(always)]
     unsafe fn store<E: Element>(self, scale: __m256, bias: __m256, to: *mut E) {
         // SAFETY: a vector was made from a token; the caller guarantees the pointer.
         unsafe {
-            let values = _mm256_fmadd_ps(_mm256_cvtepi32_ps(self.0), scale, bias);
+            // The order in which the columns are packed is that of these lanes.
+            let low = _mm256_castsi256_ps(_mm512_castsi512_si256(self.0));
+            let high = _mm256_castsi256_ps(_mm512_extracti64x4_epi64::<1>(self.0));
+            let even = _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(low, high));
+            let odd = _mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(low, high));
+            let values = _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(even, odd)), scale, bias);
             E::store_8(to, _mm256_max_ps(values, _mm256_setzero_ps()));
         }
     }
@@ -387,8 +396,9 @@ impl QuadVector for Of8Fine {
         unsafe { Of16(self.0).quads(from) }
     }
     #[inline(always)]
-    fn splat(self, quad: i32) -> __m512i {
-        Of16(self.0).splat(quad)
+    unsafe fn splat(self, from: *const u8) -> __m512i {
+        // SAFETY: guaranteed by the caller.
+        unsafe { Of16(self.0).splat(from) }
     }
     #[inline(always)]
     fn plus_dot(self, unsigned: __m512i, signed: __m512i) -> Self {
