@@ -28,10 +28,12 @@ mkdir -p "$share/bash-completion/completions" "$share/zsh/site-functions" "$shar
 cp .encoder/*.safetensors .encoder/LICENSE "$share/lookbook/encoder/"
 .wheel/bin/python scripts/wheel/third_party.py "$arch-unknown-linux-gnu" >"$share/doc/lookbook/THIRD-PARTY-LICENSES.txt"
 
+# The last step optimises the whole program. At a fixed address, as Go's programs are, it has no table of all its pointers.
+set -- -- -C opt-level=3 -C relocation-model=static
 if [ "$arch" = "$host" ]; then
-    set -- -- -C linker="$PWD/scripts/wheel/cc.sh"
+    set -- "$@" -C linker="$PWD/scripts/wheel/cc.sh"
 else
-    set -- --zig --target "$arch-unknown-linux-gnu"
+    set -- --zig --target "$arch-unknown-linux-gnu" "$@"
 fi
 rm -f dist/lookbook-*-"${platform}_$arch".whl
 PATH=$PWD/.wheel/bin:$PATH .wheel/bin/maturin build --profile dist --locked --compatibility "$platform" --out dist "$@"

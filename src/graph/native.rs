@@ -265,6 +265,7 @@ fn gather(builder: &mut Builder, spec: &Spec, photos: &Value) -> Value {
     if spec.stride == 1 {
         return photos.clone();
     }
+    builder.scope("input");
     builder.native("GatherSquares", &[photos], vec![], 1).remove(0)
 }
 
@@ -273,6 +274,7 @@ fn enlarge(builder: &mut Builder, spec: &Spec, label_map: Value) -> Value {
     if !spec.enlarges_labels() {
         return label_map;
     }
+    builder.scope("label_map");
     builder.native("EnlargeLabels", &[&label_map], vec![], 1).remove(0)
 }
 
