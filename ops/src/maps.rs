@@ -208,7 +208,7 @@ impl<'a> Bias<'a> {
     }
 
     /// Those of the outputs from one on.
-    pub(super) fn from(self, first: usize) -> Self {
+    pub(super) fn starting_at(self, first: usize) -> Self {
         Self { all: &self.all[first..], other: self.other.map(|(pixel, it)| (pixel, &it[first..])) }
     }
 

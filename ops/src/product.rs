@@ -75,6 +75,10 @@ impl Job for Pack<'_> {
     }
 }
 
+/// The columns of a tile of 8 whose sums are in pairs of lanes of a vector of 16, in the order in which the pairs are added up:
+/// those of lanes 0 to 3, 8 to 11, 4 to 7 and 12 to 15.
+pub(super) const FOLDED: [usize; 8] = [0, 1, 4, 5, 2, 3, 6, 7];
+
 /// The widths of the tiles that a multiple of 8 columns are cut into, the widest first.
 pub(super) fn tile_widths(is_512: bool, mut columns: usize) -> impl Iterator<Item = usize> {
     let widths: &[usize] = if is_512 { &[64, 32, 16, 8] } else { &[16, 8] };
@@ -123,7 +127,7 @@ impl Job for RowProduct<'_> {
             let tile = Tile {
                 sources,
                 weights: tile,
-                bias: self.bias.from(first),
+                bias: self.bias.starting_at(first),
                 pixels,
                 output_stride: widths[part] + self.gap,
                 finish: self.finish.map(|it| &it[column..]),

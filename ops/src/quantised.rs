@@ -7,14 +7,11 @@
 //! channels may have one of its own. What the zero points add to a sum is a constant, which is taken off in the bias.
 
 use crate::convolution::TAPS;
-use crate::product::tile_widths;
-use crate::up_skip::{Composed, EDGES, PHASES, UpLayers};
+use crate::product::{FOLDED, tile_widths};
+use crate::up_skip::{Composed, EDGES, PHASES, TAPS_BELOW, UpLayers};
 
 /// Channels that an instruction multiplies and adds at once.
 pub const QUAD: usize = 4;
-
-/// The columns of a tile of 8, whose sums are in pairs of lanes, in the order of the lanes: see `int8`.
-const FOLDED: [usize; 8] = [0, 1, 4, 5, 2, 3, 6, 7];
 
 /// What the upper half of a fine weight counts.
 pub const FINE: i16 = 128;
@@ -115,11 +112,11 @@ pub fn pack(depth: usize, outputs: usize, element: impl Fn(usize, usize) -> i8) 
     let mut packed = Vec::with_capacity(depth * outputs);
     let mut first = 0;
     for width in tile_widths(true, outputs) {
-        let rows = if width == 8 { 2 * QUAD } else { QUAD };
+        let (rows, columns) =
+            if width == 8 { (2 * QUAD, FOLDED.to_vec()) } else { (QUAD, (0..width).collect::<Vec<_>>()) };
         for top in (0..depth).step_by(rows) {
-            for at in 0..width {
-                let column = first + if width == 8 { FOLDED[at] } else { at };
-                packed.extend((top..top + rows).map(|row| element(row, column)));
+            for column in &columns {
+                packed.extend((top..top + rows).map(|row| element(row, first + column)));
             }
         }
         first += width;
@@ -255,12 +252,12 @@ impl Part<'_> {
 /// The two layers as one, of maps below and those of the skip connection with their steps; as [`quantise_convolution`].
 #[must_use]
 pub fn quantise_up(layers: UpLayers<'_>, [below, skip]: [&Steps; 2], output: &Steps, how: Weights) -> QuantisedLayer {
-    let parts = [Part { taps: 4, of: below }, Part { taps: TAPS, of: skip }];
+    let parts = [Part { taps: TAPS_BELOW, of: below }, Part { taps: TAPS, of: skip }];
     let out = output.step.len();
     let Composed { weights: composed, bias } = layers.composed();
     let mut layer = QuantisedLayer { weights: Vec::new(), scale: Vec::new(), bias: Vec::new() };
     for (matrix, bias) in composed.chunks_exact(composed.len() / PHASES).zip(bias.chunks_exact(EDGES * out)) {
-        let first_of = [0, 4 * below.step.len()];
+        let first_of = [0, TAPS_BELOW * below.step.len()];
         let element = |map: usize, tap: usize, channel: usize, column: usize| {
             matrix[(first_of[map] + tap * parts[map].of.step.len() + channel) * out + column]
         };

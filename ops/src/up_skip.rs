@@ -17,7 +17,7 @@ pub const PHASES: usize = 4;
 pub const EDGES: usize = 4;
 
 /// Pixels below that one of a phase reads.
-const TAPS_BELOW: usize = 4;
+pub(super) const TAPS_BELOW: usize = 4;
 
 /// Rows of a phase's matrix, for so many channels below and of the skip connection.
 #[must_use]

@@ -243,6 +243,8 @@ fn calls() -> Vec<Call> {
         call("MaxPoolGradient", f32s(&[maps, &[2, 2, 3, 8], maps]), 1),
         call("UpConvolution", f32s(&[maps, &[8, 16, 2, 2], bias]), 1),
         call("UpConvolutionGradient", f32s(&[maps, &[2, 8, 12, 16], &[8, 16, 2, 2]]), 3),
+        // Rows of a phase's matrix: 2x2 pixels of 8 channels and 3x3 of 16.
+        call("UpSkipConvolution", f32s(&[maps, &[2, 8, 12, 16], &[4, 176, 16], &[4, 4, 16]]), 1),
         with_photo(call("HeadLoss", learn.clone(), 6)),
         with_photo(call("HeadLoss", [learn.clone(), f32s(&[&[23], &[1]])].concat(), 6)),
         with_photo(call("HeadEvaluation", learn, 3)),
@@ -272,6 +274,7 @@ fn calls() -> Vec<Call> {
             call("Bf16PhotoConvolutionGradient", with_photos(mixed(&[wide], &[&[16, 3, 3, 3]])), 2),
             call("Bf16MaxPoolGradient", u16s(&[maps, &[2, 2, 3, 8], maps]), 1),
             call("Bf16UpConvolutionGradient", mixed(&[maps, &[2, 8, 12, 16]], &[&[8, 16, 2, 2]]), 3),
+            call("Bf16UpSkipConvolution", mixed(&[maps, &[2, 8, 12, 16]], &[&[4, 176, 16], &[4, 4, 16]]), 1),
             with_photo(call("Bf16HeadLoss", learn, 6)),
             call("Bf16Add", u16s(&[maps, maps]), 1),
         ]);
@@ -285,7 +288,7 @@ fn calls() -> Vec<Call> {
             call
         };
         let convolution = [vec![bytes.clone(), weights([72, 16])], floats(1, 1)].concat();
-        let photos = [vec![(UINT8, vec![2, 4, 6, 3]), weights([36, 16])], floats(1, 1)].concat();
+        let photos = [vec![(UINT8, vec![2, 4, 6, 3]), weights([72, 16])], floats(1, 1)].concat();
         let up = [vec![bytes.clone(), above, weights([4 * 104, 16])], floats(4, 16)].concat();
         calls.extend([
             with_zeros(call("Int8Convolution", convolution.clone(), 1), &[3]),
@@ -393,6 +396,9 @@ fn operators_refuse_what_agrees_but_has_no_kernel() {
         of("MaxPool", &[&[1, 4, 3, 8]], 1),
         of("MaxPool", &[&[1, 4, 4, 4]], 1),
         of("UpConvolution", &[&[1, 4, 4, 8], &[8, 3, 2, 2], &[3]], 1),
+        of("UpSkipConvolution", &[&[1, 4, 4, 8], &[1, 8, 8, 8], &[4, 104, 3], &[4, 4, 3]], 1),
+        of("UpSkipConvolution", &[&[1, 4, 4, 8], &[1, 8, 7, 8], &[4, 104, 8], &[4, 4, 8]], 1),
+        of("UpSkipConvolution", &[&[1, 4, 4, 8], &[1, 8, 8, 8], &[4, 96, 8], &[4, 4, 8]], 1),
         of("PointwiseConvolution", &[&[1, 4, 4, 8], &[12, 8, 1, 1], &[12]], 1),
         of("PointwiseConvolution", &[&[1, 4, 4, 8], &[8, 8, 3, 3], &[8]], 1),
         of("DepthwiseConvolution", &[&[1, 4, 4, 12], &[12, 1, 3, 3], &[12]], 1),

@@ -4,12 +4,9 @@ use super::token::{Avx512Bf16, rounded};
 use super::vector::{Element, PairVector};
 use crate::activation::Finish;
 use crate::maps::{Bias, Source};
-use crate::product::{first_sums, tile_widths};
+use crate::product::{FOLDED, first_sums, tile_widths};
 use crate::simd::{Job, Simd, Stored, Vector};
 use crate::x86::{Of8, Of16};
-
-/// The columns of a tile of 8 in the order of the lanes that [`Of16::folded`] adds up.
-const FOLDED: [usize; 8] = [0, 1, 4, 5, 2, 3, 6, 7];
 
 /// A matrix of weights in pairs of rows, tile by tile of columns.
 pub(super) struct PackedPairs {
@@ -136,7 +133,7 @@ impl Row<'_> {
             let tile = Tile {
                 row: self,
                 weights: tile,
-                bias: self.bias.from(first),
+                bias: self.bias.starting_at(first),
                 finish: self.finish.map(|it| &it[column..]),
                 output_stride: widths[part] + self.gap,
             };
