@@ -1,11 +1,12 @@
 //! 3x3 convolutions on bf16 maps, and their gradients.
 
+use super::photos::copy_photo;
 use super::product::{Grid, OuterPairs, PackedPairs, Row, pair_columns, pair_neighbours};
 use super::token::{Avx512Bf16, rounded};
 use super::vector::Element;
 use crate::activation::{Activation, Finish, Mask};
 use crate::convolution::{Sums, TAPS, taps};
-use crate::maps::{Band, Photos, Shape, Source, copy_photo, cut, interleave, padded_row};
+use crate::maps::{Band, Photos, Shape, Source, cut, interleave, padded_row};
 use crate::spread::{spread_items, with_scratch};
 use crate::{Spread, Workers};
 

@@ -8,6 +8,7 @@
 
 mod convolution;
 mod elements;
+pub(crate) mod photos;
 mod pointwise;
 pub(crate) mod pool;
 mod product;

@@ -13,8 +13,9 @@ use std::arch::x86_64::{
 use std::arch::x86_64::{_mm_loadu_si128, _mm256_loadu_si256};
 
 use crate::Spread;
+use crate::bf16::photos::copy_photo;
 use crate::bf16::pool::max_pool_of_bits;
-use crate::maps::{Band, Photos, Shape, Source, copy_photo, cut, padded_row};
+use crate::maps::{Band, Photos, Shape, Source, cut, padded_row};
 use crate::quantised::held_channels;
 use crate::spread::{spread_items, with_scratch};
 
