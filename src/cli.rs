@@ -86,7 +86,7 @@ struct CommonFlags {
     #[arg(long, global = true, value_parser = ["text", "json"], default_value = "text")]
     #[serde(skip)]
     log_format: String,
-    /// Log more; set `RUST_LOG` for finer control, e.g. `RUST_LOG=lookbook=trace`
+    /// Log more; set `RUST_LOG` for finer control, e.g. `RUST_LOG=object_store=debug`
     #[arg(short, long, global = true)]
     #[serde(skip)]
     verbose: bool,

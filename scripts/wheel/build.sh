@@ -28,8 +28,15 @@ mkdir -p "$share/bash-completion/completions" "$share/zsh/site-functions" "$shar
 cp .encoder/*.safetensors .encoder/LICENSE "$share/lookbook/encoder/"
 .wheel/bin/python scripts/wheel/third_party.py "$arch-unknown-linux-gnu" >"$share/doc/lookbook/THIRD-PARTY-LICENSES.txt"
 
-# The last step optimises the whole program. At a fixed address, as Go's programs are, it has no table of all its pointers.
-set -- -- -C opt-level=3 -C relocation-model=static
+# Messages name crates, not the folders of this machine.
+for folder in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
+    RUSTFLAGS="${RUSTFLAGS-} --remap-path-prefix=$folder="
+done
+export RUSTFLAGS
+
+# The last step optimises the whole program, and copies no long functions into others. At a fixed address, as Go's programs are,
+# it has no table of all its pointers.
+set -- -- -C opt-level=3 -C llvm-args=-inline-threshold=25 -C relocation-model=static
 if [ "$arch" = "$host" ]; then
     set -- "$@" -C linker="$PWD/scripts/wheel/cc.sh"
 else

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::history::{Attempt, State};
+use crate::error::{Error, Result, io_error_of};
 use crate::stage::{InputRecord, RUN_FILE, Summary};
+use crate::store;
 
 /// File name of the events.
 pub const FILE: &str = "lineage.ndjson";
@@ -98,9 +100,13 @@ fn absolute(path: &Path) -> String {
 }
 
 /// Posts an event; the answer is ignored unless it is an error.
-pub(super) fn post(url: &str, event: &Value) -> Result<(), ureq::Error> {
-    let agent = ureq::Agent::new_with_config(ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).build());
-    agent.post(url).header("content-type", "application/json").send(event.to_string()).map(drop)
+pub(super) fn post(url: &str, event: &Value) -> Result<()> {
+    let posted = store::wait(async {
+        let client = reqwest::Client::builder().user_agent(store::http_name()).timeout(TIMEOUT).build()?;
+        let request = client.post(url).header("content-type", "application/json").body(event.to_string());
+        request.send().await?.error_for_status()
+    });
+    posted?.map(drop).map_err(|cause| Error::io("post to", url)(io_error_of(cause.without_url())))
 }
 
 #[cfg(test)]

@@ -135,7 +135,7 @@ impl Recorder {
         if let Some(url) = &self.config.lineage_url
             && let Err(problem) = lineage::post(url, &event)
         {
-            tracing::warn!("no lineage event was posted to {url}: {problem}");
+            tracing::warn!("no lineage event was posted: {}", problem.with_causes());
         }
     }
 

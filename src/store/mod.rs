@@ -247,7 +247,8 @@ fn open(scheme: &str, authority: &str) -> object_store::Result<Arc<dyn ObjectSto
     })
 }
 
-fn http_name() -> object_store::HeaderValue {
+/// What this program calls itself to servers.
+pub(crate) fn http_name() -> object_store::HeaderValue {
     object_store::HeaderValue::from_static(concat!("lookbook/", env!("CARGO_PKG_VERSION")))
 }
 
@@ -275,7 +276,10 @@ impl Object {
 pub struct Written(UpdateVersion);
 
 /// Runs a request to its end, on threads of the stores' own.
-fn wait<T>(future: impl Future<Output = T>) -> Result<T> {
+///
+/// # Errors
+/// [`Error::Limit`] if there can be no such threads.
+pub(crate) fn wait<T>(future: impl Future<Output = T>) -> Result<T> {
     static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
     let limit = |what: String, problem: &str| Error::Limit { what, problem: problem.to_owned() };
     // Tokio panics if the system refuses it a thread, here or later.
