@@ -21,11 +21,12 @@ use lookbook_ops::adam::{Adam, AdamInputs};
 use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
 use lookbook_ops::depthwise::Depthwise;
 use lookbook_ops::head::{Head, HeadLoss, MAPS};
+use lookbook_ops::inverted::{Inverted, InvertedParameters};
 use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
 use lookbook_ops::pointwise::{pointwise, pointwise_input_gradient, pointwise_weight_gradient};
 use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
 use lookbook_ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
-use lookbook_ops::up_skip::{Composed, UpLayers, up_skip_convolution};
+use lookbook_ops::winograd::{at_points, is_worthwhile, winograd_convolution};
 use lookbook_ops::{Activation, Instructions, Maps, Mask, Photos, Rayon, Shape, Spread, Workers};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -180,13 +181,28 @@ impl Layer {
             || convolution(workers(), self.shape, &self.maps(), parameters, Activation::Relu, black_box(&mut output));
         run();
         group.throughput(self.flop()).bench_function(&self.name, |bencher| bencher.iter(&mut run));
+        self.check_forward(&output);
+    }
+
+    /// By Winograd's algorithm; the operations counted are those without it.
+    fn winograd(&self, mut group: Group<'_>) {
+        let mut output = vec![0.0; self.output_gradient.len()];
+        let weight = at_points(&self.weight, self.out());
+        let parameters = [&weight[..], &self.bias];
+        let mut run = || winograd_convolution(workers(), self.shape, &self.maps(), parameters, black_box(&mut output));
+        run();
+        group.throughput(self.flop()).bench_function(&self.name, |bencher| bencher.iter(&mut run));
+        self.check_forward(&output);
+    }
+
+    fn check_forward(&self, output: &[f32]) {
         let products = |at: usize| {
             let (pixel, out) = (at / self.out(), at % self.out());
             let taps = (0..TAPS).filter_map(move |tap| Some((tap, moved(self.shape, pixel, offset(tap))?)));
             let channels = 0..self.all_channels();
             taps.flat_map(move |(tap, from)| channels.clone().map(move |it| self.x(from, it) * self.w(out, it, tap)))
         };
-        check(&output, products, |at, sum| (sum + f64::from(self.bias[at % self.out()])).max(0.0));
+        check(output, products, |at, sum| (sum + f64::from(self.bias[at % self.out()])).max(0.0));
     }
 
     fn input_gradient(&self, mut group: Group<'_>) {
@@ -238,6 +254,9 @@ impl Layer {
 fn convolutions(criterion: &mut Criterion) {
     for layer in Layer::all() {
         layer.forward(group(criterion, "convolution"));
+        if layer.photos.is_empty() && is_worthwhile(layer.all_channels()) {
+            layer.winograd(group(criterion, "winograd_convolution"));
+        }
         if layer.photos.is_empty() {
             layer.input_gradient(group(criterion, "convolution_input_gradient"));
         }
@@ -348,31 +367,6 @@ fn up_convolutions(criterion: &mut Criterion) {
         layer.forward(group(criterion, "up_convolution"));
         layer.input_gradient(group(criterion, "up_convolution_input_gradient"));
         layer.weight_gradient(group(criterion, "up_convolution_weight_gradient"));
-    }
-}
-
-/// A transposed convolution and the one after it as one layer.
-fn up_skip_convolutions(criterion: &mut Criterion) {
-    for (number, up) in (1..CHANNELS.len()).map(|number| (number, Up::new(number))) {
-        let above = up_shape(up.shape, up.out);
-        let (skip, weight) = (random(above.len()), random(up.out * 2 * up.out * TAPS));
-        let layers = UpLayers { up_weight: &up.weight, up_bias: &up.bias, weight: &weight, bias: &up.bias };
-        let Composed { weights, bias } = layers.composed();
-        let mut output = vec![0.0; above.len()];
-        let (maps, parameters) = ([&up.input[..], &skip], [&weights[..], &bias]);
-        let mut run = || up_skip_convolution(workers(), up.shape, maps, parameters, black_box(&mut output));
-        run();
-        // Each pixel is multiplied by the weights of its phase.
-        let flop = Throughput::Elements(2 * (up.shape.pixels() * weights.len()) as u64);
-        let mut group = group(criterion, "up_skip_convolution");
-        group.throughput(flop).bench_function(format!("up{number}a"), |bencher| bencher.iter(&mut run));
-        let (mut middle, mut expected) = (vec![0.0; above.len()], vec![0.0; above.len()]);
-        up_convolution(workers(), up.shape, &up.input, [&up.weight, &up.bias], &mut middle);
-        let inputs = [Maps::Features(&middle), Maps::Features(&skip)];
-        convolution(workers(), above, &inputs, [&weight, &up.bias], Activation::Relu, &mut expected);
-        let largest = expected.iter().fold(1.0_f32, |largest, it| largest.max(it.abs()));
-        let off = output.iter().zip(&expected).fold(0.0_f32, |off, (found, it)| off.max((found - it).abs()));
-        assert!(f64::from(off / largest) <= TOLERANCE, "up{number}a is {off} off the two layers");
     }
 }
 
@@ -565,6 +559,53 @@ fn window(shape: Shape, at: usize) -> [usize; 4] {
     [0, 1, shape.columns, shape.columns + 1].map(|it| (first + it) * shape.channels + channel)
 }
 
+/// Halvings of the input, its channels, those in between and of the output, kernel and stride of the blocks of
+/// `EfficientNet-Lite0` that are one layer at this size.
+const INVERTED: [[usize; 6]; 5] = [
+    [1, 32, 32, 16, 3, 1],
+    [1, 16, 96, 24, 3, 2],
+    [2, 24, 144, 24, 3, 1],
+    [2, 24, 144, 40, 5, 2],
+    [3, 40, 240, 40, 5, 1],
+];
+
+fn inverted_residuals(criterion: &mut Criterion) {
+    for [halvings, channels, inner, out, kernel, stride] in INVERTED {
+        let shape = encoder_maps(halvings, inner);
+        assert!(Inverted::is_worthwhile([shape.rows, shape.columns, inner]));
+        let depthwise = Depthwise { shape, kernel, stride, pads: [(kernel - stride) / 2; 2] };
+        let block = Inverted { depthwise, channels, out };
+        let lengths = [inner * channels, inner, inner * kernel * kernel, inner, inner * out, out];
+        let weights = lengths.map(|len| random(len).iter().map(|it| 0.3 * it).collect::<Vec<f32>>());
+        let [a, b, c, d, e, f] = weights.each_ref().map(|it| &it[..]);
+        let expand = (inner != channels).then_some([a, b]);
+        let parameters = InvertedParameters { expand, depthwise: [c, d], project: [e, f] };
+        let input = random(block.input_shape().len());
+        let mut output = vec![0.0; block.output_shape().len()];
+        let mut run = || block.forward(workers(), &input, parameters, black_box(&mut output));
+        run();
+        let middle = depthwise.output_shape();
+        let products =
+            shape.pixels() * lengths[0] * usize::from(expand.is_some()) + middle.pixels() * (lengths[2] + lengths[4]);
+        let name = format!("{channels} to {inner} to {out}, {kernel}x{kernel}, stride {stride}");
+        let mut group = group(criterion, "inverted_residual");
+        group.throughput(Throughput::Elements(2 * products as u64));
+        group.bench_function(name, |it| it.iter(&mut run));
+        let (mut expanded, mut of_middle) = (vec![0.0; shape.len()], vec![0.0; middle.len()]);
+        match expand {
+            Some(it) => {
+                pointwise(workers(), block.input_shape(), &input, it, Activation::Relu6, None, &mut expanded);
+            }
+            None => expanded.copy_from_slice(&input),
+        }
+        depthwise.forward(workers(), &expanded, [c, d], Activation::Relu6, &mut of_middle);
+        let residual = (block.input_shape() == block.output_shape()).then_some(&input[..]);
+        let mut expected = vec![0.0; output.len()];
+        pointwise(workers(), middle, &of_middle, [e, f], Activation::None, residual, &mut expected);
+        assert!(output == expected, "the block is not its three layers");
+    }
+}
+
 fn max_pools(criterion: &mut Criterion) {
     for (level, &channels) in CHANNELS[..CHANNELS.len() - 1].iter().enumerate() {
         let shape = maps_of(level, channels);
@@ -711,9 +752,9 @@ criterion_group!(
     benches,
     convolutions,
     up_convolutions,
-    up_skip_convolutions,
     pointwises,
     depthwises,
+    inverted_residuals,
     max_pools,
     max_pool_gradients,
     batch_norms,

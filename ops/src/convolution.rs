@@ -180,7 +180,7 @@ impl Sums {
 }
 
 /// What a convolution reads.
-struct Inputs<'a> {
+pub(super) struct Inputs<'a> {
     /// With the channels of all inputs.
     shape: Shape,
     /// The inputs and their channels.
@@ -191,7 +191,7 @@ struct Inputs<'a> {
 
 impl<'a> Inputs<'a> {
     /// One or two inputs, the first of this shape.
-    fn new(shape: Shape, inputs: &[Maps<'a>]) -> Self {
+    pub(super) fn new(shape: Shape, inputs: &[Maps<'a>]) -> Self {
         assert_eq!(inputs[0].len(), shape.len());
         assert!(inputs.iter().all(|input| input.len().is_multiple_of(shape.pixels())));
         let maps: Vec<(Maps<'a>, usize)> = inputs.iter().map(|&it| (it, it.len() / shape.pixels())).collect();
@@ -203,12 +203,30 @@ impl<'a> Inputs<'a> {
     fn with_padded(&self, band: Band, work: impl FnOnce(Padded<'_>)) {
         let shape = self.shape;
         with_scratch(band.padded_len(shape), |scratch| {
-            band.pad(shape, &self.edge, scratch, |pixel, to| match self.maps[..] {
-                [(input, channels)] => input.copy(pixel * channels, to),
-                _ => interleave(&self.parts(pixel), to),
-            });
+            band.pad(shape, &self.edge, scratch, |pixel, to| self.copy(pixel, to));
             work(Padded { shape, elements: scratch });
         });
+    }
+
+    /// With the channels of all inputs.
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Fills `to` with a row of a band and a pixel on either side; row 0 is the one above it. What is left of `to`, and rows
+    /// further below than the first under the maps, are zeros.
+    pub(super) fn pad_row_or_zeros(&self, band: Band, row: usize, to: &mut [f32]) {
+        let (padded, beyond) = to.split_at_mut(padded_row(self.shape));
+        band.pad_row(self.shape, row, &self.edge, padded, |pixel, to| self.copy(pixel, to));
+        beyond.fill(0.0);
+    }
+
+    /// Copies the pixels from `pixel` on.
+    fn copy(&self, pixel: usize, to: &mut [f32]) {
+        match self.maps[..] {
+            [(input, channels)] => input.copy(pixel * channels, to),
+            _ => interleave(&self.parts(pixel), to),
+        }
     }
 
     /// The feature maps from a pixel on, with their channels.
@@ -245,7 +263,6 @@ impl<'a> Padded<'a> {
     ) {
         let (stride, run, pixels) = (self.shape.channels, 3 * self.shape.channels, self.shape.columns);
         let sources = [0, 1, 2].map(|tap_row| Source { elements: self.row(row + tap_row), stride, run });
-        let bias = bias.into();
-        instructions.run(RowProduct { sources: &sources, weights, bias, pixels, finish, gap: 0, outputs });
+        instructions.run(RowProduct { sources: &sources, weights, bias, pixels, finish, outputs });
     }
 }

@@ -81,7 +81,7 @@ impl Depthwise {
     ) {
         let (shape, output_shape) = self.check(input, weight);
         assert!(bias.len() == shape.channels && output.len() == output_shape.len());
-        let weights = self.packed(weight, |row, column| Some([row, column]));
+        let weights = self.packed_forward(weight);
         let finish = Finish::Output { activation, residual: None };
         let bands = Band::all(output_shape, workers.spread.threads());
         spread_items(workers.spread, cut(&bands, output_shape, output), |index, part| {
@@ -103,6 +103,41 @@ impl Depthwise {
             };
             sweep(workers.instructions, self.kernel, self.stride, of_band);
         });
+    }
+
+    /// Weights as [`row`](Self::row) reads them.
+    pub(super) fn packed_forward(&self, weight: &[f32]) -> Vec<f32> {
+        assert!(self.is_valid() && weight.len() == self.kernel * self.tap_row());
+        self.packed(weight, |row, column| Some([row, column]))
+    }
+
+    /// The rows of the input that a row of the output reads.
+    pub(super) fn rows_of(&self, row: usize) -> Range<usize> {
+        let start = row * self.stride;
+        start.saturating_sub(self.pads[0])..(start + self.kernel - self.pads[0]).min(self.shape.rows)
+    }
+
+    /// A row of the output, with `ReLU6`, from the rows of the input that it reads.
+    pub(super) fn row<'a, E: Stored + 'a>(
+        &self,
+        instructions: Instructions,
+        [weights, bias]: [&[f32]; 2],
+        row: usize,
+        maps: impl Fn(usize) -> &'a [E],
+        output: &mut [E],
+    ) {
+        let line = |(tap, row)| Line { maps: maps(row), weights: &weights[tap * self.tap_row()..] };
+        let count = self.output_shape().columns;
+        let of_row = Sweep {
+            rows: &[self.taps_of(row).map(line).collect()],
+            first: -(self.pads[1] as isize),
+            columns: self.shape.columns,
+            bias,
+            places: Places { first: 0, step: 1, count, columns: count },
+            finish: Finish::Output { activation: Activation::Relu6, residual: None },
+            output,
+        };
+        sweep(instructions, self.kernel, self.stride, of_row);
     }
 
     /// The gradient of the input, from the gradient of the output, through `mask`.

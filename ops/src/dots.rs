@@ -59,10 +59,9 @@ impl Vectors {
             self.instructions.run(RowProduct {
                 sources: &[Source { elements: others, stride: self.dimensions, run: self.dimensions }],
                 weights: &self.packed,
-                bias: self.bias[..].into(),
+                bias: &self.bias,
                 pixels: count,
                 finish: Finish::PLAIN,
-                gap: 0,
                 outputs: [&mut products, &mut []],
             });
         }

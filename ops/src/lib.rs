@@ -21,6 +21,9 @@ pub mod head;
 mod instructions;
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 pub mod int8;
+pub mod inverted;
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+mod lines;
 pub mod maps;
 pub mod norm;
 pub mod pointwise;
@@ -34,6 +37,7 @@ pub mod spread;
 pub mod squares;
 pub mod up;
 pub mod up_skip;
+pub mod winograd;
 #[cfg_attr(not(all(target_arch = "x86_64", not(feature = "portable"))), path = "absent.rs")]
 mod x86;
 

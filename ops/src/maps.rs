@@ -154,40 +154,6 @@ impl<T> Source<'_, T> {
     }
 }
 
-/// What is added to the sums of each pixel of a row.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bias<'a> {
-    /// `[outputs]`.
-    pub(super) all: &'a [f32],
-    /// A pixel that has another one.
-    pub(super) other: Option<(usize, &'a [f32])>,
-}
-
-impl<'a> From<&'a [f32]> for Bias<'a> {
-    fn from(all: &'a [f32]) -> Self {
-        Self { all, other: None }
-    }
-}
-
-impl<'a> Bias<'a> {
-    /// Whether there is one for each of so many outputs.
-    pub(super) fn fits(&self, outputs: usize) -> bool {
-        self.all.len() == outputs && self.other.is_none_or(|(_, it)| it.len() == outputs)
-    }
-
-    /// Those of the outputs from one on.
-    pub(super) fn starting_at(self, first: usize) -> Self {
-        Self { all: &self.all[first..], other: self.other.map(|(pixel, it)| (pixel, &it[first..])) }
-    }
-
-    /// The other one and its pixel's place among `count` from `start` on, if it is one of them.
-    #[inline(always)]
-    pub(super) fn other_of(&self, start: usize, count: usize) -> Option<(usize, &'a [f32])> {
-        let (pixel, own) = self.other?;
-        Some((pixel.checked_sub(start).filter(|&at| at < count)?, own))
-    }
-}
-
 /// Rows processed at once: 8 rows and the two around them take 128 KB at every level of the network, which fits a
 /// core's second-level cache.
 const BAND_ROWS: usize = 8;
@@ -206,7 +172,11 @@ impl Band {
     /// Splits maps into bands for a number of threads.
     pub(super) fn all(shape: Shape, threads: usize) -> Vec<Self> {
         let fair = (shape.batch * shape.rows).div_ceil(threads * BANDS_PER_THREAD).max(1);
-        let height = BAND_ROWS.min(fair);
+        Self::of_height(shape, BAND_ROWS.min(fair))
+    }
+
+    /// Splits maps into bands of so many rows; the last of a photo may have less.
+    pub(super) fn of_height(shape: Shape, height: usize) -> Vec<Self> {
         let of_photo = |photo| {
             let starts = (0..shape.rows).step_by(height);
             starts.map(move |first_row| Self { photo, first_row, rows: height.min(shape.rows - first_row) })

@@ -80,10 +80,9 @@ fn product(
             instructions.run(RowProduct {
                 sources: &[Source { elements: maps, stride: channels, run: channels }],
                 weights: &weights,
-                bias: bias.into(),
+                bias,
                 pixels: output.len() / out,
                 finish: finish.map(|it| &it[places.clone()]),
-                gap: 0,
                 outputs: [output, &mut []],
             });
         }

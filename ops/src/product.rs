@@ -8,7 +8,7 @@
 //! - [`OuterProduct`]: the sum over pixels of input times output gradient: gradients of weights.
 
 use super::activation::Finish;
-use super::maps::{Bias, Source};
+use super::maps::Source;
 use super::simd::{Job, Simd, Vector};
 
 /// A matrix of weights in the order in which [`RowProduct`] reads it: one tile of columns after another.
@@ -90,16 +90,15 @@ pub(super) fn tile_widths(is_512: bool, mut columns: usize) -> impl Iterator<Ite
 }
 
 /// For each pixel p of a row and each column n of the weights,
-/// `output[p * (width + gap) + n] = finish(bias(p, n) + sum over k of input(p, k) * weights(k, n))`, where input(p, ..) are
-/// the elements that pixel p reads from all sources, one after the other.
+/// `output[p * width + n] = finish(bias[n] + sum over k of input(p, k) * weights(k, n))`, where input(p, ..) are the elements
+/// that pixel p reads from all sources, one after the other.
 pub(super) struct RowProduct<'a> {
     pub(super) sources: &'a [Source<'a, f32>],
     pub(super) weights: &'a Packed,
-    pub(super) bias: Bias<'a>,
+    /// `[columns]`.
+    pub(super) bias: &'a [f32],
     pub(super) pixels: usize,
     pub(super) finish: Finish<'a>,
-    /// Elements between the outputs of a pixel and those of the next.
-    pub(super) gap: usize,
     /// The outputs that share the columns: two if two maps were read as one.
     pub(super) outputs: [&'a mut [f32]; 2],
 }
@@ -113,10 +112,8 @@ impl Job for RowProduct<'_> {
         assert_eq!(weights.depth, sources.iter().map(|it| it.run).sum::<usize>());
         assert!(sources.iter().all(|it| it.holds(pixels)));
         let widths = weights.outputs;
-        assert!(self.bias.fits(widths[0] + widths[1]));
-        assert!(widths[1] == 0 || self.gap == 0);
-        assert_eq!(self.outputs[0].len() + self.gap, pixels * (widths[0] + self.gap));
-        assert_eq!(self.outputs[1].len(), pixels * widths[1]);
+        assert_eq!(self.bias.len(), widths[0] + widths[1]);
+        assert_eq!(self.outputs.each_ref().map(|it| it.len()), widths.map(|it| pixels * it));
         assert!(self.finish.is_bare() || widths[1] == 0 && self.finish.fits(self.outputs[0].len()));
         let (mut first, mut rest) = (0, &weights.weights[..]);
         for &width in &weights.widths {
@@ -127,9 +124,9 @@ impl Job for RowProduct<'_> {
             let tile = Tile {
                 sources,
                 weights: tile,
-                bias: self.bias.starting_at(first),
+                bias: &self.bias[first..first + width],
                 pixels,
-                output_stride: widths[part] + self.gap,
+                output_stride: widths[part],
                 finish: self.finish.map(|it| &it[column..]),
             };
             first += width;
@@ -137,12 +134,12 @@ impl Job for RowProduct<'_> {
             // and 25.
             let output = &mut self.outputs[part][column..];
             match (S::IS_512, width) {
-                (true, 64) => tile.blocks::<S::Wide, 4, 5>(simd.wide(), output),
-                (true, 32) => tile.blocks::<S::Wide, 2, 10>(simd.wide(), output),
-                (true, 16) => tile.blocks::<S::Wide, 1, 20>(simd.wide(), output),
-                (true, _) => tile.blocks::<S::Eight, 1, 20>(simd.eight(), output),
-                (false, 16) => tile.blocks::<S::Eight, 2, 5>(simd.eight(), output),
-                (false, _) => tile.blocks::<S::Eight, 1, 10>(simd.eight(), output),
+                (true, 64) => tile.blocks::<S::Wide, 4, 5, 2>(simd.wide(), output),
+                (true, 32) => tile.blocks::<S::Wide, 2, 10, 5>(simd.wide(), output),
+                (true, 16) => tile.blocks::<S::Wide, 1, 20, 10>(simd.wide(), output),
+                (true, _) => tile.blocks::<S::Eight, 1, 20, 10>(simd.eight(), output),
+                (false, 16) => tile.blocks::<S::Eight, 2, 5, 2>(simd.eight(), output),
+                (false, _) => tile.blocks::<S::Eight, 1, 10, 5>(simd.eight(), output),
             }
         }
     }
@@ -152,27 +149,30 @@ impl Job for RowProduct<'_> {
 struct Tile<'a> {
     sources: &'a [Source<'a, f32>],
     weights: &'a [f32],
-    bias: Bias<'a>,
+    bias: &'a [f32],
     pixels: usize,
     output_stride: usize,
     finish: Finish<'a>,
 }
 
 impl Tile<'_> {
-    /// Blocks of `P` pixels; the last one overlaps the previous one if the row is not a multiple of `P`.
+    /// Blocks of `P` pixels, and one of `H`, its half, where that is enough for the rest; the last one overlaps the one before
+    /// if there are too few pixels for it.
     #[inline(always)]
-    fn blocks<V: Vector, const N: usize, const P: usize>(&self, token: V::Token, output: &mut [f32]) {
-        if self.pixels < P {
-            for pixel in 0..self.pixels {
-                // SAFETY: the pixel is in the row.
-                unsafe { self.block::<V, N, 1>(token, pixel, output) }
+    fn blocks<V: Vector, const N: usize, const P: usize, const H: usize>(&self, token: V::Token, output: &mut [f32]) {
+        let mut start = 0;
+        // SAFETY: all pixels of each block are in the row.
+        unsafe {
+            while start + P <= self.pixels {
+                self.block::<V, N, P>(token, start, output);
+                start += P;
             }
-            return;
-        }
-        for start in (0..self.pixels).step_by(P) {
-            let start = start.min(self.pixels - P);
-            // SAFETY: all P pixels from `start` on are in the row.
-            unsafe { self.block::<V, N, P>(token, start, output) }
+            match self.pixels - start {
+                0 => {}
+                rest if rest <= H && self.pixels >= H => self.block::<V, N, H>(token, self.pixels - H, output),
+                _ if self.pixels >= P => self.block::<V, N, P>(token, self.pixels - P, output),
+                _ => (start..self.pixels).for_each(|pixel| self.block::<V, N, 1>(token, pixel, output)),
+            }
         }
     }
 
@@ -185,7 +185,7 @@ impl Tile<'_> {
         start: usize,
         output: &mut [f32],
     ) {
-        let mut sums = first_sums::<V, N, P>(token, self.bias, start);
+        let mut sums = [vectors(token, self.bias); P];
         let mut weights = self.weights.as_ptr();
         for source in self.sources {
             // SAFETY: pixel start + P - 1 reads up to (pixels - 1) * stride + run, which is within the row; the weights of all
@@ -212,27 +212,9 @@ impl Tile<'_> {
     }
 }
 
-/// The sums of `P` pixels from `start` on before anything is added to the bias.
+/// `N` vectors in a row.
 #[inline(always)]
-pub(super) fn first_sums<V: Vector, const N: usize, const P: usize>(
-    token: V::Token,
-    bias: Bias<'_>,
-    start: usize,
-) -> [[V; N]; P] {
-    let mut sums = [vectors(token, bias.all); P];
-    if let Some((pixel, other)) = bias.other_of(start, P) {
-        let other = vectors(token, other);
-        for (p, sums) in sums.iter_mut().enumerate() {
-            if p == pixel {
-                *sums = other;
-            }
-        }
-    }
-    sums
-}
-
-#[inline(always)]
-fn vectors<V: Vector, const N: usize>(token: V::Token, from: &[f32]) -> [V; N] {
+pub(super) fn vectors<V: Vector, const N: usize>(token: V::Token, from: &[f32]) -> [V; N] {
     std::array::from_fn(|n| V::of(token, &from[n * V::LANES..]))
 }
 

@@ -43,10 +43,9 @@ pub fn up_convolution(
                 instructions.run(RowProduct {
                     sources: &[Source { elements: input, stride: channels, run: channels }],
                     weights,
-                    bias: bias[..].into(),
+                    bias: &bias,
                     pixels: shape.columns,
                     finish: Finish::PLAIN,
-                    gap: 0,
                     outputs: [output, &mut []],
                 });
             }
@@ -87,10 +86,9 @@ pub fn up_convolution_input_gradient(
             instructions.run(RowProduct {
                 sources: &[upper, lower].map(|elements| Source { elements, stride: 2 * out, run: 2 * out }),
                 weights: &packed,
-                bias: no_bias[..].into(),
+                bias: &no_bias,
                 pixels: shape.columns,
                 finish: finish.map(|it| &it[row * shape.row_len()..][..shape.row_len()]),
-                gap: 0,
                 outputs: [input, &mut []],
             });
         }

@@ -7,7 +7,9 @@
 
 use std::collections::HashMap;
 
+use lookbook_ops::inverted::Inverted;
 use lookbook_ops::up_skip::{EDGES, PHASES, UpLayers};
+use lookbook_ops::winograd::{self, TILE_POINTS};
 
 use super::builder::{Builder, Value, Window};
 use super::encoder::{self, Block, Encoder, STEM};
@@ -335,7 +337,7 @@ fn forward(
         NativePass { builder, weights, precision, constants, last, is_last_wide, normalised, layers, statistics };
     let (mut maps, mut activation) = match &spec.encoder {
         None => (pass.down(levels, &photos), Activation::Relu),
-        Some(encoder) => (pass.encode(encoder, &photos), Activation::None),
+        Some(encoder) => (pass.encode(encoder, &photos, [spec.map_rows(), spec.map_columns()]), Activation::None),
     };
     let mut x = maps.pop().expect("there is a lowest level");
     let presence = spec.presence.then(|| (pass.presence(&x, spec.maps()), x.clone()));
@@ -355,13 +357,13 @@ impl NativePass<'_> {
                 let layer_of = |maps| self.layers.iter().find(|it| it.output() == maps).and_then(Layer::name);
                 return int8.up(self.builder, level, [&x, &skip].map(|it| (it, layer_of(it))));
             }
-            Constants::Tensors(tensors) => {
+            Constants::Tensors(tensors) if is_narrow(self.precision) => {
                 let layers = parameters::up_layers(tensors, level);
                 if layers.are_fewer_as_one() {
                     return self.up_skip(level, [&x, &skip], layers);
                 }
             }
-            Constants::None => {}
+            _ => {}
         }
         let x = self.up(&format!("up{level}t"), x, activation);
         self.convolution(&format!("up{level}a"), vec![x, skip], false)
@@ -395,8 +397,8 @@ impl NativePass<'_> {
         maps
     }
 
-    /// The encoder: the maps that each resolution hands on, top to bottom.
-    fn encode(&mut self, encoder: &Encoder, photos: &Value) -> Vec<Value> {
+    /// The encoder, whose stem's maps have so many rows and columns: the maps that each resolution hands on, top to bottom.
+    fn encode(&mut self, encoder: &Encoder, photos: &Value, mut size: [usize; 2]) -> Vec<Value> {
         let mut taps = Vec::new();
         let mut x = self.stem(encoder, photos);
         let (mut input, mut activation) = (encoder.stem, Activation::Relu6);
@@ -405,18 +407,40 @@ impl NativePass<'_> {
             if stride == 2 {
                 taps.push(x.clone());
             }
-            let residual = block.is_residual(input).then(|| x.clone());
-            if inner != input {
-                x = self.pointwise(&encoder::expand(number), x, [activation, Activation::Relu6], None);
-                activation = Activation::Relu6;
-            }
             let window = Window { kernel, stride, before: encoder.padding.before(kernel, stride) };
-            x = self.depthwise(&encoder::depthwise(number), x, activation, window);
-            x = self.pointwise(&encoder::project(number), x, [Activation::Relu6, Activation::None], residual);
+            let is_prediction = !matches!(self.constants, Constants::None);
+            if is_prediction && Inverted::is_worthwhile([size[0], size[1], inner]) {
+                x = self.inverted(number, x, inner != input, window);
+            } else {
+                let residual = block.is_residual(input).then(|| x.clone());
+                if inner != input {
+                    x = self.pointwise(&encoder::expand(number), x, [activation, Activation::Relu6], None);
+                    activation = Activation::Relu6;
+                }
+                x = self.depthwise(&encoder::depthwise(number), x, activation, window);
+                x = self.pointwise(&encoder::project(number), x, [Activation::Relu6, Activation::None], residual);
+            }
+            size = size.map(|it| it.div_ceil(stride));
             (input, activation) = (out, Activation::None);
         }
         taps.push(x);
         taps
+    }
+
+    /// A block of the encoder as one layer.
+    fn inverted(&mut self, number: usize, x: Value, is_expanded: bool, window: Window) -> Value {
+        let name = encoder::project(number);
+        self.builder.scope(&name);
+        let of = |layer: &str| tensors(self.weights, layer);
+        let mut all = vec![&x];
+        all.extend(of(&encoder::depthwise(number)));
+        all.extend(of(&name));
+        if is_expanded {
+            all.extend(of(&encoder::expand(number)));
+        }
+        let output = self.node("InvertedResidual", &all, window_attributes(window));
+        self.layers.push(Layer::Pointwise { name, input: x, activation: Activation::None, output: output.clone() });
+        output
     }
 
     /// The photos' colours are brought to the encoder's by the kernel and the bias; `fill` does so beyond the edges.
@@ -478,11 +502,31 @@ impl NativePass<'_> {
         {
             return int8.convolution(self.builder, name, &inputs[0]);
         }
+        if let Some(output) = self.winograd(name, &inputs) {
+            return output;
+        }
         let is_wide = self.is_last_wide && name == self.last;
         let operator = if is_wide { "LastConvolution" } else { "Convolution" };
         let output = self.convolve(operator, name, &inputs.iter().collect::<Vec<_>>(), plain);
         self.layers.push(Layer::Convolution { name: name.to_owned(), inputs, is_relu, output: output.clone() });
         self.batch_norm(name, output, Activation::Relu, None)
+    }
+
+    /// A 3x3 convolution of f32 maps with known weights, if it is faster by Winograd's algorithm.
+    fn winograd(&mut self, name: &str, inputs: &[Value]) -> Option<Value> {
+        let Constants::Tensors(known) = &self.constants else { return None };
+        let (weight, out) = (known[&format!("{name}.weight")], known[&format!("{name}.bias")].len());
+        let points = winograd::at_points(weight, out);
+        let channels = points.len() / TILE_POINTS / out;
+        if is_narrow(self.precision) || !winograd::is_worthwhile(channels) {
+            return None;
+        }
+        self.builder.scope(name);
+        let weight = self.builder.weight(&format!("{name}/points"), &[TILE_POINTS, channels, out], &points);
+        let [_, bias] = tensors(self.weights, name);
+        let mut all = vec![&inputs[0], &weight, bias];
+        all.extend(inputs.get(1));
+        Some(self.node("WinogradConvolution", &all, vec![]))
     }
 
     /// A convolution of one or two inputs with its bias; without it, and without the activation, if a normalisation

@@ -229,6 +229,8 @@ fn calls() -> Vec<Call> {
         call("PhotoConvolution", with_photos(f32s(&[&[16, 3, 3, 3], bias])), 1),
         call("PhotoConvolutionGradient", with_photos(f32s(&[wide, &[16, 3, 3, 3]])), 2),
         call("Convolution", f32s(&[maps, &[16, 24, 3, 3], bias, wide]), 1),
+        call("WinogradConvolution", f32s(&[maps, &[36, 8, 16], bias]), 1),
+        call("WinogradConvolution", f32s(&[maps, &[36, 24, 16], bias, wide]), 1),
         call("ConvolutionGradient", f32s(&[maps, wide, &[16, 24, 3, 3], wide]), 4),
         call("PointwiseConvolution", f32s(&[maps, &[16, 8, 1, 1], bias]), 1),
         call("PointwiseConvolution", f32s(&[maps, &[16, 8, 1, 1], bias, wide]), 1),
@@ -236,6 +238,8 @@ fn calls() -> Vec<Call> {
         call("PointwiseConvolutionGradient", f32s(&[maps, wide, &[16, 8, 1, 1], maps]), 3),
         call("DepthwiseConvolution", f32s(&[maps, &[8, 1, 5, 5], &[8]]), 1),
         call("DepthwiseConvolutionGradient", f32s(&[maps, maps, &[8, 1, 3, 3]]), 3),
+        call("InvertedResidual", f32s(&[maps, &[8, 1, 3, 3], &[8], &[16, 8, 1, 1], bias]), 1),
+        call("InvertedResidual", f32s(&[maps, &[24, 1, 3, 3], &[24], &[8, 24, 1, 1], &[8], &[24, 8, 1, 1], &[24]]), 1),
         call("BatchNorm", f32s(&[maps, &[8], &[8]]), 3),
         call("BatchNorm", f32s(&[maps, &[8], &[8], maps]), 3),
         call("BatchNormGradient", f32s(&[maps, maps, &[8], &[8], &[8]]), 3),
@@ -243,8 +247,6 @@ fn calls() -> Vec<Call> {
         call("MaxPoolGradient", f32s(&[maps, &[2, 2, 3, 8], maps]), 1),
         call("UpConvolution", f32s(&[maps, &[8, 16, 2, 2], bias]), 1),
         call("UpConvolutionGradient", f32s(&[maps, &[2, 8, 12, 16], &[8, 16, 2, 2]]), 3),
-        // Rows of a phase's matrix: 2x2 pixels of 8 channels and 3x3 of 16.
-        call("UpSkipConvolution", f32s(&[maps, &[2, 8, 12, 16], &[4, 176, 16], &[4, 4, 16]]), 1),
         with_photo(call("HeadLoss", learn.clone(), 6)),
         with_photo(call("HeadLoss", [learn.clone(), f32s(&[&[23], &[1]])].concat(), 6)),
         with_photo(call("HeadEvaluation", learn, 3)),
@@ -261,6 +263,7 @@ fn calls() -> Vec<Call> {
             call("Bf16PhotoConvolution", with_photos(f32s(&[&[16, 3, 3, 3], bias])), 1),
             call("Bf16PointwiseConvolution", with_halves(f32s(&[&[16, 8, 1, 1], bias])), 1),
             call("Bf16DepthwiseConvolution", with_halves(f32s(&[&[8, 1, 3, 3], &[8]])), 1),
+            call("Bf16InvertedResidual", with_halves(f32s(&[&[8, 1, 3, 3], &[8], &[16, 8, 1, 1], bias])), 1),
             call("Bf16MaxPool", with_halves(vec![]), 1),
             call("Bf16UpConvolution", with_halves(f32s(&[&[8, 16, 2, 2], bias])), 1),
         ]);
@@ -274,6 +277,7 @@ fn calls() -> Vec<Call> {
             call("Bf16PhotoConvolutionGradient", with_photos(mixed(&[wide], &[&[16, 3, 3, 3]])), 2),
             call("Bf16MaxPoolGradient", u16s(&[maps, &[2, 2, 3, 8], maps]), 1),
             call("Bf16UpConvolutionGradient", mixed(&[maps, &[2, 8, 12, 16]], &[&[8, 16, 2, 2]]), 3),
+            // Rows of a phase's matrix: 2x2 pixels of 8 channels and 3x3 of 16.
             call("Bf16UpSkipConvolution", mixed(&[maps, &[2, 8, 12, 16]], &[&[4, 176, 16], &[4, 4, 16]]), 1),
             with_photo(call("Bf16HeadLoss", learn, 6)),
             call("Bf16Add", u16s(&[maps, maps]), 1),
@@ -396,9 +400,14 @@ fn operators_refuse_what_agrees_but_has_no_kernel() {
         of("MaxPool", &[&[1, 4, 3, 8]], 1),
         of("MaxPool", &[&[1, 4, 4, 4]], 1),
         of("UpConvolution", &[&[1, 4, 4, 8], &[8, 3, 2, 2], &[3]], 1),
-        of("UpSkipConvolution", &[&[1, 4, 4, 8], &[1, 8, 8, 8], &[4, 104, 3], &[4, 4, 3]], 1),
-        of("UpSkipConvolution", &[&[1, 4, 4, 8], &[1, 8, 7, 8], &[4, 104, 8], &[4, 4, 8]], 1),
-        of("UpSkipConvolution", &[&[1, 4, 4, 8], &[1, 8, 8, 8], &[4, 96, 8], &[4, 4, 8]], 1),
+        of("WinogradConvolution", &[&[1, 4, 4, 12], &[36, 12, 8], &[8]], 1),
+        of("WinogradConvolution", &[&[1, 4, 4, 8], &[36, 8, 12], &[12]], 1),
+        of("WinogradConvolution", &[&[1, 4, 4, 8], &[9, 8, 8], &[8]], 1),
+        of("WinogradConvolution", &[&[1, 4, 4, 8], &[36, 24, 8], &[8], &[1, 4, 3, 16]], 1),
+        of("InvertedResidual", &[&[1, 4, 4, 8], &[16, 1, 3, 3], &[16], &[8, 16, 1, 1], &[8]], 1),
+        of("InvertedResidual", &[&[1, 4, 4, 8], &[8, 1, 7, 7], &[8], &[8, 8, 1, 1], &[8]], 1),
+        of("InvertedResidual", &[&[1, 4, 4, 8], &[8, 1, 3, 3], &[8], &[12, 8, 1, 1], &[12]], 1),
+        of("InvertedResidual", &[&[1, 4, 4, 8], &[16, 1, 3, 3], &[16], &[8, 16, 1, 1], &[8], &[16, 8, 1, 1]], 1),
         of("PointwiseConvolution", &[&[1, 4, 4, 8], &[12, 8, 1, 1], &[12]], 1),
         of("PointwiseConvolution", &[&[1, 4, 4, 8], &[8, 8, 3, 3], &[8]], 1),
         of("DepthwiseConvolution", &[&[1, 4, 4, 12], &[12, 1, 3, 3], &[12]], 1),
@@ -428,6 +437,16 @@ fn operators_refuse_what_agrees_but_has_no_kernel() {
         let what = format!("{attribute:?}");
         call.attributes = vec![attribute];
         assert_refused(&call, &what);
+    }
+    let up_skips: [&[&[usize]]; 3] = [
+        &[&[1, 4, 4, 8], &[1, 8, 8, 8], &[4, 104, 3], &[4, 4, 3]],
+        &[&[1, 4, 4, 8], &[1, 8, 7, 8], &[4, 104, 8], &[4, 4, 8]],
+        &[&[1, 4, 4, 8], &[1, 8, 8, 8], &[4, 96, 8], &[4, 4, 8]],
+    ];
+    for dims in up_skips.iter().filter(|_| operators::has_bf16()) {
+        let mut call = of("Bf16UpSkipConvolution", dims, 1);
+        call.inputs[..2].iter_mut().for_each(|(kind, _)| *kind = UINT16);
+        assert_refused(&call, &format!("{dims:?}"));
     }
     let mut call = of("PhotoConvolution", &[&[1, 4, 4, 3], &[8, 3, 3, 3], &[8]], 1);
     call.inputs[0].0 = UINT8;

@@ -8,6 +8,7 @@
 
 mod convolution;
 mod elements;
+mod inverted;
 pub(crate) mod photos;
 mod pointwise;
 pub(crate) mod pool;
@@ -19,6 +20,7 @@ mod vector;
 
 pub use convolution::{Bf16Maps, bf16_convolution, bf16_convolution_input_gradient, bf16_convolution_weight_gradient};
 pub use elements::{bf16_add, bf16_round};
+pub use inverted::bf16_inverted;
 pub use pointwise::{bf16_pointwise, bf16_pointwise_input_gradient, bf16_pointwise_weight_gradient};
 pub use pool::bf16_max_pool;
 pub use token::Avx512Bf16;

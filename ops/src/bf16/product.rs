@@ -3,8 +3,9 @@
 use super::token::{Avx512Bf16, rounded};
 use super::vector::{Element, PairVector};
 use crate::activation::Finish;
-use crate::maps::{Bias, Source};
-use crate::product::{FOLDED, first_sums, tile_widths};
+use crate::lines::Bias;
+use crate::maps::Source;
+use crate::product::{FOLDED, tile_widths, vectors};
 use crate::simd::{Job, Simd, Stored, Vector};
 use crate::x86::{Of8, Of16};
 
@@ -518,4 +519,19 @@ fn pair_eights(row: &[u16], to: &mut [u16]) {
     for (to, pixels) in to.as_chunks_mut::<16>().0.iter_mut().zip(row.as_chunks::<16>().0) {
         *to = std::array::from_fn(|at| pixels[at / 2 + at % 2 * 8]);
     }
+}
+
+/// The sums of `P` pixels from `start` on before anything is added to the bias.
+#[inline(always)]
+fn first_sums<V: Vector, const N: usize, const P: usize>(token: V::Token, bias: Bias<'_>, start: usize) -> [[V; N]; P] {
+    let mut sums = [vectors(token, bias.all); P];
+    if let Some((pixel, other)) = bias.other_of(start, P) {
+        let other = vectors(token, other);
+        for (p, sums) in sums.iter_mut().enumerate() {
+            if p == pixel {
+                *sums = other;
+            }
+        }
+    }
+    sums
 }

@@ -4,10 +4,14 @@ use super::product::{PackedPairs, Row};
 use super::token::Avx512Bf16;
 use crate::Spread;
 use crate::activation::{Activation, Finish};
+use crate::lines::each_line;
 use crate::maps::Shape;
-use crate::up_skip::{EDGES, PHASES, each_line};
+use crate::up_skip::{EDGES, PHASES};
 
-/// [`up_skip_convolution`](crate::up_skip::up_skip_convolution) on bf16 maps.
+/// Computes the layer, with `ReLU`, of maps below, `[batch, rows, columns, channels]`, and those of the skip connection,
+/// `[batch, 2 rows, 2 columns, any channels]`; `output` is `[batch, 2 rows, 2 columns, out]`.
+///
+/// `shape` is that of the maps below; weight and bias are those of [`Composed`](crate::up_skip::Composed).
 pub fn bf16_up_skip_convolution(
     token: Avx512Bf16,
     spread: &dyn Spread,

@@ -13,7 +13,8 @@ use std::arch::x86_64::{
 use std::mem::transmute;
 
 use super::parameters::Avx512Vnni;
-use crate::maps::{Bias, Source};
+use crate::lines::Bias;
+use crate::maps::Source;
 use crate::product::tile_widths;
 use crate::quantised::{FINE, QUAD};
 

@@ -3,8 +3,9 @@
 use super::parameters::Avx512Vnni;
 use super::row::{Element, Row};
 use crate::Spread;
+use crate::lines::each_line;
 use crate::maps::Shape;
-use crate::up_skip::{EDGES, PHASES, each_line};
+use crate::up_skip::{EDGES, PHASES};
 
 /// Weights of the layer, and what makes its output of their sums.
 #[derive(Debug, Clone, Copy)]

@@ -101,6 +101,11 @@ fn naive(shape: Shape, inputs: &[Vec<f32>], weight: &[f32], bias: &[f32], output
     naive
 }
 
+/// A convolution by its definition, before the activation.
+pub(super) fn convolved(shape: Shape, inputs: &[Vec<f32>], weight: &[f32], bias: &[f32]) -> Vec<f64> {
+    naive(shape, inputs, weight, bias, &vec![0.0; shape.pixels() * bias.len()]).output
+}
+
 /// An activation by its definition.
 fn activated(activation: Activation, sum: f64) -> f64 {
     match activation {

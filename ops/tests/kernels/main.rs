@@ -10,9 +10,11 @@ mod definitions;
 mod guarded;
 #[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
 mod int8;
+mod inverted;
 #[path = "../../../tests/it/skip.rs"]
 mod skip;
 mod up_skip;
+mod winograd;
 
 use lookbook_ops::Instructions;
 

@@ -4,9 +4,10 @@ mod encoder;
 
 use super::{Activation, Bf16, Call, F32, Optional, OptionalBf16, Shape, Signature, U8, ValueRef};
 use super::{convolve_depthwise, convolve_pointwise, dims, dims_of, elements, elements_mut, expect, features_of};
-use super::{floats, floats_mut, learn, outputs_of, second_of, shape_of};
+use super::{floats, floats_mut, learn, multiple_of_8, outputs_of, second_of, shape_of};
 use lookbook_ops::bf16::{
-    Avx512Bf16, Bf16Maps, Element, bf16_add, bf16_convolution, bf16_max_pool, bf16_round, bf16_up_skip_convolution,
+    Avx512Bf16, Bf16Maps, Element, bf16_add, bf16_convolution, bf16_inverted, bf16_max_pool, bf16_round,
+    bf16_up_skip_convolution,
 };
 use lookbook_ops::bf16::{bf16_convolution_input_gradient, bf16_convolution_weight_gradient, bf16_pointwise};
 use lookbook_ops::bf16::{
@@ -14,6 +15,8 @@ use lookbook_ops::bf16::{
 };
 use lookbook_ops::depthwise::Depthwise;
 use lookbook_ops::pool::max_pool_gradient_bf16;
+use lookbook_ops::up::up_shape;
+use lookbook_ops::up_skip::{EDGES, PHASES, depth};
 use ort::value::PrimitiveTensorElementType;
 
 pub(super) fn is_available() -> bool {
@@ -51,6 +54,12 @@ const LAYERS: &[Signature] = &[
         inputs: &[Bf16, F32, F32],
         outputs: &[Bf16],
         compute: |call| convolve_depthwise(call, Depthwise::forward_bf16),
+    },
+    Signature {
+        name: "Bf16InvertedResidual",
+        inputs: &[Bf16, F32, F32, F32, F32, Optional, Optional],
+        outputs: &[Bf16],
+        compute: inverted,
     },
     Signature { name: "Bf16MaxPool", inputs: &[Bf16], outputs: &[Bf16], compute: pool },
     Signature { name: "Bf16Wide", inputs: &[Bf16], outputs: &[F32], compute: widen },
@@ -139,6 +148,13 @@ fn pointwise(call: &Call<'_>) -> ort::Result<()> {
     })
 }
 
+fn inverted(call: &Call<'_>) -> ort::Result<()> {
+    let token = token()?;
+    super::invert(call, |block, workers, maps, parameters, output| {
+        bf16_inverted(token, workers.spread, block, maps, parameters, output);
+    })
+}
+
 /// f32 from bf16, which is the upper half of its bits.
 fn widen(call: &Call<'_>) -> ort::Result<()> {
     let maps = call.input(0)?;
@@ -162,10 +178,25 @@ fn up(call: &Call<'_>) -> ort::Result<()> {
 }
 
 fn up_skip(call: &Call<'_>) -> ort::Result<()> {
-    let token = token()?;
-    super::up_skip(call, |workers, shape, maps, parameters, output| {
-        bf16_up_skip_convolution(token, workers.spread, shape, maps, parameters, output);
-    })
+    let [maps, skip, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?];
+    let shape = features_of(&maps)?;
+    let channels = skip_channels_of(&skip, shape)?;
+    let out = dims_of(&bias).last().copied().unwrap_or(0);
+    multiple_of_8("output channels", out)?;
+    expect(&weight, "weight", [PHASES, depth(shape.channels, channels), out])?;
+    expect(&bias, "bias", [PHASES, EDGES, out])?;
+    let parameters = [floats(&weight)?, floats(&bias)?];
+    let mut output = call.output(0, dims(up_shape(shape, out)))?;
+    let (maps, output) = ([elements(&maps)?, elements(&skip)?], elements_mut(&mut output)?);
+    bf16_up_skip_convolution(token()?, call.workers.spread, shape, maps, parameters, output);
+    Ok(())
+}
+
+/// Checks that maps are a skip connection beside those that a transposed convolution makes, and returns their channels.
+pub(super) fn skip_channels_of(skip: &ValueRef<'_>, below: Shape) -> ort::Result<usize> {
+    let channels = features_of(skip)?.channels;
+    expect(skip, "second input", dims(up_shape(below, channels)))?;
+    Ok(channels)
 }
 
 fn convolve_back(call: &Call<'_>) -> ort::Result<()> {

@@ -1,7 +1,8 @@
 //! The operators for prediction in 8-bit integers.
 
+use super::bf16::skip_channels_of;
 use super::{Bf16, Call, F32, I8, Shape, Signature, U8, ValueRef};
-use super::{bytes, dims, dims_of, expect, features_of, floats, floats_mut, multiple_of_8, shape_of, skip_channels_of};
+use super::{bytes, dims, dims_of, expect, features_of, floats, floats_mut, multiple_of_8, shape_of};
 use lookbook_ops::int8::{Avx512Vnni, Element, Int8Maps, Int8Parameters, UpSkipParameters};
 use lookbook_ops::int8::{int8_convolution, int8_max_pool, int8_narrow, int8_up_skip_convolution};
 use lookbook_ops::quantised::held_channels;

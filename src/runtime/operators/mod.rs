@@ -3,23 +3,25 @@
 //! | operator | inputs | outputs |
 //! | --- | --- | --- |
 //! | `Convolution` | maps, weight, bias, optional second maps | maps |
+//! | `WinogradConvolution` | maps, weight `[36, in, out]` (see `lookbook_ops::winograd`), bias, optional second maps | maps, of a `ReLU` |
 //! | `ConvolutionGradient` | maps, gradient of the output, weight, optional second maps | gradients of weight, bias, maps, optional second maps |
 //! | `PhotoConvolution`, `PhotoConvolutionGradient` | the same with photos, u8, instead of maps | the same without the gradient of maps |
 //! | `PointwiseConvolution` | maps, weight, bias, optional residual maps, which are added last | maps |
 //! | `PointwiseConvolutionGradient` | maps, gradient of the output, weight, optional gradient of the maps from elsewhere, which is added | gradients of weight, bias, maps |
 //! | `DepthwiseConvolution` | maps, weight, bias | maps |
 //! | `DepthwiseConvolutionGradient` | maps, gradient of the output, weight | gradients of weight, bias, maps |
+//! | `InvertedResidual` | maps, weight and bias of a depthwise convolution, those of a 1x1 convolution after it, optional ones of a 1x1 convolution before it (see `lookbook_ops::inverted`) | maps |
 //! | `BatchNorm` | maps, scale, bias, optional residual maps, which are added last | maps, mean, variance |
 //! | `BatchNormGradient` | maps, gradient of the output before the activation, scale, mean, variance | gradients of scale, bias, maps |
 //! | `MaxPool` | maps | maps |
 //! | `MaxPoolGradient` | maps, gradient of the output, gradient through the skip connection | gradient of the maps |
 //! | `UpConvolution` | maps, weight, bias | maps |
 //! | `UpConvolutionGradient` | maps, gradient of the output, weight | gradients of weight, bias, maps |
-//! | `UpSkipConvolution` | maps, skip connection, weight `[4, depth, out]`, bias `[4, 4, out]` (see `lookbook_ops::up_skip`) | maps |
 //! | `HeadLoss` | maps, weight, bias, labels u8, optional weights of the categories and of the Dice term, and the share of a label that is spread over all | loss, pixel accuracy, gradients of weight, bias, maps, categories present f32 `[batch, maps]` |
 //! | `HeadEvaluation` | maps, weight, bias, labels | loss, binary cross-entropy, label map u8 |
 //! | `HeadLabels` | maps, weight, bias | label map u8, pixels of each category i32 `[batch, maps]` |
-//! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16PointwiseConvolution`, `Bf16DepthwiseConvolution`, `Bf16MaxPool`, `Bf16UpConvolution`, `Bf16UpSkipConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
+//! | `Bf16Convolution`, `Bf16PhotoConvolution`, `Bf16PointwiseConvolution`, `Bf16DepthwiseConvolution`, `Bf16InvertedResidual`, `Bf16MaxPool`, `Bf16UpConvolution` | as those without `Bf16`, maps bf16 (as u16) | maps, bf16 |
+//! | `Bf16UpSkipConvolution` | maps bf16, skip connection bf16, weight `[4, depth, out]`, bias `[4, 4, out]` (see `lookbook_ops::up_skip`) | maps, bf16 |
 //! | `Bf16PointwiseConvolutionGradient`, `Bf16DepthwiseConvolutionGradient`, `Bf16BatchNorm`, `Bf16BatchNormGradient` | as those without `Bf16`, maps and their gradients bf16 | as those without `Bf16`, maps and their gradients bf16 |
 //! | `Bf16LastConvolution` | as `Bf16Convolution` | maps, f32 |
 //! | `Bf16ConvolutionGradient`, `Bf16PhotoConvolutionGradient`, `Bf16MaxPoolGradient`, `Bf16UpConvolutionGradient`, `Bf16HeadLoss` | as those without `Bf16`, maps and their gradients bf16 | the same, gradients of maps bf16 |
@@ -42,7 +44,7 @@
 //! | `activation` | convolutions, `BatchNorm` | 0 none, 1 `ReLU`, 6 `ReLU6`; without it 0 for `PointwiseConvolution` and `DepthwiseConvolution`, 1 for the others |
 //! | `plain` | `Convolution`, `PhotoConvolution` | 1: no activation |
 //! | `mask` | gradients of convolutions | the activation whose output the maps are: their gradient is zero wherever they are not positive, and, for 6, not below 6; without it 1 for `UpConvolutionGradient`, 0 for the others |
-//! | `stride`, `pads` | depthwise convolutions | 1 or 2 (1); rows of zeros above and columns of zeros to the left (0, 0) |
+//! | `stride`, `pads` | depthwise convolutions, `InvertedResidual` | 1 or 2 (1); rows of zeros above and columns of zeros to the left (0, 0) |
 //! | `zeros` | `Int8` operators | zero points of the maps (of `Int8Narrow` the output's) |
 //! | `step` | `Int8Narrow`, `Int8Wide` | what the difference of neighbouring elements means: one number, or one for each channel |
 //! | `fill` | photo convolutions | what lies beyond a photo's edge, for each channel, as a share of 255 (0) |
@@ -70,12 +72,13 @@ use lookbook_ops::adam::{Adam, AdamInputs};
 use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
 use lookbook_ops::depthwise::Depthwise;
 use lookbook_ops::head::{HEAD_CHANNELS, Head, HeadGradients, HeadLoss, LABEL_SCALES, MAPS, MAX_MAPS};
+use lookbook_ops::inverted::{Inverted, InvertedParameters};
 use lookbook_ops::norm::{batch_norm, batch_norm_gradient};
 use lookbook_ops::pointwise::{pointwise, pointwise_input_gradient, pointwise_weight_gradient};
 use lookbook_ops::pool::{max_pool, max_pool_gradient, pooled_shape};
 use lookbook_ops::squares::{enlarge_labels, gather_squares};
 use lookbook_ops::up::{up_convolution, up_convolution_input_gradient, up_convolution_weight_gradient, up_shape};
-use lookbook_ops::up_skip::{EDGES, PHASES, depth, up_skip_convolution};
+use lookbook_ops::winograd::{TILE_POINTS, winograd_convolution};
 use lookbook_ops::{Activation, Instructions, Maps, Mask, Photos, Shape, Spread, Workers};
 
 const _: () = assert!(
@@ -143,8 +146,14 @@ impl Port {
     }
 }
 
-const OPERATORS: [Signature; 21] = [
+const OPERATORS: [Signature; 22] = [
     Signature { name: "Convolution", inputs: &[F32, F32, F32, Optional], outputs: &[F32], compute: convolve },
+    Signature {
+        name: "WinogradConvolution",
+        inputs: &[F32, F32, F32, Optional],
+        outputs: &[F32],
+        compute: convolve_tiles,
+    },
     Signature {
         name: "ConvolutionGradient",
         inputs: &[F32, F32, F32, Optional],
@@ -195,6 +204,12 @@ const OPERATORS: [Signature; 21] = [
         compute: |call| convolve_depthwise_back(call, Depthwise::weight_gradient, Depthwise::input_gradient),
     },
     Signature {
+        name: "InvertedResidual",
+        inputs: &[F32, F32, F32, F32, F32, Optional, Optional],
+        outputs: &[F32],
+        compute: |call| invert(call, Inverted::forward),
+    },
+    Signature {
         name: "BatchNorm",
         inputs: &[F32, F32, F32, Optional],
         outputs: &[F32; 3],
@@ -219,12 +234,6 @@ const OPERATORS: [Signature; 21] = [
         inputs: &[F32; 3],
         outputs: &[F32; 3],
         compute: |call| up_back(call, up_convolution_weight_gradient, up_convolution_input_gradient),
-    },
-    Signature {
-        name: "UpSkipConvolution",
-        inputs: &[F32; 4],
-        outputs: &[F32],
-        compute: |call| up_skip(call, up_skip_convolution),
     },
     Signature {
         name: "HeadLoss",
@@ -485,9 +494,8 @@ fn pointwise_outputs_of(weight: &ValueRef<'_>, channels: usize) -> ort::Result<u
     Ok(out)
 }
 
-/// The depthwise convolution of these maps with this weight, `[channels, 1, k, k]`, as the attributes have it.
-fn depthwise_of(call: &Call<'_>, maps: &ValueRef<'_>, weight: &ValueRef<'_>) -> ort::Result<Depthwise> {
-    let shape = features_of(maps)?;
+/// The depthwise convolution of maps of this shape with this weight, `[channels, 1, k, k]`, as the attributes have it.
+fn depthwise_of(call: &Call<'_>, shape: Shape, weight: &ValueRef<'_>) -> ort::Result<Depthwise> {
     let kernel = dims_of(weight).last().copied().unwrap_or(0);
     expect(weight, "weight", [shape.channels, 1, kernel, kernel])?;
     let Attributes { stride, pads, .. } = call.attributes;
@@ -579,14 +587,36 @@ fn floats_mut<'a>(value: &'a mut ValueRefMut<'_>) -> ort::Result<&'a mut [f32]> 
 fn convolve(call: &Call<'_>) -> ort::Result<()> {
     let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let second = call.context.input(3)?;
-    let shape = features_of(&maps)?;
-    let mut inputs = vec![Maps::Features(floats(&maps)?)];
-    let mut all_channels = shape.channels;
-    if let Some(second) = &second {
+    let (shape, all_channels, inputs) = maps_of(&maps, second.as_ref())?;
+    convolve_maps(call, (shape, all_channels), &inputs, [&weight, &bias])
+}
+
+fn convolve_tiles(call: &Call<'_>) -> ort::Result<()> {
+    let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let second = call.context.input(3)?;
+    let (shape, all_channels, inputs) = maps_of(&maps, second.as_ref())?;
+    let out = dims_of(&bias).last().copied().unwrap_or(0);
+    multiple_of_8("output channels", out)?;
+    expect(&weight, "weight", [TILE_POINTS, all_channels, out])?;
+    expect(&bias, "bias", [out])?;
+    let parameters = [floats(&weight)?, floats(&bias)?];
+    let mut output = call.output(0, dims(shape.with_channels(out)))?;
+    winograd_convolution(call.workers, shape, &inputs, parameters, floats_mut(&mut output)?);
+    Ok(())
+}
+
+/// The shape of the first of one or two maps, the channels of all, and the maps.
+fn maps_of<'a>(
+    first: &'a ValueRef<'_>,
+    second: Option<&'a ValueRef<'_>>,
+) -> ort::Result<(Shape, usize, Vec<Maps<'a>>)> {
+    let shape = features_of(first)?;
+    let (mut all_channels, mut inputs) = (shape.channels, vec![Maps::Features(floats(first)?)]);
+    if let Some(second) = second {
         all_channels += second_of(second, shape)?.channels;
         inputs.push(Maps::Features(floats(second)?));
     }
-    convolve_maps(call, (shape, all_channels), &inputs, [&weight, &bias])
+    Ok((shape, all_channels, inputs))
 }
 
 fn convolve_photos(call: &Call<'_>) -> ort::Result<()> {
@@ -698,12 +728,45 @@ fn convolve_depthwise<E: PrimitiveTensorElementType>(
     kernel: impl FnOnce(&Depthwise, Workers<'_>, &[E], [&[f32]; 2], Activation, &mut [E]),
 ) -> ort::Result<()> {
     let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
-    let layer = depthwise_of(call, &maps, &weight)?;
+    let layer = depthwise_of(call, features_of(&maps)?, &weight)?;
     expect(&bias, "bias", [layer.shape.channels])?;
     let parameters = [floats(&weight)?, floats(&bias)?];
     let mut output = call.output(0, dims(layer.output_shape()))?;
     let (activation, output) = (call.activation(Activation::None)?, elements_mut(&mut output)?);
     kernel(&layer, call.workers, elements(&maps)?, parameters, activation, output);
+    Ok(())
+}
+
+fn invert<E: PrimitiveTensorElementType>(
+    call: &Call<'_>,
+    kernel: impl FnOnce(&Inverted, Workers<'_>, &[E], InvertedParameters<'_>, &mut [E]),
+) -> ort::Result<()> {
+    let [maps, depthwise, depthwise_bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    let [project, project_bias] = [call.input(3)?, call.input(4)?];
+    let [expand, expand_bias] = [call.context.input(5)?, call.context.input(6)?];
+    let shape = features_of(&maps)?;
+    let mut inner = shape.channels;
+    let expand = match (&expand, &expand_bias) {
+        (Some(weight), Some(bias)) => {
+            inner = pointwise_outputs_of(weight, shape.channels)?;
+            expect(bias, "bias of the first convolution", [inner])?;
+            Some([floats(weight)?, floats(bias)?])
+        }
+        (None, None) => None,
+        _ => return Err(ort::Error::new("a weight comes with a bias")),
+    };
+    let layer = depthwise_of(call, shape.with_channels(inner), &depthwise)?;
+    expect(&depthwise_bias, "bias of the depthwise convolution", [inner])?;
+    let out = pointwise_outputs_of(&project, inner)?;
+    expect(&project_bias, "bias of the last convolution", [out])?;
+    let block = Inverted { depthwise: layer, channels: shape.channels, out };
+    let parameters = InvertedParameters {
+        expand,
+        depthwise: [floats(&depthwise)?, floats(&depthwise_bias)?],
+        project: [floats(&project)?, floats(&project_bias)?],
+    };
+    let mut output = call.output(0, dims(block.output_shape()))?;
+    kernel(&block, call.workers, elements(&maps)?, parameters, elements_mut(&mut output)?);
     Ok(())
 }
 
@@ -713,7 +776,7 @@ fn convolve_depthwise_back<E: PrimitiveTensorElementType>(
     input_gradient: impl FnOnce(&Depthwise, Workers<'_>, &[E], &[f32], Option<Mask<'_, E>>, &mut [E]),
 ) -> ort::Result<()> {
     let [maps, gradient, weight] = [call.input(0)?, call.input(1)?, call.input(2)?];
-    let layer = depthwise_of(call, &maps, &weight)?;
+    let layer = depthwise_of(call, features_of(&maps)?, &weight)?;
     expect(&gradient, "gradient", dims(layer.output_shape()))?;
     let (mut of_weight, mut of_bias) = (call.output(0, dims_of(&weight))?, call.output(1, [layer.shape.channels])?);
     let (maps, gradient, weight) = (elements(&maps)?, elements(&gradient)?, floats(&weight)?);
@@ -823,30 +886,6 @@ fn up<E: PrimitiveTensorElementType>(
     let mut output = call.output(0, dims(up_shape(shape, out)))?;
     kernel(call.workers, shape, elements(&maps)?, parameters, elements_mut(&mut output)?);
     Ok(())
-}
-
-fn up_skip<E: PrimitiveTensorElementType>(
-    call: &Call<'_>,
-    kernel: impl FnOnce(Workers<'_>, Shape, [&[E]; 2], [&[f32]; 2], &mut [E]),
-) -> ort::Result<()> {
-    let [maps, skip, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?];
-    let shape = features_of(&maps)?;
-    let channels = skip_channels_of(&skip, shape)?;
-    let out = dims_of(&bias).last().copied().unwrap_or(0);
-    multiple_of_8("output channels", out)?;
-    expect(&weight, "weight", [PHASES, depth(shape.channels, channels), out])?;
-    expect(&bias, "bias", [PHASES, EDGES, out])?;
-    let parameters = [floats(&weight)?, floats(&bias)?];
-    let mut output = call.output(0, dims(up_shape(shape, out)))?;
-    kernel(call.workers, shape, [elements(&maps)?, elements(&skip)?], parameters, elements_mut(&mut output)?);
-    Ok(())
-}
-
-/// Checks that maps are a skip connection beside those that a transposed convolution makes, and returns their channels.
-fn skip_channels_of(skip: &ValueRef<'_>, below: Shape) -> ort::Result<usize> {
-    let channels = features_of(skip)?.channels;
-    expect(skip, "second input", dims(up_shape(below, channels)))?;
-    Ok(channels)
 }
 
 fn up_back<E: PrimitiveTensorElementType>(
