@@ -201,11 +201,11 @@ impl ColorTable {
         // `[tiles, categories]`.
         let mut means = vec![Mean::default(); tiles * categories];
         let lines = || label_map.chunks_exact(width).enumerate();
-        for ((row, line), rgb) in lines().zip(photo.rgb.chunks_exact(3 * width)) {
+        for ((row, line), rgb) in lines().zip(photo.rgb.as_chunks().0.chunks_exact(width)) {
             let first = row / TILE_PX * across;
-            for ((column, &category), rgb) in line.iter().enumerate().zip(rgb.chunks_exact(3)) {
+            for ((column, &category), rgb) in line.iter().enumerate().zip(rgb) {
                 if worn[usize::from(category)] {
-                    means[(first + column / TILE_PX) * categories + usize::from(category)].add(rgb);
+                    means[(first + column / TILE_PX) * categories + usize::from(category)].add(*rgb);
                 }
             }
         }
@@ -237,8 +237,9 @@ struct Mean {
 }
 
 impl Mean {
-    fn add(&mut self, rgb: &[u8]) {
-        self.sum.iter_mut().zip(rgb).for_each(|(sum, &value)| *sum += u32::from(value));
+    #[inline]
+    fn add(&mut self, rgb: [u8; 3]) {
+        self.sum.iter_mut().zip(rgb).for_each(|(sum, value)| *sum += u32::from(value));
         self.pixels += 1;
     }
 
@@ -262,8 +263,8 @@ pub(crate) struct Superpixel {
 pub(crate) fn labelled_superpixels(labels: &LabelSet, record: &PhotoRecord, photo: &Photo) -> Vec<Superpixel> {
     let Some(colors) = &record.superpixel_color else { return Vec::new() };
     let mut means = vec![Mean::default(); colors.len()];
-    for (&superpixel, rgb) in record.superpixels.iter().zip(photo.rgb.chunks_exact(3)) {
-        means[usize::from(superpixel)].add(rgb);
+    for (&superpixel, rgb) in record.superpixels.iter().zip(photo.rgb.as_chunks().0) {
+        means[usize::from(superpixel)].add(*rgb);
     }
     let named = means.iter().zip(colors).zip(&record.superpixel_category);
     let named = named.filter(|((_, color), category)| **color != BACKGROUND && labels.is_apparel(**category));

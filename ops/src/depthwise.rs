@@ -293,13 +293,14 @@ impl Depthwise {
 
     /// Weights as `[k, taps, channels]`: for each row of taps and each tap of a sweep those at `place`.
     fn packed(&self, weight: &[f32], place: impl Fn(usize, usize) -> Option<[usize; 2]>) -> Vec<f32> {
-        let kernel = self.kernel;
-        let taps = (0..kernel).flat_map(|row| (0..kernel).map(move |tap| (row, tap)));
-        let places = taps.filter_map(|(row, tap)| place(row, tap));
-        let channels = |[row, column]: [usize; 2]| {
-            (0..self.shape.channels).map(move |channel| weight[(channel * kernel + row) * kernel + column])
-        };
-        places.flat_map(channels).collect()
+        let (kernel, channels) = (self.kernel, self.shape.channels);
+        let mut packed = Vec::with_capacity(weight.len());
+        for [row, column] in
+            (0..kernel).flat_map(|row| (0..kernel).map(move |tap| (row, tap))).filter_map(|(row, tap)| place(row, tap))
+        {
+            packed.extend((0..channels).map(|channel| weight[(channel * kernel + row) * kernel + column]));
+        }
+        packed
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) struct Line<'a, T> {
 }
 
 /// Calls `work` with each line and the elements from its first output to its last; maps come with the element that lies beyond
-/// their edge. `bias` is that of [`Composed`].
+/// their edge. `bias` is that of [`Composed`](super::up_skip::Composed).
 pub(super) fn each_line<T: Scratch + Sync, E: Send>(
     spread: &dyn Spread,
     shape: Shape,

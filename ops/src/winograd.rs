@@ -180,7 +180,8 @@ impl Lines {
     }
 }
 
-/// The first vectors of six runs, so many elements apart.
+/// The first vectors of six runs, so many elements apart. What calls it is written out six times as well: a closure for it was
+/// not inlined.
 #[inline(always)]
 fn six<V: Vector>(token: V::Token, from: &[f32], step: usize) -> [V; POINTS] {
     let at = |at: usize| V::of(token, &from[at * step..]);

@@ -178,11 +178,11 @@ struct Grey {
 impl Grey {
     /// The luma of ITU-R BT.601, in Pillow's fixed-point numbers.
     fn of(photo: &Photo) -> Self {
-        let luma = |rgb: &[u8]| {
-            let [r, g, b] = [rgb[0], rgb[1], rgb[2]].map(u32::from);
+        let luma = |rgb: &[u8; 3]| {
+            let [r, g, b] = rgb.map(u32::from);
             ((19_595 * r + 38_470 * g + 7_471 * b + 0x8000) >> 16) as u8
         };
-        let pixels = photo.rgb.chunks_exact(3).map(luma).collect();
+        let pixels = photo.rgb.as_chunks().0.iter().map(luma).collect();
         Self { width: photo.width_px as usize, height: photo.height_px as usize, pixels }
     }
 
