@@ -10,7 +10,7 @@ use super::spread::{spread_items, with_scratch};
 use super::{Instructions, Workers};
 
 /// Taps of a kernel.
-pub(super) const TAPS: usize = 9;
+pub const TAPS: usize = 9;
 
 /// `output = activation(bias + inputs * weight)`.
 ///

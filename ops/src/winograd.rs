@@ -3,7 +3,7 @@
 //!
 //! A tile of 4x4 pixels reads 6x6. Sums of them, the tile's numbers at 6x6 points, are multiplied by the kernel's at the same
 //! points; sums of the 36 products are the pixels. With channels last all but the products goes vector by vector, and each point
-//! is a [`RowProduct`] of many tiles.
+//! is a matrix product of many tiles.
 
 use super::activation::{Activation, Finish};
 use super::convolution::{Inputs, TAPS};

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use lookbook_ops::convolution::TAPS;
 use lookbook_ops::inverted::Inverted;
 use lookbook_ops::up_skip::{EDGES, PHASES, UpLayers};
 use lookbook_ops::winograd::{self, TILE_POINTS};
@@ -516,12 +517,12 @@ impl NativePass<'_> {
     fn winograd(&mut self, name: &str, inputs: &[Value]) -> Option<Value> {
         let Constants::Tensors(known) = &self.constants else { return None };
         let (weight, out) = (known[&format!("{name}.weight")], known[&format!("{name}.bias")].len());
-        let points = winograd::at_points(weight, out);
-        let channels = points.len() / TILE_POINTS / out;
+        let channels = weight.len() / TAPS / out;
         if is_narrow(self.precision) || !winograd::is_worthwhile(channels) {
             return None;
         }
         self.builder.scope(name);
+        let points = winograd::at_points(weight, out);
         let weight = self.builder.weight(&format!("{name}/points"), &[TILE_POINTS, channels, out], &points);
         let [_, bias] = tensors(self.weights, name);
         let mut all = vec![&inputs[0], &weight, bias];

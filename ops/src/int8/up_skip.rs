@@ -18,7 +18,7 @@ pub struct UpSkipParameters<'a> {
     pub bias: &'a [f32],
 }
 
-/// [`up_skip_convolution`](crate::up_skip::up_skip_convolution) on u8 maps, each with its zero point.
+/// [`bf16_up_skip_convolution`](crate::bf16::bf16_up_skip_convolution) on u8 maps, each with its zero point.
 pub fn int8_up_skip_convolution<E: Element>(
     token: Avx512Vnni,
     spread: &dyn Spread,
