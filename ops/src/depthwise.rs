@@ -278,8 +278,8 @@ impl Depthwise {
 
     /// Rows of taps that an output row reads by, and the input rows that they read.
     fn taps_of(&self, row: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let (top, rows, start) = (self.pads[0], self.shape.rows, row * self.stride);
-        (0..self.kernel).filter_map(move |tap| Some((tap, (start + tap).checked_sub(top).filter(|it| *it < rows)?)))
+        let (top, start) = (self.pads[0], row * self.stride);
+        self.rows_of(row).map(move |row| (row + top - start, row))
     }
 
     /// Rows of taps by which an input row is read, and the output rows that read it, top to bottom: the last is the one

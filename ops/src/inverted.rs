@@ -6,8 +6,8 @@
 use super::Workers;
 use super::activation::{Activation, Finish};
 use super::depthwise::Depthwise;
-use super::maps::{Band, Shape, Source, cut};
-use super::product::{Pack, Packed, Places, RowProduct};
+use super::maps::{Band, Shape, cut};
+use super::pointwise::{multiply, packed};
 use super::simd::Stored;
 use super::spread::{Scratch, spread_items, with_scratch};
 
@@ -72,36 +72,21 @@ impl Inverted {
 
     /// The block of maps `[batch, rows, columns, channels]`.
     pub fn forward(&self, workers: Workers<'_>, input: &[f32], parameters: InvertedParameters<'_>, output: &mut [f32]) {
-        let inner = self.depthwise.shape.channels;
-        let instructions = workers.instructions;
-        let packed = |[weight, bias]: [&[f32]; 2], channels: usize| -> Packed {
-            assert_eq!(weight.len(), channels * bias.len());
-            let columns = (0..bias.len()).map(|n| n * channels).collect();
-            let places = Places { rows: (0..channels).collect(), columns };
-            instructions.run(Pack { tensor: weight, places, first_output: bias.len() })
-        };
-        let product = |maps: &[f32], (weights, bias): (&Packed, &[f32]), finish: Finish<'_>, output: &mut [f32]| {
-            let channels = maps.len() * bias.len() / output.len();
-            instructions.run(RowProduct {
-                sources: &[Source { elements: maps, stride: channels, run: channels }],
-                weights,
-                bias,
-                pixels: output.len() / bias.len(),
-                finish,
-                outputs: [output, &mut []],
-            });
-        };
-        let expand = parameters.expand.map(|it| {
-            let weights = packed(it, self.channels);
-            move |row: &[f32], finish: Finish<'_>, to: &mut [f32]| product(row, (&weights, it[1]), finish, to)
+        let (instructions, inner) = (workers.instructions, self.depthwise.shape.channels);
+        let expand = parameters.expand.map(|[weight, bias]| {
+            let weights = packed(instructions, weight, [self.channels, bias.len()]);
+            move |row: &[f32], finish: Finish<'_>, to: &mut [f32]| {
+                multiply(instructions, row, (&weights, bias), finish, to);
+            }
         });
-        let project = packed(parameters.project, inner);
+        let [weight, bias] = parameters.project;
+        let project = packed(instructions, weight, [inner, bias.len()]);
         self.by_rows(
             workers,
             input,
             parameters.depthwise,
             expand.as_ref(),
-            |row, finish, to| product(row, (&project, parameters.project[1]), finish, to),
+            |row, finish, to| multiply(instructions, row, (&project, bias), finish, to),
             output,
         );
     }

@@ -2,11 +2,11 @@
 //!
 //! Weights are in ONNX order, `[out, in, 1, 1]`. All numbers of channels are multiples of 8.
 
-use super::Workers;
 use super::activation::{Activation, Finish, Mask};
 use super::maps::{Band, Shape, Source, cut};
 use super::product::{ColumnSums, OuterProduct, Pack, Packed, Places, RowProduct};
 use super::spread::spread_items;
+use super::{Instructions, Workers};
 
 /// Elements of the maps that are multiplied at once: they stay in a core's second-level cache.
 const CHUNK_ELEMENTS: usize = 1 << 15;
@@ -26,9 +26,15 @@ pub fn pointwise(
     residual: Option<&[f32]>,
     output: &mut [f32],
 ) {
-    let (channels, out) = (shape.channels, bias.len());
+    let weights = packed(workers.instructions, weight, [shape.channels, bias.len()]);
+    product(workers, shape, input, (&weights, bias), Finish::Output { activation, residual }, output);
+}
+
+/// The matrix of a weight, `[out, in, 1, 1]`.
+pub(super) fn packed(instructions: Instructions, weight: &[f32], [channels, out]: [usize; 2]) -> Packed {
+    assert_eq!(weight.len(), channels * out);
     let places = Places { rows: (0..channels).collect(), columns: (0..out).map(|n| n * channels).collect() };
-    product(workers, shape, input, (weight, places), bias, Finish::Output { activation, residual }, output);
+    instructions.run(Pack { tensor: weight, places, first_output: out })
 }
 
 /// The gradient of the input, from the gradient of the output, `[batch, rows, columns, out]`: `skip`, a gradient of the
@@ -46,11 +52,13 @@ pub fn pointwise_input_gradient(
 ) {
     let channels = shape.channels;
     let gradient_shape = shape.with_channels(weight.len() / channels);
+    assert_eq!(weight.len(), gradient_shape.channels * channels);
     let rows = (0..gradient_shape.channels).map(|k| k * channels).collect();
     let places = Places { rows, columns: (0..channels).collect() };
+    let weights = workers.instructions.run(Pack { tensor: weight, places, first_output: channels });
     let no_bias = vec![0.0; channels];
     let finish = Finish::Gradient { skip, mask };
-    product(workers, gradient_shape, output_gradient, (weight, places), &no_bias, finish, input_gradient);
+    product(workers, gradient_shape, output_gradient, (&weights, &no_bias), finish, input_gradient);
 }
 
 /// `output = finish(bias + maps x weights)` for each pixel of maps of this shape.
@@ -58,17 +66,13 @@ fn product(
     workers: Workers<'_>,
     shape: Shape,
     maps: &[f32],
-    (weight, places): (&[f32], Places),
-    bias: &[f32],
+    matrix: (&Packed, &[f32]),
     finish: Finish<'_>,
     output: &mut [f32],
 ) {
-    let instructions = workers.instructions;
-    let (channels, out) = (shape.channels, bias.len());
+    let (channels, out) = (shape.channels, matrix.1.len());
     let output_shape = shape.with_channels(out);
-    assert_eq!(weight.len(), channels * out);
     assert!(maps.len() == shape.len() && output.len() == output_shape.len() && finish.fits(output.len()));
-    let weights: Packed = instructions.run(Pack { tensor: weight, places, first_output: out });
     let chunk = chunk_pixels(channels);
     let bands = Band::all(shape, workers.spread.threads());
     spread_items(workers.spread, cut(&bands, output_shape, output), |index, part| {
@@ -77,16 +81,23 @@ fn product(
         let maps = band.of(shape, maps).chunks(chunk * channels);
         for (at, (maps, output)) in maps.zip(part.chunks_mut(chunk * out)).enumerate() {
             let places = at * chunk * out..at * chunk * out + output.len();
-            instructions.run(RowProduct {
-                sources: &[Source { elements: maps, stride: channels, run: channels }],
-                weights: &weights,
-                bias,
-                pixels: output.len() / out,
-                finish: finish.map(|it| &it[places.clone()]),
-                outputs: [output, &mut []],
-            });
+            multiply(workers.instructions, maps, matrix, finish.map(|it| &it[places.clone()]), output);
         }
     });
+}
+
+/// The same for pixels that lie one after the other, on this thread.
+pub(super) fn multiply(
+    instructions: Instructions,
+    maps: &[f32],
+    (weights, bias): (&Packed, &[f32]),
+    finish: Finish<'_>,
+    output: &mut [f32],
+) {
+    let pixels = output.len() / bias.len();
+    let channels = maps.len() / pixels;
+    let sources = &[Source { elements: maps, stride: channels, run: channels }];
+    instructions.run(RowProduct { sources, weights, bias, pixels, finish, outputs: [output, &mut []] });
 }
 
 /// The gradients of weight, `[out, in, 1, 1]`, and bias, `[out]`, from the gradient of the output. The order of summation

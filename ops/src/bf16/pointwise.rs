@@ -18,12 +18,17 @@ pub fn bf16_pointwise(
     (activation, residual): (Activation, Option<&[u16]>),
     output: &mut [u16],
 ) {
-    let channels = shape.channels;
-    let rows: Vec<Option<usize>> = (0..channels).map(Some).collect();
-    let columns: Vec<usize> = (0..bias.len()).map(|n| n * channels).collect();
-    let weights = PackedPairs::new(token, weight, 1.0, &rows, [&columns, &[]]);
+    let weights = packed(token, weight, [shape.channels, bias.len()]);
     let finish = Finish::Output { activation, residual };
     product(token, spread, shape, input, (&weights, bias), finish, output);
+}
+
+/// The matrix of a weight, `[out, in, 1, 1]`.
+pub(super) fn packed(token: Avx512Bf16, weight: &[f32], [channels, out]: [usize; 2]) -> PackedPairs {
+    assert_eq!(weight.len(), channels * out);
+    let rows: Vec<Option<usize>> = (0..channels).map(Some).collect();
+    let columns: Vec<usize> = (0..out).map(|n| n * channels).collect();
+    PackedPairs::new(token, weight, 1.0, &rows, [&columns, &[]])
 }
 
 /// [`pointwise_input_gradient`](crate::pointwise::pointwise_input_gradient) on bf16 maps.
@@ -52,11 +57,11 @@ fn product(
     spread: &dyn Spread,
     shape: Shape,
     maps: &[u16],
-    (weights, bias): (&PackedPairs, &[f32]),
+    matrix: (&PackedPairs, &[f32]),
     finish: Finish<'_, u16>,
     output: &mut [u16],
 ) {
-    let (channels, out) = (shape.channels, bias.len());
+    let (channels, out) = (shape.channels, matrix.1.len());
     let output_shape = shape.with_channels(out);
     assert!(maps.len() == shape.len() && output.len() == output_shape.len() && finish.fits(output.len()));
     let chunk = chunk_pixels(channels);
@@ -67,12 +72,23 @@ fn product(
         let maps = band.of(shape, maps).chunks(chunk * channels);
         for (at, (maps, output)) in maps.zip(part.chunks_mut(chunk * out)).enumerate() {
             let places = at * chunk * out..at * chunk * out + output.len();
-            let sources = &[Source { elements: maps, stride: channels, run: channels }];
-            let (bias, pixels) = (bias.into(), output.len() / out);
-            let finish = finish.map(|it| &it[places.clone()]);
-            Row { token, sources, weights, bias, pixels, finish, gap: 0 }.product([output, &mut []]);
+            multiply(token, maps, matrix, finish.map(|it| &it[places.clone()]), output);
         }
     });
+}
+
+/// The same for pixels that lie one after the other, on this thread.
+pub(super) fn multiply(
+    token: Avx512Bf16,
+    maps: &[u16],
+    (weights, bias): (&PackedPairs, &[f32]),
+    finish: Finish<'_, u16>,
+    output: &mut [u16],
+) {
+    let pixels = output.len() / bias.len();
+    let channels = maps.len() / pixels;
+    let sources = &[Source { elements: maps, stride: channels, run: channels }];
+    Row { token, sources, weights, bias: bias.into(), pixels, finish, gap: 0 }.product([output, &mut []]);
 }
 
 /// [`pointwise_weight_gradient`](crate::pointwise::pointwise_weight_gradient) from bf16 maps: the sums are f32.
