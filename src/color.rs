@@ -20,7 +20,7 @@ use rayon::prelude::*;
 
 use crate::dataset::{Dataset, PhotoRecord, Split};
 use crate::error::{Error, Result};
-use crate::features::{CellRule, PixelCounts};
+use crate::features::{CellRule, Label, PixelCounts, equal_runs};
 use crate::labels::{BACKGROUND, COLORS, LabelSet, MAX_CATEGORIES};
 use crate::photo::Photo;
 use crate::{stop, table};
@@ -194,30 +194,34 @@ impl ColorTable {
     #[must_use]
     pub fn name_pixels(&self, photo: &Photo, label_map: &[u8]) -> Vec<u8> {
         let width = photo.width_px as usize;
-        let across = width.div_ceil(TILE_PX);
-        let tiles = across * (photo.height_px as usize).div_ceil(TILE_PX);
         let categories = self.labels.category_count();
+        // Means and colours of the tiles of a row of tiles: `[across, categories]`.
+        let row_of_tiles = width.div_ceil(TILE_PX) * categories;
         let worn: [bool; MAX_CATEGORIES] = std::array::from_fn(|category| self.labels.is_apparel(category as u8));
-        // `[tiles, categories]`.
-        let mut means = vec![Mean::default(); tiles * categories];
+        let mut means = vec![Mean::default(); row_of_tiles * (photo.height_px as usize).div_ceil(TILE_PX)];
         let lines = || label_map.chunks_exact(width).enumerate();
         for ((row, line), rgb) in lines().zip(photo.rgb.as_chunks().0.chunks_exact(width)) {
-            let first = row / TILE_PX * across;
-            for ((column, &category), rgb) in line.iter().enumerate().zip(rgb) {
-                if worn[usize::from(category)] {
-                    means[(first + column / TILE_PX) * categories + usize::from(category)].add(*rgb);
+            let tiles = means[row / TILE_PX * row_of_tiles..].chunks_exact_mut(categories);
+            for ((tile, line), rgb) in tiles.zip(line.chunks(TILE_PX)).zip(rgb.chunks(TILE_PX)) {
+                for (category, pixels) in pixels_by_run(line, rgb) {
+                    if worn[usize::from(category)] {
+                        tile[usize::from(category)].add(pixels);
+                    }
                 }
             }
         }
         let name = |mean: Mean| mean.rgb().map_or(BACKGROUND, |rgb| self.color_of(rgb));
         let named: Vec<_> = means.into_iter().map(name).collect();
-        let mut names = Vec::with_capacity(label_map.len());
-        for (row, line) in lines() {
-            let first = row / TILE_PX * across;
-            let name = |(column, &category): (usize, &u8)| {
-                named[(first + column / TILE_PX) * categories + usize::from(category)]
-            };
-            names.extend(line.iter().enumerate().map(name));
+        let mut names = vec![BACKGROUND; label_map.len()];
+        for ((row, line), names) in lines().zip(names.chunks_exact_mut(width)) {
+            let tiles = named[row / TILE_PX * row_of_tiles..].chunks_exact(categories);
+            for ((tile, line), mut names) in tiles.zip(line.chunks(TILE_PX)).zip(names.chunks_mut(TILE_PX)) {
+                for run in equal_runs(line) {
+                    let (pixels, rest) = names.split_at_mut(run.len());
+                    names = rest;
+                    pixels.fill(tile[usize::from(run[0])]);
+                }
+            }
         }
         names
     }
@@ -238,15 +242,28 @@ struct Mean {
 
 impl Mean {
     #[inline]
-    fn add(&mut self, rgb: [u8; 3]) {
-        self.sum.iter_mut().zip(rgb).for_each(|(sum, value)| *sum += u32::from(value));
-        self.pixels += 1;
+    fn add(&mut self, pixels: &[[u8; 3]]) {
+        for &[r, g, b] in pixels {
+            self.sum[0] += u32::from(r);
+            self.sum[1] += u32::from(g);
+            self.sum[2] += u32::from(b);
+        }
+        self.pixels += pixels.len() as u32;
     }
 
     /// The rounded mean; `None` if there are no values.
     fn rgb(&self) -> Option<[u8; 3]> {
         (self.pixels > 0).then(|| self.sum.map(|sum| ((sum + self.pixels / 2) / self.pixels) as u8))
     }
+}
+
+/// The pixels of each run of equal labels, with the label. There are as many labels as pixels.
+fn pixels_by_run<'a, L: Label>(labels: &'a [L], mut rgb: &'a [[u8; 3]]) -> impl Iterator<Item = (L, &'a [[u8; 3]])> {
+    equal_runs(labels).map(move |run| {
+        let (pixels, rest) = rgb.split_at(run.len());
+        rgb = rest;
+        (run[0], pixels)
+    })
 }
 
 /// An apparel superpixel with a named colour.
@@ -263,8 +280,8 @@ pub(crate) struct Superpixel {
 pub(crate) fn labelled_superpixels(labels: &LabelSet, record: &PhotoRecord, photo: &Photo) -> Vec<Superpixel> {
     let Some(colors) = &record.superpixel_color else { return Vec::new() };
     let mut means = vec![Mean::default(); colors.len()];
-    for (&superpixel, rgb) in record.superpixels.iter().zip(photo.rgb.as_chunks().0) {
-        means[usize::from(superpixel)].add(*rgb);
+    for (superpixel, pixels) in pixels_by_run(&record.superpixels, photo.rgb.as_chunks().0) {
+        means[usize::from(superpixel)].add(pixels);
     }
     let named = means.iter().zip(colors).zip(&record.superpixel_category);
     let named = named.filter(|((_, color), category)| **color != BACKGROUND && labels.is_apparel(**category));
@@ -328,6 +345,9 @@ fn lab(rgb: [u8; 3]) -> [f32; 3] {
 
 #[cfg(test)]
 mod tests {
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
     use super::*;
     use crate::labels::COLOR_RGB;
 
@@ -381,6 +401,33 @@ mod tests {
         let named = table.name_pixels(&photo, &label_map);
         assert_eq!((named[0], named[1], named[2], named[19]), (0, 10, 10, 10));
         assert_eq!((named[22], named[24], named[26]), (10, 11, 3));
+    }
+
+    #[test]
+    fn every_pixel_has_the_name_of_its_category_s_mean_in_its_tile() {
+        let table = ColorTable::typical(&LabelSet::cfpd());
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        for (width, height) in [(1, 1), (23, 25), (24, 48), (61, 50)] {
+            let rgb: Vec<u8> = (0..width * height * 3).map(|_| random.random()).collect();
+            // Runs of 1 to 40 pixels, across the tiles.
+            let runs = std::iter::from_fn(|| {
+                Some(std::iter::repeat_n(random.random_range(0..23_u8), random.random_range(1..=40)))
+            });
+            let label_map: Vec<u8> = runs.flatten().take(width * height).collect();
+            let photo = Photo { width_px: width as u32, height_px: height as u32, rgb };
+            let tile = |pixel: usize| (pixel % width / TILE_PX, pixel / width / TILE_PX);
+            for (pixel, &name) in table.name_pixels(&photo, &label_map).iter().enumerate() {
+                let alike = |it: &usize| label_map[*it] == label_map[pixel] && tile(*it) == tile(pixel);
+                let alike: Vec<_> = (0..width * height).filter(alike).collect();
+                let count = alike.len() as u32;
+                let mean = std::array::from_fn(|channel| {
+                    let sum: u32 = alike.iter().map(|it| u32::from(photo.rgb[it * 3 + channel])).sum();
+                    ((sum + count / 2) / count) as u8
+                });
+                let worn = table.labels.is_apparel(label_map[pixel]);
+                assert_eq!(name, if worn { table.color_of(mean) } else { BACKGROUND }, "{width} x {height}, {pixel}");
+            }
+        }
     }
 
     #[test]

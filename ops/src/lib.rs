@@ -2,7 +2,8 @@
 //!
 //! Functions take and return slices, whose lengths are checked against the shapes; every function works with any
 //! [`Instructions`] that the processor supports. `lookbook::runtime::operators` registers them in ONNX Runtime as the operators
-//! of a custom domain. `docs/kernels.md` explains how the kernels work and how close they come to the processor's peak.
+//! of a custom domain. `docs/kernels.md` explains how the kernels work and how close they come to the processor's peak. What else
+//! runs for every pixel or every pair of photos is here too, because this crate is compiled for speed in every profile.
 //!
 //! This is the only crate of the program in which `unsafe` is allowed. Its vectors are made from tokens that prove that
 //! the processor has their instructions (`simd`, `x86`), so only reads and writes through pointers are left to be checked.
@@ -32,6 +33,7 @@ pub mod pool;
 pub mod process;
 mod product;
 pub mod quantised;
+pub mod resize;
 mod simd;
 pub mod spread;
 pub mod squares;

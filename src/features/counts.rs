@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::regions::{Extent, Label, extents};
+use super::regions::{Extent, Label, equal_runs, extents};
 use crate::error::{Error, Result};
 use crate::labels::{BACKGROUND, LabelSet, MAX_CATEGORIES, MAX_COLORS};
 
@@ -97,8 +97,8 @@ impl PixelCounts {
     ) -> Self {
         let width = width_px as usize;
         let mut category_px = vec![0; labels.category_count()];
-        for &category in label_map {
-            category_px[usize::from(category)] += 1;
+        for run in equal_runs(label_map) {
+            category_px[usize::from(run[0])] += run.len() as u32;
         }
         let apparel_px = labels.apparel_categories().map(|category| category_px[usize::from(category)]).sum();
         let cells = if labels.cell_count() <= usize::from(u8::NO_LABEL) {
@@ -138,17 +138,24 @@ fn cell_map<L: Label>(
         let colors = cells[usize::from(category)][1..=labels.cells_per_category()].iter_mut();
         colors.zip(first..).for_each(|(place, cell)| *place = L::of(cell));
     }
-    let worn: [bool; MAX_CATEGORIES] = std::array::from_fn(|category| labels.is_apparel(category as u8));
-    let categories = label_map.iter().map(|&category| usize::from(category));
     match rule {
         ColorRule::PerPixel => {
-            let cell_of = |(pixel, category): (usize, usize)| {
-                if worn[category] { cells[category][usize::from(color_of(pixel))] } else { L::NO_LABEL }
-            };
-            categories.enumerate().map(cell_of).collect()
+            let mut map = vec![L::NO_LABEL; label_map.len()];
+            let mut start = 0;
+            for run in equal_runs(label_map) {
+                let end = start + run.len();
+                if labels.is_apparel(run[0]) {
+                    let by_color = &cells[usize::from(run[0])];
+                    let pixels = (start..end).zip(&mut map[start..end]);
+                    pixels.for_each(|(pixel, cell)| *cell = by_color[usize::from(color_of(pixel))]);
+                }
+                start = end;
+            }
+            map
         }
         ColorRule::FirstPixel => {
             let colors = first_pixels(label_map, width).map(|pixel| usize::from(pixel.map_or(BACKGROUND, &color_of)));
+            let categories = label_map.iter().map(|&category| usize::from(category));
             categories.map(|category| cells[category][colors[category]]).collect()
         }
     }

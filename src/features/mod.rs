@@ -21,7 +21,7 @@ pub mod rows;
 pub use counts::{CellRule, ColorRule, DEFAULT_MIN_REGION, DEFAULT_MIN_SHARE, PixelCounts, Presence};
 pub(crate) use embeddings::BLOCK;
 pub use embeddings::Embeddings;
-pub(crate) use regions::regions;
+pub(crate) use regions::{Label, equal_runs, regions};
 
 /// Rows that are read at once.
 const BATCH_ROWS: usize = 1024;

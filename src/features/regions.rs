@@ -1,9 +1,9 @@
-//! Connected regions of a label map.
+//! Runs of equal pixels and connected regions of a label map.
 
 use std::ops::Range;
 
 /// The labels of a map: bytes, or words if there are more than bytes can tell apart.
-pub(super) trait Label: Copy + PartialEq + Into<usize> {
+pub(crate) trait Label: Copy + PartialEq + Into<usize> {
     /// The label of pixels that belong to no region.
     const NO_LABEL: Self;
 
@@ -43,6 +43,15 @@ impl Label for u16 {
     fn of(place: usize) -> Self {
         place as Self
     }
+}
+
+/// The labels as runs of equal ones, in order; together they are all of them.
+pub(crate) fn equal_runs<L: Label>(mut labels: &[L]) -> impl Iterator<Item = &[L]> {
+    std::iter::from_fn(move || {
+        let (run, rest) = (!labels.is_empty()).then(|| labels.split_at(L::run_length(labels)))?;
+        labels = rest;
+        Some(run)
+    })
 }
 
 /// How much of a label map has one label, in pixels.
@@ -110,14 +119,14 @@ impl<L: Label> Regions<L> {
 
     /// Adds the runs of a row, each a region of its own; returns their indices.
     fn add_row(&mut self, row: &[L]) -> Range<usize> {
-        let (first, mut column) = (self.runs.len(), 0);
-        while column < row.len() {
-            let (label, start) = (row[column], column);
-            column += L::run_length(&row[start..]);
+        let (first, mut start) = (self.runs.len(), 0);
+        for run in equal_runs(row) {
+            let (label, end) = (run[0], start + run.len() as u32);
             if label != L::NO_LABEL {
                 self.parents.push(self.runs.len() as u32);
-                self.runs.push(Run { columns: start as u32..column as u32, label });
+                self.runs.push(Run { columns: start..end, label });
             }
+            start = end;
         }
         first..self.runs.len()
     }

@@ -14,11 +14,9 @@
 use std::f64::consts::PI;
 use std::sync::LazyLock;
 
-use fast_image_resize::pixels::U8;
-use fast_image_resize::{FilterType, ResizeAlg};
+use lookbook_ops::resize::{Filter, Scaling};
 
 use super::pixels::Photo;
-use super::resize_pixels;
 
 /// Views of a photo that are hashed.
 pub const VIEWS: usize = 6;
@@ -100,10 +98,10 @@ const ODD: [u64; WORDS] = {
     odd
 };
 
-/// `cos(pi / 32 * (pixel + 1/2) * frequency)`, `[frequency][pixel]`: DCT-II without its factors.
-static COSINES: LazyLock<[[f64; SIDE]; LOW]> = LazyLock::new(|| {
+/// `cos(pi / 32 * (pixel + 1/2) * frequency)`, `[pixel][frequency]`: DCT-II without its factors.
+static COSINES: LazyLock<[[f64; LOW]; SIDE]> = LazyLock::new(|| {
     let angle = |frequency: usize, pixel: usize| PI / SIDE as f64 * (pixel as f64 + 0.5) * frequency as f64;
-    std::array::from_fn(|frequency| std::array::from_fn(|pixel| angle(frequency, pixel).cos()))
+    std::array::from_fn(|pixel| std::array::from_fn(|frequency| angle(frequency, pixel).cos()))
 });
 
 impl PhotoHashes {
@@ -111,9 +109,9 @@ impl PhotoHashes {
     #[must_use]
     pub fn of(photo: &Photo) -> Self {
         let grey = Grey::of(photo);
-        let whole = grey.resized(grey.whole(), SIDE as u32, FilterType::Lanczos3);
-        let reduced = grey.resized(grey.within_borders(), REDUCED, FilterType::Bilinear);
-        let views = PLACES.map(|place| reduced.resized(reduced.part(place), SIDE as u32, FilterType::Bilinear));
+        let whole = grey.resized(grey.whole(), SIDE as u32, Filter::Lanczos);
+        let reduced = grey.resized(grey.within_borders(), REDUCED, Filter::Bilinear);
+        let views = PLACES.map(|place| reduced.resized(reduced.part(place), SIDE as u32, Filter::Bilinear));
         let crop_resistant = (!views[0].is_flat()).then(|| {
             let words = views.map(|view| signs(&transform(&view)));
             std::array::from_fn(|word| words[word / WORDS][word % WORDS])
@@ -134,20 +132,23 @@ type Coefficients = [[f64; LOW]; LOW];
 
 /// The two-dimensional DCT-II of 32 x 32 pixels.
 fn transform(grey: &Grey) -> Coefficients {
-    let cosines = &*COSINES;
-    let mut lines = [[0.0; LOW]; SIDE];
+    let (mut lines, mut coefficients) = ([[0.0; LOW]; SIDE], [[0.0; LOW]; LOW]);
     for (line, pixels) in lines.iter_mut().zip(grey.pixels.chunks_exact(SIDE)) {
-        for (coefficient, cosines) in line.iter_mut().zip(cosines) {
-            *coefficient = pixels.iter().zip(cosines).map(|(pixel, cosine)| f64::from(*pixel) * cosine).sum();
+        for (pixel, cosines) in pixels.iter().zip(&*COSINES) {
+            add_product(line, f64::from(*pixel), cosines);
         }
     }
-    std::array::from_fn(|vertical| {
-        let mut sums = [0.0; LOW];
-        for (line, cosine) in lines.iter().zip(&cosines[vertical]) {
-            sums.iter_mut().zip(line).for_each(|(sum, coefficient)| *sum += coefficient * cosine);
+    for (line, cosines) in lines.iter().zip(&*COSINES) {
+        for (sums, cosine) in coefficients.iter_mut().zip(cosines) {
+            add_product(sums, *cosine, line);
         }
-        sums
-    })
+    }
+    coefficients
+}
+
+/// Adds `factor * values` to the sums, all frequencies at a time.
+fn add_product(sums: &mut [f64; LOW], factor: f64, values: &[f64; LOW]) {
+    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value * factor);
 }
 
 /// The bits of the 8 x 8 lowest coefficients that are above their median, row by row, the first in the highest bit.
@@ -178,11 +179,18 @@ struct Grey {
 impl Grey {
     /// The luma of ITU-R BT.601, in Pillow's fixed-point numbers.
     fn of(photo: &Photo) -> Self {
-        let luma = |rgb: &[u8; 3]| {
-            let [r, g, b] = rgb.map(u32::from);
-            ((19_595 * r + 38_470 * g + 7_471 * b + 0x8000) >> 16) as u8
+        // Blocks of a fixed length become vectors even in a program that is compiled for size.
+        const BLOCK: usize = 16;
+        let luma = |[r, g, b]: [u8; 3]| {
+            ((19_595 * u32::from(r) + 38_470 * u32::from(g) + 7_471 * u32::from(b) + 0x8000) >> 16) as u8
         };
-        let pixels = photo.rgb.as_chunks().0.iter().map(luma).collect();
+        let rgb = photo.rgb.as_chunks().0;
+        let mut pixels = vec![0; rgb.len()];
+        let ((blocks, rest), (greys, last)) = (rgb.as_chunks::<BLOCK>(), pixels.as_chunks_mut::<BLOCK>());
+        for (grey, block) in greys.iter_mut().zip(blocks) {
+            grey.iter_mut().zip(block).for_each(|(grey, rgb)| *grey = luma(*rgb));
+        }
+        last.iter_mut().zip(rest).for_each(|(grey, rgb)| *grey = luma(*rgb));
         Self { width: photo.width_px as usize, height: photo.height_px as usize, pixels }
     }
 
@@ -197,10 +205,9 @@ impl Grey {
     }
 
     /// A part of it, scaled to `side` x `side` pixels.
-    fn resized(&self, part: [f64; 4], side: u32, filter: FilterType) -> Self {
-        let size = (self.width as u32, self.height as u32);
-        let algorithm = ResizeAlg::Convolution(filter);
-        let pixels = resize_pixels::<U8>(&self.pixels, size, part, (side, side), algorithm);
+    fn resized(&self, part: [f64; 4], side: u32, filter: Filter) -> Self {
+        let from = (self.width as u32, self.height as u32);
+        let pixels = Scaling { from, part, to: (side, side), filter }.grey(&self.pixels);
         Self { width: side as usize, height: side as usize, pixels }
     }
 
@@ -303,6 +310,17 @@ mod tests {
                 _ => assert!(horizontal.abs() < 1e-6),
             }
             assert!(row.iter().all(|it| it.abs() < 1e-6));
+        }
+    }
+
+    #[test]
+    fn grey_is_the_weighted_sum_of_red_green_and_blue() {
+        let colors = [([255, 0, 0], 76), ([0, 255, 0], 150), ([0, 0, 255], 29), ([10, 100, 200], 84), ([255; 3], 255)];
+        for width_px in [1, 15, 16, 17, 37] {
+            let here = || colors.iter().cycle().take(width_px);
+            let rgb = here().flat_map(|(rgb, _)| *rgb).collect();
+            let grey = Grey::of(&Photo { width_px: width_px as u32, height_px: 1, rgb });
+            assert!(grey.pixels.iter().eq(here().map(|(_, grey)| grey)), "{width_px} pixels: {:?}", grey.pixels);
         }
     }
 

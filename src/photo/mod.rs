@@ -6,11 +6,9 @@
 use std::io::{Cursor, ErrorKind};
 use std::path::Path;
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
+use lookbook_ops::resize::{Filter, Scaling};
 use serde::Deserialize;
 
 use crate::error::Error;
@@ -175,16 +173,16 @@ pub fn fitted_size(size: (u32, u32), limit: (u32, u32)) -> (u32, u32) {
     (side(size.0, limit.0), side(size.1, limit.1))
 }
 
-/// How pixels are interpolated. Both filters are as wide as the reduction requires (antialiasing), as in Pillow.
+/// How a third-party network wants its photos scaled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Resample {
-    /// A triangle filter.
+    /// [`Filter::Bilinear`].
     #[default]
     Bilinear,
-    /// Keys' cubic convolution with a = -0.5 (1981).
+    /// [`Filter::Bicubic`].
     Bicubic,
-    /// The pixel at the centre.
+    /// [`Filter::Nearest`].
     Nearest,
 }
 
@@ -203,30 +201,13 @@ pub fn resize(photo: &Photo, width_px: u32, height_px: u32) -> Photo {
 /// Scales the part of a photo with the bounds `[left, top, width, height]`, in pixels, to the size `to` (width, height).
 #[must_use]
 pub fn resize_part(photo: &Photo, part: [f64; 4], to: (u32, u32), resample: Resample) -> Photo {
-    let algorithm = match resample {
-        Resample::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
-        Resample::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
-        Resample::Nearest => ResizeAlg::Nearest,
+    let filter = match resample {
+        Resample::Bilinear => Filter::Bilinear,
+        Resample::Bicubic => Filter::Bicubic,
+        Resample::Nearest => Filter::Nearest,
     };
-    let rgb = resize_pixels::<U8x3>(&photo.rgb, photo.size(), part, to, algorithm);
+    let rgb = Scaling { from: photo.size(), part, to, filter }.rgb(&photo.rgb);
     Photo { width_px: to.0, height_px: to.1, rgb }
-}
-
-/// Scales the part `[left, top, width, height]` of the pixels of a picture of the size `from` to the size `to`.
-fn resize_pixels<P: PixelTrait>(
-    pixels: &[u8],
-    from: (u32, u32),
-    [left, top, width, height]: [f64; 4],
-    to: (u32, u32),
-    algorithm: ResizeAlg,
-) -> Vec<u8> {
-    const WHOLE: &str = "a picture has all bytes of its pixels";
-    let source = TypedImageRef::<P>::from_buffer(from.0, from.1, pixels).expect(WHOLE);
-    let mut scaled = vec![0; to.0 as usize * to.1 as usize * P::size()];
-    let mut target = TypedImage::<P>::from_buffer(to.0, to.1, &mut scaled).expect(WHOLE);
-    let options = ResizeOptions::new().resize_alg(algorithm).crop(left, top, width, height);
-    Resizer::new().resize_typed(&source, &mut target, &options).expect("the part is within the picture");
-    scaled
 }
 
 fn detect(bytes: &[u8]) -> Result<ImageFormat, PhotoProblem> {
