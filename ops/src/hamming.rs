@@ -8,18 +8,24 @@ const AT_ONCE: usize = 8;
 
 /// Calls `found` with the positions of every pair of one of `left` and one of `right` that differ in at most `most` bits, and
 /// with the number of these.
-pub fn near(instructions: Instructions, left: &[u64], right: &[u64], most: u32, found: impl FnMut(usize, usize, u32)) {
+pub fn near(
+    instructions: Instructions,
+    left: &[u64],
+    right: &[u64],
+    most: u32,
+    found: &mut dyn FnMut(usize, usize, u32),
+) {
     instructions.run(Near { left, right, most, found });
 }
 
-struct Near<'a, F> {
+struct Near<'a> {
     left: &'a [u64],
     right: &'a [u64],
     most: u32,
-    found: F,
+    found: &'a mut dyn FnMut(usize, usize, u32),
 }
 
-impl<F: FnMut(usize, usize, u32)> Job for Near<'_, F> {
+impl Job for Near<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -38,7 +44,7 @@ impl<F: FnMut(usize, usize, u32)> Job for Near<'_, F> {
     }
 }
 
-impl<F: FnMut(usize, usize, u32)> Near<'_, F> {
+impl Near<'_> {
     #[inline(always)]
     fn report(&mut self, first: usize, numbers: &[u64], at: usize, number: u64) {
         for (place, it) in numbers.iter().enumerate() {
@@ -68,7 +74,7 @@ mod tests {
             assert_eq!(expected.len(), count);
             for instructions in Instructions::available() {
                 let mut pairs = Vec::new();
-                near(instructions, &left, &right, most, |place, at, bits| pairs.push((place, at, bits)));
+                near(instructions, &left, &right, most, &mut |place, at, bits| pairs.push((place, at, bits)));
                 assert_eq!(pairs, expected, "{instructions}");
             }
         }

@@ -27,6 +27,7 @@ pub mod inverted;
 mod lines;
 pub mod maps;
 pub mod norm;
+pub mod pairs;
 pub mod pointwise;
 pub mod pool;
 #[cfg(target_os = "linux")]

@@ -34,9 +34,8 @@ for folder in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
 done
 export RUSTFLAGS
 
-# The last step optimises the whole program, and copies no long functions into others. At a fixed address, as Go's programs are,
-# it has no table of all its pointers.
-set -- -- -C opt-level=3 -C llvm-args=-inline-threshold=25 -C relocation-model=static
+# The last step optimises the whole program. At a fixed address, as Go's programs are, it has no table of all its pointers.
+set -- -- -C opt-level=3 -C relocation-model=static
 if [ "$arch" = "$host" ]; then
     set -- "$@" -C linker="$PWD/scripts/wheel/cc.sh"
 else

@@ -202,9 +202,8 @@ impl<N: Fn(Pair) + Sync> Join<'_, N> {
                     continue;
                 }
                 let of_others = &index.of[others.clone()];
-                hamming::near(self.instructions, &words, &index.words[others], self.distance, |query, other, bits| {
-                    self.tell(of[query], of_others[other], mask, bits);
-                });
+                let mut tell = |query: usize, other: usize, bits| self.tell(of[query], of_others[other], mask, bits);
+                hamming::near(self.instructions, &words, &index.words[others], self.distance, &mut tell);
             }
         }
     }

@@ -165,11 +165,13 @@ fn cell_map<L: Label>(
 fn first_pixels(label_map: &[u8], width: usize) -> [Option<usize>; MAX_CATEGORIES] {
     let mut first: [Option<usize>; MAX_CATEGORIES] = [None; MAX_CATEGORIES];
     for (y, row) in label_map.chunks_exact(width).enumerate() {
-        for (x, &category) in row.iter().enumerate() {
-            let known = &mut first[usize::from(category)];
+        let mut x = 0;
+        for run in equal_runs(row) {
+            let known = &mut first[usize::from(run[0])];
             if known.is_none_or(|known| x < known % width) {
                 *known = Some(y * width + x);
             }
+            x += run.len();
         }
     }
     first

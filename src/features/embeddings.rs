@@ -8,13 +8,12 @@ use arrow::datatypes::Float32Type;
 use arrow::record_batch::RecordBatch;
 use lookbook_ops::Instructions;
 use lookbook_ops::dots::{Products, Vectors};
+use lookbook_ops::pairs::BLOCK;
 
 use super::rows::{EMBEDDING_COLUMN, Embedding, TABLE};
 use crate::error::{Error, Result};
 use crate::table::{self, Footer, column};
 
-/// Photos per block.
-pub(crate) const BLOCK: usize = 2048;
 /// How far the square of an embedding's length may be from 1.
 const LENGTH_TOLERANCE: f32 = 1e-3;
 

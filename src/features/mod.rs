@@ -19,7 +19,6 @@ mod regions;
 pub mod rows;
 
 pub use counts::{CellRule, ColorRule, DEFAULT_MIN_REGION, DEFAULT_MIN_SHARE, PixelCounts, Presence};
-pub(crate) use embeddings::BLOCK;
 pub use embeddings::Embeddings;
 pub(crate) use regions::{Label, equal_runs, regions};
 

@@ -3,7 +3,9 @@
 //! `r = sum over P of (a_p - mean a)(b_p - mean b) / sqrt(sum (a_p - mean a)^2 * sum (b_p - mean b)^2)`, P = the cells
 //! present in both, means over P.
 
-use super::sparse::{BLOCK, PairSums, Postings, SparseRow, SparseRows};
+use lookbook_ops::pairs::PairSums;
+
+use super::sparse::{BLOCK, Postings, SparseRow, SparseRows};
 
 /// The table by cell: each cell of a photo is matched with all photos that have it.
 #[derive(Debug)]

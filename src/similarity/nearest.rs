@@ -1,7 +1,8 @@
 //! The nearest photos of each photo of a block, updated as correlations arrive in any order.
 
-/// Correlations that are checked together for one that may be among the nearest. They are counted rather than searched,
-/// so that the comparisons are vectorized.
+use lookbook_ops::pairs::{any_at_least, any_at_least_its_own};
+
+/// Correlations that are checked together for one that may be among the nearest.
 const CHUNK: usize = 64;
 
 /// The `top` nearest photos so far of each photo of a block.
@@ -24,8 +25,7 @@ impl<'a> Nearest<'a> {
     /// Offers the correlations of photo `photo` of the block with the rows from `first` on; NaN if undefined.
     pub(super) fn offer_row(&mut self, photo: usize, first: usize, correlations: &[f32]) {
         for (chunk, values) in correlations.chunks(CHUNK).enumerate() {
-            let floor = self.floors[photo];
-            if values.iter().filter(|value| **value >= floor).count() > 0 {
+            if any_at_least(values, self.floors[photo]) {
                 let rows = first + chunk * CHUNK..;
                 rows.zip(values).for_each(|(row, &value)| self.offer(photo, row as u32, value));
             }
@@ -36,8 +36,7 @@ impl<'a> Nearest<'a> {
     pub(super) fn offer_column(&mut self, row: usize, first: usize, correlations: &[f32]) {
         for (chunk, values) in correlations.chunks(CHUNK).enumerate() {
             let photos = first + chunk * CHUNK..;
-            let floors = &self.floors[photos.start..];
-            if values.iter().zip(floors).filter(|(value, floor)| value >= floor).count() > 0 {
+            if any_at_least_its_own(values, &self.floors[photos.start..]) {
                 photos.zip(values).for_each(|(photo, &value)| self.offer(photo, row as u32, value));
             }
         }

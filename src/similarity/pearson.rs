@@ -4,6 +4,8 @@
 //! of cells, m the means and s the norms of the centred rows, `r = (a . b - n m_a m_b) / (s_a s_b)`. For rows that hardly vary,
 //! whose difference would cancel, the centred values are multiplied instead.
 
+use lookbook_ops::pairs::Row;
+
 use super::sparse::{BLOCK, Postings, SparseRow, SparseRows};
 
 /// Mean of a row, and 1 / norm of the row minus its mean.
@@ -54,10 +56,8 @@ impl Centred {
         let mut products = [0.0; BLOCK];
         self.postings.dot_products(row, block, &mut products);
         let (means, scales) = (&self.means[block * BLOCK..], &self.scales[block * BLOCK..]);
-        for (((correlation, product), mean), scale) in correlations.iter_mut().zip(&products).zip(means).zip(scales) {
-            let covariance = product - self.cells * (own.mean * mean);
-            *correlation = (covariance * (own.scale * scale)).clamp(-1.0, 1.0) as f32;
-        }
+        let of_row = Row { count: self.cells, mean: own.mean, scale: own.scale };
+        of_row.correlate(&products, means, scales, correlations);
         if own.flatness(self.cells) * self.flattest > MAX_FLATNESS {
             self.correct(row, own, rows, block, correlations);
         }

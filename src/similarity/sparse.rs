@@ -1,8 +1,7 @@
 //! The feature table by rows and by cells, storing only the cells that are present: about 9 of 228 per photo.
 
-/// Photos per block of [`Postings`] as of [`Embeddings`](crate::features::Embeddings): the sums of a block fit in the
-/// first-level cache.
-pub(super) const BLOCK: usize = crate::features::BLOCK;
+pub(super) use lookbook_ops::pairs::BLOCK;
+use lookbook_ops::pairs::{Lists, PairSums};
 
 /// The cells of each photo (compressed sparse rows), 6 bytes per cell.
 #[derive(Debug)]
@@ -139,57 +138,20 @@ impl Postings {
         Self { cell_count, starts, places, shares }
     }
 
-    fn list(&self, block: usize, cell: usize) -> std::ops::Range<usize> {
-        let list = block * self.cell_count + cell;
-        self.starts[list]..self.starts[list + 1]
+    fn lists(&self, block: usize) -> Lists<'_> {
+        let starts = &self.starts[block * self.cell_count..][..=self.cell_count];
+        Lists { starts, places: &self.places, shares: &self.shares }
     }
 
     /// Adds each photo's dot product with `row` to `products`, for the photos of `block`. Terms are added by ascending
     /// cell, so that the product of two photos is the same in either order.
     pub(super) fn dot_products(&self, row: SparseRow, block: usize, products: &mut [f64; BLOCK]) {
-        for (cell, share) in row.iter() {
-            let list = self.list(block, cell);
-            for (&place, &other) in self.places[list.clone()].iter().zip(&self.shares[list]) {
-                products[usize::from(place) % BLOCK] += share * f64::from(other);
-            }
-        }
+        self.lists(block).add_products(row.cells, row.shares, products);
     }
 
     /// Adds the cells that each photo has in common with `row` to `sums`, for the photos of `block`, by ascending cell.
     pub(super) fn pair_sums(&self, row: SparseRow, block: usize, sums: &mut [PairSums]) {
-        for (cell, share) in row.iter() {
-            let list = self.list(block, cell);
-            for (&place, &other) in self.places[list.clone()].iter().zip(&self.shares[list]) {
-                sums[usize::from(place)].add(share, f64::from(other));
-            }
-        }
-    }
-}
-
-/// Sums over pairs of numbers a, b: the count, and the sums of a, a^2, b, b^2 and ab.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct PairSums([f64; 6]);
-
-/// Minimum ratio of a variance to its sum of squares. Above it, at least 10 digits of the variance are left in double
-/// precision; below it, perhaps none.
-const LEAST_VARIANCE: f64 = 1e-6;
-
-impl PairSums {
-    pub(super) fn add(&mut self, a: f64, b: f64) {
-        let terms = [1.0, a, a * a, b, b * b, a * b];
-        self.0.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
-    }
-
-    pub(super) fn count(&self) -> f64 {
-        self.0[0]
-    }
-
-    /// The correlation; `None` if one side does not vary, or by too little compared with its mean to be computed.
-    pub(super) fn correlation(&self) -> Option<f64> {
-        let [n, a, aa, b, bb, ab] = self.0;
-        let (of_a, of_b) = (n * aa - a * a, n * bb - b * b);
-        let told = of_a > LEAST_VARIANCE * n * aa && of_b > LEAST_VARIANCE * n * bb;
-        told.then(|| ((n * ab - a * b) / (of_a * of_b).sqrt()).clamp(-1.0, 1.0))
+        self.lists(block).add_pairs(row.cells, row.shares, sums);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::photos::copy_photo;
 use super::product::{Grid, OuterPairs, PackedPairs, Row, pair_columns, pair_neighbours};
 use super::token::{Avx512Bf16, rounded};
-use super::vector::Element;
+use super::vector::{Element, Output};
 use crate::activation::{Activation, Finish, Mask};
 use crate::convolution::{Sums, TAPS, taps};
 use crate::maps::{Band, Photos, Shape, Source, cut, interleave, padded_row};
@@ -145,8 +145,36 @@ impl Padded<'_> {
 
 /// [`convolution`](crate::convolution::convolution) on bf16 maps.
 ///
-/// `shape` is the shape of the first input; `weight` is `[out, channels of all inputs, 3, 3]`.
+/// `shape` is the shape of the first input; `parameters` are the weight, `[out, channels of all inputs, 3, 3]`, and the bias.
 pub fn bf16_convolution<E: Element>(
+    token: Avx512Bf16,
+    spread: &dyn Spread,
+    shape: Shape,
+    inputs: &[Bf16Maps<'_>],
+    parameters: [&[f32]; 2],
+    activation: Activation,
+    output: &mut [E],
+) {
+    convolution_to(token, spread, shape, inputs, parameters, activation, E::output(output));
+}
+
+#[inline(never)]
+fn convolution_to(
+    token: Avx512Bf16,
+    spread: &dyn Spread,
+    shape: Shape,
+    inputs: &[Bf16Maps<'_>],
+    parameters: [&[f32]; 2],
+    activation: Activation,
+    output: Output<'_>,
+) {
+    match output {
+        Output::Bf16(output) => convolve(token, spread, shape, inputs, parameters, activation, output),
+        Output::F32(output) => convolve(token, spread, shape, inputs, parameters, activation, output),
+    }
+}
+
+fn convolve<E: Element>(
     token: Avx512Bf16,
     spread: &dyn Spread,
     shape: Shape,

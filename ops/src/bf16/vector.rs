@@ -12,8 +12,20 @@ use super::token::Avx512Bf16;
 use crate::simd::{Simd, Vector};
 use crate::x86::{Avx2, Avx512, Of8, Of16};
 
+/// Where a layer's output goes.
+pub enum Output<'a> {
+    /// bf16, as raw bits.
+    Bf16(&'a mut [u16]),
+    /// f32.
+    F32(&'a mut [f32]),
+}
+
 /// Element type of a layer's output.
 pub trait Element: Copy + Send + Sync + 'static {
+    /// The elements as the layers take them: these are compiled in this crate for each type. What is generic is compiled in
+    /// the crate that uses it, which may be for size.
+    #[doc(hidden)]
+    fn output(elements: &mut [Self]) -> Output<'_>;
     /// # Safety
     /// 8 elements can be written to `to`.
     #[doc(hidden)]
@@ -25,6 +37,9 @@ pub trait Element: Copy + Send + Sync + 'static {
 }
 
 impl Element for u16 {
+    fn output(elements: &mut [Self]) -> Output<'_> {
+        Output::Bf16(elements)
+    }
     #[inline(always)]
     unsafe fn store_8(_: Avx512Bf16, to: *mut Self, values: __m256) {
         // SAFETY: the token proves that the processor has the instructions, the caller guarantees the pointer, and bf16
@@ -39,6 +54,9 @@ impl Element for u16 {
 }
 
 impl Element for f32 {
+    fn output(elements: &mut [Self]) -> Output<'_> {
+        Output::F32(elements)
+    }
     #[inline(always)]
     unsafe fn store_8(_: Avx512Bf16, to: *mut Self, values: __m256) {
         // SAFETY: the token proves that the processor has the instructions; the caller guarantees the pointer.

@@ -25,7 +25,7 @@ mod up_skip;
 
 pub use parameters::{Avx512Vnni, Int8Parameters};
 pub use row::Element;
-use row::Row;
+use row::{Output, Row};
 pub use up_skip::{UpSkipParameters, int8_up_skip_convolution};
 
 /// Maps that a convolution reads.
@@ -61,6 +61,33 @@ impl Int8Maps<'_> {
 
 /// A 3x3 convolution with `ReLU`; `weights` are `[3, 3, held channels, out]`, packed.
 pub fn int8_convolution<E: Element>(
+    token: Avx512Vnni,
+    spread: &dyn Spread,
+    shape: Shape,
+    input: Int8Maps<'_>,
+    parameters: Int8Parameters<'_>,
+    output: &mut [E],
+) {
+    convolution_to(token, spread, shape, input, parameters, E::output(output));
+}
+
+#[inline(never)]
+fn convolution_to(
+    token: Avx512Vnni,
+    spread: &dyn Spread,
+    shape: Shape,
+    input: Int8Maps<'_>,
+    parameters: Int8Parameters<'_>,
+    output: Output<'_>,
+) {
+    match output {
+        Output::U8(output) => convolve(token, spread, shape, input, parameters, output),
+        Output::Bf16(output) => convolve(token, spread, shape, input, parameters, output),
+        Output::F32(output) => convolve(token, spread, shape, input, parameters, output),
+    }
+}
+
+fn convolve<E: Element>(
     token: Avx512Vnni,
     spread: &dyn Spread,
     shape: Shape,

@@ -18,8 +18,21 @@ use crate::maps::Source;
 use crate::product::tile_widths;
 use crate::quantised::{FINE, QUAD};
 
+/// Where a layer's output goes.
+pub enum Output<'a> {
+    /// 8-bit integers.
+    U8(&'a mut [u8]),
+    /// bf16, as raw bits.
+    Bf16(&'a mut [u16]),
+    /// f32.
+    F32(&'a mut [f32]),
+}
+
 /// Element type of a layer's output: u8, bf16 as raw bits in u16, or f32.
 pub trait Element: Copy + Send + Sync + 'static {
+    /// As that of [`bf16::Element`](crate::bf16::Element).
+    #[doc(hidden)]
+    fn output(elements: &mut [Self]) -> Output<'_>;
     /// # Safety
     /// The processor has AVX-512 and AVX-512-BF16, and 8 elements can be written to `to`.
     #[doc(hidden)]
@@ -31,6 +44,9 @@ pub trait Element: Copy + Send + Sync + 'static {
 }
 
 impl Element for u8 {
+    fn output(elements: &mut [Self]) -> Output<'_> {
+        Output::U8(elements)
+    }
     #[inline(always)]
     unsafe fn store_8(to: *mut Self, values: __m256) {
         // SAFETY: guaranteed by the caller. The values are brought to 0 to 255 before they become whole numbers.
@@ -50,6 +66,9 @@ impl Element for u8 {
 }
 
 impl Element for u16 {
+    fn output(elements: &mut [Self]) -> Output<'_> {
+        Output::Bf16(elements)
+    }
     #[inline(always)]
     unsafe fn store_8(to: *mut Self, values: __m256) {
         // SAFETY: guaranteed by the caller; bf16 vectors are plain bits.
@@ -63,6 +82,9 @@ impl Element for u16 {
 }
 
 impl Element for f32 {
+    fn output(elements: &mut [Self]) -> Output<'_> {
+        Output::F32(elements)
+    }
     #[inline(always)]
     unsafe fn store_8(to: *mut Self, values: __m256) {
         // SAFETY: guaranteed by the caller.

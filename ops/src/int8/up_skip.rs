@@ -1,7 +1,7 @@
 //! [`crate::up_skip`] on u8 maps: there are no maps between the two layers that would have to be quantised.
 
 use super::parameters::Avx512Vnni;
-use super::row::{Element, Row};
+use super::row::{Element, Output, Row};
 use crate::Spread;
 use crate::lines::each_line;
 use crate::maps::Shape;
@@ -20,6 +20,33 @@ pub struct UpSkipParameters<'a> {
 
 /// [`bf16_up_skip_convolution`](crate::bf16::bf16_up_skip_convolution) on u8 maps, each with its zero point.
 pub fn int8_up_skip_convolution<E: Element>(
+    token: Avx512Vnni,
+    spread: &dyn Spread,
+    shape: Shape,
+    inputs: [(&[u8], u8); 2],
+    parameters: UpSkipParameters<'_>,
+    output: &mut [E],
+) {
+    convolution_to(token, spread, shape, inputs, parameters, E::output(output));
+}
+
+#[inline(never)]
+fn convolution_to(
+    token: Avx512Vnni,
+    spread: &dyn Spread,
+    shape: Shape,
+    inputs: [(&[u8], u8); 2],
+    parameters: UpSkipParameters<'_>,
+    output: Output<'_>,
+) {
+    match output {
+        Output::U8(output) => convolve(token, spread, shape, inputs, parameters, output),
+        Output::Bf16(output) => convolve(token, spread, shape, inputs, parameters, output),
+        Output::F32(output) => convolve(token, spread, shape, inputs, parameters, output),
+    }
+}
+
+fn convolve<E: Element>(
     token: Avx512Vnni,
     spread: &dyn Spread,
     shape: Shape,
