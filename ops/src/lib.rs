@@ -4,7 +4,7 @@
 //! [`Instructions`] that the processor supports. `lookbook::runtime::operators` registers them in ONNX Runtime as the operators
 //! of a custom domain. `docs/kernels.md` explains how the kernels work and how close they come to the processor's peak. What else
 //! runs for every pixel or every pair of photos is here too, because this crate is compiled for speed in every profile. For the same
-//! reason public functions are not generic, or only on the outside: generic code is compiled with the crate that calls it.
+//! reason public functions are not generic: generic code is compiled with the crate that calls it.
 //!
 //! This is the only crate of the program in which `unsafe` is allowed. Its vectors are made from tokens that prove that
 //! the processor has their instructions (`simd`, `x86`), so only reads and writes through pointers are left to be checked.

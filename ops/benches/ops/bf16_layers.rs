@@ -49,7 +49,7 @@ fn forward(criterion: &mut Criterion, token: Avx512Bf16, layer: &Layer, maps: &[
     let (shape, parameters) = (layer.shape, [&layer.weight[..], &layer.bias]);
     let mut found = vec![0_u16; layer.output_gradient.len()];
     let mut run =
-        || bf16_convolution(token, &Rayon, shape, maps, parameters, Activation::Relu, black_box(&mut found[..]));
+        || bf16_convolution(token, &Rayon, shape, maps, parameters, Activation::Relu, black_box(&mut found[..]).into());
     run();
     let mut group = group(criterion, "convolution_bf16");
     group.throughput(layer.flop()).bench_function(&layer.name, |bencher| bencher.iter(&mut run));

@@ -146,20 +146,8 @@ impl Padded<'_> {
 /// [`convolution`](crate::convolution::convolution) on bf16 maps.
 ///
 /// `shape` is the shape of the first input; `parameters` are the weight, `[out, channels of all inputs, 3, 3]`, and the bias.
-pub fn bf16_convolution<E: Element>(
-    token: Avx512Bf16,
-    spread: &dyn Spread,
-    shape: Shape,
-    inputs: &[Bf16Maps<'_>],
-    parameters: [&[f32]; 2],
-    activation: Activation,
-    output: &mut [E],
-) {
-    convolution_to(token, spread, shape, inputs, parameters, activation, E::output(output));
-}
-
 #[inline(never)]
-fn convolution_to(
+pub fn bf16_convolution(
     token: Avx512Bf16,
     spread: &dyn Spread,
     shape: Shape,

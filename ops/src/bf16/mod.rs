@@ -26,4 +26,4 @@ pub use pool::bf16_max_pool;
 pub use token::Avx512Bf16;
 pub use up::{bf16_up_convolution, bf16_up_convolution_input_gradient, bf16_up_convolution_weight_gradient};
 pub use up_skip::bf16_up_skip_convolution;
-pub use vector::Element;
+pub use vector::Output;

@@ -20,12 +20,20 @@ pub enum Output<'a> {
     F32(&'a mut [f32]),
 }
 
+impl<'a> From<&'a mut [u16]> for Output<'a> {
+    fn from(elements: &'a mut [u16]) -> Self {
+        Self::Bf16(elements)
+    }
+}
+
+impl<'a> From<&'a mut [f32]> for Output<'a> {
+    fn from(elements: &'a mut [f32]) -> Self {
+        Self::F32(elements)
+    }
+}
+
 /// Element type of a layer's output.
-pub trait Element: Copy + Send + Sync + 'static {
-    /// The elements as the layers take them: these are compiled in this crate for each type. What is generic is compiled in
-    /// the crate that uses it, which may be for size.
-    #[doc(hidden)]
-    fn output(elements: &mut [Self]) -> Output<'_>;
+pub(super) trait Element: Copy + Send + Sync + 'static {
     /// # Safety
     /// 8 elements can be written to `to`.
     #[doc(hidden)]
@@ -37,9 +45,6 @@ pub trait Element: Copy + Send + Sync + 'static {
 }
 
 impl Element for u16 {
-    fn output(elements: &mut [Self]) -> Output<'_> {
-        Output::Bf16(elements)
-    }
     #[inline(always)]
     unsafe fn store_8(_: Avx512Bf16, to: *mut Self, values: __m256) {
         // SAFETY: the token proves that the processor has the instructions, the caller guarantees the pointer, and bf16
@@ -54,9 +59,6 @@ impl Element for u16 {
 }
 
 impl Element for f32 {
-    fn output(elements: &mut [Self]) -> Output<'_> {
-        Output::F32(elements)
-    }
     #[inline(always)]
     unsafe fn store_8(_: Avx512Bf16, to: *mut Self, values: __m256) {
         // SAFETY: the token proves that the processor has the instructions; the caller guarantees the pointer.

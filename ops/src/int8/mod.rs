@@ -24,8 +24,8 @@ mod row;
 mod up_skip;
 
 pub use parameters::{Avx512Vnni, Int8Parameters};
-pub use row::Element;
-use row::{Output, Row};
+pub use row::Output;
+use row::{Element, Row};
 pub use up_skip::{UpSkipParameters, int8_up_skip_convolution};
 
 /// Maps that a convolution reads.
@@ -60,19 +60,8 @@ impl Int8Maps<'_> {
 }
 
 /// A 3x3 convolution with `ReLU`; `weights` are `[3, 3, held channels, out]`, packed.
-pub fn int8_convolution<E: Element>(
-    token: Avx512Vnni,
-    spread: &dyn Spread,
-    shape: Shape,
-    input: Int8Maps<'_>,
-    parameters: Int8Parameters<'_>,
-    output: &mut [E],
-) {
-    convolution_to(token, spread, shape, input, parameters, E::output(output));
-}
-
 #[inline(never)]
-fn convolution_to(
+pub fn int8_convolution(
     token: Avx512Vnni,
     spread: &dyn Spread,
     shape: Shape,

@@ -28,11 +28,26 @@ pub enum Output<'a> {
     F32(&'a mut [f32]),
 }
 
+impl<'a> From<&'a mut [u8]> for Output<'a> {
+    fn from(elements: &'a mut [u8]) -> Self {
+        Self::U8(elements)
+    }
+}
+
+impl<'a> From<&'a mut [u16]> for Output<'a> {
+    fn from(elements: &'a mut [u16]) -> Self {
+        Self::Bf16(elements)
+    }
+}
+
+impl<'a> From<&'a mut [f32]> for Output<'a> {
+    fn from(elements: &'a mut [f32]) -> Self {
+        Self::F32(elements)
+    }
+}
+
 /// Element type of a layer's output: u8, bf16 as raw bits in u16, or f32.
-pub trait Element: Copy + Send + Sync + 'static {
-    /// As that of [`bf16::Element`](crate::bf16::Element).
-    #[doc(hidden)]
-    fn output(elements: &mut [Self]) -> Output<'_>;
+pub(super) trait Element: Copy + Send + Sync + 'static {
     /// # Safety
     /// The processor has AVX-512 and AVX-512-BF16, and 8 elements can be written to `to`.
     #[doc(hidden)]
@@ -44,9 +59,6 @@ pub trait Element: Copy + Send + Sync + 'static {
 }
 
 impl Element for u8 {
-    fn output(elements: &mut [Self]) -> Output<'_> {
-        Output::U8(elements)
-    }
     #[inline(always)]
     unsafe fn store_8(to: *mut Self, values: __m256) {
         // SAFETY: guaranteed by the caller. The values are brought to 0 to 255 before they become whole numbers.
@@ -66,9 +78,6 @@ impl Element for u8 {
 }
 
 impl Element for u16 {
-    fn output(elements: &mut [Self]) -> Output<'_> {
-        Output::Bf16(elements)
-    }
     #[inline(always)]
     unsafe fn store_8(to: *mut Self, values: __m256) {
         // SAFETY: guaranteed by the caller; bf16 vectors are plain bits.
@@ -82,9 +91,6 @@ impl Element for u16 {
 }
 
 impl Element for f32 {
-    fn output(elements: &mut [Self]) -> Output<'_> {
-        Output::F32(elements)
-    }
     #[inline(always)]
     unsafe fn store_8(to: *mut Self, values: __m256) {
         // SAFETY: guaranteed by the caller.

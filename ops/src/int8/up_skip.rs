@@ -19,19 +19,8 @@ pub struct UpSkipParameters<'a> {
 }
 
 /// [`bf16_up_skip_convolution`](crate::bf16::bf16_up_skip_convolution) on u8 maps, each with its zero point.
-pub fn int8_up_skip_convolution<E: Element>(
-    token: Avx512Vnni,
-    spread: &dyn Spread,
-    shape: Shape,
-    inputs: [(&[u8], u8); 2],
-    parameters: UpSkipParameters<'_>,
-    output: &mut [E],
-) {
-    convolution_to(token, spread, shape, inputs, parameters, E::output(output));
-}
-
 #[inline(never)]
-fn convolution_to(
+pub fn int8_up_skip_convolution(
     token: Avx512Vnni,
     spread: &dyn Spread,
     shape: Shape,

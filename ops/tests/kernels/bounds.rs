@@ -308,12 +308,20 @@ mod of_bf16 {
                     &maps[..1],
                     [&weight, &bias],
                     Activation::Relu,
-                    &mut output[..],
+                    (&mut output[..]).into(),
                 );
                 assert!(is_written(&output), "{shape:?} to {out}");
                 let both = floats(out * 2 * channels * 9, guard);
                 let mut wide = Guarded::new(&vec![f32::NAN; shape.pixels() * out], guard);
-                bf16_convolution(token, &ThreadATask, shape, &maps, [&both, &bias], Activation::Relu, &mut wide[..]);
+                bf16_convolution(
+                    token,
+                    &ThreadATask,
+                    shape,
+                    &maps,
+                    [&both, &bias],
+                    Activation::Relu,
+                    (&mut wide[..]).into(),
+                );
                 assert!(wide.iter().all(|it| it.is_finite()), "{shape:?} x 2 to {out}");
                 let (weight, residual) = (floats(out * channels, guard), halves(shape.pixels() * out, guard));
                 let (fused, mut output) = ((Activation::Relu6, Some(&residual[..])), blank(residual.len(), guard));
@@ -349,7 +357,7 @@ mod of_bf16 {
                     &[Bf16Maps::Photos(Photos::new(&photos))],
                     parameters,
                     Activation::Relu,
-                    &mut output[..],
+                    (&mut output[..]).into(),
                 );
                 assert!(is_written(&output), "photos {shape:?}");
             }

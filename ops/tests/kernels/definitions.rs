@@ -906,11 +906,27 @@ pub(super) mod of_bf16 {
                 let workers = Workers { instructions: Instructions::best(), spread: &Rayon };
                 convolution(workers, shape, &maps, [&weight, &bias], Activation::Relu, &mut expected);
                 let mut wide = vec![f32::NAN; expected.len()];
-                bf16_convolution(token, &Rayon, shape, &half_maps, [&weight, &bias], Activation::Relu, &mut wide);
+                bf16_convolution(
+                    token,
+                    &Rayon,
+                    shape,
+                    &half_maps,
+                    [&weight, &bias],
+                    Activation::Relu,
+                    (&mut wide[..]).into(),
+                );
                 let wanted: Vec<f64> = expected.iter().map(|&it| f64::from(it)).collect();
                 assert_close(&format!("{shape:?} and {second:?} to {out}"), &wide, &wanted);
                 let mut narrow = vec![0; expected.len()];
-                bf16_convolution(token, &Rayon, shape, &half_maps, [&weight, &bias], Activation::Relu, &mut narrow);
+                bf16_convolution(
+                    token,
+                    &Rayon,
+                    shape,
+                    &half_maps,
+                    [&weight, &bias],
+                    Activation::Relu,
+                    (&mut narrow[..]).into(),
+                );
                 assert_eq!(floats(&narrow), rounded(&wide));
             }
         }
@@ -944,7 +960,7 @@ pub(super) mod of_bf16 {
                 &[Bf16Maps::Photos(Photos::new(&photo))],
                 [&weight, &bias],
                 Activation::Relu,
-                &mut found,
+                (&mut found[..]).into(),
             );
             let wanted: Vec<f64> = expected.iter().map(|&it| f64::from(it)).collect();
             assert_close(&format!("{shape:?}"), &found, &wanted);
@@ -973,7 +989,7 @@ pub(super) mod of_bf16 {
         convolution(workers, shape, &[Maps::Photos(photos)], [&weight, &bias], Activation::Relu6, &mut expected);
         let mut found = vec![f32::NAN; expected.len()];
         let inputs = [Bf16Maps::Photos(photos)];
-        bf16_convolution(token, &Rayon, shape, &inputs, [&weight, &bias], Activation::Relu6, &mut found);
+        bf16_convolution(token, &Rayon, shape, &inputs, [&weight, &bias], Activation::Relu6, (&mut found[..]).into());
         let wanted: Vec<f64> = expected.iter().map(|&it| f64::from(it)).collect();
         assert_close("filled", &found, &wanted);
     }

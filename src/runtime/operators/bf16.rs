@@ -6,7 +6,7 @@ use super::{Activation, Bf16, Call, F32, Optional, OptionalBf16, Shape, Signatur
 use super::{convolve_depthwise, convolve_pointwise, dims, dims_of, elements, elements_mut, expect, features_of};
 use super::{floats, floats_mut, learn, multiple_of_8, outputs_of, second_of, shape_of};
 use lookbook_ops::bf16::{
-    Avx512Bf16, Bf16Maps, Element, bf16_add, bf16_convolution, bf16_inverted, bf16_max_pool, bf16_round,
+    Avx512Bf16, Bf16Maps, Output, bf16_add, bf16_convolution, bf16_inverted, bf16_max_pool, bf16_round,
     bf16_up_skip_convolution,
 };
 use lookbook_ops::bf16::{bf16_convolution_input_gradient, bf16_convolution_weight_gradient, bf16_pointwise};
@@ -101,7 +101,10 @@ const LAYERS: &[Signature] = &[
     Signature { name: "Bf16Narrow", inputs: &[F32], outputs: &[Bf16], compute: narrow },
 ];
 
-fn convolve<E: Element + PrimitiveTensorElementType>(call: &Call<'_>) -> ort::Result<()> {
+fn convolve<E: PrimitiveTensorElementType>(call: &Call<'_>) -> ort::Result<()>
+where
+    for<'a> &'a mut [E]: Into<Output<'a>>,
+{
     let [maps, weight, bias] = [call.input(0)?, call.input(1)?, call.input(2)?];
     let second = call.context.input(3)?;
     let shape = features_of(&maps)?;
@@ -123,7 +126,7 @@ fn convolve<E: Element + PrimitiveTensorElementType>(call: &Call<'_>) -> ort::Re
         &inputs,
         parameters,
         activation,
-        elements_mut::<E>(&mut output)?,
+        elements_mut::<E>(&mut output)?.into(),
     );
     Ok(())
 }
@@ -136,7 +139,7 @@ fn photos(call: &Call<'_>) -> ort::Result<()> {
     let parameters = [floats(&weight)?, floats(&bias)?];
     let mut output = call.output(0, dims(shape.with_channels(out)))?;
     let inputs = [Bf16Maps::Photos(call.photos(&photos, shape.channels)?)];
-    let (activation, output) = (call.activation(Activation::Relu)?, elements_mut::<u16>(&mut output)?);
+    let (activation, output) = (call.activation(Activation::Relu)?, elements_mut::<u16>(&mut output)?.into());
     bf16_convolution(token()?, call.workers.spread, shape, &inputs, parameters, activation, output);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::bf16::skip_channels_of;
 use super::{Bf16, Call, F32, I8, Shape, Signature, U8, ValueRef};
 use super::{bytes, dims, dims_of, expect, features_of, floats, floats_mut, multiple_of_8, shape_of};
-use lookbook_ops::int8::{Avx512Vnni, Element, Int8Maps, Int8Parameters, UpSkipParameters};
+use lookbook_ops::int8::{Avx512Vnni, Int8Maps, Int8Parameters, Output, UpSkipParameters};
 use lookbook_ops::int8::{int8_convolution, int8_max_pool, int8_narrow, int8_up_skip_convolution};
 use lookbook_ops::quantised::held_channels;
 use lookbook_ops::up::up_shape;
@@ -61,7 +61,10 @@ fn zeros<const N: usize>(call: &Call<'_>) -> ort::Result<[u8; N]> {
     zeros.map_err(|_| ort::Error::new(format!("the attribute 'zeros' has {found} numbers, not {N}")))
 }
 
-fn convolve<E: Element + PrimitiveTensorElementType>(call: &Call<'_>) -> ort::Result<()> {
+fn convolve<E: PrimitiveTensorElementType>(call: &Call<'_>) -> ort::Result<()>
+where
+    for<'a> &'a mut [E]: Into<Output<'a>>,
+{
     let maps = call.input(0)?;
     let shape = features_of(&maps)?;
     let [zero] = zeros(call)?;
@@ -78,21 +81,23 @@ fn photos(call: &Call<'_>) -> ort::Result<()> {
     convolve_maps::<u8>(call, shape, Int8Maps::Photos(call.photos(&photos, shape.channels)?))
 }
 
-fn convolve_maps<E: Element + PrimitiveTensorElementType>(
-    call: &Call<'_>,
-    shape: Shape,
-    maps: Int8Maps<'_>,
-) -> ort::Result<()> {
+fn convolve_maps<E: PrimitiveTensorElementType>(call: &Call<'_>, shape: Shape, maps: Int8Maps<'_>) -> ort::Result<()>
+where
+    for<'a> &'a mut [E]: Into<Output<'a>>,
+{
     let [weight, scale, bias] = [call.input(1)?, call.input(2)?, call.input(3)?];
     let out = outputs_of([&weight, &scale, &bias], 9 * held_channels(shape.channels), [1, 1])?;
     let parameters = Int8Parameters { weights: weights(&weight)?, scale: floats(&scale)?, bias: floats(&bias)? };
     let mut output = call.output(0, dims(shape.with_channels(out)))?;
     let output = output.try_extract_tensor_mut::<E>()?.1;
-    int8_convolution(token()?, call.workers.spread, shape, maps, parameters, output);
+    int8_convolution(token()?, call.workers.spread, shape, maps, parameters, output.into());
     Ok(())
 }
 
-fn up<E: Element + PrimitiveTensorElementType>(call: &Call<'_>) -> ort::Result<()> {
+fn up<E: PrimitiveTensorElementType>(call: &Call<'_>) -> ort::Result<()>
+where
+    for<'a> &'a mut [E]: Into<Output<'a>>,
+{
     let [maps, skip] = [call.input(0)?, call.input(1)?];
     let [weight, scale, bias] = [call.input(2)?, call.input(3)?, call.input(4)?];
     let shape = features_of(&maps)?;
@@ -103,7 +108,7 @@ fn up<E: Element + PrimitiveTensorElementType>(call: &Call<'_>) -> ort::Result<(
     let inputs = [(bytes(&maps)?, zero), (bytes(&skip)?, skip_zero)];
     let mut output = call.output(0, dims(up_shape(shape, out)))?;
     let output = output.try_extract_tensor_mut::<E>()?.1;
-    int8_up_skip_convolution(token()?, call.workers.spread, shape, inputs, parameters, output);
+    int8_up_skip_convolution(token()?, call.workers.spread, shape, inputs, parameters, output.into());
     Ok(())
 }
 
