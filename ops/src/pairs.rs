@@ -40,24 +40,28 @@ impl Lists<'_> {
     }
 }
 
-/// What makes the correlations of a row with others of their dot products.
+/// Mean of a row, and 1 / norm of the row minus its mean.
 #[derive(Debug, Clone, Copy)]
-pub struct Row {
-    /// Numbers of a row.
-    pub count: f64,
-    /// Mean of the row.
+pub struct Moments {
+    /// Mean of all cells.
     pub mean: f64,
-    /// 1 / norm of the row minus its mean.
+    /// NaN if all cells are equal: the correlation is then undefined.
     pub scale: f64,
 }
 
-impl Row {
-    /// `(a . b - n m_a m_b) / (s_a s_b)`, within -1 to 1, of this row with others, from the products `a . b`, the means, and 1 /
-    /// the norms of the others. NaN where a scale is.
+impl Moments {
+    /// How much of the row of `cells` is its mean: `cells m^2 / s^2`, about 0.01 if it has few of them; NaN if all are equal.
+    #[must_use]
+    pub fn flatness(self, cells: f64) -> f64 {
+        cells * (self.mean * self.scale).powi(2)
+    }
+
+    /// `(a . b - n m_a m_b) / (s_a s_b)`, within -1 to 1, of a row of `cells` with others, from the products `a . b`, and the means
+    /// and scales of the others. NaN where a scale is.
     #[inline(never)]
-    pub fn correlate(self, products: &[f64], means: &[f64], scales: &[f64], correlations: &mut [f32]) {
+    pub fn correlate(self, cells: f64, products: &[f64], means: &[f64], scales: &[f64], correlations: &mut [f32]) {
         for (((correlation, product), mean), scale) in correlations.iter_mut().zip(products).zip(means).zip(scales) {
-            let covariance = product - self.count * (self.mean * mean);
+            let covariance = product - cells * (self.mean * mean);
             *correlation = (covariance * (self.scale * scale)).clamp(-1.0, 1.0) as f32;
         }
     }

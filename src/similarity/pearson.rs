@@ -4,24 +4,9 @@
 //! of cells, m the means and s the norms of the centred rows, `r = (a . b - n m_a m_b) / (s_a s_b)`. For rows that hardly vary,
 //! whose difference would cancel, the centred values are multiplied instead.
 
-use lookbook_ops::pairs::Row;
+use lookbook_ops::pairs::Moments;
 
 use super::sparse::{BLOCK, Postings, SparseRow, SparseRows};
-
-/// Mean of a row, and 1 / norm of the row minus its mean.
-#[derive(Debug, Clone, Copy)]
-struct Moments {
-    mean: f64,
-    /// NaN if all cells are equal: the correlation is then undefined.
-    scale: f64,
-}
-
-impl Moments {
-    /// How much of the row of `cells` is its mean: `cells m^2 / s^2`, about 0.01 if it has few of them; NaN if all are equal.
-    fn flatness(self, cells: f64) -> f64 {
-        cells * (self.mean * self.scale).powi(2)
-    }
-}
 
 /// Product of two rows' [flatness](Moments::flatness) above which the difference is not accurate enough: its error is
 /// about 1e-15 times the root of the product.
@@ -56,8 +41,7 @@ impl Centred {
         let mut products = [0.0; BLOCK];
         self.postings.dot_products(row, block, &mut products);
         let (means, scales) = (&self.means[block * BLOCK..], &self.scales[block * BLOCK..]);
-        let of_row = Row { count: self.cells, mean: own.mean, scale: own.scale };
-        of_row.correlate(&products, means, scales, correlations);
+        own.correlate(self.cells, &products, means, scales, correlations);
         if own.flatness(self.cells) * self.flattest > MAX_FLATNESS {
             self.correct(row, own, rows, block, correlations);
         }
