@@ -4,7 +4,8 @@
 //! [`Instructions`] that the processor supports. `lookbook::runtime::operators` registers them in ONNX Runtime as the operators
 //! of a custom domain. `docs/kernels.md` explains how the kernels work and how close they come to the processor's peak. What else
 //! runs for every pixel or every pair of photos is here too, because this crate is compiled for speed in every profile. For the same
-//! reason public functions are not generic: generic code is compiled with the crate that calls it.
+//! reason public functions are not generic, and large or looping ones that the linker could inline are not inlined: what is
+//! generic or inlined is compiled as the crate that calls it.
 //!
 //! This is the only crate of the program in which `unsafe` is allowed. Its vectors are made from tokens that prove that
 //! the processor has their instructions (`simd`, `x86`), so only reads and writes through pointers are left to be checked.
@@ -18,6 +19,8 @@ pub mod bf16;
 pub mod convolution;
 pub mod depthwise;
 pub mod dots;
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+mod element;
 pub mod hamming;
 pub mod head;
 mod instructions;

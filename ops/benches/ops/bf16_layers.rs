@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
 use lookbook_ops::bf16::{
-    Avx512Bf16, Bf16Maps, bf16_convolution, bf16_convolution_input_gradient, bf16_convolution_weight_gradient,
+    Avx512Bf16, Bf16Maps, Output, bf16_convolution, bf16_convolution_input_gradient, bf16_convolution_weight_gradient,
     bf16_up_convolution, bf16_up_convolution_input_gradient, bf16_up_convolution_weight_gradient,
 };
 use lookbook_ops::convolution::{convolution, convolution_input_gradient, convolution_weight_gradient};
@@ -48,8 +48,9 @@ pub(crate) fn convolutions(criterion: &mut Criterion) {
 fn forward(criterion: &mut Criterion, token: Avx512Bf16, layer: &Layer, maps: &[Bf16Maps<'_>]) {
     let (shape, parameters) = (layer.shape, [&layer.weight[..], &layer.bias]);
     let mut found = vec![0_u16; layer.output_gradient.len()];
-    let mut run =
-        || bf16_convolution(token, &Rayon, shape, maps, parameters, Activation::Relu, black_box(&mut found[..]).into());
+    let mut run = || {
+        bf16_convolution(token, &Rayon, shape, maps, parameters, Activation::Relu, Output::Bf16(black_box(&mut found)));
+    };
     run();
     let mut group = group(criterion, "convolution_bf16");
     group.throughput(layer.flop()).bench_function(&layer.name, |bencher| bencher.iter(&mut run));

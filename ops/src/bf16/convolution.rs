@@ -3,9 +3,10 @@
 use super::photos::copy_photo;
 use super::product::{Grid, OuterPairs, PackedPairs, Row, pair_columns, pair_neighbours};
 use super::token::{Avx512Bf16, rounded};
-use super::vector::{Element, Output};
+use super::vector::Output;
 use crate::activation::{Activation, Finish, Mask};
 use crate::convolution::{Sums, TAPS, taps};
+use crate::element::Element;
 use crate::maps::{Band, Photos, Shape, Source, cut, interleave, padded_row};
 use crate::spread::{spread_items, with_scratch};
 use crate::{Spread, Workers};

@@ -1,8 +1,9 @@
 //! The two matrix products of [`crate::product`] on bf16: an instruction multiplies pairs of neighbouring numbers.
 
 use super::token::{Avx512Bf16, rounded};
-use super::vector::{Element, PairVector};
+use super::vector::PairVector;
 use crate::activation::Finish;
+use crate::element::Element;
 use crate::lines::Bias;
 use crate::maps::Source;
 use crate::product::{FOLDED, tile_widths, vectors};

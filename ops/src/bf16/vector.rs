@@ -1,14 +1,14 @@
 //! Vectors of f32 to which products of pairs of bf16 are added.
 
 use std::arch::x86_64::{
-    __m128bh, __m128i, __m256, __m256bh, __m256i, __m512, __m512bh, __m512i, _mm_storeu_si128, _mm256_add_ps,
-    _mm256_cvtneps_pbh, _mm256_dpbf16_ps, _mm256_loadu_si256, _mm256_set1_epi32, _mm256_shuffle_ps, _mm256_storeu_ps,
-    _mm256_storeu_si256, _mm512_castps512_ps256, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_extractf32x8_ps,
-    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_storeu_ps,
+    __m256bh, __m256i, __m512bh, __m512i, _mm256_add_ps, _mm256_dpbf16_ps, _mm256_loadu_si256, _mm256_set1_epi32,
+    _mm256_shuffle_ps, _mm512_castps512_ps256, _mm512_dpbf16_ps, _mm512_extractf32x8_ps, _mm512_loadu_si512,
+    _mm512_set1_epi32, _mm512_set1_epi64,
 };
 use std::mem::transmute;
 
 use super::token::Avx512Bf16;
+use crate::element::Element;
 use crate::simd::{Simd, Vector};
 use crate::x86::{Avx2, Avx512, Of8, Of16};
 
@@ -29,45 +29,6 @@ impl<'a> From<&'a mut [u16]> for Output<'a> {
 impl<'a> From<&'a mut [f32]> for Output<'a> {
     fn from(elements: &'a mut [f32]) -> Self {
         Self::F32(elements)
-    }
-}
-
-/// Element type of a layer's output.
-pub(super) trait Element: Copy + Send + Sync + 'static {
-    /// # Safety
-    /// 8 elements can be written to `to`.
-    #[doc(hidden)]
-    unsafe fn store_8(token: Avx512Bf16, to: *mut Self, values: __m256);
-    /// # Safety
-    /// 16 elements can be written to `to`.
-    #[doc(hidden)]
-    unsafe fn store_16(token: Avx512Bf16, to: *mut Self, values: __m512);
-}
-
-impl Element for u16 {
-    #[inline(always)]
-    unsafe fn store_8(_: Avx512Bf16, to: *mut Self, values: __m256) {
-        // SAFETY: the token proves that the processor has the instructions, the caller guarantees the pointer, and bf16
-        // vectors are plain bits.
-        unsafe { _mm_storeu_si128(to.cast(), transmute::<__m128bh, __m128i>(_mm256_cvtneps_pbh(values))) }
-    }
-    #[inline(always)]
-    unsafe fn store_16(_: Avx512Bf16, to: *mut Self, values: __m512) {
-        // SAFETY: as above.
-        unsafe { _mm256_storeu_si256(to.cast(), transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values))) }
-    }
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    unsafe fn store_8(_: Avx512Bf16, to: *mut Self, values: __m256) {
-        // SAFETY: the token proves that the processor has the instructions; the caller guarantees the pointer.
-        unsafe { _mm256_storeu_ps(to, values) }
-    }
-    #[inline(always)]
-    unsafe fn store_16(_: Avx512Bf16, to: *mut Self, values: __m512) {
-        // SAFETY: the token proves that the processor has the instructions; the caller guarantees the pointer.
-        unsafe { _mm512_storeu_ps(to, values) }
     }
 }
 
@@ -112,9 +73,9 @@ impl PairVector for Of16 {
         Self(unsafe { _mm512_dpbf16_ps(self.0, a, b) }, self.1)
     }
     #[inline(always)]
-    unsafe fn store_as<E: Element>(self, token: Avx512Bf16, to: *mut E) {
-        // SAFETY: guaranteed by the caller.
-        unsafe { E::store_16(token, to, self.0) }
+    unsafe fn store_as<E: Element>(self, _: Avx512Bf16, to: *mut E) {
+        // SAFETY: the token proves that the processor has the instructions; the caller guarantees the pointer.
+        unsafe { E::store_16(to, self.0) }
     }
 }
 
@@ -162,8 +123,8 @@ impl PairVector for Of8 {
         Self(unsafe { _mm256_dpbf16_ps(self.0, a, b) }, self.1)
     }
     #[inline(always)]
-    unsafe fn store_as<E: Element>(self, token: Avx512Bf16, to: *mut E) {
-        // SAFETY: guaranteed by the caller.
-        unsafe { E::store_8(token, to, self.0) }
+    unsafe fn store_as<E: Element>(self, _: Avx512Bf16, to: *mut E) {
+        // SAFETY: the token proves that the processor has the instructions; the caller guarantees the pointer.
+        unsafe { E::store_8(to, self.0) }
     }
 }

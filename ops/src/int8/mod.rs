@@ -15,6 +15,7 @@ use std::arch::x86_64::{_mm_loadu_si128, _mm256_loadu_si256};
 use crate::Spread;
 use crate::bf16::photos::copy_photo;
 use crate::bf16::pool::max_pool_of_bits;
+use crate::element::Element;
 use crate::maps::{Band, Photos, Shape, Source, cut, padded_row};
 use crate::quantised::held_channels;
 use crate::spread::{spread_items, with_scratch};
@@ -25,7 +26,7 @@ mod up_skip;
 
 pub use parameters::{Avx512Vnni, Int8Parameters};
 pub use row::Output;
-use row::{Element, Row};
+use row::Row;
 pub use up_skip::{UpSkipParameters, int8_up_skip_convolution};
 
 /// Maps that a convolution reads.

@@ -1,18 +1,15 @@
 //! A row of pixels times weights: u8 times i8 into i32.
 
 use std::arch::x86_64::{
-    __m128bh, __m128i, __m256, __m256bh, __m256i, __m512, __m512i, _mm_storel_epi64, _mm_storeu_si128,
-    _mm256_add_epi32, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cvtepi32_epi8, _mm256_cvtepi32_ps,
-    _mm256_cvtneps_pbh, _mm256_cvtps_epi32, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps,
-    _mm256_set1_ps, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_storeu_si256,
-    _mm512_castsi512_si256, _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps, _mm512_cvtneps_pbh, _mm512_cvtps_epi32,
-    _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_max_ps, _mm512_min_ps, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_storeu_ps,
+    __m256, __m512, __m512i, _mm256_add_epi32, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cvtepi32_ps,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_shuffle_ps,
+    _mm512_castsi512_si256, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_ps, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setzero_ps,
+    _mm512_setzero_si512,
 };
-use std::mem::transmute;
 
 use super::parameters::Avx512Vnni;
+use crate::element::Element;
 use crate::lines::Bias;
 use crate::maps::Source;
 use crate::product::tile_widths;
@@ -43,63 +40,6 @@ impl<'a> From<&'a mut [u16]> for Output<'a> {
 impl<'a> From<&'a mut [f32]> for Output<'a> {
     fn from(elements: &'a mut [f32]) -> Self {
         Self::F32(elements)
-    }
-}
-
-/// Element type of a layer's output: u8, bf16 as raw bits in u16, or f32.
-pub(super) trait Element: Copy + Send + Sync + 'static {
-    /// # Safety
-    /// The processor has AVX-512 and AVX-512-BF16, and 8 elements can be written to `to`.
-    #[doc(hidden)]
-    unsafe fn store_8(to: *mut Self, values: __m256);
-    /// # Safety
-    /// The processor has AVX-512 and AVX-512-BF16, and 16 elements can be written to `to`.
-    #[doc(hidden)]
-    unsafe fn store_16(to: *mut Self, values: __m512);
-}
-
-impl Element for u8 {
-    #[inline(always)]
-    unsafe fn store_8(to: *mut Self, values: __m256) {
-        // SAFETY: guaranteed by the caller. The values are brought to 0 to 255 before they become whole numbers.
-        unsafe {
-            let values = _mm256_min_ps(_mm256_max_ps(values, _mm256_setzero_ps()), _mm256_set1_ps(255.0));
-            _mm_storel_epi64(to.cast(), _mm256_cvtepi32_epi8(_mm256_cvtps_epi32(values)));
-        }
-    }
-    #[inline(always)]
-    unsafe fn store_16(to: *mut Self, values: __m512) {
-        // SAFETY: as above.
-        unsafe {
-            let values = _mm512_min_ps(_mm512_max_ps(values, _mm512_setzero_ps()), _mm512_set1_ps(255.0));
-            _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(values)));
-        }
-    }
-}
-
-impl Element for u16 {
-    #[inline(always)]
-    unsafe fn store_8(to: *mut Self, values: __m256) {
-        // SAFETY: guaranteed by the caller; bf16 vectors are plain bits.
-        unsafe { _mm_storeu_si128(to.cast(), transmute::<__m128bh, __m128i>(_mm256_cvtneps_pbh(values))) }
-    }
-    #[inline(always)]
-    unsafe fn store_16(to: *mut Self, values: __m512) {
-        // SAFETY: as above.
-        unsafe { _mm256_storeu_si256(to.cast(), transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values))) }
-    }
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    unsafe fn store_8(to: *mut Self, values: __m256) {
-        // SAFETY: guaranteed by the caller.
-        unsafe { _mm256_storeu_ps(to, values) }
-    }
-    #[inline(always)]
-    unsafe fn store_16(to: *mut Self, values: __m512) {
-        // SAFETY: guaranteed by the caller.
-        unsafe { _mm512_storeu_ps(to, values) }
     }
 }
 

@@ -1,8 +1,9 @@
 //! [`crate::up_skip`] on u8 maps: there are no maps between the two layers that would have to be quantised.
 
 use super::parameters::Avx512Vnni;
-use super::row::{Element, Output, Row};
+use super::row::{Output, Row};
 use crate::Spread;
+use crate::element::Element;
 use crate::lines::each_line;
 use crate::maps::Shape;
 use crate::up_skip::{EDGES, PHASES};

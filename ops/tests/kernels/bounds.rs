@@ -265,7 +265,7 @@ fn adam_stays_within_its_buffers() {
 mod of_bf16 {
     use super::*;
     use lookbook_ops::bf16::{
-        Avx512Bf16, Bf16Maps, bf16_convolution, bf16_max_pool, bf16_pointwise, bf16_up_convolution,
+        Avx512Bf16, Bf16Maps, Output, bf16_convolution, bf16_max_pool, bf16_pointwise, bf16_up_convolution,
     };
 
     /// Random non-negative bf16 numbers, guarded.
@@ -308,7 +308,7 @@ mod of_bf16 {
                     &maps[..1],
                     [&weight, &bias],
                     Activation::Relu,
-                    (&mut output[..]).into(),
+                    Output::Bf16(&mut output),
                 );
                 assert!(is_written(&output), "{shape:?} to {out}");
                 let both = floats(out * 2 * channels * 9, guard);
@@ -320,7 +320,7 @@ mod of_bf16 {
                     &maps,
                     [&both, &bias],
                     Activation::Relu,
-                    (&mut wide[..]).into(),
+                    Output::F32(&mut wide),
                 );
                 assert!(wide.iter().all(|it| it.is_finite()), "{shape:?} x 2 to {out}");
                 let (weight, residual) = (floats(out * channels, guard), halves(shape.pixels() * out, guard));
@@ -357,7 +357,7 @@ mod of_bf16 {
                     &[Bf16Maps::Photos(Photos::new(&photos))],
                     parameters,
                     Activation::Relu,
-                    (&mut output[..]).into(),
+                    Output::Bf16(&mut output),
                 );
                 assert!(is_written(&output), "photos {shape:?}");
             }

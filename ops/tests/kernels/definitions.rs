@@ -858,7 +858,7 @@ pub(super) mod of_bf16 {
 
     use super::*;
     use lookbook_ops::bf16::{
-        Avx512Bf16, Bf16Maps, bf16_convolution, bf16_max_pool, bf16_pointwise, bf16_up_convolution,
+        Avx512Bf16, Bf16Maps, Output, bf16_convolution, bf16_max_pool, bf16_pointwise, bf16_up_convolution,
     };
 
     /// Numbers that are exact in bf16: their products are exact in f32.
@@ -905,28 +905,16 @@ pub(super) mod of_bf16 {
                 let mut expected = vec![f32::NAN; shape.pixels() * out];
                 let workers = Workers { instructions: Instructions::best(), spread: &Rayon };
                 convolution(workers, shape, &maps, [&weight, &bias], Activation::Relu, &mut expected);
+                let half_convolution = |output: Output<'_>| {
+                    let parameters = [&weight[..], &bias];
+                    bf16_convolution(token, &Rayon, shape, &half_maps, parameters, Activation::Relu, output);
+                };
                 let mut wide = vec![f32::NAN; expected.len()];
-                bf16_convolution(
-                    token,
-                    &Rayon,
-                    shape,
-                    &half_maps,
-                    [&weight, &bias],
-                    Activation::Relu,
-                    (&mut wide[..]).into(),
-                );
+                half_convolution(Output::F32(&mut wide));
                 let wanted: Vec<f64> = expected.iter().map(|&it| f64::from(it)).collect();
                 assert_close(&format!("{shape:?} and {second:?} to {out}"), &wide, &wanted);
                 let mut narrow = vec![0; expected.len()];
-                bf16_convolution(
-                    token,
-                    &Rayon,
-                    shape,
-                    &half_maps,
-                    [&weight, &bias],
-                    Activation::Relu,
-                    (&mut narrow[..]).into(),
-                );
+                half_convolution(Output::Bf16(&mut narrow));
                 assert_eq!(floats(&narrow), rounded(&wide));
             }
         }
@@ -960,7 +948,7 @@ pub(super) mod of_bf16 {
                 &[Bf16Maps::Photos(Photos::new(&photo))],
                 [&weight, &bias],
                 Activation::Relu,
-                (&mut found[..]).into(),
+                Output::F32(&mut found),
             );
             let wanted: Vec<f64> = expected.iter().map(|&it| f64::from(it)).collect();
             assert_close(&format!("{shape:?}"), &found, &wanted);
@@ -989,7 +977,7 @@ pub(super) mod of_bf16 {
         convolution(workers, shape, &[Maps::Photos(photos)], [&weight, &bias], Activation::Relu6, &mut expected);
         let mut found = vec![f32::NAN; expected.len()];
         let inputs = [Bf16Maps::Photos(photos)];
-        bf16_convolution(token, &Rayon, shape, &inputs, [&weight, &bias], Activation::Relu6, (&mut found[..]).into());
+        bf16_convolution(token, &Rayon, shape, &inputs, [&weight, &bias], Activation::Relu6, Output::F32(&mut found));
         let wanted: Vec<f64> = expected.iter().map(|&it| f64::from(it)).collect();
         assert_close("filled", &found, &wanted);
     }

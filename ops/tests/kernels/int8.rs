@@ -4,7 +4,7 @@
 use half::bf16;
 use lookbook_ops::convolution::convolution;
 use lookbook_ops::int8::{
-    Avx512Vnni, Int8Maps, Int8Parameters, UpSkipParameters, int8_convolution, int8_max_pool, int8_narrow,
+    Avx512Vnni, Int8Maps, Int8Parameters, Output, UpSkipParameters, int8_convolution, int8_max_pool, int8_narrow,
     int8_up_skip_convolution,
 };
 use lookbook_ops::quantised::{
@@ -102,11 +102,11 @@ fn a_convolution_is_the_one_worked_out_by_hand() {
     let (scale, bias) = ([0.25; 8], [1.0; 8]);
     let parameters = Int8Parameters { weights: &weights, scale: &scale, bias: &bias };
     let mut output = [77_u8; 8];
-    int8_convolution(token, &Rayon, shape, Int8Maps::Features(&input, 10), parameters, (&mut output[..]).into());
+    int8_convolution(token, &Rayon, shape, Int8Maps::Features(&input, 10), parameters, Output::U8(&mut output));
     // 510 / 4 + 1 = 128.5, to even; 90 / 4 + 1 = 23.5, to even; then 0, and the most there is; the rest is the bias.
     assert_eq!(output, [128, 24, 0, 255, 1, 1, 1, 1]);
     let mut wide = [f32::NAN; 8];
-    int8_convolution(token, &Rayon, shape, Int8Maps::Features(&input, 10), parameters, (&mut wide[..]).into());
+    int8_convolution(token, &Rayon, shape, Int8Maps::Features(&input, 10), parameters, Output::F32(&mut wide));
     assert_eq!(wide, [128.5, 23.5, 0.0, 8097.25, 1.0, 1.0, 1.0, 1.0]);
 }
 
@@ -127,14 +127,14 @@ fn convolutions_are_exactly_their_definition() {
             let maps = Int8Maps::Features(&input, zero);
             let what = format!("{shape:?} to {out}");
             let mut wide = vec![f32::NAN; expected.len()];
-            int8_convolution(token, &Rayon, shape, maps, parameters, (&mut wide[..]).into());
+            int8_convolution(token, &Rayon, shape, maps, parameters, Output::F32(&mut wide));
             assert_eq!(wide, expected, "{what}");
             let mut narrow = vec![0_u8; expected.len()];
-            int8_convolution(token, &Rayon, shape, maps, parameters, (&mut narrow[..]).into());
+            int8_convolution(token, &Rayon, shape, maps, parameters, Output::U8(&mut narrow));
             let rounded: Vec<u8> = expected.iter().map(|&it| nearest_byte(it)).collect();
             assert_eq!(narrow, rounded, "{what}");
             let mut half = vec![0_u16; expected.len()];
-            int8_convolution(token, &Rayon, shape, maps, parameters, (&mut half[..]).into());
+            int8_convolution(token, &Rayon, shape, maps, parameters, Output::Bf16(&mut half));
             let rounded: Vec<u16> = expected.iter().map(|&it| bf16::from_f32(it).to_bits()).collect();
             assert_eq!(half, rounded, "{what}");
         }
@@ -157,7 +157,7 @@ fn photos_go_in_as_they_are() {
         let parameters = Int8Parameters { weights: &packed, scale: &scale, bias: &bias };
         let photos = Photos { bytes: &input, fill: &fill };
         let mut found = vec![f32::NAN; expected.len()];
-        int8_convolution(token, &Rayon, shape, Int8Maps::Photos(photos), parameters, (&mut found[..]).into());
+        int8_convolution(token, &Rayon, shape, Int8Maps::Photos(photos), parameters, Output::F32(&mut found));
         assert_eq!(found, expected, "{shape:?}");
     }
 }
@@ -187,7 +187,7 @@ fn fine_weights_are_exactly_their_definition() {
         let packed = pack_fine(72, out, |row, column| weight[row * out + column]);
         let parameters = Int8Parameters { weights: &packed, scale: &scale, bias: &bias };
         let mut found = vec![f32::NAN; shape.pixels() * out];
-        int8_convolution(token, &Rayon, shape, Int8Maps::Features(&input, 9), parameters, (&mut found[..]).into());
+        int8_convolution(token, &Rayon, shape, Int8Maps::Features(&input, 9), parameters, Output::F32(&mut found));
         assert_eq!(found, expected.collect::<Vec<_>>(), "{shape:?} to {out}");
     }
 }
@@ -249,7 +249,7 @@ fn upward_layers_are_exactly_their_definition() {
             let up = Up::random(&mut rng, 4 * channels + 9 * skip, out);
             let mut found = vec![f32::NAN; above.pixels() * out];
             let inputs = [(maps[0], zeros[0]), (maps[1], zeros[1])];
-            int8_up_skip_convolution(token, &Rayon, below, inputs, up.parameters(), (&mut found[..]).into());
+            int8_up_skip_convolution(token, &Rayon, below, inputs, up.parameters(), Output::F32(&mut found));
             let mut at = 0;
             for place in pixels(above) {
                 for n in 0..out {
@@ -327,7 +327,7 @@ fn a_quantised_convolution_is_as_near_as_its_weights() {
             shape,
             Int8Maps::Features(&elements, steps.zero),
             parameters,
-            (&mut found[..]).into(),
+            Output::F32(&mut found),
         );
         assert!(expected.iter().any(|&it| it > 1.0));
         for (found, expected) in found.iter().zip(&expected) {
@@ -369,7 +369,7 @@ fn two_layers_as_one_are_as_near_as_their_weights() {
         let mut found = vec![f32::NAN; expected.len()];
         let inputs = [(&first.1[..], first.0.zero), (&second.1[..], second.0.zero)];
         let parameters = UpSkipParameters { weights: &weights, scale: &scale, bias: &bias };
-        int8_up_skip_convolution(token, &Rayon, below, inputs, parameters, (&mut found[..]).into());
+        int8_up_skip_convolution(token, &Rayon, below, inputs, parameters, Output::F32(&mut found));
         for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
             // A composed weight is a sum over 8 channels and up to 4 taps of products of at most 0.03.
             let near = bound(4 * 16 + 9 * 24, 0.4);
@@ -393,10 +393,10 @@ fn layers_stay_within_their_buffers() {
             let scale = Guarded::new(&vec![1.0; out], guard);
             let parameters = Int8Parameters { weights: &packed, scale: &scale, bias: &scale };
             let mut output = Guarded::new(&vec![f32::NAN; shape.pixels() * out], guard);
-            int8_convolution(token, &Rayon, shape, Int8Maps::Features(&input, 9), parameters, (&mut output[..]).into());
+            int8_convolution(token, &Rayon, shape, Int8Maps::Features(&input, 9), parameters, Output::F32(&mut output));
             assert!(output.iter().all(|it| it.is_finite()));
             let mut narrow = Guarded::new(&vec![0_u8; output.len()], guard);
-            int8_convolution(token, &Rayon, shape, Int8Maps::Features(&input, 9), parameters, (&mut narrow[..]).into());
+            int8_convolution(token, &Rayon, shape, Int8Maps::Features(&input, 9), parameters, Output::U8(&mut narrow));
             let second = Guarded::new(&bytes(&mut rng, above.len()), guard);
             let packed = Guarded::new(&weights(&mut rng, PHASES * (4 * channels + 9 * skip) * out), guard);
             let scale = Guarded::new(&vec![1.0; PHASES * out], guard);
@@ -409,7 +409,7 @@ fn layers_stay_within_their_buffers() {
                 shape,
                 [(&input, 0), (&second, 7)],
                 parameters,
-                (&mut output[..]).into(),
+                Output::F32(&mut output),
             );
             assert!(output.iter().all(|it| it.is_finite()));
             let mut pooled = Guarded::new(&vec![0; shape.pixels() * skip], guard);
