@@ -228,14 +228,20 @@ impl Simd for Portable {
 pub(super) struct Array([f32; 8]);
 
 impl Array {
+    /// Written out: the loop of `std::array::from_fn`, in every operation of every kernel, takes the compiler longer.
+    #[inline(always)]
+    fn of_lanes(f: impl Fn(usize) -> f32) -> Self {
+        Self([f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)])
+    }
+
     #[inline(always)]
     fn map(self, f: impl Fn(f32) -> f32) -> Self {
-        Self(self.0.map(f))
+        Self::of_lanes(|lane| f(self.0[lane]))
     }
 
     #[inline(always)]
     fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
-        Self(std::array::from_fn(|lane| f(self.0[lane], other.0[lane])))
+        Self::of_lanes(|lane| f(self.0[lane], other.0[lane]))
     }
 }
 
@@ -305,15 +311,15 @@ impl Vector for Array {
     #[inline(always)]
     fn times_plus(self, by: Self, plus: Self) -> Self {
         // Not `mul_add`: without an FMA instruction that is a function call.
-        Self(std::array::from_fn(|lane| self.0[lane] * by.0[lane] + plus.0[lane]))
+        Self::of_lanes(|lane| self.0[lane] * by.0[lane] + plus.0[lane])
     }
     #[inline(always)]
     fn if_greater(self, than: Self, yes: Self, no: Self) -> Self {
-        Self(std::array::from_fn(|lane| if self.0[lane] > than.0[lane] { yes.0[lane] } else { no.0[lane] }))
+        Self::of_lanes(|lane| if self.0[lane] > than.0[lane] { yes.0[lane] } else { no.0[lane] })
     }
     #[inline(always)]
     fn if_equal(self, other: Self, yes: Self, no: Self) -> Self {
-        Self(std::array::from_fn(|lane| if self.0[lane] == other.0[lane] { yes.0[lane] } else { no.0[lane] }))
+        Self::of_lanes(|lane| if self.0[lane] == other.0[lane] { yes.0[lane] } else { no.0[lane] })
     }
     #[inline(always)]
     fn rounded(self) -> Self {
