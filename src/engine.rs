@@ -21,7 +21,7 @@ pub enum Device {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DialectChoice {
-    /// Native on the CPU, portable on CUDA.
+    /// The fastest: native on the CPU, on CUDA that for CUDA.
     #[default]
     Auto,
     /// Standard operators of ONNX.
@@ -34,6 +34,8 @@ impl From<Dialect> for DialectChoice {
     fn from(dialect: Dialect) -> Self {
         match dialect {
             Dialect::Portable => Self::Portable,
+            // What `Auto` is on CUDA, and nowhere else.
+            Dialect::Cuda => Self::Auto,
             Dialect::Native => Self::Native,
         }
     }

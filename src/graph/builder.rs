@@ -13,12 +13,15 @@ use super::onnx::{
     Attribute, Dimension, FLOAT, FLOAT16, Graph, INT8, INT32, INT64, IR_VERSION, Model, Node, OPSET_VERSION,
     OperatorSetId, Shape, Size, StringStringEntry, Tensor, TensorType, Type, ValueInfo,
 };
-use super::spec::Precision;
+use super::spec::{Dialect, Precision};
 
 /// Fewest pixels of a part of the sum that a kernel's gradient is.
 const PART_PIXELS: usize = 2048;
 
-/// Name of the domain of the native operators.
+/// In f16 a kernel's gradient is computed times this: the sum over all pixels could be beyond its range.
+const HALF_SCALE: f32 = 1.0 / 256.0;
+
+/// Name of the domain of this program's own operators.
 pub const DOMAIN: &str = "lookbook";
 
 /// A value of the graph, identified by its name in the file.
@@ -50,6 +53,8 @@ enum Step {
     /// `y` = `normal` x scale + bias, where `normal` is `x` minus its mean, times `inverse`, the reciprocal of its
     /// standard deviation.
     BatchNorm { x: Value, normal: Value, inverse: Value, scale: Value, bias: Value, y: Value },
+    /// The same by an operator for CUDA.
+    CudaBatchNorm { x: Value, mean: Value, inverse: Value, scale: Value, bias: Value, y: Value, epsilon: f32 },
     /// max(x, 0).
     Relu { x: Value, y: Value },
     /// 2x2 windows, stride 2.
@@ -90,6 +95,17 @@ pub struct Window {
 }
 
 impl Window {
+    /// Stride 1, with as many windows as pixels.
+    fn same(kernel: usize) -> Self {
+        Self { kernel, stride: 1, before: kernel / 2 }
+    }
+
+    /// The same windows, filled up so that there are as many zeros before the maps as after.
+    fn even(self) -> Self {
+        let most = self.before.max(self.after());
+        Self { kernel: self.kernel + self.before.abs_diff(self.after()), before: most, ..self }
+    }
+
     /// Rows of zeros below the maps, and columns to their right: as few as make one window for each `stride` pixels.
     fn after(self) -> usize {
         self.kernel - self.stride - self.before
@@ -116,13 +132,15 @@ pub struct Builder {
     scope: String,
     /// Whether maps are f16.
     half: bool,
+    /// Whether there are the operators for CUDA.
+    cuda: bool,
 }
 
 impl Builder {
-    /// A graph whose maps have the given precision.
+    /// A graph in a dialect, whose maps have the given precision.
     #[must_use]
-    pub fn new(precision: Precision) -> Self {
-        Self { half: precision == Precision::F16, ..Self::default() }
+    pub fn new(dialect: Dialect, precision: Precision) -> Self {
+        Self { half: precision == Precision::F16, cuda: dialect == Dialect::Cuda, ..Self::default() }
     }
 
     /// Whether maps are f16.
@@ -234,7 +252,13 @@ impl Builder {
         self.nodes(op_type, inputs, attributes, 1).remove(0)
     }
 
-    /// Adds an operator of the [native domain](crate::runtime::operators) with any number of outputs.
+    /// Adds an operator of [`lookbook_cuda`] for maps of their element type.
+    fn on_cuda(&mut self, op_type: &str, inputs: &[&Value], attributes: Vec<Attribute>, outputs: usize) -> Vec<Value> {
+        let suffix = if self.half { "F16" } else { "" };
+        self.native(&format!("{op_type}{suffix}"), inputs, attributes, outputs)
+    }
+
+    /// Adds an operator of [this program's domain](DOMAIN) with any number of outputs.
     pub fn native(
         &mut self,
         op_type: &str,
@@ -339,10 +363,9 @@ impl Builder {
         if before == after {
             return (weight.clone(), window);
         }
-        let most = before.max(after);
-        let even = Window { kernel: window.kernel + before.abs_diff(after), before: most, ..window };
+        let even = window.even();
         let [kernel, wider, front, behind] =
-            [window.kernel, even.kernel, most - before, most - after].map(|it| it as i64);
+            [window.kernel, even.kernel, even.before - before, even.before - after].map(|it| it as i64);
         // By way of three axes: ONNX Runtime would take a padding of four for one of the convolution's maps.
         let of_channels = self.reshape(weight, &[-1, kernel, kernel]);
         let pads = self.integers(&[0, front, front, 0, behind, behind]);
@@ -351,9 +374,12 @@ impl Builder {
     }
 
     /// Normalises the maps of each channel to mean 0 and variance 1 over the batch and all pixels, then multiplies by
-    /// `scale` and adds `bias`, `[channels]` each. Returns the maps, and their means and variances,
-    /// `[1, channels, 1, 1]`.
+    /// `scale` and adds `bias`, `[channels]` each. Returns the maps, and their means and variances, one number for each
+    /// channel.
     pub fn batch_norm(&mut self, x: &Value, [scale, bias]: [&Value; 2], epsilon: f32) -> (Value, [Value; 2]) {
+        if self.cuda {
+            return self.cuda_batch_norm(x, [scale, bias], epsilon);
+        }
         let wide = self.wide(x);
         let mean = self.channel_mean(&wide);
         let centred = self.node("Sub", &[&wide, &mean], vec![]);
@@ -370,6 +396,19 @@ impl Builder {
         let y = self.narrow(&y);
         let (x, scale, bias) = (x.clone(), scale.clone(), bias.clone());
         self.tape.push(Step::BatchNorm { x, normal, inverse, scale, bias, y: y.clone() });
+        (y, [mean, variance])
+    }
+
+    fn cuda_batch_norm(&mut self, x: &Value, [scale, bias]: [&Value; 2], epsilon: f32) -> (Value, [Value; 2]) {
+        let attributes = vec![Attribute::float("epsilon", epsilon)];
+        let found = self.on_cuda("BatchNorm", &[x, scale, bias], attributes, 3);
+        let [y, mean, inverse] = <[Value; 3]>::try_from(found).expect("there are 3");
+        let square = self.node("Mul", &[&inverse, &inverse], vec![]);
+        let above_zero = self.node("Reciprocal", &[&square], vec![]);
+        let summand = self.scalar(epsilon);
+        let variance = self.node("Sub", &[&above_zero, &summand], vec![]);
+        let (x, scale, bias) = (x.clone(), scale.clone(), bias.clone());
+        self.tape.push(Step::CudaBatchNorm { x, mean: mean.clone(), inverse, scale, bias, y: y.clone(), epsilon });
         (y, [mean, variance])
     }
 
@@ -450,7 +489,9 @@ impl Builder {
                     (bias.iter().chain([x, weight]).collect::<Vec<_>>(), y)
                 }
                 Step::UpConvolution { x, weight, bias, y, .. } => (vec![x, weight, bias], y),
-                Step::BatchNorm { x, scale, bias, y, .. } => (vec![x, scale, bias], y),
+                Step::BatchNorm { x, scale, bias, y, .. } | Step::CudaBatchNorm { x, scale, bias, y, .. } => {
+                    (vec![x, scale, bias], y)
+                }
                 Step::Relu { x, y } | Step::Relu6 { x, y } | Step::MaxPool { x, y, .. } => (vec![x], y),
                 Step::Sum { a, b, y } | Step::Concat { a, b, y, .. } => (vec![a, b], y),
             };
@@ -470,7 +511,12 @@ impl Builder {
                 if let Some(bias) = bias {
                     gradients.add(self, bias, |it| it.bias_gradient(&wide));
                 }
-                gradients.add(self, weight, |it| it.kernel_gradient(x, &wide, *extent));
+                gradients.add(self, weight, |it| {
+                    if it.cuda {
+                        return it.cuda_kernel_gradient([x, &dy], Window::same(extent.kernel), 1);
+                    }
+                    it.kernel_gradient(x, &wide, *extent)
+                });
                 gradients.add(self, x, |it| it.convolution_input_gradient(weight, &dy, extent.kernel));
             }
             Step::BatchNorm { x, normal, inverse, scale, bias, y } => {
@@ -482,9 +528,21 @@ impl Builder {
                 gradients.add(self, scale, |it| it.bias_gradient(&along));
                 gradients.add(self, x, |it| it.batch_norm_gradient([&dy, &along], [normal, inverse, scale]));
             }
+            Step::CudaBatchNorm { x, mean, inverse, scale, bias, y, epsilon } => {
+                let Some(dy) = gradients.of.remove(y) else { return };
+                self.scope(format!("gradient/{}", scale.name()));
+                let (inputs, attributes) = ([x, &dy, scale, mean, inverse], vec![Attribute::float("epsilon", *epsilon)]);
+                let found = self.on_cuda("BatchNormGradient", &inputs, attributes, 3);
+                for (value, gradient) in [x, scale, bias].into_iter().zip(found) {
+                    gradients.add(self, value, |_| gradient);
+                }
+            }
             Step::Relu { x, y } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
                 gradients.add(self, x, |it| {
+                    if it.cuda {
+                        return it.on_cuda("ReluGradient", &[y, &dy], vec![], 1).remove(0);
+                    }
                     let zero = it.map_scalar(0.0);
                     let positive = it.node("Greater", &[y, &zero], vec![]);
                     it.chosen(&positive, &dy)
@@ -493,6 +551,9 @@ impl Builder {
             Step::Relu6 { x, y } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
                 gradients.add(self, x, |it| {
+                    if it.cuda {
+                        return it.on_cuda("ReluGradient", &[x, &dy], vec![Attribute::float("ceiling", 6.0)], 1).remove(0);
+                    }
                     let [zero, six] = [0.0, 6.0].map(|bound| it.map_scalar(bound));
                     let positive = it.node("Greater", &[y, &zero], vec![]);
                     let below = it.node("Less", &[y, &six], vec![]);
@@ -507,7 +568,12 @@ impl Builder {
                 if let Some(bias) = bias {
                     gradients.add(self, bias, |it| it.bias_gradient(&wide));
                 }
-                gradients.add(self, weight, |it| it.depthwise_kernel_gradient(x, &wide, *window));
+                gradients.add(self, weight, |it| {
+                    if it.cuda {
+                        return it.cuda_kernel_gradient([x, &dy], *window, *channels);
+                    }
+                    it.depthwise_kernel_gradient(x, &wide, *window)
+                });
                 gradients.add(self, x, |it| it.depthwise_input_gradient(weight, &dy, *window, *channels));
             }
             Step::Sum { a, b, y } => {
@@ -524,7 +590,13 @@ impl Builder {
                 self.scope(format!("gradient/{}", weight.name()));
                 let wide = self.wide(&dy);
                 gradients.add(self, bias, |it| it.bias_gradient(&wide));
-                gradients.add(self, weight, |it| it.up_kernel_gradient(x, &wide, *out_channels));
+                gradients.add(self, weight, |it| {
+                    if it.cuda {
+                        // That of the convolution which is the way back: from the gradient to the maps.
+                        return it.cuda_kernel_gradient([&dy, x], Window { kernel: 2, stride: 2, before: 0 }, 1);
+                    }
+                    it.up_kernel_gradient(x, &wide, *out_channels)
+                });
                 gradients.add(self, x, |it| {
                     let weight = it.narrow(weight);
                     it.node("Conv", &[&dy, &weight], vec![Attribute::ints("kernel_shape", &[2, 2]), strides_2()])
@@ -551,6 +623,27 @@ impl Builder {
         let factor = self.node("Mul", &[&factor, inverse], vec![]);
         let dx = self.node("Mul", &[&rest, &factor], vec![]);
         self.narrow(&dx)
+    }
+
+    /// The gradient of the kernel of a convolution, mean over the batch: by an operator for CUDA, which has as many zeros
+    /// before the maps as after.
+    fn cuda_kernel_gradient(&mut self, [x, dy]: [&Value; 2], window: Window, groups: usize) -> Value {
+        let even = window.even();
+        let [kernel, stride, pad, groups] = [even.kernel, even.stride, even.before, groups].map(|it| it as i64);
+        let numbers = [("kernel", kernel), ("stride", stride), ("pad", pad), ("groups", groups)];
+        let mut attributes: Vec<Attribute> = numbers.map(|(name, value)| Attribute::int(name, value)).to_vec();
+        attributes.extend(self.half.then(|| Attribute::float("scale", HALF_SCALE)));
+        let mut taps = self.on_cuda("KernelGradient", &[x, dy], attributes, 1).remove(0);
+        if even != window {
+            let first = (even.before - window.before) as i64;
+            let last = first + window.kernel as i64;
+            taps = self.slice(&taps, &[first; 2], &[last; 2], &[2, 3], &[1, 1]);
+        }
+        if !self.half {
+            return taps;
+        }
+        let (taps, scale) = (self.wide(&taps), self.scalar(1.0 / HALF_SCALE));
+        self.node("Mul", &[&taps, &scale], vec![])
     }
 
     /// Sum over the pixels, mean over the batch: `[channels]`.

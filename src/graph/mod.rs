@@ -13,7 +13,7 @@
 //! `photos` are u8 `[batch, rows, columns, 3]`, `label_map` u8 `[batch, label map rows, label map columns]`, `labels` u8
 //! `[batch, map rows, map columns]`. Weights, moments and everything else that is carried from step to step are flat f32 vectors, in the
 //! order of [`parameters::parameters`] and [`parameters::statistics`]. The `loss` of a graph that outputs new weights
-//! is NaN if any of them is NaN or infinite. All graphs but [`predict`] come in two dialects with the same inputs and
+//! is NaN if any of them is NaN or infinite. All graphs but [`predict`] come in several dialects with the same inputs and
 //! outputs.
 //!
 //! A network with [batch normalisation](Spec::batch_norm) has two more vectors and two rates, f32 scalars from 0 to 1.
@@ -55,7 +55,7 @@ pub use spec::{
 const CONCATENATED: usize = 32;
 
 /// The training step: forward pass, loss, gradients of all weights, Adam. Maps and their gradients have the given
-/// precision if the dialect knows it, else f32: the portable one f16, the native one bf16.
+/// precision if the dialect knows it, else f32: the native one bf16, the others f16.
 #[must_use]
 pub fn train_step(
     dialect: Dialect,
@@ -132,7 +132,7 @@ struct Training<'a> {
 
 impl<'a> Training<'a> {
     fn new(dialect: Dialect, precision: Precision, spec: &'a Spec) -> Self {
-        let (builder, inputs, lengths) = (Builder::new(precision), HashMap::new(), HashMap::new());
+        let (builder, inputs, lengths) = (Builder::new(dialect, precision), HashMap::new(), HashMap::new());
         Self { builder, dialect, precision, spec, inputs, lengths }
     }
 
@@ -166,7 +166,7 @@ impl<'a> Training<'a> {
         let by_name = unpack(&mut self.builder, self.spec, &self.inputs[WEIGHTS]);
         let batch = [&self.inputs["photos"], &self.inputs["labels"]];
         let learnt = match self.dialect {
-            Dialect::Portable => portable::learn(&mut self.builder, self.spec, batch, &by_name, weights),
+            Dialect::Portable | Dialect::Cuda => portable::learn(&mut self.builder, self.spec, batch, &by_name, weights),
             Dialect::Native => native::learn(&mut self.builder, self.spec, batch, &by_name, (weights, self.precision)),
         };
         self.builder.output("pixel_accuracy", &learnt.pixel_accuracy, FLOAT, &[]);
@@ -192,7 +192,7 @@ impl<'a> Training<'a> {
     fn apply(&mut self, gradient: &Value, descent: Descent) -> Value {
         self.builder.scope("adam");
         let adam = match self.dialect {
-            Dialect::Portable => portable::adam,
+            Dialect::Portable | Dialect::Cuda => portable::adam,
             Dialect::Native => native::adam,
         };
         let [step, learning_rate] = ["step", "learning_rate"].map(|name| &self.inputs[name]);
@@ -260,7 +260,7 @@ pub fn evaluation(dialect: Dialect, spec: &Spec) -> Vec<u8> {
     let weights = builder.input(WEIGHTS, FLOAT, &[Dim::Fixed(parameters::parameter_count(spec))]);
     let by_name = unpack(&mut builder, spec, &weights);
     let evaluate = match dialect {
-        Dialect::Portable => portable::evaluate,
+        Dialect::Portable | Dialect::Cuda => portable::evaluate,
         Dialect::Native => native::evaluate,
     };
     let [loss, bce, label_map] = evaluate(&mut builder, spec, [&photos, &labels], &by_name);
@@ -280,7 +280,7 @@ pub fn label_maps(dialect: Dialect, precision: Precision, spec: &Spec, weights: 
     let photos = builder.input("photos", UINT8, &spec.photo_dims());
     let by_name = initializers(&mut builder, spec, weights);
     let label_map = match dialect {
-        Dialect::Portable => portable::label(&mut builder, spec, &photos, &by_name),
+        Dialect::Portable | Dialect::Cuda => portable::label(&mut builder, spec, &photos, &by_name),
         Dialect::Native => {
             let constants = Constants::Tensors(parameters::by_name(spec, weights));
             native::label(&mut builder, spec, &photos, &by_name, (precision, constants))

@@ -117,6 +117,9 @@ pub struct Attribute {
     /// Name.
     #[prost(string, tag = "1")]
     pub name: String,
+    /// Value of a float attribute.
+    #[prost(float, tag = "2")]
+    pub f: f32,
     /// Value of an integer attribute.
     #[prost(int64, tag = "3")]
     pub i: i64,
@@ -129,12 +132,18 @@ pub struct Attribute {
     /// Value of an attribute that is a list of integers.
     #[prost(int64, repeated, tag = "8")]
     pub ints: Vec<i64>,
-    /// 2 for an integer, 3 for a string, 6 for floats, 7 for integers.
+    /// 1 for a float, 2 for an integer, 3 for a string, 6 for floats, 7 for integers.
     #[prost(int32, tag = "20")]
     pub r#type: i32,
 }
 
 impl Attribute {
+    /// A float attribute.
+    #[must_use]
+    pub fn float(name: &str, value: f32) -> Self {
+        Self { name: name.to_owned(), f: value, r#type: 1, ..Self::default() }
+    }
+
     /// An integer attribute.
     #[must_use]
     pub fn int(name: &str, value: i64) -> Self {

@@ -23,6 +23,8 @@ pub const ADAM_EPSILON: f32 = 1e-7;
 pub enum Dialect {
     /// Standard operators, NCHW: for any ONNX Runtime on any device.
     Portable,
+    /// Standard operators and, for gradients and normalisations, those of [`lookbook_cuda`], NCHW: for CUDA, in this program.
+    Cuda,
     /// The operators of [`lookbook_ops`], NHWC: for CPUs, in this program.
     Native,
 }
@@ -33,6 +35,7 @@ impl Dialect {
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            Self::Cuda => "cuda",
             Self::Native => "native",
         }
     }
@@ -44,7 +47,7 @@ pub enum Precision {
     /// Single precision.
     F32,
     /// Half precision, but f32 for weights, normalisation, losses and sums over pixels: only for training in the
-    /// portable dialect.
+    /// portable dialect and in that for CUDA.
     F16,
     /// bfloat16, but f32 for weights, normalisation, losses and all sums: only in the native dialect.
     Bf16,

@@ -108,7 +108,7 @@ impl Predictor {
     #[must_use]
     pub fn precision(&self) -> Precision {
         match self.backend.dialect {
-            Dialect::Portable => Precision::F32,
+            Dialect::Portable | Dialect::Cuda => Precision::F32,
             Dialect::Native => self.precision,
         }
     }

@@ -5,12 +5,14 @@ use std::sync::{Arc, Once, OnceLock};
 
 use lookbook_ops::Instructions;
 use ort::ep::{self, ExecutionProvider};
+use ort::operator::OperatorDomain;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::{DynValue, Tensor};
 
 use crate::engine::{Backend, Device, DialectChoice, Engine, InstructionsChoice, PrecisionChoice, Provider};
 use crate::error::{Error, Result};
+use crate::graph::builder::DOMAIN;
 use crate::graph::{Dialect, Precision};
 
 mod library;
@@ -39,12 +41,12 @@ fn instructions(choice: InstructionsChoice) -> Result<Instructions> {
     })
 }
 
-/// The precision of a training step in mixed precision: f16 in the portable dialect; bf16 in the native one, or f32 if this
+/// The precision of a training step in mixed precision: bf16 in the native dialect, or f32 if this
 /// processor, or the selected instructions, cannot compute in bf16.
 #[must_use]
 pub fn mixed_precision(dialect: Dialect, engine: Engine) -> Precision {
     match dialect {
-        Dialect::Portable => Precision::F16,
+        Dialect::Portable | Dialect::Cuda => Precision::F16,
         Dialect::Native if computes_bf16(engine.instructions) => Precision::Bf16,
         Dialect::Native => Precision::F32,
     }
@@ -139,23 +141,36 @@ pub fn check(engine: Engine) -> Result<()> {
 pub fn session(name: &str, model: impl Fn(Dialect) -> Vec<u8>, engine: Engine) -> Result<(Session, Backend)> {
     check(engine)?;
     let loaded = loaded()?;
-    if engine.dialect != DialectChoice::Native
-        && let Some(session) =
-            on_cuda(name, engine, || cuda_session(loaded, &model(Dialect::Portable), engine.threads))?
+    let on_gpu = match engine.dialect {
+        DialectChoice::Auto => Some(Dialect::Cuda),
+        DialectChoice::Portable => Some(Dialect::Portable),
+        DialectChoice::Native => None,
+    };
+    if let Some(dialect) = on_gpu
+        && let Some(session) = on_cuda(name, engine, || cuda_session(loaded, &model(dialect), engine.threads))?
     {
-        return Ok((session, Backend { provider: Provider::Cuda, dialect: Dialect::Portable }));
+        return Ok((session, Backend { provider: Provider::Cuda, dialect }));
     }
-    let mut builder = builder(loaded, engine.threads).map_err(failed(name))?;
-    let mut dialect = Dialect::Portable;
-    if engine.dialect != DialectChoice::Portable {
-        dialect = Dialect::Native;
-        let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = if engine.threads == 0 { all() } else { engine.threads };
-        let operators = operators::domain(instructions(engine.instructions)?, threads).map_err(failed(name))?;
-        builder = builder.with_operators(operators).map_err(|cause| failed(name)(cause.into()))?;
+    if engine.dialect == DialectChoice::Portable {
+        let builder = builder(loaded, engine.threads).map_err(failed(name))?;
+        let session = commit(builder, &model(Dialect::Portable)).map_err(failed(name))?;
+        return Ok((session, Backend { provider: Provider::Cpu, dialect: Dialect::Portable }));
     }
-    let session = commit(builder, &model(dialect)).map_err(failed(name))?;
-    Ok((session, Backend { provider: Provider::Cpu, dialect }))
+    let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = if engine.threads == 0 { all() } else { engine.threads };
+    let operators = operators::domain(instructions(engine.instructions)?, threads).map_err(failed(name))?;
+    let session = session_with(name, &model(Dialect::Native), operators, engine.threads)?;
+    Ok((session, Backend { provider: Provider::Cpu, dialect: Dialect::Native }))
+}
+
+/// Creates a session on the CPU for a model with operators of a domain; 0 threads are all.
+///
+/// # Errors
+/// [`Error::Runtime`] if the library is missing or the model is invalid.
+pub fn session_with(name: &str, model: &[u8], operators: OperatorDomain, threads: usize) -> Result<Session> {
+    let builder = builder(loaded()?, threads).map_err(failed(name))?;
+    let builder = builder.with_operators(operators).map_err(|cause| failed(name)(cause.into()))?;
+    commit(builder, model).map_err(failed(name))
 }
 
 /// The session that `create` makes on CUDA if that is wanted and works; `None` if the CPU is to be used.
@@ -306,7 +321,7 @@ fn builder(loaded: &Loaded, threads: usize) -> ort::Result<ort::session::builder
 fn cuda_session(loaded: &Loaded, model: &[u8], threads: usize) -> ort::Result<Session> {
     // Otherwise an operator that CUDA does not support would silently run on the CPU, with its maps copied there and back.
     let builder = cuda_builder(loaded, threads)?.with_config_entry("session.disable_cpu_ep_fallback", "1")?;
-    commit(builder, model)
+    commit(builder.with_operators(lookbook_cuda::domain(DOMAIN)?)?, model)
 }
 
 fn cuda_builder(loaded: &Loaded, threads: usize) -> ort::Result<ort::session::builder::SessionBuilder> {

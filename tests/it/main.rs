@@ -6,6 +6,7 @@
 mod architecture;
 mod browser;
 mod convert;
+mod cuda_dialect;
 mod duplicates;
 mod embedding;
 mod encoder;
