@@ -1,21 +1,147 @@
 //! The functions of cuDNN that the operators call, with descriptors that are freed.
 
-use std::ffi::{c_int, c_void};
-use std::mem::MaybeUninit;
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::null_mut;
+use std::sync::OnceLock;
 
-use cudarc::cudnn::result;
-use cudarc::cudnn::sys;
 use ort::ep::cuda::resource::CuDNNHandle;
 use ort::operator::ComputeContext;
 
-/// cuDNN's message for `map_err`.
-fn failed(cause: result::CudnnError) -> ort::Error {
-    ort::Error::new(format!("cuDNN: {cause}"))
+/// The library by the name under which ONNX Runtime has loaded it: another file of that name may be another version, and
+/// refuses its handles.
+const LIBRARY: &str = "libcudnn.so.9";
+
+/// What a function of cuDNN points to: handles, descriptors, numbers on the device.
+type Pointer = *mut c_void;
+
+/// Functions of cuDNN, loaded as the first is called.
+macro_rules! functions {
+    ($($name:ident($($of:ty),*);)*) => {
+        #[expect(non_snake_case, reason = "their own names")]
+        struct Functions {
+            cudnnGetErrorString: unsafe extern "C" fn(c_int) -> *const c_char,
+            $($name: unsafe extern "C" fn($($of),*) -> c_int,)*
+        }
+
+        impl Functions {
+            fn load() -> Result<Self, libloading::Error> {
+                // SAFETY: it is loaded already, so that nothing runs; the types are those of its headers.
+                unsafe {
+                    let library = libloading::Library::new(LIBRARY)?;
+                    let functions = Self {
+                        cudnnGetErrorString: *library.get(b"cudnnGetErrorString")?,
+                        $($name: *library.get(stringify!($name).as_bytes())?,)*
+                    };
+                    std::mem::forget(library);
+                    Ok(functions)
+                }
+            }
+        }
+    };
 }
 
-fn check(status: sys::cudnnStatus_t) -> ort::Result<()> {
-    status.result().map_err(failed)
+functions! {
+    cudnnCreateTensorDescriptor(*mut Pointer);
+    cudnnSetTensor4dDescriptor(Pointer, c_int, c_int, c_int, c_int, c_int, c_int);
+    cudnnDestroyTensorDescriptor(Pointer);
+    cudnnCreateFilterDescriptor(*mut Pointer);
+    cudnnSetFilter4dDescriptor(Pointer, c_int, c_int, c_int, c_int, c_int, c_int);
+    cudnnDestroyFilterDescriptor(Pointer);
+    cudnnCreateConvolutionDescriptor(*mut Pointer);
+    cudnnSetConvolution2dDescriptor(Pointer, c_int, c_int, c_int, c_int, c_int, c_int, c_int, c_int);
+    cudnnSetConvolutionGroupCount(Pointer, c_int);
+    cudnnSetConvolutionMathType(Pointer, c_int);
+    cudnnDestroyConvolutionDescriptor(Pointer);
+    cudnnGetConvolutionBackwardFilterAlgorithm_v7(
+        Pointer, Pointer, Pointer, Pointer, Pointer, c_int, *mut c_int, *mut Found
+    );
+    cudnnFindConvolutionBackwardFilterAlgorithmEx(
+        Pointer, Pointer, Pointer, Pointer, Pointer, Pointer, Pointer, Pointer, c_int, *mut c_int, *mut Found, Pointer, usize
+    );
+    cudnnConvolutionBackwardFilter(
+        Pointer, *const f32, Pointer, Pointer, Pointer, Pointer, Pointer, c_int, Pointer, usize, *const f32, Pointer, Pointer
+    );
+    cudnnBatchNormalizationForwardTraining(
+        Pointer, c_int, *const f32, *const f32, Pointer, Pointer, Pointer, Pointer, Pointer, Pointer, Pointer, f64, Pointer,
+        Pointer, f64, Pointer, Pointer
+    );
+    cudnnBatchNormalizationBackward(
+        Pointer, c_int, *const f32, *const f32, *const f32, *const f32, Pointer, Pointer, Pointer, Pointer, Pointer, Pointer,
+        Pointer, Pointer, Pointer, Pointer, f64, Pointer, Pointer
+    );
+    cudnnCreateActivationDescriptor(*mut Pointer);
+    cudnnSetActivationDescriptor(Pointer, c_int, c_int, f64);
+    cudnnDestroyActivationDescriptor(Pointer);
+    cudnnActivationBackward(
+        Pointer, Pointer, *const f32, Pointer, Pointer, Pointer, Pointer, Pointer, Pointer, *const f32, Pointer, Pointer
+    );
+}
+
+// Of cuDNN's headers: `cudnnDataType_t`, `cudnnTensorFormat_t`, `cudnnConvolutionMode_t`, `cudnnMathType_t`,
+// `cudnnDeterminism_t`, `cudnnBatchNormMode_t`, `cudnnActivationMode_t`, `cudnnNanPropagation_t`.
+const DATA_FLOAT: c_int = 0;
+const DATA_HALF: c_int = 2;
+const TENSOR_NCHW: c_int = 0;
+const CROSS_CORRELATION: c_int = 1;
+const DEFAULT_MATH: c_int = 0;
+const TENSOR_OP_MATH: c_int = 1;
+const DETERMINISTIC: c_int = 1;
+const BATCHNORM_SPATIAL: c_int = 1;
+const ACTIVATION_RELU: c_int = 1;
+const ACTIVATION_CLIPPED_RELU: c_int = 3;
+const PROPAGATE_NAN: c_int = 1;
+
+/// `cudnnConvolutionBwdFilterAlgoPerf_t`.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+struct Found {
+    algorithm: c_int,
+    status: c_int,
+    millis: f32,
+    bytes: usize,
+    determinism: c_int,
+    math: c_int,
+    reserved: [c_int; 3],
+}
+
+fn functions() -> ort::Result<&'static Functions> {
+    static FUNCTIONS: OnceLock<Result<Functions, String>> = OnceLock::new();
+    let found = FUNCTIONS.get_or_init(|| Functions::load().map_err(|cause| cause.to_string()));
+    found.as_ref().map_err(|cause| ort::Error::new(format!("cuDNN cannot be used: {cause}")))
+}
+
+fn check(status: c_int) -> ort::Result<()> {
+    if status == 0 {
+        return Ok(());
+    }
+    // SAFETY: it takes any number, and its text is never freed.
+    let text = unsafe { CStr::from_ptr((functions()?.cudnnGetErrorString)(status)) };
+    Err(ort::Error::new(format!("cuDNN: {}", text.to_string_lossy())))
+}
+
+/// A descriptor, and the function that frees it.
+struct Descriptor {
+    pointer: Pointer,
+    free: unsafe extern "C" fn(Pointer) -> c_int,
+}
+
+impl Descriptor {
+    fn new(
+        create: unsafe extern "C" fn(*mut Pointer) -> c_int,
+        free: unsafe extern "C" fn(Pointer) -> c_int,
+    ) -> ort::Result<Self> {
+        let mut pointer = null_mut();
+        // SAFETY: it writes the descriptor there.
+        check(unsafe { create(&raw mut pointer) })?;
+        Ok(Self { pointer, free })
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        // SAFETY: nothing else has the descriptor. Nothing is to be done if it cannot be freed.
+        unsafe { (self.free)(self.pointer) };
+    }
 }
 
 /// The element type of maps.
@@ -26,17 +152,17 @@ pub(crate) enum Element {
 }
 
 impl Element {
-    fn data_type(self) -> sys::cudnnDataType_t {
+    fn data_type(self) -> c_int {
         match self {
-            Self::F32 => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
-            Self::F16 => sys::cudnnDataType_t::CUDNN_DATA_HALF,
+            Self::F32 => DATA_FLOAT,
+            Self::F16 => DATA_HALF,
         }
     }
 }
 
 /// ONNX Runtime's handle, on whose stream everything runs.
 #[derive(Clone, Copy)]
-pub(crate) struct Handle(sys::cudnnHandle_t);
+pub(crate) struct Handle(Pointer);
 
 impl Handle {
     pub(crate) fn of(context: &ComputeContext) -> ort::Result<Self> {
@@ -44,23 +170,17 @@ impl Handle {
     }
 }
 
-/// A descriptor of a tensor `[batch, channels, rows, columns]`.
-pub(crate) struct Tensor(sys::cudnnTensorDescriptor_t);
+/// The description of a tensor `[batch, channels, rows, columns]`.
+pub(crate) struct Tensor(Descriptor);
 
 impl Tensor {
-    pub(crate) fn new(element: Element, dims: [c_int; 4]) -> ort::Result<Self> {
-        let tensor = Self(result::create_tensor_descriptor().map_err(failed)?);
-        let format = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW;
-        // SAFETY: the descriptor was just created.
-        unsafe { result::set_tensor4d_descriptor(tensor.0, format, element.data_type(), dims) }.map_err(failed)?;
-        Ok(tensor)
-    }
-}
-
-impl Drop for Tensor {
-    fn drop(&mut self) {
-        // SAFETY: nothing else has the descriptor. Nothing is to be done if it cannot be freed.
-        let _ = unsafe { result::destroy_tensor_descriptor(self.0) };
+    pub(crate) fn new(element: Element, [batch, channels, rows, columns]: [c_int; 4]) -> ort::Result<Self> {
+        let of = functions()?;
+        let tensor = Descriptor::new(of.cudnnCreateTensorDescriptor, of.cudnnDestroyTensorDescriptor)?;
+        let (set, kind) = (of.cudnnSetTensor4dDescriptor, element.data_type());
+        // SAFETY: the descriptor lives.
+        check(unsafe { set(tensor.pointer, TENSOR_NCHW, kind, batch, channels, rows, columns) })?;
+        Ok(Self(tensor))
     }
 }
 
@@ -69,7 +189,7 @@ pub(crate) struct Maps {
     pub(crate) dims: [c_int; 4],
     pub(crate) tensor: Tensor,
     /// Valid until the operator's call ends.
-    pub(crate) data: *mut c_void,
+    pub(crate) data: Pointer,
 }
 
 /// A convolution whose kernel's gradient is wanted.
@@ -87,16 +207,16 @@ pub(crate) struct Convolution {
 /// How the gradient is computed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Algorithm {
-    name: sys::cudnnConvolutionBwdFilterAlgo_t,
-    math: sys::cudnnMathType_t,
+    number: c_int,
+    math: c_int,
     /// Of the workspace.
     pub(crate) bytes: usize,
 }
 
-/// Descriptors of a [`Convolution`] between maps of certain shapes.
-pub(crate) struct Descriptors {
-    convolution: sys::cudnnConvolutionDescriptor_t,
-    filter: sys::cudnnFilterDescriptor_t,
+/// A [`Convolution`] between maps of certain numbers of channels.
+pub(crate) struct Layer {
+    convolution: Descriptor,
+    kernel: Descriptor,
 }
 
 /// Most algorithms that cuDNN is asked about: it has seven, each in up to two kinds of arithmetic.
@@ -108,63 +228,44 @@ impl Convolution {
         [outputs, inputs / self.groups.max(1), self.kernel, self.kernel]
     }
 
-    pub(crate) fn descriptors(self, kernel_dims: [c_int; 4]) -> ort::Result<Descriptors> {
-        let convolution = result::create_convolution_descriptor().map_err(failed)?;
-        let filter = result::create_filter_descriptor().map_err(failed)?;
-        let descriptors = Descriptors { convolution, filter };
-        let (pad, stride) = (self.pad, self.stride);
-        let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
-        let format = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW;
-        let sums = Element::F32.data_type();
-        let math = match self.element {
-            Element::F32 => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
-            Element::F16 => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
-        };
-        // SAFETY: the descriptors were just created.
-        let set = unsafe {
-            result::set_convolution2d_descriptor(convolution, pad, pad, stride, stride, 1, 1, mode, sums)
-                .and_then(|()| result::set_convolution_group_count(convolution, self.groups))
-                .and_then(|()| result::set_convolution_math_type(convolution, math))
-                .and_then(|()| {
-                    result::set_filter4d_descriptor(filter, self.element.data_type(), format, kernel_dims)
-                })
-        };
-        set.map_err(failed)?;
-        Ok(descriptors)
+    pub(crate) fn layer(self, [outputs, inputs, rows, columns]: [c_int; 4]) -> ort::Result<Layer> {
+        let of = functions()?;
+        let convolution = Descriptor::new(of.cudnnCreateConvolutionDescriptor, of.cudnnDestroyConvolutionDescriptor)?;
+        let kernel = Descriptor::new(of.cudnnCreateFilterDescriptor, of.cudnnDestroyFilterDescriptor)?;
+        let math = if self.element == Element::F16 { TENSOR_OP_MATH } else { DEFAULT_MATH };
+        let (at, pad, stride) = (convolution.pointer, self.pad, self.stride);
+        let (set_convolution, set_kernel) = (of.cudnnSetConvolution2dDescriptor, of.cudnnSetFilter4dDescriptor);
+        let kind = self.element.data_type();
+        // SAFETY: the descriptors live.
+        unsafe {
+            check(set_convolution(at, pad, pad, stride, stride, 1, 1, CROSS_CORRELATION, DATA_FLOAT))?;
+            check((of.cudnnSetConvolutionGroupCount)(at, self.groups))?;
+            check((of.cudnnSetConvolutionMathType)(at, math))?;
+            check(set_kernel(kernel.pointer, kind, TENSOR_NCHW, outputs, inputs, rows, columns))?;
+        }
+        Ok(Layer { convolution, kernel })
     }
 }
 
-impl Drop for Descriptors {
-    fn drop(&mut self) {
-        // SAFETY: nothing else has the descriptors. Nothing is to be done if they cannot be freed.
-        let _ = unsafe { result::destroy_convolution_descriptor(self.convolution) };
-        // SAFETY: as above.
-        let _ = unsafe { result::destroy_filter_descriptor(self.filter) };
-    }
-}
-
-impl Descriptors {
+impl Layer {
     /// The largest workspace, of at most so many bytes, that an algorithm wants.
     pub(crate) fn workspace(&self, handle: Handle, [x, dy]: [&Maps; 2], most: usize) -> ort::Result<usize> {
-        let mut count = 0;
-        let mut found = [const { MaybeUninit::<sys::cudnnConvolutionBwdFilterAlgoPerf_t>::uninit() }; MOST_ALGORITHMS];
+        let (mut count, mut found) = (0, [Found::default(); MOST_ALGORITHMS]);
         // SAFETY: the descriptors live, and there is room for as many answers as are asked for.
         check(unsafe {
-            sys::cudnnGetConvolutionBackwardFilterAlgorithm_v7(
+            (functions()?.cudnnGetConvolutionBackwardFilterAlgorithm_v7)(
                 handle.0,
-                x.tensor.0,
-                dy.tensor.0,
-                self.convolution,
-                self.filter,
+                x.tensor.0.pointer,
+                dy.tensor.0.pointer,
+                self.convolution.pointer,
+                self.kernel.pointer,
                 MOST_ALGORITHMS as c_int,
                 &raw mut count,
-                found.as_mut_ptr().cast(),
+                found.as_mut_ptr(),
             )
         })?;
-        // SAFETY: cuDNN wrote so many.
-        let found = found[..count as usize].iter().map(|it| unsafe { it.assume_init() });
-        let works = |it: &sys::cudnnConvolutionBwdFilterAlgoPerf_t| it.status.result().is_ok() && it.memory <= most;
-        Ok(found.filter(works).map(|it| it.memory).max().unwrap_or(0))
+        let works = |it: &&Found| it.status == 0 && it.bytes <= most;
+        Ok(found[..count as usize].iter().filter(works).map(|it| it.bytes).max().unwrap_or(0))
     }
 
     /// The fastest algorithm that gives the same every time, as measured. Overwrites the gradient `dw`.
@@ -172,38 +273,34 @@ impl Descriptors {
         &self,
         handle: Handle,
         [x, dy]: [&Maps; 2],
-        dw: *mut c_void,
-        (workspace, bytes): (*mut c_void, usize),
+        dw: Pointer,
+        (workspace, bytes): (Pointer, usize),
     ) -> ort::Result<Algorithm> {
-        let mut count = 0;
-        let mut found = [const { MaybeUninit::<sys::cudnnConvolutionBwdFilterAlgoPerf_t>::uninit() }; MOST_ALGORITHMS];
+        let (mut count, mut found) = (0, [Found::default(); MOST_ALGORITHMS]);
         // SAFETY: the descriptors live and say how large the tensors are, and there is room for as many answers as are
         // asked for.
         check(unsafe {
-            sys::cudnnFindConvolutionBackwardFilterAlgorithmEx(
+            (functions()?.cudnnFindConvolutionBackwardFilterAlgorithmEx)(
                 handle.0,
-                x.tensor.0,
+                x.tensor.0.pointer,
                 x.data,
-                dy.tensor.0,
+                dy.tensor.0.pointer,
                 dy.data,
-                self.convolution,
-                self.filter,
+                self.convolution.pointer,
+                self.kernel.pointer,
                 dw,
                 MOST_ALGORITHMS as c_int,
                 &raw mut count,
-                found.as_mut_ptr().cast(),
+                found.as_mut_ptr(),
                 workspace,
                 bytes,
             )
         })?;
-        // SAFETY: cuDNN wrote so many, the fastest first.
-        let found = found[..count as usize].iter().map(|it| unsafe { it.assume_init() });
-        let mut works = found.filter(|it| {
-            let is_exact = it.determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC;
-            it.status.result().is_ok() && is_exact && it.memory <= bytes
-        });
-        let fastest = works.next().ok_or_else(|| ort::Error::new("cuDNN has no algorithm for this convolution"))?;
-        Ok(Algorithm { name: fastest.algo, math: fastest.mathType, bytes: fastest.memory })
+        // The fastest first.
+        let works = |it: &&Found| it.status == 0 && it.determinism == DETERMINISTIC && it.bytes <= bytes;
+        let fastest = found[..count as usize].iter().find(works);
+        let fastest = fastest.ok_or_else(|| ort::Error::new("cuDNN has no algorithm for this convolution"))?;
+        Ok(Algorithm { number: fastest.algorithm, math: fastest.math, bytes: fastest.bytes })
     }
 
     /// Writes the gradient of the kernel, times `scale`.
@@ -211,48 +308,37 @@ impl Descriptors {
         &self,
         handle: Handle,
         [x, dy]: [&Maps; 2],
-        dw: *mut c_void,
-        (algorithm, workspace): (Algorithm, *mut c_void),
+        dw: Pointer,
+        (algorithm, workspace): (Algorithm, Pointer),
         scale: f32,
     ) -> ort::Result<()> {
+        let of = functions()?;
         // SAFETY: the descriptors live and say how large the tensors are; the workspace is of the algorithm's size.
         unsafe {
-            result::set_convolution_math_type(self.convolution, algorithm.math).map_err(failed)?;
-            result::convolution_backward_filter(
+            check((of.cudnnSetConvolutionMathType)(self.convolution.pointer, algorithm.math))?;
+            check((of.cudnnConvolutionBackwardFilter)(
                 handle.0,
-                (&raw const scale).cast(),
-                x.tensor.0,
+                &raw const scale,
+                x.tensor.0.pointer,
                 x.data,
-                dy.tensor.0,
+                dy.tensor.0.pointer,
                 dy.data,
-                self.convolution,
-                algorithm.name,
+                self.convolution.pointer,
+                algorithm.number,
                 workspace,
                 algorithm.bytes,
-                NOTHING_ADDED.as_ptr(),
-                self.filter,
+                &raw const NOTHING_ADDED,
+                self.kernel.pointer,
                 dw,
-            )
-            .map_err(failed)
+            ))
         }
     }
 }
 
-/// A factor as cuDNN takes it.
-struct Factor(f32);
-
-impl Factor {
-    fn as_ptr(&self) -> *const c_void {
-        (&raw const self.0).cast()
-    }
-}
-
-/// Of the result as such.
-const AS_IS: Factor = Factor(1.0);
-/// Of what was in the output before.
-const NOTHING_ADDED: Factor = Factor(0.0);
-
-const PER_CHANNEL: sys::cudnnBatchNormMode_t = sys::cudnnBatchNormMode_t::CUDNN_BATCHNORM_SPATIAL;
+/// Factor of a result that is wanted as such.
+static AS_IS: f32 = 1.0;
+/// Factor of what was in an output before.
+static NOTHING_ADDED: f32 = 0.0;
 
 /// A normalised batch: the maps, and what is kept of each channel, one number each.
 pub(crate) struct Normalised<'a> {
@@ -272,16 +358,16 @@ pub(crate) fn batch_norm(
 ) -> ort::Result<()> {
     // SAFETY: the descriptors live and say how large the tensors are; null says that no averages are kept.
     check(unsafe {
-        sys::cudnnBatchNormalizationForwardTraining(
+        (functions()?.cudnnBatchNormalizationForwardTraining)(
             handle.0,
-            PER_CHANNEL,
-            AS_IS.as_ptr(),
-            NOTHING_ADDED.as_ptr(),
-            x.tensor.0,
+            BATCHNORM_SPATIAL,
+            &raw const AS_IS,
+            &raw const NOTHING_ADDED,
+            x.tensor.0.pointer,
             x.data,
-            to.y.tensor.0,
+            to.y.tensor.0.pointer,
             to.y.data,
-            scale.tensor.0,
+            scale.tensor.0.pointer,
             scale.data,
             bias.data,
             0.0,
@@ -310,23 +396,22 @@ pub(crate) fn batch_norm_gradient(
     [dx, d_scale, d_bias]: [&Maps; 3],
     (epsilon, factor): (f32, f32),
 ) -> ort::Result<()> {
-    let factor = Factor(factor);
     // SAFETY: the descriptors live and say how large the tensors are.
     check(unsafe {
-        sys::cudnnBatchNormalizationBackward(
+        (functions()?.cudnnBatchNormalizationBackward)(
             handle.0,
-            PER_CHANNEL,
-            AS_IS.as_ptr(),
-            NOTHING_ADDED.as_ptr(),
-            factor.as_ptr(),
-            NOTHING_ADDED.as_ptr(),
-            of.x.tensor.0,
+            BATCHNORM_SPATIAL,
+            &raw const AS_IS,
+            &raw const NOTHING_ADDED,
+            &raw const factor,
+            &raw const NOTHING_ADDED,
+            of.x.tensor.0.pointer,
             of.x.data,
-            of.dy.tensor.0,
+            of.dy.tensor.0.pointer,
             of.dy.data,
-            dx.tensor.0,
+            dx.tensor.0.pointer,
             dx.data,
-            of.scale.tensor.0,
+            of.scale.tensor.0.pointer,
             of.scale.data,
             d_scale.data,
             d_bias.data,
@@ -337,15 +422,6 @@ pub(crate) fn batch_norm_gradient(
     })
 }
 
-struct Activation(sys::cudnnActivationDescriptor_t);
-
-impl Drop for Activation {
-    fn drop(&mut self) {
-        // SAFETY: nothing else has the descriptor. Nothing is to be done if it cannot be freed.
-        let _ = unsafe { sys::cudnnDestroyActivationDescriptor(self.0) };
-    }
-}
-
 /// `dy` where `x` is above zero and, if there is one, below `ceiling`; elsewhere zero.
 pub(crate) fn relu_gradient(
     handle: Handle,
@@ -354,28 +430,26 @@ pub(crate) fn relu_gradient(
     dx: &Maps,
     ceiling: Option<f32>,
 ) -> ort::Result<()> {
-    let activation = Activation(result::create_activation_descriptor().map_err(failed)?);
-    let mode = match ceiling {
-        None => sys::cudnnActivationMode_t::CUDNN_ACTIVATION_RELU,
-        Some(_) => sys::cudnnActivationMode_t::CUDNN_ACTIVATION_CLIPPED_RELU,
-    };
-    let nan = sys::cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN;
+    let of = functions()?;
+    let activation = Descriptor::new(of.cudnnCreateActivationDescriptor, of.cudnnDestroyActivationDescriptor)?;
+    let mode = if ceiling.is_some() { ACTIVATION_CLIPPED_RELU } else { ACTIVATION_RELU };
+    let ceiling = f64::from(ceiling.unwrap_or(0.0));
     // SAFETY: the descriptors live and say how large the tensors are.
     unsafe {
-        result::set_activation_descriptor(activation.0, mode, nan, ceiling.map_or(0.0, f64::from)).map_err(failed)?;
-        check(sys::cudnnActivationBackward(
+        check((of.cudnnSetActivationDescriptor)(activation.pointer, mode, PROPAGATE_NAN, ceiling))?;
+        check((of.cudnnActivationBackward)(
             handle.0,
-            activation.0,
-            AS_IS.as_ptr(),
-            // The output, which is above zero wherever the input is.
-            x.tensor.0,
+            activation.pointer,
+            &raw const AS_IS,
+            // In place of the output, which is above zero wherever the input is.
+            x.tensor.0.pointer,
             x.data,
-            dy.tensor.0,
+            dy.tensor.0.pointer,
             dy.data,
-            x.tensor.0,
+            x.tensor.0.pointer,
             x.data,
-            NOTHING_ADDED.as_ptr(),
-            dx.tensor.0,
+            &raw const NOTHING_ADDED,
+            dx.tensor.0.pointer,
             dx.data,
         ))
     }

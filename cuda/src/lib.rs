@@ -119,7 +119,7 @@ impl Operator for Cuda {
         let element = self.element;
         let mut kernel = (self.signature.kernel)(context, element);
         Ok(Box::new(move |context: &ComputeContext| {
-            // A panic must not go through ONNX Runtime, which is C. cudarc panics if cuDNN lacks a function.
+            // The last resort: a panic must not go through ONNX Runtime, which is C.
             let called = catch_unwind(AssertUnwindSafe(|| kernel(&Call { context, element })));
             called.unwrap_or_else(|payload| {
                 let text = payload.downcast_ref::<String>().map_or("no message", String::as_str);
@@ -196,22 +196,22 @@ fn kernel_gradient(context: &KernelContext<'_>, element: Element) -> Kernel {
         let [x, dy] = [call.maps(0)?, call.maps(1)?];
         let dims = convolution.kernel_dims(x.dims[1], dy.dims[1]);
         let dw = call.maps_to(0, dims)?;
-        let descriptors = convolution.descriptors(dims)?;
+        let layer = convolution.layer(dims)?;
         let device = MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default)?;
         let allocator = call.context.allocator(&device)?;
         let (maps, shapes) = ([&x, &dy], [x.dims, dy.dims]);
         let algorithm = match chosen {
             Some((of, algorithm)) if of == shapes => algorithm,
             _ => {
-                let bytes = descriptors.workspace(handle, maps, MOST_WORKSPACE)?;
+                let bytes = layer.workspace(handle, maps, MOST_WORKSPACE)?;
                 let mut workspace = allocator.alloc::<u8>(bytes.max(1))?;
-                let fastest = descriptors.fastest(handle, maps, dw.data, (workspace.as_mut_ptr(), bytes))?;
+                let fastest = layer.fastest(handle, maps, dw.data, (workspace.as_mut_ptr(), bytes))?;
                 chosen.insert((shapes, fastest)).1
             }
         };
         let mut workspace = allocator.alloc::<u8>(algorithm.bytes.max(1))?;
         let scale = scale / x.dims[0] as f32;
-        descriptors.gradient(handle, maps, dw.data, (algorithm, workspace.as_mut_ptr()), scale)
+        layer.gradient(handle, maps, dw.data, (algorithm, workspace.as_mut_ptr()), scale)
     })
 }
 
