@@ -1,53 +1,80 @@
 //! The functions of cuDNN that the operators call, with descriptors that are freed.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::null_mut;
 use std::sync::OnceLock;
 
 use ort::ep::cuda::resource::CuDNNHandle;
 use ort::operator::ComputeContext;
 
-use crate::library::{Pointer, functions, once};
-
-/// By its name ONNX Runtime's is found, which is loaded already: another file may be another version, and refuse its handles.
+/// The library by the name under which ONNX Runtime has loaded it: another file of that name may be another version, and
+/// refuses its handles.
 const LIBRARY: &str = "libcudnn.so.9";
 
-functions! { Functions, LIBRARY;
-    cudnnGetErrorString(c_int) -> *const c_char;
-    cudnnCreateTensorDescriptor(*mut Pointer) -> c_int;
-    cudnnSetTensor4dDescriptor(Pointer, c_int, c_int, c_int, c_int, c_int, c_int) -> c_int;
-    cudnnDestroyTensorDescriptor(Pointer) -> c_int;
-    cudnnCreateFilterDescriptor(*mut Pointer) -> c_int;
-    cudnnSetFilter4dDescriptor(Pointer, c_int, c_int, c_int, c_int, c_int, c_int) -> c_int;
-    cudnnDestroyFilterDescriptor(Pointer) -> c_int;
-    cudnnCreateConvolutionDescriptor(*mut Pointer) -> c_int;
-    cudnnSetConvolution2dDescriptor(Pointer, c_int, c_int, c_int, c_int, c_int, c_int, c_int, c_int) -> c_int;
-    cudnnSetConvolutionGroupCount(Pointer, c_int) -> c_int;
-    cudnnSetConvolutionMathType(Pointer, c_int) -> c_int;
-    cudnnDestroyConvolutionDescriptor(Pointer) -> c_int;
+/// What a function of cuDNN points to: handles, descriptors, numbers on the device.
+type Pointer = *mut c_void;
+
+/// Functions of cuDNN, loaded as the first is called.
+macro_rules! functions {
+    ($($name:ident($($of:ty),*);)*) => {
+        #[expect(non_snake_case, reason = "their own names")]
+        struct Functions {
+            cudnnGetErrorString: unsafe extern "C" fn(c_int) -> *const c_char,
+            $($name: unsafe extern "C" fn($($of),*) -> c_int,)*
+        }
+
+        impl Functions {
+            fn load() -> Result<Self, libloading::Error> {
+                // SAFETY: it is loaded already, so that nothing runs; the types are those of its headers.
+                unsafe {
+                    let library = libloading::Library::new(LIBRARY)?;
+                    let functions = Self {
+                        cudnnGetErrorString: *library.get(b"cudnnGetErrorString")?,
+                        $($name: *library.get(stringify!($name).as_bytes())?,)*
+                    };
+                    std::mem::forget(library);
+                    Ok(functions)
+                }
+            }
+        }
+    };
+}
+
+functions! {
+    cudnnCreateTensorDescriptor(*mut Pointer);
+    cudnnSetTensor4dDescriptor(Pointer, c_int, c_int, c_int, c_int, c_int, c_int);
+    cudnnDestroyTensorDescriptor(Pointer);
+    cudnnCreateFilterDescriptor(*mut Pointer);
+    cudnnSetFilter4dDescriptor(Pointer, c_int, c_int, c_int, c_int, c_int, c_int);
+    cudnnDestroyFilterDescriptor(Pointer);
+    cudnnCreateConvolutionDescriptor(*mut Pointer);
+    cudnnSetConvolution2dDescriptor(Pointer, c_int, c_int, c_int, c_int, c_int, c_int, c_int, c_int);
+    cudnnSetConvolutionGroupCount(Pointer, c_int);
+    cudnnSetConvolutionMathType(Pointer, c_int);
+    cudnnDestroyConvolutionDescriptor(Pointer);
     cudnnGetConvolutionBackwardFilterAlgorithm_v7(
         Pointer, Pointer, Pointer, Pointer, Pointer, c_int, *mut c_int, *mut Found
-    ) -> c_int;
+    );
     cudnnFindConvolutionBackwardFilterAlgorithmEx(
         Pointer, Pointer, Pointer, Pointer, Pointer, Pointer, Pointer, Pointer, c_int, *mut c_int, *mut Found, Pointer, usize
-    ) -> c_int;
+    );
     cudnnConvolutionBackwardFilter(
         Pointer, *const f32, Pointer, Pointer, Pointer, Pointer, Pointer, c_int, Pointer, usize, *const f32, Pointer, Pointer
-    ) -> c_int;
+    );
     cudnnBatchNormalizationForwardTraining(
         Pointer, c_int, *const f32, *const f32, Pointer, Pointer, Pointer, Pointer, Pointer, Pointer, Pointer, f64, Pointer,
         Pointer, f64, Pointer, Pointer
-    ) -> c_int;
+    );
     cudnnBatchNormalizationBackward(
         Pointer, c_int, *const f32, *const f32, *const f32, *const f32, Pointer, Pointer, Pointer, Pointer, Pointer, Pointer,
         Pointer, Pointer, Pointer, Pointer, f64, Pointer, Pointer
-    ) -> c_int;
-    cudnnCreateActivationDescriptor(*mut Pointer) -> c_int;
-    cudnnSetActivationDescriptor(Pointer, c_int, c_int, f64) -> c_int;
-    cudnnDestroyActivationDescriptor(Pointer) -> c_int;
+    );
+    cudnnCreateActivationDescriptor(*mut Pointer);
+    cudnnSetActivationDescriptor(Pointer, c_int, c_int, f64);
+    cudnnDestroyActivationDescriptor(Pointer);
     cudnnActivationBackward(
         Pointer, Pointer, *const f32, Pointer, Pointer, Pointer, Pointer, Pointer, Pointer, *const f32, Pointer, Pointer
-    ) -> c_int;
+    );
 }
 
 // Of cuDNN's headers: `cudnnDataType_t`, `cudnnTensorFormat_t`, `cudnnConvolutionMode_t`, `cudnnMathType_t`,
@@ -79,7 +106,8 @@ struct Found {
 
 fn functions() -> ort::Result<&'static Functions> {
     static FUNCTIONS: OnceLock<Result<Functions, String>> = OnceLock::new();
-    once(&FUNCTIONS, Functions::load)
+    let found = FUNCTIONS.get_or_init(|| Functions::load().map_err(|cause| cause.to_string()));
+    found.as_ref().map_err(|cause| ort::Error::new(format!("cuDNN cannot be used: {cause}")))
 }
 
 fn check(status: c_int) -> ort::Result<()> {

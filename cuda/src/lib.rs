@@ -1,40 +1,31 @@
 //! Operators for CUDA, in the form in which ONNX Runtime calls them: what a training step needs and ONNX either has no
-//! operator for, or only many in place of one, or one that is slow. They run on ONNX Runtime's own stream.
+//! operator for or only many in place of one. cuDNN computes them, on ONNX Runtime's own stream.
 //!
 //! | operator | inputs | outputs |
 //! | --- | --- | --- |
 //! | `KernelGradient` | maps, gradient of the convolution's output | gradient of the kernel `[outputs, inputs / groups, kernel, kernel]`, mean over the batch, times `scale` |
 //! | `BatchNorm` | maps, scale, bias | maps, mean, reciprocal of the standard deviation |
 //! | `BatchNormGradient` | maps, gradient of the output, scale, mean, reciprocal of the standard deviation | gradients of maps, scale and bias, those of scale and bias as means over the batch |
-//! | `ShallowConvolution` | maps, weight `[outputs, inputs, 3, 3]`, bias | maps of a convolution with stride 1 and 'same' padding |
-//! | `ShallowInputGradient` | gradient of its output, weight | gradient of its maps |
-//! | `ShallowKernelGradient` | maps, gradient of its output | gradient of its weight, mean over the batch |
 //! | `ReluGradient` | maps, gradient of the output | gradient of the maps: zero wherever they are not positive, or not below `ceiling` |
 //!
 //! Maps are `[batch, channels, rows, columns]`, f32, or f16 for the operators of the same names with `F16` at the end;
-//! weights, means, deviations, scale and bias are f32, the latter `[channels]`, and so is the gradient of a shallow
-//! convolution's weight. The shallow operators are kernels of our own for maps of few channels, the others are cuDNN's. Attributes: `kernel`, `stride`, `pad` (on all sides),
+//! means, deviations, scale and bias are f32, `[channels]`. Attributes: `kernel`, `stride`, `pad` (on all sides),
 //! `groups` and `scale` of `KernelGradient`, `epsilon` of the normalisations, `ceiling` of `ReluGradient` (0: none).
 //!
-//! `unsafe` is allowed here for the calls of NVIDIA's libraries alone.
+//! `unsafe` is allowed here for the calls of cuDNN alone.
 #![allow(unsafe_code)]
 
 mod cudnn;
-mod library;
-mod shallow;
 
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::null_mut;
 
 use cudnn::{Algorithm, Convolution, Element, Handle, Maps, Normalised, Tensor, ToNormalise};
-use library::Pointer;
-use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::operator::{
     BoxedKernel, ComputeContext, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
 };
 use ort::value::{DynTensorValueType, TensorElementType};
-use shallow::Way;
 
 /// Most bytes of a workspace: cuDNN's fastest algorithms turn their maps in it.
 const MOST_WORKSPACE: usize = 4 << 30;
@@ -67,43 +58,25 @@ type Kernel = Box<dyn FnMut(&Call<'_>) -> ort::Result<()> + Send>;
 enum Port {
     /// Of the element type of maps.
     Maps,
-    /// f32.
-    Floats,
+    /// f32, one number for each channel.
+    Channels,
 }
 
-use Port::{Floats, Maps as OfMaps};
+use Port::{Channels, Maps as OfMaps};
 
-const OPERATORS: [Signature; 7] = [
+const OPERATORS: [Signature; 4] = [
     Signature { name: "KernelGradient", inputs: &[OfMaps; 2], outputs: &[OfMaps], kernel: kernel_gradient },
     Signature {
         name: "BatchNorm",
-        inputs: &[OfMaps, Floats, Floats],
-        outputs: &[OfMaps, Floats, Floats],
+        inputs: &[OfMaps, Channels, Channels],
+        outputs: &[OfMaps, Channels, Channels],
         kernel: batch_norm,
     },
     Signature {
         name: "BatchNormGradient",
-        inputs: &[OfMaps, OfMaps, Floats, Floats, Floats],
-        outputs: &[OfMaps, Floats, Floats],
+        inputs: &[OfMaps, OfMaps, Channels, Channels, Channels],
+        outputs: &[OfMaps, Channels, Channels],
         kernel: batch_norm_gradient,
-    },
-    Signature {
-        name: "ShallowConvolution",
-        inputs: &[OfMaps, Floats, Floats],
-        outputs: &[OfMaps],
-        kernel: shallow_convolution,
-    },
-    Signature {
-        name: "ShallowInputGradient",
-        inputs: &[OfMaps, Floats],
-        outputs: &[OfMaps],
-        kernel: shallow_input_gradient,
-    },
-    Signature {
-        name: "ShallowKernelGradient",
-        inputs: &[OfMaps; 2],
-        outputs: &[Floats],
-        kernel: shallow_kernel_gradient,
     },
     Signature { name: "ReluGradient", inputs: &[OfMaps; 2], outputs: &[OfMaps], kernel: relu_gradient },
 ];
@@ -167,23 +140,13 @@ impl Call<'_> {
         Handle::of(self.context)
     }
 
-    fn stream(&self) -> ort::Result<Pointer> {
-        Ok(self.context.stream()?.map_or(null_mut(), |it| it.as_ptr().cast()))
-    }
-
-    /// Memory on the device, to work with.
-    fn allocator(&self) -> ort::Result<Allocator> {
-        let device = MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default)?;
-        self.context.allocator(&device)
-    }
-
     /// An input: maps.
     fn maps(&self, index: usize) -> ort::Result<Maps> {
         self.input(index, self.element)
     }
 
-    /// An input: f32.
-    fn floats(&self, index: usize) -> ort::Result<Maps> {
+    /// An input: one number for each channel.
+    fn channels(&self, index: usize) -> ort::Result<Maps> {
         self.input(index, Element::F32)
     }
 
@@ -234,7 +197,8 @@ fn kernel_gradient(context: &KernelContext<'_>, element: Element) -> Kernel {
         let dims = convolution.kernel_dims(x.dims[1], dy.dims[1]);
         let dw = call.maps_to(0, dims)?;
         let layer = convolution.layer(dims)?;
-        let allocator = call.allocator()?;
+        let device = MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default)?;
+        let allocator = call.context.allocator(&device)?;
         let (maps, shapes) = ([&x, &dy], [x.dims, dy.dims]);
         let algorithm = match chosen {
             Some((of, algorithm)) if of == shapes => algorithm,
@@ -254,7 +218,7 @@ fn kernel_gradient(context: &KernelContext<'_>, element: Element) -> Kernel {
 fn batch_norm(context: &KernelContext<'_>, _: Element) -> Kernel {
     let epsilon = context.get::<f32>("epsilon").unwrap_or(0.0);
     Box::new(move |call| {
-        let (x, scale, bias) = (call.maps(0)?, call.floats(1)?, call.floats(2)?);
+        let (x, scale, bias) = (call.maps(0)?, call.channels(1)?, call.channels(2)?);
         let y = call.maps_to(0, x.dims)?;
         let [mean, inverse] = [call.channels_to(1, x.dims[1])?, call.channels_to(2, x.dims[1])?];
         let to = Normalised { y: &y, mean: &mean, inverse: &inverse };
@@ -266,7 +230,7 @@ fn batch_norm_gradient(context: &KernelContext<'_>, _: Element) -> Kernel {
     let epsilon = context.get::<f32>("epsilon").unwrap_or(0.0);
     Box::new(move |call| {
         let [x, dy] = [call.maps(0)?, call.maps(1)?];
-        let [scale, mean, inverse] = [call.floats(2)?, call.floats(3)?, call.floats(4)?];
+        let [scale, mean, inverse] = [call.channels(2)?, call.channels(3)?, call.channels(4)?];
         let dx = call.maps_to(0, x.dims)?;
         let [d_scale, d_bias] = [call.channels_to(1, x.dims[1])?, call.channels_to(2, x.dims[1])?];
         let of = ToNormalise { x: &x, dy: &dy, scale: &scale, mean: &mean, inverse: &inverse };
@@ -281,36 +245,5 @@ fn relu_gradient(context: &KernelContext<'_>, _: Element) -> Kernel {
         let [x, dy] = [call.maps(0)?, call.maps(1)?];
         let dx = call.maps_to(0, x.dims)?;
         cudnn::relu_gradient(call.handle()?, &x, &dy, &dx, ceiling)
-    })
-}
-
-fn shallow_convolution(_: &KernelContext<'_>, element: Element) -> Kernel {
-    Box::new(move |call| {
-        let (x, weight, bias) = (call.maps(0)?, call.floats(1)?, call.floats(2)?);
-        let [batch, _, rows, columns] = x.dims;
-        let y = call.maps_to(0, [batch, weight.dims[0], rows, columns])?;
-        shallow::convolve(call.stream()?, element, [&x, &weight, &y], Some(&bias), Way::Forward)
-    })
-}
-
-fn shallow_input_gradient(_: &KernelContext<'_>, element: Element) -> Kernel {
-    Box::new(move |call| {
-        let (dy, weight) = (call.maps(0)?, call.floats(1)?);
-        let [batch, _, rows, columns] = dy.dims;
-        let dx = call.maps_to(0, [batch, weight.dims[1], rows, columns])?;
-        shallow::convolve(call.stream()?, element, [&dy, &weight, &dx], None, Way::Back)
-    })
-}
-
-fn shallow_kernel_gradient(_: &KernelContext<'_>, element: Element) -> Kernel {
-    Box::new(move |call| {
-        let [x, dy] = [call.maps(0)?, call.maps(1)?];
-        let dims = [dy.dims[1], x.dims[1], 3, 3];
-        let dw = call.output(0, Element::F32, dims, &dims)?;
-        let (bytes, count) = shallow::parts_of(&x, &dy)?;
-        let allocator = call.allocator()?;
-        let mut parts = allocator.alloc::<u8>(bytes)?;
-        let (maps, parts) = ([&x, &dy, &dw], (parts.as_mut_ptr(), count));
-        shallow::kernel_gradient(call.stream()?, element, maps, parts, 1.0 / x.dims[0] as f32)
     })
 }

@@ -18,9 +18,6 @@ use super::spec::{Dialect, Precision};
 /// Fewest pixels of a part of the sum that a kernel's gradient is.
 const PART_PIXELS: usize = 2048;
 
-/// Most kernels of a convolution between maps of few channels, as the operators for CUDA count them.
-const SHALLOW_KERNELS: usize = 16 * 32;
-
 /// In f16 a kernel's gradient is computed times this: the sum over all pixels could be beyond its range.
 const HALF_SCALE: f32 = 1.0 / 256.0;
 
@@ -333,22 +330,12 @@ impl Builder {
 
     /// Convolution with stride 1 and 'same' zero padding: `weight` `[out, in, kernel, kernel]`, `bias` `[out]`.
     pub fn convolution(&mut self, x: &Value, weight: &Value, bias: Option<&Value>, extent: Extent) -> Value {
-        let y = if self.is_shallow(extent) {
-            let zeros = self.floats(&vec![0.0; extent.channels[1]]);
-            self.on_cuda("ShallowConvolution", &[x, weight, bias.unwrap_or(&zeros)], vec![], 1).remove(0)
-        } else {
-            let parameters: Vec<Value> = [weight].into_iter().chain(bias).map(|it| self.narrow(it)).collect();
-            let inputs: Vec<&Value> = [x].into_iter().chain(&parameters).collect();
-            self.node("Conv", &inputs, same(extent.kernel))
-        };
+        let parameters: Vec<Value> = [weight].into_iter().chain(bias).map(|it| self.narrow(it)).collect();
+        let inputs: Vec<&Value> = [x].into_iter().chain(&parameters).collect();
+        let y = self.node("Conv", &inputs, same(extent.kernel));
         let (x, weight, bias) = (x.clone(), weight.clone(), bias.cloned());
         self.tape.push(Step::Convolution { x, weight, bias, y: y.clone(), extent });
         y
-    }
-
-    /// Whether there is an operator for CUDA that is made for so few channels.
-    fn is_shallow(&self, extent: Extent) -> bool {
-        self.cuda && extent.kernel == 3 && extent.channels.iter().product::<usize>() <= SHALLOW_KERNELS
     }
 
     /// Depthwise convolution: `weight` `[channels, 1, kernel, kernel]`, `bias` `[channels]`.
@@ -525,20 +512,12 @@ impl Builder {
                     gradients.add(self, bias, |it| it.bias_gradient(&wide));
                 }
                 gradients.add(self, weight, |it| {
-                    if it.is_shallow(*extent) {
-                        return it.on_cuda("ShallowKernelGradient", &[x, &dy], vec![], 1).remove(0);
-                    }
                     if it.cuda {
                         return it.cuda_kernel_gradient([x, &dy], Window::same(extent.kernel), 1);
                     }
                     it.kernel_gradient(x, &wide, *extent)
                 });
-                gradients.add(self, x, |it| {
-                    if it.is_shallow(*extent) {
-                        return it.on_cuda("ShallowInputGradient", &[&dy, weight], vec![], 1).remove(0);
-                    }
-                    it.convolution_input_gradient(weight, &dy, extent.kernel)
-                });
+                gradients.add(self, x, |it| it.convolution_input_gradient(weight, &dy, extent.kernel));
             }
             Step::BatchNorm { x, normal, inverse, scale, bias, y } => {
                 let Some(dy) = gradients.of.remove(y) else { return };

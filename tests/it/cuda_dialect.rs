@@ -28,17 +28,10 @@ struct Definition {
     compute: fn(&Attributes, &[Maps]) -> Vec<Maps>,
 }
 
-const DEFINITIONS: [Definition; 7] = [
+const DEFINITIONS: [Definition; 4] = [
     Definition { name: "KernelGradient", ports: [2, 1], compute: kernel_gradient },
     Definition { name: "BatchNorm", ports: [3, 3], compute: batch_norm },
     Definition { name: "BatchNormGradient", ports: [5, 3], compute: batch_norm_gradient },
-    Definition { name: "ShallowConvolution", ports: [3, 1], compute: shallow_convolution },
-    Definition { name: "ShallowInputGradient", ports: [2, 1], compute: shallow_input_gradient },
-    Definition {
-        name: "ShallowKernelGradient",
-        ports: [2, 1],
-        compute: |attributes, inputs| kernel_gradient(&Attributes { kernel: 3, pad: 1, ..*attributes }, inputs),
-    },
     Definition { name: "ReluGradient", ports: [2, 1], compute: relu_gradient },
 ];
 
@@ -129,41 +122,6 @@ fn kernel_gradient(attributes: &Attributes, inputs: &[Maps]) -> Vec<Maps> {
         }
     }
     vec![(vec![outputs, of_group, kernel, kernel], gradient)]
-}
-
-/// The sum over the channels of `maps` of each pixel's neighbours, times the tap of the kernel at `[output, channel]` that
-/// `tap_at` has for a neighbour.
-fn convolved(maps: &Maps, outputs: usize, tap_at: impl Fn(usize, usize, usize) -> f32) -> Maps {
-    let (dims, elements) = maps;
-    let [batch, channels, rows, columns] = dims[..] else { panic!("maps have four dimensions") };
-    let mut sums = vec![0.0; batch * outputs * rows * columns];
-    for (at, sum) in sums.iter_mut().enumerate() {
-        let [photo, output] = [at / columns / rows / outputs, at / columns / rows % outputs];
-        let [row, column] = [at / columns % rows, at % columns];
-        for (channel, tap) in (0..channels).flat_map(|channel| (0..9).map(move |tap| (channel, tap))) {
-            let (row, column) = ((row + tap / 3).wrapping_sub(1), (column + tap % 3).wrapping_sub(1));
-            if row < rows && column < columns {
-                let place = ((photo * channels + channel) * rows + row) * columns + column;
-                *sum += elements[place] * tap_at(output, channel, tap);
-            }
-        }
-    }
-    (vec![batch, outputs, rows, columns], sums)
-}
-
-fn shallow_convolution(_: &Attributes, inputs: &[Maps]) -> Vec<Maps> {
-    let [x, (dims, weight), (_, bias)] = inputs else { panic!("three inputs") };
-    let [outputs, channels] = [dims[0], dims[1]];
-    let (dims, mut sums) = convolved(x, outputs, |output, channel, tap| weight[(output * channels + channel) * 9 + tap]);
-    let pixels = dims[2] * dims[3];
-    sums.chunks_exact_mut(pixels).zip(bias.iter().cycle()).for_each(|(map, bias)| map.iter_mut().for_each(|it| *it += bias));
-    vec![(dims, sums)]
-}
-
-fn shallow_input_gradient(_: &Attributes, inputs: &[Maps]) -> Vec<Maps> {
-    let [dy, (dims, weight)] = inputs else { panic!("two inputs") };
-    let channels = dims[1];
-    vec![convolved(dy, channels, |channel, output, tap| weight[(output * channels + channel) * 9 + 8 - tap])]
 }
 
 /// Places of each channel's elements.
