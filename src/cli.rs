@@ -52,7 +52,8 @@ struct CommonFlags {
     /// Worker threads [default: all processors]
     #[arg(long, global = true)]
     threads: Option<usize>,
-    /// Network operators: native (CPU only) or portable (standard ONNX) [default: auto, which is native on the CPU]
+    /// Network operators: native (CPU only) or portable (standard ONNX) [default: auto: native on the CPU, on CUDA standard ones
+    /// and cuDNN's]
     #[arg(long, global = true, value_parser = ["auto", "portable", "native"])]
     dialect: Option<String>,
     /// Instruction set of the native operators [default: auto, the best this processor supports]

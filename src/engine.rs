@@ -21,7 +21,7 @@ pub enum Device {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DialectChoice {
-    /// The fastest: native on the CPU, on CUDA that for CUDA.
+    /// Native on the CPU; on CUDA standard operators, and cuDNN's for what those have none for.
     #[default]
     Auto,
     /// Standard operators of ONNX.

@@ -107,7 +107,9 @@ struct Found {
 fn functions() -> ort::Result<&'static Functions> {
     static FUNCTIONS: OnceLock<Result<Functions, String>> = OnceLock::new();
     let found = FUNCTIONS.get_or_init(|| Functions::load().map_err(|cause| cause.to_string()));
-    found.as_ref().map_err(|cause| ort::Error::new(format!("cuDNN cannot be used: {cause}")))
+    found
+        .as_ref()
+        .map_err(|cause| ort::Error::new(format!("cuDNN cannot be used ({cause}); '--dialect portable' does without")))
 }
 
 fn check(status: c_int) -> ort::Result<()> {
@@ -423,13 +425,7 @@ pub(crate) fn batch_norm_gradient(
 }
 
 /// `dy` where `x` is above zero and, if there is one, below `ceiling`; elsewhere zero.
-pub(crate) fn relu_gradient(
-    handle: Handle,
-    x: &Maps,
-    dy: &Maps,
-    dx: &Maps,
-    ceiling: Option<f32>,
-) -> ort::Result<()> {
+pub(crate) fn relu_gradient(handle: Handle, x: &Maps, dy: &Maps, dx: &Maps, ceiling: Option<f32>) -> ort::Result<()> {
     let of = functions()?;
     let activation = Descriptor::new(of.cudnnCreateActivationDescriptor, of.cudnnDestroyActivationDescriptor)?;
     let mode = if ceiling.is_some() { ACTIVATION_CLIPPED_RELU } else { ACTIVATION_RELU };

@@ -7,7 +7,7 @@
 //! reason public functions are not generic, and large or looping ones that the linker could inline are not inlined: what is
 //! generic or inlined is compiled as the crate that calls it.
 //!
-//! This is the only crate of the program in which `unsafe` is allowed. Its vectors are made from tokens that prove that
+//! Beside `lookbook-cuda` this is the only crate of the program in which `unsafe` is allowed. Its vectors are made from tokens that prove that
 //! the processor has their instructions (`simd`, `x86`), so only reads and writes through pointers are left to be checked.
 #![allow(unsafe_code)]
 #![allow(clippy::inline_always, reason = "only code inlined into a job is compiled for its instruction set")]

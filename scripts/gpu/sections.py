@@ -15,6 +15,8 @@ ENGINES = {
     "cuda": {"f32": ("cuda", STRICT), "TF32": ("cuda", {}), "f16": ("cuda-f16", {})},
     "cpu": {"f32": ("portable", {}), "TF32": ("portable", {}), "f16": ("portable-f16", {})},
 }
+# On the CPU the same graphs as there, as far as it has their operators.
+DIALECT = {"cuda": [], "cpu": ["--dialect", "portable"]}
 # The other forms, those that matter first: what the time does not suffice for is shown as failed.
 TORCH = (
     ("eager", "fp32"),
@@ -172,7 +174,7 @@ def train(it, report):
 def whole_run(it, name, settings):
     it.dataset()
     with Use(it.device) as use:
-        folder, run = trained(it, name, settings, "--device", it.device, "--dialect", "portable")
+        folder, run = trained(it, name, settings, "--device", it.device, *DIALECT[it.device])
     if run["execution_provider"] != it.device:
         raise Failed(f"it ran on {run['execution_provider']}")
     photos, rate = run["counts"]["train_photos"], run["counts"]["last_epoch"]["photos_per_sec"]
@@ -204,7 +206,7 @@ def whole_catalogue(it, form):
     shutil.rmtree(output, ignore_errors=True)
     flags = ["--catalogue", it.carried / "photos" / "image", "--model", model(it), "--output", output]
     with Use(it.device) as use:
-        it.run(it.lookbook, "segment", *flags, "--device", it.device, "--dialect", "portable", **environment)
+        it.run(it.lookbook, "segment", *flags, "--device", it.device, *DIALECT[it.device], **environment)
     run = json.loads((output / "run.json").read_text())
     photos, secs = run["counts"]["segmented"], run["elapsed_secs"]
     alone = 4 / statistics.median(it.secs("prediction", engine, 4, 2 if it.quick else 20, **environment))

@@ -511,12 +511,7 @@ impl Builder {
                 if let Some(bias) = bias {
                     gradients.add(self, bias, |it| it.bias_gradient(&wide));
                 }
-                gradients.add(self, weight, |it| {
-                    if it.cuda {
-                        return it.cuda_kernel_gradient([x, &dy], Window::same(extent.kernel), 1);
-                    }
-                    it.kernel_gradient(x, &wide, *extent)
-                });
+                gradients.add(self, weight, |it| it.kernel_gradient(x, [&dy, &wide], *extent));
                 gradients.add(self, x, |it| it.convolution_input_gradient(weight, &dy, extent.kernel));
             }
             Step::BatchNorm { x, normal, inverse, scale, bias, y } => {
@@ -531,7 +526,8 @@ impl Builder {
             Step::CudaBatchNorm { x, mean, inverse, scale, bias, y, epsilon } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
                 self.scope(format!("gradient/{}", scale.name()));
-                let (inputs, attributes) = ([x, &dy, scale, mean, inverse], vec![Attribute::float("epsilon", *epsilon)]);
+                let (inputs, attributes) =
+                    ([x, &dy, scale, mean, inverse], vec![Attribute::float("epsilon", *epsilon)]);
                 let found = self.on_cuda("BatchNormGradient", &inputs, attributes, 3);
                 for (value, gradient) in [x, scale, bias].into_iter().zip(found) {
                     gradients.add(self, value, |_| gradient);
@@ -539,27 +535,11 @@ impl Builder {
             }
             Step::Relu { x, y } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
-                gradients.add(self, x, |it| {
-                    if it.cuda {
-                        return it.on_cuda("ReluGradient", &[y, &dy], vec![], 1).remove(0);
-                    }
-                    let zero = it.map_scalar(0.0);
-                    let positive = it.node("Greater", &[y, &zero], vec![]);
-                    it.chosen(&positive, &dy)
-                });
+                gradients.add(self, x, |it| it.relu_gradient(y, &dy));
             }
             Step::Relu6 { x, y } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
-                gradients.add(self, x, |it| {
-                    if it.cuda {
-                        return it.on_cuda("ReluGradient", &[x, &dy], vec![Attribute::float("ceiling", 6.0)], 1).remove(0);
-                    }
-                    let [zero, six] = [0.0, 6.0].map(|bound| it.map_scalar(bound));
-                    let positive = it.node("Greater", &[y, &zero], vec![]);
-                    let below = it.node("Less", &[y, &six], vec![]);
-                    let inside = it.node("And", &[&positive, &below], vec![]);
-                    it.chosen(&inside, &dy)
-                });
+                gradients.add(self, x, |it| it.relu6_gradient([x, y], &dy));
             }
             Step::DepthwiseConvolution { x, weight, bias, y, window, channels } => {
                 let Some(dy) = gradients.of.remove(y) else { return };
@@ -568,12 +548,7 @@ impl Builder {
                 if let Some(bias) = bias {
                     gradients.add(self, bias, |it| it.bias_gradient(&wide));
                 }
-                gradients.add(self, weight, |it| {
-                    if it.cuda {
-                        return it.cuda_kernel_gradient([x, &dy], *window, *channels);
-                    }
-                    it.depthwise_kernel_gradient(x, &wide, *window)
-                });
+                gradients.add(self, weight, |it| it.depthwise_kernel_gradient(x, [&dy, &wide], *window, *channels));
                 gradients.add(self, x, |it| it.depthwise_input_gradient(weight, &dy, *window, *channels));
             }
             Step::Sum { a, b, y } => {
@@ -590,13 +565,7 @@ impl Builder {
                 self.scope(format!("gradient/{}", weight.name()));
                 let wide = self.wide(&dy);
                 gradients.add(self, bias, |it| it.bias_gradient(&wide));
-                gradients.add(self, weight, |it| {
-                    if it.cuda {
-                        // That of the convolution which is the way back: from the gradient to the maps.
-                        return it.cuda_kernel_gradient([&dy, x], Window { kernel: 2, stride: 2, before: 0 }, 1);
-                    }
-                    it.up_kernel_gradient(x, &wide, *out_channels)
-                });
+                gradients.add(self, weight, |it| it.up_kernel_gradient(x, [&dy, &wide], *out_channels));
                 gradients.add(self, x, |it| {
                     let weight = it.narrow(weight);
                     it.node("Conv", &[&dy, &weight], vec![Attribute::ints("kernel_shape", &[2, 2]), strides_2()])
@@ -655,8 +624,12 @@ impl Builder {
     /// Each tap of the kernel is a product of the input, shifted by the tap's column, with the output gradient, shifted
     /// by minus its row. All shifted copies of one are a matrix, so that one product gives all taps. The sum over pixels is
     /// done in parts: the matrices are so small that a GPU would otherwise have work for few of its processors.
-    fn kernel_gradient(&mut self, x: &Value, dy: &Value, extent: Extent) -> Value {
+    fn kernel_gradient(&mut self, x: &Value, [dy, wide]: [&Value; 2], extent: Extent) -> Value {
         let Extent { kernel, channels: [inputs, outputs], pixels } = extent;
+        if self.cuda {
+            return self.cuda_kernel_gradient([x, dy], Window::same(kernel), 1);
+        }
+        let dy = wide;
         if kernel == 1 {
             let x = self.wide(x);
             let taps = self.product_of_maps(dy, &x);
@@ -703,7 +676,17 @@ impl Builder {
     }
 
     /// Each tap of a channel's kernel is the sum over pixels of the input, shifted by the tap, times the output gradient.
-    fn depthwise_kernel_gradient(&mut self, x: &Value, dy: &Value, window: Window) -> Value {
+    fn depthwise_kernel_gradient(
+        &mut self,
+        x: &Value,
+        [dy, wide]: [&Value; 2],
+        window: Window,
+        channels: usize,
+    ) -> Value {
+        if self.cuda {
+            return self.cuda_kernel_gradient([x, dy], window, channels);
+        }
+        let dy = wide;
         let [kernel, stride, before, after] =
             [window.kernel, window.stride, window.before, window.after()].map(|it| it as i64);
         let x = self.wide(x);
@@ -736,6 +719,26 @@ impl Builder {
         let turned = self.slice(&weight, &[-1, -1], &[i64::MIN, i64::MIN], &[2, 3], &[-1, -1]);
         let window = Window { before: window.after(), ..window };
         self.node("Conv", &[dy, &turned], window.attributes(channels))
+    }
+
+    fn relu_gradient(&mut self, y: &Value, dy: &Value) -> Value {
+        if self.cuda {
+            return self.on_cuda("ReluGradient", &[y, dy], vec![], 1).remove(0);
+        }
+        let zero = self.map_scalar(0.0);
+        let positive = self.node("Greater", &[y, &zero], vec![]);
+        self.chosen(&positive, dy)
+    }
+
+    fn relu6_gradient(&mut self, [x, y]: [&Value; 2], dy: &Value) -> Value {
+        if self.cuda {
+            return self.on_cuda("ReluGradient", &[x, dy], vec![Attribute::float("ceiling", 6.0)], 1).remove(0);
+        }
+        let [zero, six] = [0.0, 6.0].map(|bound| self.map_scalar(bound));
+        let positive = self.node("Greater", &[y, &zero], vec![]);
+        let below = self.node("Less", &[y, &six], vec![]);
+        let inside = self.node("And", &[&positive, &below], vec![]);
+        self.chosen(&inside, dy)
     }
 
     /// The gradient goes only to the first maximum of each window in row order, as in Keras: the four corners of the
@@ -772,8 +775,12 @@ impl Builder {
     }
 
     /// All four taps in one product with the output gradient, whose 2x2 blocks are laid out as channels.
-    fn up_kernel_gradient(&mut self, x: &Value, dy: &Value, out_channels: usize) -> Value {
-        let blocks = self.node("SpaceToDepth", &[dy], vec![Attribute::int("blocksize", 2)]);
+    fn up_kernel_gradient(&mut self, x: &Value, [dy, wide]: [&Value; 2], out_channels: usize) -> Value {
+        if self.cuda {
+            // That of the convolution which is the way back: from the gradient to the maps.
+            return self.cuda_kernel_gradient([dy, x], Window { kernel: 2, stride: 2, before: 0 }, 1);
+        }
+        let blocks = self.node("SpaceToDepth", &[wide], vec![Attribute::int("blocksize", 2)]);
         let x = self.wide(x);
         let product = self.product_of_maps(&x, &blocks);
         let taps = self.reshape(&product, &[0, 2, 2, out_channels as i64]);

@@ -166,7 +166,9 @@ impl<'a> Training<'a> {
         let by_name = unpack(&mut self.builder, self.spec, &self.inputs[WEIGHTS]);
         let batch = [&self.inputs["photos"], &self.inputs["labels"]];
         let learnt = match self.dialect {
-            Dialect::Portable | Dialect::Cuda => portable::learn(&mut self.builder, self.spec, batch, &by_name, weights),
+            Dialect::Portable | Dialect::Cuda => {
+                portable::learn(&mut self.builder, self.spec, batch, &by_name, weights)
+            }
             Dialect::Native => native::learn(&mut self.builder, self.spec, batch, &by_name, (weights, self.precision)),
         };
         self.builder.output("pixel_accuracy", &learnt.pixel_accuracy, FLOAT, &[]);

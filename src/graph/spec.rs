@@ -23,7 +23,7 @@ pub const ADAM_EPSILON: f32 = 1e-7;
 pub enum Dialect {
     /// Standard operators, NCHW: for any ONNX Runtime on any device.
     Portable,
-    /// Standard operators and, for gradients and normalisations, those of [`lookbook_cuda`], NCHW: for CUDA, in this program.
+    /// Standard operators and, in training, those of [`lookbook_cuda`], NCHW: for CUDA, in this program.
     Cuda,
     /// The operators of [`lookbook_ops`], NHWC: for CPUs, in this program.
     Native,

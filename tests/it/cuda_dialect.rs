@@ -104,8 +104,7 @@ fn kernel_gradient(attributes: &Attributes, inputs: &[Maps]) -> Vec<Maps> {
             for (tap_row, tap_column) in (0..kernel * kernel).map(|tap| (tap / kernel, tap % kernel)) {
                 let mut sum = 0.0;
                 for photo in 0..batch {
-                    for (at, dy) in dy[(photo * outputs + output) * out_rows * out_columns..]
-                        [..out_rows * out_columns]
+                    for (at, dy) in dy[(photo * outputs + output) * out_rows * out_columns..][..out_rows * out_columns]
                         .iter()
                         .enumerate()
                     {
