@@ -92,6 +92,7 @@ test-wheel: wheel
 
 ## test-container: the image of Containerfile, built, or its steps done one by one (as root, with debootstrap)
 test-container: wheel
+	@command -v podman >/dev/null || command -v docker >/dev/null || scripts/install_test_tools.sh debootstrap
 	.wheel/bin/python scripts/wheel/container.py
 
 ## bench: every stage over the sample from nothing, seconds each

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Installs what some tests need on Debian or Ubuntu: Chromium and its driver (to open the report in a browser) and strace (to
-# inject faults into file system calls). Does nothing if all are installed. Without root or apt it reports what is missing
+# install_test_tools.sh [TOOL...]
+# Installs what some tests need on Debian or Ubuntu, unless others are named: Chromium and its driver (to open the report in a
+# browser) and strace (to inject faults into file system calls). Does nothing if all are installed. Without root or apt it reports what is missing
 # and exits successfully: the tests that need it then report that they were skipped.
 set -eu
 
 missing=
-for tool in chromium chromedriver strace; do
+for tool in ${*:-chromium chromedriver strace}; do
     command -v "$tool" >/dev/null 2>&1 && continue
     case $tool in
         chromedriver) missing="$missing chromium-driver" ;;
