@@ -270,7 +270,8 @@ impl Layer {
         Ok(found[..count as usize].iter().filter(works).map(|it| it.bytes).max().unwrap_or(0))
     }
 
-    /// The fastest algorithm that gives the same every time, as measured. Overwrites the gradient `dw`.
+    /// The fastest algorithm that gives the same every time, as measured, or the fastest of all if none does. Overwrites the
+    /// gradient `dw`.
     pub(crate) fn fastest(
         &self,
         handle: Handle,
@@ -299,8 +300,8 @@ impl Layer {
             )
         })?;
         // The fastest first.
-        let works = |it: &&Found| it.status == 0 && it.determinism == DETERMINISTIC && it.bytes <= bytes;
-        let fastest = found[..count as usize].iter().find(works);
+        let mut works = found[..count as usize].iter().filter(|it| it.status == 0 && it.bytes <= bytes);
+        let fastest = works.clone().find(|it| it.determinism == DETERMINISTIC).or_else(|| works.next());
         let fastest = fastest.ok_or_else(|| ort::Error::new("cuDNN has no algorithm for this convolution"))?;
         Ok(Algorithm { number: fastest.algorithm, math: fastest.math, bytes: fastest.bytes })
     }

@@ -21,7 +21,7 @@ use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cudnn::{Algorithm, Convolution, Element, Handle, Maps, Normalised, Tensor, ToNormalise};
-use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
+use ort::memory::{AllocatedBlock, AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::operator::{
     BoxedKernel, ComputeContext, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
 };
@@ -203,8 +203,8 @@ fn kernel_gradient(context: &KernelContext<'_>, element: Element) -> Kernel {
         let algorithm = match chosen {
             Some((of, algorithm)) if of == shapes => algorithm,
             _ => {
-                let bytes = layer.workspace(handle, maps, MOST_WORKSPACE)?;
-                let mut workspace = allocator.alloc::<u8>(bytes.max(1))?;
+                let wanted = layer.workspace(handle, maps, MOST_WORKSPACE)?;
+                let (mut workspace, bytes) = largest(&allocator, wanted)?;
                 let fastest = layer.fastest(handle, maps, dw.data, (workspace.as_mut_ptr(), bytes))?;
                 chosen.insert((shapes, fastest)).1
             }
@@ -213,6 +213,16 @@ fn kernel_gradient(context: &KernelContext<'_>, element: Element) -> Kernel {
         let scale = scale / x.dims[0] as f32;
         layer.gradient(handle, maps, dw.data, (algorithm, workspace.as_mut_ptr()), scale)
     })
+}
+
+/// So many bytes of memory to work with, or half of them, or a quarter, as there is room.
+fn largest(allocator: &Allocator, mut bytes: usize) -> ort::Result<(AllocatedBlock<'_>, usize)> {
+    loop {
+        match allocator.alloc::<u8>(bytes.max(1)) {
+            Err(_) if bytes > 0 => bytes /= 2,
+            found => return Ok((found?, bytes)),
+        }
+    }
 }
 
 fn batch_norm(context: &KernelContext<'_>, _: Element) -> Kernel {
