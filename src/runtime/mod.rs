@@ -41,8 +41,8 @@ fn instructions(choice: InstructionsChoice) -> Result<Instructions> {
     })
 }
 
-/// The precision of a training step in mixed precision: bf16 in the native dialect, or f32 if this
-/// processor, or the selected instructions, cannot compute in bf16.
+/// The precision of a training step in mixed precision: f16, but in the native dialect bf16, or f32 if this processor, or the
+/// selected instructions, cannot compute in bf16.
 #[must_use]
 pub fn mixed_precision(dialect: Dialect, engine: Engine) -> Precision {
     match dialect {
